@@ -1,0 +1,47 @@
+# `make run` and `make test` are all a newcomer needs; both install into .venv first, once.
+
+PYTHON ?= python3
+N ?= 100
+OUT ?= runs/first
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: setup run test format constraints clean
+
+setup: $(INSTALLED)
+	@:
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "python3 is %d.%d, expected 3.11 or newer; name one: make setup PYTHON=python3.11" % sys.version_info[:2])'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv, once; this takes some minutes."
+	@# pip builds this package with the pinned versions too: newer pips read them from the second name.
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+		$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,hub]'
+	@touch $@
+
+run: setup
+	$(BIN)/thoughtlens run --n $(N) --out $(OUT)
+	@echo "Results are in $(OUT)/: manifest.json, results.jsonl, attention.zarr, analysis/, figures/"
+
+test: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Pins what .venv holds now: install the newer versions there first, and run the tests.
+constraints:
+	@{ grep '^#' constraints.txt; \
+		{ $(BIN)/pip freeze --exclude thoughtlens | grep -v '^#'; grep -E '^(editables|hatchling|tomlkit|trove-classifiers)==' constraints.txt; } \
+		| sed -E 's/\+[a-z0-9.]+$$//' | LC_ALL=C sort -fu; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,60 @@
+"""Labelled attention in, labelled numbers out: moments, metrics, statistics, the summary of a run.
+
+Never imports torch or matplotlib: it runs wherever a run folder can be read.
+"""
+
+from thoughtlens.analysis.blocks import attention_pieces
+from thoughtlens.analysis.maps import head_maps, layer_maps
+from thoughtlens.analysis.metrics import (
+    cell_sets,
+    composition,
+    expected_sums,
+    preference_sums,
+    preferences,
+    readout,
+    readout_sums,
+    shares,
+    thought_map,
+    thought_mass,
+)
+from thoughtlens.analysis.moments import moments
+from thoughtlens.analysis.statistics import (
+    bootstrap_mean,
+    bootstrap_ratio,
+    interval,
+    proportion_interval,
+    resample_weights,
+    weighted_sums,
+)
+from thoughtlens.analysis.step_indexed import step_indexed
+from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, headline, rank_heads, tables
+
+__all__ = [
+    "Analysis",
+    "analyze",
+    "attention_pieces",
+    "bootstrap_mean",
+    "bootstrap_ratio",
+    "cell_sets",
+    "collect_sums",
+    "composition",
+    "expected_sums",
+    "head_maps",
+    "headline",
+    "interval",
+    "layer_maps",
+    "moments",
+    "preference_sums",
+    "preferences",
+    "proportion_interval",
+    "rank_heads",
+    "readout",
+    "readout_sums",
+    "resample_weights",
+    "shares",
+    "step_indexed",
+    "tables",
+    "thought_map",
+    "thought_mass",
+    "weighted_sums",
+]

@@ -1,0 +1,242 @@
+"""Turn attention patterns into where each position looks and which thoughts are preferred, thought by thought.
+
+Rows and columns are the same positions (thought-indexed), and a thought's attention to itself is apart.
+
+A *preference* compares attention with its null, in which each row splits its thought mass evenly. For a set C of
+cells (q, k), k an earlier thought than q, with q counted from 0 so that row q sees q earlier thoughts:
+
+    observed(C) = Σ_{(q,k) in C} A[q, k]
+    expected(C) = Σ_q M[q] · |C in row q| / q          M[q] = Σ_{k<q} A[q, k]
+    preference(C) = observed(C) / expected(C)
+
+Sums run over rows, and over heads, layers and problems where one number is wanted for all of them: a ratio of sums,
+so that a row without thought mass has no say. A row that C fills says nothing (its ratio is 1 whatever it does) and
+is left out; for single cells that leaves q >= 2. Nothing here knows about problems: leading dims are kept.
+"""
+
+from functools import cache
+
+import numpy as np
+import xarray as xr
+
+from thoughtlens.labels import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
+from thoughtlens.schema import n_thoughts_of
+
+EARLIER = "earlier thoughts"
+SELF = "self"
+PARTS = (FIRST, QUESTION, BOT, EARLIER, SELF, EOT, ANSWER)
+
+MASS_FLOOR = 1e-6
+"""Mean thought mass below which a preference or a share is undefined: float16 cells end at 6e-8."""
+
+
+def thought_map(attention: xr.DataArray) -> xr.DataArray:
+    """The cells among thoughts, self-attention on the diagonal: dims (..., query, key), both `z1 … zT`."""
+    thoughts = thought_names(n_thoughts_of(attention))
+    return attention.sel(query=thoughts, key=thoughts)
+
+
+def composition(attention: xr.DataArray) -> xr.DataArray:
+    """Where each row looks: its mass on every part of what it sees.
+
+    composition[q, part] = Σ_{k in part} A[q, k].  Range 0-1, and the parts of a row sum to 1.  No null: the parts
+    differ in size.  `self` is the diagonal; the answer row's own token is pooled with the answer tokens before it
+    and stays in `answer`, so that its `self` is 0.  Parts that a row can't see are 0.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+
+    Returns:
+        float64, dims (..., query, part); NaN where the row does not exist.
+    """
+    cells = _part_cells(n_thoughts_of(attention))
+    parts: xr.DataArray = xr.dot(attention.astype(np.float64, copy=False), cells, dim="key")
+    return parts.transpose(..., "query", "part").rename("composition")
+
+
+@cache
+def _part_cells(n_thoughts: int) -> xr.DataArray:
+    queries, keys = query_names(n_thoughts), key_names(n_thoughts)
+    part_of_key = dict.fromkeys(thought_names(n_thoughts), EARLIER) | {part: part for part in PARTS}
+    cells = xr.DataArray(
+        np.zeros((len(queries), len(keys), len(PARTS))),
+        dims=("query", "key", "part"),
+        coords={"query": _names(queries), "key": _names(keys), "part": _names(PARTS)},
+    )
+    for query in queries:
+        for key in keys[: keys.index(query) + 1]:
+            part = SELF if key == query != ANSWER else part_of_key[key]
+            cells.loc[{"query": query, "key": key, "part": part}] = 1.0
+    return cells
+
+
+def thought_mass(attention: xr.DataArray) -> xr.DataArray:
+    """How much of each thought's row goes to earlier thoughts at all.
+
+    M[q] = Σ_{k<q} A[q, k].  Range 0-1; 0 for `z1`, which has no earlier thought.  No null.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+
+    Returns:
+        float64, dims (..., query) with the thoughts as queries.
+    """
+    mass = composition(attention).sel(part=EARLIER, drop=True)
+    return mass.sel(query=thought_names(n_thoughts_of(attention))).rename("thought_mass")
+
+
+def shares(attention: xr.DataArray) -> xr.DataArray:
+    """How each thought splits its thought mass over the earlier thoughts.
+
+    S[q, k] = A[q, k] / M[q] for k < q.  Range 0-1, a row sums to 1.  Without preference: 1/q (q from 0).
+    Undefined (NaN) where M[q] < 1e-6 and for k >= q.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+
+    Returns:
+        float64, dims (..., query, key), both the thoughts.
+    """
+    mass = thought_mass(attention)
+    earlier = _earlier(n_thoughts_of(attention)) > 0
+    cells = thought_map(attention).astype(np.float64, copy=False)
+    return (cells / mass.where(mass >= MASS_FLOOR)).where(earlier).rename("share")
+
+
+def cell_sets(n_thoughts: int) -> xr.Dataset:
+    """The sets of cells that preferences are measured on, as 0/1 float64 masks with dims (..., query, key).
+
+    `preference` has one set for each key `thought`; `lag_preference` one for each `lag` = q − k; `sequential` is lag 1;
+    `skip` is the last thought's row on the first ⌈T/2⌉ thoughts. Rows that say nothing are empty.
+    """
+    return _cell_sets(n_thoughts).copy(deep=True)
+
+
+@cache
+def _cell_sets(n_thoughts: int) -> xr.Dataset:
+    earlier, step = _earlier(n_thoughts), _distance(n_thoughts)
+    thoughts = _names(thought_names(n_thoughts))
+    lags = xr.DataArray(np.arange(1, n_thoughts), dims="lag", coords={"lag": np.arange(1, n_thoughts)})
+    is_key = (earlier["key"] == xr.DataArray(thoughts, dims="thought", coords={"thought": thoughts})).drop_vars("key")
+    is_last = xr.DataArray(thoughts == thoughts[-1], dims="query")
+    in_first_half = xr.DataArray(np.arange(n_thoughts) < (n_thoughts + 1) // 2, dims="key")
+    sets = {
+        "preference": earlier * is_key,
+        "lag_preference": earlier * (step == lags),
+        "sequential": earlier * (step == 1),
+        "skip": earlier * is_last * in_first_half,
+    }
+    n_earlier = earlier.sum("key")
+    return xr.Dataset({name: cells.where(cells.sum("key") < n_earlier, 0.0) for name, cells in sets.items()})
+
+
+def preference_sums(attention: xr.DataArray) -> xr.Dataset:
+    """What preferences are made of, for every leading index: add these up over whatever one number is wanted for.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+
+    Returns:
+        float64 with the leading dims: observed attention on each of the `cell_sets` (`preference` by `thought`,
+        `lag_preference` by `lag`, `sequential`, `skip`), `mass` M[q] by `query`, and `rows`, 1 where the row exists.
+        A row that does not exist adds 0 to all of them.
+    """
+    cells = thought_map(attention).astype(np.float64, copy=False)
+    exists = cells.notnull().all("key")
+    sets = _cell_sets(n_thoughts_of(attention))
+    earlier = cells.where(exists, 0.0) * _earlier(n_thoughts_of(attention))
+    observed = {
+        str(name): xr.dot(earlier, mask, dim=["query", "key"], optimize=True) for name, mask in sets.data_vars.items()
+    }
+    rows = exists.astype(np.float64)
+    return xr.Dataset({**observed, "mass": earlier.sum("key", skipna=False), "rows": rows})
+
+
+def expected_sums(sums: xr.Dataset) -> xr.Dataset:
+    """The null of each observed sum: rows split their thought mass evenly.
+
+    expected(C) = Σ_q M[q] · |C in row q| / q.  Linear in the mass, so that it may be taken after adding up.
+
+    Args:
+        sums: as `preference_sums` gives them.
+
+    Returns:
+        The denominators, named like their numerators (`preference`, `lag_preference`, `sequential`, `skip`).
+    """
+    return _expected(sums["mass"])
+
+
+def preferences(sums: xr.Dataset) -> xr.Dataset:
+    """Preferences, observed over expected, from sums.
+
+    observed(C) / expected(C).  Range 0 to T − 1.  Null 1, for every C, whatever the thought mass of
+    the rows is: a position gains nothing from being visible to more rows, which is what a column sum rewards.
+    `preference` is H[k] of each key; `lag_preference`, `sequential` and `skip` are the same ratio for those cells.
+    `thought_mass` is the mean of M[q] over the rows that have an earlier thought, z2 … zT (range 0-1, no null).
+    NaN where nothing can be said: the last thought's H, fewer than 3 thoughts (skip: fewer than 4), or a mean
+    thought mass below 1e-6 in the rows concerned.
+
+    Args:
+        sums: as `preference_sums` gives them, added up over what the numbers are wanted for.
+
+    Returns:
+        Dataset with `preference` (..., thought), `lag_preference` (..., lag), `sequential`, `skip` and `thought_mass`.
+    """
+    expected, if_all_mass = expected_sums(sums), _expected(sums["rows"])
+    defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
+    ratios = sums[list(expected.data_vars)] / expected.where(defined)
+    later = sums["mass"]["query"].values[1:]
+    n_rows = sums["rows"].sel(query=later).sum("query")
+    mass = sums["mass"].sel(query=later).sum("query") / n_rows.where(n_rows > 0)
+    return ratios.assign(thought_mass=mass)
+
+
+def readout_sums(attention: xr.DataArray) -> xr.DataArray:
+    """Attention of `eot` and `answer` to each thought; 0 where the row does not exist: dims (..., query, thought)."""
+    thoughts = thought_names(n_thoughts_of(attention))
+    rows = attention.sel(query=[EOT, ANSWER], key=thoughts).rename(key="thought")
+    return rows.astype(np.float64).fillna(0.0).rename("readout")
+
+
+def readout(sums: xr.DataArray) -> xr.DataArray:
+    """How `eot` and `answer` spread what they give to thoughts.
+
+    share[r, k] = Σ A[r, k] / Σ_k Σ A[r, k], sums over what one number is wanted for.  Range 0-1, a row sums to 1.
+    Without preference: 1/T, since both rows see every thought.  NaN where the row gives thoughts nothing.
+
+    Args:
+        sums: as `readout_sums` gives them, added up.
+
+    Returns:
+        float64, dims (..., query, thought).
+    """
+    mass = sums.sum("thought")
+    return (sums / mass.where(mass > 0)).rename("readout")
+
+
+def _expected(mass: xr.DataArray) -> xr.Dataset:
+    shares = _even_shares(mass.sizes["query"]).data_vars.items()
+    return xr.Dataset({str(name): xr.dot(mass, share, dim="query", optimize=True) for name, share in shares})
+
+
+@cache
+def _even_shares(n_thoughts: int) -> xr.Dataset:
+    """What an even split gives each cell set, of the mass of each row: |C in row q| / q."""
+    return _cell_sets(n_thoughts).sum("key") / _earlier(n_thoughts).sum("key").clip(min=1)
+
+
+def _earlier(n_thoughts: int) -> xr.DataArray:
+    return (_distance(n_thoughts) > 0).astype(np.float64)
+
+
+def _distance(n_thoughts: int) -> xr.DataArray:
+    """How many thoughts back a key is: q − k."""
+    thoughts = _names(thought_names(n_thoughts))
+    order = np.arange(n_thoughts)
+    return xr.DataArray(
+        order[:, None] - order[None, :], dims=("query", "key"), coords={"query": thoughts, "key": thoughts}
+    )
+
+
+def _names(names: list[str] | tuple[str, ...]) -> np.ndarray:
+    return np.array(names, dtype=np.dtypes.StringDType())

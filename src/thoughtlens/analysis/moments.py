@@ -1,0 +1,64 @@
+"""Turn blocks of attention into mean, standard deviation and count over problems, in one streaming pass.
+
+1. Each piece of a block gives its own count, mean and sum of squared deviations, in float64.
+2. Two such triples merge into the triple of both (Chan, Golub and LeVeque 1983), so that order and block size don't
+   matter and no array of all problems is held.
+3. The sum of squares becomes the population standard deviation (ddof = 0).
+
+A row that does not exist is NaN in all its cells: it is left out of all three and shows in the count of its query.
+"""
+
+from collections.abc import Iterable
+from functools import reduce
+
+import numpy as np
+import xarray as xr
+
+from thoughtlens.analysis.blocks import pieces
+from thoughtlens.errors import RunError
+from thoughtlens.labels import FIRST
+
+
+def moments(blocks: Iterable[xr.DataArray]) -> xr.Dataset:
+    """Mean, standard deviation and count of each cell over the problems of all blocks.
+
+    Args:
+        blocks: attention, dims (problem, ..., query, key), any float dtype, each block some of the problems.
+
+    Returns:
+        `mean` and `sd` with dims (..., query, key) and `n` with dims (..., query), the rows that exist; where there
+        is none, mean and sd are NaN.
+    """
+    partials = (partial_moments(piece) for block in blocks for piece in pieces(block))
+    first = next(partials, None)
+    if first is None:
+        raise RunError("found no problems to average; extract at least one problem first.")
+    return finish_moments(reduce(merge_moments, partials, first))
+
+
+def partial_moments(piece: xr.DataArray) -> xr.Dataset:
+    """Count `n`, `mean` and sum of squared deviations `squares` over the problems of one piece."""
+    # float16 sums overflow at 65,504 and round long before: upcast first.
+    values = piece.astype(np.float64, copy=False)
+    exists = values.sel(key=FIRST, drop=True).notnull()
+    n = exists.sum("problem")
+    mean = values.where(exists, 0.0).sum("problem", skipna=False) / n.clip(min=1)
+    squares = ((values - mean) ** 2).where(exists, 0.0).sum("problem", skipna=False)
+    return xr.Dataset({"n": n, "mean": mean, "squares": squares})
+
+
+def merge_moments(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
+    """The moments of the problems of both parts."""
+    n = a["n"] + b["n"]
+    share_of_b = b["n"] / n.clip(min=1)
+    delta = b["mean"] - a["mean"]
+    mean = a["mean"] + delta * share_of_b
+    squares = a["squares"] + b["squares"] + delta**2 * (a["n"] * share_of_b)
+    return xr.Dataset({"n": n, "mean": mean, "squares": squares})
+
+
+def finish_moments(partial: xr.Dataset) -> xr.Dataset:
+    """Mean and population standard deviation (ddof = 0), NaN where no row exists."""
+    n = partial["n"]
+    sd = (partial["squares"] / n.clip(min=1)) ** 0.5
+    return xr.Dataset({"mean": partial["mean"].where(n > 0), "sd": sd.where(n > 0), "n": n})

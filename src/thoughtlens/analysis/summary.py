@@ -1,0 +1,294 @@
+"""Turn a run into its summary: moments, composition, preferences, hub, top heads, accuracy, with n and intervals.
+
+1. One pass over the run's problems, a few at a time: each piece adds to the moments and, through the resample weights,
+   to the sums of every bootstrap resample. Memory holds resamples × heads × sums and never the attention of a run.
+2. Preferences, hubs and importances are functions of those sums: the estimate is resample 0, its interval the others.
+   One set of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
+
+It knows nothing of files, models or figures. Attention is correlational: nothing here says what a head does.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from thoughtlens.analysis.blocks import Blocks, attention_pieces
+from thoughtlens.analysis.metrics import composition, preference_sums, preferences, readout, readout_sums
+from thoughtlens.analysis.moments import finish_moments, merge_moments, partial_moments
+from thoughtlens.analysis.statistics import (
+    CHUNK_CELLS,
+    interval,
+    proportion_interval,
+    resample_weights,
+    weighted_sums,
+)
+from thoughtlens.errors import RunError
+from thoughtlens.labels import ANSWER, EOT
+
+MEASURES = ("preference", "lag_preference", "sequential", "skip", "thought_mass")
+
+
+class Analysis(NamedTuple):
+    """What `analyze` returns; `value` is estimate, low, high, and every Dataset carries `n`.
+
+    The Datasets of preferences hold, for … the dims named below, `preference` (…, thought, value), `lag_preference`
+    (…, lag, value), `sequential`, `skip`, `thought_mass`, `importance` and `hub_preference` (…, value), `hub` (…),
+    the hub's name or "" where undefined, and `hub_support` (…), the share of resamples with the same hub.
+    """
+
+    moments: xr.Dataset
+    """mean, sd (layer, head, query, key); n (layer, head, query)"""
+    composition: xr.Dataset
+    """composition (query, part, value), over layers and heads; n (query)"""
+    readout: xr.Dataset
+    """readout (query, thought, value): share of `eot` and `answer` over thoughts; n (query)"""
+    model: xr.Dataset
+    """preferences, no further dims"""
+    layers: xr.Dataset
+    """preferences (layer)"""
+    heads: xr.Dataset
+    """preferences (layer, head)"""
+    ranking: xr.Dataset
+    """`heads` along `rank` (1, 2, …) by importance, with `layer`, `head` and `name` (such as L2H3) of each"""
+    accuracy: xr.Dataset
+    """accuracy (value), Wilson interval; n"""
+
+
+def analyze(blocks: Blocks, *, correct: npt.ArrayLike, n_resamples: int = 1000, seed: int = 0) -> Analysis:
+    """Summarise a run in one pass over its problems.
+
+    Args:
+        blocks: an attention Dataset, or its problems block by block, in any cut.
+        correct: bool, one a problem, in the order of the blocks.
+        n_resamples: bootstrap resamples of the problems.
+        seed: same seed, same intervals, however the run is cut into blocks.
+
+    Returns:
+        Labelled Datasets, see `Analysis`.
+    """
+    is_correct = np.asarray(correct, dtype=bool)
+    weights = resample_weights(len(is_correct), n_resamples=n_resamples, seed=seed)
+    moments, sums = _accumulate(blocks, weights)
+    heads = _summarise_heads(sums)
+    n = xr.DataArray(len(is_correct))
+    return Analysis(
+        moments=moments,
+        composition=_rows(sums, "composition"),
+        readout=_rows(sums, "readout"),
+        model=_summarise(_head_sums(sums).sum(("layer", "head"))).assign(n=n),
+        layers=_summarise(_head_sums(sums).sum("head")).assign(n=n),
+        heads=heads.assign(n=n),
+        ranking=rank_heads(heads).assign(n=n),
+        accuracy=xr.Dataset({"accuracy": proportion_interval(int(is_correct.sum()), len(is_correct)), "n": n}),
+    )
+
+
+def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -> xr.Dataset:
+    """`preference_sums` of every problem, for resampling or pairing problems without their attention.
+
+    Args:
+        blocks: an attention Dataset, or its problems block by block.
+        over: dims to add up: none gives a row for each head, ("head",) for each layer, both for the model.
+
+    Returns:
+        As `preference_sums`, float64, dims (problem, ...).
+    """
+    parts = [preference_sums(attention).sum(list(over), skipna=False) for attention in attention_pieces(blocks)]
+    return xr.concat(parts, "problem", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+
+
+def rank_heads(heads: xr.Dataset) -> xr.Dataset:
+    """Heads by importance, the largest first.
+
+    importance = thought mass · (max_k H[k] − 1): the attention that a head gives its hub beyond an even split.
+    Range 0 to T − 2, since H averages 1 over keys.  Null 0, approached from above: chance makes some thought the
+    largest.  Heads whose importance is undefined come last; ties go by thought mass.
+
+    Args:
+        heads: `Analysis.heads`, dims (layer, head).
+
+    Returns:
+        The same along `rank` (from 1), with coords `layer`, `head` and `name`.
+    """
+    values = heads[["importance", "thought_mass"]].sel(value="estimate", drop=True).transpose("layer", "head")
+    # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
+    order = np.lexsort((-values["thought_mass"].values.ravel(), -values["importance"].values.ravel()))
+    layers, head_numbers = np.unravel_index(order, values["importance"].shape)
+    ranked = heads.isel(layer=xr.DataArray(layers, dims="rank"), head=xr.DataArray(head_numbers, dims="rank"))
+    names = [f"L{layer}H{head}" for layer, head in zip(ranked["layer"].values, ranked["head"].values, strict=True)]
+    return ranked.assign_coords(rank=np.arange(1, len(order) + 1), name=("rank", _text(names)))
+
+
+def _accumulate(blocks: Blocks, weights: xr.DataArray) -> tuple[xr.Dataset, xr.Dataset]:
+    """Moments, and the sums over the problems of every resample, in one pass."""
+    sums: dict[str, xr.DataArray] = {}
+    moments: xr.Dataset | None = None
+    n_seen, n_problems = 0, weights.sizes["problem"]
+    for attention in attention_pieces(blocks):
+        drawn = weights.isel(problem=slice(n_seen, n_seen + attention.sizes["problem"]))
+        n_seen += attention.sizes["problem"]
+        if n_seen > n_problems:
+            raise RunError(f"found attention of more problems than the {n_problems} in `correct`; extract again.")
+        _add_weighted(sums, _problem_sums(attention), drawn)
+        piece = partial_moments(attention)
+        moments = piece if moments is None else merge_moments(moments, piece)
+    if moments is None or n_seen < n_problems:
+        raise RunError(f"found attention of {n_seen} problems, expected {n_problems} as in `correct`; extract again.")
+    return finish_moments(moments), xr.Dataset(sums)
+
+
+def _add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
+    # In place and a variable at a time: with many heads and thoughts the sums are the largest thing in memory.
+    for name, values in part.data_vars.items():
+        added = weighted_sums(values, drawn)
+        if str(name) in sums:
+            sums[str(name)].values += added.values
+        else:
+            sums[str(name)] = added
+
+
+def _problem_sums(attention: xr.DataArray) -> xr.Dataset:
+    """Everything that is added up over problems: dims (problem, …)."""
+    mean_row = attention.mean(("layer", "head"), skipna=False)
+    parts = composition(mean_row)
+    exists = parts.notnull().all("part")
+    shares = readout_sums(mean_row)
+    return preference_sums(attention).assign(
+        composition=parts.where(exists, 0.0).rename(query="row"),
+        readout=shares.rename(query="readout_row"),
+        row_exists=exists.astype(np.float64).rename(query="row"),
+    )
+
+
+def _head_sums(sums: xr.Dataset) -> xr.Dataset:
+    return sums[[name for name in sums.data_vars if "head" in sums[name].dims]]
+
+
+def _rows(sums: xr.Dataset, name: str) -> xr.Dataset:
+    """Composition or readout of rows, with intervals and the number of problems that have the row."""
+    n_rows = sums["row_exists"].rename(row="query")
+    if name == "readout":
+        samples = readout(sums["readout"].rename(readout_row="query"))
+        n_rows = n_rows.sel(query=[EOT, ANSWER])
+    else:
+        samples = sums["composition"].rename(row="query") / n_rows.where(n_rows > 0)
+    return xr.Dataset({name: interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
+
+
+def _summarise_heads(sums: xr.Dataset) -> xr.Dataset:
+    # A few layers at a time: the resampled preferences of all heads at once would be as large as the sums.
+    n_layers = sums.sizes["layer"]
+    step = max(1, CHUNK_CELLS * n_layers // sums["preference"].size)
+    some_layers = [
+        _summarise(_head_sums(sums).isel(layer=slice(start, start + step))) for start in range(0, n_layers, step)
+    ]
+    return xr.concat(some_layers, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+
+
+def _summarise(sums: xr.Dataset) -> xr.Dataset:
+    """Preferences, hub and importance with intervals, from the sums of every resample."""
+    samples = preferences(sums)
+    hub = _hub_place(samples["preference"])
+    observed_hub = hub.isel(resample=0)
+    defined = samples["preference"].isel(resample=0).notnull().any("thought")
+    # The hub is held fixed at the observed one: the interval is that thought's, not that of whichever is largest.
+    at_hub = samples["preference"].isel(thought=observed_hub).drop_vars("thought")
+    samples = samples.assign(hub_preference=at_hub, importance=samples["thought_mass"] * (at_hub - 1.0))
+    names = np.where(defined.values, samples["thought"].values[observed_hub.values], "")
+    support = (hub.isel(resample=slice(1, None)) == observed_hub).mean("resample")
+    return samples.map(interval).assign(hub=observed_hub.copy(data=_text(names)), hub_support=support.where(defined))
+
+
+def _hub_place(preference: xr.DataArray) -> xr.DataArray:
+    return preference.fillna(-np.inf).argmax("thought")
+
+
+def _text(names: npt.ArrayLike) -> np.ndarray:
+    return np.array(names, dtype=np.dtypes.StringDType())
+
+
+def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
+    """The few numbers of a run that a closing table shows, ready for JSON (undefined is None).
+
+    Args:
+        analysis: of one run.
+        n_heads: how many of the top heads.
+
+    Returns:
+        `n`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with estimate, low, high
+        and n, and `top_heads`, a list of the table `heads`' rows.
+    """
+    model, n = analysis.model, int(analysis.model["n"])
+    return {
+        "n": n,
+        "accuracy": _number(analysis.accuracy["accuracy"], n),
+        "hub": {
+            "thought": str(model["hub"].item()) or None,
+            **_number(model["hub_preference"], n),
+            "support": _finite(model["hub_support"].item()),
+        },
+        "sequential": _number(model["sequential"], n),
+        "skip": _number(model["skip"], n),
+        "top_heads": [
+            {str(key): _finite(value) for key, value in row.items()}
+            for row in _heads_table(analysis.ranking.isel(rank=slice(n_heads))).to_dict("records")
+        ],
+    }
+
+
+def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """Tidy tables, a row a number, by the name of their file.
+
+    Returns:
+        `composition` and `readout` (a row a query and part or thought), `preferences_model`, `preferences_layer`,
+        `preferences_head` (measure, position, estimate, low, high, n) and `heads` (a row a head, by rank).
+    """
+    return {
+        "composition": _rows_table(analysis.composition, "composition"),
+        "readout": _rows_table(analysis.readout, "readout"),
+        "preferences_model": _preferences_table(analysis.model),
+        "preferences_layer": _preferences_table(analysis.layers),
+        "preferences_head": _preferences_table(analysis.heads),
+        "heads": _heads_table(analysis.ranking),
+    }
+
+
+def _number(value: xr.DataArray, n: int) -> dict[str, object]:
+    return {str(name.item()): _finite(value.sel(value=name).item()) for name in value["value"]} | {"n": n}
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value or None if isinstance(value, str) else value
+
+
+def _rows_table(rows: xr.Dataset, name: str) -> pd.DataFrame:
+    return _wide(rows[name]).merge(rows["n"].to_dataframe().reset_index(), on="query")
+
+
+def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
+    frames = []
+    for measure in MEASURES:
+        value = level[measure].rename({dim: "position" for dim in ("thought", "lag") if dim in level[measure].dims})
+        frame = _wide(value if "position" in value.dims else value.expand_dims(position=[""]))
+        frames.append(frame.assign(measure=measure, position=frame["position"].astype(str)))
+    places = [dim for dim in ("layer", "head") if dim in level.dims]
+    columns = [*places, "measure", "position", "estimate", "low", "high"]
+    return pd.concat([frame[columns] for frame in frames], ignore_index=True).assign(n=int(level["n"]))
+
+
+def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
+    table = ranking[["name", "layer", "head", "hub", "hub_support"]].reset_coords().to_dataframe().reset_index()
+    for measure in ("hub_preference", "sequential", "skip", "thought_mass", "importance"):
+        for name, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
+            table[measure + suffix] = ranking[measure].sel(value=name).values
+    return table.assign(n=int(ranking["n"]))
+
+
+def _wide(value: xr.DataArray) -> pd.DataFrame:
+    """Estimate, low and high as columns."""
+    return value.reset_coords(drop=True).to_dataset(dim="value").to_dataframe().reset_index()

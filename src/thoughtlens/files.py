@@ -1,0 +1,57 @@
+"""Text, JSON and JSON Lines become files that are whole or not there at all.
+
+Each is written beside its place, flushed to the disk, then moved there in one step, so that a kill or a full disk
+leaves the old file or none. Never NaN: JSON has no word for it, and other readers stop at Python's.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+from uuid import uuid4
+
+Json = dict[str, Any]
+PARTIAL = ".partial"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[TextIO]:
+    """Open a text file that takes the place of `path` if the block ends well, and is gone if not."""
+    # The name is unique, since workers on several machines may share the folder.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write one JSON object, indented for people."""
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    with replacing(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def fingerprint(path: Path) -> str | None:
+    """SHA-256 of a file's bytes, as `sha256sum` prints it; None if there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
+    """The fingerprint of each named file of a folder."""
+    return {name: fingerprint(folder / name) for name in names}

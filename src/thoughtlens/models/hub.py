@@ -1,0 +1,73 @@
+"""Models on the Hugging Face Hub: an id and a revision become a local folder and a commit.
+
+Only named files are fetched, never code. Without a network, what an earlier call left in the cache is used.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import httpx  # whichever httpx the installed version speaks
+
+from thoughtlens.errors import CheckpointError
+
+CHECKPOINT_FILES: Final = ("model.safetensors", "pytorch_model.bin", "thoughtlens.json")
+BASE_FILES: Final = ("config.json", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
+
+
+class Fetched(NamedTuple):
+    """A local copy of a repository's files, and its commit."""
+
+    folder: Path
+    commit: str
+
+
+def fetch(repo: str, revision: str | None, files: tuple[str, ...]) -> Fetched:
+    """Fetch files of a repository, or find them in the cache.
+
+    Args:
+        repo: `owner/name`.
+        revision: branch, tag or commit; the default branch if None.
+        files: patterns of the files wanted.
+
+    Raises:
+        CheckpointError: missing, private, gated, or out of reach and not in the cache.
+    """
+    try:
+        commit = HfApi().model_info(repo, revision=revision, timeout=10).sha or "main"
+        folder = snapshot_download(repo, revision=commit, allow_patterns=list(files))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{repo} is gated; accept its licence on its page and run `hf auth login`, or pass a local folder with --base."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo} has no revision {revision!r}; name a branch, tag or commit of it.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise CheckpointError(
+            f"no model {repo!r}: neither a folder here, nor a bundled name, nor a public model of the Hub; see `thoughtlens models`."
+        ) from error
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError):
+        return _cached(repo, revision, files)
+    return Fetched(Path(folder), Path(folder).name)
+
+
+def _cached(repo: str, revision: str | None, files: tuple[str, ...]) -> Fetched:
+    try:
+        folder = snapshot_download(repo, revision=revision, allow_patterns=list(files), local_files_only=True)
+    except (LocalEntryNotFoundError, OSError) as error:
+        why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "there is no network"
+        raise CheckpointError(
+            f"can't reach the Hugging Face Hub for {repo} ({why}) and it is not in the cache; pass a local folder or a bundled "
+            "model's name (`thoughtlens models`)."
+        ) from error
+    return Fetched(Path(folder), Path(folder).name)

@@ -1,0 +1,265 @@
+"""A name, Hub id or folder becomes a reasoner.
+
+1. The checkpoint's folder and the base's folder (configuration and tokenizer only) are found or fetched.
+2. The official layout is merged once and kept on disk as safetensors; the next load starts at 3.
+3. transformers loads the merged folder, and every missing, unexpected or misshapen key is an error.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from huggingface_hub import cached_assets_path
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
+
+from thoughtlens.errors import CheckpointError
+from thoughtlens.models.catalog import PUBLISHED, bundled
+from thoughtlens.models.codi import Codi
+from thoughtlens.models.hub import BASE_FILES, CHECKPOINT_FILES, fetch
+from thoughtlens.models.layout import merge
+from thoughtlens.models.markers import N_MARKERS, Markers
+from thoughtlens.models.projection import projection
+from thoughtlens.models.weights import find_weights, read_weights
+from thoughtlens.tracing.attention import ATTENTION
+
+ARCHITECTURES: Final = ("gpt2", "llama")
+DTYPES: Final = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_EMBEDDINGS: Final = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}
+_LAYOUT_VERSION: Final = 1  # changes when a merged folder would come out different
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    Attributes:
+        name: as the user gave it.
+        folder: the checkpoint.
+        base: configuration and tokenizer.
+        revision: commit of a Hub checkpoint.
+        base_revision: commit of a Hub base.
+    """
+
+    name: str
+    folder: Path
+    base: Path
+    revision: str | None = None
+    base_revision: str | None = None
+
+
+def load(
+    model: str | Path,
+    *,
+    base: str | Path | None = None,
+    revision: str | None = None,
+    alpha: float | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+) -> Codi:
+    """Load a reasoner.
+
+    Args:
+        model: a bundled name, a Hub id, or a folder in the official CODI layout.
+        base: folder or Hub id of the base model, of which only configuration and tokenizer are read; the checkpoint's
+            own folder, or the known base of a published checkpoint, if None.
+        revision: branch, tag or commit of a Hub checkpoint.
+        alpha: LoRA's alpha; what the folder's `thoughtlens.json` says, else 32, if None.
+        dtype: `float32`, `float64`, `bfloat16` or `float16`.
+        device: `cpu`, `cuda`, `cuda:1`, …; an accelerator if there is one, if None.
+
+    Returns:
+        The reasoner, in evaluation mode.
+
+    Raises:
+        CheckpointError: it can't be found, can't be read safely, or is not a CODI checkpoint.
+    """
+    if dtype not in DTYPES:
+        raise CheckpointError(f"no precision {dtype!r}; use one of {', '.join(DTYPES)}.")
+    source = locate(model, base=base, revision=revision)
+    settings = _settings(source.folder)
+    scale = alpha if alpha is not None else float(settings.get("lora_alpha", 32))
+    merged = _merged_folder(source, scale)
+    lm = _load_lm(merged, DTYPES[dtype], source)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    prj = _load_projection(merged).to(device=where, dtype=DTYPES[dtype]).eval()
+    markers = Markers(lm.config.vocab_size - N_MARKERS)
+    tokenizer = _load_tokenizer(source.base, markers)
+    recorded = json.loads((merged / "source.json").read_text("utf-8"))
+    provenance = {"name": source.name, "revision": source.revision, "base_revision": source.base_revision} | recorded
+    provenance |= {"dtype": dtype, "device": str(where), "architecture": lm.config.model_type}
+    return Codi(lm.to(where).eval(), prj, tokenizer, markers, int(settings.get("n_thoughts", 6)), provenance=provenance)
+
+
+def locate(model: str | Path, *, base: str | Path | None = None, revision: str | None = None) -> Source:
+    """Find or fetch the files of a model; see `load`."""
+    name = str(model)
+    commit = None
+    if name in bundled():
+        folder = bundled()[name]
+    elif Path(model).is_dir():
+        folder = Path(model)
+    elif Path(model).exists():
+        raise CheckpointError(f"{name} is a file; pass the folder that holds it.")
+    elif _looks_like_path(name):
+        raise CheckpointError(f"no model {name!r}: there is no such folder; see `thoughtlens models` for names.")
+    else:
+        folder, commit = fetch(name, revision, CHECKPOINT_FILES)
+    wanted = base or (PUBLISHED[name].base if name in PUBLISHED else folder)
+    if Path(wanted).is_dir():
+        return Source(name, folder, Path(wanted), commit)
+    fetched = fetch(str(wanted), None, BASE_FILES)
+    return Source(name, folder, fetched.folder, commit, fetched.commit)
+
+
+def _looks_like_path(name: str) -> bool:
+    """Neither `name` nor `owner/name` of the Hub, or a bare word, which would be an official Hub model, never CODI."""
+    return name.count("/") != 1 or name.startswith((".", "/", "~"))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "thoughtlens.json"
+    if not path.is_file():
+        return {}
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); write the model again.") from error
+    return settings
+
+
+def _merged_folder(source: Source, alpha: float) -> Path:
+    """The merged model's folder in the cache, made if it is not there yet."""
+    weights = find_weights(source.folder)
+    config = _read_config(source.base)
+    facts = weights.stat()
+    key = [_LAYOUT_VERSION, str(weights.resolve()), facts.st_size, facts.st_mtime_ns, alpha, config.to_json_string()]
+    cache = os.environ.get("THOUGHTLENS_CACHE")
+    fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    folder = cached_assets_path("thoughtlens", "merged", fingerprint, assets_dir=cache)
+    if (folder / "source.json").is_file():
+        return folder
+    # Written aside and renamed, so that a broken-off merge never looks like a finished one.
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{fingerprint}."))
+    try:
+        _write_merged(aside, weights, config, alpha)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _read_config(base: Path) -> Any:
+    path = base / "config.json"
+    if not path.is_file():
+        raise CheckpointError(f"{base} has no config.json; name the base model with --base (its weights are not needed).")
+    try:
+        config = AutoConfig.from_pretrained(base)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} is no configuration that transformers knows ({error}).") from error
+    if config.model_type not in ARCHITECTURES:
+        raise CheckpointError(f"{path} is of type {config.model_type!r}; CODI is read on {' and '.join(ARCHITECTURES)}.")
+    if getattr(config, "reorder_and_upcast_attn", False):
+        raise CheckpointError(f"{path} sets reorder_and_upcast_attn, which recorded attention can't follow; turn it off.")
+    return config
+
+
+def _write_merged(folder: Path, weights: Path, config: Any, alpha: float) -> None:
+    merged = merge(read_weights(weights), alpha=alpha, transposed=config.model_type == "gpt2", where=str(weights))
+    decoder = dict(merged.decoder)
+    _fit_vocabulary(config, decoder, str(weights))
+    if config.tie_word_embeddings:
+        _drop_tied_head(config, decoder, str(weights))
+    config.architectures = None
+    config.dtype = "float32"
+    config.save_pretrained(folder)
+    save_file(_contiguous(decoder), folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(_contiguous(merged.projection), folder / "projection.safetensors")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    facts = {"weights": str(weights), "sha256": digest, "lora_alpha": alpha}
+    (folder / "source.json").write_text(json.dumps(facts), "utf-8")
+
+
+def _fit_vocabulary(config: Any, decoder: dict[str, Tensor], where: str) -> None:
+    """The checkpoint decides how many embeddings there are; the base must be the vocabulary before the markers."""
+    name = _EMBEDDINGS[config.model_type]
+    if name not in decoder:
+        raise CheckpointError(f"{where} lacks codi…{name}; is the base model's architecture ({config.model_type}) the right one?")
+    n_embeddings = decoder[name].shape[0]
+    if config.vocab_size not in (n_embeddings, n_embeddings - N_MARKERS):
+        raise CheckpointError(
+            f"{where} has {n_embeddings} embeddings, expected the base's vocabulary of {config.vocab_size} and {N_MARKERS} "
+            "markers; pass the base model that the checkpoint was trained from."
+        )
+    config.vocab_size = n_embeddings
+
+
+def _drop_tied_head(config: Any, decoder: dict[str, Tensor], where: str) -> None:
+    head = decoder.pop("lm_head.weight", None)
+    if head is not None and not torch.equal(head, decoder[_EMBEDDINGS[config.model_type]]):
+        raise CheckpointError(
+            f"{where} has an lm_head that differs from its embeddings, but the base ties them; pass a base whose configuration "
+            "says tie_word_embeddings false."
+        )
+
+
+def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:
+    # What transformers would print as a table, `_check_report` says in a sentence.
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        lm, report = AutoModelForCausalLM.from_pretrained(
+            merged, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, local_files_only=True
+        )
+    except RuntimeError as error:
+        raise CheckpointError(f"{source.folder} does not fit the base {source.base} ({str(error).splitlines()[0]}).") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+    for kind, verb in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected key"), ("mismatched_keys", "misshapes")):
+        if odd := sorted(map(str, report[kind])):
+            raise CheckpointError(
+                f"{source.folder} {verb} {odd[0]!r}{f' and {len(odd) - 1} more' if len(odd) > 1 else ''} of the decoder; "
+                "is the checkpoint whole, and the base the right one?"
+            )
+    return lm
+
+
+def _load_projection(merged: Path) -> torch.nn.Sequential:
+    state = load_file(merged / "projection.safetensors")
+    inner, hidden = state["1.weight"].shape
+    prj = projection(hidden, inner)
+    prj.load_state_dict(state, strict=True)
+    return prj
+
+
+def _load_tokenizer(base: Path, markers: Markers) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{base} holds no tokenizer; copy the base model's tokenizer files there.") from error
+    # The official code adds a padding token at V; nothing else may lie beyond the vocabulary.
+    if len(tokenizer) > markers.vocabulary + 1:
+        raise CheckpointError(
+            f"the tokenizer in {base} has {len(tokenizer)} tokens, but the model's markers begin at {markers.vocabulary}; pass the "
+            "base model that the checkpoint was trained from."
+        )
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"the tokenizer in {base} names no end token; pass the base model's own tokenizer.")
+    return tokenizer
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous().clone() for name, tensor in state.items()}
+

@@ -1,0 +1,232 @@
+r"""Turn a model's text into its final answer, a data set's field into the gold answer, and the two into a verdict.
+
+A generated text is searched for an announcement, in this order: `answer is`, `####`, `\boxed{}`. Of several of a kind
+the last one that can be read counts. A text that announces an answer and doesn't give one has none; only a text
+without any announcement is read by its last number. What the model was asked is not known here.
+"""
+
+import math
+import re
+from decimal import Decimal
+from fractions import Fraction
+from itertools import chain
+
+from thoughtlens.problems.latex import exact_number, normal_form
+
+_RELATIVE_TOLERANCE = Fraction(1, 1_000_000)
+_ABSOLUTE_TOLERANCE = Fraction(1, 200)
+_LONGEST_LINE = 2_000
+
+_ANSWER_IS = re.compile(r"\banswer\s*(?:is\b\s*:?|:)", re.IGNORECASE)
+# Three hashes are Coconut's mark, but also a Markdown heading: they count on the last line only.
+_HASHES = re.compile(r"####|^###(?=[^#\n]+\Z)", re.MULTILINE)
+
+_UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
+_NUMBER = rf"{_UNSIGNED}(?:[eE][-+]?[0-9]+)?(?:/[0-9]+(?![0-9]|[.,][0-9]))?"
+_NUMBER_ALONE = re.compile(rf"-?\s*{_NUMBER}")
+# The minus of `5-3` is an operator, that of `= -3` a sign.
+_NUMBER_ANYWHERE = re.compile(rf"(?:(?<![\w)\]}}.%])-)?{_NUMBER}")
+_NUMBER_THEN_WORDS = re.compile(rf"(-?\s*{_NUMBER})(?=\s*(?:$|[%°(;:]|,?\s*(?:[A-Za-z]{{2}}|a\b)))")
+
+_CLUTTER = re.compile(r"\\?\$|\\[!,]|\*\*|`")
+# `<<48/2=24>>24` says its result twice.
+_ANNOTATION = re.compile(r"<<[^<>]*>>\s*(?=[-.0-9])")
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+_EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
+_COEFFICIENT = re.compile(r"[0-9][a-z](?![A-Za-z0-9])")
+_MATHS_SEGMENT = re.compile(r"(?<!\\)\$([^$]*\\[A-Za-z][^$]*)\$|\\[(\[](.*?\\[A-Za-z].*?)\\[)\]]")
+_COMMAND = re.compile(r"\\[A-Za-z]")
+
+_TRUE = re.compile(r"(?:true|yes)\b", re.IGNORECASE)
+# `no` opens other answers too (`no apples`), so a word after it makes it none.
+_FALSE = re.compile(r"false\b|no\b(?!\s*\w)", re.IGNORECASE)
+# `A dog` is no choice and `a` is a word; `B dog` has no such reading.
+_LETTER = re.compile(r"(?:option\s+|choice\s+)?(?:\(([A-Ea-e])\)|([A-E])(?=$|[):.,])|([B-E])(?=\s)|([b-e])(?=$|\)))")
+_BARE_LETTER = re.compile(r"\(?([A-E])[).]*")
+_WORDLESS = re.compile(r"(?!.*[A-Za-z]{2})(?=.*[0-9A-Za-z])[-+*/^_=<>!|()\[\]{}.,\s0-9A-Za-zπ√°%]+")
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def read_answer(text: str) -> str | None:
+    r"""Read the final answer in a model's text.
+
+    Args:
+        text: what the model wrote, for instance `The answer is: 18`.
+
+    Returns:
+        A number without commas or currency, `true` or `false`, a letter A-E, LaTeX, a word; None where nothing reads
+        as an answer.
+    """
+    text = text.replace("−", "-").rstrip()
+    spoken, hashed = _lines_after(_ANSWER_IS, text), _lines_after(_HASHES, text)
+    # A lone word comes last: `our answer is correct` may follow a `\boxed{}`.
+    readings = chain(map(_read_line, spoken), map(_read_line, hashed), map(_boxed, [text]), map(_word, spoken))
+    found = next((reading for reading in readings if reading is not None), None)
+    announced = spoken or hashed or "\\boxed{" in text
+    return found if announced else _bare(text)
+
+
+def gold_answer(value: object) -> str:
+    """Write a data set's answer field as the text that answers are compared with.
+
+    Args:
+        value: a number, truth value or text; of a text with `####`, what follows the last one.
+
+    Returns:
+        A whole number without decimals (18.0 is `18`), no commas or currency, `true`/`false`, a bare letter; any
+        other text as it is.
+
+    Raises:
+        ValueError: the value is not finite, or of another type.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return _float_text(value)
+    if not isinstance(value, str):
+        raise ValueError(f"the answer is {_short(value)}, expected a number, text, true or false; correct the row.")
+    text = value.rpartition("####")[2].strip()
+    return _number_text(text) or _truth(text, exact=True) or _bare_letter(text) or text
+
+
+def same_answer(predicted: str | None, gold: str) -> bool:
+    """Whether a predicted answer is the gold answer.
+
+    Two numbers are the same within a millionth of the larger, but never more than 0.005 apart: that covers the
+    rounding of gold answers such as 14053029.666666666, while whole numbers have to be equal and 15 is not 15.67.
+    Everything else is the same if its normal form is (`latex.normal_form`).
+
+    Args:
+        predicted: what `read_answer` returned.
+        gold: the answer of a problem.
+
+    Returns:
+        False where nothing was predicted.
+    """
+    if predicted is None:
+        return False
+    ours, theirs = normal_form(predicted), normal_form(gold)
+    if predicted == gold or (ours and ours == theirs):
+        return True
+    a, b = exact_number(ours), exact_number(theirs)
+    return a is not None and b is not None and _close(a, b)
+
+
+def _close(a: Fraction, b: Fraction) -> bool:
+    return abs(a - b) <= min(_RELATIVE_TOLERANCE * max(abs(a), abs(b)), _ABSOLUTE_TOLERANCE)
+
+
+def _lines_after(mark: re.Pattern[str], text: str) -> list[str]:
+    """What follows each mark on its line, or on the next one with text, from the last mark to the first."""
+    pieces = mark.split(text)[:0:-1]
+    return [piece.lstrip()[:_LONGEST_LINE].partition("\n")[0] for piece in pieces]
+
+
+def _read_line(line: str) -> str | None:
+    """Read the answer that a line opens with; the likeliest reading first."""
+    if (maths := _boxed(line) or _latex(line)) is not None:
+        return maths
+    line = _plain(line)
+    readings = (_truth(line), _letter(line), _leading_number(line), _wordless(line), _first_number(line))
+    return next((reading for reading in readings if reading is not None), None)
+
+
+def _bare(text: str) -> str | None:
+    """Read a text that announces nothing: a lone truth value or letter, else the last number."""
+    alone = text.strip().rstrip(".!")
+    numbers = _NUMBER_ANYWHERE.findall(_clean(text))
+    return _truth(alone, exact=True) or _bare_letter(alone) or (_tidy(numbers[-1]) if numbers else None)
+
+
+def _clean(text: str) -> str:
+    return _CLUTTER.sub("", text.replace("{,}", ","))
+
+
+def _plain(line: str) -> str:
+    """The line's first sentence without markup and, of an equation, only what it comes to."""
+    line = _SENTENCE_END.split(_ANNOTATION.sub("", _clean(line)), maxsplit=1)[0]
+    # `2x + 3y = 0` is itself an answer.
+    result = line if _COEFFICIENT.search(line) else _EQUALS.split(line)[-1]
+    result = result.strip(" \t\r\"',;")
+    return re.sub(r"^-\s+", "-", result or line.strip())
+
+
+def _boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{}`, braces balanced; None if it never closes."""
+    start = text.rfind("\\boxed{") + len("\\boxed{")
+    if start < len("\\boxed{"):
+        return None
+    depth = 1
+    # `\\.` steps over escaped braces.
+    for brace in re.compile(r"\\.|[{}]").finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            content = text[start : brace.start()].strip()
+            return _number_text(content) or content or None
+    return None
+
+
+def _latex(line: str) -> str | None:
+    if segment := _MATHS_SEGMENT.search(line):
+        return (segment.group(1) or segment.group(2)).strip(" .,;") or None
+    line = _SENTENCE_END.split(_clean(line), maxsplit=1)[0]
+    return line.strip(" ,;") if _COMMAND.search(line) else None
+
+
+def _truth(text: str, *, exact: bool = False) -> str | None:
+    match = re.fullmatch if exact else re.match
+    if match(_TRUE, text):
+        return "true"
+    return "false" if match(_FALSE, text) else None
+
+
+def _letter(line: str) -> str | None:
+    found = _LETTER.match(line)
+    return found.group(found.lastindex or 0).upper() if found else None
+
+
+def _bare_letter(text: str) -> str | None:
+    found = _BARE_LETTER.fullmatch(text)
+    return found.group(1) if found else None
+
+
+def _leading_number(line: str) -> str | None:
+    found = _NUMBER_THEN_WORDS.match(line)
+    return _tidy(found.group(1)) if found else None
+
+
+def _wordless(line: str) -> str | None:
+    return line if _WORDLESS.fullmatch(line) else None
+
+
+def _first_number(line: str) -> str | None:
+    found = _NUMBER_ANYWHERE.search(line)
+    return _tidy(found.group()) if found else None
+
+
+def _word(line: str) -> str | None:
+    word = _plain(line)
+    return word if _WORD.fullmatch(word) else None
+
+
+def _number_text(text: str) -> str | None:
+    """The text as a number without commas and currency, if it is nothing but a number."""
+    cleaned = _clean(text).strip()
+    return _tidy(cleaned) if _NUMBER_ALONE.fullmatch(cleaned) else None
+
+
+def _tidy(number: str) -> str:
+    return re.sub(r"[,\s]", "", number)
+
+
+def _float_text(value: float) -> str:
+    if not math.isfinite(value):
+        raise ValueError(f"the answer is {value}, expected a finite number; correct the row.")
+    # `repr` gives the shortest digits that are this float; "f" writes them without an exponent.
+    return str(int(value)) if value.is_integer() else format(Decimal(repr(value)), "f")
+
+
+def _short(value: object) -> str:
+    return "null" if value is None else f"of type {type(value).__name__}"

@@ -1,0 +1,161 @@
+"""Problems go through the loop in batches; shards of attention and answers go to the store."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from thoughtlens.errors import OptionError
+from thoughtlens.labels import MAX_THOUGHTS
+from thoughtlens.models.base import LatentReasoner
+from thoughtlens.problems import Problem, ProblemSet, same_answer
+from thoughtlens.reasoning import reason
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.reading import Run, open_run
+from thoughtlens.runs.store import Store
+from thoughtlens.schema import attention_dataset
+from thoughtlens.tracing import AttentionRecorder
+
+log = logging.getLogger(__name__)
+
+_IDENTITY = ("name", "revision", "base_revision", "sha256", "lora_alpha", "architecture", "dtype")
+"""What of a model's provenance decides its numbers; the device and the file's place do not."""
+
+
+def extract(
+    reasoner: LatentReasoner,
+    problems: ProblemSet,
+    out: str | Path,
+    *,
+    n_thoughts: int | None = None,
+    batch_size: int = 32,
+    shard_size: int = 512,
+    dtype: Literal["float16", "float32"] = "float16",
+    progress: Callable[[int], None] = lambda n_problems: None,
+) -> Run:
+    """Record the attention of every problem in a run folder; go on where an earlier call stopped.
+
+    Args:
+        reasoner: the model.
+        problems: the problem set.
+        out: the run folder, made if it is not there.
+        n_thoughts: T, 1 to 32; the number the model was trained with if None.
+        batch_size: problems a pass; no number depends on it beyond rounding.
+        shard_size: problems a shard, the most that a kill can cost.
+        dtype: of attention on disk.
+        progress: called with the number of problems done, also for those found done.
+
+    Returns:
+        The complete run.
+
+    Raises:
+        OptionError: T or the batch size is out of range, or a question is too long for the model.
+        RunError: the folder can't be written, is foreign, or holds a run of other options.
+    """
+    count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
+    _check_options(count, batch_size)
+    _check_lengths(reasoner, problems.problems, count)
+    store = Store.open(out, _layout(reasoner, problems, count, shard_size, dtype), options=_options(reasoner, problems, count))
+    missing = store.missing()
+    progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
+    for shard in missing:
+        began = time.monotonic()
+        of_shard = problems.problems[store.problems_of(shard)]
+        dataset, rows = _measure(reasoner, of_shard, count, batch_size, progress)
+        seconds = time.monotonic() - began
+        store.write(shard, dataset, rows, seconds=seconds)
+        log.info("extract %d/%d: %d problems, %.0f s", shard + 1, store.layout.n_shards, len(of_shard), seconds)
+    if missing:
+        store.finish({"device": str(reasoner.provenance.get("device")), "batch_size": batch_size})
+    else:
+        store.finish()
+    return open_run(out)
+
+
+def _check_options(n_thoughts: int, batch_size: int) -> None:
+    if not 1 <= n_thoughts <= MAX_THOUGHTS:
+        raise OptionError(f"the number of thoughts is {n_thoughts}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts.")
+    if batch_size < 1:
+        raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
+
+
+def _check_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> None:
+    """Refuse before the first pass what would break off the run in its middle."""
+    positions = int(reasoner.lm.config.max_position_embeddings)
+    for problem in problems:
+        needed = len(reasoner.prompt(problem.question)) + n_thoughts + len(reasoner.closing) + 1
+        if needed > positions:
+            raise OptionError(
+                f"problem {problem.id} needs {needed} positions, but the model has {positions}; leave it out or use a model "
+                "with more positions."
+            )
+
+
+def _layout(
+    reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int, shard_size: int, dtype: Literal["float16", "float32"]
+) -> Layout:
+    config = reasoner.lm.config
+    ids = tuple(problem.id for problem in problems.problems)
+    return Layout(ids, config.num_hidden_layers, config.num_attention_heads, n_thoughts, shard_size, dtype)
+
+
+def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
+    return {
+        "model": {name: reasoner.provenance.get(name) for name in _IDENTITY},
+        "problems": problems.provenance(),
+        "n_thoughts": n_thoughts,
+    }
+
+
+def _measure(
+    reasoner: LatentReasoner,
+    problems: Sequence[Problem],
+    n_thoughts: int,
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> tuple[xr.Dataset, list[dict[str, Any]]]:
+    attention, lengths, rows = [], [], []
+    for start in range(0, len(problems), batch_size):
+        batch = problems[start : start + batch_size]
+        recorder = recorder_for(reasoner, len(batch), n_thoughts)
+        trace = reason(reasoner, [problem.question for problem in batch], taps=[recorder], n_thoughts=n_thoughts)
+        attention.append(recorder.attention.numpy())
+        lengths += trace.n_question_tokens
+        rows += [_row(reasoner, *told) for told in zip(batch, trace.texts, trace.tokens, strict=True)]
+        progress(len(batch))
+    dataset = attention_dataset(
+        np.concatenate(attention),
+        problem_ids=[problem.id for problem in problems],
+        correct=np.array([row["correct"] for row in rows]),
+        n_question_tokens=np.array(lengths),
+    )
+    return dataset, rows
+
+
+def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
+    """A recorder of the model's size."""
+    config = reasoner.lm.config
+    return AttentionRecorder(
+        n_problems=n_problems,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_thoughts=n_thoughts,
+        dtype=reasoner.lm.dtype,
+    )
+
+
+def _row(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+    answer = reasoner.read_answer(text)
+    return {
+        "id": problem.id,
+        "question": problem.question,
+        "gold": problem.answer,
+        "text": text,
+        "answer": answer,
+        "correct": same_answer(answer, problem.answer),
+        "n_tokens": len(tokens),
+    }

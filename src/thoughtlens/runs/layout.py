@@ -1,0 +1,161 @@
+"""The sizes of a run become an empty Zarr group: arrays preallocated, one shard a unit of work.
+
+A shard holds all that was measured on `shard_size` problems in a row and is one file an array, so that one worker
+owns it whole. What is not yet written is NaN in `attention` and -1 in `n_question_tokens`; bool has no such value,
+so whether `correct` is written is said by the shard's marker alone. The layout knows nothing about markers.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from thoughtlens.errors import OptionError, ProblemSetError, RunError
+from thoughtlens.files import Json
+from thoughtlens.labels import key_names, query_names
+from thoughtlens.schema import ATTENTION_DIMS
+
+GROUP: Final = "attention.zarr"
+VARIABLES: Final = {"attention": 5, "correct": 1, "n_question_tokens": 1}
+"""Dims of each variable that is written shard by shard."""
+
+BLOCK: Final = 64
+"""Problems that are read together at most: the inner chunk of a shard."""
+
+_STRING: Final = np.dtypes.StringDType()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of a run.
+
+    Attributes:
+        problem_ids: one id a problem, unique, in order.
+        n_layers: layers of the model.
+        n_heads: query heads of a layer.
+        n_thoughts: thoughts fed back.
+        shard_size: problems a shard, the unit of work that a kill can cost.
+        dtype: of attention on disk.
+    """
+
+    problem_ids: tuple[str, ...]
+    n_layers: int
+    n_heads: int
+    n_thoughts: int
+    shard_size: int = 512
+    dtype: Literal["float16", "float32"] = "float16"
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise OptionError(f"the shard size is {self.shard_size}, expected at least 1; pass a larger one.")
+        if len(set(self.problem_ids)) != len(self.problem_ids):
+            twice = next(name for k, name in enumerate(self.problem_ids) if name in self.problem_ids[:k])
+            raise ProblemSetError(f"two problems have the id {twice!r}, expected each id once; rename one of them.")
+
+    @property
+    def n_shards(self) -> int:
+        """Shards of the run; the last may hold fewer problems."""
+        return ceil(len(self.problem_ids) / self.shard_size)
+
+    def problems_of(self, shard: int) -> slice:
+        """Where the problems of a shard are among all problems."""
+        start = shard * self.shard_size
+        return slice(start, min(start + self.shard_size, len(self.problem_ids)))
+
+    def ids_of(self, shard: int) -> list[str]:
+        """The problem ids of a shard."""
+        return list(self.problem_ids[self.problems_of(shard)])
+
+    def sizes_of(self, shard: int) -> dict[str, int]:
+        """The dims of a shard's Dataset."""
+        n_problems = len(self.ids_of(shard))
+        return dict(zip(ATTENTION_DIMS, (n_problems, *self.row_shape), strict=True))
+
+    @property
+    def row_shape(self) -> tuple[int, int, int, int]:
+        """Shape of one problem's attention: layer, head, query, key."""
+        return self.n_layers, self.n_heads, len(query_names(self.n_thoughts)), len(key_names(self.n_thoughts))
+
+    def summary(self) -> Json:
+        """The layout as JSON, with the ids as their number and fingerprint."""
+        sizes = asdict(self) | {"problem_ids": ids_fingerprint(list(self.problem_ids))}
+        return {"n_problems": len(self.problem_ids)} | sizes
+
+
+def ids_fingerprint(ids: list[str]) -> str:
+    """SHA-256 of the ids in order."""
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+
+def array_files(shard: int) -> list[str]:
+    """The files of a shard's arrays, relative to the run folder."""
+    return [f"{GROUP}/{name}/c/{shard}" + "/0" * (n_dims - 1) for name, n_dims in VARIABLES.items()]
+
+
+def check_fits(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
+    """Raise `RunError` unless the Dataset holds the problems of the shard, in the sizes of the run."""
+    found, expected = [str(name) for name in dataset["problem"].values], layout.ids_of(shard)
+    if found != expected:
+        raise RunError(
+            f"shard {shard} was given the problems {found[:3]}…, expected {expected[:3]}…; "
+            "write each shard its own problems."
+        )
+    sizes = {str(dim): size for dim, size in dataset["attention"].sizes.items()}
+    if sizes != layout.sizes_of(shard):
+        raise RunError(
+            f"shard {shard} has sizes {sizes}, expected {layout.sizes_of(shard)}; extract with the run's model."
+        )
+
+
+def allocate(folder: Path, layout: Layout) -> list[str]:
+    """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the run folder."""
+    attrs = {"format": "thoughtlens", "n_thoughts": layout.n_thoughts}
+    group = zarr.create_group(folder / GROUP, zarr_format=3, overwrite=True, attributes=attrs)
+    _allocate_variables(group, layout)
+    for name, labels in _coordinates(layout).items():
+        fill = "" if labels.dtype == _STRING else 0
+        _array(group, name, (name,), labels.shape, labels.dtype, chunks=labels.shape, fill_value=fill)[:] = labels
+    return sorted(path.relative_to(folder).as_posix() for path in (folder / GROUP).rglob("*") if path.is_file())
+
+
+def _allocate_variables(group: zarr.Group, layout: Layout) -> None:
+    n_problems, size = len(layout.problem_ids), layout.shard_size
+    # Zarr wants inner chunks that divide the shard.
+    inner = max(n for n in range(1, min(BLOCK, size) + 1) if size % n == 0)
+    row = layout.row_shape
+    shape, chunks, shards = (n_problems, *row), (inner, *row), (size, *row)
+    _array(group, "attention", ATTENTION_DIMS, shape, layout.dtype, chunks=chunks, shards=shards, fill_value=np.nan)
+    _array(group, "correct", ("problem",), (n_problems,), "bool", chunks=(size,), fill_value=False)
+    _array(group, "n_question_tokens", ("problem",), (n_problems,), "int32", chunks=(size,), fill_value=-1)
+
+
+def _coordinates(layout: Layout) -> dict[str, np.ndarray]:
+    return {
+        "problem": np.array(layout.problem_ids, dtype=_STRING),
+        "layer": np.arange(layout.n_layers),
+        "head": np.arange(layout.n_heads),
+        "query": np.array(query_names(layout.n_thoughts), dtype=_STRING),
+        "key": np.array(key_names(layout.n_thoughts), dtype=_STRING),
+    }
+
+
+def _array(
+    group: zarr.Group, name: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, **storage: Any
+) -> zarr.Array:
+    # Zstd as it comes lets a flipped bit through.
+    compressor = zarr.codecs.ZstdCodec(level=3, checksum=True)
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        dimension_names=dims,
+        compressors=[compressor],
+        config={"write_empty_chunks": True},
+        **storage,
+    )

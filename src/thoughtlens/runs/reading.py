@@ -1,0 +1,86 @@
+"""A run folder becomes a `Run`, once every one of its files has been compared with what was written.
+
+Zarr itself reads a missing file as fill values without a word, and a flipped bit only stops it when that very chunk
+is read. So the comparison comes first and covers everything: the cost is one reading of the files.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from thoughtlens.errors import RunError
+from thoughtlens.files import Json, fingerprint
+from thoughtlens.runs.layout import BLOCK, GROUP, Layout
+from thoughtlens.runs.manifest import read_manifest
+from thoughtlens.runs.shards import fault_of
+from thoughtlens.runs.store import RESULTS, Store, check_files, unfinished
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A complete run on disk.
+
+    Attributes:
+        path: the run folder.
+        manifest: what was run, on what, by which versions.
+    """
+
+    path: Path
+    manifest: Json
+
+    @property
+    def attention(self) -> xr.Dataset:
+        """The attention Dataset, opened lazily, as it is on disk."""
+        dataset: xr.Dataset = xr.open_zarr(self.path / GROUP, consolidated=False)
+        return dataset
+
+    def results(self) -> list[Json]:
+        """One row a problem: id, generated text, parsed answer, correct."""
+        with (self.path / RESULTS).open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+
+    def blocks(self, n_problems: int = BLOCK) -> Iterator[xr.Dataset]:
+        """The attention Dataset in pieces of at most `n_problems`, each in memory and in float32.
+
+        Attention is widened since numpy's standard deviation of float16 is wrong.
+        """
+        dataset = self.attention
+        for start in range(0, dataset.sizes["problem"], n_problems):
+            block = dataset.isel(problem=slice(start, start + n_problems)).load()
+            yield block.assign(attention=block["attention"].astype(np.float32))
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a complete run, or say in one sentence what it lacks."""
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    if "files" not in manifest:
+        raise RunError(f"{folder} has only just been begun, expected a complete run; run the same extraction again.")
+    check_files(folder, manifest["files"])
+    _check_shards(Store(folder, _read_layout(folder, manifest)), manifest)
+    if not manifest["complete"] or fingerprint(folder / RESULTS) != manifest["results"]:
+        raise RunError(f"{folder / RESULTS} is missing or altered; run the same extraction again to put it together.")
+    return Run(folder, manifest)
+
+
+def _check_shards(store: Store, manifest: Json) -> None:
+    missing = store.missing()
+    if missing and not manifest["complete"]:
+        raise RunError(unfinished(store, missing))
+    if missing:
+        file = store.path / str(fault_of(store.path, store.layout, missing[0]))
+        raise RunError(f"{file} is missing or altered; run the same extraction again to redo its shard.")
+
+
+def _read_layout(folder: Path, manifest: Json) -> Layout:
+    group = zarr.open_group(folder / GROUP, mode="r", use_consolidated=False)
+    ids = tuple(str(name) for name in group["problem"][:])
+    sizes = {name: value for name, value in manifest["layout"].items() if name not in ("n_problems", "problem_ids")}
+    return Layout(ids, **sizes)

@@ -1,0 +1,196 @@
+"""The Datasets of shards become one run folder that is whole, or says what it lacks.
+
+    RUN/manifest.json    what was run (see `thoughtlens.runs.manifest`)
+    RUN/attention.zarr   the attention Dataset: `xarray.open_zarr(path, consolidated=False)`
+    RUN/results.jsonl    a row a problem, put together at the end
+    RUN/shards/          the rows and the marker of each shard (see `thoughtlens.runs.shards`)
+
+1. `Store.open` begins a run or goes on with it.  2. `Store.write` writes the arrays and rows of a shard and, last, its
+marker: a kill loses at most the shard in progress.  3. `Store.finish` puts the results together and marks the run
+complete. Shards may be written by several processes, each shard by one. The store knows nothing about models.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import xarray as xr
+import zarr
+
+from thoughtlens.errors import RunError
+from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines
+from thoughtlens.runs.layout import GROUP, VARIABLES, Layout, allocate, array_files, check_fits
+from thoughtlens.runs.manifest import MANIFEST, differences, new_manifest, now, read_manifest, versions
+from thoughtlens.runs.shards import SHARDS, fault_of, marker_name, promise, read_marker, rows_name
+from thoughtlens.schema import check_attention
+
+RESULTS: Final = "results.jsonl"
+
+
+@final
+@dataclass(frozen=True)
+class Store:
+    """A run folder that is being written; small enough to send to workers.
+
+    Attributes:
+        path: the run folder.
+        layout: the sizes of the run.
+    """
+
+    path: Path
+    layout: Layout
+
+    @classmethod
+    def open(cls, path: str | Path, layout: Layout, *, options: Mapping[str, Any]) -> "Store":
+        """Begin a run where nothing is, or go on with one of the same layout and options.
+
+        Args:
+            path: the run folder.
+            layout: the sizes of the run.
+            options: what decides the numbers, as JSON can say it: model, revision, fingerprint of the problems, ….
+
+        Returns:
+            The store, with its arrays in place.
+        """
+        folder = Path(path)
+        asked = new_manifest(layout.summary(), options)
+        with _writing(folder):
+            _claim(folder, asked)
+            found = read_manifest(folder)
+            _check_same(folder, found, asked)
+            _prepare(folder, layout, found)
+        return cls(folder, layout)
+
+    def missing(self) -> list[int]:
+        """The shards still to be written."""
+        return [shard for shard in range(self.layout.n_shards) if fault_of(self.path, self.layout, shard)]
+
+    def problems_of(self, shard: int) -> slice:
+        """Where the problems of a shard are among all problems."""
+        return self.layout.problems_of(shard)
+
+    def write(
+        self, shard: int, dataset: xr.Dataset, rows: Sequence[Mapping[str, Any]], *, seconds: float = 0.0
+    ) -> None:
+        """Write one shard whole, its marker last.
+
+        Args:
+            shard: index of the shard.
+            dataset: the attention Dataset of its problems.
+            rows: one JSON object a problem, in the same order, each with its `id`.
+            seconds: what the shard took, kept in its marker.
+        """
+        check_fits(self.layout, shard, dataset)
+        check_attention(dataset)
+        _check_rows(shard, rows, self.layout.ids_of(shard))
+        with _writing(self.path):
+            self._clear(shard)
+            self._write_arrays(shard, dataset)
+            write_json_lines(self.path / rows_name(shard), rows)
+            marker = promise(self.path, self.layout, shard) | {"seconds": round(seconds, 3)}
+            write_json(self.path / marker_name(shard), marker)
+
+    def finish(self, notes: Mapping[str, Any] | None = None) -> None:
+        """Put the results together and mark the run complete; doing it twice changes nothing.
+
+        Args:
+            notes: what the manifest shall also say, as JSON can say it: checks made, the machine, ….
+        """
+        if missing := self.missing():
+            raise RunError(unfinished(self, missing))
+        with _writing(self.path):
+            self._gather_results()
+            manifest = read_manifest(self.path)
+            ending = {
+                "complete": True,
+                "seconds": self._seconds(),
+                "results": fingerprint(self.path / RESULTS),
+                "notes": manifest.get("notes", {}) | dict(notes or {}),
+            }
+            write_json(self.path / MANIFEST, manifest | ending)
+
+    def _clear(self, shard: int) -> None:
+        # Zarr merges a shard with the file that is there, and fails on a torn one.
+        for name in (marker_name(shard), *array_files(shard)):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _write_arrays(self, shard: int, dataset: xr.Dataset) -> None:
+        where = self.layout.problems_of(shard)
+        # A shard of which no problem is correct is all fill value, which Zarr would leave out.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            group = zarr.open_group(self.path / GROUP, mode="r+", use_consolidated=False)
+            for name in VARIABLES:
+                array = group[name]
+                array[where] = dataset[name].values.astype(array.dtype)
+
+    def _gather_results(self) -> None:
+        with replacing(self.path / RESULTS) as file:
+            for shard in range(self.layout.n_shards):
+                file.write((self.path / rows_name(shard)).read_text(encoding="utf-8"))
+
+    def _seconds(self) -> float:
+        taken = (float(read_marker(self.path, shard)["seconds"]) for shard in range(self.layout.n_shards))
+        return round(sum(taken), 3)
+
+
+def check_files(folder: Path, written: Mapping[str, str]) -> None:
+    """Raise `RunError` unless the files made at the start of a run are as they were written."""
+    if altered := [name for name, digest in written.items() if fingerprint(folder / name) != digest]:
+        raise RunError(f"{folder / altered[0]} is missing or altered; delete the run and extract it again.")
+
+
+def unfinished(store: Store, missing: Sequence[int]) -> str:
+    """The sentence about a run that lacks shards."""
+    n_shards = store.layout.n_shards
+    return (
+        f"{store.path} has {n_shards - len(missing)} of {n_shards} shards, expected all; "
+        "run the same extraction again to go on."
+    )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"can't write the run folder {folder} ({reason}); make room there, or name another.") from error
+
+
+def _claim(folder: Path, manifest: Json) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file, expected a run folder or a new name; name another.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / MANIFEST).exists():
+        return
+    if foreign := [entry.name for entry in folder.iterdir() if not entry.name.endswith(PARTIAL)]:
+        raise RunError(
+            f"{folder} holds {min(foreign)!r} but no {MANIFEST}, expected a run or an empty folder; name another."
+        )
+    # First of all, so that a kill from here on leaves a folder known as ours.
+    write_json(folder / MANIFEST, manifest)
+
+
+def _check_same(folder: Path, found: Json, asked: Json) -> None:
+    there, here = ({name: manifest[name] for name in ("layout", "options")} for manifest in (found, asked))
+    if differing := differences(there, here):
+        raise RunError(f"{folder} is another run: {'; '.join(differing)}; ask for the same, or name another folder.")
+
+
+def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
+    (folder / SHARDS).mkdir(exist_ok=True)
+    if "files" not in manifest:
+        files = fingerprints(folder, allocate(folder, layout))
+        write_json(folder / MANIFEST, manifest | {"files": files})
+        return
+    check_files(folder, manifest["files"])
+    if not manifest["complete"] and (present := versions()) != manifest["versions"]:
+        again = [*manifest.get("resumed", []), {"at": now(), "versions": present}]
+        write_json(folder / MANIFEST, manifest | {"resumed": again})
+
+
+def _check_rows(shard: int, rows: Sequence[Mapping[str, Any]], ids: list[str]) -> None:
+    if (found := [row.get("id") for row in rows]) != ids:
+        raise RunError(f"the rows of shard {shard} are of {found[:3]}…, expected {ids[:3]}…; give one row a problem.")

@@ -1,0 +1,19 @@
+"""Watching and changing a forward pass: taps, the one attention function, interventions, recorders."""
+
+from thoughtlens.tracing.attention import ATTENTION
+from thoughtlens.tracing.interventions import Intervention, Replace, Zero
+from thoughtlens.tracing.recorders import AttentionRecorder, ThoughtRecorder
+from thoughtlens.tracing.taps import Moment, Site, Tap, Taps
+
+__all__ = [
+    "ATTENTION",
+    "AttentionRecorder",
+    "Intervention",
+    "Moment",
+    "Replace",
+    "Site",
+    "Tap",
+    "Taps",
+    "ThoughtRecorder",
+    "Zero",
+]

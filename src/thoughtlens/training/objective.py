@@ -1,0 +1,156 @@
+"""The CODI loss: a teacher that writes its steps, a student that thinks them, and the distance between the two.
+
+1. The teacher reads question, steps and answer; cross-entropy on steps and answer.
+2. The student reads the question, `bot`, T thoughts, `eot` and the answer; cross-entropy on the answer.
+3. Distillation: smooth-L1 between the hidden states of both at the token before the answer's value, at every level from
+   the embeddings to the final norm, each divided by the teacher's standard deviation there (CODI, arXiv 2502.21074,
+   and its published code; the paper's equation 5 writes plain L1).
+4. Step supervision (after SIM-CoT, arXiv 2509.20317, with the model's own output layer in the place of a decoder):
+   cross-entropy of a step's result at the output of the thought that is to hold it; annealed to nothing by the caller.
+
+Bare equations may be practised beside it. Every cross-entropy is averaged within a problem first, then over problems,
+so that it does not matter how problems are spread over batches of equal size. The question is read once: the student
+goes on from the teacher's cache, cut back to the question.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor, nn
+
+from thoughtlens.models.context import Context
+from thoughtlens.models.projection import projection
+from thoughtlens.training.examples import IGNORED, Batch, Padded
+
+TERMS = ("teacher", "student", "distillation", "supervision", "equations")
+
+
+class Spoken(NamedTuple):
+    """What one of the two said: its loss, and its hidden states (level, problem, hidden) before the answer's value."""
+
+    loss: Tensor
+    states: Tensor
+    value_logits: Tensor
+
+
+class CodiModule(nn.Module):
+    """Decoder and projection under the parameter names of an official checkpoint (`codi.*`, `prj.*`).
+
+    Attributes:
+        weights: weight of each of `TERMS`; a term of weight 0 is not computed.
+        supervised: for each step but the last, the number (from 1) of the thought that is to hold its result.
+    """
+
+    def __init__(self, codi: nn.Module, *, hidden: int, inner: int, bot: int, n_thoughts: int) -> None:
+        super().__init__()
+        self.codi = codi
+        self.prj = projection(hidden, inner)
+        self.bot = bot
+        self.n_thoughts = n_thoughts
+        self.weights: Mapping[str, float] = dict.fromkeys(TERMS, 0.0)
+        self.supervised: Sequence[int] = ()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted loss of a batch, and each term by name."""
+        context = Context(self.causal_lm.base_model)
+        terms: dict[str, Tensor] = {}
+        if self.weights["equations"]:
+            terms["equations"] = self._equations(batch)
+        if self.weights["teacher"] or self.weights["student"]:
+            asked = context.read(*batch.question).last_hidden_state[:, -1:]
+        if self.weights["teacher"]:
+            teacher = self._speak(context, asked, batch.explicit, batch.explicit_at)
+            context.forget(batch.explicit.ids.shape[1])
+            terms["teacher"] = teacher.loss
+        if self.weights["student"]:
+            terms["supervision"] = self._think(context, batch.results)
+            student = self._speak(context, None, batch.answer, batch.answer_at)
+            terms["student"] = student.loss
+            terms["accuracy"] = _says_first_token(student, batch)
+        if self.weights["distillation"]:
+            terms["distillation"] = distillation(student.states, teacher.states)
+        loss = torch.stack([self.weights[name] * terms[name] for name in TERMS if self.weights[name]]).sum()
+        return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
+
+    @property
+    def causal_lm(self) -> Any:
+        """The causal language model itself, under LoRA or not."""
+        return self.codi.get_base_model() if hasattr(self.codi, "peft_config") else self.codi
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.causal_lm.lm_head(hidden)
+        return logits
+
+    def _speak(self, context: Context, before: Tensor | None, said: Padded, at: Tensor) -> Spoken:
+        """Read a text after the context; `before` is the state that predicts its first token, if that is to be learnt."""
+        out = context.read(*said, output_hidden_states=True)
+        hidden = out.last_hidden_state
+        if before is None:
+            predicting, targets = hidden[:, :-1], _targets(said)[:, 1:]
+        else:
+            predicting, targets = torch.cat([before, hidden[:, :-1]], dim=1), _targets(said)
+        loss = per_problem_cross_entropy(self._logits, predicting, targets)
+        rows = torch.arange(len(at), device=at.device)
+        states = torch.stack([level[rows, at] for level in out.hidden_states])
+        return Spoken(loss, states, self._logits(hidden[rows, at]).detach())
+
+    def _think(self, context: Context, results: Tensor) -> Tensor:
+        """Read `bot` and the thoughts; the step-supervision loss."""
+        bot = torch.full((len(results), 1), self.bot, device=results.device)
+        state = context.read(bot).last_hidden_state
+        supervised, targets = [], []
+        for thought in range(1, self.n_thoughts + 1):
+            state = context.read(self.prj(state)).last_hidden_state
+            if thought in self.supervised and self.supervised.index(thought) < results.shape[1]:
+                supervised.append(state)
+                targets.append(results[:, self.supervised.index(thought)])
+        if not self.weights["supervision"] or not supervised:
+            return state.new_zeros(())
+        return per_problem_cross_entropy(self._logits, torch.cat(supervised, dim=1), torch.stack(targets, dim=1))
+
+    def _equations(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the results of bare equations, read at a random distance from the start."""
+        ids, real = batch.equations
+        offset = torch.randint(0, 30, (len(ids), 1), device=ids.device)
+        positions = offset + torch.arange(ids.shape[1], device=ids.device)
+        hidden = self.causal_lm.base_model(ids, attention_mask=real.long(), position_ids=positions, use_cache=False)
+        targets = torch.where(batch.equals[:, :-1], ids[:, 1:], IGNORED)
+        return per_problem_cross_entropy(self._logits, hidden.last_hidden_state[:, :-1], targets)
+
+
+def per_problem_cross_entropy(logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy averaged over each problem's targets, then over problems; 0 for a problem without targets.
+
+    Args:
+        logits: the output layer; applied only where there is a target.
+        hidden: (problem, position, hidden).
+        targets: token ids (problem, position), IGNORED where nothing is to be learnt.
+    """
+    wanted = targets != IGNORED
+    losses = F.cross_entropy(logits(hidden[wanted]).float(), targets[wanted], reduction="none")
+    share = (wanted / wanted.sum(1, keepdim=True).clamp(min=1))[wanted]
+    return (losses * share).sum() / len(targets)
+
+
+def distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """Smooth-L1 from student to teacher, divided by the teacher's standard deviation, averaged over levels.
+
+    Args:
+        student: (level, problem, hidden); gradients flow through it.
+        teacher: the same shape; taken as a constant.
+    """
+    teacher = teacher.detach()
+    levels = [F.smooth_l1_loss(s, t) / t.std() for s, t in zip(student, teacher, strict=True)]
+    return torch.stack(levels).mean()
+
+
+def _targets(said: Padded) -> Tensor:
+    return said.ids.masked_fill(~said.real, IGNORED)
+
+
+def _says_first_token(student: Spoken, batch: Batch) -> Tensor:
+    rows = torch.arange(len(batch.answer_at), device=batch.answer_at.device)
+    value = batch.answer.ids[rows, batch.answer_at + 1]
+    return (student.value_logits.argmax(-1) == value).float().mean()

@@ -1,0 +1,86 @@
+"""Tiny reasoners with random weights, on both architectures."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from thoughtlens.models.catalog import bundled
+from thoughtlens.models.codi import Codi
+from thoughtlens.models.markers import Markers
+from thoughtlens.models.projection import projection
+from thoughtlens.tracing import ATTENTION
+
+torch.set_num_threads(1)  # tiny models: threads only wait for each other
+
+QUESTIONS = [
+    "Tom has 5 apples. He buys 3 more. How many apples does he have?",
+    "How many?",
+    "Eva has 12 books. She finds 3 more. She wins 1 more. She loses 9. How many books does she have now, all in all?",
+    "Ann has 2 bags of 4 pens. She doubles them. How many pens does she have?",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(bundled()["tiny-gpt2"])
+
+
+def random_gpt2(n_embeddings: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    config = GPT2Config(vocab_size=n_embeddings, n_positions=256, n_embd=32, n_layer=3, n_head=4, initializer_range=0.1)
+    config._attn_implementation = ATTENTION
+    return GPT2LMHeadModel(config).to(dtype).eval()
+
+
+def random_llama(n_embeddings: int, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    config = LlamaConfig(
+        vocab_size=n_embeddings,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+    )
+    config._attn_implementation = ATTENTION
+    return LlamaForCausalLM(config).to(dtype).eval()
+
+
+FAMILIES = {"gpt2": random_gpt2, "llama": random_llama}
+
+
+def random_reasoner(family: str, tokenizer, dtype: torch.dtype = torch.float32, n_thoughts: int = 6) -> Codi:
+    torch.manual_seed(0)
+    markers = Markers(len(tokenizer))
+    lm = FAMILIES[family](markers.n_embeddings, dtype)
+    return Codi(lm, projection(32, 48).to(dtype).eval(), tokenizer, markers, n_thoughts)
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def reasoner(request, tokenizer) -> Codi:
+    return random_reasoner(request.param, tokenizer)
+
+
+class Scripted:
+    """A reasoner that says what it is told to, whatever its weights would say; everything else is the model's own."""
+
+    def __init__(self, reasoner: Codi, texts: list[str]) -> None:
+        self.reasoner = reasoner
+        end = reasoner.tokenizer.eos_token_id
+        self.scripts = [[*reasoner.tokenizer(text)["input_ids"], end] for text in texts]
+        self.spoken = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.reasoner, name)
+
+    def next_token(self, hidden: torch.Tensor) -> torch.Tensor:
+        said = [script[min(self.spoken, len(script) - 1)] for script in self.scripts]
+        self.spoken += 1
+        return torch.tensor(said)
+
+
+def with_thoughts(reasoner: Codi, n_thoughts: int) -> Codi:
+    return replace(reasoner, n_thoughts=n_thoughts)

@@ -1,0 +1,370 @@
+"""A run folder is whole, or says in one sentence what it lacks."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from thoughtlens.errors import OptionError, ProblemSetError, RunError
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.manifest import versions
+from thoughtlens.runs.reading import open_run
+from thoughtlens.runs.store import Store
+from thoughtlens.schema import attention_dataset, check_attention
+
+OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
+IDS = tuple(f"é/тест/{k:02d} 日本" for k in range(25))
+LAYOUT = Layout(IDS, n_layers=2, n_heads=3, n_thoughts=4, shard_size=10)
+N_SHARDS = 3
+
+
+def seen(layout: Layout, ids: list[str], *, seed: int = 0) -> xr.Dataset:
+    """Random causal attention of some problems, the last of which never answered."""
+    rng = np.random.default_rng([seed, len(ids), layout.problem_ids.index(ids[0])])
+    n_queries, n_keys = layout.row_shape[2:]
+    visible = np.arange(n_keys) <= np.arange(n_queries)[:, None] + 2
+    values = rng.random((len(ids), *layout.row_shape)) * visible
+    values /= values.sum(-1, keepdims=True)
+    values[-1, ..., -1, :] = np.nan
+    correct, n_tokens = rng.random(len(ids)) < 0.5, rng.integers(1, 50, len(ids))
+    return attention_dataset(values.astype(np.float32), problem_ids=ids, correct=correct, n_question_tokens=n_tokens)
+
+
+def rows_of(ids: list[str]) -> list[dict[str, object]]:
+    return [{"id": name, "text": "The answer is: 7 — \u2028 \r\n", "parsed": None} for name in ids]
+
+
+def write(store: Store, shard: int) -> None:
+    ids = store.layout.ids_of(shard)
+    store.write(shard, seen(store.layout, ids), rows_of(ids), seconds=0.5)
+
+
+def complete(folder: Path, layout: Layout = LAYOUT) -> Store:
+    store = Store.open(folder, layout, options=OPTIONS)
+    for shard in store.missing():
+        write(store, shard)
+    store.finish()
+    return store
+
+
+def expected(layout: Layout = LAYOUT) -> xr.Dataset:
+    shards = [seen(layout, layout.ids_of(shard)) for shard in range(layout.n_shards)]
+    return xr.concat(shards, "problem")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def run_folder(folder: Path) -> Path:
+    complete(folder)
+    return folder
+
+
+def shard_file(folder: Path, name: str, shard: int) -> Path:
+    tail = "/0/0/0/0" if name == "attention" else ""
+    return folder / f"attention.zarr/{name}/c/{shard}{tail}"
+
+
+def flip(path: Path) -> None:
+    found = bytearray(path.read_bytes())
+    found[len(found) // 2] ^= 1
+    path.write_bytes(found)
+
+
+def test_what_was_written_is_read_back(folder: Path) -> None:
+    layout = replace(LAYOUT, dtype="float32")
+    complete(folder, layout)
+    xr.testing.assert_identical(open_run(folder).attention.load().drop_attrs(), expected(layout))
+
+
+def test_half_precision_rounds_once_and_keeps_the_schema(run_folder: Path) -> None:
+    found = check_attention(open_run(run_folder).attention.load())
+    assert found["attention"].dtype == np.float16
+    # Half of the spacing of float16 below 1 is 2^-12.
+    np.testing.assert_allclose(found["attention"].astype(np.float32), expected()["attention"], rtol=0, atol=2**-12)
+    xr.testing.assert_identical(found.drop_attrs()[["correct"]], expected()[["correct"]])
+    assert found["n_question_tokens"].dtype == np.int32
+
+
+def test_users_open_a_run_without_warnings(run_folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset = xr.open_zarr(run_folder / "attention.zarr", consolidated=False)
+        picked = dataset["attention"].sel(problem=IDS[12], query="z2", key="z1").load()
+    truth = expected()["attention"].sel(problem=IDS[12], query="z2", key="z1")
+    np.testing.assert_allclose(picked, truth, rtol=0, atol=2**-12)
+
+
+def test_results_are_in_the_order_of_the_problems_whatever_the_order_of_the_shards(folder: Path) -> None:
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    for shard in (2, 0, 1):
+        write(store, shard)
+    store.finish()
+    assert open_run(folder).results() == rows_of(list(IDS))
+    xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected()["correct"])
+
+
+@pytest.mark.parametrize("n_problems", [1, 7, 64])
+def test_blocks_are_the_whole_in_pieces(run_folder: Path, n_problems: int) -> None:
+    run = open_run(run_folder)
+    blocks = list(run.blocks(n_problems))
+    assert {str(block["attention"].dtype) for block in blocks} == {"float32"}
+    whole = run.attention.load()
+    xr.testing.assert_equal(xr.concat(blocks, "problem"), whole.assign(attention=whole["attention"].astype("f4")))
+
+
+def test_manifest_says_what_was_run_by_which_versions(folder: Path) -> None:
+    complete(folder).finish({"checks": ["rows sum to 1"]})
+    manifest = open_run(folder).manifest
+    assert manifest["complete"] and manifest["versions"] == versions()
+    assert manifest["options"]["problems"] == {"name": "arithmetic", "seed": 42}
+    assert manifest["layout"]["n_problems"] == len(IDS)
+    assert manifest["notes"] == {"checks": ["rows sum to 1"]}
+    assert manifest["seconds"] == 0.5 * N_SHARDS
+
+
+def test_a_shard_without_a_single_correct_problem_is_whole(folder: Path) -> None:
+    layout = replace(LAYOUT, problem_ids=IDS[:3])
+    store = Store.open(folder, layout, options=OPTIONS)
+    ids = layout.ids_of(0)
+    dataset = seen(layout, ids).assign(correct=("problem", np.zeros(3, dtype=bool)))
+    store.write(0, dataset, rows_of(ids))
+    store.finish()
+    assert not open_run(folder).attention["correct"].any()
+
+
+def test_a_kill_between_arrays_and_marker_costs_that_shard_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    write(store, 0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("thoughtlens.runs.store.promise", _interrupt)
+        write(store, 1)
+    assert Store.open(folder, LAYOUT, options=OPTIONS).missing() == [1, 2]
+    complete(folder)
+    xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected()["correct"])
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_kill_while_the_arrays_are_made_leaves_a_folder_that_can_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("thoughtlens.runs.store.fingerprints", _interrupt)
+        Store.open(folder, LAYOUT, options=OPTIONS)
+    with pytest.raises(RunError, match=r"only just been begun, expected a complete run; run the same"):
+        open_run(folder)
+    complete(folder)
+    assert open_run(folder).results() == rows_of(list(IDS))
+
+
+WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_store import LAYOUT, OPTIONS, Store, write
+store = Store.open(sys.argv[1], LAYOUT, options=OPTIONS)
+write(store, 0)
+print("one shard is there", flush=True)
+while True:
+    write(store, 1)
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.004, 0.015, 0.03])
+def test_a_real_kill_costs_at_most_the_shard_in_progress(folder: Path, delay: float) -> None:
+    script = WRITER.format(tests=str(Path(__file__).parent))
+    writer = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    time.sleep(delay)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.communicate()
+    assert Store.open(folder, LAYOUT, options=OPTIONS).missing() in ([2], [1, 2])
+    complete(folder)
+    xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected()["correct"])
+    assert open_run(folder).results() == rows_of(list(IDS))
+
+
+def test_an_unfinished_run_says_how_to_go_on(folder: Path) -> None:
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    write(store, 0)
+    for attempt in (store.finish, lambda: open_run(folder)):
+        with pytest.raises(RunError, match="has 1 of 3 shards, expected all; run the same extraction again to go on"):
+            attempt()
+
+
+@pytest.mark.parametrize("name", ["attention", "correct", "n_question_tokens"])
+@pytest.mark.parametrize("shard", [0, 2])
+@pytest.mark.parametrize("damage", [Path.unlink, flip, lambda path: os.truncate(path, 20)], ids=["gone", "flip", "cut"])
+def test_a_damaged_array_is_named_and_only_its_shard_redone(run_folder: Path, name: str, shard: int, damage) -> None:
+    path = shard_file(run_folder, name, shard)
+    damage(path)
+    with pytest.raises(RunError, match=f"{re.escape(str(path))} is missing or altered; run the same extraction again"):
+        open_run(run_folder)
+    assert Store.open(run_folder, LAYOUT, options=OPTIONS).missing() == [shard]
+    complete(run_folder)
+    xr.testing.assert_identical(open_run(run_folder).attention.load()["correct"], expected()["correct"])
+
+
+@pytest.mark.parametrize("name", ["shards/000001.json", "shards/000001.jsonl"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("")], ids=["gone", "empty"])
+def test_a_damaged_marker_or_row_is_named(run_folder: Path, name: str, damage) -> None:
+    damage(run_folder / name)
+    with pytest.raises(RunError, match=f"{re.escape(name)} is missing or altered; run the same extraction again"):
+        open_run(run_folder)
+    complete(run_folder)
+    assert open_run(run_folder).results() == rows_of(list(IDS))
+
+
+def test_a_flipped_bit_in_a_marker_is_seen(run_folder: Path) -> None:
+    flip(run_folder / "shards/000001.json")
+    with pytest.raises(RunError, match="is missing or altered; run the same extraction again to redo its shard"):
+        open_run(run_folder)
+
+
+def test_a_damaged_result_is_put_together_again(run_folder: Path) -> None:
+    flip(run_folder / "results.jsonl")
+    with pytest.raises(RunError, match=r"results.jsonl is missing or altered; run the same extraction again"):
+        open_run(run_folder)
+    complete(run_folder)
+    assert open_run(run_folder).results() == rows_of(list(IDS))
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "attention/zarr.json", "problem/c/0", "query/c/0"])
+def test_damaged_labels_are_named(run_folder: Path, name: str) -> None:
+    (run_folder / "attention.zarr" / name).unlink()
+    for attempt in (open_run, lambda path: Store.open(path, LAYOUT, options=OPTIONS)):
+        with pytest.raises(RunError, match=f"{name} is missing or altered; delete the run and extract it again"):
+            attempt(run_folder)
+
+
+def test_a_complete_run_is_not_done_again(run_folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*.json*") if path.name[0] == "0"}
+    complete(run_folder)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "said"),
+    [
+        (LAYOUT, OPTIONS | {"model": "other"}, "options.model is 'tiny' there and 'other' here"),
+        (LAYOUT, {"model": "tiny"}, "options.problems.seed is 42 there and absent here"),
+        (replace(LAYOUT, n_thoughts=6), OPTIONS, "layout.n_thoughts is 4 there and 6 here"),
+        (replace(LAYOUT, problem_ids=IDS[::-1]), OPTIONS, "layout.problem_ids is"),
+    ],
+    ids=["model", "absent", "thoughts", "order"],
+)
+def test_other_options_are_named(run_folder: Path, layout: Layout, options: dict[str, object], said: str) -> None:
+    with pytest.raises(RunError, match=f"is another run: .*{said}.*; ask for the same, or name another folder"):
+        Store.open(run_folder, layout, options=options)
+
+
+def test_versions_that_changed_half_way_are_kept(folder: Path) -> None:
+    write(Store.open(folder, LAYOUT, options=OPTIONS), 0)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["versions"]["torch"] = "1.0"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    complete(folder)
+    found = open_run(folder).manifest
+    assert found["versions"]["torch"] == "1.0" and found["resumed"][0]["versions"] == versions()
+
+
+def test_a_foreign_folder_is_left_alone(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match=r"holds 'thesis.tex' but no manifest.json.*name another"):
+        Store.open(folder, LAYOUT, options=OPTIONS)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("text", ['{"name": "a browser extension"}', "[]", "{", ""])
+def test_a_foreign_manifest_is_refused(folder: Path, text: str) -> None:
+    folder.mkdir()
+    (folder / "manifest.json").write_text(text)
+    for attempt in (open_run, lambda path: Store.open(path, LAYOUT, options=OPTIONS)):
+        with pytest.raises(RunError, match=r"manifest.json (has format .*, expected 1|is not readable JSON)"):
+            attempt(folder)
+
+
+def test_a_file_in_the_place_of_the_run_is_refused(folder: Path) -> None:
+    folder.write_text("")
+    with pytest.raises(RunError, match="is a file, expected a run folder or a new name"):
+        Store.open(folder, LAYOUT, options=OPTIONS)
+
+
+@pytest.mark.parametrize("place", ["file/run", "x" * 300])
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"can't write the run folder .* \(.+\); make room there, or name another"):
+        Store.open(tmp_path / place, LAYOUT, options=OPTIONS)
+
+
+def test_a_full_disk_leaves_the_shard_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    with monkeypatch.context() as patch, pytest.raises(RunError, match=r"\(No space left on device\)"):
+        patch.setattr("os.fsync", _full)
+        write(store, 0)
+    assert store.missing() == [0, 1, 2]
+    assert not list(folder.rglob("*.partial"))
+
+
+def _full(_: int) -> None:
+    raise OSError(28, os.strerror(28))
+
+
+def test_a_missing_run_says_how_to_make_one(folder: Path) -> None:
+    with pytest.raises(RunError, match=r"has no manifest.json, expected a run folder; make one with"):
+        open_run(folder)
+
+
+def test_a_shard_of_other_problems_is_refused(folder: Path) -> None:
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    others = LAYOUT.ids_of(1)
+    with pytest.raises(RunError, match="shard 0 was given the problems"):
+        store.write(0, seen(LAYOUT, others), rows_of(others))
+    with pytest.raises(RunError, match="the rows of shard 0 are of"):
+        store.write(0, seen(LAYOUT, LAYOUT.ids_of(0)), rows_of(others))
+    assert 0 in store.missing()
+
+
+def test_a_shard_of_another_model_is_refused(folder: Path) -> None:
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    ids = LAYOUT.ids_of(0)
+    with pytest.raises(RunError, match="shard 0 has sizes"):
+        store.write(0, seen(replace(LAYOUT, n_heads=1), ids), rows_of(ids))
+
+
+def test_a_shard_whose_rows_do_not_sum_to_one_is_refused(folder: Path) -> None:
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    ids = LAYOUT.ids_of(0)
+    with pytest.raises(RunError, match="sums to 1"):
+        store.write(0, seen(LAYOUT, ids) * 0.5, rows_of(ids))
+
+
+def test_ids_are_unique_and_shards_hold_something() -> None:
+    with pytest.raises(ProblemSetError, match="two problems have the id 'a'"):
+        Layout(("a", "b", "a"), n_layers=1, n_heads=1, n_thoughts=1)
+    with pytest.raises(OptionError, match="the shard size is 0"):
+        Layout(("a",), n_layers=1, n_heads=1, n_thoughts=1, shard_size=0)
+
+
+@pytest.mark.parametrize("shard_size", [1, 25, 100, 96])
+def test_any_shard_size_reads_back(folder: Path, shard_size: int) -> None:
+    layout = replace(LAYOUT, shard_size=shard_size)
+    complete(folder, layout)
+    xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected(layout)["correct"])
