@@ -1,1 +1,78 @@
-"""placeholder"""
+"""See, measure and test how language models attend to their continuous thoughts.
+
+    import thoughtlens as tl
+
+    model = tl.load("tiny-gpt2")
+    run = tl.extract(model, tl.sample("arithmetic", n=100), "runs/first")
+    analysis = tl.analyze_run(run)
+
+Names are imported when they are first used, so that reading a run does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thoughtlens import plots
+    from thoughtlens.analysis import analyze, composition, moments, preferences, step_indexed
+    from thoughtlens.errors import ThoughtLensError
+    from thoughtlens.models.loading import load
+    from thoughtlens.outputs import analyze_run, export_npy, write_analysis, write_figures
+    from thoughtlens.problems import Problem, ProblemSet, draw, load_set, sample
+    from thoughtlens.reasoning import reason
+    from thoughtlens.runs.conditions import evaluate
+    from thoughtlens.runs.doctor import doctor
+    from thoughtlens.runs.extract import extract
+    from thoughtlens.runs.reading import open_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Problem",
+    "ProblemSet",
+    "ThoughtLensError",
+    "analyze",
+    "analyze_run",
+    "composition",
+    "doctor",
+    "draw",
+    "evaluate",
+    "export_npy",
+    "extract",
+    "load",
+    "load_set",
+    "moments",
+    "open_run",
+    "plots",
+    "preferences",
+    "reason",
+    "sample",
+    "step_indexed",
+    "write_analysis",
+    "write_figures",
+]
+
+_HOME = {
+    **dict.fromkeys(("Problem", "ProblemSet", "draw", "load_set", "sample"), "problems"),
+    **dict.fromkeys(("analyze", "composition", "moments", "preferences", "step_indexed"), "analysis"),
+    **dict.fromkeys(("analyze_run", "export_npy", "write_analysis", "write_figures"), "outputs"),
+    "ThoughtLensError": "errors",
+    "doctor": "runs.doctor",
+    "evaluate": "runs.conditions",
+    "extract": "runs.extract",
+    "load": "models.loading",
+    "open_run": "runs.reading",
+    "reason": "reasoning",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return import_module("thoughtlens.plots")
+    if name in _HOME:
+        return getattr(import_module(f"thoughtlens.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'thoughtlens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -82,9 +82,7 @@ def reason(
 
 
 @torch.inference_mode()
-def write_out(
-    reasoner: LatentReasoner, questions: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS
-) -> list[str]:
+def write_out(reasoner: LatentReasoner, questions: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> list[str]:
     """Let a model write its steps and answer, without thoughts: what it learnt as its own teacher.
 
     Args:
@@ -109,8 +107,8 @@ def _room(reasoner: LatentReasoner, prompts: Sequence[Sequence[int]], n_between:
     left = positions - len(prompts[longest]) - n_between
     if left < 1:
         raise OptionError(
-            f"a question of {len(prompts[longest])} tokens does not fit into the model's {positions} positions with its "
-            "thoughts and answer; leave it out or use a model with more positions."
+            f"a question of {len(prompts[longest])} tokens does not fit into the model's {positions} positions with "
+            "its thoughts and answer; leave it out or use a model with more positions."
         )
     return min(wanted, left)
 

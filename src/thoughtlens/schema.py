@@ -83,7 +83,9 @@ def _check_rows(values: np.ndarray, tolerance: float) -> None:
     worst = float(np.abs(np.where(exists, sums, 1.0) - 1.0).max(initial=0.0))
     # A partly NaN row has a NaN sum, and NaN must not pass as a small difference.
     if not worst <= tolerance:
-        raise RunError(f"a row of attention sums to 1 ± {worst:.2g}, expected within {tolerance:g}; extract the run again.")
+        raise RunError(
+            f"a row of attention sums to 1 ± {worst:.2g}, expected within {tolerance:g}; extract the run again."
+        )
 
 
 def _check_causal(values: np.ndarray) -> None:

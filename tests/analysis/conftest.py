@@ -60,6 +60,6 @@ def plant_attention() -> Callable[..., xr.Dataset]:
         cells = np.array([[weight(q, k) for k in key_names(n_thoughts)] for q in query_names(n_thoughts)])
         rows = cells * _visible(n_thoughts)
         rows = rows / rows.sum(-1, keepdims=True)
-        return _dataset(np.broadcast_to(rows, (n_problems, n_layers, n_heads, *rows.shape)).copy())
+        return _dataset(np.broadcast_to(rows.astype(np.float32), (n_problems, n_layers, n_heads, *rows.shape)).copy())
 
     return plant

@@ -88,7 +88,7 @@ def test_broken_row_of_a_list_is_named_by_its_place_and_line(tmp_path, name):
 @pytest.mark.parametrize("ending", ["json", "jsonl"])
 def test_bytes_that_are_no_utf8_are_named_by_their_line(tmp_path, ending):
     path = tmp_path / f"set.{ending}"
-    path.write_bytes(b'[{"a": 1},\n{"a": "\xe9"}]' if ending == "json" else b'{"a": 1}\n{"a": "\xe9"}\n')
+    path.write_bytes(b'\xef\xbb\xbf[{"a": 1},\n{"a": "\xe9"}]' if ending == "json" else b'{"a": 1}\n{"a": "\xe9"}\n')
     message = sentence(path)
     assert "line 2" in message
     assert "0xe9" in message

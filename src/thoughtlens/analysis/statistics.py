@@ -70,8 +70,7 @@ def interval(samples: xr.DataArray, *, confidence: float = 0.95) -> xr.DataArray
     Returns:
         dims (..., value) with `value` in estimate, low, high.
     """
-    if not 0.0 < confidence < 1.0:
-        raise OptionError(f"confidence is {confidence}, expected a number between 0 and 1, such as 0.95.")
+    _check_confidence(confidence)
     samples = samples.transpose("resample", ...)
     bounds = _quantiles(samples.values[1:], np.array([1.0 - confidence, 1.0 + confidence]) / 2.0)
     observed = samples.isel(resample=0, drop=True)
@@ -149,6 +148,7 @@ def proportion_interval(n_true: int, n: int, *, confidence: float = 0.95) -> xr.
     Returns:
         `value` in estimate, low, high.
     """
+    _check_confidence(confidence)
     if n == 0:
         return _with_values(*(xr.DataArray(np.nan) for _ in VALUES))
     z, p = float(ndtri((1.0 + confidence) / 2.0)), n_true / n
@@ -157,6 +157,11 @@ def proportion_interval(n_true: int, n: int, *, confidence: float = 0.95) -> xr.
     # Rounding may leave the ends of [0, 1] by 1e-17, and p itself outside its interval.
     low, high = min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
     return _with_values(*(xr.DataArray(x) for x in (p, low, high)))
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise OptionError(f"confidence is {confidence}, expected a number between 0 and 1, such as 0.95.")
 
 
 def _ratio_interval(

@@ -1,0 +1,1 @@
+"""Latent reasoners: what one is, the families, checkpoints and bundled weights."""

@@ -1,7 +1,7 @@
 """What a model has read so far: its key-value cache, and which positions are real rather than padding.
 
-Attention masks and position ids are derived from `real` at every step. GPT-2 needs explicit positions under padding, and
-both families need the mask in single-token steps too, or a problem's numbers would depend on what else is in its batch.
+Attention masks and position ids are derived from `real` at every step. GPT-2 needs explicit positions under padding,
+and both families need the mask in single-token steps too, or a problem's numbers would depend on its batch.
 """
 
 from typing import Any

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import httpx  # whichever httpx the installed version speaks
+from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # whichever httpx the installed version speaks
 
 from thoughtlens.errors import CheckpointError
 
@@ -48,13 +48,14 @@ def fetch(repo: str, revision: str | None, files: tuple[str, ...]) -> Fetched:
         folder = snapshot_download(repo, revision=commit, allow_patterns=list(files))
     except GatedRepoError as error:
         raise CheckpointError(
-            f"{repo} is gated; accept its licence on its page and run `hf auth login`, or pass a local folder with --base."
+            f"{repo} is gated; accept its licence on its page and run `hf auth login`, or pass a local folder."
         ) from error
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{repo} has no revision {revision!r}; name a branch, tag or commit of it.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
-            f"no model {repo!r}: neither a folder here, nor a bundled name, nor a public model of the Hub; see `thoughtlens models`."
+            f"no model {repo!r}: neither a folder here, nor a bundled name, nor a public model of the Hub; "
+            "see `thoughtlens models`."
         ) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError):
         return _cached(repo, revision, files)
@@ -67,7 +68,7 @@ def _cached(repo: str, revision: str | None, files: tuple[str, ...]) -> Fetched:
     except (LocalEntryNotFoundError, OSError) as error:
         why = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "there is no network"
         raise CheckpointError(
-            f"can't reach the Hugging Face Hub for {repo} ({why}) and it is not in the cache; pass a local folder or a bundled "
-            "model's name (`thoughtlens models`)."
+            f"can't reach the Hugging Face Hub for {repo} ({why}) and it is not in the cache; pass a local folder or a "
+            "bundled model's name (`thoughtlens models`)."
         ) from error
     return Fetched(Path(folder), Path(folder).name)

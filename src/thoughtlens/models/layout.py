@@ -55,7 +55,7 @@ def merge(state: Mapping[str, Tensor], *, alpha: float, transposed: bool, where:
         weight = decoder[f"{module}.weight"]
         if update.shape != weight.shape:
             raise CheckpointError(
-                f"{where} has LoRA for {module} of shape {tuple(update.shape)}, but the layer is {tuple(weight.shape)}; "
+                f"{where} has LoRA for {module} of shape {tuple(update.shape)}, the layer is {tuple(weight.shape)}; "
                 "is the base model's architecture the right one?"
             )
         decoder[f"{module}.weight"] = weight + update
@@ -69,8 +69,8 @@ def _sorted(
     if not any(key.startswith("codi.") for key in state):
         example = next(iter(state), "nothing")
         raise CheckpointError(
-            f"{where} has no key under `codi.` (it has {example!r}); is this the base model? Pass the CODI checkpoint, and "
-            "the base model with --base."
+            f"{where} has no key under `codi.` (it has {example!r}); is this the base model? Pass the CODI checkpoint, "
+            "and the base model with --base."
         )
     decoder: dict[str, Tensor] = {}
     lora: dict[tuple[str, str], Tensor] = {}

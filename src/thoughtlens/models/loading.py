@@ -31,7 +31,12 @@ from thoughtlens.models.weights import find_weights, read_weights
 from thoughtlens.tracing.attention import ATTENTION
 
 ARCHITECTURES: Final = ("gpt2", "llama")
-DTYPES: Final = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: Final = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 _EMBEDDINGS: Final = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}
 _LAYOUT_VERSION: Final = 1  # changes when a merged folder would come out different
 
@@ -160,15 +165,21 @@ def _merged_folder(source: Source, alpha: float) -> Path:
 def _read_config(base: Path) -> Any:
     path = base / "config.json"
     if not path.is_file():
-        raise CheckpointError(f"{base} has no config.json; name the base model with --base (its weights are not needed).")
+        raise CheckpointError(
+            f"{base} has no config.json; name the base model with --base (its weights are not needed)."
+        )
     try:
         config = AutoConfig.from_pretrained(base)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} is no configuration that transformers knows ({error}).") from error
     if config.model_type not in ARCHITECTURES:
-        raise CheckpointError(f"{path} is of type {config.model_type!r}; CODI is read on {' and '.join(ARCHITECTURES)}.")
+        raise CheckpointError(
+            f"{path} is of type {config.model_type!r}; CODI is read on {' and '.join(ARCHITECTURES)}."
+        )
     if getattr(config, "reorder_and_upcast_attn", False):
-        raise CheckpointError(f"{path} sets reorder_and_upcast_attn, which recorded attention can't follow; turn it off.")
+        raise CheckpointError(
+            f"{path} sets reorder_and_upcast_attn, which recorded attention can't follow; turn it off."
+        )
     return config
 
 
@@ -193,12 +204,14 @@ def _fit_vocabulary(config: Any, decoder: dict[str, Tensor], where: str) -> None
     """The checkpoint decides how many embeddings there are; the base must be the vocabulary before the markers."""
     name = _EMBEDDINGS[config.model_type]
     if name not in decoder:
-        raise CheckpointError(f"{where} lacks codi…{name}; is the base model's architecture ({config.model_type}) the right one?")
+        raise CheckpointError(
+            f"{where} lacks codi…{name}; is the base model's architecture ({config.model_type}) the right one?"
+        )
     n_embeddings = decoder[name].shape[0]
     if config.vocab_size not in (n_embeddings, n_embeddings - N_MARKERS):
         raise CheckpointError(
-            f"{where} has {n_embeddings} embeddings, expected the base's vocabulary of {config.vocab_size} and {N_MARKERS} "
-            "markers; pass the base model that the checkpoint was trained from."
+            f"{where} has {n_embeddings} embeddings, expected the base's vocabulary of {config.vocab_size} and "
+            f"{N_MARKERS} markers; pass the base model that the checkpoint was trained from."
         )
     config.vocab_size = n_embeddings
 
@@ -207,8 +220,8 @@ def _drop_tied_head(config: Any, decoder: dict[str, Tensor], where: str) -> None
     head = decoder.pop("lm_head.weight", None)
     if head is not None and not torch.equal(head, decoder[_EMBEDDINGS[config.model_type]]):
         raise CheckpointError(
-            f"{where} has an lm_head that differs from its embeddings, but the base ties them; pass a base whose configuration "
-            "says tie_word_embeddings false."
+            f"{where} has an lm_head that differs from its embeddings, but the base ties them; pass a base whose "
+            "configuration says tie_word_embeddings false."
         )
 
 
@@ -222,16 +235,22 @@ def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:
             merged, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, local_files_only=True
         )
     except RuntimeError as error:
-        raise CheckpointError(f"{source.folder} does not fit the base {source.base} ({str(error).splitlines()[0]}).") from error
+        raise CheckpointError(
+            f"{source.folder} does not fit the base {source.base} ({str(error).splitlines()[0]})."
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-    for kind, verb in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected key"), ("mismatched_keys", "misshapes")):
+    for kind, verb in (
+        ("missing_keys", "lacks"),
+        ("unexpected_keys", "has the unexpected key"),
+        ("mismatched_keys", "misshapes"),
+    ):
         if odd := sorted(map(str, report[kind])):
+            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             raise CheckpointError(
-                f"{source.folder} {verb} {odd[0]!r}{f' and {len(odd) - 1} more' if len(odd) > 1 else ''} of the decoder; "
-                "is the checkpoint whole, and the base the right one?"
+                f"{source.folder} {verb} {odd[0]!r}{more} of the decoder; is the checkpoint whole, and the base right?"
             )
     return lm
 
@@ -252,8 +271,8 @@ def _load_tokenizer(base: Path, markers: Markers) -> Any:
     # The official code adds a padding token at V; nothing else may lie beyond the vocabulary.
     if len(tokenizer) > markers.vocabulary + 1:
         raise CheckpointError(
-            f"the tokenizer in {base} has {len(tokenizer)} tokens, but the model's markers begin at {markers.vocabulary}; pass the "
-            "base model that the checkpoint was trained from."
+            f"the tokenizer in {base} has {len(tokenizer)} tokens, but the model's markers begin at "
+            f"{markers.vocabulary}; pass the base model that the checkpoint was trained from."
         )
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer in {base} names no end token; pass the base model's own tokenizer.")
@@ -262,4 +281,3 @@ def _load_tokenizer(base: Path, markers: Markers) -> Any:
 
 def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.contiguous().clone() for name, tensor in state.items()}
-

@@ -34,7 +34,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is damaged, would run code, or holds more than its size allows.
     """
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    state: dict[str, Tensor] = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path} holds {name!r}, which is no tensor; save the module's state_dict alone.")
@@ -43,9 +43,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} can't be read as safetensors ({error}); fetch it again.") from error
+    return state
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -54,15 +55,19 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} asks to run code or holds more than tensors, and was not loaded; save its state_dict as safetensors."
+            f"{path} asks to run code or holds more than tensors, and was not loaded; save its state_dict instead."
         ) from error
     except (RuntimeError, OSError, EOFError) as error:
-        raise CheckpointError(f"{path} can't be read as a PyTorch file ({_first_line(error)}); fetch it again.") from error
+        raise CheckpointError(
+            f"{path} can't be read as a PyTorch file ({_first_line(error)}); fetch it again."
+        ) from error
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a state_dict; save the state_dict alone.")
+        raise CheckpointError(
+            f"{path} holds a {type(state).__name__}, expected a state_dict; save the state_dict alone."
+        )
     for name, tensor in state.items():
         _check_size(path, name, tensor)
-    return state
+    return dict(state)
 
 
 def _check_archive(path: Path) -> None:
@@ -79,7 +84,9 @@ def _check_archive(path: Path) -> None:
 def _check_size(path: Path, name: object, tensor: object) -> None:
     """Refuse a view that repeats its storage: 1.5 kB may claim terabytes."""
     if isinstance(tensor, Tensor) and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise CheckpointError(f"{path} holds {name!r} of shape {tuple(tensor.shape)} but not its data; it was not loaded.")
+        raise CheckpointError(
+            f"{path} holds {name!r} of shape {tuple(tensor.shape)} but not its data; it was not loaded."
+        )
 
 
 def _first_line(error: Exception) -> str:

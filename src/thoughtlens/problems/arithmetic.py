@@ -15,6 +15,7 @@ it is told.
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from thoughtlens.problems.problem import Problem
@@ -90,7 +91,9 @@ def arithmetic_problem(
             return Problem(f"{split}_{index}", " ".join(story.sentences), str(story.steps[-1].result), steps)
 
 
-def distinct_problems(n: int, *, split: str, seed: int = 0, n_steps: Mapping[int, float] = DEFAULT_STEPS) -> list[Problem]:
+def distinct_problems(
+    n: int, *, split: str, seed: int = 0, n_steps: Mapping[int, float] = DEFAULT_STEPS
+) -> list[Problem]:
     """The first n problems of a stream with different steps, numbered anew from 0."""
     found: dict[tuple[str, ...], Problem] = {}
     index = 0
@@ -120,7 +123,9 @@ def _packs(rng: random.Random, count: int) -> Story:
     name, he, things = _person(rng)
     first = _draw_product(rng, 24)
     packed = f"{name} has {first.left} {rng.choice(_PACKS)} of {first.right} {things}."
-    return _go_on(rng, Story([packed], [first]), first.result, count - 1, he, f"How many {things} does {he.lower()} have?")
+    return _go_on(
+        rng, Story([packed], [first]), first.result, count - 1, he, f"How many {things} does {he.lower()} have?"
+    )
 
 
 def _chain(rng: random.Random, count: int) -> Story:
@@ -128,7 +133,7 @@ def _chain(rng: random.Random, count: int) -> Story:
     things = rng.choice(list(_THINGS))
     value = rng.randint(2, 12)
     story = Story([f"{names[0]} has {value} {things}."], [])
-    for before, name in zip(names, names[1:], strict=False):
+    for before, name in pairwise(names):
         step = _draw_step(rng, value)
         story.steps.append(step)
         story.sentences.append(_compared(step, name, before))
@@ -142,7 +147,11 @@ def _shopping(rng: random.Random, count: int) -> Story:
     money = rng.choice((20, 30))
     cost = _draw_product(rng, money - 1)
     left = Step(money, "-", cost.result)
-    told = [f"A {_THINGS[things]} costs {cost.left} dollars.", f"{name} has {money} dollars.", f"{he} buys {cost.right} {things}."]
+    told = [
+        f"A {_THINGS[things]} costs {cost.left} dollars.",
+        f"{name} has {money} dollars.",
+        f"{he} buys {cost.right} {things}.",
+    ]
     return _go_on(rng, Story(told, [cost, left]), left.result, count - 2, he, "How many dollars are left?", " dollars")
 
 

@@ -98,8 +98,12 @@ def _read_list(path: Path) -> Iterator[Row]:
         raise ProblemSetError(
             f"{path}, line {_line(text, at)} is not a list, expected a list of objects; see .jsonl too."
         )
+    yield from _list_rows(text, _skip(text, at + 1), path)
+
+
+def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
+    """Row by row rather than at once, so that whatever is wrong has a row and a line."""
     number, line, counted = 0, 1, 0
-    at = _skip(text, at + 1)
     while text[at : at + 1] != "]":
         number, line, counted = number + 1, line + text.count("\n", counted, at), at
         where = f"{place_of(path, number)} (line {line})"
@@ -135,8 +139,9 @@ def _decode(data: bytes, path: Path, *, first_line: int) -> str:
     try:
         return data.decode("utf-8-sig" if first_line == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        line = first_line + data.count(b"\n", 0, error.start)
-        found = f"byte 0x{data[error.start]:02x}"
+        # Not of `data`: the error counts without a byte order mark.
+        line = first_line + error.object.count(b"\n", 0, error.start)
+        found = f"byte 0x{error.object[error.start]:02x}"
         raise ProblemSetError(
             f"{path}, line {line} has {found}, which is not UTF-8; save the file as UTF-8."
         ) from error

@@ -102,9 +102,7 @@ class _Solver:
     def _thoughts(self) -> Tensor:
         return self._own_pass()[1]
 
-    def _think(
-        self, edit: Callable[[slice], Zero | Replace] | None = None, n_thoughts: int | None = None
-    ) -> list[str]:
+    def _think(self, edit: Callable[[slice], Zero | Replace] | None = None, n_thoughts: int | None = None) -> list[str]:
         texts: list[str] = []
         for rows, questions in self._batches():
             taps = [Intervention(Site.THOUGHT, edit(rows))] if edit else []

@@ -12,7 +12,7 @@ import xarray as xr
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import MAX_THOUGHTS
 from thoughtlens.models.base import LatentReasoner
-from thoughtlens.problems import Problem, ProblemSet, same_answer
+from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.layout import Layout
 from thoughtlens.runs.reading import Run, open_run
@@ -22,13 +22,15 @@ from thoughtlens.tracing import AttentionRecorder
 
 log = logging.getLogger(__name__)
 
+PROBLEMS = "problems.jsonl"
+
 _IDENTITY = ("name", "revision", "base_revision", "sha256", "lora_alpha", "architecture", "dtype")
 """What of a model's provenance decides its numbers; the device and the file's place do not."""
 
 
 def extract(
     reasoner: LatentReasoner,
-    problems: ProblemSet,
+    problems: ProblemSet | Sequence[Problem],
     out: str | Path,
     *,
     n_thoughts: int | None = None,
@@ -41,7 +43,7 @@ def extract(
 
     Args:
         reasoner: the model.
-        problems: the problem set.
+        problems: a problem set, or problems alone.
         out: the run folder, made if it is not there.
         n_thoughts: T, 1 to 32; the number the model was trained with if None.
         batch_size: problems a pass; no number depends on it beyond rounding.
@@ -56,21 +58,25 @@ def extract(
         OptionError: T or the batch size is out of range, or a question is too long for the model.
         RunError: the folder can't be written, is foreign, or holds a run of other options.
     """
+    chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     _check_options(count, batch_size)
-    _check_lengths(reasoner, problems.problems, count)
-    store = Store.open(out, _layout(reasoner, problems, count, shard_size, dtype), options=_options(reasoner, problems, count))
+    _check_lengths(reasoner, chosen.problems, count)
+    layout = _layout(reasoner, chosen, count, shard_size, dtype)
+    store = Store.open(out, layout, options=_options(reasoner, chosen, count))
+    write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
     for shard in missing:
         began = time.monotonic()
-        of_shard = problems.problems[store.problems_of(shard)]
+        of_shard = chosen.problems[store.problems_of(shard)]
         dataset, rows = _measure(reasoner, of_shard, count, batch_size, progress)
         seconds = time.monotonic() - began
         store.write(shard, dataset, rows, seconds=seconds)
         log.info("extract %d/%d: %d problems, %.0f s", shard + 1, store.layout.n_shards, len(of_shard), seconds)
     if missing:
-        store.finish({"device": str(reasoner.provenance.get("device")), "batch_size": batch_size})
+        notes = {"device": str(reasoner.provenance.get("device")), "batch_size": batch_size, "source": chosen.source}
+        store.finish(notes)
     else:
         store.finish()
     return open_run(out)
@@ -78,7 +84,9 @@ def extract(
 
 def _check_options(n_thoughts: int, batch_size: int) -> None:
     if not 1 <= n_thoughts <= MAX_THOUGHTS:
-        raise OptionError(f"the number of thoughts is {n_thoughts}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts.")
+        raise OptionError(
+            f"the number of thoughts is {n_thoughts}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts."
+        )
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
 
@@ -90,13 +98,17 @@ def _check_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thou
         needed = len(reasoner.prompt(problem.question)) + n_thoughts + len(reasoner.closing) + 1
         if needed > positions:
             raise OptionError(
-                f"problem {problem.id} needs {needed} positions, but the model has {positions}; leave it out or use a model "
-                "with more positions."
+                f"problem {problem.id} needs {needed} positions, but the model has {positions}; leave it out or use a "
+                "model with more positions."
             )
 
 
 def _layout(
-    reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int, shard_size: int, dtype: Literal["float16", "float32"]
+    reasoner: LatentReasoner,
+    problems: ProblemSet,
+    n_thoughts: int,
+    shard_size: int,
+    dtype: Literal["float16", "float32"],
 ) -> Layout:
     config = reasoner.lm.config
     ids = tuple(problem.id for problem in problems.problems)
@@ -106,7 +118,12 @@ def _layout(
 def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
     return {
         "model": {name: reasoner.provenance.get(name) for name in _IDENTITY},
-        "problems": problems.provenance(),
+        "problems": {
+            "name": problems.name,
+            "split": problems.split,
+            "revision": problems.revision,
+            "fingerprint": problems.fingerprint,
+        },
         "n_thoughts": n_thoughts,
     }
 

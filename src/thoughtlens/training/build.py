@@ -51,7 +51,7 @@ def _config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, markers: Markers
 
 @torch.no_grad()
 def start_as_sinusoids(positions: nn.Embedding, scale: float = 0.1, longest: float = 200.0) -> None:
-    """Start learned positions as sinusoids: near positions then begin alike, which a small model need not learn first."""
+    """Start learned positions as sinusoids: near positions begin alike, which a small model need not learn first."""
     n_positions, width = positions.weight.shape
     rates = torch.exp(-math.log(longest) * torch.arange(width // 2) / (width // 2))
     angles = torch.arange(n_positions)[:, None] * rates

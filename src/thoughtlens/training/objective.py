@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thoughtlens.models.context import Context
@@ -41,7 +41,10 @@ class CodiModule(nn.Module):
     Attributes:
         weights: weight of each of `TERMS`; a term of weight 0 is not computed.
         supervised: for each step but the last, the number (from 1) of the thought that is to hold its result.
+        scrambled: each problem is fed another's thoughts or zeros, at random, so that its answer can't depend on them.
     """
+
+    codi: Any
 
     def __init__(self, codi: nn.Module, *, hidden: int, inner: int, bot: int, n_thoughts: int) -> None:
         super().__init__()
@@ -51,6 +54,7 @@ class CodiModule(nn.Module):
         self.n_thoughts = n_thoughts
         self.weights: Mapping[str, float] = dict.fromkeys(TERMS, 0.0)
         self.supervised: Sequence[int] = ()
+        self.scrambled = False
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted loss of a batch, and each term by name."""
@@ -77,14 +81,15 @@ class CodiModule(nn.Module):
     @property
     def causal_lm(self) -> Any:
         """The causal language model itself, under LoRA or not."""
-        return self.codi.get_base_model() if hasattr(self.codi, "peft_config") else self.codi
+        lm: Any = self.codi
+        return lm.get_base_model() if hasattr(lm, "peft_config") else lm
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.causal_lm.lm_head(hidden)
         return logits
 
     def _speak(self, context: Context, before: Tensor | None, said: Padded, at: Tensor) -> Spoken:
-        """Read a text after the context; `before` is the state that predicts its first token, if that is to be learnt."""
+        """Read a text after the context; `before` is the state that predicts its first token, if it is to be learnt."""
         out = context.read(*said, output_hidden_states=True)
         hidden = out.last_hidden_state
         if before is None:
@@ -101,13 +106,16 @@ class CodiModule(nn.Module):
         bot = torch.full((len(results), 1), self.bot, device=results.device)
         state = context.read(bot).last_hidden_state
         supervised, targets = [], []
-        for thought in range(1, self.n_thoughts + 1):
-            state = context.read(self.prj(state)).last_hidden_state
-            if thought in self.supervised and self.supervised.index(thought) < results.shape[1]:
+        for number in range(1, self.n_thoughts + 1):
+            thought = self.prj(state)
+            if self.scrambled:
+                thought = _scrambled(thought)
+            state = context.read(thought).last_hidden_state
+            if number in self.supervised and self.supervised.index(number) < results.shape[1]:
                 supervised.append(state)
-                targets.append(results[:, self.supervised.index(thought)])
+                targets.append(results[:, self.supervised.index(number)])
         if not self.weights["supervision"] or not supervised:
-            return state.new_zeros(())
+            return torch.zeros((), device=results.device)
         return per_problem_cross_entropy(self._logits, torch.cat(supervised, dim=1), torch.stack(targets, dim=1))
 
     def _equations(self, batch: Batch) -> Tensor:
@@ -148,6 +156,12 @@ def distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _targets(said: Padded) -> Tensor:
     return said.ids.masked_fill(~said.real, IGNORED)
+
+
+def _scrambled(thought: Tensor) -> Tensor:
+    """Another problem's thought, or zeros, each for half of the problems at random."""
+    dropped = torch.rand(len(thought), 1, 1, device=thought.device) < 0.5
+    return torch.where(dropped, 0.0, thought.roll(1, 0))
 
 
 def _says_first_token(student: Spoken, batch: Batch) -> Tensor:

@@ -1,9 +1,8 @@
 """A training recipe: a TOML file that says which model learns what, in which stages.
 
-    name, seed, thoughts
+    name, seed, thoughts, about, caveats
     [base]      type = "gpt2" | "llama", vocabulary, and under [base.config] that family's own settings: a new model
-    [problems]  name or path, split, fields: omitted for the generated arithmetic problems
-    [[stages]]  steps, batch, rate, schedule; weights of the loss terms; supervised thoughts; n_steps of generated problems
+    [[stages]]  steps, batch, rate, schedule; weights of the loss terms; supervised thoughts; n_steps of the problems
 
 Unknown names are refused, so that a misspelt setting can't be silently ignored.
 """
@@ -34,6 +33,7 @@ class Stage:
         weights: weight of each loss term (`thoughtlens.training.objective.TERMS`).
         supervised: for each step's result but the last, the thought (from 1) that is to hold it.
         supervised_until: share of the stage after which step supervision has fallen, linearly, to nothing.
+        scrambled: feed each problem another's thoughts or zeros, so that its answer can't depend on them.
         n_steps: number of steps of the generated problems → how often it is drawn.
     """
 
@@ -46,6 +46,7 @@ class Stage:
     weights: Mapping[str, float] = field(default_factory=dict)
     supervised: tuple[int, ...] = ()
     supervised_until: float = 0.6
+    scrambled: bool = False
     n_steps: Mapping[int, float] = field(default_factory=lambda: dict(DEFAULT_STEPS))
 
 
@@ -66,13 +67,26 @@ class Base:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained, from which seed, through which stages."""
+    """What is trained, from which seed, through which stages.
+
+    Attributes:
+        name: of the model.
+        base: the decoder.
+        stages: in order.
+        seed: of weights and problems.
+        thoughts: T; 0 for a model that answers directly.
+        about: one line for the model's card.
+        caveats: what a user of the model must know before claiming anything about it.
+        text: the file as it was read.
+    """
 
     name: str
     base: Base
     stages: tuple[Stage, ...]
     seed: int = 0
     thoughts: int = 6
+    about: str = ""
+    caveats: tuple[str, ...] = ()
     text: str = field(default="", repr=False, compare=False)
 
 
@@ -97,7 +111,9 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     base = _build(Base, raw.pop("base", {}), f"[base] of {name_or_path}")
     if not stages:
         raise RecipeError(f"{name_or_path} has no [[stages]]; give it at least one.")
-    return _build(Recipe, raw | {"base": base, "stages": stages, "text": text}, str(name_or_path))
+    raw["caveats"] = tuple(raw.get("caveats", ()))
+    recipe: Recipe = _build(Recipe, raw | {"base": base, "stages": stages, "text": text}, str(name_or_path))
+    return recipe
 
 
 def _recipe_text(name_or_path: str | Path) -> str:

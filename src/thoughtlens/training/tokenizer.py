@@ -29,7 +29,10 @@ def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(_PIECES), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -43,7 +46,7 @@ def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def _corpus() -> Iterator[str]:
-    n_steps = {count: 1.0 for count in range(2, 7)}
+    n_steps = dict.fromkeys(range(2, 7), 1.0)
     for index in range(_N_PROBLEMS):
         problem = arithmetic_problem(index, split="train", seed=-1, n_steps=n_steps)
         yield problem.question

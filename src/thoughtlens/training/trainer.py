@@ -6,7 +6,7 @@ the training was interrupted.
 """
 
 import json
-import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from thoughtlens.problems.arithmetic import arithmetic_problem
@@ -25,8 +25,6 @@ from thoughtlens.training.examples import Batch, Collator, Padded
 from thoughtlens.training.objective import TERMS, CodiModule
 from thoughtlens.training.recipe import Recipe, Stage
 from thoughtlens.training.weights import untied
-
-log = logging.getLogger(__name__)
 
 
 class Stream(Dataset[Problem]):
@@ -42,7 +40,7 @@ class Stream(Dataset[Problem]):
         return arithmetic_problem(index, split="train", seed=self.seed, n_steps=self.stage.n_steps)
 
 
-class StageTrainer(Trainer):
+class StageTrainer(Trainer):  # type: ignore[misc]  # transformers carries no types
     """The Trainer, logging each term of the loss and saving tied weights."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -57,7 +55,7 @@ class StageTrainer(Trainer):
         return out["loss"]
 
     def _prepare_input(self, data: Any) -> Any:
-        # The Trainer moves lists and dicts to the device, but rebuilds tuples from an iterator, which named ones refuse.
+        # The Trainer rebuilds a tuple from an iterator, which a named one refuses.
         if isinstance(data, Batch | Padded):
             return type(data)(*map(self._prepare_input, data))
         return super()._prepare_input(data)
@@ -86,27 +84,34 @@ class Anneal(TrainerCallback):  # type: ignore[misc]  # transformers carries no 
         self.module.weights = weights | {"supervision": weights["supervision"] * remaining}
 
 
-class WriteLog(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
-    """Appends each log entry to a file of JSON lines."""
+class Report(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
+    """Appends each log entry to a file of JSON lines, and tells how many steps are done."""
 
-    def __init__(self, path: Path, report: Callable[[dict[str, Any]], None]) -> None:
-        self.path, self.report = path, report
+    def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
+        self.path, self.advance = path, advance
+
+    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the steps of an earlier call."""
+        self.advance(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        self.advance(1)
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-        """Write and report the entry."""
-        entry = {"step": state.global_step} | {name: value for name, value in logs.items()}
+        """Write the entry."""
+        entry = {"step": state.global_step, "cpu_seconds": round(time.process_time(), 1)} | logs
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-        self.report(entry)
 
 
-def train_stages(recipe: Recipe, out: Path, report: Callable[[dict[str, Any]], None] = log.info) -> Untrained:
+def train_stages(recipe: Recipe, out: Path, advance: Callable[[int], None] = lambda n_steps: None) -> Untrained:
     """Train through every stage, going on where an earlier call on the same folder stopped.
 
     Args:
         recipe: what to train.
         out: folder; checkpoints and logs go to `out/training`.
-        report: called with each log entry.
+        advance: called with the number of steps done.
 
     Returns:
         The trained module with its tokenizer and markers.
@@ -117,22 +122,25 @@ def train_stages(recipe: Recipe, out: Path, report: Callable[[dict[str, Any]], N
         finished = folder / "finished.safetensors"
         if finished.exists():
             made.module.load_state_dict(load_file(finished), strict=True)
+            advance(stage.steps)
             continue
-        _train_stage(made, stage, folder, seed=recipe.seed * 100 + number, report=report)
+        _train_stage(made, stage, folder, seed=recipe.seed * 100 + number, advance=advance)
         save_file(untied(made.module), finished)
     return made
 
 
-def _train_stage(made: Untrained, stage: Stage, folder: Path, *, seed: int, report: Callable[[dict[str, Any]], None]) -> None:
+def _train_stage(made: Untrained, stage: Stage, folder: Path, *, seed: int, advance: Callable[[int], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     made.module.supervised = stage.supervised
+    made.module.scrambled = stage.scrambled
     trainer = StageTrainer(
         model=made.module,
         args=_arguments(stage, folder, seed),
         train_dataset=Stream(stage, seed),
         data_collator=Collator(made.tokenizer, made.markers.eot, made.markers.pad),
-        callbacks=[Anneal(made.module, stage), WriteLog(folder / "log.jsonl", report)],
+        callbacks=[Anneal(made.module, stage), Report(folder / "log.jsonl", advance)],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
 
 
@@ -161,4 +169,3 @@ def _arguments(stage: Stage, folder: Path, seed: int) -> TrainingArguments:
         label_names=[],
         **schedule,
     )
-

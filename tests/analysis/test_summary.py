@@ -1,0 +1,286 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from thoughtlens.analysis import (
+    analyze,
+    blocks,
+    bootstrap_mean,
+    bootstrap_ratio,
+    collect_sums,
+    composition,
+    expected_sums,
+    head_maps,
+    headline,
+    layer_maps,
+    moments,
+    preference_sums,
+    preferences,
+    proportion_interval,
+    rank_heads,
+    summary,
+    tables,
+)
+from thoughtlens.errors import RunError
+
+PREVIOUS = {f"z{k + 1}": f"z{k}" for k in range(1, 32)}
+
+
+def analyzed(dataset, **options):
+    return analyze(dataset, correct=dataset["correct"], **{"n_resamples": 60, **options})
+
+
+def assert_same(a, b, rtol=1e-12):
+    for name, left, right in zip(a._fields, a, b, strict=True):
+        for variable in left.data_vars:
+            if left[variable].dtype.kind == "f":
+                np.testing.assert_allclose(
+                    right[variable], left[variable], rtol=rtol, atol=1e-12, err_msg=f"{name}.{variable}"
+                )
+            else:
+                np.testing.assert_array_equal(right[variable], left[variable], err_msg=f"{name}.{variable}")
+
+
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_any_cut_into_blocks_gives_the_same_numbers(make_attention, size):
+    dataset = make_attention(n_problems=13, missing=(0, 7))
+    parts = (dataset.isel(problem=slice(i, i + size)) for i in range(0, 13, size))
+    assert_same(analyzed(dataset), analyze(parts, correct=dataset["correct"], n_resamples=60))
+
+
+def test_small_pieces_and_few_layers_at_a_time_give_the_same_numbers(make_attention, monkeypatch):
+    dataset = make_attention(n_problems=9, n_layers=3, missing=(2,))
+    whole = analyzed(dataset)
+    monkeypatch.setattr(blocks, "PIECE_CELLS", 1)
+    monkeypatch.setattr(summary, "CHUNK_CELLS", 1)
+    assert_same(whole, analyzed(dataset))
+
+
+def test_order_of_problems_changes_no_estimate(make_attention):
+    dataset = make_attention(n_problems=11)
+    once, turned = analyzed(dataset), analyzed(dataset.isel(problem=slice(None, None, -1)))
+    for level in ("model", "layers", "heads"):
+        for name in ("preference", "sequential", "skip", "thought_mass"):
+            left, right = (getattr(a, level)[name].sel(value="estimate") for a in (once, turned))
+            np.testing.assert_allclose(left, right, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("level", "over"), [("model", ("layer", "head")), ("layers", ("head",)), ("heads", ())], ids=lambda x: str(x)
+)
+def test_streamed_intervals_are_those_of_the_collected_sums(make_attention, level, over):
+    dataset = make_attention(n_problems=15)
+    sums = collect_sums(dataset, over=over)
+    expected = expected_sums(sums)
+    found = getattr(analyzed(dataset, seed=3), level)
+    for name in ("preference", "lag_preference", "sequential", "skip"):
+        oracle = bootstrap_ratio(sums[name], expected[name], n_resamples=60, seed=3)
+        np.testing.assert_allclose(found[name].transpose(*oracle.dims), oracle, rtol=1e-10)
+
+
+def test_collected_sums_keep_problems_apart(make_attention):
+    dataset = make_attention(n_problems=5)
+    parts = (dataset.isel(problem=[i]) for i in range(5))
+    np.testing.assert_allclose(
+        collect_sums(parts)["mass"], preference_sums(dataset.attention)["mass"].sum(["layer", "head"]), rtol=1e-12
+    )
+
+
+def test_estimates_are_preferences_of_summed_heads(make_attention):
+    dataset = make_attention(n_problems=6)
+    sums = preference_sums(dataset.attention)
+    found = analyzed(dataset)
+    for level, over in (("model", ["problem", "layer", "head"]), ("layers", ["problem", "head"])):
+        expected = preferences(sums.sum(over))
+        for name in expected.data_vars:
+            np.testing.assert_allclose(getattr(found, level)[name].sel(value="estimate"), expected[name], rtol=1e-12)
+
+
+def test_moments_of_the_summary_are_moments(make_attention):
+    dataset = make_attention(n_problems=6, missing=(1,))
+    xr.testing.assert_allclose(analyzed(dataset).moments, moments([dataset.attention]), rtol=1e-12)
+
+
+def test_composition_interval_is_that_of_the_mean_row(make_attention):
+    dataset = make_attention(n_problems=14, missing=(0, 3))
+    found = analyzed(dataset, seed=5).composition
+    oracle = bootstrap_mean(composition(dataset.attention).mean(["layer", "head"]), n_resamples=60, seed=5)
+    np.testing.assert_allclose(found["composition"], oracle, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found["composition"].sel(value="estimate").sum("part"), 1.0, atol=1e-6)
+    assert found["n"].sel(query="answer") == 12
+    assert found["n"].sel(query="z1") == 14
+
+
+def test_readout_without_preference_is_even(plant_attention):
+    found = analyzed(plant_attention(lambda q, k: 1.0)).readout
+    np.testing.assert_allclose(found["readout"], 1 / 6, rtol=1e-6)
+
+
+def test_readout_counts_the_rows_that_exist(make_attention):
+    found = analyzed(make_attention(n_problems=5, missing=(0, 1))).readout
+    assert found["n"].sel(query=["eot", "answer"]).values.tolist() == [5, 3]
+
+
+def test_planted_hub_is_found_in_model_and_heads(plant_attention):
+    dataset = plant_attention(lambda q, k: 9.0 if k == "z3" and q != "z3" else 1.0)
+    found = analyzed(dataset)
+    assert found.model["hub"].item() == "z3"
+    assert found.model["hub_support"].item() == 1.0
+    assert (found.heads["hub"] == "z3").all()
+    np.testing.assert_allclose(
+        found.model["hub_preference"], found.model["preference"].sel(thought="z3"), rtol=0, atol=0
+    )
+
+
+def test_hub_of_noise_is_not_supported_by_all_resamples(make_attention):
+    assert analyzed(make_attention(n_problems=10), n_resamples=300).model["hub_support"].item() < 0.9
+
+
+def test_heads_are_ranked_by_mass_times_excess(make_attention):
+    found = analyzed(make_attention(n_problems=6, n_layers=3, n_heads=4))
+    estimate = found.heads.sel(value="estimate")
+    expected = estimate["thought_mass"] * (estimate["preference"].max("thought") - 1)
+    np.testing.assert_allclose(estimate["importance"], expected, rtol=1e-12)
+    order = found.ranking["importance"].sel(value="estimate").values
+    assert (np.diff(order) <= 0).all()
+    assert found.ranking["rank"].values.tolist() == list(range(1, 13))
+    for place in range(12):
+        row = found.ranking.isel(rank=place)
+        assert row["name"].item() == f"L{row['layer'].item()}H{row['head'].item()}"
+        np.testing.assert_array_equal(
+            row["importance"], found.heads["importance"].sel(layer=row["layer"], head=row["head"])
+        )
+
+
+def test_a_planted_head_ranks_first(plant_attention):
+    dataset = plant_attention(lambda q, k: 1.0, n_layers=3, n_heads=4)
+    planted = plant_attention(lambda q, k: 20.0 if k == "z2" and q != "z2" else 1.0)
+    values = dataset.attention.values.copy()
+    values[:, 2, 1] = planted.attention.values[:, 0, 0]
+    found = analyzed(dataset.assign(attention=dataset.attention.copy(data=values)))
+    assert found.ranking["name"][0].item() == "L2H1"
+    assert found.ranking["hub"][0].item() == "z2"
+
+
+def test_heads_without_importance_come_last(make_attention):
+    heads = analyzed(make_attention(n_layers=1, n_heads=3)).heads
+    importance = heads["importance"].copy(deep=True)
+    importance.loc[{"head": 1}] = np.nan
+    assert rank_heads(heads.assign(importance=importance))["head"].values[-1] == 1
+
+
+@pytest.mark.parametrize("n_thoughts", [1, 2, 3, 4, 6, 12, 32])
+def test_every_number_of_thoughts_is_summarised(make_attention, n_thoughts):
+    found = analyzed(make_attention(n_problems=3, n_thoughts=n_thoughts, missing=(1,)), n_resamples=10)
+    text = json.dumps(headline(found), allow_nan=False)
+    assert json.loads(text)["n"] == 3
+    assert (json.loads(text)["hub"]["thought"] is None) == (n_thoughts < 3)
+    assert set(tables(found)) == {
+        "composition",
+        "readout",
+        "preferences_model",
+        "preferences_layer",
+        "preferences_head",
+        "heads",
+    }
+
+
+def test_one_problem_is_summarised(make_attention):
+    found = analyzed(make_attention(n_problems=1))
+    assert found.model["sequential"].notnull().all()
+
+
+def test_no_answer_row_at_all_is_summarised(make_attention):
+    found = analyzed(make_attention(n_problems=2, missing=(0, 1)))
+    assert found.composition["n"].sel(query="answer") == 0
+    assert found.composition["composition"].sel(query="answer").isnull().all()
+    json.dumps(headline(found), allow_nan=False)
+
+
+def test_accuracy_is_the_share_of_correct_with_its_wilson_interval(make_attention):
+    found = analyze(make_attention(n_problems=4), correct=[True, True, True, False], n_resamples=10)
+    xr.testing.assert_equal(found.accuracy["accuracy"], proportion_interval(3, 4))
+    assert found.accuracy["n"] == 4
+
+
+def test_headline_holds_what_the_closing_table_shows(make_attention):
+    found = analyzed(make_attention(n_problems=8))
+    numbers = headline(found, n_heads=4)
+    for name in ("accuracy", "hub", "sequential", "skip"):
+        assert {"estimate", "low", "high", "n"} <= set(numbers[name])
+        assert numbers[name]["n"] == 8
+    assert numbers["hub"]["thought"] == found.model["hub"].item()
+    assert [head["rank"] for head in numbers["top_heads"]] == [1, 2, 3, 4]
+    assert {"name", "hub", "sequential", "skip", "thought_mass", "importance"} <= set(numbers["top_heads"][0])
+
+
+def test_tables_are_tidy_and_complete(make_attention):
+    found = tables(analyzed(make_attention(n_problems=5, n_layers=2, n_heads=3)))
+    columns = ["measure", "position", "estimate", "low", "high", "n"]
+    assert list(found["preferences_model"]) == columns
+    assert list(found["preferences_layer"]) == ["layer", *columns]
+    assert list(found["preferences_head"]) == ["layer", "head", *columns]
+    # H of 6 thoughts, 5 lags, and three single numbers; for the model, 2 layers, 6 heads.
+    assert [len(found[f"preferences_{level}"]) for level in ("model", "layer", "head")] == [14, 28, 84]
+    assert list(found["composition"]) == ["query", "part", "estimate", "low", "high", "n"]
+    assert len(found["composition"]) == 9 * 7
+    assert len(found["heads"]) == 6
+    assert all(isinstance(table, pd.DataFrame) for table in found.values())
+
+
+def test_tables_hold_the_numbers_of_the_datasets(make_attention):
+    found = analyzed(make_attention(n_problems=5, n_layers=2, n_heads=3))
+    table = tables(found)["preferences_head"].set_index(["measure", "position", "layer", "head"]).sort_index()
+    for thought in ("z1", "z4"):
+        expected = found.heads["preference"].sel(thought=thought, layer=1, head=2)
+        row = table.loc[("preference", thought, 1, 2)]
+        np.testing.assert_array_equal([row["estimate"], row["low"], row["high"]], expected)
+    assert table.loc[("lag_preference", "3", 0, 1)]["low"] == found.heads["lag_preference"].sel(
+        lag=3, layer=0, head=1, value="low"
+    )
+
+
+def test_tables_survive_csv(make_attention, tmp_path):
+    for name, table in tables(analyzed(make_attention())).items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        again = pd.read_csv(tmp_path / f"{name}.csv")
+        assert list(again) == list(table)
+        assert len(again) == len(table)
+
+
+def test_results_survive_zarr(make_attention, tmp_path):
+    found = analyzed(make_attention())
+    for name, dataset in found._asdict().items():
+        dataset.to_zarr(tmp_path / f"{name}.zarr", consolidated=False)
+        xr.testing.assert_equal(xr.open_zarr(tmp_path / f"{name}.zarr", consolidated=False, chunks=None), dataset)
+
+
+@pytest.mark.parametrize("n_correct", [3, 5])
+def test_problems_that_do_not_match_are_an_error(make_attention, n_correct):
+    with pytest.raises(RunError, match=f"{n_correct}"):
+        analyze(make_attention(n_problems=4), correct=[True] * n_correct, n_resamples=5)
+
+
+def test_same_seed_same_bytes(make_attention):
+    dataset = make_attention()
+    once, again, other = (analyzed(dataset, seed=seed) for seed in (0, 0, 1))
+    xr.testing.assert_identical(once.heads, again.heads)
+    assert not once.model["sequential"].equals(other.model["sequential"])
+
+
+def test_maps_blank_what_the_mask_forbids(make_attention):
+    found = analyzed(make_attention(n_layers=2, n_heads=3))
+    by_layer, by_head = layer_maps(found.moments), head_maps(found.moments, found.ranking, n_heads=4)
+    assert by_layer.dims == ("layer", "query", "key")
+    assert by_head.dims == ("rank", "query", "key")
+    assert by_layer.sel(query="z2", key="z3").isnull().all()
+    assert by_layer.sel(query="z3", key=["z1", "z2", "z3"]).notnull().all()
+    first = found.ranking.isel(rank=0)
+    np.testing.assert_array_equal(
+        by_head.isel(rank=0).sel(query="z5", key="z2"),
+        found.moments["mean"].sel(layer=first["layer"], head=first["head"], query="z5", key="z2"),
+    )
+    assert by_layer.attrs["n"] == 5
