@@ -20,6 +20,7 @@ from thoughtlens.models.context import Context
 from thoughtlens.tracing.taps import Moment, Site, Tap, Taps
 
 MAX_NEW_TOKENS = 256
+_TAIL = 64  # tokens at the end of a text in which its answer prefix is looked for
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class _PrefixWatch:
         return [running[row] and not self.closed[row] and self._look(row, ids) for row, ids in enumerate(said)]
 
     def _look(self, row: int, ids: Sequence[int]) -> bool:
-        ends = self.reasoner.decode(ids).rstrip().endswith(self.reasoner.answer_prefix)
+        ends = self.reasoner.decode(ids[-_TAIL:]).rstrip().endswith(self.reasoner.answer_prefix)
         self.closed[row] = self.began[row] and not ends
         self.began[row] |= ends
         return ends

@@ -59,6 +59,14 @@ def test_small_pieces_and_few_layers_at_a_time_give_the_same_numbers(make_attent
     assert_same(whole, analyzed(dataset))
 
 
+def test_a_run_on_disk_is_read_lazily_and_gives_the_same_numbers(make_attention, tmp_path):
+    dataset = make_attention(n_problems=7, missing=(4,), dtype="float16")
+    dataset.to_zarr(tmp_path / "run.zarr", consolidated=False)
+    stored = xr.open_zarr(tmp_path / "run.zarr", consolidated=False, chunks=None)
+    assert_same(analyzed(dataset), analyzed(stored))
+    assert not stored["attention"].variable._in_memory
+
+
 def test_order_of_problems_changes_no_estimate(make_attention):
     dataset = make_attention(n_problems=11)
     once, turned = analyzed(dataset), analyzed(dataset.isel(problem=slice(None, None, -1)))

@@ -183,7 +183,10 @@ def with_key(key, shape=(2,)):
 BLOCK = "codi.base_model.model.transformer.h.1.attn"
 WRONG = {
     "decoder key missing": (without(f"{BLOCK}.c_attn.base_layer.bias"), "transformer.h.1.attn.c_attn.bias"),
-    "adapted key missing": (without(f"{BLOCK}.c_attn.base_layer.weight"), "transformer.h.1.attn.c_attn.base_layer.weight"),
+    "adapted key missing": (
+        without(f"{BLOCK}.c_attn.base_layer.weight"),
+        "transformer.h.1.attn.c_attn.base_layer.weight",
+    ),
     "embedding missing": (without("codi.base_model.model.transformer.wte.weight"), "transformer.wte.weight"),
     "lora half missing": (without(f"{BLOCK}.c_proj.lora_B.default.weight"), "transformer.h.1.attn.c_proj.lora_B"),
     "projection key missing": (without("prj.ln.weight"), "lacks 'prj.ln.weight'"),

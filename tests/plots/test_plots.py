@@ -46,6 +46,14 @@ def assert_readable(ax, drawn_text):
     return texts
 
 
+def test_overlapping_text_is_noticed(drawn_text):
+    ax = Figure().subplots()
+    for place, words in ((0.5, "one text"), (0.52, "another"), (0.9, "far away")):
+        ax.text(place, 0.5, words)
+    texts, boxes, _ = drawn_text(ax)
+    assert overlapping(texts, boxes) == [("one text", "another")]
+
+
 @pytest.mark.parametrize("n_thoughts", THOUGHTS)
 @pytest.mark.parametrize("n_layers", LAYERS)
 def test_layer_means_are_readable_at_any_size(layer_data, drawn_text, n_layers, n_thoughts):
@@ -54,7 +62,7 @@ def test_layer_means_are_readable_at_any_size(layer_data, drawn_text, n_layers, 
 
 
 @pytest.mark.parametrize("n_thoughts", THOUGHTS)
-@pytest.mark.parametrize("n_heads", [1, 2, 7, 12])
+@pytest.mark.parametrize("n_heads", [1, 7, 12])
 def test_head_maps_are_readable_at_any_size(head_data, drawn_text, n_heads, n_thoughts):
     texts = assert_readable(head_maps(head_data(n_thoughts, n_heads)), drawn_text)
     assert "L31H31" in texts
@@ -66,8 +74,8 @@ def test_rows_and_profile_are_readable_at_any_size(data_for, drawn_text, figure,
     assert_readable(figure(data_for(figure, n_thoughts)), drawn_text)
 
 
-@pytest.mark.parametrize("n_thoughts", THOUGHTS)
-@pytest.mark.parametrize("size", [(4, 3), (6, 4), (10, 8)], ids=str)
+@pytest.mark.parametrize("n_thoughts", [1, 6, 32])
+@pytest.mark.parametrize("size", [(4, 3), (9, 7)], ids=str)
 @pytest.mark.parametrize("figure", FIGURES)
 def test_text_never_overlaps_on_an_axes_of_any_size(data_for, drawn_text, figure, size, n_thoughts):
     ax = Figure(figsize=size).add_axes((0.2, 0.2, 0.55, 0.65))
@@ -188,7 +196,8 @@ def test_text_from_data_is_never_read_as_math(head_data, tmp_path):
 @pytest.mark.parametrize("figure", FIGURES)
 def test_same_data_same_bytes(data_for, tmp_path, figure):
     once, again = (
-        [path.read_bytes() for path in save_figure(figure(data_for(figure, 6)), tmp_path / name)] for name in ("a", "b")
+        [path.read_bytes() for path in save_figure(figure(data_for(figure, 3, n_layers=3)), tmp_path / name)]
+        for name in ("a", "b")
     )
     assert once == again
 

@@ -68,9 +68,7 @@ def test_head_ablation_equals_the_same_cut_in_the_weights(layer, head, tokenizer
     """
     for family in ("gpt2", "llama"):
         reasoner = random_reasoner(family, tokenizer)
-        edited = think(
-            reasoner, [Intervention(Site.HEAD, Zero(), layers=frozenset({layer}), heads=frozenset({head}))]
-        )
+        edited = think(reasoner, [Intervention(Site.HEAD, Zero(), layers=frozenset({layer}), heads=frozenset({head}))])
         expected = think_with_late_cut(reasoner, without_head(reasoner, layer, head))
         torch.testing.assert_close(edited.thoughts, expected, rtol=0, atol=1e-4)
         assert (edited.thoughts - think(reasoner).thoughts).abs().max() > 1e-3

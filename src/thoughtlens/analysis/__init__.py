@@ -27,7 +27,8 @@ from thoughtlens.analysis.statistics import (
     weighted_sums,
 )
 from thoughtlens.analysis.step_indexed import step_indexed
-from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, headline, rank_heads, tables
+from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, rank_heads
+from thoughtlens.analysis.tables import headline, tables
 
 __all__ = [
     "Analysis",

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis.blocks import Blocks, attention_pieces
@@ -28,7 +27,8 @@ from thoughtlens.analysis.statistics import (
 from thoughtlens.errors import RunError
 from thoughtlens.labels import ANSWER, EOT
 
-MEASURES = ("preference", "lag_preference", "sequential", "skip", "thought_mass")
+
+CONFIDENCE = 0.95
 
 
 class Analysis(NamedTuple):
@@ -70,19 +70,20 @@ def analyze(blocks: Blocks, *, correct: npt.ArrayLike, n_resamples: int = 1000, 
         Labelled Datasets, see `Analysis`.
     """
     is_correct = np.asarray(correct, dtype=bool)
-    weights = resample_weights(len(is_correct), n_resamples=n_resamples, seed=seed)
-    moments, sums = _accumulate(blocks, weights)
-    heads = _summarise_heads(sums)
-    n = xr.DataArray(len(is_correct))
+    n = len(is_correct)
+    moments, sums = _accumulate(blocks, resample_weights(n, n_resamples=n_resamples, seed=seed))
+    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims]]
+    heads = _summarise_heads(head_sums)
+    options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE}
     return Analysis(
         moments=moments,
-        composition=_rows(sums, "composition"),
-        readout=_rows(sums, "readout"),
-        model=_summarise(_head_sums(sums).sum(("layer", "head"))).assign(n=n),
-        layers=_summarise(_head_sums(sums).sum("head")).assign(n=n),
-        heads=heads.assign(n=n),
-        ranking=rank_heads(heads).assign(n=n),
-        accuracy=xr.Dataset({"accuracy": proportion_interval(int(is_correct.sum()), len(is_correct)), "n": n}),
+        composition=_composition(sums).assign_attrs(options),
+        readout=_readout(sums).assign_attrs(options),
+        model=_summarise(head_sums.sum(("layer", "head"))).assign(n=n).assign_attrs(options),
+        layers=_summarise(head_sums.sum("head")).assign(n=n).assign_attrs(options),
+        heads=heads.assign(n=n).assign_attrs(options),
+        ranking=rank_heads(heads).assign(n=n).assign_attrs(options),
+        accuracy=xr.Dataset({"accuracy": proportion_interval(int(is_correct.sum()), n, confidence=CONFIDENCE), "n": n}),
     )
 
 
@@ -163,28 +164,31 @@ def _problem_sums(attention: xr.DataArray) -> xr.Dataset:
     )
 
 
-def _head_sums(sums: xr.Dataset) -> xr.Dataset:
-    return sums[[name for name in sums.data_vars if "head" in sums[name].dims]]
-
-
-def _rows(sums: xr.Dataset, name: str) -> xr.Dataset:
-    """Composition or readout of rows, with intervals and the number of problems that have the row."""
+def _composition(sums: xr.Dataset) -> xr.Dataset:
     n_rows = sums["row_exists"].rename(row="query")
-    if name == "readout":
-        samples = readout(sums["readout"].rename(readout_row="query"))
-        n_rows = n_rows.sel(query=[EOT, ANSWER])
-    else:
-        samples = sums["composition"].rename(row="query") / n_rows.where(n_rows > 0)
-    return xr.Dataset({name: interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
+    samples = sums["composition"].rename(row="query") / n_rows.where(n_rows > 0)
+    return xr.Dataset({"composition": _interval(samples), "n": _observed_count(n_rows)})
+
+
+def _readout(sums: xr.Dataset) -> xr.Dataset:
+    n_rows = sums["row_exists"].rename(row="query").sel(query=[EOT, ANSWER])
+    samples = readout(sums["readout"].rename(readout_row="query"))
+    return xr.Dataset({"readout": _interval(samples), "n": _observed_count(n_rows)})
+
+
+def _observed_count(n_rows: xr.DataArray) -> xr.DataArray:
+    return n_rows.isel(resample=0).astype(np.int64)
+
+
+def _interval(samples: xr.DataArray) -> xr.DataArray:
+    return interval(samples, confidence=CONFIDENCE)
 
 
 def _summarise_heads(sums: xr.Dataset) -> xr.Dataset:
     # A few layers at a time: the resampled preferences of all heads at once would be as large as the sums.
     n_layers = sums.sizes["layer"]
     step = max(1, CHUNK_CELLS * n_layers // sums["preference"].size)
-    some_layers = [
-        _summarise(_head_sums(sums).isel(layer=slice(start, start + step))) for start in range(0, n_layers, step)
-    ]
+    some_layers = [_summarise(sums.isel(layer=slice(start, start + step))) for start in range(0, n_layers, step)]
     return xr.concat(some_layers, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
 
 
@@ -199,7 +203,7 @@ def _summarise(sums: xr.Dataset) -> xr.Dataset:
     samples = samples.assign(hub_preference=at_hub, importance=samples["thought_mass"] * (at_hub - 1.0))
     names = np.where(defined.values, samples["thought"].values[observed_hub.values], "")
     support = (hub.isel(resample=slice(1, None)) == observed_hub).mean("resample")
-    return samples.map(interval).assign(hub=observed_hub.copy(data=_text(names)), hub_support=support.where(defined))
+    return samples.map(_interval).assign(hub=observed_hub.copy(data=_text(names)), hub_support=support.where(defined))
 
 
 def _hub_place(preference: xr.DataArray) -> xr.DataArray:
@@ -208,87 +212,3 @@ def _hub_place(preference: xr.DataArray) -> xr.DataArray:
 
 def _text(names: npt.ArrayLike) -> np.ndarray:
     return np.array(names, dtype=np.dtypes.StringDType())
-
-
-def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
-    """The few numbers of a run that a closing table shows, ready for JSON (undefined is None).
-
-    Args:
-        analysis: of one run.
-        n_heads: how many of the top heads.
-
-    Returns:
-        `n`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with estimate, low, high
-        and n, and `top_heads`, a list of the table `heads`' rows.
-    """
-    model, n = analysis.model, int(analysis.model["n"])
-    return {
-        "n": n,
-        "accuracy": _number(analysis.accuracy["accuracy"], n),
-        "hub": {
-            "thought": str(model["hub"].item()) or None,
-            **_number(model["hub_preference"], n),
-            "support": _finite(model["hub_support"].item()),
-        },
-        "sequential": _number(model["sequential"], n),
-        "skip": _number(model["skip"], n),
-        "top_heads": [
-            {str(key): _finite(value) for key, value in row.items()}
-            for row in _heads_table(analysis.ranking.isel(rank=slice(n_heads))).to_dict("records")
-        ],
-    }
-
-
-def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
-    """Tidy tables, a row a number, by the name of their file.
-
-    Returns:
-        `composition` and `readout` (a row a query and part or thought), `preferences_model`, `preferences_layer`,
-        `preferences_head` (measure, position, estimate, low, high, n) and `heads` (a row a head, by rank).
-    """
-    return {
-        "composition": _rows_table(analysis.composition, "composition"),
-        "readout": _rows_table(analysis.readout, "readout"),
-        "preferences_model": _preferences_table(analysis.model),
-        "preferences_layer": _preferences_table(analysis.layers),
-        "preferences_head": _preferences_table(analysis.heads),
-        "heads": _heads_table(analysis.ranking),
-    }
-
-
-def _number(value: xr.DataArray, n: int) -> dict[str, object]:
-    return {str(name.item()): _finite(value.sel(value=name).item()) for name in value["value"]} | {"n": n}
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value or None if isinstance(value, str) else value
-
-
-def _rows_table(rows: xr.Dataset, name: str) -> pd.DataFrame:
-    return _wide(rows[name]).merge(rows["n"].to_dataframe().reset_index(), on="query")
-
-
-def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
-    frames = []
-    for measure in MEASURES:
-        value = level[measure].rename({dim: "position" for dim in ("thought", "lag") if dim in level[measure].dims})
-        frame = _wide(value if "position" in value.dims else value.expand_dims(position=[""]))
-        frames.append(frame.assign(measure=measure, position=frame["position"].astype(str)))
-    places = [dim for dim in ("layer", "head") if dim in level.dims]
-    columns = [*places, "measure", "position", "estimate", "low", "high"]
-    return pd.concat([frame[columns] for frame in frames], ignore_index=True).assign(n=int(level["n"]))
-
-
-def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
-    table = ranking[["name", "layer", "head", "hub", "hub_support"]].reset_coords().to_dataframe().reset_index()
-    for measure in ("hub_preference", "sequential", "skip", "thought_mass", "importance"):
-        for name, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
-            table[measure + suffix] = ranking[measure].sel(value=name).values
-    return table.assign(n=int(ranking["n"]))
-
-
-def _wide(value: xr.DataArray) -> pd.DataFrame:
-    """Estimate, low and high as columns."""
-    return value.reset_coords(drop=True).to_dataset(dim="value").to_dataframe().reset_index()

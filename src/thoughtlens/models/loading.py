@@ -88,12 +88,12 @@ def load(
     """
     if dtype not in DTYPES:
         raise CheckpointError(f"no precision {dtype!r}; use one of {', '.join(DTYPES)}.")
+    where = _device(device)
     source = locate(model, base=base, revision=revision)
     settings = _settings(source.folder)
     scale = alpha if alpha is not None else float(settings.get("lora_alpha", 32))
     merged = _merged_folder(source, scale)
     lm = _load_lm(merged, DTYPES[dtype], source)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     prj = _load_projection(merged).to(device=where, dtype=DTYPES[dtype]).eval()
     markers = Markers(lm.config.vocab_size - N_MARKERS)
     tokenizer = _load_tokenizer(source.base, markers)
@@ -122,6 +122,15 @@ def locate(model: str | Path, *, base: str | Path | None = None, revision: str |
         return Source(name, folder, Path(wanted), commit)
     fetched = fetch(str(wanted), None, BASE_FILES)
     return Source(name, folder, fetched.folder, commit, fetched.commit)
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(f"no device {name!r} here; use cpu, or cuda where there is an NVIDIA GPU.") from error
 
 
 def _looks_like_path(name: str) -> bool:

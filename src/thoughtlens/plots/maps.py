@@ -80,16 +80,20 @@ def layer_means(data: xr.DataArray, *, ax: Axes | None = None) -> Axes:
 
 
 def _draw_tiles(maps: xr.DataArray, titles: list[str], ax: Axes | None) -> Axes:
-    n_columns = _n_columns(len(titles))
-    ax = _axes_for(len(titles), n_columns, maps.sizes["query"]) if ax is None else ax
-    side, boxes = _boxes(ax, len(titles), n_columns)
+    if ax is None:
+        n_columns = _n_columns(len(titles))
+        ax = _axes_for(len(titles), n_columns, maps.sizes["query"])
+    else:
+        n_columns = _n_columns_in(ax, len(titles))
+    side = _side(ax, len(titles), n_columns)
+    boxes = _boxes(ax, len(titles), n_columns, side)
     largest = float(maps.max()) if maps.notnull().any() else 1.0
     colours = ScalarMappable(Normalize(0.0, largest or 1.0), sequential_colours())
     for place, (box, title) in enumerate(zip(boxes, titles, strict=True)):
         tile = ax.inset_axes(box)
         _draw_map(tile, maps[place], colours, side)
         _title(tile, title, side + ROOM.gap)
-        tile.tick_params(labelleft=place % n_columns == 0, labelbottom=place + n_columns >= len(titles))
+        _label_cells(tile, maps[place], side, left=place % n_columns == 0, below=place + n_columns >= len(titles))
     _frame(ax, maps, colours, n_tiles_high=-(-len(titles) // n_columns), side=side)
     return ax
 
@@ -112,36 +116,50 @@ def _axes_for(n_tiles: int, n_columns: int, n_thoughts: int) -> Axes:
     return new_axes(max(width, 300.0), height)
 
 
-def _boxes(ax: Axes, n_tiles: int, n_columns: int) -> tuple[float, list[tuple[float, float, float, float]]]:
-    """Side of the square tiles in points, and their boxes in fractions of the Axes, row by row from the top."""
+def _n_columns_in(ax: Axes, n_tiles: int) -> int:
+    """Columns of the grid with the largest tiles on an Axes of a given size."""
+    return max(range(1, max(1, n_tiles) + 1), key=lambda n_columns: _side(ax, n_tiles, n_columns))
+
+
+def _side(ax: Axes, n_tiles: int, n_columns: int) -> float:
+    """Side of the square tiles in points."""
     width, height = size_of(ax)
     n_rows = max(1, -(-n_tiles // n_columns))
     across = (width - ROOM.left - ROOM.right - (n_columns - 1) * ROOM.gap) / n_columns
     down = (height - ROOM.bottom - ROOM.top - (n_rows - 1) * ROOM.gap) / n_rows - ROOM.title
-    side = max(1.0, min(across, down))
+    return max(1.0, min(across, down))
+
+
+def _boxes(ax: Axes, n_tiles: int, n_columns: int, side: float) -> list[tuple[float, float, float, float]]:
+    """Boxes of the tiles in fractions of the Axes, row by row from the top."""
+    width, height = size_of(ax)
     boxes = []
     for place in range(n_tiles):
         row, column = divmod(place, n_columns)
         x = ROOM.left + column * (side + ROOM.gap)
         y = height - ROOM.top - row * (side + ROOM.title + ROOM.gap) - ROOM.title - side
         boxes.append((x / width, y / height, side / width, side / height))
-    return side, boxes
+    return boxes
 
 
 def _draw_map(tile: Axes, cells: xr.DataArray, colours: ScalarMappable, side: float) -> None:
     # Unsmoothed, and in SVG one pixel a cell.
     image = tile.imshow(cells.values, cmap=colours.cmap, aspect="auto", interpolation="none")
     image.set_norm(colours.norm)
-    cell = side / cells.sizes["query"]
-    ticks = range(0, cells.sizes["query"], every(cell, LINE * TICK_SIZE))
-    tile.set_yticks(list(ticks), [str(cells["query"].values[i]) for i in ticks], fontsize=TICK_SIZE, parse_math=False)
-    widest = max((len(str(name)) for name in cells["key"].values), default=1)
-    ticks = range(0, cells.sizes["key"], every(cell, (widest + 0.7) * CHARACTER * TICK_SIZE))
-    tile.set_xticks(list(ticks), [str(cells["key"].values[i]) for i in ticks], fontsize=TICK_SIZE, parse_math=False)
-    tile.tick_params(length=2.0, pad=1.5)
-    size = min(VALUE_SIZE, cell / (VALUE_CHARACTERS * CHARACTER))
+    size = min(VALUE_SIZE, side / cells.sizes["key"] / (VALUE_CHARACTERS * CHARACTER))
     if size >= SMALLEST_SIZE:
         _print_values(tile, cells, colours, size)
+
+
+def _label_cells(tile: Axes, cells: xr.DataArray, side: float, *, left: bool, below: bool) -> None:
+    """Name queries on the left edge of the grid and keys along its lower edge."""
+    queries, keys = ([str(name) for name in cells[dim].values] for dim in ("query", "key"))
+    widest = max(len(name) for name in keys)
+    rows = range(0, len(queries), every(side / len(queries), LINE * TICK_SIZE)) if left else []
+    columns = range(0, len(keys), every(side / len(keys), (widest + 0.7) * CHARACTER * TICK_SIZE)) if below else []
+    tile.set_yticks(list(rows), [queries[row] for row in rows], fontsize=TICK_SIZE, parse_math=False)
+    tile.set_xticks(list(columns), [keys[column] for column in columns], fontsize=TICK_SIZE, parse_math=False)
+    tile.tick_params(length=2.0, pad=1.5)
 
 
 def _title(tile: Axes, title: str, room: float) -> None:
@@ -151,10 +169,11 @@ def _title(tile: Axes, title: str, room: float) -> None:
 
 
 def _print_values(tile: Axes, cells: xr.DataArray, colours: ScalarMappable, size: float) -> None:
-    for (row, column), value in np.ndenumerate(cells.values):
-        if np.isfinite(value):
-            ink = ink_on(tuple(colours.to_rgba(value)))
-            tile.text(column, row, _short(value), ha="center", va="center", fontsize=size, color=ink, parse_math=False)
+    words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "parse_math": False}
+    filled = colours.to_rgba(cells.values)
+    for row, column in np.argwhere(np.isfinite(cells.values)):
+        ink = ink_on(tuple(filled[row, column]))
+        tile.text(column, row, _short(cells.values[row, column]), color=ink, **words)
 
 
 def _short(value: float) -> str:
@@ -174,7 +193,8 @@ def _frame(ax: Axes, maps: xr.DataArray, colours: ScalarMappable, *, n_tiles_hig
     words: dict[str, Any] = {"transform": ax.transAxes, "parse_math": False}
     ax.text(ROOM.left / width, 1 - 2 / height, title, va="top", fontsize=TITLE_SIZE, **words)
     ax.text(4 / width, middle, "query (attends)", rotation=90, va="center", fontsize=LABEL_SIZE, **words)
-    ax.text(ROOM.left / width, 4 / height, "key (attended to)", fontsize=LABEL_SIZE, **words)
+    below = height - ROOM.top - tiles_high - ROOM.bottom + 4
+    ax.text(ROOM.left / width, below / height, "key (attended to)", fontsize=LABEL_SIZE, **words)
     bar = ax.inset_axes((1 - 48 / width, middle - tiles_high * 0.35 / height, 9 / width, tiles_high * 0.7 / height))
     figure_of(ax).colorbar(colours, cax=bar)
     bar.tick_params(labelsize=TICK_SIZE, length=2.0)

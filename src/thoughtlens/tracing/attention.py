@@ -67,8 +67,8 @@ def tapped_attention(
     def see(site: Site, tensor: Tensor) -> Tensor:
         return taps(tensor, Moment(site, layer, queries, keys, slots))
 
-    group = query.shape[1] // key.shape[1]
-    key, value = (tensor.repeat_interleave(group, dim=1) for tensor in (key, value))
+    if (group := query.shape[1] // key.shape[1]) > 1:
+        key, value = (tensor.repeat_interleave(group, dim=1) for tensor in (key, value))
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None:
         scores = scores + attention_mask

@@ -25,11 +25,13 @@ class AttentionRecorder:
         return tensor
 
     def _keep(self, pattern: Tensor, moment: Moment) -> None:
+        rows = moment.queries.cpu() - moment.slots[BOT]
+        named = (rows >= 0) & (rows < self.attention.shape[-2])
+        if not named.any():
+            return
         slots = torch.arange(self.attention.shape[-1], device=pattern.device)
         in_slot = (moment.keys[:, :, None] == slots).to(pattern.dtype)
         pooled = (pattern @ in_slot[:, None]).cpu()
-        rows = moment.queries.cpu() - moment.slots[BOT]
-        named = (rows >= 0) & (rows < self.attention.shape[-2])
         problem, step = named.nonzero(as_tuple=True)
         self.attention[problem, moment.layer, :, rows[problem, step]] = pooled[problem, :, step]
 

@@ -1,0 +1,94 @@
+"""Turn the summary of a run into the few numbers of a closing table (JSON) and tidy tables (CSV)."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from thoughtlens.analysis.summary import Analysis
+
+MEASURES = ("preference", "lag_preference", "sequential", "skip", "thought_mass")
+
+
+def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
+    """The few numbers of a run that a closing table shows, ready for JSON (undefined is None).
+
+    Args:
+        analysis: of one run.
+        n_heads: how many of the top heads.
+
+    Returns:
+        `n`, `confidence`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with estimate, low, high
+        and n, and `top_heads`, a list of the table `heads`' rows.
+    """
+    model, n = analysis.model, int(analysis.model["n"])
+    return {
+        "n": n,
+        "confidence": model.attrs["confidence"],
+        "accuracy": _number(analysis.accuracy["accuracy"], n),
+        "hub": {
+            "thought": str(model["hub"].item()) or None,
+            **_number(model["hub_preference"], n),
+            "support": _finite(model["hub_support"].item()),
+        },
+        "sequential": _number(model["sequential"], n),
+        "skip": _number(model["skip"], n),
+        "top_heads": [
+            {str(key): _finite(value) for key, value in row.items()}
+            for row in _heads_table(analysis.ranking.isel(rank=slice(n_heads))).to_dict("records")
+        ],
+    }
+
+
+def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
+    """Tidy tables, a row a number, by the name of their file.
+
+    Returns:
+        `composition` and `readout` (a row a query and part or thought), `preferences_model`, `preferences_layer`,
+        `preferences_head` (measure, position, estimate, low, high, n) and `heads` (a row a head, by rank).
+    """
+    return {
+        "composition": _rows_table(analysis.composition, "composition"),
+        "readout": _rows_table(analysis.readout, "readout"),
+        "preferences_model": _preferences_table(analysis.model),
+        "preferences_layer": _preferences_table(analysis.layers),
+        "preferences_head": _preferences_table(analysis.heads),
+        "heads": _heads_table(analysis.ranking),
+    }
+
+
+def _number(value: xr.DataArray, n: int) -> dict[str, object]:
+    return {str(name.item()): _finite(value.sel(value=name).item()) for name in value["value"]} | {"n": n}
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value or None if isinstance(value, str) else value
+
+
+def _rows_table(rows: xr.Dataset, name: str) -> pd.DataFrame:
+    return _wide(rows[name]).merge(rows["n"].to_dataframe().reset_index(), on="query")
+
+
+def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
+    frames = []
+    for measure in MEASURES:
+        value = level[measure].rename({dim: "position" for dim in ("thought", "lag") if dim in level[measure].dims})
+        frame = _wide(value if "position" in value.dims else value.expand_dims(position=[""]))
+        frames.append(frame.assign(measure=measure, position=frame["position"].astype(str)))
+    places = [dim for dim in ("layer", "head") if dim in level.dims]
+    columns = [*places, "measure", "position", "estimate", "low", "high"]
+    return pd.concat([frame[columns] for frame in frames], ignore_index=True).assign(n=int(level["n"]))
+
+
+def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
+    table = ranking[["name", "layer", "head", "hub", "hub_support"]].reset_coords().to_dataframe().reset_index()
+    for measure in ("hub_preference", "sequential", "skip", "thought_mass", "importance"):
+        for name, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
+            table[measure + suffix] = ranking[measure].sel(value=name).values
+    return table.assign(n=int(ranking["n"]))
+
+
+def _wide(value: xr.DataArray) -> pd.DataFrame:
+    """Estimate, low and high as columns."""
+    return value.reset_coords(drop=True).to_dataset(dim="value").to_dataframe().reset_index()

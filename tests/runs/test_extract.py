@@ -1,0 +1,123 @@
+"""Extraction: every problem once, in order, the same whatever the batches, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tests.conftest import QUESTIONS, random_reasoner
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.outputs import export_npy
+from thoughtlens.problems import Problem
+from thoughtlens.runs.extract import extract
+from thoughtlens.runs.reading import open_run
+
+PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS * 3)]
+
+
+@pytest.fixture(scope="module")
+def reasoner(tokenizer):
+    return random_reasoner("gpt2", tokenizer)
+
+
+@pytest.fixture(autouse=True)
+def _short_answers(monkeypatch):
+    monkeypatch.setattr("thoughtlens.reasoning.MAX_NEW_TOKENS", 4)
+
+
+def values(run):
+    return run.attention["attention"].values.astype(np.float32)
+
+
+def test_run_holds_every_problem_once_and_in_order(reasoner, tmp_path):
+    run = extract(reasoner, PROBLEMS, tmp_path / "run", batch_size=5, shard_size=8)
+    ids = [problem.id for problem in PROBLEMS]
+    assert [str(name) for name in run.attention["problem"].values] == ids
+    assert [row["id"] for row in run.results()] == ids
+    lines = (tmp_path / "run" / "problems.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ids
+    lengths = [len(reasoner.tokenizer(problem.question)["input_ids"]) for problem in PROBLEMS]
+    assert run.attention["n_question_tokens"].values.tolist() == lengths
+
+
+def test_batches_shards_and_order_change_nothing(reasoner, tmp_path):
+    one = values(extract(reasoner, PROBLEMS, tmp_path / "one", batch_size=1, dtype="float32"))
+    many = values(extract(reasoner, PROBLEMS, tmp_path / "many", batch_size=16, shard_size=5, dtype="float32"))
+    backwards = values(extract(reasoner, PROBLEMS[::-1], tmp_path / "back", batch_size=16, dtype="float32"))[::-1]
+    np.testing.assert_allclose(many, one, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(backwards, one, atol=1e-5, rtol=0)
+
+
+def test_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):
+    class Interrupted(Exception):
+        pass
+
+    done = []
+
+    def interrupt(n_problems):
+        done.append(n_problems)
+        if sum(done) > 6:
+            raise Interrupted
+
+    whole = extract(reasoner, PROBLEMS, tmp_path / "whole", batch_size=2, shard_size=4)
+    with pytest.raises(Interrupted):
+        extract(reasoner, PROBLEMS, tmp_path / "broken", batch_size=2, shard_size=4, progress=interrupt)
+    with pytest.raises(RunError, match="1 of 3 shards"):
+        open_run(tmp_path / "broken")
+    resumed = extract(reasoner, PROBLEMS, tmp_path / "broken", batch_size=2, shard_size=4)
+    xr.testing.assert_identical(resumed.attention.load(), whole.attention.load())
+    assert resumed.results() == whole.results()
+
+
+def test_a_complete_run_is_not_extracted_again(reasoner, tmp_path, monkeypatch):
+    extract(reasoner, PROBLEMS, tmp_path / "run")
+    monkeypatch.setattr("thoughtlens.runs.extract.reason", lambda *a, **k: pytest.fail("thought again"))
+    done = []
+    extract(reasoner, PROBLEMS, tmp_path / "run", progress=done.append)
+    assert sum(done) == len(PROBLEMS)
+
+
+def test_other_options_are_refused_by_name(reasoner, tmp_path):
+    extract(reasoner, PROBLEMS, tmp_path / "run")
+    with pytest.raises(RunError, match="n_thoughts"):
+        extract(reasoner, PROBLEMS, tmp_path / "run", n_thoughts=5)
+    with pytest.raises(RunError, match="fingerprint"):
+        changed = [Problem(p.id, p.question + "?", p.answer) for p in PROBLEMS]
+        extract(reasoner, changed, tmp_path / "run")
+
+
+@pytest.mark.parametrize("n_thoughts", [0, -1, 33])
+def test_number_of_thoughts_out_of_range_is_refused(n_thoughts, reasoner, tmp_path):
+    with pytest.raises(OptionError, match="expected 1 to 32"):
+        extract(reasoner, PROBLEMS, tmp_path / "run", n_thoughts=n_thoughts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("n_thoughts", [1, 32])
+def test_extreme_numbers_of_thoughts(n_thoughts, reasoner, tmp_path):
+    run = extract(reasoner, PROBLEMS, tmp_path / "run", n_thoughts=n_thoughts)
+    assert run.attention.sizes["query"] == n_thoughts + 3
+
+
+def test_a_question_too_long_is_refused_before_anything_is_written(reasoner, tmp_path):
+    long = Problem("endless", "apples " * 400, "1")
+    with pytest.raises(OptionError, match="problem endless needs"):
+        extract(reasoner, [*PROBLEMS, long], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_exported_arrays_are_the_step_indexed_maps(reasoner, tmp_path):
+    """Row s is query z{s} and column j key z{j+1}, written out by hand from the run's own labels."""
+    run = extract(reasoner, PROBLEMS, tmp_path / "run", dtype="float32")
+    raw_path, average_path, _ = export_npy(run)
+    raw, average = np.load(raw_path), np.load(average_path)
+    attention = run.attention["attention"]
+    assert raw.dtype == average.dtype == np.float16
+    assert raw.shape == (len(PROBLEMS), 3, 4, 6, 6)
+    expected = np.zeros(raw.shape, dtype=np.float32)
+    for step in range(1, 6):
+        for column in range(step):
+            expected[..., step, column] = attention.sel(query=f"z{step}", key=f"z{column + 1}").values
+    np.testing.assert_array_equal(raw, expected.astype(np.float16))
+    np.testing.assert_allclose(average, expected.mean(0), atol=1e-3)
