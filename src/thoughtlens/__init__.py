@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from thoughtlens.runs.conditions import evaluate
     from thoughtlens.runs.doctor import doctor
     from thoughtlens.runs.extract import extract
+    from thoughtlens.runs.lens import decode_thoughts
     from thoughtlens.runs.reading import open_run
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "analyze",
     "analyze_run",
     "composition",
+    "decode_thoughts",
     "doctor",
     "draw",
     "evaluate",
@@ -57,6 +59,7 @@ _HOME = {
     **dict.fromkeys(("analyze", "composition", "moments", "preferences", "step_indexed"), "analysis"),
     **dict.fromkeys(("analyze_run", "export_npy", "write_analysis", "write_figures"), "outputs"),
     "ThoughtLensError": "errors",
+    "decode_thoughts": "runs.lens",
     "doctor": "runs.doctor",
     "evaluate": "runs.conditions",
     "extract": "runs.extract",

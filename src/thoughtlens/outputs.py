@@ -64,13 +64,13 @@ def write_figures(run: Run, analysis: Analysis) -> list[Path]:
     from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
     figures = {
-        "head_maps": (plots.head_maps, head_maps(analysis.moments, analysis.ranking)),
-        "layer_means": (plots.layer_means, layer_maps(analysis.moments)),
-        "row_composition": (plots.row_composition, analysis.composition),
-        "hub_profile": (plots.hub_profile, analysis.model),
+        "head_maps": plots.head_maps(head_maps(analysis.moments, analysis.ranking)),
+        "layer_means": plots.layer_means(layer_maps(analysis.moments)),
+        "row_composition": plots.row_composition(analysis.composition),
+        "hub_profile": plots.hub_profile(analysis.model),
     }
     with _writing(run.path / FIGURES) as folder:
-        return [path for name, (draw, data) in figures.items() for path in plots.save_figure(draw(data), folder / name)]
+        return [path for name, ax in figures.items() for path in plots.save_figure(ax, folder / name)]
 
 
 def export_npy(run: Run, out: Path | None = None) -> list[Path]:

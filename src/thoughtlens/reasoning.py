@@ -29,12 +29,15 @@ class Trace:
 
     Attributes:
         thoughts: (problem, thought, hidden), as they were fed back, edits included.
+        states: (problem, thought + 1, hidden), the last hidden states at `bot`, z1 … zT: state k became, projected,
+            thought k + 1.
         tokens: generated token ids of each problem, the end token left out.
         texts: the same as text.
         n_question_tokens: prompt tokens of each problem before `bot`.
     """
 
     thoughts: Tensor
+    states: Tensor
     tokens: list[list[int]]
     texts: list[str]
     n_question_tokens: list[int]
@@ -70,16 +73,23 @@ def reason(
     reading = _Reading(reasoner, Taps(taps), count)
     reading.question([prompt[:-1] for prompt in prompts])
     state = reading.token(prompts[0][-1], BOT)
-    thoughts = []
+    thoughts, states = [], [state]
     for name in thought_names(count):
         thought = reading.edited(reasoner.feed_back(state), name)
         thoughts.append(thought)
         state = reading.step(thought[:, None], reading.all(name))
+        states.append(state)
     for marker in reasoner.closing:
         state = reading.token(marker, EOT)
     tokens = _decode(reading, state, room)
     stacked = torch.stack(thoughts, dim=1) if thoughts else state.new_empty(len(prompts), 0, state.shape[-1])
-    return Trace(stacked, tokens, [reasoner.decode(ids) for ids in tokens], [len(prompt) - 1 for prompt in prompts])
+    return Trace(
+        thoughts=stacked,
+        states=torch.stack(states, dim=1),
+        tokens=tokens,
+        texts=[reasoner.decode(ids) for ids in tokens],
+        n_question_tokens=[len(prompt) - 1 for prompt in prompts],
+    )
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ def check_attention(dataset: xr.Dataset) -> xr.Dataset:
         found = [str(name) for name in attention[axis].values]
         if found != expected:
             raise RunError(f"the {axis} axis is {found}, expected {expected}; extract the run again.")
-    values = attention.values.astype(np.float32)
+    values = attention.values.astype(np.promote_types(attention.dtype, np.float32))
     _check_rows(values, ROW_SUM_TOLERANCE[str(attention.dtype)])
     _check_causal(values)
     return dataset

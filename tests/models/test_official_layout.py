@@ -6,11 +6,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
+from tests import oracle
+from tests.conftest import QUESTIONS
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from tests import oracle
-from tests.conftest import QUESTIONS
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models.loading import load
 from thoughtlens.reasoning import reason

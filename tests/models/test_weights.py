@@ -33,7 +33,7 @@ def test_plain_state_is_read(tmp_path):
 def test_a_pickle_that_would_run_code_is_refused_and_does_not(zipped, tmp_path):
     path, canary = tmp_path / "pytorch_model.bin", tmp_path / "canary"
     torch.save({"codi.x": Runs(canary)}, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="was not loaded|is not a PyTorch archive"):
+    with pytest.raises(CheckpointError, match=r"was not loaded|is not a PyTorch archive"):
         read_weights(path)
     assert not canary.exists()
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
-
 from tests.conftest import QUESTIONS, random_reasoner
+
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.outputs import export_npy
 from thoughtlens.problems import Problem

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-
 from tests.conftest import QUESTIONS, random_reasoner
+
 from thoughtlens.labels import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.extract import recorder_for

@@ -27,7 +27,6 @@ from thoughtlens.analysis.statistics import (
 from thoughtlens.errors import RunError
 from thoughtlens.labels import ANSWER, EOT
 
-
 CONFIDENCE = 0.95
 
 

@@ -17,8 +17,8 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         n_heads: how many of the top heads.
 
     Returns:
-        `n`, `confidence`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with estimate, low, high
-        and n, and `top_heads`, a list of the table `heads`' rows.
+        `n`, `confidence`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with
+        estimate, low, high and n, and `top_heads`, a list of the table `heads`' rows.
     """
     model, n = analysis.model, int(analysis.model["n"])
     return {

@@ -73,7 +73,7 @@ def every(step_size: float, room: float) -> int:
     return max(1, -int(-room // step_size))
 
 
-def save_figure(ax: Axes, path_stem: Path) -> list[Path]:
+def save_figure(ax: Axes, path_stem: str | Path) -> list[Path]:
     """Write the figure of an Axes as PNG (300 dpi) and SVG, each whole or not at all.
 
     Args:
@@ -83,12 +83,12 @@ def save_figure(ax: Axes, path_stem: Path) -> list[Path]:
     Returns:
         The paths written. The same figure gives the same bytes.
     """
-    figure = figure_of(ax)
+    figure, stem = figure_of(ax), Path(path_stem)
     # The salt replaces random ids; text stays text, searchable and small; neither date nor version is written.
     with matplotlib.rc_context({"svg.hashsalt": "thoughtlens", "svg.fonttype": "none"}):
         return [
-            _save(figure, path_stem.with_name(f"{path_stem.name}.png"), {"Software": None}),
-            _save(figure, path_stem.with_name(f"{path_stem.name}.svg"), {"Date": None}),
+            _save(figure, stem.with_name(f"{stem.name}.png"), {"Software": None}),
+            _save(figure, stem.with_name(f"{stem.name}.svg"), {"Date": None}),
         ]
 
 

@@ -33,10 +33,12 @@ class Outcome:
     Attributes:
         condition: a key of `CONDITIONS`.
         correct: one truth value a problem, in order.
+        texts: what the model said.
     """
 
     condition: str
     correct: tuple[bool, ...]
+    texts: tuple[str, ...]
 
 
 def evaluate(
@@ -60,7 +62,7 @@ def evaluate(
         One outcome a condition, in the order asked for.
     """
     solver = _Solver(reasoner, problems, batch_size, progress)
-    return [Outcome(condition, solver.solve(condition)) for condition in conditions]
+    return [solver.solve(condition) for condition in conditions]
 
 
 class _Solver:
@@ -72,8 +74,8 @@ class _Solver:
         self.reasoner, self.problems, self.batch_size, self.progress = reasoner, problems, batch_size, progress
         self._own: tuple[list[str], Tensor] | None = None
 
-    def solve(self, condition: str) -> tuple[bool, ...]:
-        """Whether each problem is solved."""
+    def solve(self, condition: str) -> Outcome:
+        """What the model says under a condition, and whether it is right."""
         texts = {
             "own": lambda: self._own_pass()[0],
             "none": lambda: self._think(n_thoughts=0),
@@ -83,7 +85,8 @@ class _Solver:
             "explicit": self._write,
         }[condition]()
         read = self.reasoner.read_answer
-        return tuple(same_answer(read(text), p.answer) for text, p in zip(texts, self.problems, strict=True))
+        correct = tuple(same_answer(read(text), p.answer) for text, p in zip(texts, self.problems, strict=True))
+        return Outcome(condition, correct, tuple(texts))
 
     def _batches(self) -> Iterator[tuple[slice, list[str]]]:
         for start in range(0, len(self.problems), self.batch_size):

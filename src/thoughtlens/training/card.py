@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import xarray as xr
+
 from thoughtlens.analysis import proportion_interval
 from thoughtlens.files import replacing, write_json
 from thoughtlens.models.codi import Codi
 from thoughtlens.problems import Problem, ProblemSet
 from thoughtlens.runs.conditions import CONDITIONS, Outcome, evaluate
+from thoughtlens.runs.lens import decode_thoughts, results_read
 from thoughtlens.runs.manifest import versions
 from thoughtlens.training.recipe import Recipe
 
@@ -38,6 +41,7 @@ def make_card(
         The card, as JSON values.
     """
     config = reasoner.lm.config
+    read = results_read(decode_thoughts(reasoner, problems.problems), problems.problems)
     outcomes = evaluate(reasoner, problems.problems, progress=progress)
     return {
         "name": recipe.name,
@@ -50,6 +54,7 @@ def make_card(
         "thoughts": reasoner.n_thoughts,
         "problems": {"name": problems.name, "split": problems.split, "fingerprint": problems.fingerprint},
         "accuracy": accuracies(outcomes, problems.problems),
+        "lens": _lens(read),
         "training": dict(training),
         "caveats": list(recipe.caveats),
     }
@@ -57,16 +62,19 @@ def make_card(
 
 def accuracies(outcomes: Sequence[Outcome], problems: Sequence[Problem]) -> Json:
     """Accuracy of each condition with n and a 95 % Wilson interval, over all problems and by number of steps."""
-    return {outcome.condition: _accuracy(outcome.correct, problems) for outcome in outcomes}
+    return {outcome.condition: _accuracy(outcome, problems) for outcome in outcomes}
 
 
-def _accuracy(correct: Sequence[bool], problems: Sequence[Problem]) -> Json:
+def _accuracy(outcome: Outcome, problems: Sequence[Problem]) -> Json:
+    correct = outcome.correct
     counts = sorted({len(problem.steps) for problem in problems})
     by_steps = {
         str(count): _share([c for c, problem in zip(correct, problems, strict=True) if len(problem.steps) == count])
         for count in counts
     }
-    return _share(correct) | {"by_steps": by_steps}
+    # A model robbed of its thoughts may write its steps out instead, as it learnt to do as its own teacher.
+    wrote_steps = sum("<<" in text for text in outcome.texts) / len(outcome.texts)
+    return _share(correct) | {"wrote_steps": round(wrote_steps, 4), "by_steps": by_steps}
 
 
 def _share(correct: Sequence[bool]) -> Json:
@@ -78,6 +86,19 @@ def _share(correct: Sequence[bool]) -> Json:
         "low": round(float(share.sel(value="low")), 4),
         "high": round(float(share.sel(value="high")), 4),
     }
+
+
+def _lens(read: xr.Dataset) -> list[Json]:
+    """For each step, the thought whose `state_out` names the step's result most often among its top 5 tokens."""
+    rows = []
+    for step in read["step"].values:
+        own = read["own"].sel(step=step, stage="state_out")
+        best = own.idxmax("thought").item()
+        row = {"step": int(step), "thought": best, "n": int(read["n"].sel(step=step))}
+        for name in ("own", "other"):
+            row[name] = round(float(read[name].sel(step=step, stage="state_out", thought=best)), 4)
+        rows.append(row)
+    return rows
 
 
 def training_facts(recipe: Recipe, out: Path) -> Json:
@@ -116,6 +137,13 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         "",
         *_accuracy_table(card["accuracy"]),
         "",
+        "Reading thoughts (logit lens on the last hidden state at the thought's own position): how often a step's",
+        "result is among the top 5 tokens, at the thought where it is most often, against another problem's result:",
+        "",
+        "| step | thought | own result | another problem's | n |",
+        "|---|---|---|---|---|",
+        *[f"| {r['step']} | {r['thought']} | {r['own']:.1%} | {r['other']:.1%} | {r['n']:,} |" for r in card["lens"]],
+        "",
         f"Recompute: `thoughtlens models {card['name']} --recompute {card['accuracy']['own']['n']}`.",
         "",
         "## Training",
@@ -134,11 +162,12 @@ def as_markdown(card: Mapping[str, Any]) -> str:
 
 def _accuracy_table(accuracy: Mapping[str, Any]) -> list[str]:
     counts = list(accuracy["own"]["by_steps"])
-    rows = ["| thoughts | accuracy | 95 % | " + " | ".join(f"{c} steps" for c in counts) + " |"]
-    rows.append("|---|---|---|" + "---|" * len(counts))
+    rows = ["| thoughts | accuracy | 95 % | wrote its steps | " + " | ".join(f"{c} steps" for c in counts) + " |"]
+    rows.append("|---|---|---|---|" + "---|" * len(counts))
     for condition, share in accuracy.items():
         by = " | ".join(f"{share['by_steps'][c]['accuracy']:.1%}" for c in counts)
         rows.append(
-            f"| {CONDITIONS[condition]} | {share['accuracy']:.1%} | {share['low']:.1%} – {share['high']:.1%} | {by} |"
+            f"| {CONDITIONS[condition]} | {share['accuracy']:.1%} | {share['low']:.1%} – {share['high']:.1%} "
+            f"| {share['wrote_steps']:.1%} | {by} |"
         )
     return rows

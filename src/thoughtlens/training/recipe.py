@@ -1,8 +1,12 @@
-"""A training recipe: a TOML file that says which model learns what, in which stages.
+"""A training recipe: a TOML file that says which model learns what, from which problems, in which stages.
 
-    name, seed, thoughts, about, caveats
-    [base]      type = "gpt2" | "llama", vocabulary, and under [base.config] that family's own settings: a new model
-    [[stages]]  steps, batch, rate, schedule; weights of the loss terms; supervised thoughts; n_steps of the problems
+    name, seed, thoughts, about, caveats, bf16, after_steps
+    [base]      either type = "gpt2" | "llama", vocabulary, and under [base.config] that family's own settings: a new
+                model; or pretrained = "HUB/ID" or a folder; for both inner, the projection's inner width
+    [lora]      rank, alpha, dropout, targets: train low-rank updates of a pretrained base, and leave it as it is
+    [problems]  name, split, …: a problem set to learn from; without it problems are generated
+    [held_out]  name, split, …: a problem set for the card
+    [[stages]]  steps or epochs, batch, rate, schedule, …; weights of the loss terms; supervised thoughts
 
 Unknown names are refused, so that a misspelt setting can't be silently ignored.
 """
@@ -12,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.problems.arithmetic import DEFAULT_STEPS
@@ -25,11 +30,17 @@ class Stage:
 
     Attributes:
         name: what the stage is for; names its folder of checkpoints.
-        steps: optimiser steps.
-        batch: problems a step.
         rate: highest learning rate.
-        schedule: `constant_with_warmup`, or `cosine` down to 3 % of `rate`.
-        warmup: steps of linear warm-up.
+        steps: optimiser steps; or
+        epochs: passes over the recipe's problem set.
+        batch: problems in each forward pass of each process.
+        accumulation: forward passes a step.
+        schedule: `constant_with_warmup`, or `cosine` down to `floor`.
+        floor: share of `rate` at which the cosine ends.
+        warmup: steps of linear warm-up; below 1, their share of the stage.
+        weight_decay: of AdamW.
+        betas: of AdamW.
+        clip: largest norm of the gradient.
         weights: weight of each loss term (`thoughtlens.training.objective.TERMS`).
         supervised: for each step's result but the last, the thought (from 1) that is to hold it.
         supervised_until: share of the stage after which step supervision has fallen, linearly, to nothing.
@@ -38,11 +49,17 @@ class Stage:
     """
 
     name: str
-    steps: int
     rate: float
+    steps: int | None = None
+    epochs: float | None = None
     batch: int = 32
+    accumulation: int = 1
     schedule: str = "cosine"
-    warmup: int = 100
+    floor: float = 0.03
+    warmup: float = 100
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
     weights: Mapping[str, float] = field(default_factory=dict)
     supervised: tuple[int, ...] = ()
     supervised_until: float = 0.6
@@ -51,18 +68,73 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Base:
+class NewBase:
     """A decoder to be trained from nothing.
 
     Attributes:
         type: `gpt2` or `llama`.
         vocabulary: most tokens of the tokenizer that is made for it.
         config: settings of the family's configuration, by the names that transformers gives them.
+        inner: inner width of the projection; the model's own width if None.
     """
 
     type: str
     vocabulary: int
     config: Mapping[str, Any]
+    inner: int | None = None
+
+
+@dataclass(frozen=True)
+class PretrainedBase:
+    """A decoder that others have trained, with its tokenizer.
+
+    Attributes:
+        pretrained: Hub id or folder.
+        revision: branch, tag or commit of a Hub id.
+        inner: inner width of the projection; the model's own width if None.
+    """
+
+    pretrained: str
+    revision: str | None = None
+    inner: int | None = None
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank updates of a pretrained base (Hu et al. 2021, arXiv 2106.09685).
+
+    Attributes:
+        rank: of each update.
+        alpha: updates are scaled by alpha / rank.
+        dropout: on what enters an update.
+        targets: ends of the names of the layers that are updated; those of the official code if empty.
+    """
+
+    rank: int = 128
+    alpha: float = 32
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProblemSource:
+    """A problem set, and which of its problems are used.
+
+    Attributes:
+        name: a named set, its Hub id, or a file.
+        split: of a named set.
+        fields: names of fields by what they hold, as in `thoughtlens.problems.load_set`.
+        revision: branch, tag or commit of a Hub set.
+        most_tokens: a problem whose question, steps and answer are longer together is left out.
+        numbers_only: a problem whose answer does not begin with a digit is left out.
+    """
+
+    name: str
+    split: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    most_tokens: int | None = None
+    numbers_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,18 +145,28 @@ class Recipe:
         name: of the model.
         base: the decoder.
         stages: in order.
+        lora: how a pretrained base is updated; all its weights are trained if None.
+        problems: what is learnt from; generated problems if None.
+        held_out: what the card measures on.
         seed: of weights and problems.
         thoughts: T; 0 for a model that answers directly.
+        bf16: compute in bfloat16, and keep the weights that LoRA leaves alone in it.
+        after_steps: what the teacher reads between its steps and the answer.
         about: one line for the model's card.
         caveats: what a user of the model must know before claiming anything about it.
         text: the file as it was read.
     """
 
     name: str
-    base: Base
+    base: NewBase | PretrainedBase
     stages: tuple[Stage, ...]
+    lora: Lora | None = None
+    problems: ProblemSource | None = None
+    held_out: ProblemSource = ProblemSource("arithmetic", "test")
     seed: int = 0
     thoughts: int = 6
+    bf16: bool = False
+    after_steps: str = " "
     about: str = ""
     caveats: tuple[str, ...] = ()
     text: str = field(default="", repr=False, compare=False)
@@ -100,19 +182,20 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     """Read a recipe by bundled name or from a file.
 
     Raises:
-        RecipeError: it does not exist, is not TOML, or names something unknown.
+        RecipeError: it does not exist, is not TOML, names something unknown, or asks for what can't be.
     """
     text = _recipe_text(name_or_path)
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{name_or_path} is not valid TOML ({error}); mend that line.") from error
-    stages = tuple(_stage(stage, name_or_path) for stage in raw.pop("stages", []))
-    base = _build(Base, raw.pop("base", {}), f"[base] of {name_or_path}")
-    if not stages:
-        raise RecipeError(f"{name_or_path} has no [[stages]]; give it at least one.")
-    raw["caveats"] = tuple(raw.get("caveats", ()))
-    recipe: Recipe = _build(Recipe, raw | {"base": base, "stages": stages, "text": text}, str(name_or_path))
+    parts: dict[str, Any] = {"base": _base(raw.get("base", {}), name_or_path), "text": text}
+    parts["stages"] = tuple(_stage(stage, name_or_path) for stage in raw.get("stages", []))
+    for name, kind in (("lora", Lora), ("problems", ProblemSource), ("held_out", ProblemSource)):
+        if name in raw:
+            parts[name] = _build(kind, raw[name], f"[{name}] of {name_or_path}")
+    recipe: Recipe = _build(Recipe, raw | parts, str(name_or_path))
+    _check(recipe, name_or_path)
     return recipe
 
 
@@ -126,22 +209,40 @@ def _recipe_text(name_or_path: str | Path) -> str:
         raise RecipeError(f"no recipe {str(name_or_path)!r}; name a TOML file or one of: {known}.") from error
 
 
-def _stage(raw: dict[str, Any], where: str | Path) -> Stage:
+def _base(raw: Mapping[str, Any], where: str | Path) -> NewBase | PretrainedBase:
+    kind = PretrainedBase if "pretrained" in raw else NewBase
+    base: NewBase | PretrainedBase = _build(kind, raw, f"[base] of {where}")
+    return base
+
+
+def _stage(raw: Mapping[str, Any], where: str | Path) -> Stage:
     stage: Stage = _build(Stage, _with_number_keys(raw), f"a stage of {where}")
     unknown = set(stage.weights) - set(TERMS)
     if unknown:
         raise RecipeError(f"a stage of {where} weighs {sorted(unknown)}; the terms are {', '.join(TERMS)}.")
+    if not any(stage.weights.values()):
+        raise RecipeError(f"the stage {stage.name!r} of {where} learns nothing; weigh one of {', '.join(TERMS)}.")
     if stage.weights.get("distillation") and not (stage.weights.get("teacher") and stage.weights.get("student")):
         raise RecipeError(f"a stage of {where} distils without teacher or student; give both a weight.")
+    if (stage.steps is None) == (stage.epochs is None):
+        raise RecipeError(f"the stage {stage.name!r} of {where} needs either steps or epochs; give one of them.")
     return stage
 
 
-def _with_number_keys(raw: dict[str, Any]) -> dict[str, Any]:
+def _check(recipe: Recipe, where: str | Path) -> None:
+    """What no part of a recipe can know by itself."""
+    if not recipe.stages:
+        raise RecipeError(f"{where} has no [[stages]]; give it at least one.")
+    if recipe.lora and isinstance(recipe.base, NewBase):
+        raise RecipeError(f"{where} has [lora] on a new base, which knows nothing yet; name a pretrained one.")
+    if recipe.problems is None and any(stage.epochs for stage in recipe.stages):
+        raise RecipeError(f"{where} counts epochs, but generated problems have no end; give steps, or [problems].")
+
+
+def _with_number_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
     changed = dict(raw)
     if "n_steps" in raw:
         changed["n_steps"] = {int(count): weight for count, weight in raw["n_steps"].items()}
-    if "supervised" in raw:
-        changed["supervised"] = tuple(raw["supervised"])
     return changed
 
 
@@ -150,7 +251,21 @@ def _build(kind: type[Any], raw: Mapping[str, Any], where: str) -> Any:
     if unknown:
         known = ", ".join(f.name for f in fields(kind))
         raise RecipeError(f"{where} names {sorted(unknown)}, which is unknown; known are: {known}.")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
+    _check_types(kind, given, where)
     try:
-        return kind(**raw)
+        return kind(**given)
     except TypeError as error:
         raise RecipeError(f"{where} is incomplete ({error}).") from error
+
+
+def _check_types(kind: type[Any], given: Mapping[str, Any], where: str) -> None:
+    """Numbers, words and truth values are what they should be; a whole number may stand for a fraction."""
+    hints = get_type_hints(kind)
+    for name, value in given.items():
+        hint = hints[name]
+        wanted = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        fits = type(value) in wanted or (type(value) is int and float in wanted)
+        if {str, int, float, bool} & set(wanted) and not fits:
+            expected = " or ".join(kind.__name__ for kind in wanted if kind is not type(None))
+            raise RecipeError(f"{where} sets {name} to {value!r}; give it a value of type {expected}.")

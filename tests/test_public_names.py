@@ -1,0 +1,72 @@
+"""What the outside can rely on: names, a light import, one signature for figures, a README that runs."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import thoughtlens as tl
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_all_names_are_there_sorted_and_few():
+    assert tl.__all__ == sorted(tl.__all__)
+    assert len(tl.__all__) <= 25
+    for name in tl.__all__:
+        assert getattr(tl, name) is not None
+
+
+def test_unknown_name_is_an_attribute_error():
+    assert not hasattr(tl, "nothing")
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, thoughtlens, thoughtlens.analysis, thoughtlens.problems; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_every_figure_has_the_one_signature():
+    figures = [getattr(tl.plots, name) for name in tl.plots.__all__ if name != "save_figure"]
+    assert len(figures) >= 4
+    for figure in figures:
+        parameters = inspect.signature(figure).parameters
+        assert list(parameters) == ["data", "ax"], figure
+        assert parameters["ax"].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters["ax"].default is None
+
+
+def test_public_functions_say_what_they_do():
+    for name in tl.__all__:
+        assert inspect.getdoc(getattr(tl, name)), name
+
+
+def readme_code() -> str:
+    return re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)[1]
+
+
+def test_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = readme_code()
+    statements = [line for line in code.splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(statements) <= 20
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "own 1.0" in printed or "own 0.9" in printed
+    assert (tmp_path / "runs" / "readme" / "hub_profile.png").exists()
+
+
+def test_readme_names_every_module():
+    text = (ROOT / "README.md").read_text("utf-8")
+    tree = text[text.index("src/thoughtlens/\n") :]
+    for path in (ROOT / "src" / "thoughtlens").rglob("*.py"):
+        if path.name.startswith("__"):
+            continue
+        assert re.search(rf"\b{path.name}\b", tree), path
+
+
+def test_version_is_that_of_the_package():
+    from importlib.metadata import version
+
+    assert tl.__version__ == version("thoughtlens")
