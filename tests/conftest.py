@@ -1,6 +1,7 @@
 """Tiny reasoners with random weights, on both architectures."""
 
-from dataclasses import replace
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,16 @@ QUESTIONS = [
     "Eva has 12 books. She finds 3 more. She wins 1 more. She loses 9. How many books does she have now, all in all?",
     "Ann has 2 bags of 4 pens. She doubles them. How many pens does she have?",
 ]
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Published problem sets, as their authors publish them."""
+    beside_the_repository = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("THOUGHTLENS_DATA", beside_the_repository))
+    if not folder.is_dir():
+        pytest.skip("the published problem sets are not on this machine; set THOUGHTLENS_DATA to their folder")
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +91,3 @@ class Scripted:
         said = [script[min(self.spoken, len(script) - 1)] for script in self.scripts]
         self.spoken += 1
         return torch.tensor(said)
-
-
-def with_thoughts(reasoner: Codi, n_thoughts: int) -> Codi:
-    return replace(reasoner, n_thoughts=n_thoughts)

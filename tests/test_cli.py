@@ -227,3 +227,16 @@ def test_help_does_not_wait_for_torch():
 )
 def test_every_command_has_help(command):
     assert len(call(command, "--help").stdout.splitlines()) > 5
+
+
+def test_real_questions_run_through_the_bundled_model(data_folder, tmp_path):
+    """GSM8K's own questions: every one encoded, every row a true partition, whatever the answers are worth."""
+    import numpy as np
+
+    from thoughtlens import open_run
+
+    call("run", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    sums = run.attention["attention"].astype(np.float32).sum("key", skipna=False)
+    assert run.attention.sizes["problem"] == len(run.results()) == 8
+    assert float(np.abs(sums.sel(query=sums["query"] != "answer") - 1).max()) < 2e-3

@@ -259,12 +259,23 @@ def list_problems(as_json: AsJson = False) -> None:
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or file.")],
     to: Annotated[Path, typer.Option("--out", help="The model's folder; an unfinished training there goes on.")],
+    base: Annotated[
+        str | None, typer.Option("--base", help="Pretrained base instead of the recipe's: a folder or Hub id.")
+    ] = None,
+    problems: Annotated[
+        str | None, typer.Option("--problems", help="Problems to learn from instead of the recipe's: a set or file.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model that thinks, and write its folder with a card."""
-    from thoughtlens.training.run import train as train_recipe
-
-    card = train_recipe(recipe, to, counting=terminal.counting)
+    try:
+        from thoughtlens.training.run import train as train_recipe
+    except ImportError as error:
+        needed = "pip install 'thoughtlens[train]'"
+        raise OptionError(f"training needs {error.name}, which is not installed; run `{needed}`.") from error
+    card = train_recipe(recipe, to, counting=terminal.counting, base=base, problems=problems)
+    if card is None:  # one of several processes, and not the one that writes
+        return
     accuracy, n = _own_accuracy(card)
     terminal.tell(card, f"{to}: {accuracy} of {n} held-out problems; its card is {to / 'README.md'}", as_json=as_json)
 
@@ -333,6 +344,7 @@ def _close(done: "Run", analysis: "Analysis", more: dict[str, Any], *, as_json: 
     hub = facts["hub"]
     rows = [
         ("accuracy", terminal.with_interval(facts["accuracy"], percent=True)),
+        ("answer rows", f"{facts['n_answer_rows']} (texts that reached the answer prefix)"),
         ("hub", f"{hub['thought']}: {terminal.with_interval(hub)} of an even share"),
         ("sequential preference", f"{terminal.with_interval(facts['sequential'])} of an even share"),
         ("skip preference", f"{terminal.with_interval(facts['skip'])} of an even share"),

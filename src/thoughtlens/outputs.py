@@ -19,6 +19,7 @@ import xarray as xr
 from thoughtlens.analysis import Analysis, analyze, head_maps, headline, layer_maps, step_indexed, tables
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, replacing, write_json
+from thoughtlens.labels import ANSWER
 from thoughtlens.runs.reading import Run
 
 ANALYSIS: Final = "analysis"
@@ -55,6 +56,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         "problems": options["problems"],
         "n_thoughts": options["n_thoughts"],
         "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
+        "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
         **headline(analysis),
     }
 

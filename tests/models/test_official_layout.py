@@ -114,7 +114,7 @@ def test_loaded_model_gives_the_numbers_of_the_peft_module(family, tied, mixed, 
 
 
 def test_keys_are_those_of_the_published_checkpoint(tmp_path, tokenizer):
-    """The layout read off the published GPT-2 checkpoint; if peft changed its names, the test above would prove less."""
+    """The layout of the published GPT-2 checkpoint; if peft changed its names, the test above would prove less."""
     keys = set(Made(tmp_path, tokenizer).state)
     block = "codi.base_model.model.transformer.h.0"
     assert {

@@ -174,13 +174,17 @@ def test_bundled_problems_end_in_their_last_step():
 
 
 def test_known_sets_are_the_promised_ones():
-    expected = ["arithmetic", "gsm8k", "svamp", "multiarith", "gsm_hard", "math500", "strategyqa", "commonsenseqa"]
-    assert list(known_sets()) == expected
+    numbers = ["arithmetic", "gsm8k", "gsm8k_aug", "svamp", "multiarith", "gsm_hard"]
+    assert list(known_sets()) == [*numbers, "math500", "strategyqa", "commonsenseqa"]
     assert all(named.default_split in named.splits for named in known_sets().values())
 
 
 HUB_ROWS = {
     "gsm8k": ({"question": "Q?", "answer": "<<1+1=2>>2\n#### 2"}, Problem("test_0", "Q?", "2", ("<<1+1=2>>",))),
+    "gsm8k_aug": (
+        {"question": "Q?", "cot": "<<16-3-4=9>> <<9*2=18>>", "answer": "18"},
+        Problem("train_0", "Q?", "18", ("<<16-3-4=9>>", "<<9*2=18>>")),
+    ),
     "svamp": (
         {"ID": "chal-1", "Body": "B.", "Question": "Q?", "Answer": "51.0", "question_concat": "B. Q?"},
         Problem("chal-1", "B. Q?", "51.0"),
@@ -231,6 +235,11 @@ def test_hub_set_is_loaded_at_its_commit(monkeypatch, name):
         ("info", named.hub_id, None),
         ("load", named.hub_id, named.config, named.default_split, COMMIT),
     ]
+
+
+def test_hub_id_of_a_named_set_names_it_too(monkeypatch):
+    FakeHub(monkeypatch, [HUB_ROWS["gsm8k_aug"][0]])
+    assert load_set("zen-E/GSM8k-Aug") == load_set("gsm8k_aug")
 
 
 def test_hub_revision_is_resolved(monkeypatch):

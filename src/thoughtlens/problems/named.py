@@ -42,6 +42,12 @@ def known_sets() -> dict[str, NamedSet]:
     return {named.name: named for named in (_arithmetic(), *_HUB_SETS)}
 
 
+def named_set(name: str) -> NamedSet | None:
+    """The problem set of a name, or of a Hub id that has a name; None if there is none."""
+    sets = known_sets()
+    return sets.get(name) or next((named for named in sets.values() if named.hub_id == name), None)
+
+
 def bundled_file(name: str, split: str) -> Traversable:
     """The bundled file of a split, whether or not it is there."""
     return resources.files("thoughtlens.problems") / "data" / f"{name}_{split}.jsonl"
@@ -76,6 +82,18 @@ _HUB_SETS = (
         answers="what follows the last ####",
         steps="the <<…>> annotations of the solution",
         licence="MIT",
+    ),
+    NamedSet(
+        name="gsm8k_aug",
+        about="GSM8K's training problems varied by GPT-4, with steps as equations (Deng 2023)",
+        hub_id="zen-E/GSM8k-Aug",
+        config=None,
+        splits=("train", "test"),
+        default_split="train",
+        columns=("question", "cot", "answer"),
+        answers="a number",
+        steps="the <<…>> equations in `cot`",
+        licence="Apache-2.0",
     ),
     NamedSet(
         name="svamp",

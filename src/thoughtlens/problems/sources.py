@@ -18,7 +18,7 @@ from pathlib import Path
 from thoughtlens.errors import OptionError, ProblemSetError
 from thoughtlens.problems.files import Row, place_of, read_rows
 from thoughtlens.problems.hub import read_hub_rows
-from thoughtlens.problems.named import NamedSet, bundled_file, known_sets
+from thoughtlens.problems.named import NamedSet, bundled_file, known_sets, named_set
 from thoughtlens.problems.problem import Problem
 from thoughtlens.problems.rows import check_fields, read_problems
 
@@ -60,7 +60,7 @@ def sample(
     """Sample problems of a named set or a local file.
 
     Args:
-        name_or_path: a name of `known_sets`, or a `.json`, `.jsonl` or `.parquet` file.
+        name_or_path: a name of `known_sets`, its Hub id, or a `.json`, `.jsonl` or `.parquet` file.
         split: a named set's split, its default unless given; for a file the prefix of ids, its stem unless given.
         n: how many, without repetition; None for all.
         seed: of the draw.
@@ -85,7 +85,7 @@ def load_set(
     revision: str | None = None,
 ) -> ProblemSet:
     """Load a whole problem set with its provenance; the arguments are those of `sample`."""
-    named = known_sets().get(str(name_or_path))
+    named = named_set(str(name_or_path))
     if named is None:
         return _load_file(Path(name_or_path), split, fields, revision)
     split = named.default_split if split is None else split

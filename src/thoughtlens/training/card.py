@@ -4,8 +4,9 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import torch
 import xarray as xr
 
 from thoughtlens.analysis import proportion_interval
@@ -15,9 +16,11 @@ from thoughtlens.problems import Problem, ProblemSet
 from thoughtlens.runs.conditions import CONDITIONS, Outcome, evaluate
 from thoughtlens.runs.lens import decode_thoughts, results_read
 from thoughtlens.runs.manifest import versions
-from thoughtlens.training.recipe import Recipe
+from thoughtlens.training.ranks import n_processes
+from thoughtlens.training.recipe import PretrainedBase, Recipe, Stage
 
 Json = dict[str, Any]
+GENERATED: Final = "generated problems, none of them a test problem"
 
 
 def make_card(
@@ -102,19 +105,34 @@ def _lens(read: xr.Dataset) -> list[Json]:
 
 
 def training_facts(recipe: Recipe, out: Path) -> Json:
-    """Command, steps, problems seen and wall-clock seconds of a training, from its logs."""
-    seconds = 0.0
-    for log in sorted(out.glob("training/*/log.jsonl")):
-        entries = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
-        seconds += sum(entry.get("train_runtime", 0.0) for entry in entries)
+    """Command, steps, problems seen and wall-clock seconds of a training, from its recipe and its logs."""
+    base = f" --base {recipe.base.pretrained}" if isinstance(recipe.base, PretrainedBase) else ""
+    together = f"torchrun --nproc_per_node={n_processes()} --no-python " if n_processes() > 1 else ""
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {_threads()}"
     return {
-        "command": f"thoughtlens train {recipe.name} --out {recipe.name}",
+        "command": f"{together}thoughtlens train {recipe.name}{base} --out {recipe.name}",
         "seed": recipe.seed,
-        "stages": [{"name": s.name, "steps": s.steps, "problems": s.steps * s.batch} for s in recipe.stages],
-        "wall_seconds": round(seconds),
-        "machine": f"{platform.machine()}, 1 thread",
+        "stages": [{"name": s.name, "steps": s.steps, "problems": _n_read(s)} for s in recipe.stages],
+        "problems": f"problems of {recipe.problems.name}" if recipe.problems else GENERATED,
+        "wall_seconds": round(sum(map(_seconds, sorted(out.glob("training/*/log.jsonl"))))),
+        "machine": machine,
         "versions": versions(),
     }
+
+
+def _n_read(stage: Stage) -> int:
+    return stage.steps * stage.batch * stage.accumulation * n_processes()
+
+
+def _seconds(log: Path) -> float:
+    last = json.loads(log.read_text("utf-8").splitlines()[-1])
+    seconds: float = last.get("seconds", last.get("train_runtime", 0.0))
+    return seconds
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f"{count} thread" if count == 1 else f"{count} threads"
 
 
 def write_card(card: Mapping[str, Any], folder: Path) -> None:
@@ -151,7 +169,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         f"`{card['training']['command']}`, seed {card['training']['seed']}, "
         f"{card['training']['wall_seconds'] / 60:.0f} minutes on {card['training']['machine']}: "
         + ", ".join(f"{s['name']} {s['steps']:,} steps" for s in card["training"]["stages"])
-        + f"; {n_problems:,} generated problems, none of them a test problem.",
+        + f"; {n_problems:,} {card['training'].get('problems', GENERATED)}.",
         "",
         "## Before you claim anything about it",
         "",

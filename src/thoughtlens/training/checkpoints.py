@@ -53,6 +53,6 @@ def claim(recipe: Recipe, folder: Path) -> None:
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
     facts = {name: value for name, value in asdict(recipe).items() if name not in _DESCRIBES}
-    facts["stages"] = {stage["name"]: stage for stage in facts["stages"]}
+    facts["stages"] = {f"{number}-{stage['name']}": stage for number, stage in enumerate(facts["stages"], start=1)}
     read_back: dict[str, Any] = json.loads(json.dumps({"processes": n_processes(), "recipe": facts}))
     return read_back

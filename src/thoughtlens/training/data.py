@@ -83,8 +83,7 @@ def counted_out(recipe: Recipe, n_problems: int, n_processes: int) -> Recipe:
     """The recipe with every stage's epochs counted out in steps."""
 
     def steps(stage: Stage) -> int:
-        if stage.epochs is None:
-            return stage.steps or 0
-        return math.ceil(stage.epochs * n_problems / (stage.batch * stage.accumulation * n_processes))
+        a_step = stage.batch * stage.accumulation * n_processes
+        return stage.steps or math.ceil(stage.epochs * n_problems / a_step)
 
     return replace(recipe, stages=tuple(replace(stage, steps=steps(stage)) for stage in recipe.stages))

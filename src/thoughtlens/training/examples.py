@@ -2,7 +2,8 @@
 
 The teacher reads `question, steps, "The answer is: X", end` with the last step left out (the official
 `include_last_cot False`: with it the answer would only be copied); the student reads `question, bot, thoughts, eot`
-and then the answer alone. Questions are padded on the left, what follows on the right.
+and then the answer alone. Question, steps and answer are tokenized apart, as in the official `train.py`, so that the
+answer's tokens are the same for both. Questions are padded on the left, what follows on the right.
 """
 
 from collections.abc import Sequence
@@ -62,14 +63,16 @@ class Collator:
         tokenizer: a fast tokenizer with an end token.
         eot: id of the marker that closes the thoughts.
         pad: id used for padding; masked everywhere.
-        max_question: a question is cut to its last so many tokens, as the official training does with its texts.
+        after_steps: what stands between the steps and the answer; nothing in the official training.
+        longest: a question, or a problem's steps, is cut to its first so many tokens, as in the official training.
         equations_in_a_row: equations in each row of bare-equation practice.
     """
 
     tokenizer: Any
     eot: int
     pad: int
-    max_question: int = 256
+    after_steps: str = " "
+    longest: int = 256
     equations_in_a_row: int = 7
 
     def __call__(self, problems: Sequence[Problem]) -> dict[str, Any]:
@@ -78,9 +81,9 @@ class Collator:
 
     def batch(self, problems: Sequence[Problem]) -> Batch:
         """Collate as a `Batch`."""
-        questions = [self._ids(question_text(p.question))[-self.max_question :] for p in problems]
-        explicit = [self._text("".join(f"{step} " for step in p.steps[:-1]), p.answer) for p in problems]
-        answers = [self._text("", p.answer, [self.eot]) for p in problems]
+        questions = [self._ids(question_text(p.question))[: self.longest] for p in problems]
+        explicit = [self._text(self._steps(p), p.answer) for p in problems]
+        answers = [self._text([self.eot], p.answer) for p in problems]
         equations, equals = self._equations(problems)
         return Batch(
             question=self._pad(questions, left=True),
@@ -101,20 +104,25 @@ class Collator:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _text(self, lead: str, answer: str, opening: Sequence[int] = ()) -> _Text:
-        text = lead + answer_text(answer)
-        read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        value_at = len(lead) + len(ANSWER_PREFIX) + 1
+    def _steps(self, problem: Problem) -> list[int]:
+        written = " ".join(problem.steps[:-1])
+        return self._bare(written + self.after_steps)[: self.longest] if written else []
+
+    def _text(self, before: Sequence[int], answer: str) -> _Text:
+        read = self.tokenizer(answer_text(answer), add_special_tokens=False, return_offsets_mapping=True)
+        # A blank before the value may be a token of its own (LLaMA) or not (GPT-2); the value's own place decides.
+        value_at = len(ANSWER_PREFIX) + 1
         first = next(i for i, (_, end) in enumerate(read["offset_mapping"]) if end > value_at)
-        ids = [*opening, *read["input_ids"], self.tokenizer.eos_token_id]
-        return _Text(ids, len(opening) + first - 1)
+        ids = [*before, *read["input_ids"], self.tokenizer.eos_token_id]
+        return _Text(ids, len(before) + first - 1)
 
     def _results(self, problems: Sequence[Problem]) -> Tensor:
         n_results = max((len(p.steps) for p in problems), default=1)
         results = torch.full((len(problems), n_results), IGNORED)
         for row, problem in enumerate(problems):
             for column, step in enumerate(problem.steps[:-1]):
-                results[row, column] = self._bare(step.split("=")[-1].rstrip("> "))[0]
+                result = self._bare(step.split("=")[-1].rstrip("> "))
+                results[row, column] = result[0] if result else IGNORED
         return results
 
     def _equations(self, problems: Sequence[Problem]) -> tuple[Padded, Tensor]:

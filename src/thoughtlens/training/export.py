@@ -3,15 +3,14 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
-
+from thoughtlens.files import replacing
 from thoughtlens.training.build import Untrained
 from thoughtlens.training.recipe import Recipe
-from thoughtlens.training.weights import untied
+from thoughtlens.training.weights import save_weights
 
 
 def export(made: Untrained, recipe: Recipe, out: Path) -> None:
-    """Write weights, configuration, tokenizer and recipe.
+    """Write weights, the base's configuration and tokenizer, what the loader must know, and the recipe.
 
     Args:
         made: the trained module.
@@ -19,10 +18,13 @@ def export(made: Untrained, recipe: Recipe, out: Path) -> None:
         out: the model's folder.
     """
     out.mkdir(parents=True, exist_ok=True)
-    config = made.module.causal_lm.config
-    config.save_pretrained(out)
+    made.module.causal_lm.config.save_pretrained(out)
     made.tokenizer.save_pretrained(out)
-    save_file(untied(made.module), out / "model.safetensors", metadata={"format": "pt"})
     settings = {"family": "codi", "n_thoughts": recipe.thoughts}
-    (out / "thoughtlens.json").write_text(json.dumps(settings) + "\n", "utf-8")
-    (out / "recipe.toml").write_text(recipe.text, "utf-8")
+    if recipe.lora:
+        settings["lora_alpha"] = recipe.lora.alpha
+    with replacing(out / "thoughtlens.json") as file:
+        file.write(json.dumps(settings) + "\n")
+    with replacing(out / "recipe.toml") as file:
+        file.write(recipe.text)
+    save_weights(made.module, out / "model.safetensors")

@@ -9,8 +9,9 @@
    cross-entropy of a step's result at the output of the thought that is to hold it; annealed to nothing by the caller.
 
 Bare equations may be practised beside it. Every cross-entropy is averaged within a problem first, then over problems,
-so that it does not matter how problems are spread over batches of equal size. The question is read once: the student
-goes on from the teacher's cache, cut back to the question.
+so that it does not matter how problems are spread over batches of equal size, or over processes; the standard deviation
+of step 3 is taken over the problems of all processes. The question is read once: the student goes on from the teacher's
+cache, cut back to the question.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from thoughtlens.models.context import Context
 from thoughtlens.models.projection import projection
 from thoughtlens.training.examples import IGNORED, Batch, Padded
+from thoughtlens.training.ranks import gathered
 
 TERMS = ("teacher", "student", "distillation", "supervision", "equations")
 
@@ -147,10 +149,11 @@ def distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student: (level, problem, hidden); gradients flow through it.
-        teacher: the same shape; taken as a constant.
+        teacher: the same shape; taken as a constant. Every process must have as many problems.
     """
     teacher = teacher.detach()
-    levels = [F.smooth_l1_loss(s, t) / t.std() for s, t in zip(student, teacher, strict=True)]
+    everywhere = gathered(teacher, dim=1)
+    levels = [F.smooth_l1_loss(s, t) / e.std() for s, t, e in zip(student, teacher, everywhere, strict=True)]
     return torch.stack(levels).mean()
 
 

@@ -31,8 +31,8 @@ class Stage:
     Attributes:
         name: what the stage is for; names its folder of checkpoints.
         rate: highest learning rate.
-        steps: optimiser steps; or
-        epochs: passes over the recipe's problem set.
+        steps: optimiser steps; 0 where epochs are given.
+        epochs: passes over the recipe's problem set; 0 where steps are given.
         batch: problems in each forward pass of each process.
         accumulation: forward passes a step.
         schedule: `constant_with_warmup`, or `cosine` down to `floor`.
@@ -50,8 +50,8 @@ class Stage:
 
     name: str
     rate: float
-    steps: int | None = None
-    epochs: float | None = None
+    steps: int = 0
+    epochs: float = 0
     batch: int = 32
     accumulation: int = 1
     schedule: str = "cosine"
@@ -224,7 +224,7 @@ def _stage(raw: Mapping[str, Any], where: str | Path) -> Stage:
         raise RecipeError(f"the stage {stage.name!r} of {where} learns nothing; weigh one of {', '.join(TERMS)}.")
     if stage.weights.get("distillation") and not (stage.weights.get("teacher") and stage.weights.get("student")):
         raise RecipeError(f"a stage of {where} distils without teacher or student; give both a weight.")
-    if (stage.steps is None) == (stage.epochs is None):
+    if bool(stage.steps) == bool(stage.epochs):
         raise RecipeError(f"the stage {stage.name!r} of {where} needs either steps or epochs; give one of them.")
     return stage
 
@@ -267,5 +267,5 @@ def _check_types(kind: type[Any], given: Mapping[str, Any], where: str) -> None:
         wanted = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         fits = type(value) in wanted or (type(value) is int and float in wanted)
         if {str, int, float, bool} & set(wanted) and not fits:
-            expected = " or ".join(kind.__name__ for kind in wanted if kind is not type(None))
+            expected = " or ".join(each.__name__ for each in wanted if each is not type(None))
             raise RecipeError(f"{where} sets {name} to {value!r}; give it a value of type {expected}.")

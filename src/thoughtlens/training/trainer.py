@@ -1,43 +1,88 @@
 """Stages of a recipe run one after the other on the transformers Trainer, with checkpoints, and can be resumed.
 
 A finished stage leaves its weights as `OUT/training/NAME/finished.safetensors`; a broken-off one goes on from its last
-checkpoint. Problems are drawn by index from an endless stream, so that the data of step s is the same whether or not
-the training was interrupted.
+whole checkpoint, with the same weights as if nothing had happened: what a step reads is known from its number, and the
+state of every random number generator is part of a checkpoint. Started by torchrun or accelerate, several processes
+train together and process 0 writes.
 """
 
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
-from thoughtlens.problems.arithmetic import arithmetic_problem
-from thoughtlens.problems.problem import Problem
+from thoughtlens.files import replacing
+from thoughtlens.problems import Problem
 from thoughtlens.training.build import Untrained, build
+from thoughtlens.training.checkpoints import claim, last_checkpoint
+from thoughtlens.training.data import Generated, Shuffled, counted_out, read_training_problems
 from thoughtlens.training.examples import Batch, Collator, Padded
 from thoughtlens.training.objective import TERMS, CodiModule
+from thoughtlens.training.ranks import averaged, n_processes, rank
 from thoughtlens.training.recipe import Recipe, Stage
-from thoughtlens.training.weights import untied
+from thoughtlens.training.weights import save_weights, untied
 
 
-class Stream(Dataset[Problem]):
-    """Generated training problems, by index."""
+class Plan(NamedTuple):
+    """A training that can begin: its recipe with all epochs counted out in steps, the module, and the problems.
 
-    def __init__(self, stage: Stage, seed: int) -> None:
-        self.stage, self.seed = stage, seed
+    Attributes:
+        recipe: its stages all say how many steps they take.
+        made: the module, its tokenizer and markers.
+        problems: what is learnt from; None where problems are generated.
+    """
 
-    def __len__(self) -> int:
-        return self.stage.steps * self.stage.batch
+    recipe: Recipe
+    made: Untrained
+    problems: tuple[Problem, ...] | None
 
-    def __getitem__(self, index: int) -> Problem:
-        return arithmetic_problem(index, split="train", seed=self.seed, n_steps=self.stage.n_steps)
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.recipe.stages)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Build the model and read the problems of a recipe."""
+    made = build(recipe)
+    problems = read_training_problems(recipe.problems, made.tokenizer) if recipe.problems else None
+    return Plan(counted_out(recipe, len(problems or ()), n_processes()), made, problems)
+
+
+def train_stages(planned: Plan, out: Path, advance: Callable[[int], None] = lambda n_steps: None) -> Untrained:
+    """Train through every stage, going on where an earlier call on the same folder stopped.
+
+    Args:
+        planned: what to train.
+        out: folder; checkpoints and logs go to `out/training`.
+        advance: called with the number of steps done.
+
+    Returns:
+        The trained module with its tokenizer and markers.
+
+    Raises:
+        RecipeError: the folder holds a training begun by another recipe.
+    """
+    made = planned.made
+    claim(planned.recipe, out / "training")
+    for number, stage in enumerate(planned.recipe.stages, start=1):
+        folder = out / "training" / f"{number}-{stage.name}"
+        finished = folder / "finished.safetensors"
+        if finished.exists():
+            made.module.load_state_dict(load_file(finished), strict=True)
+            advance(stage.steps)
+            continue
+        _train_stage(planned, stage, folder, seed=planned.recipe.seed * 100 + number, advance=advance)
+        if rank() == 0:
+            save_weights(made.module, finished)
+    return made
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers carries no types
@@ -61,13 +106,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers carries no ty
         return super()._prepare_input(data)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each term's mean since the last log."""
-        means = {name: float(sum(terms) / len(terms)) for name, terms in self._terms.items()}
+        """Add each term's mean since the last log, over all processes."""
+        means = {name: float(averaged(torch.stack(terms).mean())) for name, terms in self._terms.items()}
         self._terms.clear()
         super().log(means | logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        super()._save(output_dir, state_dict=untied(self.model))
+        if self.args.should_save:
+            super()._save(output_dir, state_dict=untied(self.model))
 
 
 class Anneal(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
@@ -85,14 +131,25 @@ class Anneal(TrainerCallback):  # type: ignore[misc]  # transformers carries no 
 
 
 class Report(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
-    """Appends each log entry to a file of JSON lines, and tells how many steps are done."""
+    """Appends each log entry to a file of JSON lines, and tells how many steps are done.
+
+    An entry's `seconds` count from the stage's beginning, and of a broken-off call up to its last checkpoint.
+    """
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
         self.path, self.advance = path, advance
+        self.began = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count the steps of an earlier call."""
+        """Count the steps of an earlier call, and drop what it logged after its last checkpoint."""
         self.advance(state.global_step)
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text("utf-8").splitlines(keepends=True) if self.path.exists() else []
+        kept = [line for line in lines if _entry(line).get("step", state.global_step + 1) <= state.global_step]
+        with replacing(self.path) as file:
+            file.writelines(kept)
+        self.began = time.monotonic() - (_entry(kept[-1]).get("seconds", 0.0) if kept else 0.0)
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **kwargs: Any) -> None:
         """Count a step."""
@@ -100,64 +157,70 @@ class Report(TrainerCallback):  # type: ignore[misc]  # transformers carries no 
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
         """Write the entry."""
-        entry = {"step": state.global_step, "cpu_seconds": round(time.process_time(), 1)} | logs
+        if not state.is_world_process_zero:
+            return
+        spent = {"cpu_seconds": round(time.process_time(), 1), "seconds": round(time.monotonic() - self.began, 1)}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(json.dumps({"step": state.global_step} | spent | logs) + "\n")
 
 
-def train_stages(recipe: Recipe, out: Path, advance: Callable[[int], None] = lambda n_steps: None) -> Untrained:
-    """Train through every stage, going on where an earlier call on the same folder stopped.
-
-    Args:
-        recipe: what to train.
-        out: folder; checkpoints and logs go to `out/training`.
-        advance: called with the number of steps done.
-
-    Returns:
-        The trained module with its tokenizer and markers.
-    """
-    made = build(recipe)
-    for number, stage in enumerate(recipe.stages, start=1):
-        folder = out / "training" / f"{number}-{stage.name}"
-        finished = folder / "finished.safetensors"
-        if finished.exists():
-            made.module.load_state_dict(load_file(finished), strict=True)
-            advance(stage.steps)
-            continue
-        _train_stage(made, stage, folder, seed=recipe.seed * 100 + number, advance=advance)
-        save_file(untied(made.module), finished)
-    return made
+def _entry(line: str) -> dict[str, Any]:
+    """A log entry; empty where a kill cut it off."""
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return entry
 
 
-def _train_stage(made: Untrained, stage: Stage, folder: Path, *, seed: int, advance: Callable[[int], None]) -> None:
+def _train_stage(planned: Plan, stage: Stage, folder: Path, *, seed: int, advance: Callable[[int], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    made.module.supervised = stage.supervised
-    made.module.scrambled = stage.scrambled
+    module, tokenizer, markers = planned.made
+    module.supervised = stage.supervised
+    module.scrambled = stage.scrambled
     trainer = StageTrainer(
-        model=made.module,
-        args=_arguments(stage, folder, seed),
-        train_dataset=Stream(stage, seed),
-        data_collator=Collator(made.tokenizer, made.markers.eot, made.markers.pad),
-        callbacks=[Anneal(made.module, stage), Report(folder / "log.jsonl", advance)],
+        model=module,
+        args=_arguments(planned.recipe, stage, folder, seed),
+        train_dataset=_dataset(planned, stage, seed),
+        data_collator=Collator(tokenizer, markers.eot, markers.pad, after_steps=planned.recipe.after_steps),
+        callbacks=[Anneal(module, stage), Report(folder / "log.jsonl", advance)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))
+    if rank() > 0:
+        # Every process was given the same seed; the later ones need their own dropout and offsets.
+        torch.manual_seed(seed + rank())
+    checkpoint = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def _arguments(stage: Stage, folder: Path, seed: int) -> TrainingArguments:
-    floor = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.03}}
+def _dataset(planned: Plan, stage: Stage, seed: int) -> Dataset[Problem]:
+    length = stage.steps * stage.accumulation * stage.batch * n_processes()
+    if planned.problems is None:
+        return Generated(stage, seed, length)
+    return Shuffled(planned.problems, seed, length)
+
+
+def _arguments(recipe: Recipe, stage: Stage, folder: Path, seed: int) -> TrainingArguments:
+    floor = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": stage.floor}}
     schedule = floor if stage.schedule == "cosine" else {"lr_scheduler_type": stage.schedule}
-    return TrainingArguments(
+    # Without a student or thoughts the projection gets no gradient, which several processes must be told.
+    thinks = bool(stage.weights.get("student")) and recipe.thoughts > 0
+    arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=stage.steps,
         per_device_train_batch_size=stage.batch,
+        gradient_accumulation_steps=stage.accumulation,
         train_sampling_strategy="sequential",
         learning_rate=stage.rate,
         warmup_steps=stage.warmup,
-        adam_beta2=0.98,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
+        adam_beta1=stage.betas[0],
+        adam_beta2=stage.betas[1],
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.clip,
         seed=seed,
+        bf16=recipe.bf16,
+        use_cpu=not torch.accelerator.is_available(),
+        ddp_find_unused_parameters=not thinks,
         save_steps=max(1, min(500, stage.steps // 2)),
         save_total_limit=1,
         logging_steps=max(1, min(50, stage.steps // 10)),
@@ -169,3 +232,6 @@ def _arguments(stage: Stage, folder: Path, seed: int) -> TrainingArguments:
         label_names=[],
         **schedule,
     )
+    # One process drives one GPU: transformers would split batches over all that it sees.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments
