@@ -167,6 +167,14 @@ def test_unwritable_output_folder():
     assert "/proc/here" in sentence("run", "--n", 2, "--out", "/proc/here")
 
 
+@pytest.mark.parametrize("thoughts", [1, 2, 3, 32])
+def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, tmp_path):
+    """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
+    said = call("run", "--n", 3, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    assert ("undefined" in said) == (thoughts <= 3)
+    call("export", tmp_path / "run")
+
+
 @pytest.mark.parametrize("thoughts", [0, 33])
 def test_impossible_number_of_thoughts(thoughts, tmp_path):
     said = sentence("run", "--n", 2, "--thoughts", thoughts, "--out", tmp_path / "run")

@@ -251,8 +251,8 @@ def list_problems(as_json: AsJson = False) -> None:
     if as_json:
         terminal.print_json({name: vars(named) for name, named in sets.items()})
         return
-    rows = [(n, ", ".join(s.splits), s.hub_id or "bundled", s.licence, s.about) for n, s in sets.items()]
-    terminal.table(("name", "splits", "where", "licence", "about"), rows)
+    rows = [(n, ", ".join(s.splits), s.hub_id or "bundled", s.about) for n, s in sets.items()]
+    terminal.table(("name", "splits", "where", "about"), rows)
 
 
 @app.command()
@@ -341,27 +341,7 @@ def _close(done: "Run", analysis: "Analysis", more: dict[str, Any], *, as_json: 
     if as_json:
         terminal.print_json({"run": str(done.path), **facts, **more})
         return
-    hub = facts["hub"]
-    rows = [
-        ("accuracy", terminal.with_interval(facts["accuracy"], percent=True)),
-        ("answer rows", f"{facts['n_answer_rows']} (texts that reached the answer prefix)"),
-        ("hub", f"{hub['thought']}: {terminal.with_interval(hub)} of an even share"),
-        ("sequential preference", f"{terminal.with_interval(facts['sequential'])} of an even share"),
-        ("skip preference", f"{terminal.with_interval(facts['skip'])} of an even share"),
-    ]
-    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, 95 % intervals over problems"
-    terminal.table(("measure", "value"), rows, title=title)
-    heads = [
-        (
-            h["name"],
-            h["hub"],
-            *(f"{h[m]:.2f}" for m in ("hub_preference", "sequential", "skip", "thought_mass", "importance")),
-        )
-        for h in facts["top_heads"]
-        if h["importance"] is not None
-    ]
-    columns = ("head", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
-    terminal.table(columns, heads, title="top heads by attention (not by cause)")
+    terminal.closing(facts)
     terminal.tell({}, f"results: {done.path}", as_json=False)
 
 

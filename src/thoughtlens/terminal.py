@@ -16,6 +16,8 @@ from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
 
+UNDEFINED = "undefined"
+
 
 def shown(value: object) -> str:
     """Any text as it may be printed."""
@@ -67,10 +69,33 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     out.print(drawn)
 
 
+def closing(facts: Mapping[str, Any]) -> None:
+    """The closing tables of a run: accuracy, hub, sequential and skip preference, and its top heads."""
+    hub, even = facts["hub"], "of an even share"
+    rows = [
+        ("accuracy", with_interval(facts["accuracy"], percent=True)),
+        ("answer rows", f"{facts['n_answer_rows']} (texts that reached the answer prefix)"),
+        ("hub", f"{hub['thought']}: {with_interval(hub)} {even}" if hub["thought"] else UNDEFINED),
+        ("sequential preference", f"{with_interval(facts['sequential'])} {even}"),
+        ("skip preference", f"{with_interval(facts['skip'])} {even}"),
+    ]
+    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, 95 % intervals over problems"
+    table(("measure", "value"), rows, title=title)
+    columns = ("hub_preference", "sequential", "skip", "thought_mass", "importance")
+    heads = [(h["name"], h["hub"] or UNDEFINED, *(_number(h[name]) for name in columns)) for h in facts["top_heads"]]
+    names = ("head", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
+    table(names, heads, title="top heads by attention (not by cause)")
+
+
 def with_interval(number: Mapping[str, Any], *, percent: bool = False) -> str:
     """`1.23 [1.20, 1.27]`, or the same in percent; `undefined` where there is no number."""
     if number["estimate"] is None:
-        return "undefined"
-    form = "{:.1%}" if percent else "{:.2f}"
-    estimate, low, high = (form.format(number[name]) for name in ("estimate", "low", "high"))
+        return UNDEFINED
+    estimate, low, high = (_number(number[name], percent=percent) for name in ("estimate", "low", "high"))
     return f"{estimate} [{low}, {high}]"
+
+
+def _number(value: float | None, *, percent: bool = False) -> str:
+    if value is None:
+        return UNDEFINED
+    return f"{value:.1%}" if percent else f"{value:.2f}"

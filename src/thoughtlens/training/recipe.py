@@ -224,6 +224,8 @@ def _stage(raw: Mapping[str, Any], where: str | Path) -> Stage:
         raise RecipeError(f"the stage {stage.name!r} of {where} learns nothing; weigh one of {', '.join(TERMS)}.")
     if stage.weights.get("distillation") and not (stage.weights.get("teacher") and stage.weights.get("student")):
         raise RecipeError(f"a stage of {where} distils without teacher or student; give both a weight.")
+    if stage.scrambled and stage.batch < 2:
+        raise RecipeError(f"the stage {stage.name!r} of {where} swaps thoughts in batches of one; give it two or more.")
     if bool(stage.steps) == bool(stage.epochs):
         raise RecipeError(f"the stage {stage.name!r} of {where} needs either steps or epochs; give one of them.")
     return stage
