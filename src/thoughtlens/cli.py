@@ -265,15 +265,24 @@ def train(
     problems: Annotated[
         str | None, typer.Option("--problems", help="Problems to learn from instead of the recipe's: a set or file.")
     ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Instead of the recipe's.")] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option("--beside", help="Folder of a model trained otherwise, for the card.")
+    ] = None,
+    seeds: Annotated[
+        list[Path] | None, typer.Option("--seeds", help="Folder of this recipe from another seed, for the card.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a model that thinks, and write its folder with a card."""
     try:
+        from thoughtlens.training.run import Options
         from thoughtlens.training.run import train as train_recipe
     except ImportError as error:
         needed = "pip install 'thoughtlens[train]'"
         raise OptionError(f"training needs {error.name}, which is not installed; run `{needed}`.") from error
-    card = train_recipe(recipe, to, counting=terminal.counting, base=base, problems=problems)
+    options = Options(base, problems, seed, tuple(beside or ()), tuple(seeds or ()))
+    card = train_recipe(recipe, to, counting=terminal.counting, options=options)
     if card is None:  # one of several processes, and not the one that writes
         return
     accuracy, n = _own_accuracy(card)
@@ -352,23 +361,22 @@ def _own_accuracy(card: dict[str, Any]) -> tuple[str, str]:
 
 def _show_card(name: str, recompute: int | None, *, as_json: bool) -> None:
     from thoughtlens.models.catalog import bundled, read_card
-    from thoughtlens.training.card import as_markdown
+    from thoughtlens.training.page import as_markdown
 
     if name not in bundled():
         raise OptionError(f"no bundled model {name!r}; there are: {', '.join(bundled())}.")
     card = read_card(name)
     if recompute is not None:
-        card["accuracy"] = _recompute(name, card, recompute)
+        card |= _recompute(name, card, recompute)
     terminal.tell(card, as_markdown(card), as_json=as_json)
 
 
 def _recompute(name: str, card: dict[str, Any], n: int) -> dict[str, Any]:
     from thoughtlens.models.loading import load
     from thoughtlens.problems import draw, load_set
-    from thoughtlens.runs.conditions import CONDITIONS, evaluate
-    from thoughtlens.training.card import accuracies
+    from thoughtlens.runs.conditions import CONDITIONS
+    from thoughtlens.training.card import measure
 
     problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), n)
     with terminal.counting("recompute", n * len(CONDITIONS)) as progress:
-        outcomes = evaluate(load(name), problems.problems, progress=progress)
-    return accuracies(outcomes, problems.problems)
+        return measure(load(name), problems.problems, progress=progress)

@@ -17,13 +17,13 @@ FAMILIES = ("gpt2", "llama")
 def tiny_lm(family: str, n_embeddings: int):
     if family == "gpt2":
         config = GPT2Config(
-            vocab_size=n_embeddings, n_positions=160, n_embd=HIDDEN, n_layer=2, n_head=2, initializer_range=0.3,
+            vocab_size=n_embeddings, n_positions=104, n_embd=HIDDEN, n_layer=2, n_head=2, initializer_range=0.3,
             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
         )  # fmt: skip
         return GPT2LMHeadModel(config)
     config = LlamaConfig(
         vocab_size=n_embeddings, hidden_size=HIDDEN, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=160, initializer_range=0.3, tie_word_embeddings=True,
+        num_key_value_heads=2, max_position_embeddings=104, initializer_range=0.1, tie_word_embeddings=True,
     )  # fmt: skip
     return LlamaForCausalLM(config)
 
@@ -52,21 +52,24 @@ def problems():
 def problem_file(tmp_path):
     """A problem set with the columns of GSM8k-Aug, written by hand."""
     rows = [
-        {"question": "Janet has 16 eggs. She eats 3 and bakes 4. She sells 9 for 2 each. How much?", "cot": "<<16-3-4=9>> <<9*2=18>>", "answer": "18"},
-        {"question": "A robe takes 2 bolts and half of it. How many?", "cot": "<<2/2=1>> <<2+1=3>>", "answer": "3"},
-        {"question": "How far below zero?", "cot": "<<2-7=-5>>", "answer": "-5"},
-        {"question": "Which way?", "cot": "<<1+1=2>>", "answer": "north"},
-        {"question": "Tom has 5. He gets 2. How many?", "cot": "<<5+2=7>>", "answer": "7"},
+        ("Janet has 16 eggs. She eats 3 and 4. The rest cost 2. How much?", "<<16-3-4=9>> <<9*2=18>>", "18"),
+        ("A robe takes 2 bolts and half of it. How many?", "<<2/2=1>> <<2+1=3>>", "3"),
+        ("How far below zero?", "<<2-7=-5>>", "-5"),
+        ("Which way?", "<<1+1=2>>", "north"),
+        ("Tom has 5. He gets 2. How many?", "<<5+2=7>>", "7"),
     ]  # fmt: skip
+    columns = ("question", "cot", "answer")
     path = tmp_path / "aug.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
     return path
 
 
 STAGE = "weights = { teacher = 1.0, student = 1.0, distillation = 1.0 }"
 
 
-def write_recipe(path, base, *, top="", tables="", stages=(f'name = "codi"\nsteps = 4\nbatch = 4\nrate = 1e-2\n{STAGE}',)):
+def write_recipe(
+    path, base, *, top="", tables="", stages=(f'name = "codi"\nsteps = 4\nbatch = 4\nrate = 1e-2\n{STAGE}',)
+):
     text = f'name = "tiny"\nthoughts = 3\n{top}\n[base]\npretrained = "{base}"\n{tables}\n'
     path.write_text(text + "".join(f"[[stages]]\n{stage}\n" for stage in stages))
     return read_recipe(path)

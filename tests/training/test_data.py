@@ -1,6 +1,6 @@
 import pytest
-
 from tests.training.conftest import STAGE, write_recipe
+
 from thoughtlens.errors import RecipeError
 from thoughtlens.problems.arithmetic import arithmetic_problem
 from thoughtlens.training.data import Generated, Shuffled, counted_out, read_training_problems

@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from tests.training.conftest import words
+
 from thoughtlens.problems import Problem
 from thoughtlens.training.examples import IGNORED, Collator
 
@@ -87,7 +87,9 @@ def test_long_texts_keep_their_beginnings(collator):
     assert rows(cut.question)[0] == rows(full.question)[0][:9]
     n_answer = len(rows(full.answer)[0]) - 1
     assert rows(cut.explicit)[0] == rows(full.explicit)[0][:9] + rows(full.explicit)[0][-n_answer:]
-    assert int(full.explicit_at[0]) - int(cut.explicit_at[0]) == len(rows(full.explicit)[0]) - len(rows(cut.explicit)[0])
+    assert int(full.explicit_at[0]) - int(cut.explicit_at[0]) == len(rows(full.explicit)[0]) - len(
+        rows(cut.explicit)[0]
+    )
 
 
 def test_results_are_first_tokens_of_the_results_but_the_last(collator):

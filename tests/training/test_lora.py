@@ -6,15 +6,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-
 from tests import oracle
 from tests.conftest import QUESTIONS
 from tests.training.conftest import FAMILIES, HIDDEN, STAGE, write_recipe
+
 from thoughtlens.errors import RecipeError
 from thoughtlens.models.loading import load
 from thoughtlens.training.build import build
 from thoughtlens.training.export import export
-from thoughtlens.training.run import train
+from thoughtlens.training.run import Options, train
 from thoughtlens.training.trainer import plan, train_stages
 
 # peft asks transformers by a name that transformers is about to drop.
@@ -133,15 +133,15 @@ def test_command_trains_on_a_file_and_writes_a_card(bases, tmp_path, problem_fil
     tables = f'{LORA}\n[problems]\nname = "gsm8k_aug"\nnumbers_only = true\n[held_out]\nname = "{problem_file}"'
     stage = f'name = "codi"\nepochs = 2\nbatch = 3\nrate = 1e-3\n{STAGE}'
     write_recipe(tmp_path / "r.toml", "gpt2", tables=tables, stages=(stage,))
-    options = {"base": str(bases["llama"]), "problems": str(problem_file)}
-    card = train(tmp_path / "r.toml", tmp_path / "out", counting=silent, **options)
+    options = Options(base=str(bases["llama"]), problems=str(problem_file))
+    card = train(tmp_path / "r.toml", tmp_path / "out", counting=silent, options=options)
     assert card == json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["accuracy"]["own"]["n"] == 5
     assert card["training"]["stages"] == [{"name": "codi", "steps": 2, "problems": 6}]
     assert f"6 problems of {problem_file}" in (tmp_path / "out" / "README.md").read_text()
 
 
-class silent:  # noqa: N801
+class silent:
     def __init__(self, title, total):
         pass
 

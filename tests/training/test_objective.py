@@ -5,9 +5,9 @@ from functools import partial
 
 import pytest
 import torch
+from tests.training.conftest import FAMILIES, HIDDEN, tiny_lm
 from torch.nn.functional import cross_entropy
 
-from tests.training.conftest import FAMILIES, HIDDEN, tiny_lm
 from thoughtlens.models.markers import Markers
 from thoughtlens.training import objective
 from thoughtlens.training.examples import IGNORED, Collator
@@ -15,7 +15,7 @@ from thoughtlens.training.objective import TERMS, CodiModule, _scrambled, distil
 
 THOUGHTS = 4
 SUPERVISED = (1, 3)
-ALL = dict(teacher=0.7, student=1.1, distillation=1.3, supervision=0.6)
+ALL = {"teacher": 0.7, "student": 1.1, "distillation": 1.3, "supervision": 0.6}
 
 
 @pytest.fixture(params=FAMILIES)
@@ -74,7 +74,9 @@ class Naive:
         whole = torch.cat([sequence, embed(answer)[None]], dim=1)
         out = lm(inputs_embeds=whole, output_hidden_states=True, use_cache=False)
         self.student = cross_entropy(out.logits[0, n_before:-1], answer[1:])
-        self.student_states = torch.stack([level[0, n_before + int(batch.answer_at[row])] for level in out.hidden_states])
+        self.student_states = torch.stack(
+            [level[0, n_before + int(batch.answer_at[row])] for level in out.hidden_states]
+        )
 
 
 def naive_distillation(rows):
@@ -97,7 +99,9 @@ def test_terms_and_gradients_are_those_of_whole_sequences(module, collator, prob
     found = torch.autograd.grad(out["loss"], list(module.parameters()))
 
     rows = [Naive(module, batch, row) for row in range(len(problems))]
-    expected = {name: sum(getattr(row, name) for row in rows) / len(rows) for name in ("teacher", "student", "supervision")}
+    expected = {
+        name: sum(getattr(row, name) for row in rows) / len(rows) for name in ("teacher", "student", "supervision")
+    }
     expected["distillation"] = naive_distillation(rows)
     for name, value in expected.items():
         close(out[name], value)
@@ -193,9 +197,7 @@ def own_gradients(module, batch, monkeypatch):
 
 
 @pytest.mark.parametrize("scrambled", [True, False])
-def test_scrambled_answer_alone_does_not_depend_on_its_own_thought(
-    scrambled, module, collator, problems, monkeypatch
-):
+def test_scrambled_answer_alone_does_not_depend_on_its_own_thought(scrambled, module, collator, problems, monkeypatch):
     module.scrambled, module.n_thoughts = scrambled, 1
     weighing(module, student=1.0)
     for gradient in own_gradients(module, collator.batch(problems), monkeypatch):

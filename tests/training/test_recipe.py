@@ -1,9 +1,11 @@
 import pytest
-
 from tests.training.conftest import STAGE
+from typer.testing import CliRunner
+
+from thoughtlens.cli import app
 from thoughtlens.errors import RecipeError
 from thoughtlens.training.recipe import NewBase, PretrainedBase, ProblemSource, bundled_recipes, read_recipe
-from thoughtlens.training.run import with_options
+from thoughtlens.training.run import Options, with_options
 
 NEW = '[base]\ntype = "gpt2"\nvocabulary = 400\n[base.config]\nn_embd = 8\n'
 OLD = '[base]\npretrained = "gpt2"\n'
@@ -26,7 +28,10 @@ WRONG = {
     "unknown field of a stage": (f'name = "x"\n{NEW}{ONE}rat = 1', r"a stage of .* names \['rat'\]"),
     "unknown field of the base": (f'name = "x"\n[base]\npretrained = "a"\nvocabulary = 3\n{ONE}', r"\['vocabulary'\]"),
     "unknown field of LoRA": (f'name = "x"\n{OLD}[lora]\nr = 3\n{ONE}', r"\[lora\] of .* names \['r'\]"),
-    "unknown term": (f'name = "x"\n{NEW}[[stages]]\nname="s"\nsteps=1\nrate=1e-3\nweights={{kl=1.0}}', r"\['kl'\]; the terms"),
+    "unknown term": (
+        f'name = "x"\n{NEW}[[stages]]\nname="s"\nsteps=1\nrate=1e-3\nweights={{kl=1.0}}',
+        r"\['kl'\]; the terms",
+    ),
     "no stages": (f'name = "x"\n{NEW}', r"has no \[\[stages\]\]"),
     "no name": (f"{NEW}{ONE}", "is incomplete .*'name'"),
     "no base": (f'name = "x"\n{ONE}', "is incomplete .*'type'"),
@@ -35,14 +40,20 @@ WRONG = {
         f'name = "x"\n{NEW}[[stages]]\nname="s"\nsteps=1\nrate=1e-3\nweights={{student=1.0, distillation=1.0}}',
         "distils without teacher or student",
     ),
-    "neither steps nor epochs": (f'name = "x"\n{NEW}[[stages]]\nname="s"\nrate=1e-3\n{STAGE}', "either steps or epochs"),
+    "neither steps nor epochs": (
+        f'name = "x"\n{NEW}[[stages]]\nname="s"\nrate=1e-3\n{STAGE}',
+        "either steps or epochs",
+    ),
     "steps and epochs": (f'name = "x"\n{NEW}{ONE}epochs = 1', "either steps or epochs"),
     "epochs without problems": (
         f'name = "x"\n{NEW}[[stages]]\nname="s"\nepochs=1\nrate=1e-3\n{STAGE}',
         "generated problems have no end",
     ),
     "LoRA on a new base": (f'name = "x"\n{NEW}[lora]\n{ONE}', "name a pretrained one"),
-    "a word for a number": (f'name = "x"\nseed = "eleven"\n{NEW}{ONE}', "sets seed to 'eleven'; give it a value of type int"),
+    "a word for a number": (
+        f'name = "x"\nseed = "eleven"\n{NEW}{ONE}',
+        "sets seed to 'eleven'; give it a value of type int",
+    ),
     "a number for a word": (f'name = "x"\n{NEW}{ONE}schedule = 3', "sets schedule to 3; .* type str"),
     "swaps alone": (f'name = "x"\n{NEW}{ONE}batch = 1\nscrambled = true', "batches of one"),
 }
@@ -98,16 +109,23 @@ def test_official_settings(name):
 
 def test_command_line_names_another_base_and_other_problems(read):
     recipe = read(f'name = "x"\n{OLD}revision = "v1"\n[problems]\nname = "gsm8k_aug"\nsplit = "train"\n{ONE}')
-    changed = with_options(recipe, "folder", "set.jsonl")
+    changed = with_options(recipe, Options("folder", "set.jsonl", seed=7))
     assert changed.base == PretrainedBase("folder")
     assert changed.problems == ProblemSource("set.jsonl")
-    assert with_options(recipe, None, None) == recipe
+    assert with_options(recipe, Options()) == recipe
 
 
 def test_base_and_problems_of_a_recipe_that_makes_its_own_stay(read):
     recipe = read(f'name = "x"\n{NEW}{ONE}')
     assert isinstance(recipe.base, NewBase)
     with pytest.raises(RecipeError, match="makes its base itself; leave --base out"):
-        with_options(recipe, "gpt2", None)
+        with_options(recipe, Options(base="gpt2"))
     with pytest.raises(RecipeError, match="generates its problems; leave --problems out"):
-        with_options(recipe, None, "gsm8k")
+        with_options(recipe, Options(problems="gsm8k"))
+
+
+def test_mistake_on_the_command_line_is_one_sentence(tmp_path):
+    done = CliRunner().invoke(app, ["train", "tiny-gpt2", "--out", str(tmp_path / "out"), "--base", "gpt2"])
+    assert done.exit_code == 2
+    assert "tiny-gpt2 makes its base itself; leave --base out" in done.stderr
+    assert not (tmp_path / "out").exists()

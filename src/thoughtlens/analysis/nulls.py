@@ -1,4 +1,4 @@
-"""Attention becomes a test, head by head, of whether a thought is a hub, against rows whose earlier thoughts are permuted.
+"""Attention becomes a test of each head for a hub, against rows whose earlier thoughts are permuted.
 
 1. A hub is preferred by more than one row. So its preference (observed over expected attention, see `metrics`) is taken
    without the row that favours it most: a head that only looks one thought back gives z5 all that z6 has, and no hub.
@@ -11,9 +11,15 @@
 Why `least`: any model with fixed weights prefers some thought by a little in every problem, if only because no two
 thoughts are equal. With problems as the only replicates and `least` = 1, enough of them make each such trifle
 significant, in random weights too. Permuting all problems alike would not help: a head is then a single map of
-T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts and never survives correction over heads.
+T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts: too much for one head to survive
+correction over eight.
 So the question asked is whether a thought draws more than `least` times an even share, as of a minimum effect
 (Murphy and Myors 1999). For `least` > 1 the null is a scaled one, and the p-value no longer exact.
+
+What 1.5 keeps out: of 100 GPT-2s of width 64 with random weights, all have a hub with `least` = 1. With 1.5 none has at
+GPT-2's own initialisation (standard deviation 0.02, 30 problems; strongest 1.04, and 1.36 in two draws of width 768), 3
+have at 0.08 and 77 at 0.2 (100 problems), where single heads do give one thought two or three times its share. A hub
+here is a fact about attention, not about training.
 """
 
 import numpy as np
@@ -48,7 +54,9 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
         a head gives earlier thoughts nothing, and everywhere with fewer than four thoughts.
     """
     if least < 1.0 or n_draws < 1:
-        raise OptionError(f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more.")
+        raise OptionError(
+            f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
+        )
     sums = _row_sums(blocks)
     rng = np.random.default_rng(seed)
     observed, spread = sums["observed"].values, sums["variance"].values
@@ -61,7 +69,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
 
 
 def _row_sums(blocks: Blocks) -> xr.Dataset:
-    """Over problems: attention `observed` (…, query, key) on earlier thoughts, and its `variance` (…, query) in a row."""
+    """Over problems: attention `observed` (…, query, key) on earlier thoughts, its `variance` (…, query) in a row."""
     total: xr.Dataset | None = None
     for attention in attention_pieces(blocks):
         cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
@@ -83,7 +91,7 @@ def _row_sums(blocks: Blocks) -> xr.Dataset:
 
 
 def _strengths(observed: np.ndarray) -> np.ndarray:
-    """Preference of each key without its best row: (…, query, key) to (…, key); NaN where fewer than two rows see it."""
+    """Preference of each key without its best row: (…, query, key) to (…, key); NaN where but one row sees it."""
     n_thoughts = observed.shape[-1]
     order = np.arange(n_thoughts)
     counts = (order[:, None] > order[None, :]) & (order[:, None] >= 2)

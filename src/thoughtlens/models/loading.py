@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from thoughtlens.models.codi import Codi
 from thoughtlens.models.hub import BASE_FILES, CHECKPOINT_FILES, fetch
 from thoughtlens.models.layout import merge
 from thoughtlens.models.markers import N_MARKERS, Markers
+from thoughtlens.models.planted import Strengths, planted
 from thoughtlens.models.projection import projection
 from thoughtlens.models.weights import find_weights, read_weights
 from thoughtlens.tracing.attention import ATTENTION
@@ -91,6 +92,8 @@ def load(
     where = _device(device)
     source = locate(model, base=base, revision=revision)
     settings = _settings(source.folder)
+    if settings.get("family") == "planted":
+        return _plant(source, settings, DTYPES[dtype], where)
     scale = alpha if alpha is not None else float(settings.get("lora_alpha", 32))
     merged = _merged_folder(source, scale)
     lm = _load_lm(merged, DTYPES[dtype], source)
@@ -147,6 +150,19 @@ def _settings(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); write the model again.") from error
     return settings
+
+
+def _plant(source: Source, settings: dict[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
+    """A planted model: its folder holds strengths in the place of weights."""
+    known = {field.name for field in fields(Strengths)}
+    if odd := sorted(set(settings) - known - {"family", "n_thoughts"}):
+        raise CheckpointError(
+            f"{source.folder / 'thoughtlens.json'} sets {odd[0]!r}, expected of a planted model n_thoughts and "
+            f"{', '.join(sorted(known))}; take it out."
+        )
+    strengths = Strengths(**{name: value for name, value in settings.items() if name in known})
+    reasoner = planted(strengths, n_thoughts=int(settings.get("n_thoughts", 6)), dtype=dtype, device=where)
+    return replace(reasoner, provenance={**reasoner.provenance, "name": source.name})
 
 
 def _merged_folder(source: Source, alpha: float) -> Path:

@@ -10,10 +10,9 @@ import torch
 import xarray as xr
 
 from thoughtlens.analysis import proportion_interval
-from thoughtlens.files import replacing, write_json
 from thoughtlens.models.codi import Codi
 from thoughtlens.problems import Problem, ProblemSet
-from thoughtlens.runs.conditions import CONDITIONS, Outcome, evaluate
+from thoughtlens.runs.conditions import Outcome, evaluate
 from thoughtlens.runs.lens import decode_thoughts, results_read
 from thoughtlens.runs.manifest import versions
 from thoughtlens.training.ranks import n_processes
@@ -44,8 +43,6 @@ def make_card(
         The card, as JSON values.
     """
     config = reasoner.lm.config
-    read = results_read(decode_thoughts(reasoner, problems.problems), problems.problems)
-    outcomes = evaluate(reasoner, problems.problems, progress=progress)
     return {
         "name": recipe.name,
         "about": recipe.about,
@@ -56,16 +53,26 @@ def make_card(
         "parameters": sum(p.numel() for p in (*reasoner.lm.parameters(), *reasoner.projection.parameters())),
         "thoughts": reasoner.n_thoughts,
         "problems": {"name": problems.name, "split": problems.split, "fingerprint": problems.fingerprint},
-        "accuracy": accuracies(outcomes, problems.problems),
-        "lens": _lens(read),
+        **measure(reasoner, problems.problems, progress=progress),
         "training": dict(training),
         "caveats": list(recipe.caveats),
     }
 
 
-def accuracies(outcomes: Sequence[Outcome], problems: Sequence[Problem]) -> Json:
-    """Accuracy of each condition with n and a 95 % Wilson interval, over all problems and by number of steps."""
-    return {outcome.condition: _accuracy(outcome, problems) for outcome in outcomes}
+def measure(
+    reasoner: Codi, problems: Sequence[Problem], *, progress: Callable[[int], None] = lambda n_problems: None
+) -> Json:
+    """What of a card can be measured again.
+
+    Returns:
+        `accuracy`, of each condition with n and a 95 % Wilson interval, over all problems and by number of steps; and
+        `lens`, for each step the thought that names its result most often.
+    """
+    outcomes = evaluate(reasoner, problems, progress=progress)
+    return {
+        "accuracy": {outcome.condition: _accuracy(outcome, problems) for outcome in outcomes},
+        "lens": _lens(results_read(decode_thoughts(reasoner, problems), problems)) if reasoner.n_thoughts else [],
+    }
 
 
 def _accuracy(outcome: Outcome, problems: Sequence[Problem]) -> Json:
@@ -133,59 +140,3 @@ def _seconds(log: Path) -> float:
 def _threads() -> str:
     count = torch.get_num_threads()
     return f"{count} thread" if count == 1 else f"{count} threads"
-
-
-def write_card(card: Mapping[str, Any], folder: Path) -> None:
-    """Write `card.json` and, for people, `README.md`."""
-    write_json(folder / "card.json", card)
-    with replacing(folder / "README.md") as file:
-        file.write(as_markdown(card))
-
-
-def as_markdown(card: Mapping[str, Any]) -> str:
-    """The card as a page."""
-    n_problems = sum(stage["problems"] for stage in card["training"]["stages"])
-    lines = [f"# {card['name']}", "", card["about"], ""]
-    lines += [
-        f"{card['architecture']}, {card['layers']} layers × {card['heads']} heads, hidden {card['hidden']}, "
-        f"{card['parameters']:,} parameters, {card['thoughts']} thoughts.",
-        "",
-        f"Accuracy on the {card['accuracy']['own']['n']:,} held-out problems of `{card['problems']['name']}` "
-        f"({card['problems']['split']}), answers generated greedily; 95 % Wilson intervals:",
-        "",
-        *_accuracy_table(card["accuracy"]),
-        "",
-        "Reading thoughts (logit lens on the last hidden state at the thought's own position): how often a step's",
-        "result is among the top 5 tokens, at the thought where it is most often, against another problem's result:",
-        "",
-        "| step | thought | own result | another problem's | n |",
-        "|---|---|---|---|---|",
-        *[f"| {r['step']} | {r['thought']} | {r['own']:.1%} | {r['other']:.1%} | {r['n']:,} |" for r in card["lens"]],
-        "",
-        f"Recompute: `thoughtlens models {card['name']} --recompute {card['accuracy']['own']['n']}`.",
-        "",
-        "## Training",
-        "",
-        f"`{card['training']['command']}`, seed {card['training']['seed']}, "
-        f"{card['training']['wall_seconds'] / 60:.0f} minutes on {card['training']['machine']}: "
-        + ", ".join(f"{s['name']} {s['steps']:,} steps" for s in card["training"]["stages"])
-        + f"; {n_problems:,} {card['training'].get('problems', GENERATED)}.",
-        "",
-        "## Before you claim anything about it",
-        "",
-        *[f"- {caveat}" for caveat in card["caveats"]],
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _accuracy_table(accuracy: Mapping[str, Any]) -> list[str]:
-    counts = list(accuracy["own"]["by_steps"])
-    rows = ["| thoughts | accuracy | 95 % | wrote its steps | " + " | ".join(f"{c} steps" for c in counts) + " |"]
-    rows.append("|---|---|---|---|" + "---|" * len(counts))
-    for condition, share in accuracy.items():
-        by = " | ".join(f"{share['by_steps'][c]['accuracy']:.1%}" for c in counts)
-        rows.append(
-            f"| {CONDITIONS[condition]} | {share['accuracy']:.1%} | {share['low']:.1%} – {share['high']:.1%} "
-            f"| {share['wrote_steps']:.1%} | {by} |"
-        )
-    return rows

@@ -17,8 +17,12 @@ _DESCRIBES = ("name", "about", "caveats", "held_out", "text")  # settings that c
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint of a stage that was written to its end; None if there is none."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
-    return next((path for path in found if _is_whole(path)), None)
+    found = [path for path in folder.glob("checkpoint-*") if _number(path).isdigit() and _is_whole(path)]
+    return max(found, key=lambda path: int(_number(path)), default=None)
+
+
+def _number(checkpoint: Path) -> str:
+    return checkpoint.name.rpartition("-")[2]
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -1,8 +1,8 @@
-"""Trained models become what a card sets side by side: rivals by accuracy, seeds of one recipe by what they attend to."""
+"""Trained models become what a card sets side by side: rivals by accuracy, seeds of a recipe by what they attend to."""
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -38,23 +38,28 @@ def rivals(folders: Sequence[Path]) -> list[Json]:
         if not path.is_file():
             raise CheckpointError(f"{folder} has no card.json; train that model first.")
         card = json.loads(path.read_text("utf-8"))
-        rows.append({name: card[name] for name in ("name", "about", "training")} | {"accuracy": card["accuracy"]["own"]})
+        rows.append(
+            {name: card[name] for name in ("name", "about", "training")} | {"accuracy": card["accuracy"]["own"]}
+        )
     return rows
 
 
-def seeds(folders: Sequence[Path], problems: ProblemSet) -> Json:
+def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int], None]) -> Json:
     """What stays and what changes when only the seed of a recipe does.
 
     Args:
         folders: models of one recipe, from different seeds.
         problems: what they are compared on.
+        progress: called with 1 after each model.
 
     Returns:
         `models`, for each its seed, accuracy, hub, sequential and skip preference and top five heads; and
         `agreement`, Spearman's rank correlation of the heads' importance for each pair of models.
     """
-    analyses = [_analyze(load(folder), problems) for folder in folders]
-    rows = []
+    analyses, rows = [], []
+    for folder in folders:
+        analyses.append(_analyze(load(folder), problems))
+        progress(1)
     for folder, analysis in zip(folders, analyses, strict=True):
         seed = json.loads((folder / "card.json").read_text("utf-8"))["training"]["seed"]
         found = headline(analysis, n_heads=5)
@@ -71,5 +76,5 @@ def _analyze(reasoner: LatentReasoner, problems: ProblemSet) -> Analysis:
 
 
 def _agreement(one: Analysis, other: Analysis) -> float:
-    importance = [a.heads["importance"].sel(value="estimate").values.ravel() for a in (one, other)]
-    return round(float(spearmanr(*map(np.nan_to_num, importance)).statistic), 3)
+    ranked = [np.nan_to_num(a.heads["importance"].sel(value="estimate").values.ravel()) for a in (one, other)]
+    return round(float(spearmanr(ranked[0], ranked[1]).statistic), 3)

@@ -1,0 +1,123 @@
+"""A card becomes a page for people, beside the card itself."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thoughtlens.files import replacing, write_json
+from thoughtlens.runs.conditions import CONDITIONS
+from thoughtlens.training.card import GENERATED
+
+
+def write_card(card: Mapping[str, Any], folder: Path) -> None:
+    """Write `card.json` and, for people, `README.md`."""
+    write_json(folder / "card.json", card)
+    with replacing(folder / "README.md") as file:
+        file.write(as_markdown(card))
+
+
+def as_markdown(card: Mapping[str, Any]) -> str:
+    """The card as a page."""
+    n_problems = sum(stage["problems"] for stage in card["training"]["stages"])
+    lines = [f"# {card['name']}", "", card["about"], ""]
+    lines += [
+        f"{card['architecture']}, {card['layers']} layers × {card['heads']} heads, hidden {card['hidden']}, "
+        f"{card['parameters']:,} parameters, {card['thoughts']} thoughts.",
+        "",
+        f"Accuracy on the {card['accuracy']['own']['n']:,} held-out problems of `{card['problems']['name']}` "
+        f"({card['problems']['split']}), answers generated greedily; 95 % Wilson intervals:",
+        "",
+        *_accuracy_table(card["accuracy"]),
+        *_lens_table(card.get("lens", [])),
+        *_rivals_table(card),
+        *_seeds_table(card.get("seeds")),
+        "",
+        f"Recompute: `thoughtlens models {card['name']} --recompute {card['accuracy']['own']['n']}`.",
+        "",
+        "## Training",
+        "",
+        f"`{card['training']['command']}`, seed {card['training']['seed']}, "
+        f"{card['training']['wall_seconds'] / 60:.0f} minutes on {card['training']['machine']}: "
+        + ", ".join(f"{s['name']} {s['steps']:,} steps" for s in card["training"]["stages"])
+        + f"; {n_problems:,} {card['training'].get('problems', GENERATED)}.",
+        "",
+        "## Before you claim anything about it",
+        "",
+        *[f"- {caveat}" for caveat in card["caveats"]],
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy_table(accuracy: Mapping[str, Any]) -> list[str]:
+    counts = list(accuracy["own"]["by_steps"])
+    rows = ["| thoughts | accuracy | 95 % | wrote its steps | " + " | ".join(f"{c} steps" for c in counts) + " |"]
+    rows.append("|---|---|---|---|" + "---|" * len(counts))
+    for condition, share in accuracy.items():
+        by = " | ".join(f"{share['by_steps'][c]['accuracy']:.1%}" for c in counts)
+        rows.append(
+            f"| {CONDITIONS[condition]} | {share['accuracy']:.1%} | {share['low']:.1%} – {share['high']:.1%} "
+            f"| {share['wrote_steps']:.1%} | {by} |"
+        )
+    return rows
+
+
+def _lens_table(lens: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not lens:
+        return []
+    return [
+        "",
+        "Reading thoughts (logit lens on the last hidden state at the thought's own position): how often a step's",
+        "result is among the top 5 tokens, at the thought where it is most often, against another problem's result:",
+        "",
+        "| step | thought | own result | another problem's | n |",
+        "|---|---|---|---|---|",
+        *[f"| {r['step']} | {r['thought']} | {r['own']:.1%} | {r['other']:.1%} | {r['n']:,} |" for r in lens],
+    ]
+
+
+def _rivals_table(card: Mapping[str, Any]) -> list[str]:
+    if not card.get("beside"):
+        return []
+    rows = [{"name": card["name"], "about": "this model", "accuracy": card["accuracy"]["own"]}, *card["beside"]]
+    best = max(card["beside"], key=lambda rival: float(rival["accuracy"]["accuracy"]))
+    gain = card["accuracy"]["own"]["accuracy"] - best["accuracy"]["accuracy"]
+    return [
+        "",
+        "Beside it, the same shape and problems, trained otherwise (recipes of these names):",
+        "",
+        "| model | accuracy | 95 % | |",
+        "|---|---|---|---|",
+        *[
+            f"| {row['name']} | {row['accuracy']['accuracy']:.1%} "
+            f"| {row['accuracy']['low']:.1%} – {row['accuracy']['high']:.1%} | {row['about']} |"
+            for row in rows
+        ],
+        "",
+        f"Over the best of them this model gains {100 * gain:.1f} points.",
+    ]
+
+
+def _seeds_table(seeds: Mapping[str, Any] | None) -> list[str]:
+    if not seeds:
+        return []
+    rows = [
+        f"| {m['seed']} | {m['accuracy']['estimate']:.1%} | {m['hub']['thought']} {_range(m['hub'])} "
+        f"| {_range(m['sequential'])} | {_range(m['skip'])} | {', '.join(m['top_heads'])} |"
+        for m in seeds["models"]
+    ]
+    agreement = ", ".join(f"{value:.2f}" for value in seeds["agreement"])
+    return [
+        "",
+        f"Seeds of this recipe, on {seeds['models'][0]['n']} problems; 95 % bootstrap intervals over problems:",
+        "",
+        "| seed | accuracy | hub and its H | sequential preference | skip preference | top heads |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+        f"Rank correlation of the heads' importance between pairs of seeds: {agreement}.",
+        "What differs between seeds is no property of the training; heads of one seed are named for that seed alone.",
+    ]
+
+
+def _range(number: Mapping[str, Any]) -> str:
+    return f"{number['estimate']:.2f} [{number['low']:.2f}, {number['high']:.2f}]"

@@ -1,0 +1,95 @@
+"""The hub test against permutations done one by one, and on maps whose answer is known."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from thoughtlens.analysis.nulls import hub_test
+from thoughtlens.errors import OptionError
+
+
+def permuted(dataset: xr.Dataset, rng: np.random.Generator) -> xr.Dataset:
+    """Earlier thoughts permuted within each row of each problem and head, one row at a time."""
+    values = dataset["attention"].values.copy()
+    for problem, layer, head in np.ndindex(values.shape[:3]):
+        for row in range(1, dataset.sizes["query"] - 3):
+            cells = values[problem, layer, head, row + 1, 3 : 3 + row]
+            values[problem, layer, head, row + 1, 3 : 3 + row] = rng.permutation(cells)
+    return dataset.assign(attention=(dataset["attention"].dims, values))
+
+
+def p_values(dataset: xr.Dataset, **options: float) -> np.ndarray:
+    return hub_test(dataset, n_draws=500, **options)["p"].values
+
+
+def lean(query: str, key: str) -> float:
+    return 3.0 if key == "z2" and query in ("z3", "z4", "z5", "z6") else 1.0
+
+
+def follow(query: str, key: str) -> float:
+    return 30.0 if query[0] == "z" and key == f"z{int(query[1:]) - 1}" else 1.0
+
+
+def test_p_values_are_uniform_where_rows_are_permuted(make_attention):
+    rng = np.random.default_rng(0)
+    dataset = make_attention(n_problems=40, n_layers=5, n_heads=8)
+    p = np.concatenate([p_values(permuted(dataset, rng), least=1.0).ravel() for _ in range(5)])
+    # 200 p-values: the standard error of a share is 0.035 at most.
+    for level in (0.05, 0.25, 0.5, 0.75):
+        assert (p <= level).mean() == pytest.approx(level, abs=0.11)
+
+
+def test_p_value_is_the_share_of_permutations_with_a_hub_as_strong(make_attention):
+    dataset = make_attention(n_problems=30, n_layers=1, n_heads=1)
+    observed = hub_test(dataset, least=1.0, n_draws=5000)
+    rng = np.random.default_rng(1)
+    drawn = np.array([hub_test(permuted(dataset, rng), n_draws=1)["strength"].item() for _ in range(400)])
+    assert observed["p"].item() == pytest.approx((drawn >= observed["strength"].item()).mean(), abs=0.1)
+
+
+def test_a_thought_preferred_by_every_row_is_a_hub(plant_attention):
+    found = hub_test(plant_attention(lean, n_problems=50))
+    assert (found["hub"] == "z2").all()
+    assert (found["p_corrected"] < 0.05).all()
+
+
+def test_a_thought_preferred_by_the_next_alone_is_no_hub(plant_attention):
+    """The plain preference calls z5 the hub of a head that looks one thought back: z6 is all that sees it."""
+    found = hub_test(plant_attention(follow, n_problems=50))
+    assert (found["strength"] < 1).all()
+    assert (found["p"] > 0.5).all()
+
+
+def test_a_slight_hub_is_none_unless_slight_is_enough(plant_attention):
+    dataset = plant_attention(lambda query, key: 1.2 if key == "z2" else 1.0, n_problems=400)
+    assert (p_values(dataset) > 0.5).all()
+    assert (p_values(dataset, least=1.0) < 0.05).all()
+
+
+def test_cutting_a_run_into_blocks_changes_nothing(make_attention):
+    dataset = make_attention(n_problems=9)
+    whole = hub_test(dataset, n_draws=50)
+    blocks = hub_test([dataset.isel(problem=slice(0, 4)), dataset.isel(problem=slice(4, None))], n_draws=50)
+    xr.testing.assert_allclose(whole.drop_vars("hub"), blocks.drop_vars("hub"))
+    assert (whole["hub"] == blocks["hub"]).all()
+
+
+def test_fewer_than_four_thoughts_say_nothing(make_attention):
+    found = hub_test(make_attention(n_thoughts=3), n_draws=10)
+    assert found["strength"].isnull().all()
+    assert found["p_corrected"].isnull().all()
+    assert (found["hub"] == "").all()
+
+
+def test_a_head_that_ignores_thoughts_is_left_out_of_the_correction(plant_attention):
+    dataset = plant_attention(lean, n_problems=20)
+    dataset["attention"][:, 0, 0] = 0.0
+    dataset["attention"][:, 0, 0, :, 0] = 1.0
+    found = hub_test(dataset, n_draws=500)
+    assert found["p_corrected"].isnull().sum() == 1
+    assert (found["p_corrected"].sel(layer=1) < 0.05).all()
+
+
+def test_an_impossible_question_is_refused(make_attention):
+    with pytest.raises(OptionError, match=r"least is 0\.5"):
+        hub_test(make_attention(), least=0.5)

@@ -1,0 +1,35 @@
+import pytest
+
+from thoughtlens.models.catalog import bundled
+from thoughtlens.problems.arithmetic import LIMIT
+from thoughtlens.training.tokenizer import END, build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def built():
+    return build_tokenizer(768)
+
+
+def test_building_it_again_gives_the_bundled_one(built, tokenizer):
+    """The bundled model's was built once, elsewhere, from the same recipe."""
+    assert (bundled()["tiny-gpt2"] / "recipe.toml").read_text("utf-8").count("vocabulary = 768") == 1
+    assert built.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+@pytest.mark.parametrize(
+    "text", ["Tom has 5 apples.", "<<12-5=7>> <<7*3=21>> The answer is: 21", " ½ «naïve» 漢字\t\n 007 "]
+)
+def test_any_text_decodes_to_itself(text, built):
+    assert built.decode(built(text)["input_ids"]) == text
+
+
+def test_every_value_is_one_token_wherever_it_stands(built):
+    for value in range(LIMIT + 1):
+        (alone,) = built(str(value))["input_ids"]
+        for text in (f"Tom has {value} pens.", f"<<1+{value}={value}>>", f"The answer is: {value}"):
+            assert alone in built(text)["input_ids"]
+
+
+def test_end_is_a_token_of_its_own(built):
+    assert built.eos_token == END
+    assert built.eos_token_id < len(built)
