@@ -17,6 +17,7 @@ from rich.table import Table
 out, err = Console(), Console(stderr=True)
 
 UNDEFINED = "undefined"
+STRONGEST = ("hub", "sequential", "skip")
 
 
 def shown(value: object) -> str:
@@ -85,6 +86,10 @@ def closing(facts: Mapping[str, Any]) -> None:
     heads = [(h["name"], h["hub"] or UNDEFINED, *(_number(h[name]) for name in columns)) for h in facts["top_heads"]]
     names = ("head", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
     table(names, heads, title="top heads by attention (not by cause)")
+    lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in facts["strongest"][name])) for name in STRONGEST]
+    if all(len(row) > 1 for row in lists):
+        places = ("strongest for", "first", "second", "third")
+        table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
 
 
 def with_interval(number: Mapping[str, Any], *, percent: bool = False) -> str:

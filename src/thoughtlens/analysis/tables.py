@@ -6,6 +6,7 @@ import xarray as xr
 
 from thoughtlens.analysis.summary import Analysis
 
+_LISTS = {"hub": "hub_preference", "sequential": "sequential", "skip": "skip"}
 MEASURES = ("preference", "lag_preference", "sequential", "skip", "thought_mass")
 
 
@@ -18,7 +19,8 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
 
     Returns:
         `n`, `confidence`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with
-        estimate, low, high and n, and `top_heads`, a list of the table `heads`' rows.
+        estimate, low, high and n; `top_heads`, a list of the table `heads`' rows; and `strongest`, for `hub`,
+        `sequential` and `skip` the three heads that give it most attention beyond an even split.
     """
     model, n = analysis.model, int(analysis.model["n"])
     return {
@@ -36,6 +38,7 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
             {str(key): _finite(value) for key, value in row.items()}
             for row in _heads_table(analysis.ranking.isel(rank=slice(n_heads))).to_dict("records")
         ],
+        "strongest": {name: _strongest(analysis.ranking, measure) for name, measure in _LISTS.items()},
     }
 
 
@@ -54,6 +57,15 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "preferences_head": _preferences_table(analysis.heads),
         "heads": _heads_table(analysis.ranking),
     }
+
+
+def _strongest(ranking: xr.Dataset, measure: str, n_heads: int = 3) -> list[dict[str, object]]:
+    """Heads by thought mass · (preference − 1), what they give beyond an even split; undefined ones are left out."""
+    values = ranking[[measure, "thought_mass"]].sel(value="estimate", drop=True)
+    excess = values["thought_mass"] * (values[measure] - 1.0)
+    table = excess.to_dataframe("excess").assign(preference=values[measure].values).dropna()
+    first = table.sort_values("excess", ascending=False, kind="stable").head(n_heads)
+    return [{"name": str(r["name"]), "preference": r["preference"], "excess": r["excess"]} for _, r in first.iterrows()]
 
 
 def _number(value: xr.DataArray, n: int) -> dict[str, object]:

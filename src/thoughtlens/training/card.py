@@ -117,7 +117,7 @@ def training_facts(recipe: Recipe, out: Path) -> Json:
     together = f"torchrun --nproc_per_node={n_processes()} --no-python " if n_processes() > 1 else ""
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {_threads()}"
     return {
-        "command": f"{together}thoughtlens train {recipe.name}{base} --out {recipe.name}",
+        "command": f"{together}thoughtlens train {recipe.name}{base} --seed {recipe.seed} --out {recipe.name}",
         "seed": recipe.seed,
         "stages": [{"name": s.name, "steps": s.steps, "problems": _n_read(s)} for s in recipe.stages],
         "problems": f"problems of {recipe.problems.name}" if recipe.problems else GENERATED,

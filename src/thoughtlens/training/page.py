@@ -18,7 +18,6 @@ def write_card(card: Mapping[str, Any], folder: Path) -> None:
 
 def as_markdown(card: Mapping[str, Any]) -> str:
     """The card as a page."""
-    n_problems = sum(stage["problems"] for stage in card["training"]["stages"])
     lines = [f"# {card['name']}", "", card["about"], ""]
     lines += [
         f"{card['architecture']}, {card['layers']} layers × {card['heads']} heads, hidden {card['hidden']}, "
@@ -34,13 +33,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         "",
         f"Recompute: `thoughtlens models {card['name']} --recompute {card['accuracy']['own']['n']}`.",
         "",
-        "## Training",
-        "",
-        f"`{card['training']['command']}`, seed {card['training']['seed']}, "
-        f"{card['training']['wall_seconds'] / 60:.0f} minutes on {card['training']['machine']}: "
-        + ", ".join(f"{s['name']} {s['steps']:,} steps" for s in card["training"]["stages"])
-        + f"; {n_problems:,} {card['training'].get('problems', GENERATED)}.",
-        "",
+        *_training(card["training"]),
         "## Before you claim anything about it",
         "",
         *[f"- {caveat}" for caveat in card["caveats"]],
@@ -59,6 +52,21 @@ def _accuracy_table(accuracy: Mapping[str, Any]) -> list[str]:
             f"| {share['wrote_steps']:.1%} | {by} |"
         )
     return rows
+
+
+def _training(training: Mapping[str, Any] | None) -> list[str]:
+    if training is None:
+        return []
+    n_problems = sum(stage["problems"] for stage in training["stages"])
+    return [
+        "## Training",
+        "",
+        f"`{training['command']}`, seed {training['seed']}, "
+        f"{training['wall_seconds'] / 60:.0f} minutes on {training['machine']}: "
+        + ", ".join(f"{stage['name']} {stage['steps']:,} steps" for stage in training["stages"])
+        + f"; {n_problems:,} {training.get('problems', GENERATED)}.",
+        "",
+    ]
 
 
 def _lens_table(lens: Sequence[Mapping[str, Any]]) -> list[str]:
