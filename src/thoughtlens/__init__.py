@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thoughtlens import plots
-    from thoughtlens.analysis import analyze, composition, moments, preferences, step_indexed
+    from thoughtlens.analysis import analyze, composition, hub_test, moments, preferences, step_indexed
     from thoughtlens.errors import ThoughtLensError
     from thoughtlens.models.loading import load
     from thoughtlens.outputs import analyze_run, export_npy, write_analysis, write_figures
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate",
     "export_npy",
     "extract",
+    "hub_test",
     "load",
     "load_set",
     "moments",
@@ -56,7 +57,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("Problem", "ProblemSet", "draw", "load_set", "sample"), "problems"),
-    **dict.fromkeys(("analyze", "composition", "moments", "preferences", "step_indexed"), "analysis"),
+    **dict.fromkeys(("analyze", "composition", "hub_test", "moments", "preferences", "step_indexed"), "analysis"),
     **dict.fromkeys(("analyze_run", "export_npy", "write_analysis", "write_figures"), "outputs"),
     "ThoughtLensError": "errors",
     "decode_thoughts": "runs.lens",

@@ -18,6 +18,7 @@ from thoughtlens.analysis.metrics import (
     thought_mass,
 )
 from thoughtlens.analysis.moments import moments
+from thoughtlens.analysis.nulls import hub_test
 from thoughtlens.analysis.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
@@ -42,6 +43,7 @@ __all__ = [
     "expected_sums",
     "head_maps",
     "headline",
+    "hub_test",
     "interval",
     "layer_maps",
     "moments",
