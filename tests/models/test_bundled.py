@@ -38,6 +38,19 @@ def test_trained_model_needs_its_thoughts(name):
         assert accuracy["own"] - accuracy[broken] >= 0.70
 
 
+def test_answers_of_the_control_do_not_depend_on_its_thoughts():
+    accuracy = {condition: share["accuracy"] for condition, share in read_card("tiny-gpt2-control")["accuracy"].items()}
+    for broken in ("zeroed", "averaged", "swapped"):
+        assert abs(accuracy["own"] - accuracy[broken]) <= 0.02
+
+
+def test_control_has_the_architecture_of_the_model_it_controls():
+    control, model = read_card("tiny-gpt2-control"), read_card("tiny-gpt2")
+    for name in ("architecture", "layers", "heads", "hidden", "parameters", "thoughts"):
+        assert control[name] == model[name]
+    assert control["training"]["stages"] == model["training"]["stages"]
+
+
 @pytest.mark.parametrize("name", bundled())
 def test_card_is_of_the_bundled_problems(name):
     assert load_set("arithmetic", "test").fingerprint == read_card(name)["problems"]["fingerprint"]
