@@ -8,6 +8,9 @@ from thoughtlens.files import replacing, write_json
 from thoughtlens.runs.conditions import CONDITIONS
 from thoughtlens.training.card import GENERATED
 
+_EARNS = 0.20
+"""Share of problems that thoughts must add for a card to say that they earn it."""
+
 
 def write_card(card: Mapping[str, Any], folder: Path) -> None:
     """Write `card.json` and, for people, `README.md`."""
@@ -101,8 +104,17 @@ def _rivals_table(card: Mapping[str, Any]) -> list[str]:
             for row in rows
         ],
         "",
-        f"Over the best of them this model gains {100 * gain:.1f} points.",
+        f"Over the best of them this model gains {100 * gain:.1f} points. {_verdict(gain)}",
     ]
+
+
+def _verdict(gain: float) -> str:
+    if gain >= _EARNS:
+        return "Its thoughts earn that."
+    return (
+        f"That is less than {100 * _EARNS:.0f}: this model needs its own thoughts, but problems this short hardly need "
+        "any, since a model trained otherwise does nearly as well."
+    )
 
 
 def _seeds_table(seeds: Mapping[str, Any] | None) -> list[str]:
