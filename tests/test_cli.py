@@ -208,11 +208,34 @@ def test_hub_without_a_network_says_so(monkeypatch, tmp_path):
         (["models", "gpt5"], "no bundled model 'gpt5'"),
         (["train", "nothing", "--out", "x"], "no recipe 'nothing'"),
         (["run", "--problems", "riddles"], "riddles"),
+        (["run", "--revision", "v1"], "has no revisions"),
+        (["run", "--alpha", "nan"], "expected a finite number"),
+        (["models", "tiny-gpt2", "--recompute", "1"], "take at least 2"),
     ],
 )
 def test_wrong_option_ends_in_one_sentence(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words in sentence(*arguments)
+
+
+def test_training_into_a_foreign_folder_leaves_it_alone(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    assert "no training of this tool" in sentence("train", "tiny-gpt2", "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_cache_that_can_not_be_written(monkeypatch):
+    monkeypatch.setenv("THOUGHTLENS_CACHE", "/proc/nocache")
+    assert "THOUGHTLENS_CACHE" in sentence("doctor")
+
+
+def test_small_sets_run_whole_without_saying_how_many(tmp_path):
+    rows = [
+        json.dumps({"question": f"Tom has {n} pens. How many pens does he have?", "answer": n}) for n in range(2, 5)
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    facts = json.loads(call("run", "--problems", tmp_path / "mine.jsonl", "--out", tmp_path / "run", "--json").stdout)
+    assert facts["n"] == 3
 
 
 def test_text_from_data_is_shown_as_text(tmp_path):
@@ -235,6 +258,19 @@ def test_help_does_not_wait_for_torch():
 )
 def test_every_command_has_help(command):
     assert len(call(command, "--help").stdout.splitlines()) > 5
+
+
+def test_planted_heads_are_on_top_of_their_lists(tmp_path):
+    facts = json.loads(call("run", "--model", "planted", "--n", 20, "--out", tmp_path / "run", "--json").stdout)
+    first = {name: heads[0]["name"] for name, heads in facts["strongest"].items()}
+    assert first == {"hub": "L1H0", "sequential": "L0H2", "skip": "L1H2"}
+    assert "L1H0 2.45" in call("analyze", tmp_path / "run").stdout
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2-control"])
+def test_every_bundled_model_runs(model, tmp_path):
+    facts = json.loads(call("run", "--model", model, "--n", 10, "--out", tmp_path / "run", "--json").stdout)
+    assert facts["n"] == facts["n_answer_rows"] == 10
 
 
 def test_real_questions_run_through_the_bundled_model(data_folder, tmp_path):

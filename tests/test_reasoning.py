@@ -150,5 +150,14 @@ def test_answers_stop_where_positions_end(reasoner):
     assert len(trace.tokens[0]) + trace.n_question_tokens[0] + 8 <= 256
 
 
+def test_a_long_neighbour_takes_no_room_from_a_short_question(reasoner):
+    """What a problem may say depends on its own length, and positions of problems that are done stand still."""
+    long = "apples " * 230
+    together = reason(reasoner, ["How many?", long])
+    alone = [reason(reasoner, [question]) for question in ("How many?", long)]
+    assert together.tokens == [trace.tokens[0] for trace in alone]
+    assert len(together.tokens[0]) > len(together.tokens[1])
+
+
 def test_thoughts_are_finite(reasoner):
     assert np.isfinite(reason(reasoner, QUESTIONS, max_new_tokens=1).thoughts.numpy()).all()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "tiny-gpt2"
 DEFAULT_PROBLEMS = "arithmetic"
+DEFAULT_COUNT = 100
 
 
 class OneSentence(TyperGroup):
@@ -84,7 +85,7 @@ def _prepare(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log 
 def run(
     model: Model = DEFAULT_MODEL,
     problems: Problems = DEFAULT_PROBLEMS,
-    n: Count = 100,
+    n: Annotated[int | None, typer.Option("--n", help="How many problems; 100 at most if not given.")] = None,
     seed: Seed = 42,
     to: Out = Path("runs/first"),
     base: Base = None,
@@ -100,7 +101,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
-    chosen = _draw(problems, split, n, seed, field, problems_revision)
+    chosen = _draw(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     reasoner = _load(model, base, revision, alpha, dtype, device)
     done = _extract(reasoner, chosen, to, thoughts, batch_size)
     analysis = _analyze(done)
@@ -295,12 +296,23 @@ def main() -> None:
 
 
 def _draw(
-    name: str, split: str | None, n: int | None, seed: int, field: list[str] | None, revision: str | None
+    name: str,
+    split: str | None,
+    n: int | None,
+    seed: int,
+    field: list[str] | None,
+    revision: str | None,
+    *,
+    most: int | None = None,
 ) -> "ProblemSet":
+    """Load a set and draw n of it; without n all, or `most` of them."""
     from thoughtlens.problems import draw, load_set
 
     fields = dict(_field(given) for given in field or [])
-    return draw(load_set(name, split, fields=fields, revision=revision), n, seed)
+    whole = load_set(name, split, fields=fields, revision=revision)
+    if n is None and most is not None:
+        n = min(most, len(whole.problems))
+    return draw(whole, n, seed)
 
 
 def _field(given: str) -> tuple[str, str]:

@@ -69,7 +69,7 @@ def reason(
     """
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     prompts = [reasoner.prompt(question) for question in questions]
-    room = _room(reasoner, prompts, count + len(reasoner.closing), max_new_tokens)
+    rooms = _rooms(reasoner, prompts, count + len(reasoner.closing), max_new_tokens)
     reading = _Reading(reasoner, Taps(taps), count)
     reading.question([prompt[:-1] for prompt in prompts])
     state = reading.token(prompts[0][-1], BOT)
@@ -81,7 +81,7 @@ def reason(
         states.append(state)
     for marker in reasoner.closing:
         state = reading.token(marker, EOT)
-    tokens = _decode(reading, state, room)
+    tokens = _decode(reading, state, rooms)
     stacked = torch.stack(thoughts, dim=1) if thoughts else state.new_empty(len(prompts), 0, state.shape[-1])
     return Trace(
         thoughts=stacked,
@@ -105,23 +105,23 @@ def write_out(reasoner: LatentReasoner, questions: Sequence[str], *, max_new_tok
         The generated texts.
     """
     prompts = [reasoner.question(question) for question in questions]
-    room = _room(reasoner, prompts, 0, max_new_tokens)
+    rooms = _rooms(reasoner, prompts, 0, max_new_tokens)
     reading = _Reading(reasoner, Taps(), 0)
     state = reading.question(prompts)
-    return [reasoner.decode(ids) for ids in _decode(reading, state, room)]
+    return [reasoner.decode(ids) for ids in _decode(reading, state, rooms)]
 
 
-def _room(reasoner: LatentReasoner, prompts: Sequence[Sequence[int]], n_between: int, wanted: int) -> int:
-    """How many tokens may be generated before the model runs out of positions."""
+def _rooms(reasoner: LatentReasoner, prompts: Sequence[Sequence[int]], n_between: int, wanted: int) -> list[int]:
+    """How many tokens each problem may say before the model runs out of positions for it."""
     positions = int(reasoner.lm.config.max_position_embeddings)
-    longest = max(range(len(prompts)), key=lambda row: len(prompts[row]))
-    left = positions - len(prompts[longest]) - n_between
-    if left < 1:
+    left = [positions - len(prompt) - n_between for prompt in prompts]
+    if min(left) < 1:
+        longest = max(map(len, prompts))
         raise OptionError(
-            f"a question of {len(prompts[longest])} tokens does not fit into the model's {positions} positions with "
+            f"a question of {longest} tokens does not fit into the model's {positions} positions with "
             "its thoughts and answer; leave it out or use a model with more positions."
         )
-    return min(wanted, left)
+    return [min(wanted, room) for room in left]
 
 
 class _Reading:
@@ -161,7 +161,9 @@ class _Reading:
         """Read one position in every problem, met by the taps; the last hidden states (problem, hidden)."""
         self.keys = torch.cat([self.keys, keys], dim=1)
         queries = keys if queries is None else queries
-        out = self.context.read(inputs, taps=self.taps, queries=queries, keys=self.keys, slots=self.slots)
+        out = self.context.read(
+            inputs, keys != PAD_CODE, taps=self.taps, queries=queries, keys=self.keys, slots=self.slots
+        )
         state: Tensor = out.last_hidden_state[:, -1]
         return state
 
@@ -170,22 +172,27 @@ class _Reading:
         return self.taps(thought, Moment(Site.THOUGHT, None, self.all(slot), self.keys, self.slots))
 
 
-def _decode(reading: _Reading, state: Tensor, max_new_tokens: int) -> list[list[int]]:
-    """Greedy decoding until every problem has said its end token."""
+def _decode(reading: _Reading, state: Tensor, rooms: Sequence[int]) -> list[list[int]]:
+    """Greedy decoding until every problem has said its end token or has no room left.
+
+    A problem that is done is fed padding, so that it takes no more positions while others go on.
+    """
     end = reading.reasoner.tokenizer.eos_token_id
     said: list[list[int]] = [[] for _ in range(len(state))]
     watch = _PrefixWatch(reading.reasoner, len(state))
+    room = torch.tensor(rooms, device=state.device)
     running = torch.ones(len(state), dtype=torch.bool, device=state.device)
-    for _ in range(max_new_tokens):
+    for n_said in range(max(rooms)):
         token = torch.where(running, reading.reasoner.next_token(state), end)
-        running &= token != end
+        running &= (token != end) & (n_said < room)
         if not running.any():
             break
         for row in running.nonzero().flatten().tolist():
             said[row].append(int(token[row]))
         at_answer = torch.tensor(watch.ends_prefix(said, running.tolist()), device=state.device)
         queries = torch.where(at_answer, reading.slots[ANSWER], reading.text)
-        state = reading.step(token[:, None], reading.all(ANSWER), queries[:, None])
+        keys = torch.where(running, reading.slots[ANSWER], PAD_CODE)
+        state = reading.step(token[:, None], keys[:, None], queries[:, None])
     return said
 
 

@@ -80,6 +80,9 @@ def check_attention(dataset: xr.Dataset) -> xr.Dataset:
 def _check_rows(values: np.ndarray, tolerance: float) -> None:
     sums = values.sum(-1)
     exists = ~np.isnan(values).all(-1)
+    if not exists[..., :-1].all():
+        place = query_names(values.shape[-2] - 3)[int(np.argwhere(~exists[..., :-1])[0][-1])]
+        raise RunError(f"row {place} of attention is NaN, and only answer rows may be missing; is the model sound?")
     worst = float(np.abs(np.where(exists, sums, 1.0) - 1.0).max(initial=0.0))
     # A partly NaN row has a NaN sum, and NaN must not pass as a small difference.
     if not worst <= tolerance:

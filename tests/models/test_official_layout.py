@@ -192,6 +192,7 @@ WRONG = {
     "projection key missing": (without("prj.ln.weight"), "lacks 'prj.ln.weight'"),
     "decoder key too many": (with_key("codi.base_model.model.transformer.h.9.extra"), "transformer.h.9.extra"),
     "projection key too many": (with_key("prj.7.weight"), "unexpected key 'prj.7.weight'"),
+    "decoder key twice": (with_key("codi.transformer.h.1.attn.c_attn.base_layer.bias", (96,)), "twice"),
     "foreign key": (with_key("decoder.wte.weight"), "unexpected key 'decoder.wte.weight'"),
     "embeddings of another base": (
         with_key("codi.base_model.model.transformer.wte.weight", (99, HIDDEN)),

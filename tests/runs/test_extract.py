@@ -1,15 +1,19 @@
 """Extraction: every problem once, in order, the same whatever the batches, and what it refuses."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.errors import OptionError, RunError
+from thoughtlens.models.loading import load
 from thoughtlens.outputs import export_npy
-from thoughtlens.problems import Problem
+from thoughtlens.problems import Problem, sample
+from thoughtlens.reasoning import reason
 from thoughtlens.runs.extract import extract
 from thoughtlens.runs.reading import open_run
 
@@ -23,7 +27,7 @@ def reasoner(tokenizer):
 
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.reasoning.MAX_NEW_TOKENS", 4)
+    monkeypatch.setattr("thoughtlens.runs.extract.reason", partial(reason, max_new_tokens=4))
 
 
 def values(run):
@@ -42,11 +46,32 @@ def test_run_holds_every_problem_once_and_in_order(reasoner, tmp_path):
 
 
 def test_batches_shards_and_order_change_nothing(reasoner, tmp_path):
-    one = values(extract(reasoner, PROBLEMS, tmp_path / "one", batch_size=1, dtype="float32"))
-    many = values(extract(reasoner, PROBLEMS, tmp_path / "many", batch_size=16, shard_size=5, dtype="float32"))
-    backwards = values(extract(reasoner, PROBLEMS[::-1], tmp_path / "back", batch_size=16, dtype="float32"))[::-1]
-    np.testing.assert_allclose(many, one, atol=1e-5, rtol=0)
-    np.testing.assert_allclose(backwards, one, atol=1e-5, rtol=0)
+    one = extract(reasoner, PROBLEMS, tmp_path / "one", batch_size=1, dtype="float32")
+    many = extract(reasoner, PROBLEMS, tmp_path / "many", batch_size=16, shard_size=5, dtype="float32")
+    backwards = extract(reasoner, PROBLEMS[::-1], tmp_path / "back", batch_size=16, dtype="float32")
+    np.testing.assert_allclose(values(many), values(one), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(values(backwards)[::-1], values(one), atol=1e-5, rtol=0)
+    assert many.results() == backwards.results()[::-1] == one.results()
+
+
+def test_answers_of_a_sound_model_do_not_depend_on_its_batch(tmp_path, monkeypatch):
+    """True answers, so that the `answer` rows exist and are compared."""
+    monkeypatch.setattr("thoughtlens.runs.extract.reason", reason)
+    problems = sample("arithmetic", n=12)
+    model = load("tiny-gpt2")
+    one = extract(model, problems, tmp_path / "one", batch_size=1, dtype="float32")
+    many = extract(model, problems, tmp_path / "many", batch_size=12, dtype="float32")
+    assert np.isfinite(values(one)).all()
+    np.testing.assert_allclose(values(many), values(one), atol=1e-5, rtol=0)
+    assert many.results() == one.results()
+
+
+def test_a_model_that_computes_nan_is_refused(tokenizer, tmp_path):
+    broken = random_reasoner("gpt2", tokenizer)
+    with torch.no_grad():
+        broken.lm.transformer.h[1].attn.c_attn.weight.fill_(torch.nan)
+    with pytest.raises(RunError, match="of attention is NaN, and only answer rows may be missing"):
+        extract(broken, PROBLEMS, tmp_path / "run")
 
 
 def test_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):

@@ -129,3 +129,46 @@ def test_mistake_on_the_command_line_is_one_sentence(tmp_path):
     assert done.exit_code == 2
     assert "tiny-gpt2 makes its base itself; leave --base out" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ('name = "../../a"', "sets name to"),
+        ("batch = 0", "sets batch to 0"),
+        ('schedule = "weekly"', "give it cosine or constant_with_warmup"),
+        ("betas = [0.9]", "two numbers below 1"),
+        ("supervised = [9]", "thoughts from 1 to 6"),
+        ("n_steps = { 9 = 1.0 }", "counts from 2 to 6"),
+        ("n_steps = 3", "not laid out as a recipe"),
+        ("n_steps = { two = 1.0 }", "not laid out as a recipe"),
+    ],
+)
+def test_impossible_stage_ends_in_one_sentence(stage, words, tmp_path):
+    name = "" if stage.startswith("name") else 'name = "x"\n'
+    text = f'name = "r"\n[base]\ntype = "gpt2"\nvocabulary = 600\n[base.config]\n[[stages]]\n{name}{stage}\n'
+    (tmp_path / "r.toml").write_text(text + "steps = 1\nrate = 1e-3\nweights = { teacher = 1.0 }\n")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(tmp_path / "r.toml")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("top", "words"),
+    [
+        ("thoughts = 99", "from 0 to 32"),
+        ("lora = 5", "not laid out as a recipe"),
+        ("stages = 3", "not laid out as a recipe"),
+    ],
+)
+def test_impossible_recipe_ends_in_one_sentence(top, words, tmp_path):
+    stages = (
+        ""
+        if top.startswith("stages")
+        else '[[stages]]\nname = "x"\nsteps = 1\nrate = 1e-3\nweights = { teacher = 1.0 }\n'
+    )
+    text = f'name = "r"\n{top}\n[base]\ntype = "gpt2"\nvocabulary = 600\n[base.config]\n{stages}'
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(RecipeError, match=words):
+        read_recipe(tmp_path / "r.toml")

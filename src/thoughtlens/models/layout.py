@@ -83,7 +83,10 @@ def _sorted(
         elif match := _LORA.match(_PREFIX.sub("", key)):
             lora[match["module"], match["half"]] = tensor
         else:
-            decoder[_PREFIX.sub("", key).replace(".base_layer.", ".")] = tensor.to(torch.float32)
+            name = _PREFIX.sub("", key).replace(".base_layer.", ".")
+            if name in decoder:
+                raise CheckpointError(f"{where} has {name!r} twice, under two names; save the checkpoint again.")
+            decoder[name] = tensor.to(torch.float32)
     _check_projection(projection, where)
     return decoder, lora, projection
 

@@ -7,6 +7,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -90,6 +91,8 @@ def load(
     if dtype not in DTYPES:
         raise CheckpointError(f"no precision {dtype!r}; use one of {', '.join(DTYPES)}.")
     where = _device(device)
+    if alpha is not None and not math.isfinite(alpha):
+        raise CheckpointError(f"LoRA's alpha is {alpha}, expected a finite number; pass another --alpha.")
     source = locate(model, base=base, revision=revision)
     settings = _settings(source.folder)
     if settings.get("family") == "planted":
@@ -110,6 +113,8 @@ def locate(model: str | Path, *, base: str | Path | None = None, revision: str |
     """Find or fetch the files of a model; see `load`."""
     name = str(model)
     commit = None
+    if revision is not None and (name in bundled() or Path(model).exists()):
+        raise CheckpointError(f"{name} is here and has no revisions; leave --revision out, or name a Hub model.")
     if name in bundled():
         folder = bundled()[name]
     elif Path(model).is_dir():
@@ -146,9 +151,14 @@ def _settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        settings: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); write the model again.") from error
+        settings: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is no JSON object ({error}); write the model again.") from error
+    for name, kinds in (("n_thoughts", int), ("lora_alpha", (int, float))):
+        if not isinstance(settings.get(name, 1), kinds):
+            raise CheckpointError(
+                f"{path} sets {name} to {settings[name]!r}, expected a number; write the model again."
+            )
     return settings
 
 
@@ -173,18 +183,26 @@ def _merged_folder(source: Source, alpha: float) -> Path:
     key = [_LAYOUT_VERSION, str(weights.resolve()), facts.st_size, facts.st_mtime_ns, alpha, config.to_json_string()]
     cache = os.environ.get("THOUGHTLENS_CACHE")
     fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
-    folder = cached_assets_path("thoughtlens", "merged", fingerprint, assets_dir=cache)
-    if (folder / "source.json").is_file():
-        return folder
+    try:
+        folder = cached_assets_path("thoughtlens", "merged", fingerprint, assets_dir=cache)
+        if not (folder / "source.json").is_file():
+            _fill(folder, weights, config, alpha)
+    except OSError as error:
+        raise CheckpointError(
+            f"can't write the cache of merged models ({error}); make room there, or set THOUGHTLENS_CACHE to a folder."
+        ) from error
+    return folder
+
+
+def _fill(folder: Path, weights: Path, config: Any, alpha: float) -> None:
     # Written aside and renamed, so that a broken-off merge never looks like a finished one.
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{fingerprint}."))
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
     try:
         _write_merged(aside, weights, config, alpha)
         shutil.rmtree(folder, ignore_errors=True)
         aside.replace(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return folder
 
 
 def _read_config(base: Path) -> Any:

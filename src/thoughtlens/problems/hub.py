@@ -72,4 +72,4 @@ def _explain(error: Exception, hub_id: str, split: str, revision: str | None) ->
     if kinds & {"ConnectionError", "TransportError", "LocalEntryNotFoundError", "TimeoutError"}:
         return f"{hub_id} can't be reached ({reason}); connect to the network, or name a local .jsonl file instead."
     found = f"{type(error).__name__}: {reason}"
-    return f"{hub_id}, split {split!r}, can't be loaded ({found}); try another `--revision`, or name a local file."
+    return f"{hub_id}, split {split!r}, can't be loaded ({found}); try another `--problems-revision`, or a file."

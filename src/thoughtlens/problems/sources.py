@@ -176,10 +176,10 @@ def _check_no_revision(source: str, revision: str | None) -> None:
 
 def _check_columns(rows: list[Row], named: NamedSet, where: str, fields: Mapping[str, str] | None) -> None:
     if not rows:
-        raise ProblemSetError(f"{where} is empty, expected at least one problem; try another `--revision`.")
+        raise ProblemSetError(f"{where} is empty, expected at least one problem; try another `--problems-revision`.")
     missing = [column for column in named.columns if column not in rows[0].fields]
     if missing and not fields:
         found = ", ".join(rows[0].fields)
         raise ProblemSetError(
-            f"{where} has no column {missing[0]!r}, found {found}; use `--field` or another `--revision`."
+            f"{where} has no column {missing[0]!r}, found {found}; use `--field` or another `--problems-revision`."
         )

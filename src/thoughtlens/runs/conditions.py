@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from thoughtlens.errors import OptionError
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.problems import Problem, same_answer
 from thoughtlens.reasoning import reason, write_out
@@ -60,7 +61,14 @@ def evaluate(
 
     Returns:
         One outcome a condition, in the order asked for.
+
+    Raises:
+        OptionError: there are fewer than two problems, or a condition is unknown.
     """
+    if len(problems) < 2:
+        raise OptionError(f"{len(problems)} problems can't be given each other's thoughts; take at least 2.")
+    if unknown := sorted(set(conditions) - set(CONDITIONS)):
+        raise OptionError(f"no condition {unknown[0]!r}; there are: {', '.join(CONDITIONS)}.")
     solver = _Solver(reasoner, problems, batch_size, progress)
     return [solver.solve(condition) for condition in conditions]
 

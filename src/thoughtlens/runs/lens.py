@@ -62,7 +62,7 @@ def results_read(decoded: xr.Dataset, problems: Sequence[Problem]) -> xr.Dataset
 
     Returns:
         `own` and `other`, shares from 0 to 1, (stage, step, thought): the problem's own result, and that of the next
-        problem with as many steps; `n` (step), the number of problems with that step. Steps count from 1. `other` is
+        problem that has such a step; `n` (step), the number of problems with that step. Steps count from 1. `other` is
         what chance and the set's common values give.
     """
     n_steps = max(len(problem.steps) for problem in problems)

@@ -71,6 +71,8 @@ def read_manifest(folder: Path) -> Json:
             f"{path} has format {_short.repr(found)}, expected {FORMAT}; "
             "use the thoughtlens that made it, or another folder."
         )
+    if lacking := [name for name in ("layout", "options", "complete") if name not in manifest]:
+        raise RunError(f"{path} lacks {lacking[0]!r}; delete the folder and extract the run again.")
     return manifest
 
 

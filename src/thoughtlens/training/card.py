@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-import xarray as xr
 
 from thoughtlens.analysis import proportion_interval
 from thoughtlens.models.codi import Codi
@@ -71,7 +70,7 @@ def measure(
     outcomes = evaluate(reasoner, problems, progress=progress)
     return {
         "accuracy": {outcome.condition: _accuracy(outcome, problems) for outcome in outcomes},
-        "lens": _lens(results_read(decode_thoughts(reasoner, problems), problems)) if reasoner.n_thoughts else [],
+        "lens": _lens(reasoner, problems),
     }
 
 
@@ -98,8 +97,11 @@ def _share(correct: Sequence[bool]) -> Json:
     }
 
 
-def _lens(read: xr.Dataset) -> list[Json]:
+def _lens(reasoner: Codi, problems: Sequence[Problem]) -> list[Json]:
     """For each step, the thought whose `state_out` names the step's result most often among its top 5 tokens."""
+    if not reasoner.n_thoughts or not any(problem.steps for problem in problems):
+        return []
+    read = results_read(decode_thoughts(reasoner, problems), problems)
     rows = []
     for step in read["step"].values:
         own = read["own"].sel(step=step, stage="state_out")

@@ -51,8 +51,20 @@ def claim(recipe: Recipe, folder: Path) -> None:
                 f"{folder} holds a training begun otherwise ({odd[0]}); delete it or choose another --out."
             )
     elif rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, asked)
+        _begin(path, asked)
+
+
+def _begin(path: Path, facts: dict[str, Any]) -> None:
+    out = path.parent.parent
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise RecipeError(
+                f"{out} holds files but no training of this tool; choose another --out, or an empty folder."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, facts)
+    except OSError as error:
+        raise RecipeError(f"can't write the model folder {out} ({error.strerror}); choose another --out.") from error
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:

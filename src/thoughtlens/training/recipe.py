@@ -11,17 +11,23 @@
 Unknown names are refused, so that a misspelt setting can't be silently ignored.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 from thoughtlens.errors import RecipeError
+from thoughtlens.labels import MAX_THOUGHTS
 from thoughtlens.problems.arithmetic import DEFAULT_STEPS
 from thoughtlens.training.objective import TERMS
+
+ARCHITECTURES: Final = ("gpt2", "llama")
+SCHEDULES: Final = ("cosine", "constant_with_warmup")
+_STAGE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -189,13 +195,23 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{name_or_path} is not valid TOML ({error}); mend that line.") from error
-    parts: dict[str, Any] = {"base": _base(raw.get("base", {}), name_or_path), "text": text}
-    parts["stages"] = tuple(_stage(stage, name_or_path) for stage in raw.get("stages", []))
+    try:
+        recipe = _assemble(raw, text, name_or_path)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise RecipeError(
+            f"{name_or_path} is not laid out as a recipe ({error}); compare it with a bundled one."
+        ) from error
+    _check(recipe, name_or_path)
+    return recipe
+
+
+def _assemble(raw: Mapping[str, Any], text: str, where: str | Path) -> Recipe:
+    parts: dict[str, Any] = {"base": _base(raw.get("base", {}), where), "text": text}
+    parts["stages"] = tuple(_stage(stage, where) for stage in raw.get("stages", []))
     for name, kind in (("lora", Lora), ("problems", ProblemSource), ("held_out", ProblemSource)):
         if name in raw:
-            parts[name] = _build(kind, raw[name], f"[{name}] of {name_or_path}")
-    recipe: Recipe = _build(Recipe, raw | parts, str(name_or_path))
-    _check(recipe, name_or_path)
+            parts[name] = _build(kind, raw[name], f"[{name}] of {where}")
+    recipe: Recipe = _build(Recipe, dict(raw) | parts, str(where))
     return recipe
 
 
@@ -237,8 +253,34 @@ def _check(recipe: Recipe, where: str | Path) -> None:
         raise RecipeError(f"{where} has no [[stages]]; give it at least one.")
     if recipe.lora and isinstance(recipe.base, NewBase):
         raise RecipeError(f"{where} has [lora] on a new base, which knows nothing yet; name a pretrained one.")
+    if isinstance(recipe.base, NewBase) and recipe.base.type not in ARCHITECTURES:
+        raise RecipeError(f"{where} asks for a base of type {recipe.base.type!r}; use one of {ARCHITECTURES}.")
+    if not 0 <= recipe.thoughts <= MAX_THOUGHTS:
+        raise RecipeError(f"{where} asks for {recipe.thoughts} thoughts; give a number from 0 to {MAX_THOUGHTS}.")
+    for stage in recipe.stages:
+        _check_stage(stage, recipe.thoughts, where)
     if recipe.problems is None and any(stage.epochs for stage in recipe.stages):
         raise RecipeError(f"{where} counts epochs, but generated problems have no end; give steps, or [problems].")
+
+
+def _check_stage(stage: Stage, n_thoughts: int, where: str | Path) -> None:
+    """Ranges, each with what is allowed."""
+    allowed = {
+        "name": (bool(_STAGE_NAME.fullmatch(stage.name)), "letters, digits, - and _"),
+        "steps": (stage.steps >= 0, "0 or more"),
+        "epochs": (stage.epochs >= 0, "0 or more"),
+        "batch": (stage.batch >= 1, "1 or more"),
+        "accumulation": (stage.accumulation >= 1, "1 or more"),
+        "schedule": (stage.schedule in SCHEDULES, " or ".join(SCHEDULES)),
+        "betas": (len(stage.betas) == 2 and all(0 <= beta < 1 for beta in stage.betas), "two numbers below 1"),
+        "weights": (all(weight >= 0 for weight in stage.weights.values()), "numbers of 0 or more"),
+        "supervised": (all(1 <= z <= n_thoughts for z in stage.supervised), f"thoughts from 1 to {n_thoughts}"),
+        "n_steps": (all(2 <= n <= 6 for n in stage.n_steps) and sum(stage.n_steps.values()) > 0, "counts from 2 to 6"),
+    }
+    for name, (fits, what) in allowed.items():
+        if not fits:
+            value = getattr(stage, name)
+            raise RecipeError(f"the stage {stage.name!r} of {where} sets {name} to {value!r}; give it {what}.")
 
 
 def _with_number_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
