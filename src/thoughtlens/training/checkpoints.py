@@ -57,7 +57,8 @@ def claim(recipe: Recipe, folder: Path) -> None:
 def _begin(path: Path, facts: dict[str, Any]) -> None:
     out = path.parent.parent
     try:
-        if out.exists() and any(out.iterdir()):
+        # Another process of the same training may already have made its own folder.
+        if out.exists() and any(entry.name != path.parent.name for entry in out.iterdir()):
             raise RecipeError(
                 f"{out} holds files but no training of this tool; choose another --out, or an empty folder."
             )
