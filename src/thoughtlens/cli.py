@@ -7,19 +7,13 @@ Heavy modules are imported inside the commands, so that `--help` answers at once
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from thoughtlens import terminal
+from thoughtlens import stages, terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
-
-if TYPE_CHECKING:
-    from thoughtlens.analysis import Analysis
-    from thoughtlens.models.codi import Codi
-    from thoughtlens.problems import ProblemSet
-    from thoughtlens.runs.reading import Run
 
 DEFAULT_MODEL = "tiny-gpt2"
 DEFAULT_PROBLEMS = "arithmetic"
@@ -101,12 +95,12 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
-    chosen = _draw(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
-    reasoner = _load(model, base, revision, alpha, dtype, device)
-    done = _extract(reasoner, chosen, to, thoughts, batch_size)
-    analysis = _analyze(done)
-    figures = _plot(done, analysis)
-    _close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
+    chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
+    reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
+    analysis = stages.analyze_and_write(done)
+    figures = stages.plot_and_write(done, analysis)
+    stages.close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
 
 
 @app.command()
@@ -123,7 +117,7 @@ def sample(
     """Draw problems from a set and write them to a file."""
     from thoughtlens.problems import write_problems
 
-    chosen = _draw(problems, split, n, seed, field, problems_revision)
+    chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision)
     write_problems(to, chosen.problems)
     facts = {"file": str(to), "n": len(chosen.problems), "fingerprint": chosen.fingerprint, "revision": chosen.revision}
     terminal.tell(facts, f"{len(chosen.problems)} problems of {chosen.name} in {to}", as_json=as_json)
@@ -147,9 +141,9 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
-    chosen = _draw(problems, split, None, 0, field, problems_revision)
-    reasoner = _load(model, base, revision, alpha, dtype, device)
-    done = _extract(reasoner, chosen, to, thoughts, batch_size)
+    chosen = stages.draw_problems(problems, split, None, 0, field, problems_revision)
+    reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     terminal.tell(
         facts, f"{len(chosen.problems)} problems in {done.path}; next: thoughtlens analyze {done.path}", as_json=as_json
@@ -162,7 +156,7 @@ def analyze(folder: RunFolder, as_json: AsJson = False) -> None:
     from thoughtlens.runs.reading import open_run
 
     done = open_run(folder)
-    _close(done, _analyze(done), {}, as_json=as_json)
+    stages.close(done, stages.analyze_and_write(done), {}, as_json=as_json)
 
 
 @app.command()
@@ -174,7 +168,7 @@ def plot(folder: RunFolder, as_json: AsJson = False) -> None:
     done = open_run(folder)
     with terminal.working("analyze"):
         analysis = analyze_run(done)
-    paths = [str(path) for path in _plot(done, analysis)]
+    paths = [str(path) for path in stages.plot_and_write(done, analysis)]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
 
 
@@ -208,7 +202,7 @@ def doctor(
     """Prove a loaded model: masks, positions, batches, taps, markers, tokenizer."""
     from thoughtlens.runs.doctor import doctor as examine
 
-    checks = examine(_load(model, base, revision, alpha, dtype, device))
+    checks = examine(stages.load_model(model, base, revision, alpha, dtype, device))
     if as_json:
         terminal.print_json({"model": model, "checks": [vars(check) for check in checks]})
     else:
@@ -230,7 +224,7 @@ def models(
     from thoughtlens.models.catalog import PUBLISHED, bundled, read_card
 
     if name is not None:
-        _show_card(name, recompute, as_json=as_json)
+        stages.show_card(name, recompute, as_json=as_json)
         return
     cards = {known: read_card(known) for known in bundled()}
     if as_json:
@@ -238,7 +232,7 @@ def models(
             {"bundled": cards, "published": {known: vars(published) for known, published in PUBLISHED.items()}}
         )
         return
-    rows = [(known, "bundled", *_own_accuracy(card), card["about"]) for known, card in cards.items()]
+    rows = [(known, "bundled", *stages.own_accuracy(card), card["about"]) for known, card in cards.items()]
     rows += [(known, "Hub", "", "", published.about) for known, published in PUBLISHED.items()]
     terminal.table(("name", "where", "accuracy", "n", "about"), rows)
 
@@ -286,109 +280,10 @@ def train(
     card = train_recipe(recipe, to, counting=terminal.counting, options=options)
     if card is None:  # one of several processes, and not the one that writes
         return
-    accuracy, n = _own_accuracy(card)
+    accuracy, n = stages.own_accuracy(card)
     terminal.tell(card, f"{to}: {accuracy} of {n} held-out problems; its card is {to / 'README.md'}", as_json=as_json)
 
 
 def main() -> None:
     """Entry point."""
     app()
-
-
-def _draw(
-    name: str,
-    split: str | None,
-    n: int | None,
-    seed: int,
-    field: list[str] | None,
-    revision: str | None,
-    *,
-    most: int | None = None,
-) -> "ProblemSet":
-    """Load a set and draw n of it; without n all, or `most` of them."""
-    from thoughtlens.problems import draw, load_set
-
-    fields = dict(_field(given) for given in field or [])
-    whole = load_set(name, split, fields=fields, revision=revision)
-    if n is None and most is not None:
-        n = min(most, len(whole.problems))
-    return draw(whole, n, seed)
-
-
-def _field(given: str) -> tuple[str, str]:
-    what, equals, name = given.partition("=")
-    if not equals or not name:
-        raise OptionError(f"--field is {given!r}, expected for instance question=NAME; give both sides.")
-    return what, name
-
-
-def _load(
-    model: str, base: str | None, revision: str | None, alpha: float | None, dtype: str, device: str | None
-) -> "Codi":
-    with terminal.working(f"load {model}"):
-        from thoughtlens.models.loading import load
-
-        return load(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
-
-
-def _extract(reasoner: "Codi", problems: "ProblemSet", to: Path, n_thoughts: int | None, batch_size: int) -> "Run":
-    from thoughtlens.runs.extract import extract as extract_run
-
-    with terminal.counting("extract", len(problems.problems)) as progress:
-        return extract_run(reasoner, problems, to, n_thoughts=n_thoughts, batch_size=batch_size, progress=progress)
-
-
-def _analyze(done: "Run") -> "Analysis":
-    from thoughtlens.outputs import analyze_run, write_analysis
-
-    with terminal.working("analyze"):
-        analysis = analyze_run(done)
-        write_analysis(done, analysis)
-    return analysis
-
-
-def _plot(done: "Run", analysis: "Analysis") -> list[Path]:
-    from thoughtlens.outputs import write_figures
-
-    with terminal.working("plot"):
-        return write_figures(done, analysis)
-
-
-def _close(done: "Run", analysis: "Analysis", more: dict[str, Any], *, as_json: bool) -> None:
-    """The closing table: accuracy, hub, sequential and skip preference, the top heads."""
-    from thoughtlens.outputs import summary
-
-    facts = summary(done, analysis)
-    if as_json:
-        terminal.print_json({"run": str(done.path), **facts, **more})
-        return
-    terminal.closing(facts)
-    terminal.tell({}, f"results: {done.path}", as_json=False)
-
-
-def _own_accuracy(card: dict[str, Any]) -> tuple[str, str]:
-    own = card["accuracy"]["own"]
-    return f"{own['accuracy']:.1%}", f"{own['n']:,}"
-
-
-def _show_card(name: str, recompute: int | None, *, as_json: bool) -> None:
-    from thoughtlens.models.catalog import bundled, read_card
-    from thoughtlens.training.page import as_markdown
-
-    if name not in bundled():
-        raise OptionError(f"no bundled model {name!r}; there are: {', '.join(bundled())}.")
-    card = read_card(name)
-    if recompute is not None:
-        card |= _recompute(name, card, recompute)
-    terminal.tell(card, as_markdown(card), as_json=as_json)
-
-
-def _recompute(name: str, card: dict[str, Any], n: int) -> dict[str, Any]:
-    from thoughtlens.models.loading import load
-    from thoughtlens.problems import draw, load_set
-    from thoughtlens.runs.conditions import CONDITIONS
-    from thoughtlens.training.card import measure
-
-    problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), n)
-    with terminal.counting("recompute", n * len(CONDITIONS)) as progress:
-        return measure(load(name), problems.problems, progress=progress)

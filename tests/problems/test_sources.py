@@ -13,7 +13,6 @@ import thoughtlens.problems as problems_package
 from thoughtlens.errors import OptionError, ProblemSetError
 from thoughtlens.problems import Problem, ProblemSet, draw, known_sets, load_set, sample, sources, write_problems
 from thoughtlens.problems.answers import gold_answer
-from thoughtlens.problems.named import bundled_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -166,7 +165,6 @@ def test_missing_bundled_file_is_said(tmp_path, monkeypatch):
         load_set("arithmetic")
 
 
-@pytest.mark.skipif(not bundled_file("arithmetic", "test").is_file(), reason="the arithmetic set is not generated yet")
 def test_bundled_problems_end_in_their_last_step():
     problems = sample("arithmetic")
     assert len(problems) >= 2_000
