@@ -141,7 +141,7 @@ def test_alpha_is_32_unless_given(tmp_path, tokenizer):
 def test_second_load_does_not_read_the_checkpoint_again(tmp_path, tokenizer, monkeypatch):
     made = Made(tmp_path, tokenizer)
     first = made.load()
-    monkeypatch.setattr("thoughtlens.models.loading.read_weights", lambda path: pytest.fail("merged twice"))
+    monkeypatch.setattr("thoughtlens.models.merged.read_weights", lambda path: pytest.fail("merged twice"))
     second = made.load()
     for one, other in zip(first.lm.parameters(), second.lm.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -125,7 +125,7 @@ def _eager_error(reasoner: LatentReasoner, together: Tensor, trace: Trace) -> fl
 
 
 def _embed(lm: torch.nn.Module, ids: Sequence[int]) -> Tensor:
-    embed: Callable[[Tensor], Tensor] = lm.get_input_embeddings()  # type: ignore[operator]
+    embed: Callable[[Tensor], Tensor] = lm.get_input_embeddings()  # type: ignore[operator]  # typed as Tensor or Module
     return embed(torch.tensor(list(ids), device=next(lm.parameters()).device))
 
 

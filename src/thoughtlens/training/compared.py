@@ -63,7 +63,7 @@ def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int
     for folder, analysis in zip(folders, analyses, strict=True):
         seed = json.loads((folder / "card.json").read_text("utf-8"))["training"]["seed"]
         found = headline(analysis, n_heads=5)
-        found["top_heads"] = [head["name"] for head in found["top_heads"]]  # type: ignore[attr-defined]
+        found["top_heads"] = [head["name"] for head in found["top_heads"]]  # type: ignore[attr-defined]  # JSON
         rows.append({"seed": seed} | found)
     pairs = combinations(range(len(analyses)), 2)
     return {"models": rows, "agreement": [_agreement(analyses[one], analyses[other]) for one, other in pairs]}
