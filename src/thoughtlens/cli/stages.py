@@ -6,7 +6,7 @@ Heavy modules are imported inside the functions, so that `--help` answers at onc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thoughtlens import terminal
+from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError
 
 if TYPE_CHECKING:

@@ -1,0 +1,38 @@
+"""The options that commands share, each said once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_MODEL = "tiny-gpt2"
+DEFAULT_PROBLEMS = "arithmetic"
+DEFAULT_COUNT = 100
+
+Model = Annotated[
+    str, typer.Option("--model", help="A bundled name, a Hub id, or a folder in the official CODI layout.")
+]
+Base = Annotated[
+    str | None, typer.Option("--base", help="The base model: folder or Hub id, for configuration and tokenizer.")
+]
+Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")]
+Alpha = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, if it is not 32.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
+Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16 or float16.")]
+Problems = Annotated[str, typer.Option("--problems", help="A named set (`thoughtlens problems`) or a file.")]
+Split = Annotated[str | None, typer.Option("--split", help="Split of a named set; prefix of the ids of a file.")]
+Field = Annotated[
+    list[str] | None, typer.Option("--field", help="Name of a field in a file: question=NAME, answer=NAME.")
+]
+SetRevision = Annotated[
+    str | None, typer.Option("--problems-revision", help="Branch, tag or commit of a Hub data set.")
+]
+Count = Annotated[int | None, typer.Option("--n", help="How many problems; all if not given.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the sample.")]
+Out = Annotated[Path, typer.Option("--out", help="The run folder; an unfinished run of the same options goes on.")]
+Thoughts = Annotated[
+    int | None, typer.Option("--thoughts", help="How many thoughts, 1 to 32; as trained if not given.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems a pass.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
