@@ -32,7 +32,7 @@ def as_markdown(card: Mapping[str, Any]) -> str:
         *_accuracy_table(card["accuracy"]),
         *_lens_table(card.get("lens", [])),
         *_rivals_table(card),
-        *_seeds_table(card.get("seeds")),
+        *_seeds_table(card["name"], card.get("seeds")),
         "",
         f"Recompute: `thoughtlens models {card['name']} --recompute {card['accuracy']['own']['n']}`.",
         "",
@@ -105,6 +105,12 @@ def _rivals_table(card: Mapping[str, Any]) -> list[str]:
         ],
         "",
         f"Over the best of them this model gains {100 * gain:.1f} points. {_verdict(gain)}",
+        "",
+        "Recompute: "
+        + ", ".join(f"`thoughtlens train {rival['name']} --out {rival['name']}`" for rival in card["beside"])
+        + f", then `thoughtlens train {card['name']} --out {card['name']}"
+        + "".join(f" --beside {rival['name']}" for rival in card["beside"])
+        + "`.",
     ]
 
 
@@ -117,9 +123,10 @@ def _verdict(gain: float) -> str:
     )
 
 
-def _seeds_table(seeds: Mapping[str, Any] | None) -> list[str]:
+def _seeds_table(name: str, seeds: Mapping[str, Any] | None) -> list[str]:
     if not seeds:
         return []
+    others = [m["seed"] for m in seeds["models"][1:]]
     rows = [
         f"| {m['seed']} | {m['accuracy']['estimate']:.1%} | {m['hub']['thought']} {_range(m['hub'])} "
         f"| {_range(m['sequential'])} | {_range(m['skip'])} | {', '.join(m['top_heads'])} |"
@@ -136,6 +143,12 @@ def _seeds_table(seeds: Mapping[str, Any] | None) -> list[str]:
         "",
         f"Rank correlation of the heads' importance between pairs of seeds: {agreement}.",
         "What differs between seeds is no property of the training; heads of one seed are named for that seed alone.",
+        "",
+        "Recompute: "
+        + ", ".join(f"`thoughtlens train {name} --seed {seed} --out seed-{seed}`" for seed in others)
+        + f", then `thoughtlens train {name} --out {name}"
+        + "".join(f" --seeds seed-{seed}" for seed in others)
+        + "`.",
     ]
 
 
