@@ -12,6 +12,7 @@ import xarray as xr
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import MAX_THOUGHTS
 from thoughtlens.models.base import LatentReasoner
+from thoughtlens.models.rerun import identity
 from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.layout import Layout
@@ -23,9 +24,6 @@ from thoughtlens.tracing import AttentionRecorder
 log = logging.getLogger(__name__)
 
 PROBLEMS = "problems.jsonl"
-
-_IDENTITY = ("name", "revision", "base_revision", "sha256", "lora_alpha", "architecture", "dtype")
-"""What of a model's provenance decides its numbers; the device and the file's place do not."""
 
 
 def extract(
@@ -75,8 +73,7 @@ def extract(
         store.write(shard, dataset, rows, seconds=seconds)
         log.info("extract %d/%d: %d problems, %.0f s", shard + 1, store.layout.n_shards, len(of_shard), seconds)
     if missing:
-        notes = {"device": str(reasoner.provenance.get("device")), "batch_size": batch_size, "source": chosen.source}
-        store.finish(notes)
+        store.finish(_notes(reasoner, chosen, batch_size))
     else:
         store.finish()
     return open_run(out)
@@ -117,7 +114,7 @@ def _layout(
 
 def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
     return {
-        "model": {name: reasoner.provenance.get(name) for name in _IDENTITY},
+        "model": identity(reasoner),
         "problems": {
             "name": problems.name,
             "split": problems.split,
@@ -125,6 +122,16 @@ def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) ->
             "fingerprint": problems.fingerprint,
         },
         "n_thoughts": n_thoughts,
+    }
+
+
+def _notes(reasoner: LatentReasoner, problems: ProblemSet, batch_size: int) -> Mapping[str, Any]:
+    """What does not decide the numbers: where it ran, and where its problems and its model were."""
+    return {
+        "device": str(reasoner.provenance.get("device")),
+        "batch_size": batch_size,
+        "source": problems.source,
+        "model_source": reasoner.provenance.get("source"),
     }
 
 
