@@ -11,12 +11,14 @@ from thoughtlens.cli.options import (
     DEFAULT_COUNT,
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
+    Address,
     Alpha,
     AsJson,
     Base,
     BatchSize,
     Count,
     Device,
+    Engine,
     Field,
     Model,
     Out,
@@ -28,6 +30,7 @@ from thoughtlens.cli.options import (
     SetRevision,
     Split,
     Thoughts,
+    Workers,
 )
 from thoughtlens.errors import OptionError
 
@@ -49,12 +52,16 @@ def run(
     batch_size: BatchSize = 32,
     device: Device = None,
     dtype: Precision = "float32",
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
+    where = stages.choose_engine(engine, workers, address)
     chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where)
     analysis = stages.analyze_and_write(done)
     figures = stages.plot_and_write(done, analysis)
     stages.close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
@@ -95,12 +102,16 @@ def extract(
     batch_size: BatchSize = 32,
     device: Device = None,
     dtype: Precision = "float32",
+    engine: Engine = "local",
+    workers: Workers = None,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
+    where = stages.choose_engine(engine, workers, address)
     chosen = stages.draw_problems(problems, split, None, 0, field, problems_revision)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     terminal.tell(
         facts, f"{len(chosen.problems)} problems in {done.path}; next: thoughtlens analyze {done.path}", as_json=as_json

@@ -36,3 +36,10 @@ Thoughts = Annotated[
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems a pass.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Engine = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or ray (extra `ray`).")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", help="Ray: how many; one a GPU, or one a CPU without, if not given.")
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Ray: of a running cluster; one here is started if not given.")
+]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from thoughtlens.analysis import Analysis
     from thoughtlens.models.codi import Codi
     from thoughtlens.problems import ProblemSet
+    from thoughtlens.runs.engines import Engine
     from thoughtlens.runs.reading import Run
 
 
@@ -53,12 +54,23 @@ def load_model(
         return load(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
 
 
-def extract_run(reasoner: "Codi", problems: "ProblemSet", to: Path, n_thoughts: int | None, batch_size: int) -> "Run":
+def choose_engine(name: str, workers: int | None, address: str | None) -> "Engine":
+    """Where the work is done; before anything is loaded, so that a mistake costs no time."""
+    from thoughtlens.runs.engines import engine_named
+
+    return engine_named(name, workers=workers, address=address)
+
+
+def extract_run(
+    reasoner: "Codi", problems: "ProblemSet", to: Path, n_thoughts: int | None, batch_size: int, engine: "Engine"
+) -> "Run":
     """A run folder with the attention of every problem."""
     from thoughtlens.runs.extract import extract
 
     with terminal.counting("extract", len(problems.problems)) as progress:
-        return extract(reasoner, problems, to, n_thoughts=n_thoughts, batch_size=batch_size, progress=progress)
+        return extract(
+            reasoner, problems, to, n_thoughts=n_thoughts, batch_size=batch_size, engine=engine, progress=progress
+        )
 
 
 def analyze_and_write(done: "Run") -> "Analysis":

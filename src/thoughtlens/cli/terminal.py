@@ -104,3 +104,10 @@ def _number(value: float | None, *, percent: bool = False) -> str:
     if value is None:
         return UNDEFINED
     return f"{value:.1%}" if percent else f"{value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

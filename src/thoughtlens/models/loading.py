@@ -7,7 +7,8 @@
 
 import json
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ class Source:
         base: configuration and tokenizer.
         revision: commit of a Hub checkpoint.
         base_revision: commit of a Hub base.
+        asked: `model` and `base` as they were asked for, folders by their whole path: enough to find them again.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Source:
     base: Path
     revision: str | None = None
     base_revision: str | None = None
+    asked: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def load(
@@ -57,6 +60,7 @@ def load(
     *,
     base: str | Path | None = None,
     revision: str | None = None,
+    base_revision: str | None = None,
     alpha: float | None = None,
     dtype: str = "float32",
     device: str | None = None,
@@ -68,6 +72,7 @@ def load(
         base: folder or Hub id of the base model, of which only configuration and tokenizer are read; the checkpoint's
             own folder, or the known base of a published checkpoint, if None.
         revision: branch, tag or commit of a Hub checkpoint.
+        base_revision: branch, tag or commit of a Hub base.
         alpha: LoRA's alpha; what the folder's `thoughtlens.json` says, else 32, if None.
         dtype: `float32`, `float64`, `bfloat16` or `float16`.
         device: `cpu`, `cuda`, `cuda:1`, …; an accelerator if there is one, if None.
@@ -83,7 +88,7 @@ def load(
     where = _device(device)
     if alpha is not None and not math.isfinite(alpha):
         raise CheckpointError(f"LoRA's alpha is {alpha}, expected a finite number; pass another --alpha.")
-    source = locate(model, base=base, revision=revision)
+    source = locate(model, base=base, revision=revision, base_revision=base_revision)
     settings = _settings(source.folder)
     if settings.get("family") == "planted":
         return _plant(source, settings, DTYPES[dtype], where)
@@ -96,12 +101,20 @@ def load(
     recorded = json.loads((merged / "source.json").read_text("utf-8"))
     provenance = {"name": source.name, "revision": source.revision, "base_revision": source.base_revision} | recorded
     provenance |= {"dtype": dtype, "device": str(where), "architecture": lm.config.model_type}
+    provenance |= {"source": dict(source.asked)}
     return Codi(lm.to(where).eval(), prj, tokenizer, markers, int(settings.get("n_thoughts", 6)), provenance=provenance)
 
 
-def locate(model: str | Path, *, base: str | Path | None = None, revision: str | None = None) -> Source:
+def locate(
+    model: str | Path,
+    *,
+    base: str | Path | None = None,
+    revision: str | None = None,
+    base_revision: str | None = None,
+) -> Source:
     """Find or fetch the files of a model; see `load`."""
     name = str(model)
+    asked = {"model": name if name in bundled() else _whole(name), "base": None if base is None else _whole(str(base))}
     commit = None
     if revision is not None and (name in bundled() or Path(model).exists()):
         raise CheckpointError(f"{name} is here and has no revisions; leave --revision out, or name a Hub model.")
@@ -117,9 +130,14 @@ def locate(model: str | Path, *, base: str | Path | None = None, revision: str |
         folder, commit = fetch(name, revision, CHECKPOINT_FILES)
     wanted = base or (PUBLISHED[name].base if name in PUBLISHED else folder)
     if Path(wanted).is_dir():
-        return Source(name, folder, Path(wanted), commit)
-    fetched = fetch(str(wanted), None, BASE_FILES)
-    return Source(name, folder, fetched.folder, commit, fetched.commit)
+        return Source(name, folder, Path(wanted), commit, asked=asked)
+    fetched = fetch(str(wanted), base_revision, BASE_FILES)
+    return Source(name, folder, fetched.folder, commit, fetched.commit, asked)
+
+
+def _whole(name: str) -> str:
+    """A folder by its whole path; a Hub id as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _device(name: str | None) -> torch.device:
@@ -154,7 +172,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _plant(source: Source, settings: dict[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
     """A planted model: its folder holds strengths in the place of weights."""
-    known = {field.name for field in fields(Strengths)}
+    known = {strength.name for strength in fields(Strengths)}
     if odd := sorted(set(settings) - known - {"family", "n_thoughts"}):
         raise CheckpointError(
             f"{source.folder / 'thoughtlens.json'} sets {odd[0]!r}, expected of a planted model n_thoughts and "
@@ -162,7 +180,8 @@ def _plant(source: Source, settings: dict[str, Any], dtype: torch.dtype, where: 
         )
     strengths = Strengths(**{name: value for name, value in settings.items() if name in known})
     reasoner = planted(strengths, n_thoughts=int(settings.get("n_thoughts", 6)), dtype=dtype, device=where)
-    return replace(reasoner, provenance={**reasoner.provenance, "name": source.name})
+    own = {"name": source.name, "source": dict(source.asked)}
+    return replace(reasoner, provenance={**reasoner.provenance, **own})
 
 
 def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:

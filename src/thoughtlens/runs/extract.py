@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +14,10 @@ import xarray as xr
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import MAX_THOUGHTS
 from thoughtlens.models.base import LatentReasoner
+from thoughtlens.models.rerun import identity, reasoner_of
 from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
 from thoughtlens.reasoning import reason
+from thoughtlens.runs.engines import Engine, Local, Progress, Work
 from thoughtlens.runs.layout import Layout
 from thoughtlens.runs.reading import Run, open_run
 from thoughtlens.runs.store import Store
@@ -23,9 +27,6 @@ from thoughtlens.tracing import AttentionRecorder
 log = logging.getLogger(__name__)
 
 PROBLEMS = "problems.jsonl"
-
-_IDENTITY = ("name", "revision", "base_revision", "sha256", "lora_alpha", "architecture", "dtype")
-"""What of a model's provenance decides its numbers; the device and the file's place do not."""
 
 
 def extract(
@@ -37,7 +38,8 @@ def extract(
     batch_size: int = 32,
     shard_size: int = 512,
     dtype: Literal["float16", "float32"] = "float16",
-    progress: Callable[[int], None] = lambda n_problems: None,
+    engine: Engine | None = None,
+    progress: Progress = lambda n_problems: None,
 ) -> Run:
     """Record the attention of every problem in a run folder; go on where an earlier call stopped.
 
@@ -49,6 +51,7 @@ def extract(
         batch_size: problems a pass; no number depends on it beyond rounding.
         shard_size: problems a shard, the most that a kill can cost.
         dtype: of attention on disk.
+        engine: where the shards are worked on; in this process if None.
         progress: called with the number of problems done, also for those found done.
 
     Returns:
@@ -67,19 +70,57 @@ def extract(
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
-    for shard in missing:
-        began = time.monotonic()
-        of_shard = chosen.problems[store.problems_of(shard)]
-        dataset, rows = _measure(reasoner, of_shard, count, batch_size, progress)
-        seconds = time.monotonic() - began
-        store.write(shard, dataset, rows, seconds=seconds)
-        log.info("extract %d/%d: %d problems, %.0f s", shard + 1, store.layout.n_shards, len(of_shard), seconds)
+    where = engine or Local()
+    load = partial(reasoner_of, _to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
+    where.run(ExtractionJob(load, chosen.problems, store, count, batch_size), missing, progress)
     if missing:
-        notes = {"device": str(reasoner.provenance.get("device")), "batch_size": batch_size, "source": chosen.source}
-        store.finish(notes)
+        store.finish({**_notes(reasoner, chosen, batch_size), "engine": where.name})
     else:
         store.finish()
     return open_run(out)
+
+
+@dataclass(frozen=True)
+class ExtractionJob:
+    """The work of an extraction, shard by shard.
+
+    Attributes:
+        load: gives the reasoner, once a worker.
+        problems: all problems of the run, in order.
+        store: where each shard is written, by the worker that did it.
+        n_thoughts: T.
+        batch_size: problems a pass.
+    """
+
+    load: Callable[[], LatentReasoner]
+    problems: Sequence[Problem]
+    store: Store
+    n_thoughts: int
+    batch_size: int
+
+    def n_problems(self, shard: int) -> int:
+        """Problems of a shard."""
+        return len(self.store.layout.ids_of(shard))
+
+    def start(self) -> Work:
+        """Load the model; what is returned does one shard."""
+        self.store.check_reachable()
+        reasoner = self.load()
+
+        def work(shard: int, progress: Progress) -> None:
+            began = time.monotonic()
+            of_shard = self.problems[self.store.problems_of(shard)]
+            dataset, rows = _measure(reasoner, of_shard, self.n_thoughts, self.batch_size, progress)
+            seconds = time.monotonic() - began
+            self.store.write(shard, dataset, rows, seconds=seconds)
+            log.info("extract %d/%d: %d problems, %.0f s", shard + 1, self.store.layout.n_shards, len(rows), seconds)
+
+        return work
+
+
+def _to_load(reasoner: LatentReasoner) -> Mapping[str, Any]:
+    """What a worker elsewhere needs to load the same model."""
+    return {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}
 
 
 def _check_options(n_thoughts: int, batch_size: int) -> None:
@@ -117,7 +158,7 @@ def _layout(
 
 def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
     return {
-        "model": {name: reasoner.provenance.get(name) for name in _IDENTITY},
+        "model": identity(reasoner),
         "problems": {
             "name": problems.name,
             "split": problems.split,
@@ -128,12 +169,22 @@ def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) ->
     }
 
 
+def _notes(reasoner: LatentReasoner, problems: ProblemSet, batch_size: int) -> Mapping[str, Any]:
+    """What does not decide the numbers: where it ran, and where its problems and its model were."""
+    return {
+        "device": str(reasoner.provenance.get("device")),
+        "batch_size": batch_size,
+        "source": problems.source,
+        "model_source": reasoner.provenance.get("source"),
+    }
+
+
 def _measure(
     reasoner: LatentReasoner,
     problems: Sequence[Problem],
     n_thoughts: int,
     batch_size: int,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> tuple[xr.Dataset, list[dict[str, Any]]]:
     attention, lengths, rows = [], [], []
     for start in range(0, len(problems), batch_size):

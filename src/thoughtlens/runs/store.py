@@ -10,6 +10,7 @@ marker: a kill loses at most the shard in progress.  3. `Store.finish` puts the 
 complete. Shards may be written by several processes, each shard by one. The store knows nothing about models.
 """
 
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Store:
         Returns:
             The store, with its arrays in place.
         """
-        folder = Path(path)
+        folder = Path(path).absolute()
         asked = new_manifest(layout.summary(), options)
         with _writing(folder):
             _claim(folder, asked)
@@ -62,6 +63,14 @@ class Store:
             _check_same(folder, found, asked)
             _prepare(folder, layout, found)
         return cls(folder, layout)
+
+    def check_reachable(self) -> None:
+        """Raise `RunError` unless the run folder is seen from here, as a worker on another machine must."""
+        if not (self.path / MANIFEST).is_file():
+            raise RunError(
+                f"{self.path} is not seen from {platform.node()}, expected the run folder under the same path on every "
+                "node; put it on a file system that they share."
+            )
 
     def missing(self) -> list[int]:
         """The shards still to be written."""

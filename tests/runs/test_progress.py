@@ -1,0 +1,49 @@
+"""How far a run is, from its markers alone."""
+
+import json
+import os
+
+import pytest
+
+from thoughtlens.errors import RunError
+from thoughtlens.models.loading import load
+from thoughtlens.problems import sample
+from thoughtlens.runs.extract import extract
+from thoughtlens.runs.manifest import read_manifest
+from thoughtlens.runs.progress import status
+from thoughtlens.runs.shards import marker_name
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Ten problems in four shards of at most three."""
+    return extract(load("planted"), sample("arithmetic", n=10), tmp_path / "run", shard_size=3)
+
+
+def test_a_complete_run_has_nothing_left(run):
+    assert status(run.path) == (10, 10, 4, 4, True, 0.0)
+
+
+def test_pace_is_that_of_the_markers(run, tmp_path):
+    manifest = read_manifest(run.path) | {"complete": False}
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    (run.path / marker_name(2)).unlink()
+    for second, shard in enumerate((0, 1, 3)):
+        os.utime(run.path / marker_name(shard), (100.0 + 5 * second, 100.0 + 5 * second))
+    found = status(run.path)
+    assert found[:5] == (7, 10, 3, 4, False)
+    # After the first marker 3 + 1 problems in 10 s; 3 are left.
+    assert found.seconds_left == pytest.approx(7.5)
+
+
+def test_one_marker_says_nothing_about_the_pace(run):
+    manifest = read_manifest(run.path) | {"complete": False}
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    for shard in (1, 2, 3):
+        (run.path / marker_name(shard)).unlink()
+    assert status(run.path).seconds_left is None
+
+
+def test_what_is_no_run_is_said(tmp_path):
+    with pytest.raises(RunError, match=r"no manifest\.json"):
+        status(tmp_path)

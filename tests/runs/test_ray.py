@@ -1,0 +1,84 @@
+"""Ray workers give the run that this process gives, whatever happens to them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.models.loading import load
+from thoughtlens.problems import sample
+from thoughtlens.runs.engines import Local, engine_named
+from thoughtlens.runs.extract import extract
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.reading import open_run
+from thoughtlens.runs.store import Store
+
+pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory) -> tuple[Path, str]:
+    """A run whose cluster lost a node and a worker, and what was said on the way."""
+    out = tmp_path_factory.mktemp("cluster") / "run"
+    script = Path(__file__).with_name("on_a_cluster.py")
+    calm = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": "/tmp"}
+    done = subprocess.run(
+        [sys.executable, script, out], env=os.environ | calm, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_a_lost_node_and_a_killed_worker_cost_no_shard(disturbed, tmp_path):
+    out, said = disturbed
+    assert "removed a node" in said
+    assert "killed a worker" in said
+    assert "another takes its place" in said
+    assert len(list((out / "shards").glob("*.json"))) == 12
+    here = extract(load("tiny-gpt2"), sample("arithmetic", n=48), tmp_path / "here", shard_size=4)
+    there = open_run(out)
+    assert there.results() == here.results()
+    np.testing.assert_allclose(there.attention["attention"], here.attention["attention"], atol=1e-5)
+    assert there.manifest["notes"]["engine"] == "ray"
+
+
+def test_a_run_folder_that_a_worker_cannot_see_is_said(tmp_path):
+    store = Store(tmp_path / "elsewhere", Layout(("a",), n_layers=1, n_heads=1, n_thoughts=2))
+    with pytest.raises(RunError, match="same path on every node"):
+        store.check_reachable()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("slurm", {}, "no engine 'slurm'; there are: local, ray"),
+        ("local", {"workers": 2}, "belong to --engine ray"),
+        ("ray", {"workers": 0}, "--workers is 0, expected at least 1"),
+    ],
+)
+def test_wrong_engines_are_refused(name, options, said):
+    with pytest.raises(OptionError, match=said):
+        engine_named(name, **options)
+
+
+def test_local_work_is_done_in_order_by_one_start():
+    class Job:
+        started = 0
+
+        def start(self):
+            self.started += 1
+            return lambda shard, progress: done.append(shard)
+
+        def n_problems(self, shard):
+            return 1
+
+    done: list[int] = []
+    job = Job()
+    Local().run(job, [3, 1, 2], lambda n: None)
+    assert done == [3, 1, 2]
+    assert job.started == 1
