@@ -103,7 +103,7 @@ def _draw_shares(ax: Axes, composition: xr.DataArray, dim: str, names: Sequence[
     draw_stacks(ax, shares, COLOURS, 1.0, lambda share: f"{share:.2f}".removeprefix("0"))
     name_rows(ax, names)
     few_ticks(ax, "x")
-    add_legend(ax, _colours(shares["part"].values), title="looks at")
+    add_legend(ax, _colours(shares["part"].values[(shares > 0).any(dim).values]), title="looks at")
 
 
 def _colours(parts: Iterable[object]) -> Mapping[str, str]:

@@ -26,7 +26,7 @@ VALUE_SIZE = 7.0
 def colours_for(cells: xr.DataArray, null: float = np.nan) -> ScalarMappable:
     """One scale for these cells: from 0, darker for more; or, about a null, blue below and red above it."""
     known = cells.values[np.isfinite(cells.values)]
-    if not np.isfinite(null):
+    if not np.isfinite(null) or (null == 0.0 and known.min(initial=0.0) >= 0.0):
         norm = Normalize(known.min(initial=0.0), known.max(initial=0.0) or 1.0)
         return ScalarMappable(norm, sequential_colours())
     return ScalarMappable(CenteredNorm(null, np.abs(known - null).max(initial=0.0) or 1.0), diverging_colours())

@@ -35,8 +35,9 @@ def draw_number(ax: Axes, place: float, number: xr.DataArray, look: Look, *, acr
         return
     if "value" in number.dims:
         low, high = (float(number.sel(value=name)) for name in ("low", "high"))
+        line = ([low, high], [place, place]) if across else ([place, place], [low, high])
         # Not an error bar: a percentile interval need not hold its estimate.
-        (ax.hlines if across else ax.vlines)(place, low, high, color=look.colour, linewidth=min(1.5, look.size / 3))
+        ax.plot(*line, color=look.colour, linewidth=min(1.5, look.size / 3), solid_capstyle="butt")
     spot = ([estimate], [place]) if across else ([place], [estimate])
     ax.plot(*spot, look.marker, color=look.colour, markersize=look.size, markeredgewidth=0.0)
 

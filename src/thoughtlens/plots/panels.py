@@ -5,9 +5,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 
 from thoughtlens.plots.style import LINE, TITLE_SIZE, new_axes, size_of
-from thoughtlens.plots.text import add_title, say_instead
+from thoughtlens.plots.text import heading, say_instead
 
-HEADING = LINE * TITLE_SIZE + 4.0
+HEADING = LINE * TITLE_SIZE + 8.0
 NARROWEST, LOWEST = 90.0, 40.0
 """Points that a panel can still be read at."""
 
@@ -50,7 +50,8 @@ def panel_axes(
         say_instead(ax, f"needs {needed[0]:.0f} × {needed[1]:.0f} points")
         return ax, []
     ax.set_axis_off()
-    add_title(ax, title, n=n)
+    lines, left = heading(title, n, width - panel.left), panel.left / width
+    ax.text(left, 1 + 2 / height, lines, transform=ax.transAxes, va="bottom", fontsize=TITLE_SIZE, parse_math=False)
     boxes = [
         (
             (place % n_columns * (size[0] + margins[0]) + panel.left) / width,

@@ -22,7 +22,8 @@ def hub_profile(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Args:
         data: `preference` with dims (thought, value), `value` holding estimate, low and high; `hub`, a thought's
             name or ""; `n`. Thoughts without a preference (NaN) are left out. Attributes may say otherwise what is
-            drawn: `title` of the Dataset, `long_name` and `null` of the preference, `long_name` of the thoughts.
+            drawn: `title` of the Dataset, `long_name`, `null` and `null_name` of the preference, `long_name` of the
+            thoughts.
         ax: where to draw; a new figure without.
 
     Returns:
@@ -59,7 +60,7 @@ def skip_profile(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns:
         The Axes drawn on.
     """
-    words = ("does the last thought skip back?", "key: thought attended to", "share of the last thought's row")
+    words = ("does the last thought skip?", "key: thought attended to", "share of what earlier thoughts get")
     return _profile(data, _defined(data["share"]), words, None, ax)
 
 
@@ -75,7 +76,7 @@ def depth_profile(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         The Axes that holds all panels.
     """
     score, null = data["score"], data["null"]
-    ax, panels = panel_axes(score.sizes["metric"], 2, PANEL, ax, title=title_of(data, "by layer"), n=_n(data))
+    ax, panels = panel_axes(score.sizes["metric"], 2, PANEL, ax, title=title_of(data, "metrics by layer"), n=_n(data))
     for panel, name, level in zip(panels, score["metric"].values, null.values, strict=False):
         _draw_depth(panel, score.sel(metric=name), float(level))
         add_title(panel, str(name))
@@ -116,7 +117,7 @@ def _profile(
         width = min(460.0, max(220.0, 26.0 * numbers.sizes[dim]))
         ax = new_axes(width, 170.0, left=40.0, right=34.0, bottom=34.0, top=24.0)
     null = float(numbers.attrs.get("null", 1.0))
-    draw_profile(ax, numbers, null=null, null_name="even", colours=colours)
+    draw_profile(ax, numbers, null=null, null_name=str(numbers.attrs.get("null_name", "even")), colours=colours)
     add_title(ax, title_of(data, title), n=_n(data))
     named = numbers[dim].attrs.get("long_name", x) if numbers.sizes[dim] else UNDEFINED
     name_axes(ax, str(named), str(numbers.attrs.get("long_name", y)))

@@ -10,7 +10,7 @@ from thoughtlens.plots.text import add_title, clipped, name_axes, name_rows
 
 LONGEST = 14
 """Characters of a token that are shown."""
-CELL_WIDTH, CELL_HEIGHT = 10.5, 14.0
+CELL_WIDTH, CELL_HEIGHT = 13.0, 14.0
 WIDEST = 900.0
 RIGHT = 66.0
 BELOW = LONGEST * CHARACTER * TICK_SIZE + 26.0
@@ -21,7 +21,7 @@ def question_tokens(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
     Args:
         data: `attention` with dims (query, token) and `text` (token), each token's text; optionally `n`;
-            the attribute `title` says what it is, if not the mean over layers and heads.
+            the attribute `title` says more of it.
         ax: where to draw, with room for tokens below and the colour bar on its right; a new figure without.
 
     Returns:
@@ -39,7 +39,7 @@ def question_tokens(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     name_rows(ax, cells["query"].values)
     _name_tokens(ax, [str(text) for text in data["text"].values])
     add_colour_bar(ax, colours, cells, (1 + 12.0 / width, 0.0, 10.0 / width, 1.0))
-    title = str(data.attrs.get("title", "attention to the question's tokens, mean over layers and heads"))
+    title = str(data.attrs.get("title", "which words do thoughts look at?"))
     add_title(ax, title, n=int(data["n"]) if "n" in data else None, room=width + RIGHT - 8.0)
     name_axes(ax, "token of the question", "query")
     return ax

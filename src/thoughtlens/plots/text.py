@@ -39,10 +39,16 @@ def clipped(text: object, longest: int) -> str:
 
 def add_title(ax: Axes, title: str, *, n: object = None, room: float | None = None) -> None:
     """A title on the left, broken into lines within `room` points (the Axes' width if None), with n where known."""
-    known = title if n is None else f"{title} (n = {n})"
-    room = size_of(ax)[0] if room is None else room
-    lines = fill(plain(known), max(12, int(room / (WORD_CHARACTER * TITLE_SIZE))))
+    lines = heading(title, n, size_of(ax)[0] if room is None else room)
     ax.set_title(lines, fontsize=TITLE_SIZE, loc="left", parse_math=False)
+
+
+def heading(title: str, n: object, room: float) -> str:
+    """A title of lines that fit in `room` points, with n where known, in one piece."""
+    # A line may not end at a space that doesn't break.
+    known = plain(title) if n is None else f"{plain(title)} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n})"
+    lines = fill(known, max(12, int(room / (WORD_CHARACTER * TITLE_SIZE))))
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def name_axes(ax: Axes, x: str, y: str = "") -> None:
