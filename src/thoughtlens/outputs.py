@@ -1,7 +1,7 @@
 """A run becomes what people open: tables, figures, and the files of earlier scripts.
 
     RUN/analysis/  summary.json, and tidy tables as CSV
-    RUN/figures/   each figure as PNG and SVG
+    RUN/figures/   each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
     RUN/export/    arrays under the names that the 2025 scripts gave them
 
 Everything here can be made again from the run; nothing here measures anything.
@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, head_maps, headline, layer_maps, step_indexed, tables
+from thoughtlens.analysis import Analysis, analyze, headline, step_indexed, tables
+from thoughtlens.analysis.panels import Choice, figure_data, last_thought_shares
+from thoughtlens.analysis.step_panels import step_figure_data
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, replacing, write_json
 from thoughtlens.labels import ANSWER
@@ -24,6 +26,7 @@ from thoughtlens.runs.reading import Run
 
 ANALYSIS: Final = "analysis"
 FIGURES: Final = "figures"
+STEP_INDEXED: Final = "step_indexed"
 EXPORT: Final = "export"
 
 STEP_INDEXED_NOTE: Final = (
@@ -61,18 +64,35 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     }
 
 
-def write_figures(run: Run, analysis: Analysis) -> list[Path]:
-    """Draw the figures of an analysis; return their paths."""
+def write_figures(
+    run: Run, analysis: Analysis, choice: Choice | None = None, *, step_indexed: bool = False
+) -> list[Path]:
+    """Draw the figures of an analysis, each in a file named like what it shows; return their paths.
+
+    Args:
+        run: the run.
+        analysis: of it.
+        choice: which layers, heads and metric are drawn; all layers and the top 20 heads if None.
+        step_indexed: draw what the 2025 scripts drew, as they indexed thoughts, into a folder of its own.
+    """
     from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
-    figures = {
-        "head_maps": plots.head_maps(head_maps(analysis.moments, analysis.ranking)),
-        "layer_means": plots.layer_means(layer_maps(analysis.moments)),
-        "row_composition": plots.row_composition(analysis.composition),
-        "hub_profile": plots.hub_profile(analysis.model),
-    }
-    with _writing(run.path / FIGURES) as folder:
-        return [path for name, ax in figures.items() for path in plots.save_figure(ax, folder / name)]
+    drawn = step_figure_data(analysis, choice) if step_indexed else _figure_data(run, analysis, choice)
+    with _writing(run.path / FIGURES / STEP_INDEXED if step_indexed else run.path / FIGURES) as folder:
+        return [
+            path
+            for name, (figure, data) in drawn.items()
+            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
+        ]
+
+
+def _figure_data(
+    run: Run, analysis: Analysis, choice: Choice | None
+) -> dict[str, tuple[str, xr.DataArray | xr.Dataset]]:
+    """By the name of a file, its figure function and what it draws: the analysis, and what takes another reading."""
+    options = {name: analysis.model.attrs[name] for name in ("n_resamples", "seed")}
+    data = figure_data(analysis, choice=choice) | {"skip_profile": last_thought_shares(run.blocks(), **options)}
+    return {name: (name, drawn) for name, drawn in data.items()}
 
 
 def export_npy(run: Run, out: Path | None = None) -> list[Path]:

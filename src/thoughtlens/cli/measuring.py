@@ -128,15 +128,27 @@ def analyze(folder: RunFolder, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def plot(folder: RunFolder, as_json: AsJson = False) -> None:
+def plot(
+    folder: RunFolder,
+    layers: Annotated[str | None, typer.Option("--layers", help="Layers whose maps are drawn: 0,4,8.")] = None,
+    heads: Annotated[str | None, typer.Option("--heads", help="Heads that are drawn, not the top: L4H5,L2H1.")] = None,
+    top: Annotated[int, typer.Option("--top", help="How many top heads are drawn.")] = 20,
+    metric: Annotated[str, typer.Option("--metric", help="What the map and ranking of heads show.")] = "importance",
+    step_indexed: Annotated[
+        bool, typer.Option("--step-indexed", help="Draw the figures of the 2025 scripts, as they indexed thoughts.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Draw the figures of a run."""
     from thoughtlens.outputs import analyze_run
     from thoughtlens.runs.reading import open_run
 
+    choice = stages.choose(layers, heads, top, metric)
     done = open_run(folder)
     with terminal.working("analyze"):
         analysis = analyze_run(done)
-    paths = [str(path) for path in stages.plot_and_write(done, analysis)]
+    drawn = stages.plot_and_write(done, analysis, choice, step_indexed=step_indexed)
+    paths = [str(path) for path in drawn]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
 
 

@@ -11,6 +11,7 @@ from thoughtlens.errors import OptionError
 
 if TYPE_CHECKING:
     from thoughtlens.analysis import Analysis
+    from thoughtlens.analysis.panels import Choice
     from thoughtlens.models.codi import Codi
     from thoughtlens.problems import ProblemSet
     from thoughtlens.runs.engines import Engine
@@ -83,12 +84,33 @@ def analyze_and_write(done: "Run") -> "Analysis":
     return analysis
 
 
-def plot_and_write(done: "Run", analysis: "Analysis") -> list[Path]:
-    """The paths of a run's figures, drawn anew."""
+def plot_and_write(
+    done: "Run", analysis: "Analysis", choice: "Choice | None" = None, *, step_indexed: bool = False
+) -> list[Path]:
+    """The paths of a run's figures, drawn anew, or of their step-indexed twins."""
     from thoughtlens.outputs import write_figures
 
     with terminal.working("plot"):
-        return write_figures(done, analysis)
+        return write_figures(done, analysis, choice, step_indexed=step_indexed)
+
+
+def choose(layers: str | None, heads: str | None, top: int, metric: str) -> "Choice":
+    """What to draw, from lists such as `0,4,8` and `L4H5,L2H1`."""
+    from thoughtlens.analysis.panels import Choice
+
+    numbers = _listed(layers)
+    if numbers is not None and not all(number.isdecimal() for number in numbers):
+        raise OptionError(f"--layers is {layers!r}, expected numbers such as 0,4,8; write them so.")
+    return Choice(
+        layers=None if numbers is None else tuple(int(number) for number in numbers),
+        heads=_listed(heads),
+        top=top,
+        metric=metric,
+    )
+
+
+def _listed(given: str | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(part.strip() for part in given.split(","))
 
 
 def close(done: "Run", analysis: "Analysis", more: dict[str, Any], *, as_json: bool) -> None:
