@@ -420,6 +420,19 @@ def test_a_groups_numbers_are_those_of_its_analysis(make_attention):
         assert found.groups["n"].sel(group=name) == of.sum()
 
 
+def test_groups_of_one_size_are_not_drawn_alike(make_attention):
+    half = make_attention(n_problems=5)
+    twice = xr.concat([half, half], "problem")
+    members = np.arange(10) < 5
+    found = compare_groups(
+        collect_depth_sums(twice), {"x": members, "y": ~members}, correct=twice["correct"], n_resamples=40
+    )
+    difference = found.differences["sequential"].sel(depth="all").isel(pair=0)
+    assert difference.sel(value="estimate") == pytest.approx(0.0, abs=1e-12)
+    assert difference.sel(value="low") < -1e-3
+    assert difference.sel(value="high") > 1e-3
+
+
 def test_a_group_of_one_is_left_out_and_said(make_attention):
     dataset = make_attention(n_problems=6)
     groups = {"one": np.arange(6) == 0, "rest": np.arange(6) > 0}
