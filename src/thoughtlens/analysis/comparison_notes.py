@@ -88,7 +88,7 @@ def _shapes(seen: Mapping[str, Seen]) -> list[str]:
     if alike:
         notes.append(
             f"Heads of {_listed(alike)} are matched with those of {first} by their place, which means something only "
-            "for models that go back to the same weights."
+            "for models that go back to the same weights; intervals of rank correlations are over problems, not heads."
         )
     return notes
 
