@@ -40,9 +40,9 @@ def analyze_run(run: Run, *, n_resamples: int = 1000, seed: int = 0) -> Analysis
     return analyze(run.blocks(), correct=run.attention["correct"].values, n_resamples=n_resamples, seed=seed)
 
 
-def write_analysis(run: Run, analysis: Analysis) -> list[Path]:
-    """Write `summary.json` and the tables of an analysis; return their paths."""
-    with _writing(run.path / ANALYSIS) as folder:
+def write_analysis(run: Run, analysis: Analysis, out: Path | None = None) -> list[Path]:
+    """Write `summary.json` and the tables of an analysis to `RUN/analysis` or another folder; return their paths."""
+    with _writing(out or run.path / ANALYSIS) as folder:
         write_json(folder / "summary.json", summary(run, analysis))
         frames = tables(analysis) | {"moments": _moments_table(analysis), "step_indexed": _step_indexed_table(analysis)}
         for name, frame in frames.items():

@@ -4,6 +4,9 @@ Never imports torch or matplotlib: it runs wherever a run folder can be read.
 """
 
 from thoughtlens.analysis.blocks import attention_pieces
+from thoughtlens.analysis.compare import Comparison, compare, comparison_overview
+from thoughtlens.analysis.comparison_tables import comparison_headline, comparison_tables, group_table
+from thoughtlens.analysis.groups import Grouped, compare_groups
 from thoughtlens.analysis.maps import head_maps, layer_maps
 from thoughtlens.analysis.metrics import (
     cell_sets,
@@ -28,19 +31,29 @@ from thoughtlens.analysis.statistics import (
     weighted_sums,
 )
 from thoughtlens.analysis.step_indexed import step_indexed
+from thoughtlens.analysis.subjects import Subject
 from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, rank_heads
 from thoughtlens.analysis.tables import headline, tables
 
 __all__ = [
     "Analysis",
+    "Comparison",
+    "Grouped",
+    "Subject",
     "analyze",
     "attention_pieces",
     "bootstrap_mean",
     "bootstrap_ratio",
     "cell_sets",
     "collect_sums",
+    "compare",
+    "compare_groups",
+    "comparison_headline",
+    "comparison_overview",
+    "comparison_tables",
     "composition",
     "expected_sums",
+    "group_table",
     "head_maps",
     "headline",
     "hub_test",

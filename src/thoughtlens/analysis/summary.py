@@ -132,7 +132,7 @@ def _accumulate(blocks: Blocks, weights: xr.DataArray) -> tuple[xr.Dataset, xr.D
         n_seen += attention.sizes["problem"]
         if n_seen > n_problems:
             raise RunError(f"found attention of more problems than the {n_problems} in `correct`; extract again.")
-        _add_weighted(sums, _problem_sums(attention), drawn)
+        add_weighted(sums, _problem_sums(attention), drawn)
         piece = partial_moments(attention)
         moments = piece if moments is None else merge_moments(moments, piece)
     if moments is None or n_seen < n_problems:
@@ -140,7 +140,8 @@ def _accumulate(blocks: Blocks, weights: xr.DataArray) -> tuple[xr.Dataset, xr.D
     return finish_moments(moments), xr.Dataset(sums)
 
 
-def _add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
+def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
+    """Add the sums of some problems to those of every resample, `drawn` being the weights of these problems."""
     # In place and a variable at a time: with many heads and thoughts the sums are the largest thing in memory.
     for name, values in part.data_vars.items():
         added = weighted_sums(values, drawn)
@@ -197,12 +198,18 @@ def _summarise(sums: xr.Dataset) -> xr.Dataset:
     hub = _hub_place(samples["preference"])
     observed_hub = hub.isel(resample=0)
     defined = samples["preference"].isel(resample=0).notnull().any("thought")
-    # The hub is held fixed at the observed one: the interval is that thought's, not that of whichever is largest.
-    at_hub = samples["preference"].isel(thought=observed_hub).drop_vars("thought")
-    samples = samples.assign(hub_preference=at_hub, importance=samples["thought_mass"] * (at_hub - 1.0))
+    samples = with_importance(samples)
     names = np.where(defined.values, samples["thought"].values[observed_hub.values], "")
     support = (hub.isel(resample=slice(1, None)) == observed_hub).mean("resample")
     return samples.map(_interval).assign(hub=observed_hub.copy(data=_text(names)), hub_support=support.where(defined))
+
+
+def with_importance(samples: xr.Dataset) -> xr.Dataset:
+    """Preferences of every resample, with the `hub_preference` and `importance` of each (see `rank_heads`)."""
+    # The hub is held fixed at the observed one: the interval is that thought's, not that of whichever is largest.
+    hub = _hub_place(samples["preference"].isel(resample=0))
+    at_hub = samples["preference"].isel(thought=hub).drop_vars("thought")
+    return samples.assign(hub_preference=at_hub, importance=samples["thought_mass"] * (at_hub - 1.0))
 
 
 def _hub_place(preference: xr.DataArray) -> xr.DataArray:

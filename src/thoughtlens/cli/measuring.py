@@ -119,12 +119,24 @@ def extract(
 
 
 @app.command()
-def analyze(folder: RunFolder, as_json: AsJson = False) -> None:
+def analyze(
+    folder: RunFolder,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", help="Also for groups of problems: correct, n_steps; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
     from thoughtlens.runs.reading import open_run
 
     done = open_run(folder)
-    stages.close(done, stages.analyze_and_write(done), {}, as_json=as_json)
+    # Before anything is written: what can't be grouped is a wrong call.
+    grouped = stages.group_run(done, by or [])
+    groups = stages.write_groups(done, grouped)
+    more = {"groups": groups} if groups else {}
+    stages.close(done, stages.analyze_and_write(done), more, as_json=as_json)
+    for facts in groups if not as_json else []:
+        stages.show_side_by_side(facts, title=f"by {facts['by']}, 95 % intervals over problems")
 
 
 @app.command()

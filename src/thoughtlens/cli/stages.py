@@ -3,6 +3,7 @@
 Heavy modules are imported inside the functions, so that `--help` answers at once.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +13,20 @@ from thoughtlens.errors import OptionError
 if TYPE_CHECKING:
     from thoughtlens.analysis import Analysis
     from thoughtlens.analysis.panels import Choice
+    from thoughtlens.comparisons import GroupedRun
     from thoughtlens.models.codi import Codi
     from thoughtlens.problems import ProblemSet
     from thoughtlens.runs.engines import Engine
     from thoughtlens.runs.reading import Run
+
+
+SIDE_BY_SIDE = {
+    "accuracy": "accuracy",
+    "hub": "hub preference",
+    "sequential": "sequential preference",
+    "skip": "skip preference",
+    "thought_mass": "thought mass",
+}
 
 
 def draw_problems(
@@ -123,6 +134,46 @@ def close(done: "Run", analysis: "Analysis", more: dict[str, Any], *, as_json: b
         return
     terminal.closing(facts)
     terminal.tell({}, f"results: {done.path}", as_json=False)
+
+
+def group_run(done: "Run", by: Sequence[str]) -> list["GroupedRun"]:
+    """A run's problems in groups, each analysed, for each thing to group by."""
+    from thoughtlens.comparisons import analyze_groups
+
+    with terminal.working("analyze groups"):
+        return [analyze_groups(done, what) for what in dict.fromkeys(by)]
+
+
+def write_groups(done: "Run", grouped: list["GroupedRun"]) -> list[dict[str, Any]]:
+    """The headlines of groups, their tables also written to the run's folder."""
+    from thoughtlens import comparisons
+
+    for of in grouped:
+        comparisons.write_groups(done, of)
+    return [comparisons.groups_summary(of) for of in grouped]
+
+
+def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
+    """Tables of models or groups beside each other, of their differences, and the notes."""
+    own = facts["own"]
+    words = {name: said for name, said in SIDE_BY_SIDE.items() if all(name in numbers for numbers in own.values())}
+    rows = [(said, *(_side(numbers, name) for numbers in own.values())) for name, said in words.items()]
+    terminal.table(("measure", *own), [("problems", *(of["n"] for of in own.values())), *rows], title=title)
+    for pair in facts["differences"]:
+        rows = [(said, _side(pair, name), _p(pair[name]["p"])) for name, said in words.items()]
+        terminal.table(("measure", "difference", "p"), rows, title=f"{pair['of']} − {pair['minus']}")
+    for note in facts["notes"]:
+        terminal.tell({}, note, as_json=False)
+
+
+def _side(numbers: dict[str, Any], name: str) -> str:
+    shown = terminal.with_interval(numbers[name], percent=name in ("accuracy", "thought_mass"))
+    thought = numbers[name].get("thought")
+    return f"{thought}: {shown}" if thought else shown
+
+
+def _p(value: float | None) -> str:
+    return terminal.UNDEFINED if value is None else f"{value:.2g}"
 
 
 def own_accuracy(card: dict[str, Any]) -> tuple[str, str]:

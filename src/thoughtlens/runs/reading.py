@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 import zarr
 
@@ -46,12 +47,18 @@ class Run:
         with (self.path / RESULTS).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
-    def blocks(self, n_problems: int = BLOCK) -> Iterator[xr.Dataset]:
+    def blocks(self, n_problems: int = BLOCK, *, chosen: npt.ArrayLike | None = None) -> Iterator[xr.Dataset]:
         """The attention Dataset in pieces of at most `n_problems`, each in memory and in float32.
 
         Attention is widened since numpy's standard deviation of float16 is wrong.
+
+        Args:
+            n_problems: the most problems of a piece.
+            chosen: bool, one a problem of the run: which to give; all if None.
         """
         dataset = self.attention
+        if chosen is not None:
+            dataset = dataset.isel(problem=np.flatnonzero(chosen))
         for start in range(0, dataset.sizes["problem"], n_problems):
             block = dataset.isel(problem=slice(start, start + n_problems)).load()
             yield block.assign(attention=block["attention"].astype(np.float32))

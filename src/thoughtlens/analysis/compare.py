@@ -1,0 +1,206 @@
+"""Two or more models become what each attends to, how they differ from the first, and what could not be compared.
+
+1. Problems are matched by what they are known by. With two in common or more, everything is measured on these and
+   differences are paired; with fewer, each model keeps its own problems and differences are unpaired.
+2. Attention is compared for the whole model and by relative depth, so that models of different depth can be.
+3. Models of the same layers × heads have the profiles of their heads correlated by rank.
+
+Whatever is left out is said in `Comparison.notes`. Nothing here reads files.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+from thoughtlens.analysis.comparison_notes import notes_on
+from thoughtlens.analysis.differences import Difference, measured, paired_difference, stack, unpaired_difference
+from thoughtlens.analysis.ratios import DEPTHS, Ratios, layers_by_depth
+from thoughtlens.analysis.statistics import interval, resample_weights
+from thoughtlens.analysis.subjects import PROFILES, Seen, Subject, common_problems, read_subject
+from thoughtlens.analysis.summary import CONFIDENCE
+from thoughtlens.errors import OptionError
+from thoughtlens.labels import thought_names
+
+NEED_SAME_THOUGHTS = ("preference", "skip")
+"""Measures whose cells are other ones when the number of thoughts differs."""
+
+
+class Comparison(NamedTuple):
+    """What `compare` returns; `value` is estimate, low, high, and undefined numbers are NaN.
+
+    The measures are `accuracy` (…) and, by `depth` (all, early, middle, late), `preference` (…, thought),
+    `lag_preference` (…, lag), `sequential`, `skip`, `thought_mass`, and `composition` (…, part) of the thoughts' rows.
+    """
+
+    models: xr.Dataset
+    """the measures (model, …, value); n (model); attrs `paired`, `n_resamples`, `seed`, `confidence`"""
+    differences: xr.Dataset
+    """the measures of `model` less those of `minus`, the first one: (pair, …, value); n and n_minus (pair)"""
+    p_values: xr.Dataset
+    """of the differences, two-sided, uncorrected: (pair, …)"""
+    rank_correlations: xr.Dataset
+    """Spearman over heads of `importance`, `sequential`, `skip`, `thought_mass`: (pair, value); NaN if shapes differ"""
+    type_counts: xr.Dataset
+    """type_count (model, depth, type), the heads of each type; without any type unless every model has them"""
+    notes: tuple[str, ...]
+    """what was compared and what was not, in sentences"""
+
+
+def compare(subjects: Mapping[str, Subject], *, n_resamples: int = 1000, seed: int = 0) -> Comparison:
+    """Compare models by where they attend, by relative depth, and by accuracy.
+
+    Args:
+        subjects: two or more, by the names that the result has; differences are to the first.
+        n_resamples: bootstrap resamples of the problems, sign flips and permutations.
+        seed: same seed, same numbers.
+
+    Returns:
+        Labelled Datasets and notes, see `Comparison`.
+
+    Raises:
+        OptionError: fewer than two subjects.
+        RunError: a subject's attention, problems and answers are not of one number.
+    """
+    if len(subjects) < 2:
+        raise OptionError(f"found {len(subjects)} run, expected two or more to compare; name another one.")
+    common = common_problems(subjects)
+    # Different problems are drawn independently, the same ones alike.
+    seeds = {name: seed if common else seed + place for place, name in enumerate(subjects)}
+    weights = {
+        name: resample_weights(len(common or subject.problems), n_resamples=n_resamples, seed=seeds[name])
+        for name, subject in subjects.items()
+    }
+    seen = {name: read_subject(of, common or of.problems, weights[name]) for name, of in subjects.items()}
+    seen = _same_positions(seen)
+    values, p_values = _differences(seen, seeds, paired=bool(common), n_resamples=n_resamples)
+    options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE, "paired": bool(common)}
+    return Comparison(
+        models=_models(seen, weights).assign_attrs(options),
+        differences=values.assign_attrs(options),
+        p_values=p_values.assign_attrs(options),
+        rank_correlations=_rank_correlations(seen).assign_attrs(options),
+        type_counts=_type_counts(subjects),
+        notes=notes_on(subjects, seen, common),
+    )
+
+
+def comparison_overview(comparison: Comparison) -> xr.Dataset:
+    """What a figure of the models shows: their numbers over all layers.
+
+    Returns:
+        `preference` (model, thought, value), `lag_preference` (model, lag, value), `composition` (model, part, value),
+        `type_count` (model, type) and `accuracy` (model, value), with `n` (model).
+    """
+    names = ["preference", "lag_preference", "composition", "accuracy", "n"]
+    values = comparison.models[names].sel(depth="all", drop=True)
+    return values.assign(type_count=comparison.type_counts["type_count"].sel(depth="all", drop=True))
+
+
+def rank_correlation(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Spearman's correlation over heads in every resample.
+
+    Args:
+        one: a number of each head, dims (resample, layer, head).
+        other: the same of another model of the same layers × heads.
+
+    Returns:
+        dims (resample), -1 to 1; heads without a number in any resample of either are left out, and fewer than three
+        heads or equal numbers give NaN.
+    """
+    values = [profile.transpose("resample", "layer", "head").values for profile in (one, other)]
+    flat = [value.reshape(len(value), -1) for value in values]
+    known = np.isfinite(flat[0]).all(0) & np.isfinite(flat[1]).all(0)
+    if known.sum() < 3:
+        return xr.DataArray(np.full(len(flat[0]), np.nan), dims="resample")
+    ranks = [rankdata(value[:, known], axis=1) for value in flat]
+    centred = [xr.DataArray(rank - rank.mean(1, keepdims=True), dims=("resample", "place")) for rank in ranks]
+    spread = (centred[0] ** 2).sum("place") * (centred[1] ** 2).sum("place")
+    return (centred[0] * centred[1]).sum("place") / np.sqrt(spread.where(spread > 0))
+
+
+def _same_positions(seen: Mapping[str, Seen]) -> dict[str, Seen]:
+    """Every model with as many thoughts and lags as any; those that it lacks are undefined."""
+    most = max(model.n_thoughts for model in seen.values())
+    axes = {"thought": _text(thought_names(most)), "lag": np.arange(1, most)}
+    return {
+        name: model._replace(ratios=Ratios(*(part.reindex(axes, fill_value=0.0) for part in model.ratios)))
+        for name, model in seen.items()
+    }
+
+
+def _models(seen: Mapping[str, Seen], weights: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    rows = [measured(model.ratios, weights[name]).assign(n=model.n) for name, model in seen.items()]
+    return stack(rows, "model").assign_coords(model=_text(list(seen)))
+
+
+def _differences(
+    seen: Mapping[str, Seen], seeds: Mapping[str, int], *, paired: bool, n_resamples: int
+) -> tuple[xr.Dataset, xr.Dataset]:
+    first, *others = seen
+    found: list[Difference] = []
+    for name in others:
+        one, minus = _comparable(seen[name], seen[first])
+        if paired:
+            found.append(paired_difference(one, minus, n_resamples=n_resamples, seed=seeds[first]))
+        else:
+            found.append(unpaired_difference(one, minus, n_resamples=n_resamples, seeds=(seeds[name], seeds[first])))
+    counts = {"n": ("pair", [seen[name].n for name in others]), "n_minus": ("pair", [seen[first].n] * len(others))}
+    values = stack([difference.values for difference in found], "pair").assign(counts)
+    p_values = stack([difference.p for difference in found], "pair")
+    return _label_pairs(values, seen), _label_pairs(p_values, seen)
+
+
+def _comparable(one: Seen, minus: Seen) -> tuple[Ratios, Ratios]:
+    """The ratios of both, undefined where they are of different cells."""
+    if one.n_thoughts == minus.n_thoughts:
+        return one.ratios, minus.ratios
+    empty = {name: xr.zeros_like(one.ratios.below[name]) for name in NEED_SAME_THOUGHTS}
+    left, right = (side.ratios._replace(below=side.ratios.below.assign(empty)) for side in (one, minus))
+    return left, right
+
+
+def _rank_correlations(seen: Mapping[str, Seen]) -> xr.Dataset:
+    first, *others = seen
+    rows = [
+        xr.Dataset({name: interval(_correlation(seen[other], seen[first], name)) for name in PROFILES})
+        for other in others
+    ]
+    return _label_pairs(stack(rows, "pair"), seen)
+
+
+def _correlation(one: Seen, other: Seen, name: str) -> xr.DataArray:
+    values, others = one.profiles[name], other.profiles[name]
+    same_cells = one.n_thoughts == other.n_thoughts or name not in ("importance", *NEED_SAME_THOUGHTS)
+    if one.shape != other.shape or not same_cells:
+        return xr.full_like(values.isel(layer=0, head=0, drop=True), np.nan)
+    return rank_correlation(values, others)
+
+
+def _type_counts(subjects: Mapping[str, Subject]) -> xr.Dataset:
+    found = [subject.head_types for subject in subjects.values() if subject.head_types is not None]
+    if len(found) < len(subjects):
+        found = []
+    known = sorted({str(kind) for types in found for kind in types.values.ravel()})
+    counts = np.zeros((len(subjects), len(DEPTHS), len(known)), dtype=np.int64)
+    for row, types in zip(counts, found, strict=False):
+        named = types.transpose("layer", "head").values
+        for depth, members in zip(row, layers_by_depth(len(named)).values, strict=True):
+            depth[:] = [(named[members] == kind).sum() for kind in known]
+    labels = {"model": _text(list(subjects)), "depth": _text(DEPTHS), "type": _text(known)}
+    return xr.Dataset({"type_count": (("model", "depth", "type"), counts)}, coords=labels)
+
+
+def _label_pairs(values: xr.Dataset, seen: Mapping[str, Seen]) -> xr.Dataset:
+    first, *others = seen
+    return values.assign_coords(
+        pair=_text([f"{name} − {first}" for name in others]),
+        model=("pair", _text(others)),
+        minus=("pair", _text([first] * len(others))),
+    )
+
+
+def _text(names: Sequence[str]) -> np.ndarray:
+    return np.array(names, dtype=np.dtypes.StringDType())

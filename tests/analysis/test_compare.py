@@ -1,0 +1,490 @@
+"""Models and groups side by side, against naive loops, exact enumeration, scipy and closed forms."""
+
+from collections import Counter
+from fractions import Fraction
+from itertools import combinations, product
+from math import comb
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import permutation_test, spearmanr
+
+from thoughtlens.analysis import (
+    Subject,
+    analyze,
+    blocks,
+    compare,
+    compare_groups,
+    comparison_headline,
+    comparison_overview,
+    comparison_tables,
+    composition,
+    group_table,
+    preference_sums,
+    preferences,
+    resample_weights,
+)
+from thoughtlens.analysis.compare import rank_correlation
+from thoughtlens.analysis.differences import mcnemar, relabellings, sign_flips
+from thoughtlens.analysis.groups import group_seed
+from thoughtlens.analysis.ratios import DEPTHS, as_ratios, collect_depth_sums, layers_by_depth, linearised
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.labels import thought_names
+
+SINGLE = ("sequential", "skip", "thought_mass")
+BY_DEPTH = (*SINGLE, "preference", "lag_preference", "composition")
+
+
+def subject(dataset, **changes):
+    given = {
+        "blocks": dataset,
+        "problems": [str(name) for name in dataset["problem"].values],
+        "correct": dataset["correct"].values,
+        "n_question_tokens": dataset["n_question_tokens"].values,
+    }
+    return Subject(**given | changes)
+
+
+def compared(*datasets, n_resamples=60, **options):
+    names = ("a", "b", "c")[: len(datasets)]
+    return compare(
+        {name: subject(of) for name, of in zip(names, datasets, strict=True)}, n_resamples=n_resamples, **options
+    )
+
+
+def naive(values, name):
+    """A measure from cells, loop by loop: values (problem, layer, head, query, key) of six thoughts."""
+    a = np.nansum(values, axis=(0, 1, 2))
+    row = {q: {k: a[q + 1, k + 3] for k in range(6)} for q in range(6)}
+    mass = {q: sum(row[q][k] for k in range(q)) for q in range(6)}
+    if name == "thought_mass":
+        return sum(mass.values()) / (5 * values[..., 0, 0].size)
+    cells = {"sequential": [(q, q - 1) for q in range(2, 6)], "skip": [(5, 0), (5, 1), (5, 2)]}[name]
+    return sum(row[q][k] for q, k in cells) / sum(mass[q] / q for q, _ in cells)
+
+
+def layers_of(depth, n_layers):
+    place = [Fraction(layer, n_layers - 1) for layer in range(n_layers)]
+    third = Fraction(1, 3)
+    chosen = {
+        "all": lambda d: True,
+        "early": lambda d: d < third,
+        "middle": lambda d: third <= d <= 2 * third,
+        "late": lambda d: d > 2 * third,
+    }
+    return [layer for layer in range(n_layers) if chosen[depth](place[layer])]
+
+
+def test_a_model_compared_with_itself_differs_by_exactly_nothing(make_attention):
+    dataset = make_attention(n_problems=9, n_layers=4)
+    found = compared(dataset, dataset)
+    for name in BY_DEPTH:
+        difference, p = found.differences[name], found.p_values[name]
+        defined = found.models[name].isel(model=0, drop=True).notnull()
+        assert defined.any()
+        assert (difference.isel(pair=0).where(defined, 0.0) == 0.0).all()
+        assert (p.isel(pair=0).where(defined.isel(value=0), 1.0) == 1.0).all()
+    assert (found.differences["accuracy"] == 0.0).all()
+    assert (found.p_values["accuracy"] == 1.0).all()
+    for name in found.rank_correlations.data_vars:
+        np.testing.assert_allclose(found.rank_correlations[name], 1.0, rtol=1e-12)
+
+
+def test_paired_differences_are_those_of_naive_loops(make_attention):
+    one, other = make_attention(n_problems=7, n_layers=5, n_heads=2), make_attention(n_problems=7, n_layers=3, seed=1)
+    found = compared(one, other, n_resamples=20, seed=3).differences.isel(pair=0)
+    draws = [np.repeat(np.arange(7), drawn) for drawn in resample_weights(7, n_resamples=20, seed=3).values]
+    for depth, name in product(DEPTHS, SINGLE):
+        sides = [of["attention"].values[:, layers_of(depth, of.sizes["layer"])].astype(float) for of in (other, one)]
+        samples = [naive(sides[0][drawn], name) - naive(sides[1][drawn], name) for drawn in draws]
+        expected = [samples[0], *np.quantile(samples[1:], [0.025, 0.975])]
+        np.testing.assert_allclose(found[name].sel(depth=depth), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_models_own_numbers_are_those_of_its_analysis(make_attention):
+    one, other = make_attention(n_problems=8, missing=(2,)), make_attention(n_problems=8, seed=1)
+    found = compared(one, other, seed=4).models.sel(model="a", depth="all")
+    whole = analyze(one, correct=one["correct"], n_resamples=60, seed=4)
+    for name in ("preference", "lag_preference", *SINGLE):
+        np.testing.assert_allclose(found[name], whole.model[name].transpose(..., "value"), rtol=1e-10)
+    rows = whole.composition["composition"].sel(query=thought_names(6), value="estimate").mean("query")
+    np.testing.assert_allclose(found["composition"].sel(value="estimate"), rows, rtol=1e-10)
+    np.testing.assert_allclose(found["accuracy"], whole.accuracy["accuracy"])
+
+
+def test_the_order_of_the_models_turns_the_sign(make_attention):
+    one, other = make_attention(n_problems=8), make_attention(n_problems=8, seed=1)
+    there, back = compared(one, other), compared(other, one)
+    for name in (*BY_DEPTH, "accuracy"):
+        left, right = there.differences[name].isel(pair=0), back.differences[name].isel(pair=0)
+        for bound, mirrored in (("estimate", "estimate"), ("low", "high"), ("high", "low")):
+            np.testing.assert_allclose(left.sel(value=bound), -right.sel(value=mirrored), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(there.p_values[name], back.p_values[name])
+
+
+@pytest.mark.parametrize("change", ["order", "extra", "pieces"])
+def test_common_problems_give_the_same_numbers_wherever_they_stand(make_attention, monkeypatch, change):
+    one, other = make_attention(n_problems=6), make_attention(n_problems=6, seed=1)
+    one["correct"].values[:], other["correct"].values[:] = [1, 1, 0, 1, 0, 0], [0, 1, 1, 1, 0, 1]
+    expected = compared(one, other)
+    if change == "order":
+        other = other.isel(problem=[4, 0, 5, 3, 1, 2])
+    else:
+        more = make_attention(n_problems=3, seed=9).assign_coords(problem=np.array(["x", "y", "z"], dtype="T"))
+        other = xr.concat([more, other], "problem").isel(problem=[0, 1, 3, 4, 5, 2, 6, 7, 8])
+    if change == "pieces":
+        monkeypatch.setattr(blocks, "PIECE_CELLS", 1)
+    found = compared(one, other)
+    for name in (*BY_DEPTH, "accuracy"):
+        np.testing.assert_allclose(found.differences[name], expected.differences[name], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.p_values[name], expected.p_values[name])
+    for name in expected.rank_correlations.data_vars:
+        np.testing.assert_allclose(found.rank_correlations[name], expected.rank_correlations[name])
+    said = "Only the 6 problems that all have are compared, of 6 of a, 9 of b; differences are paired."
+    assert (said in found.notes) == (change != "order")
+
+
+def mean_parts(dataset):
+    """Composition of the thoughts' rows, a mean over problems: (problem, part)."""
+    rows = composition(dataset["attention"]).sel(query=thought_names(6))
+    return rows.mean(["layer", "head", "query"])
+
+
+@pytest.mark.parametrize(("n", "tolerance"), [(6, 1e-12), (9, 1e-12), (14, 0.06)])
+def test_paired_p_is_scipys_by_sign_flips(make_attention, n, tolerance):
+    # Up to 2^9 combinations are all drawn; 2^14 are not, and 1,000 draws vary by 0.016 around p = 0.5.
+    one, other = make_attention(n_problems=n), make_attention(n_problems=n, seed=1)
+    found = compared(one, other, n_resamples=1000).p_values["composition"].sel(depth="all").isel(pair=0)
+    apart = (mean_parts(other) - mean_parts(one)).transpose("problem", "part").values
+    for place, part in enumerate(found["part"].values[:5]):
+        exact = permutation_test(
+            (apart[:, place],), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+        )
+        assert found.sel(part=part).item() == pytest.approx(exact.pvalue, abs=tolerance)
+
+
+def test_group_p_of_a_mean_is_scipys_by_permutation(make_attention):
+    # Halves: the null is then symmetric, and scipy's doubled smaller tail is the share of both tails.
+    dataset = make_attention(n_problems=8)
+    members = np.arange(8) < 4
+    found = compare_groups(
+        collect_depth_sums(dataset), {"x": members, "y": ~members}, correct=dataset["correct"], n_resamples=100
+    )
+    values = mean_parts(dataset).transpose("problem", "part").values
+    for place, part in enumerate(found.p_values["part"].values[:5]):
+        exact = permutation_test(
+            (values[~members, place], values[members, place]),
+            lambda a, b, axis: a.mean(axis) - b.mean(axis),
+            n_resamples=np.inf,
+            vectorized=True,
+        )
+        assert found.p_values["composition"].sel(depth="all", part=part).item() == pytest.approx(exact.pvalue)
+
+
+def test_group_p_of_a_ratio_is_exact_for_few_problems(make_attention):
+    dataset = make_attention(n_problems=7)
+    members = np.isin(np.arange(7), [1, 4, 6])
+    found = compare_groups(
+        collect_depth_sums(dataset), {"x": members, "y": ~members}, correct=dataset["correct"], n_resamples=100
+    )
+    values = dataset["attention"].values.astype(float)
+    for name in SINGLE:
+        apart = {
+            rows: abs(naive(np.delete(values, rows, axis=0), name) - naive(values[list(rows)], name))
+            for rows in combinations(range(7), 3)
+        }
+        expected = np.mean([distance >= apart[1, 4, 6] * (1 - 1e-9) for distance in apart.values()])
+        assert found.p_values[name].sel(depth="all").item() == pytest.approx(expected)
+
+
+def test_all_ways_are_drawn_once_the_observed_first_and_else_only_so_many():
+    signs = sign_flips(5, n_draws=32, seed=0).values
+    assert len({tuple(row) for row in signs}) == 2**5
+    labels = relabellings(3, 4, n_draws=35, seed=0).values
+    assert len({tuple(row) for row in labels}) == comb(7, 3)
+    for few in (sign_flips(5, n_draws=31, seed=0).values, relabellings(3, 4, n_draws=34, seed=0).values):
+        assert len(few) in (32, 35)
+    assert (relabellings(3, 4, n_draws=34, seed=0).sum("problem") == 3).all()
+    assert (signs[0] == 1).all()
+    for n_draws in (34, 35):
+        assert relabellings(3, 4, n_draws=n_draws, seed=0).values[0].tolist() == [1, 1, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("only_one", "only_other"), [(5, 1), (0, 9), (3, 3), (0, 0), (1, 0), (7, 12)])
+def test_mcnemar_is_twice_the_smaller_tail(only_one, only_other):
+    one = np.array([True] * only_one + [False] * only_other + [True] * 4 + [False] * 2)
+    other = np.array([False] * only_one + [True] * only_other + [True] * 4 + [False] * 2)
+    n, few = only_one + only_other, min(only_one, only_other)
+    tail = sum(comb(n, k) for k in range(few + 1)) / 2**n
+    assert mcnemar(one, other) == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_accuracy_differs_as_its_problems_do(make_attention):
+    one, other = make_attention(n_problems=8), make_attention(n_problems=8, seed=1)
+    one["correct"].values[:], other["correct"].values[:] = [1, 1, 1, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0, 1, 0]
+    found = compared(one, other)
+    assert found.differences["accuracy"].sel(value="estimate").item() == pytest.approx(2 / 8 - 6 / 8)
+    assert found.p_values["accuracy"].item() == pytest.approx(2 * 7 / 64)
+
+
+def test_linearised_numbers_average_to_the_ratio(make_attention):
+    dataset = make_attention(n_problems=6)
+    means = linearised(as_ratios(collect_depth_sums(dataset), dataset["correct"].values)).mean("problem")
+    expected = preferences(preference_sums(dataset["attention"]).sum(["problem", "layer", "head"]))
+    for name in ("preference", "lag_preference", *SINGLE):
+        np.testing.assert_allclose(means[name].sel(depth="all"), expected[name], rtol=1e-10)
+
+
+@pytest.mark.parametrize("n_layers", range(2, 41))
+def test_depths_are_thirds_of_the_way_and_mirror_each_other(n_layers):
+    members = layers_by_depth(n_layers)
+    for depth in DEPTHS:
+        assert np.flatnonzero(members.sel(depth=depth)).tolist() == layers_of(depth, n_layers)
+    np.testing.assert_array_equal(members.sel(depth="early"), members.sel(depth="late")[::-1])
+    assert (members.sel(depth=["early", "middle", "late"]).sum("depth") == 1).all()
+
+
+def test_planted_preference_is_found_at_its_depth(plant_attention):
+    previous = {f"z{k + 1}": f"z{k}" for k in range(1, 6)}
+    even = plant_attention(lambda q, k: 1.0, n_layers=3)
+    steps = plant_attention(lambda q, k: 9.0 if previous.get(q) == k else 1.0, n_layers=3)
+    late = even.assign(attention=even["attention"].copy(data=even["attention"].values.copy()))
+    late["attention"].values[:, 2] = steps["attention"].values[:, 2]
+    found = compared(even, late).differences["sequential"].sel(value="estimate").isel(pair=0)
+    np.testing.assert_allclose(found.sel(depth=["early", "middle"]), 0.0, atol=1e-6)
+    assert found.sel(depth="late") > found.sel(depth="all") > 0.1
+
+
+def test_rank_correlation_is_scipys_in_every_resample():
+    rng = np.random.default_rng(0)
+    one, other = (xr.DataArray(rng.normal(size=(5, 3, 4)), dims=("resample", "layer", "head")) for _ in range(2))
+    one[:, 0, 1] = np.nan
+    one[3, 2, 2] = np.nan
+    known = [(layer, head) for layer in range(3) for head in range(4) if (layer, head) not in ((0, 1), (2, 2))]
+    for resample, found in enumerate(rank_correlation(one, other).values):
+        pair = [[of.values[resample, layer, head] for layer, head in known] for of in (one, other)]
+        assert found == pytest.approx(spearmanr(*pair).statistic)
+
+
+def test_a_rank_correlation_without_ranks_is_undefined():
+    flat = xr.DataArray(np.ones((2, 1, 5)), dims=("resample", "layer", "head"))
+    varied = flat.copy(data=np.arange(10.0).reshape(2, 1, 5))
+    assert rank_correlation(flat, varied).isnull().all()
+    assert rank_correlation(varied.isel(head=[0, 1]), varied.isel(head=[0, 1])).isnull().all()
+
+
+def test_models_of_other_shapes_have_no_profile_in_common(make_attention):
+    found = compared(make_attention(n_heads=3), make_attention(n_heads=4, seed=1))
+    assert all(found.rank_correlations[name].isnull().all() for name in found.rank_correlations.data_vars)
+    assert any("b has 2 × 4 layers × heads and a 2 × 3" in note for note in found.notes)
+    assert found.differences["sequential"].sel(depth="all").notnull().all()
+
+
+def test_two_layers_have_no_middle_and_it_is_said(make_attention):
+    found = compared(make_attention(n_layers=2), make_attention(n_layers=4, seed=1))
+    assert found.models["sequential"].sel(model="a", depth="middle").isnull().all()
+    assert found.differences["sequential"].sel(depth="middle").isnull().all()
+    assert found.p_values["sequential"].sel(depth="middle").isnull().all()
+    assert "a has too few layers for every depth: middle is undefined." in found.notes
+
+
+def test_other_numbers_of_thoughts_leave_lags_and_composition(make_attention):
+    few, many = make_attention(n_thoughts=5), make_attention(n_thoughts=8, seed=1)
+    found = compared(few, many, few)
+    between, same = (found.differences.sel(depth="all", value="estimate").isel(pair=[pair]) for pair in (0, 1))
+    for name in ("preference", "skip"):
+        assert between[name].isnull().all()
+        assert same[name].notnull().any()
+    for name in ("sequential", "thought_mass", "composition"):
+        assert between[name].notnull().all()
+    assert between["lag"].values[between["lag_preference"].isel(pair=0).notnull()].tolist() == [1, 2, 3, 4]
+    assert found.models["preference"].sel(model="a", depth="all", value="estimate").notnull().sum() == 4
+    assert any("a has 5, b has 8, c has 5" in note for note in found.notes)
+    assert found.rank_correlations["importance"].isel(pair=0).isnull().all()
+    assert found.rank_correlations["sequential"].isel(pair=0).notnull().all()
+    alone = analyze(few, correct=few["correct"], n_resamples=60).model
+    np.testing.assert_allclose(
+        found.models["lag_preference"].sel(model="a", depth="all", lag=alone["lag"]),
+        alone["lag_preference"].transpose("lag", "value"),
+    )
+
+
+def test_other_problems_are_compared_unpaired_and_it_is_said(make_attention):
+    dataset = make_attention(n_problems=6)
+    others = dataset.assign_coords(problem=np.array([f"q{i}" for i in range(6)], dtype="T"))
+    found = compared(dataset, others)
+    assert found.models.attrs["paired"] is False
+    assert "fewer than two problems in common" in found.notes[0]
+    difference = found.differences["sequential"].sel(depth="all").isel(pair=0)
+    assert difference.sel(value="estimate") == 0.0
+    # Drawn alike, equal attention would differ by nothing in every resample.
+    assert difference.sel(value="low") < 0.0 < difference.sel(value="high")
+    assert found.p_values["sequential"].sel(depth="all").item() == 1.0
+
+
+def test_other_tokens_are_said(make_attention):
+    one, other = make_attention(), make_attention(seed=1)
+    assert not any("tokens" in note for note in compared(one, other).notes)
+    other["n_question_tokens"].values[2] += 1
+    assert any("b cuts questions into other numbers of tokens than a" in note for note in compared(one, other).notes)
+
+
+def test_heads_of_each_type_are_counted_by_depth(make_attention):
+    dataset = make_attention(n_layers=5, n_heads=4)
+    kinds = np.random.default_rng(0).choice(["hub", "sink", "self"], (5, 4))
+    types = xr.DataArray(kinds.astype("T"), dims=("layer", "head"))
+    two = {name: subject(dataset, head_types=of) for name, of in (("a", types), ("b", types[::-1]))}
+    counts = compare(two, n_resamples=20).type_counts["type_count"]
+    for depth in DEPTHS:
+        expected = Counter(kinds[layers_of(depth, 5)].ravel().tolist())
+        found = counts.sel(model="a", depth=depth)
+        assert {str(kind): int(found.sel(type=kind)) for kind in found["type"].values} == {
+            kind: expected[kind] for kind in sorted(set(kinds.ravel().tolist()))
+        }
+    np.testing.assert_array_equal(counts.sel(model="b", depth="early"), counts.sel(model="a", depth="late"))
+    assert comparison_overview(compared(dataset, dataset)).sizes["type"] == 0
+
+
+def test_the_figures_data_is_that_of_all_layers(make_attention):
+    found = compared(make_attention(), make_attention(seed=1))
+    data = comparison_overview(found)
+    dims = {
+        "preference": ("model", "thought", "value"),
+        "lag_preference": ("model", "lag", "value"),
+        "composition": ("model", "part", "value"),
+        "type_count": ("model", "type"),
+        "accuracy": ("model", "value"),
+        "n": ("model",),
+    }
+    assert {name: data[name].dims for name in data.data_vars} == dims
+    np.testing.assert_array_equal(data["preference"], found.models["preference"].sel(depth="all"))
+
+
+def test_tables_hold_every_defined_number_once(make_attention):
+    found = compared(make_attention(n_layers=2), make_attention(n_layers=2, seed=1), make_attention(seed=2))
+    tables = comparison_tables(found)
+    for name, of in (("models", found.models), ("differences", found.differences)):
+        defined = sum(int(of[m].sel(value="estimate").notnull().sum()) for m in (*BY_DEPTH, "accuracy"))
+        assert len(tables[name]) == defined
+        assert not tables[name].duplicated(["model", "measure", "position", "depth"]).any()
+    row = tables["differences"].query(
+        "model == 'c' and measure == 'preference' and position == 'z2' and depth == 'late'"
+    )
+    place = {"thought": "z2", "depth": "late"}
+    expected = found.differences["preference"].isel(pair=1).sel(place)
+    np.testing.assert_array_equal(row[["estimate", "low", "high"]].values[0], expected)
+    assert row["p"].item() == found.p_values["preference"].isel(pair=1).sel(place).item()
+
+
+def test_the_headline_names_each_hub_and_compares_it_with_the_same_thought(make_attention):
+    found = compared(make_attention(), make_attention(seed=1))
+    facts = comparison_headline(found.models, found.differences, found.p_values)
+    base = found.models["preference"].sel(model="a", depth="all", value="estimate")
+    hub = str(base["thought"].values[int(np.nanargmax(base))])
+    assert facts["own"]["a"]["hub"]["thought"] == hub
+    [pair] = facts["differences"]
+    other = found.models["preference"].sel(model="b", depth="all", value="estimate", thought=hub)
+    assert pair["hub"]["estimate"] == pytest.approx(other.item() - base.sel(thought=hub).item())
+
+
+def test_groups_together_are_the_whole(make_attention):
+    dataset = make_attention(n_problems=9)
+    sums = collect_depth_sums(dataset)
+    members = np.array([0, 1, 2, 0, 1, 2, 2, 2, 0])
+    parts = [
+        as_ratios(sums.isel(problem=members == group), dataset["correct"].values[members == group])
+        for group in (0, 1, 2)
+    ]
+    whole = as_ratios(sums, dataset["correct"].values)
+    for side in (0, 1):
+        together = sum(part[side].sum("problem") for part in parts)
+        xr.testing.assert_allclose(together, whole[side].sum("problem"), rtol=1e-12)
+
+
+def test_a_groups_numbers_are_those_of_its_analysis(make_attention):
+    dataset = make_attention(n_problems=10)
+    members = np.arange(10) % 3 == 0
+    found = compare_groups(
+        collect_depth_sums(dataset), {"x": members, "y": ~members}, correct=dataset["correct"], n_resamples=50, seed=2
+    )
+    for place, (name, of) in enumerate({"x": members, "y": ~members}.items()):
+        part = dataset.isel(problem=np.flatnonzero(of))
+        alone = analyze(part, correct=part["correct"], n_resamples=50, seed=group_seed(2, place))
+        for measure in ("preference", "lag_preference", *SINGLE):
+            np.testing.assert_allclose(
+                found.groups[measure].sel(group=name, depth="all"),
+                alone.model[measure].transpose(..., "value"),
+                rtol=1e-10,
+            )
+        assert found.groups["n"].sel(group=name) == of.sum()
+
+
+def test_groups_of_one_size_are_not_drawn_alike(make_attention):
+    half = make_attention(n_problems=5)
+    twice = xr.concat([half, half], "problem")
+    members = np.arange(10) < 5
+    found = compare_groups(
+        collect_depth_sums(twice), {"x": members, "y": ~members}, correct=twice["correct"], n_resamples=40
+    )
+    difference = found.differences["sequential"].sel(depth="all").isel(pair=0)
+    assert difference.sel(value="estimate") == pytest.approx(0.0, abs=1e-12)
+    assert difference.sel(value="low") < -1e-3
+    assert difference.sel(value="high") > 1e-3
+
+
+def test_a_group_of_one_is_left_out_and_said(make_attention):
+    dataset = make_attention(n_problems=6)
+    groups = {"one": np.arange(6) == 0, "rest": np.arange(6) > 0}
+    found = compare_groups(collect_depth_sums(dataset), groups, correct=dataset["correct"], n_resamples=20)
+    assert found.groups["group"].values.tolist() == ["rest"]
+    assert found.notes[0] == "one has 1 problem, too few to be resampled, and is left out."
+    assert found.differences.sizes["pair"] == 0
+    assert set(group_table(found)["group"]) == {"rest"}
+    assert comparison_headline(*found[:3])["differences"] == []
+
+
+def test_every_two_groups_are_told_apart(make_attention):
+    dataset = make_attention(n_problems=9)
+    groups = {str(k): np.arange(9) % 3 == k for k in range(3)}
+    found = compare_groups(collect_depth_sums(dataset), groups, correct=dataset["correct"], n_resamples=20)
+    assert found.differences["pair"].values.tolist() == ["1 − 0", "2 − 0", "2 − 1"]
+    table = group_table(found, without=("accuracy",))
+    assert set(zip(table["group"], table["minus"], strict=True)) == {
+        ("0", ""), ("1", ""), ("2", ""), ("1", "0"), ("2", "0"), ("2", "1"),
+    }  # fmt: skip
+    assert "accuracy" not in set(table["measure"])
+    estimates = table[table["measure"] == "skip"].set_index(["group", "minus"])["estimate"]
+    assert estimates["2", "1"] == pytest.approx(estimates["2", ""] - estimates["1", ""])
+
+
+def test_groups_too_small_to_resample_are_refused(make_attention):
+    dataset = make_attention(n_problems=2)
+    groups = {"one": np.array([True, False]), "other": np.array([False, True])}
+    with pytest.raises(RunError, match="no group has two problems"):
+        compare_groups(collect_depth_sums(dataset), groups, correct=dataset["correct"])
+
+
+def test_one_model_is_nothing_to_compare(make_attention):
+    with pytest.raises(OptionError, match="expected two or more"):
+        compared(make_attention())
+
+
+@pytest.mark.parametrize(
+    "change", [{"problems": ["p0", "p1"]}, {"correct": [True]}, {"problems": [f"p{i}" for i in range(7)]}]
+)
+def test_numbers_of_problems_that_disagree_are_refused(make_attention, change):
+    dataset = make_attention(n_problems=5)
+    with pytest.raises(RunError, match="expected one number"):
+        compare({"a": subject(dataset), "b": subject(dataset, **change)}, n_resamples=20)
+
+
+@pytest.mark.parametrize("n_thoughts", [1, 2, 3])
+def test_few_thoughts_leave_numbers_undefined_and_break_nothing(make_attention, n_thoughts):
+    one, other = (make_attention(n_thoughts=n_thoughts, seed=seed) for seed in (0, 1))
+    found = compared(one, other)
+    assert found.differences["composition"].sel(depth="all").notnull().all()
+    assert found.models["skip"].isnull().all()
+    facts = comparison_headline(found.models, found.differences, found.p_values)
+    assert facts["differences"][0]["skip"]["p"] is None
+    comparison_tables(found)
