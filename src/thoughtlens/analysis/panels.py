@@ -167,7 +167,7 @@ def ranked_heads(scores: xr.Dataset, *, choice: Choice, types: xr.DataArray | No
     Returns:
         `score` (rank, value), `name` (rank), `type` (rank) where known, `metric`, `null` and `n`.
     """
-    flat = scores.stack(rank=("layer", "head"), create_index=False)
+    flat = scores.stack(rank=("layer", "head"), create_index=False).transpose("metric", "rank", "value")
     estimates = flat["score"].sel(value="estimate")
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
     keys = [-estimates.sel(metric=name).values for name in ("thought mass", choice.metric)]
