@@ -235,7 +235,7 @@ def test_a_row_that_no_problem_has_is_drawn_empty(composition_data, drawn_text):
 
 def test_the_hub_has_a_colour_of_its_own(hub_data):
     ax = hub_profile(hub_data(6))
-    colours = [line.get_color() for line in ax.lines[1:]]
+    colours = [line.get_color() for line in ax.lines if line.get_marker() == "o"]
     hub = int(np.nanargmax(hub_data(6)["preference"].sel(value="estimate")))
     assert [i for i, colour in enumerate(colours) if colour != colours[hub]] == [i for i in range(5) if i != hub]
 
