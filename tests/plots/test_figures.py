@@ -139,6 +139,10 @@ def test_models_are_compared_in_what_there_is(model_data, left_out):
     assert len(model_comparison(data.drop_vars(left_out)).child_axes) == 4
 
 
+def test_models_without_types_have_no_panel_of_types(model_data):
+    assert len(model_comparison(model_data(6).isel(type=slice(0))).child_axes) == 4
+
+
 def test_models_differ_in_colour_and_shape_and_never_touch(model_data):
     data = model_data(6)
     accuracy = model_comparison(data).child_axes[-1]
