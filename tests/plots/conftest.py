@@ -76,6 +76,149 @@ def hub_data() -> Callable[..., xr.Dataset]:
     return make
 
 
+def _numbers(estimate: np.ndarray) -> np.ndarray:
+    """Estimates with an interval around each."""
+    return np.stack([estimate, estimate - 0.1, estimate + 0.2], axis=-1)
+
+
+METRICS = {"sequential preference": 1.0, "importance": 0.0, "thought mass": np.nan}
+TYPES = ["hub", "sequential", "skip", "sink", "self", "readout", "diffuse"]
+TEXTS = [
+    "<s>",
+    "Tom",
+    " has",
+    " $3",
+    "$x$",
+    " _a^b_",
+    "\n",
+    " 苹果",
+    "antidisestablishmentarianism",
+    "  ",
+    "\x00&amp;<b>",
+]
+
+
+@pytest.fixture
+def score_data() -> Callable[..., xr.Dataset]:
+    """Metrics of heads, one of them undefined."""
+
+    def make(n_layers: int, n_heads: int) -> xr.Dataset:
+        estimate = np.random.default_rng(2).gamma(1.0, size=(len(METRICS), n_layers, n_heads))
+        estimate[0, -1, -1] = np.nan
+        return xr.Dataset(
+            {
+                "score": (("metric", "layer", "head", "value"), _numbers(estimate)),
+                "null": ("metric", list(METRICS.values())),
+                "n": 7473,
+            },
+            coords={"metric": list(METRICS), "layer": range(n_layers), "head": range(n_heads), "value": VALUES},
+        )
+
+    return make
+
+
+@pytest.fixture
+def ranking_data() -> Callable[..., xr.Dataset]:
+    def make(n_heads: int) -> xr.Dataset:
+        estimate = np.sort(np.random.default_rng(3).gamma(1.0, size=n_heads))[::-1]
+        types = [TYPES[place % len(TYPES)] for place in range(n_heads)]
+        return xr.Dataset(
+            {
+                "score": (("rank", "value"), _numbers(estimate)),
+                "name": ("rank", [f"L31H{place}" for place in range(n_heads)]),
+                "type": ("rank", types),
+                "null": 0.0,
+                "n": 7473,
+            },
+            coords={"value": VALUES, "metric": "importance"},
+        )
+
+    return make
+
+
+@pytest.fixture
+def count_data() -> Callable[..., xr.Dataset]:
+    def make(n_layers: int, n_heads: int) -> xr.Dataset:
+        shares = np.full(len(TYPES), 1 / len(TYPES))
+        count = np.random.default_rng(4).multinomial(n_layers * n_heads // 3, shares, size=3)
+        coords = {"third": ["early", "middle", "late"], "type": TYPES}
+        return xr.Dataset({"count": (("third", "type"), count), "n": 7473}, coords=coords)
+
+    return make
+
+
+@pytest.fixture
+def layer_composition_data() -> Callable[..., xr.Dataset]:
+    def make(n_layers: int) -> xr.Dataset:
+        parts = np.random.default_rng(5).dirichlet(np.ones(len(PARTS)), size=n_layers)
+        coords = {"layer": np.arange(n_layers), "part": PARTS}
+        return xr.Dataset({"composition": (("layer", "part"), parts), "n": 7473}, coords=coords)
+
+    return make
+
+
+@pytest.fixture
+def lag_data() -> Callable[..., xr.Dataset]:
+    def make(n_thoughts: int) -> xr.Dataset:
+        estimate = np.random.default_rng(6).uniform(0.5, 2.0, size=n_thoughts - 1)
+        estimate[n_thoughts - 2 :] = np.nan
+        coords = {"lag": np.arange(1, n_thoughts), "value": VALUES}
+        return xr.Dataset({"lag_preference": (("lag", "value"), _numbers(estimate)), "n": 7473}, coords=coords)
+
+    return make
+
+
+@pytest.fixture
+def skip_data() -> Callable[..., xr.Dataset]:
+    def make(n_thoughts: int) -> xr.Dataset:
+        estimate = np.random.default_rng(7).dirichlet(np.ones(n_thoughts - 1))
+        share = (("thought", "value"), _numbers(estimate), {"null": 1 / (n_thoughts - 1)})
+        coords = {"thought": thought_names(n_thoughts)[:-1], "value": VALUES}
+        return xr.Dataset({"share": share, "n": 7473}, coords=coords)
+
+    return make
+
+
+@pytest.fixture
+def model_data() -> Callable[..., xr.Dataset]:
+    def make(n_thoughts: int, names: tuple[str, ...] = ("tiny-gpt2", "tiny-llama")) -> xr.Dataset:
+        rng, n = np.random.default_rng(8), len(names)
+        sizes = {"preference": ("thought", n_thoughts), "lag_preference": ("lag", n_thoughts - 1)}
+        numbers = {
+            name: (("model", dim, "value"), _numbers(rng.uniform(size=(n, size))))
+            for name, (dim, size) in (sizes | {"composition": ("part", len(PARTS))}).items()
+        }
+        return xr.Dataset(
+            {
+                **numbers,
+                "type_count": (("model", "type"), rng.integers(0, 300, size=(n, len(TYPES)))),
+                "accuracy": (("model", "value"), _numbers(rng.uniform(0.2, 0.7, size=n))),
+                "n": ("model", [7473] * n),
+            },
+            coords={
+                "model": list(names),
+                "thought": thought_names(n_thoughts),
+                "lag": np.arange(1, n_thoughts),
+                "part": PARTS,
+                "type": TYPES,
+                "value": VALUES,
+            },
+        )
+
+    return make
+
+
+@pytest.fixture
+def token_data() -> Callable[..., xr.Dataset]:
+    def make(n_thoughts: int, n_tokens: int = 30) -> xr.Dataset:
+        attention = np.random.default_rng(9).dirichlet(np.ones(n_tokens), size=n_thoughts)
+        texts = [TEXTS[place % len(TEXTS)] for place in range(n_tokens)]
+        coords = {"query": thought_names(n_thoughts), "text": ("token", texts)}
+        return xr.Dataset({"attention": (("query", "token"), attention), "n": 7473}, coords=coords)
+
+    return make
+
+
 @pytest.fixture
 def drawn_text(monkeypatch) -> Callable[[Axes], tuple[list[str], np.ndarray, np.ndarray]]:
     """Draw the figure; give the texts that were drawn, their boxes (x0, y0, x1, y1) and the figure's, in pixels."""

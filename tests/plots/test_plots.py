@@ -8,17 +8,60 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thoughtlens import plots
-from thoughtlens.plots import head_maps, hub_profile, layer_means, row_composition, save_figure
+from thoughtlens.plots import (
+    composition_by_layer,
+    depth_profile,
+    head_counts,
+    head_map,
+    head_maps,
+    head_ranking,
+    hub_profile,
+    lag_profile,
+    layer_means,
+    metric_distributions,
+    model_comparison,
+    question_tokens,
+    row_composition,
+    save_figure,
+    skip_profile,
+)
 
 LAYERS = [3, 4, 12, 16, 32]
 THOUGHTS = [1, 2, 6, 12, 32]
-FIGURES = [head_maps, hub_profile, layer_means, row_composition]
+SHAPES = [(3, 4), (12, 12), (16, 32), (32, 32)]
+BY_HEAD = [composition_by_layer, depth_profile, head_counts, head_map, head_ranking, metric_distributions]
+BY_THOUGHT = [lag_profile, model_comparison, question_tokens, skip_profile]
+FIGURES = [head_maps, hub_profile, layer_means, row_composition, *BY_HEAD, *BY_THOUGHT]
 
 
 @pytest.fixture
-def data_for(layer_data, head_data, composition_data, hub_data):
-    def make(figure, n_thoughts, n_layers=12):
+def data_for(
+    layer_data,
+    head_data,
+    composition_data,
+    hub_data,
+    score_data,
+    ranking_data,
+    count_data,
+    layer_composition_data,
+    lag_data,
+    skip_data,
+    model_data,
+    token_data,
+):
+    def make(figure, n_thoughts, n_layers=12, n_heads=12):
+        later = max(2, n_thoughts)
         return {
+            composition_by_layer: lambda: layer_composition_data(n_layers),
+            depth_profile: lambda: score_data(n_layers, n_heads).isel(head=0),
+            head_counts: lambda: count_data(n_layers, n_heads),
+            head_map: lambda: score_data(n_layers, n_heads).isel(metric=0),
+            head_ranking: lambda: ranking_data(min(20, n_layers * n_heads)),
+            metric_distributions: lambda: score_data(n_layers, n_heads),
+            lag_profile: lambda: lag_data(later),
+            skip_profile: lambda: skip_data(later),
+            model_comparison: lambda: model_data(later),
+            question_tokens: lambda: token_data(n_thoughts),
             head_maps: lambda: head_data(n_thoughts),
             layer_means: lambda: layer_data(n_layers, n_thoughts),
             row_composition: lambda: composition_data(n_thoughts),
@@ -74,12 +117,35 @@ def test_rows_and_profile_are_readable_at_any_size(data_for, drawn_text, figure,
     assert_readable(figure(data_for(figure, n_thoughts)), drawn_text)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("figure", BY_HEAD)
+def test_figures_of_heads_are_readable_at_any_shape(data_for, drawn_text, figure, shape):
+    texts = assert_readable(figure(data_for(figure, 6, *shape)), drawn_text)
+    assert any("n = 7473" in text.replace("\n", " ") for text in texts)
+
+
+@pytest.mark.parametrize("n_thoughts", [2, 6, 24])
+@pytest.mark.parametrize("figure", BY_THOUGHT)
+def test_figures_of_thoughts_are_readable_at_any_number(data_for, drawn_text, figure, n_thoughts):
+    texts = assert_readable(figure(data_for(figure, n_thoughts)), drawn_text)
+    assert any("n = 7473" in text.replace("\n", " ") for text in texts)
+
+
 @pytest.mark.parametrize("n_thoughts", [1, 6, 32])
 @pytest.mark.parametrize("size", [(4, 3), (9, 7)], ids=str)
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("figure", [figure for figure in FIGURES if figure not in BY_HEAD])
 def test_text_never_overlaps_on_an_axes_of_any_size(data_for, drawn_text, figure, size, n_thoughts):
     ax = Figure(figsize=size).add_axes((0.2, 0.2, 0.55, 0.65))
     texts, boxes, _ = drawn_text(figure(data_for(figure, n_thoughts, n_layers=32), ax=ax))
+    assert overlapping(texts, boxes) == []
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (32, 32)], ids=str)
+@pytest.mark.parametrize("size", [(4, 3), (9, 7)], ids=str)
+@pytest.mark.parametrize("figure", BY_HEAD)
+def test_text_of_heads_never_overlaps_on_an_axes_of_any_size(data_for, drawn_text, figure, size, shape):
+    ax = Figure(figsize=size).add_axes((0.2, 0.2, 0.55, 0.65))
+    texts, boxes, _ = drawn_text(figure(data_for(figure, 6, *shape), ax=ax))
     assert overlapping(texts, boxes) == []
 
 
@@ -169,7 +235,7 @@ def test_a_row_that_no_problem_has_is_drawn_empty(composition_data, drawn_text):
 
 def test_the_hub_has_a_colour_of_its_own(hub_data):
     ax = hub_profile(hub_data(6))
-    colours = [line.get_color() for line in ax.lines[1:]]
+    colours = [line.get_color() for line in ax.lines if line.get_marker() == "o"]
     hub = int(np.nanargmax(hub_data(6)["preference"].sel(value="estimate")))
     assert [i for i, colour in enumerate(colours) if colour != colours[hub]] == [i for i in range(5) if i != hub]
 

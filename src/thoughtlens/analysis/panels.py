@@ -67,8 +67,11 @@ def figure_data(
     """
     choice = choice or Choice()
     scores, picked = head_scores(analysis), pick_heads(analysis.ranking, choice)
+    maps = head_maps(analysis.moments, picked, n_heads=picked.sizes["rank"])
+    if choice.heads is not None:
+        maps.attrs["long_name"] = "mean attention of chosen heads"
     data: dict[str, xr.DataArray | xr.Dataset] = {
-        "head_maps": head_maps(analysis.moments, picked, n_heads=picked.sizes["rank"]),
+        "head_maps": maps,
         "layer_means": layer_maps(analysis.moments, layers=choice.layers),
         "row_composition": analysis.composition,
         "composition_by_layer": layer_composition(analysis),
@@ -167,7 +170,7 @@ def ranked_heads(scores: xr.Dataset, *, choice: Choice, types: xr.DataArray | No
     Returns:
         `score` (rank, value), `name` (rank), `type` (rank) where known, `metric`, `null` and `n`.
     """
-    flat = scores.stack(rank=("layer", "head"), create_index=False)
+    flat = scores.stack(rank=("layer", "head"), create_index=False).transpose("metric", "rank", "value")
     estimates = flat["score"].sel(value="estimate")
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
     keys = [-estimates.sel(metric=name).values for name in ("thought mass", choice.metric)]
@@ -178,7 +181,9 @@ def ranked_heads(scores: xr.Dataset, *, choice: Choice, types: xr.DataArray | No
         ranked = ranked.assign(type=types.sel(layer=ranked["layer"], head=ranked["head"]))
     if choice.heads is None:
         return ranked.isel(rank=slice(choice.top))
-    return ranked.isel(rank=np.flatnonzero(np.isin(names, choice.heads)))
+    return ranked.isel(rank=np.flatnonzero(np.isin(names, choice.heads))).assign_attrs(
+        title="chosen heads by attention"
+    )
 
 
 def head_counts(types: xr.DataArray, *, n: int) -> xr.Dataset:

@@ -21,13 +21,13 @@ def model_comparison(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Args:
         data: dim `model`; any of `preference` (model, thought, value), `lag_preference` (model, lag, value),
             `composition` (model, part, value), `type_count` (model, type), `accuracy` (model, value); optionally `n`,
-            one number or one a model.
+            one number or one a model. What is missing or empty is left out.
         ax: where to draw, with room for the legend on its right; a new figure without.
 
     Returns:
         The Axes that holds all panels.
     """
-    drawn = [(name, draw) for name, draw in _PANELS.items() if name in data]
+    drawn = [(name, draw) for name, draw in _PANELS.items() if name in data and data[name].size]
     n = _sizes(data)
     ax, panels = panel_axes(len(drawn), 2, PANEL, ax, title="models compared", n=n, legend=LEGEND)
     for panel, (name, draw) in zip(panels, drawn, strict=False):

@@ -40,7 +40,7 @@ TYPE_COLOURS = {
 CELL_WIDTH, CELL_HEIGHT = 18.5, 13.0
 """Points that a cell needs for its value to be read."""
 ROW_PITCH = 12.0
-PANEL = Panel(width=150.0, height=80.0, left=34.0, right=12.0, bottom=34.0, top=10.0)
+PANEL = Panel(width=180.0, height=80.0, left=34.0, right=12.0, bottom=34.0, top=10.0)
 MAP_BAR, RIGHT = 10.0, 66.0
 N_BINS = 24
 
@@ -161,7 +161,7 @@ def metric_distributions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         known = values[np.isfinite(values)]
         if len(known):
             panel.hist(known, bins=N_BINS, color=BLUE, linewidth=0)
-        draw_null(panel, float(null), upright=True)
+        draw_null(panel, float(null), upright=True, above=True)
         panel.spines[["top", "right"]].set_visible(False)
         few_ticks(panel, "x")
         few_ticks(panel, "y")

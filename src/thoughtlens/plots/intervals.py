@@ -42,11 +42,12 @@ def draw_number(ax: Axes, place: float, number: xr.DataArray, look: Look, *, acr
     ax.plot(*spot, look.marker, color=look.colour, markersize=look.size, markeredgewidth=0.0)
 
 
-def draw_null(ax: Axes, at: float, name: str = "", *, upright: bool = False) -> None:
-    """A dashed line at what no structure would give, named at its right end."""
+def draw_null(ax: Axes, at: float, name: str = "", *, upright: bool = False, above: bool = False) -> None:
+    """A dashed line at what no structure would give, named at its right end; behind all else, or `above` it."""
     if not np.isfinite(at):
         return
-    (ax.axvline if upright else ax.axhline)(at, color=GREY, linestyle="--", linewidth=1.0, zorder=0.5)
+    line = (ax.axvline if upright else ax.axhline)(at, color=BLACK if above else GREY, linestyle="--", linewidth=1.0)
+    line.set_zorder(3.0 if above else 0.5)
     if name and not upright:
         transform = ax.get_yaxis_transform()
         ax.text(1.01, at, name, transform=transform, va="center", fontsize=TICK_SIZE, color=INK_GREY, parse_math=False)

@@ -160,7 +160,7 @@ def _frame(ax: Axes, maps: xr.DataArray, colours: ScalarMappable, *, n_tiles_hig
     if "n" in maps.attrs:
         title += f" (n = {maps.attrs['n']})"
     words: dict[str, Any] = {"transform": ax.transAxes, "parse_math": False}
-    ax.text(ROOM.left / width, 1 - 2 / height, title, va="top", fontsize=TITLE_SIZE, **words)
+    ax.text(ROOM.left / width, 1 - 5 / height, title, va="top", fontsize=TITLE_SIZE, **words)
     attends, attended = (
         plain(maps[dim].attrs.get("long_name", name))
         for dim, name in (("query", "query (attends)"), ("key", "key (attended to)"))

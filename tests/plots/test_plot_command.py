@@ -1,0 +1,56 @@
+"""`thoughtlens plot`: files named like the figures, and what the options choose."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from thoughtlens import plots
+from thoughtlens.cli import app
+
+NOT_OF_ONE_RUN = {"save_figure", "head_counts", "model_comparison", "question_tokens"}
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "planted"
+    assert call("run", "--model", "planted", "--n", 4, "--out", folder, "--json").exit_code == 0
+    return folder
+
+
+def test_every_figure_of_one_run_is_drawn_and_named_like_its_function(run_folder):
+    drawn = {path.stem for path in (run_folder / "figures").glob("*.svg")}
+    assert drawn == set(plots.__all__) - NOT_OF_ONE_RUN
+    assert {path.stem for path in (run_folder / "figures").glob("*.png")} == drawn
+
+
+def test_chosen_layers_heads_and_metric_are_drawn(run_folder):
+    result = call("plot", run_folder, "--layers", "1", "--heads", "L1H0,L0H1", "--metric", "thought mass", "--json")
+    assert len(json.loads(result.stdout)["figures"]) == 2 * len(set(plots.__all__) - NOT_OF_ONE_RUN)
+    texts = {name: (run_folder / "figures" / f"{name}.svg").read_text() for name in ("layer_means", "head_maps")}
+    assert [f">layer {layer}<" in texts["layer_means"] for layer in (0, 1)] == [False, True]
+    assert [f">{head}<" in texts["head_maps"] for head in ("L0H0", "L0H1", "L1H0")] == [False, True, True]
+    assert ">thought mass (n = 4)<" in (run_folder / "figures" / "head_map.svg").read_text()
+
+
+def test_step_indexed_twins_have_a_folder_of_their_own_and_say_what_they_are(run_folder):
+    result = call("plot", run_folder, "--step-indexed", "--json")
+    paths = json.loads(result.stdout)["figures"]
+    assert len(paths) == 10
+    for path in (run_folder / "figures" / "step_indexed").glob("*.svg"):
+        assert str(path) in paths
+        assert ">step-indexed" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "words"),
+    [("--layers", "one", "expected numbers such as 0,4,8"), ("--heads", "L9H9", "no head")],
+)
+def test_a_wrong_choice_is_one_sentence(run_folder, option, given, words):
+    result = call("plot", run_folder, option, given)
+    assert result.exit_code == 2
+    assert words in result.stderr.replace("\n", " ")
