@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from thoughtlens import plots
     from thoughtlens.analysis import analyze, composition, hub_test, moments, preferences, step_indexed
     from thoughtlens.errors import ThoughtLensError
+    from thoughtlens.exports import export_npy
     from thoughtlens.models.loading import load
-    from thoughtlens.outputs import analyze_run, export_npy, write_analysis, write_figures
+    from thoughtlens.outputs import analyze_run, write_analysis, write_figures
     from thoughtlens.problems import Problem, ProblemSet, draw, load_set, sample
     from thoughtlens.reasoning import reason
     from thoughtlens.runs.conditions import evaluate
@@ -58,11 +59,12 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Problem", "ProblemSet", "draw", "load_set", "sample"), "problems"),
     **dict.fromkeys(("analyze", "composition", "hub_test", "moments", "preferences", "step_indexed"), "analysis"),
-    **dict.fromkeys(("analyze_run", "export_npy", "write_analysis", "write_figures"), "outputs"),
+    **dict.fromkeys(("analyze_run", "write_analysis", "write_figures"), "outputs"),
     "ThoughtLensError": "errors",
     "decode_thoughts": "runs.lens",
     "doctor": "runs.doctor",
     "evaluate": "runs.conditions",
+    "export_npy": "exports",
     "extract": "runs.extract",
     "load": "models.loading",
     "open_run": "runs.reading",

@@ -32,8 +32,8 @@ from thoughtlens.analysis import (
 from thoughtlens.analysis.groups import enough, group_seed
 from thoughtlens.analysis.ratios import collect_depth_sums
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import replacing, write_json
-from thoughtlens.outputs import ANALYSIS, _writing, write_analysis
+from thoughtlens.files import replacing, write_json, writing
+from thoughtlens.outputs import ANALYSIS, write_analysis
 from thoughtlens.problems import load_set
 from thoughtlens.runs.reading import Run
 
@@ -106,7 +106,7 @@ def comparison_summary(runs: Mapping[str, Run], comparison: Comparison) -> dict[
 
 def write_comparison(out: Path, runs: Mapping[str, Run], comparison: Comparison) -> list[Path]:
     """Write `comparison.json` and the tables of a comparison; return their paths."""
-    with _writing(out) as folder:
+    with writing(out) as folder:
         write_json(folder / "comparison.json", comparison_summary(runs, comparison))
         frames = comparison_tables(comparison)
         return [folder / "comparison.json", *(_write_table(folder / f"{name}.csv", of) for name, of in frames.items())]
@@ -169,7 +169,7 @@ def groups_summary(of: GroupedRun) -> dict[str, Any]:
 def write_groups(run: Run, of: GroupedRun) -> list[Path]:
     """Write `groups.csv`, and the analysis of each group to a folder of its name; return their paths."""
     table = group_table(of.grouped, without=_empty(of.by))
-    with _writing(run.path / ANALYSIS / f"by_{of.by}") as folder:
+    with writing(run.path / ANALYSIS / f"by_{of.by}") as folder:
         written = [_write_table(folder / "groups.csv", table)]
     return written + [
         path for name, analysis in of.analyses.items() for path in write_analysis(run, analysis, folder / name)

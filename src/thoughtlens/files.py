@@ -1,29 +1,58 @@
-"""Text, JSON and JSON Lines become files that are whole or not there at all.
+"""Text, bytes, JSON and JSON Lines become files that are whole or not there at all.
 
 Each is written beside its place, flushed to the disk, then moved there in one step, so that a kill or a full disk
 leaves the old file or none. Never NaN: JSON has no word for it, and other readers stop at Python's.
 """
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 from uuid import uuid4
+
+from thoughtlens.errors import RunError
 
 Json = dict[str, Any]
 PARTIAL = ".partial"
 
 
 @contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """Make a folder to write into; what the disk or its rights forbid becomes one sentence.
+
+    Raises:
+        RunError: the folder or something in it can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        raise RunError(
+            f"can't write {folder} ({error.strerror or error}); make room there, or name another."
+        ) from error
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
     """Open a text file that takes the place of `path` if the block ends well, and is gone if not."""
+    with replacing_bytes(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n")
+        yield text
+        text.flush()
+        text.detach()
+
+
+@contextmanager
+def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file that takes the place of `path` if the block ends well, and is gone if not."""
     # The name is unique, since workers on several machines may share the folder.
     partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as file:
+        with partial.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

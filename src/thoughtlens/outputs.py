@@ -1,38 +1,27 @@
-"""A run becomes what people open: tables, figures, and the files of earlier scripts.
+"""A run becomes what people open: tables and figures.
 
     RUN/analysis/  summary.json, and tidy tables as CSV
     RUN/figures/   each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
-    RUN/export/    arrays under the names that the 2025 scripts gave them
 
 Everything here can be made again from the run; nothing here measures anything.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, headline, step_indexed, tables
 from thoughtlens.analysis.panels import Choice, figure_data, last_thought_shares
 from thoughtlens.analysis.step_panels import step_figure_data
-from thoughtlens.errors import RunError
-from thoughtlens.files import PARTIAL, replacing, write_json
+from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.labels import ANSWER
 from thoughtlens.runs.reading import Run
 
 ANALYSIS: Final = "analysis"
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
-EXPORT: Final = "export"
-
-STEP_INDEXED_NOTE: Final = (
-    "Step-indexed, as in the 2025 scripts: row s is the query of thought z{s} and column j the key z{j+1}, so that "
-    "[s, s-1] is a thought's attention to itself; row 0 and the last column are empty."
-)
 
 
 def analyze_run(run: Run, *, n_resamples: int = 1000, seed: int = 0) -> Analysis:
@@ -42,7 +31,7 @@ def analyze_run(run: Run, *, n_resamples: int = 1000, seed: int = 0) -> Analysis
 
 def write_analysis(run: Run, analysis: Analysis, out: Path | None = None) -> list[Path]:
     """Write `summary.json` and the tables of an analysis to `RUN/analysis` or another folder; return their paths."""
-    with _writing(out or run.path / ANALYSIS) as folder:
+    with writing(out or run.path / ANALYSIS) as folder:
         write_json(folder / "summary.json", summary(run, analysis))
         frames = tables(analysis) | {"moments": _moments_table(analysis), "step_indexed": _step_indexed_table(analysis)}
         for name, frame in frames.items():
@@ -78,7 +67,7 @@ def write_figures(
     from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
     drawn = step_figure_data(analysis, choice) if step_indexed else _figure_data(run, analysis, choice)
-    with _writing(run.path / FIGURES / STEP_INDEXED if step_indexed else run.path / FIGURES) as folder:
+    with writing(run.path / FIGURES / STEP_INDEXED if step_indexed else run.path / FIGURES) as folder:
         return [
             path
             for name, (figure, data) in drawn.items()
@@ -95,37 +84,6 @@ def _figure_data(
     return {name: (name, drawn) for name, drawn in data.items()}
 
 
-def export_npy(run: Run, out: Path | None = None) -> list[Path]:
-    """Write the raw and mean step-indexed maps under the names and shapes of the 2025 scripts.
-
-    Args:
-        run: the run.
-        out: folder; `RUN/export` if None.
-
-    Returns:
-        `attention_patterns_raw.npy` (problem, layer, head, T, T) and `attention_patterns_avg.npy` (layer, head, T, T),
-        both float16, and `README.txt`, which says what the indices mean.
-    """
-    attention = run.attention["attention"]
-    n_thoughts = run.manifest["options"]["n_thoughts"]
-    shape = (attention.sizes["layer"], attention.sizes["head"], n_thoughts, n_thoughts)
-    with _writing(out or run.path / EXPORT) as folder:
-        raw, average = folder / "attention_patterns_raw.npy", folder / "attention_patterns_avg.npy"
-        total = np.zeros(shape)
-        with _array(raw, (attention.sizes["problem"], *shape)) as maps:
-            start = 0
-            for block in run.blocks():
-                values = step_indexed(block["attention"]).values
-                maps[start : start + len(values)] = values
-                total += values.sum(0, dtype=np.float64)
-                start += len(values)
-        with _array(average, shape) as mean:
-            mean[:] = total / attention.sizes["problem"]
-        with replacing(folder / "README.txt") as file:
-            file.write(f"{STEP_INDEXED_NOTE}\n")
-        return [raw, average, folder / "README.txt"]
-
-
 def _moments_table(analysis: Analysis) -> pd.DataFrame:
     table: pd.DataFrame = analysis.moments.to_dataframe().reset_index()
     return table
@@ -135,27 +93,3 @@ def _step_indexed_table(analysis: Analysis) -> pd.DataFrame:
     mean: xr.DataArray = step_indexed(analysis.moments["mean"])
     table: pd.DataFrame = mean.rename("mean").to_dataframe().reset_index()
     return table
-
-
-@contextmanager
-def _array(path: Path, shape: tuple[int, ...]) -> Iterator[np.memmap]:
-    """A float16 array on disk that takes its name only when it is full."""
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-    try:
-        yield array
-        array.flush()
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[Path]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
-    except OSError as error:
-        raise RunError(
-            f"can't write {folder} ({error.strerror or error}); make room there, or name another."
-        ) from error

@@ -11,7 +11,6 @@ from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models.loading import load
-from thoughtlens.outputs import export_npy
 from thoughtlens.problems import Problem, sample
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.extract import extract
@@ -130,19 +129,3 @@ def test_a_question_too_long_is_refused_before_anything_is_written(reasoner, tmp
     with pytest.raises(OptionError, match="problem endless needs"):
         extract(reasoner, [*PROBLEMS, long], tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_exported_arrays_are_the_step_indexed_maps(reasoner, tmp_path):
-    """Row s is query z{s} and column j key z{j+1}, written out by hand from the run's own labels."""
-    run = extract(reasoner, PROBLEMS, tmp_path / "run", dtype="float32")
-    raw_path, average_path, _ = export_npy(run)
-    raw, average = np.load(raw_path), np.load(average_path)
-    attention = run.attention["attention"]
-    assert raw.dtype == average.dtype == np.float16
-    assert raw.shape == (len(PROBLEMS), 3, 4, 6, 6)
-    expected = np.zeros(raw.shape, dtype=np.float32)
-    for step in range(1, 6):
-        for column in range(step):
-            expected[..., step, column] = attention.sel(query=f"z{step}", key=f"z{column + 1}").values
-    np.testing.assert_array_equal(raw, expected.astype(np.float16))
-    np.testing.assert_allclose(average, expected.mean(0), atol=1e-3)

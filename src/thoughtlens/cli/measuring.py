@@ -166,16 +166,17 @@ def plot(
 
 @app.command()
 def export(
-    folder: RunFolder,
-    format: Annotated[str, typer.Option("--format", help="npy: the arrays of the 2025 scripts.")] = "npy",
-    to: Annotated[Path | None, typer.Option("--out", help="Folder; RUN/export if not given.")] = None,
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="A run folder, or several.")],
+    format: Annotated[str, typer.Option("--format", help="npy: the files of the 2025 scripts.")] = "npy",
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder; RUN/export if not given. Several runs need one.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run in the format of other tools."""
-    from thoughtlens.outputs import STEP_INDEXED_NOTE, export_npy
-    from thoughtlens.runs.reading import open_run
-
+    """Write runs as the files of other tools; several also side by side."""
     if format != "npy":
         raise OptionError(f"no format {format!r}; the only one is npy.")
-    paths = [str(path) for path in export_npy(open_run(folder), to)]
-    terminal.tell({"files": paths, "note": STEP_INDEXED_NOTE}, "\n".join([*paths, STEP_INDEXED_NOTE]), as_json=as_json)
+    if len(folders) > 1 and to is None:
+        raise OptionError(f"{len(folders)} runs were given without a folder for them; name one with --out.")
+    paths, note = stages.export_runs(folders, to)
+    terminal.tell({"files": paths, "note": note}, "\n".join([*paths, note]), as_json=as_json)

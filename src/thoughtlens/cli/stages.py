@@ -124,6 +124,17 @@ def _listed(given: str | None) -> tuple[str, ...] | None:
     return None if given is None else tuple(part.strip() for part in given.split(","))
 
 
+def export_runs(folders: list[Path], to: Path | None) -> tuple[list[str], str]:
+    """The files of the 2025 scripts, as their paths, and what their indices mean; `to` is needed for several runs."""
+    from thoughtlens import exports
+    from thoughtlens.runs.reading import open_run
+
+    runs = [open_run(folder) for folder in folders]
+    with terminal.working("export"):
+        paths = exports.export_npy(runs[0], to) if to is None or len(runs) == 1 else exports.export_runs(runs, to)
+    return [str(path) for path in paths], exports.STEP_INDEXED_NOTE
+
+
 def close(done: "Run", analysis: "Analysis", more: dict[str, Any], *, as_json: bool) -> None:
     """The closing table: accuracy, hub, sequential and skip preference, the top heads."""
     from thoughtlens.outputs import summary
