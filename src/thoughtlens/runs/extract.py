@@ -13,8 +13,9 @@ from thoughtlens.errors import OptionError
 from thoughtlens.labels import MAX_THOUGHTS
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.layout import Layout
+from thoughtlens.reasoning import Trace, reason
+from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
+from thoughtlens.runs.layout import Layout, problems_for
 from thoughtlens.runs.reading import Run, open_run
 from thoughtlens.runs.store import Store
 from thoughtlens.schema import attention_dataset
@@ -35,7 +36,7 @@ def extract(
     *,
     n_thoughts: int | None = None,
     batch_size: int = 32,
-    shard_size: int = 512,
+    shard_size: int | None = None,
     dtype: Literal["float16", "float32"] = "float16",
     progress: Callable[[int], None] = lambda n_problems: None,
 ) -> Run:
@@ -46,8 +47,8 @@ def extract(
         problems: a problem set, or problems alone.
         out: the run folder, made if it is not there.
         n_thoughts: T, 1 to 32; the number the model was trained with if None.
-        batch_size: problems a pass; no number depends on it beyond rounding.
-        shard_size: problems a shard, the most that a kill can cost.
+        batch_size: problems a pass at most; no number depends on it beyond rounding.
+        shard_size: problems a shard, the most that a kill can cost; what makes 64 MB of attention if None.
         dtype: of attention on disk.
         progress: called with the number of problems done, also for those found done.
 
@@ -61,22 +62,24 @@ def extract(
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     _check_options(count, batch_size)
-    _check_lengths(reasoner, chosen.problems, count)
+    lengths = _checked_lengths(reasoner, chosen.problems, count)
     layout = _layout(reasoner, chosen, count, shard_size, dtype)
     store = Store.open(out, layout, options=_options(reasoner, chosen, count))
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
+    passes = Halving(batch_size)
     for shard in missing:
         began = time.monotonic()
-        of_shard = chosen.problems[store.problems_of(shard)]
-        dataset, rows = _measure(reasoner, of_shard, count, batch_size, progress)
+        where = store.problems_of(shard)
+        of_shard, batches = chosen.problems[where], plan(lengths[where], batch_size)
+        dataset, rows = _measure(reasoner, of_shard, count, passes, batches, progress)
         seconds = time.monotonic() - began
         store.write(shard, dataset, rows, seconds=seconds)
         log.info("extract %d/%d: %d problems, %.0f s", shard + 1, store.layout.n_shards, len(of_shard), seconds)
     if missing:
         notes = {"device": str(reasoner.provenance.get("device")), "batch_size": batch_size, "source": chosen.source}
-        store.finish(notes)
+        store.finish(notes | _plan_notes(store, lengths, batch_size, passes))
     else:
         store.finish()
     return open_run(out)
@@ -91,28 +94,42 @@ def _check_options(n_thoughts: int, batch_size: int) -> None:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
 
 
-def _check_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> None:
-    """Refuse before the first pass what would break off the run in its middle."""
+def _checked_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> list[int]:
+    """Tokens of each prompt; what would break off the run in its middle is refused before the first pass."""
     positions = int(reasoner.lm.config.max_position_embeddings)
-    for problem in problems:
-        needed = len(reasoner.prompt(problem.question)) + n_thoughts + len(reasoner.closing) + 1
+    lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
+    for problem, length in zip(problems, lengths, strict=True):
+        needed = length + n_thoughts + len(reasoner.closing) + 1
         if needed > positions:
             raise OptionError(
                 f"problem {problem.id} needs {needed} positions, but the model has {positions}; leave it out or use a "
                 "model with more positions."
             )
+    return lengths
 
 
 def _layout(
     reasoner: LatentReasoner,
     problems: ProblemSet,
     n_thoughts: int,
-    shard_size: int,
+    shard_size: int | None,
     dtype: Literal["float16", "float32"],
 ) -> Layout:
     config = reasoner.lm.config
     ids = tuple(problem.id for problem in problems.problems)
-    return Layout(ids, config.num_hidden_layers, config.num_attention_heads, n_thoughts, shard_size, dtype)
+    sizes = config.num_hidden_layers, config.num_attention_heads, n_thoughts
+    return Layout(ids, *sizes, problems_for(*sizes, dtype) if shard_size is None else shard_size, dtype)
+
+
+def _plan_notes(store: Store, lengths: Sequence[int], batch_size: int, passes: Halving) -> dict[str, Any]:
+    """How the problems were batched, as the manifest says it."""
+    shards = [lengths[store.problems_of(shard)] for shard in range(store.layout.n_shards)]
+    padded = sum(sum(of_shard) * padding(of_shard, plan(of_shard, batch_size)) for of_shard in shards)
+    order = {"order": "longest first in each shard", "batch_size": batch_size, "tokens": TOKENS}
+    notes: dict[str, Any] = {"plan": order | {"padding": round(padded / sum(lengths), 4)}}
+    if passes.failures:
+        notes["out_of_memory"] = {"times": passes.failures, "batch_size": passes.batch_size}
+    return notes
 
 
 def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
@@ -132,23 +149,33 @@ def _measure(
     reasoner: LatentReasoner,
     problems: Sequence[Problem],
     n_thoughts: int,
-    batch_size: int,
+    passes: Halving,
+    batches: Sequence[Sequence[int]],
     progress: Callable[[int], None],
 ) -> tuple[xr.Dataset, list[dict[str, Any]]]:
-    attention, lengths, rows = [], [], []
-    for start in range(0, len(problems), batch_size):
-        batch = problems[start : start + batch_size]
+    """The attention Dataset and the rows of a shard, in the order of its problems whatever the batches."""
+
+    def think(batch: Sequence[int]) -> tuple[AttentionRecorder, Trace]:
         recorder = recorder_for(reasoner, len(batch), n_thoughts)
-        trace = reason(reasoner, [problem.question for problem in batch], taps=[recorder], n_thoughts=n_thoughts)
+        questions = [problems[index].question for index in batch]
+        return recorder, reason(reasoner, questions, taps=[recorder], n_thoughts=n_thoughts)
+
+    attention, lengths, rows = [], [], []
+    order: list[int] = []
+    for batch, (recorder, trace) in passes.work_off(batches, think):
+        of_batch = [problems[index] for index in batch]
         attention.append(recorder.attention.numpy())
         lengths += trace.n_question_tokens
-        rows += [_row(reasoner, *told) for told in zip(batch, trace.texts, trace.tokens, strict=True)]
+        rows += [_row(reasoner, *told) for told in zip(of_batch, trace.texts, trace.tokens, strict=True)]
+        order += batch
         progress(len(batch))
+    back = np.argsort(order)
+    rows = [rows[place] for place in back]
     dataset = attention_dataset(
-        np.concatenate(attention),
+        np.concatenate(attention)[back],
         problem_ids=[problem.id for problem in problems],
         correct=np.array([row["correct"] for row in rows]),
-        n_question_tokens=np.array(lengths),
+        n_question_tokens=np.array(lengths)[back],
     )
     return dataset, rows
 
