@@ -10,6 +10,7 @@ from tests import oracle
 from tests.conftest import QUESTIONS
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers.activations import NewGELUActivation
 
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models.loading import load
@@ -136,6 +137,12 @@ def test_alpha_is_32_unless_given(tmp_path, tokenizer):
     _, expected = oracle.think(lm, made.module.prj, ids, len(tokenizer) + 1, len(tokenizer) + 2, 6)
     torch.testing.assert_close(question[0], expected, rtol=0, atol=1e-5)
     assert (reason(made.load(), QUESTIONS[:1], max_new_tokens=1).thoughts - question).abs().max() > 1e-2
+
+
+def test_loaded_gpt2_has_its_activation_in_one_kernel(tmp_path, tokenizer):
+    made = Made(tmp_path, tokenizer)
+    kinds = [{type(m) for m in lm.modules()} for lm in (made.module.codi, made.load().lm)]
+    assert [NewGELUActivation in kind for kind in kinds] == [True, False]
 
 
 def test_second_load_does_not_read_the_checkpoint_again(tmp_path, tokenizer, monkeypatch):

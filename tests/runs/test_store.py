@@ -368,3 +368,12 @@ def test_any_shard_size_reads_back(folder: Path, shard_size: int) -> None:
     layout = replace(LAYOUT, shard_size=shard_size)
     complete(folder, layout)
     xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected(layout)["correct"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_manifest_says_the_largest_rounding_on_disk(folder: Path, dtype: str) -> None:
+    complete(folder, replace(LAYOUT, dtype=dtype))
+    run = open_run(folder)
+    difference = run.attention["attention"].values.astype(np.float32) - expected()["attention"].values
+    assert run.manifest["rounding"] == pytest.approx(np.nanmax(np.abs(difference)))
+    assert (run.manifest["rounding"] > 0) == (dtype == "float16")

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from thoughtlens.errors import CheckpointError
+from thoughtlens.models.activation import fuse_gelu
 from thoughtlens.models.catalog import PUBLISHED, bundled
 from thoughtlens.models.codi import Codi
 from thoughtlens.models.hub import BASE_FILES, CHECKPOINT_FILES, fetch
@@ -211,7 +212,7 @@ def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:
             raise CheckpointError(
                 f"{source.folder} {verb} {odd[0]!r}{more} of the decoder; is the checkpoint whole, and the base right?"
             )
-    return lm
+    return fuse_gelu(lm)
 
 
 def _load_projection(merged: Path) -> torch.nn.Sequential:

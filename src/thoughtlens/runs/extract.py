@@ -1,30 +1,21 @@
 """Problems go through the loop in batches; shards of attention and answers go to the store."""
 
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
-import xarray as xr
 
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import MAX_THOUGHTS
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.models.rerun import identity, reasoner_of
-from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.engines import Engine, Local, Progress, Work
-from thoughtlens.runs.layout import Layout
+from thoughtlens.problems import Problem, ProblemSet, write_problems
+from thoughtlens.runs.batches import TOKENS, padding, plan
+from thoughtlens.runs.engines import Engine, Local, Progress
+from thoughtlens.runs.layout import Layout, problems_for
+from thoughtlens.runs.measuring import ExtractionJob
 from thoughtlens.runs.reading import Run, open_run
 from thoughtlens.runs.store import Store
-from thoughtlens.schema import attention_dataset
-from thoughtlens.tracing import AttentionRecorder
-
-log = logging.getLogger(__name__)
 
 PROBLEMS = "problems.jsonl"
 
@@ -36,8 +27,9 @@ def extract(
     *,
     n_thoughts: int | None = None,
     batch_size: int = 32,
-    shard_size: int = 512,
+    shard_size: int | None = None,
     dtype: Literal["float16", "float32"] = "float16",
+    record: Sequence[str] = (),
     engine: Engine | None = None,
     progress: Progress = lambda n_problems: None,
 ) -> Run:
@@ -48,9 +40,10 @@ def extract(
         problems: a problem set, or problems alone.
         out: the run folder, made if it is not there.
         n_thoughts: T, 1 to 32; the number the model was trained with if None.
-        batch_size: problems a pass; no number depends on it beyond rounding.
-        shard_size: problems a shard, the most that a kill can cost.
+        batch_size: problems a pass at most; no number depends on it beyond rounding.
+        shard_size: problems a shard, the most that a kill can cost; what makes 64 MB of attention if None.
         dtype: of attention on disk.
+        record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
         engine: where the shards are worked on; in this process if None.
         progress: called with the number of problems done, also for those found done.
 
@@ -64,63 +57,23 @@ def extract(
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     _check_options(count, batch_size)
-    _check_lengths(reasoner, chosen.problems, count)
-    layout = _layout(reasoner, chosen, count, shard_size, dtype)
+    lengths = _checked_lengths(reasoner, chosen.problems, count)
+    size = problems_for(*_sizes(reasoner, count), dtype, len(record)) if shard_size is None else shard_size
+    ids = tuple(problem.id for problem in chosen.problems)
+    layout = Layout(ids, *_sizes(reasoner, count), size, dtype, tuple(sorted(set(record))))
     store = Store.open(out, layout, options=_options(reasoner, chosen, count))
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
     where = engine or Local()
     load = partial(reasoner_of, _to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
-    where.run(ExtractionJob(load, chosen.problems, store, count, batch_size), missing, progress)
+    where.run(ExtractionJob(load, chosen.problems, lengths, store, batch_size), missing, progress)
     if missing:
-        store.finish({**_notes(reasoner, chosen, batch_size), "engine": where.name})
+        plan_notes = _plan_notes(store, lengths, batch_size)
+        store.finish({**_notes(reasoner, chosen, batch_size), **plan_notes, "engine": where.name})
     else:
         store.finish()
     return open_run(out)
-
-
-@dataclass(frozen=True)
-class ExtractionJob:
-    """The work of an extraction, shard by shard.
-
-    Attributes:
-        load: gives the reasoner, once a worker.
-        problems: all problems of the run, in order.
-        store: where each shard is written, by the worker that did it.
-        n_thoughts: T.
-        batch_size: problems a pass.
-    """
-
-    load: Callable[[], LatentReasoner]
-    problems: Sequence[Problem]
-    store: Store
-    n_thoughts: int
-    batch_size: int
-
-    def n_problems(self, shard: int) -> int:
-        """Problems of a shard."""
-        return len(self.store.layout.ids_of(shard))
-
-    def start(self) -> Work:
-        """Load the model; what is returned does one shard."""
-        self.store.check_reachable()
-        reasoner = self.load()
-
-        def work(shard: int, progress: Progress) -> None:
-            began = time.monotonic()
-            of_shard = self.problems[self.store.problems_of(shard)]
-            dataset, rows = _measure(reasoner, of_shard, self.n_thoughts, self.batch_size, progress)
-            seconds = time.monotonic() - began
-            self.store.write(shard, dataset, rows, seconds=seconds)
-            log.info("extract %d/%d: %d problems, %.0f s", shard + 1, self.store.layout.n_shards, len(rows), seconds)
-
-        return work
-
-
-def _to_load(reasoner: LatentReasoner) -> Mapping[str, Any]:
-    """What a worker elsewhere needs to load the same model."""
-    return {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}
 
 
 def _check_options(n_thoughts: int, batch_size: int) -> None:
@@ -132,28 +85,35 @@ def _check_options(n_thoughts: int, batch_size: int) -> None:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
 
 
-def _check_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> None:
-    """Refuse before the first pass what would break off the run in its middle."""
+def _checked_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> list[int]:
+    """Tokens of each prompt; what would break off the run in its middle is refused before the first pass."""
     positions = int(reasoner.lm.config.max_position_embeddings)
-    for problem in problems:
-        needed = len(reasoner.prompt(problem.question)) + n_thoughts + len(reasoner.closing) + 1
+    lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
+    for problem, length in zip(problems, lengths, strict=True):
+        needed = length + n_thoughts + len(reasoner.closing) + 1
         if needed > positions:
             raise OptionError(
                 f"problem {problem.id} needs {needed} positions, but the model has {positions}; leave it out or use a "
                 "model with more positions."
             )
+    return lengths
 
 
-def _layout(
-    reasoner: LatentReasoner,
-    problems: ProblemSet,
-    n_thoughts: int,
-    shard_size: int,
-    dtype: Literal["float16", "float32"],
-) -> Layout:
+def _sizes(reasoner: LatentReasoner, n_thoughts: int) -> tuple[int, int, int]:
     config = reasoner.lm.config
-    ids = tuple(problem.id for problem in problems.problems)
-    return Layout(ids, config.num_hidden_layers, config.num_attention_heads, n_thoughts, shard_size, dtype)
+    return config.num_hidden_layers, config.num_attention_heads, n_thoughts
+
+
+def _plan_notes(store: Store, lengths: Sequence[int], batch_size: int) -> dict[str, Any]:
+    """How the problems were batched, as the manifest says it."""
+    shards = [lengths[store.problems_of(shard)] for shard in range(store.layout.n_shards)]
+    padded = sum(sum(of_shard) * padding(of_shard, plan(of_shard, batch_size)) for of_shard in shards)
+    order = {"order": "longest first in each shard", "batch_size": batch_size, "tokens": TOKENS}
+    notes: dict[str, Any] = {"plan": order | {"padding": round(padded / sum(lengths), 4)}}
+    markers = store.markers()
+    if times := sum(marker["out_of_memory"] for marker in markers):
+        notes["out_of_memory"] = {"times": times, "batch_size": min(marker["batch_size"] for marker in markers)}
+    return notes
 
 
 def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
@@ -179,51 +139,6 @@ def _notes(reasoner: LatentReasoner, problems: ProblemSet, batch_size: int) -> M
     }
 
 
-def _measure(
-    reasoner: LatentReasoner,
-    problems: Sequence[Problem],
-    n_thoughts: int,
-    batch_size: int,
-    progress: Progress,
-) -> tuple[xr.Dataset, list[dict[str, Any]]]:
-    attention, lengths, rows = [], [], []
-    for start in range(0, len(problems), batch_size):
-        batch = problems[start : start + batch_size]
-        recorder = recorder_for(reasoner, len(batch), n_thoughts)
-        trace = reason(reasoner, [problem.question for problem in batch], taps=[recorder], n_thoughts=n_thoughts)
-        attention.append(recorder.attention.numpy())
-        lengths += trace.n_question_tokens
-        rows += [_row(reasoner, *told) for told in zip(batch, trace.texts, trace.tokens, strict=True)]
-        progress(len(batch))
-    dataset = attention_dataset(
-        np.concatenate(attention),
-        problem_ids=[problem.id for problem in problems],
-        correct=np.array([row["correct"] for row in rows]),
-        n_question_tokens=np.array(lengths),
-    )
-    return dataset, rows
-
-
-def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
-    """A recorder of the model's size."""
-    config = reasoner.lm.config
-    return AttentionRecorder(
-        n_problems=n_problems,
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_thoughts=n_thoughts,
-        dtype=reasoner.lm.dtype,
-    )
-
-
-def _row(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Sequence[int]) -> dict[str, Any]:
-    answer = reasoner.read_answer(text)
-    return {
-        "id": problem.id,
-        "question": problem.question,
-        "gold": problem.answer,
-        "text": text,
-        "answer": answer,
-        "correct": same_answer(answer, problem.answer),
-        "n_tokens": len(tokens),
-    }
+def _to_load(reasoner: LatentReasoner) -> Mapping[str, Any]:
+    """What a worker elsewhere needs to load the same model."""
+    return {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}

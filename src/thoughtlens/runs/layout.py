@@ -28,6 +28,12 @@ VARIABLES: Final = {"attention": 5, "correct": 1, "n_question_tokens": 1}
 BLOCK: Final = 64
 """Problems that are read together at most: the inner chunk of a shard."""
 
+SHARD_BYTES: Final = 64 * 10**6
+"""Attention of a shard, about: a file to copy in a moment, and little work for a kill to undo."""
+
+MOST_PROBLEMS: Final = 2048
+"""Problems of a shard at most, where the model is so small that `SHARD_BYTES` would hold a whole study."""
+
 _STRING: Final = np.dtypes.StringDType()
 
 
@@ -40,7 +46,7 @@ class Layout:
         n_layers: layers of the model.
         n_heads: query heads of a layer.
         n_thoughts: thoughts fed back.
-        shard_size: problems a shard, the unit of work that a kill can cost.
+        shard_size: problems a shard, the unit of work that a kill can cost; see `problems_for`.
         dtype: of attention on disk.
     """
 
@@ -86,6 +92,13 @@ class Layout:
         """The layout as JSON, with the ids as their number and fingerprint."""
         sizes = asdict(self) | {"problem_ids": ids_fingerprint(list(self.problem_ids))}
         return {"n_problems": len(self.problem_ids)} | sizes
+
+
+def problems_for(n_layers: int, n_heads: int, n_thoughts: int, dtype: str) -> int:
+    """How many problems make a shard of `SHARD_BYTES`: one at least, whole blocks where there are several."""
+    cells = n_layers * n_heads * len(query_names(n_thoughts)) * len(key_names(n_thoughts))
+    count = min(MOST_PROBLEMS, SHARD_BYTES // (cells * np.dtype(dtype).itemsize))
+    return count // BLOCK * BLOCK if count >= BLOCK else max(1, count)
 
 
 def ids_fingerprint(ids: list[str]) -> str:

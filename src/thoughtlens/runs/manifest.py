@@ -7,7 +7,8 @@
     options   what decides the numbers: a run only goes on under equal options
     resumed   when and by which packages it went on, where these differ from `versions`
     files     SHA-256 of the files written at the start
-    seconds, results, notes   written at the end: time over all shards, SHA-256 of the results, what the caller adds
+    seconds, rounding, results, notes   written at the end: time over all shards, the largest difference between
+              attention in memory and on disk, SHA-256 of the results, what the caller adds
 
 The manifest knows nothing about attention.
 """

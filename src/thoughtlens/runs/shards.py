@@ -1,7 +1,7 @@
 """The files of a shard become a marker: the promise that they are whole, checked whenever they are read again.
 
     shards/000012.jsonl  the rows of the shard
-    shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds
+    shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds, rounding
 
 A shard without a marker, or with files other than its marker says, counts as missing.
 """

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
+import numpy as np
 import xarray as xr
 import zarr
 
@@ -96,9 +97,9 @@ class Store:
         _check_rows(shard, rows, self.layout.ids_of(shard))
         with _writing(self.path):
             self._clear(shard)
-            self._write_arrays(shard, dataset)
+            rounding = self._write_arrays(shard, dataset)
             write_json_lines(self.path / rows_name(shard), rows)
-            marker = promise(self.path, self.layout, shard) | {"seconds": round(seconds, 3)}
+            marker = promise(self.path, self.layout, shard) | {"seconds": round(seconds, 3), "rounding": rounding}
             write_json(self.path / marker_name(shard), marker)
 
     def finish(self, notes: Mapping[str, Any] | None = None) -> None:
@@ -115,6 +116,7 @@ class Store:
             ending = {
                 "complete": True,
                 "seconds": self._seconds(),
+                "rounding": self._rounding(),
                 "results": fingerprint(self.path / RESULTS),
                 "notes": manifest.get("notes", {}) | dict(notes or {}),
             }
@@ -125,7 +127,8 @@ class Store:
         for name in (marker_name(shard), *array_files(shard)):
             (self.path / name).unlink(missing_ok=True)
 
-    def _write_arrays(self, shard: int, dataset: xr.Dataset) -> None:
+    def _write_arrays(self, shard: int, dataset: xr.Dataset) -> float:
+        """Write a shard; return the largest difference between attention as it was and as it is on disk."""
         where = self.layout.problems_of(shard)
         # A shard of which no problem is correct is all fill value, which Zarr would leave out.
         with zarr.config.set({"array.write_empty_chunks": True}):
@@ -133,11 +136,15 @@ class Store:
             for name in VARIABLES:
                 array = group[name]
                 array[where] = dataset[name].values.astype(array.dtype)
+        return _rounding(dataset["attention"].values, self.layout.dtype)
 
     def _gather_results(self) -> None:
         with replacing(self.path / RESULTS) as file:
             for shard in range(self.layout.n_shards):
                 file.write((self.path / rows_name(shard)).read_text(encoding="utf-8"))
+
+    def _rounding(self) -> float:
+        return max(float(read_marker(self.path, shard)["rounding"]) for shard in range(self.layout.n_shards))
 
     def _seconds(self) -> float:
         taken = (float(read_marker(self.path, shard)["seconds"]) for shard in range(self.layout.n_shards))
@@ -198,6 +205,11 @@ def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
     if not manifest["complete"] and (present := versions()) != manifest["versions"]:
         again = [*manifest.get("resumed", []), {"at": now(), "versions": present}]
         write_json(folder / MANIFEST, manifest | {"resumed": again})
+
+
+def _rounding(values: np.ndarray, dtype: str) -> float:
+    """The largest absolute difference that the dtype on disk makes; rows that do not exist make none."""
+    return float(np.nan_to_num(np.abs(values - values.astype(dtype))).max(initial=0.0))
 
 
 def _check_rows(shard: int, rows: Sequence[Mapping[str, Any]], ids: list[str]) -> None:

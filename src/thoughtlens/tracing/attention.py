@@ -67,9 +67,7 @@ def tapped_attention(
     def see(site: Site, tensor: Tensor) -> Tensor:
         return taps(tensor, Moment(site, layer, queries, keys, slots))
 
-    if (group := query.shape[1] // key.shape[1]) > 1:
-        key, value = (tensor.repeat_interleave(group, dim=1) for tensor in (key, value))
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = _grouped(query, key.mT) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None:
         scores = scores + attention_mask
     scores = see(Site.SCORES, scores)
@@ -77,8 +75,23 @@ def tapped_attention(
     # mask's minimum into -inf and a fully masked row into NaN.
     pattern = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
     pattern = see(Site.PATTERN, pattern)
-    heads = see(Site.HEAD, pattern.to(value.dtype) @ value)
+    heads = see(Site.HEAD, _grouped(pattern.to(value.dtype), value))
     return heads.transpose(1, 2).contiguous(), pattern
+
+
+def _grouped(left: Tensor, right: Tensor) -> Tensor:
+    """Product of every head's matrix with that of its key-value head, which is read once for the group, not copied.
+
+    Args:
+        left: (problem, head, query, inner).
+        right: (problem, key-value head, inner, column); neighbouring heads share one.
+
+    Returns:
+        (problem, head, query, column).
+    """
+    n_problems, n_groups = right.shape[:2]
+    folded = left.reshape(n_problems, n_groups, -1, left.shape[-1]) @ right
+    return folded.view(*left.shape[:-1], right.shape[-1])
 
 
 AttentionInterface.register(ATTENTION, tapped_attention)

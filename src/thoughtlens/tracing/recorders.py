@@ -1,5 +1,7 @@
 """Taps that keep what they see: attention pooled by slot, and the thoughts."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -7,16 +9,38 @@ from thoughtlens.labels import BOT, PAD_CODE
 from thoughtlens.tracing.taps import Moment, Site
 
 
-class AttentionRecorder:
-    """Keeps the pattern of every named query, its keys pooled by slot.
+class _Places(NamedTuple):
+    """Where the rows of one pass go, worked out once for all its layers.
 
     Attributes:
-        attention: (problem, layer, head, query, key) float32 or wider; NaN in a row that was never met.
+        queries: the codes it was worked out from.
+        keys: the codes it was worked out from.
+        problem: index of the problem of each row that is kept.
+        step: its index among the queries.
+        row: its index on the query axis.
+        in_slot: (problem, key, slot), 1 where a key is of a slot.
     """
+
+    queries: Tensor
+    keys: Tensor
+    problem: Tensor
+    step: Tensor
+    row: Tensor
+    in_slot: Tensor
+
+
+class AttentionRecorder:
+    """Keeps the pattern of every named query, its keys pooled by slot, on the model's device until it is asked for."""
 
     def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, dtype: torch.dtype) -> None:
         shape = (n_problems, n_layers, n_heads, n_thoughts + 3, n_thoughts + 5)
-        self.attention = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+        self._kept = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+        self._places: _Places | None = None
+
+    @property
+    def attention(self) -> Tensor:
+        """(problem, layer, head, query, key) float32 or wider; NaN in a row that was never met."""
+        return self._kept.cpu()
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the pattern's rows; a later row of the same query takes the place of an earlier one."""
@@ -25,15 +49,24 @@ class AttentionRecorder:
         return tensor
 
     def _keep(self, pattern: Tensor, moment: Moment) -> None:
-        rows = moment.queries.cpu() - moment.slots[BOT]
-        named = (rows >= 0) & (rows < self.attention.shape[-2])
-        if not named.any():
+        problem, step, row, in_slot = self._places_of(moment, pattern.dtype)[2:]
+        if not len(row):
             return
-        slots = torch.arange(self.attention.shape[-1], device=pattern.device)
-        in_slot = (moment.keys[:, :, None] == slots).to(pattern.dtype)
-        pooled = (pattern @ in_slot[:, None]).cpu()
-        problem, step = named.nonzero(as_tuple=True)
-        self.attention[problem, moment.layer, :, rows[problem, step]] = pooled[problem, :, step]
+        self._kept = self._kept.to(pattern.device)
+        # Heads beside queries: a product for each problem, where broadcasting would copy `in_slot` for each head.
+        pooled = (pattern.flatten(1, 2) @ in_slot).view(*pattern.shape[:3], -1)
+        self._kept[problem, moment.layer, :, row] = pooled[problem, :, step].to(self._kept.dtype)
+
+    def _places_of(self, moment: Moment, dtype: torch.dtype) -> _Places:
+        known = self._places
+        if known is None or known.queries is not moment.queries or known.keys is not moment.keys:
+            rows = moment.queries - moment.slots[BOT]
+            problem, step = ((rows >= 0) & (rows < self._kept.shape[-2])).nonzero(as_tuple=True)
+            slots = torch.arange(self._kept.shape[-1], device=rows.device)
+            in_slot = (moment.keys[:, :, None] == slots).to(dtype)
+            known = _Places(moment.queries, moment.keys, problem, step, rows[problem, step], in_slot)
+            self._places = known
+        return known
 
 
 class PaddingWatch:

@@ -1,0 +1,100 @@
+"""A name becomes a CODI reasoner of that model's true shape with random weights; prompts are token ids as text.
+
+Speed does not depend on the values of weights. LoRA is applied as a fresh adapter gives it (B = 0), so that the merged
+weights are those of the base and every method must find the same attention.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig
+
+from thoughtlens.models.activation import fuse_gelu
+from thoughtlens.models.codi import Codi
+from thoughtlens.models.markers import Markers
+from thoughtlens.models.projection import projection
+from thoughtlens.tracing import ATTENTION
+
+LORA_TARGETS = {
+    "gpt2": ["c_attn", "c_proj", "c_fc"],
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+class TokenIds:
+    """A tokenizer of texts that are token ids, apart by blanks."""
+
+    eos_token_id = 0
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [int(word) for word in text.split()]}
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+def config_of(model: str, n_layers: int | None = None) -> PreTrainedConfig:
+    """GPT-2 124M, or LLaMA-3.2-1B; fewer layers if asked. Two markers and padding are in the vocabulary."""
+    if model == "gpt2":
+        return GPT2Config(vocab_size=50257 + 3, n_layer=n_layers or 12)
+    return LlamaConfig(
+        vocab_size=128256 + 3,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=n_layers or 16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+    )
+
+
+def reasoner_of(model: str, n_layers: int | None = None) -> Codi:
+    """A reasoner of the shape as transformers makes it, in evaluation mode, with eager attention."""
+    torch.manual_seed(0)
+    config = config_of(model, n_layers)
+    lm = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    width = config.hidden_size
+    return Codi(lm, projection(width, width).eval(), TokenIds(), Markers(config.vocab_size - 3))
+
+
+def sharing(lm: Any) -> Any:
+    """A model of its own with the same weights in memory."""
+    return copy.deepcopy(lm, {id(weight): weight for weight in lm.parameters()})
+
+
+def as_loaded(lm: Any) -> Any:
+    """The same weights as this package loads them."""
+    own = fuse_gelu(sharing(lm))
+    own.set_attn_implementation(ATTENTION)
+    return own
+
+
+def with_lora(lm: Any, rank: int = 128) -> Any:
+    """The same weights under an adapter that is not merged."""
+    from peft import LoraConfig, get_peft_model
+
+    family = lm.config.model_type
+    lora = LoraConfig(r=rank, lora_alpha=32, target_modules=LORA_TARGETS[family], fan_in_fan_out=family == "gpt2")
+    return get_peft_model(sharing(lm), lora).eval()
+
+
+def questions_of(lengths: Sequence[int], vocabulary: int) -> list[str]:
+    """Random token ids as text, one question for each length."""
+    random = torch.Generator().manual_seed(0)
+    return [" ".join(map(str, torch.randint(1, vocabulary, (n,), generator=random).tolist())) for n in lengths]
+
+
+def linear_shapes(lm: Any) -> list[tuple[int, int]]:
+    """(inner, columns) of every matrix that each token meets in the decoder stack."""
+    config = lm.config
+    d = config.hidden_size
+    if config.model_type == "gpt2":
+        return [(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)] * config.num_hidden_layers
+    kv = config.num_key_value_heads * config.head_dim
+    m = config.intermediate_size
+    return [(d, d), (d, kv), (d, kv), (d, d), (d, m), (d, m), (m, d)] * config.num_hidden_layers
