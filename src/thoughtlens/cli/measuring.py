@@ -22,6 +22,7 @@ from thoughtlens.cli.options import (
     Out,
     Precision,
     Problems,
+    RandomWeights,
     Revision,
     RunFolder,
     Seed,
@@ -49,11 +50,12 @@ def run(
     batch_size: BatchSize = 32,
     device: Device = None,
     dtype: Precision = "float32",
+    random_weights: RandomWeights = None,
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
     chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
-    reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
+    reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
     done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
     analysis = stages.analyze_and_write(done)
     figures = stages.plot_and_write(done, analysis)
@@ -95,11 +97,12 @@ def extract(
     batch_size: BatchSize = 32,
     device: Device = None,
     dtype: Precision = "float32",
+    random_weights: RandomWeights = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
     chosen = stages.draw_problems(problems, split, None, 0, field, problems_revision)
-    reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
+    reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
     done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     terminal.tell(

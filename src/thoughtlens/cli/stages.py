@@ -44,13 +44,21 @@ def _field(given: str) -> tuple[str, str]:
 
 
 def load_model(
-    model: str, base: str | None, revision: str | None, alpha: float | None, dtype: str, device: str | None
+    model: str,
+    base: str | None,
+    revision: str | None,
+    alpha: float | None,
+    dtype: str,
+    device: str | None,
+    random_weights: int | None = None,
 ) -> "Codi":
-    """A reasoner, loaded as the options say."""
+    """A reasoner, loaded as the options say; with a seed, its architecture with random weights."""
     with terminal.working(f"load {model}"):
         from thoughtlens.models.loading import load
+        from thoughtlens.models.random_weights import randomize
 
-        return load(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
+        reasoner = load(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
+        return reasoner if random_weights is None else randomize(reasoner, seed=random_weights)
 
 
 def extract_run(reasoner: "Codi", problems: "ProblemSet", to: Path, n_thoughts: int | None, batch_size: int) -> "Run":
