@@ -2,7 +2,7 @@
 
 from thoughtlens.tracing.attention import ATTENTION
 from thoughtlens.tracing.interventions import Intervention, Replace, Zero
-from thoughtlens.tracing.recorders import AttentionRecorder, ThoughtRecorder
+from thoughtlens.tracing.recorders import AttentionRecorder, ThoughtRecorder, ValueRecorder
 from thoughtlens.tracing.taps import Moment, Site, Tap, Taps
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "Tap",
     "Taps",
     "ThoughtRecorder",
+    "ValueRecorder",
     "Zero",
 ]

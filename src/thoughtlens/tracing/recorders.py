@@ -1,4 +1,6 @@
-"""Taps that keep what they see: attention pooled by slot, and the thoughts."""
+"""Taps that keep what they see: attention and what it moves, pooled by slot, and the thoughts."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +36,48 @@ class AttentionRecorder:
         pooled = (pattern @ in_slot[:, None]).cpu()
         problem, step = named.nonzero(as_tuple=True)
         self.attention[problem, moment.layer, :, rows[problem, step]] = pooled[problem, :, step]
+
+
+class ValueRecorder:
+    """Keeps how much each query is given by each key: the norm of the weighted, projected value, pooled by slot.
+
+    ‖α[q, k] · v[k] · W_O‖, W_O being the head's slice of the output projection; a slot of several tokens has the sum
+    of their norms, which is not the norm of their sum.  From 0, no null: a weight on a small value moves little.
+    Source: Kobayashi et al. 2020, arXiv 2004.10102.
+
+    Args:
+        rows: keeps the weighted rows, as it would keep those of a pattern.
+        output: (head, channel, hidden) of each layer, the heads' slices of the output projection.
+    """
+
+    def __init__(self, rows: AttentionRecorder, output: Sequence[Tensor]) -> None:
+        self._rows = rows
+        self._factors = [_factor(of_layer) for of_layer in output]
+        self._norms = torch.empty(0)
+
+    @property
+    def value_weighted(self) -> Tensor:
+        """(problem, layer, head, query, key) float32 or wider; NaN in a row that was never met."""
+        return self._rows.attention
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Take the norms of the values, and weigh them by the pattern that follows."""
+        if moment.site is Site.VALUE and moment.layer is not None:
+            factor = self._factors[moment.layer].to(tensor.device)
+            self._norms = (tensor.to(factor.dtype) @ factor).norm(dim=-1)
+        elif moment.site is Site.PATTERN:
+            self._rows(tensor * self._norms[:, :, None], moment)
+        return tensor
+
+
+def _factor(output: Tensor) -> Tensor:
+    """F (head, channel, channel) with ‖v F‖ = ‖v W‖ for every v: F Fᵀ is the Gram matrix W Wᵀ.
+
+    From the QR decomposition, which does not square W as the Gram matrix would.
+    """
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
+    triangle: Tensor = torch.linalg.qr(wide.mT, mode="r").R
+    return triangle.mT
 
 
 class PaddingWatch:
