@@ -1,6 +1,6 @@
 """A run becomes what people open: tables, figures, and the files of earlier scripts.
 
-    RUN/analysis/  summary.json, and tidy tables as CSV
+    RUN/analysis/  summary.json, and tidy tables as CSV; of another pattern than attention, in a folder of its name
     RUN/figures/   each figure as PNG and SVG
     RUN/export/    arrays under the names that the 2025 scripts gave them
 
@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, head_maps, headline, layer_maps, step_indexed, tables
-from thoughtlens.errors import RunError
+from thoughtlens.analysis import Analysis, analyze, head_maps, headline, layer_maps, step_indexed, tables, value_shares
+from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import PARTIAL, replacing, write_json
 from thoughtlens.labels import ANSWER
 from thoughtlens.runs.reading import Run
+from thoughtlens.schema import VALUE_WEIGHTED
 
 ANALYSIS: Final = "analysis"
 FIGURES: Final = "figures"
@@ -32,15 +33,34 @@ STEP_INDEXED_NOTE: Final = (
 )
 
 
-def analyze_run(run: Run, *, n_resamples: int = 1000, seed: int = 0) -> Analysis:
-    """Analyse a run from disk, a block of problems at a time."""
-    return analyze(run.blocks(), correct=run.attention["correct"].values, n_resamples=n_resamples, seed=seed)
+WEIGHTS: Final = "attention"
+VALUES: Final = "value-weighted"
+PATTERNS: Final = (WEIGHTS, VALUES)
+"""What can be analysed: attention weights, or what they move (`thoughtlens.analysis.value_shares`)."""
 
 
-def write_analysis(run: Run, analysis: Analysis) -> list[Path]:
-    """Write `summary.json` and the tables of an analysis; return their paths."""
-    with _writing(run.path / ANALYSIS) as folder:
-        write_json(folder / "summary.json", summary(run, analysis))
+def pattern_blocks(run: Run, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
+    """A run's problems block by block, the pattern in the place of attention.
+
+    Raises:
+        OptionError: there is no such pattern.
+        RunError: the run does not hold it.
+    """
+    if pattern not in PATTERNS:
+        raise OptionError(f"no pattern {pattern!r}, expected one of {', '.join(PATTERNS)}; pass another --pattern.")
+    return run.blocks() if pattern == WEIGHTS else map(value_shares, run.blocks(pattern=VALUE_WEIGHTED))
+
+
+def analyze_run(run: Run, *, pattern: str = WEIGHTS, n_resamples: int = 1000, seed: int = 0) -> Analysis:
+    """Analyse a run from disk, a block of problems at a time; a pattern of `PATTERNS` in the place of attention."""
+    blocks = pattern_blocks(run, pattern)
+    return analyze(blocks, correct=run.attention["correct"].values, n_resamples=n_resamples, seed=seed)
+
+
+def write_analysis(run: Run, analysis: Analysis, *, pattern: str = WEIGHTS) -> list[Path]:
+    """Write `summary.json` and the tables of an analysis of a pattern; return their paths."""
+    with _writing(run.path / ANALYSIS / ("" if pattern == WEIGHTS else pattern)) as folder:
+        write_json(folder / "summary.json", {"pattern": pattern} | summary(run, analysis))
         frames = tables(analysis) | {"moments": _moments_table(analysis), "step_indexed": _step_indexed_table(analysis)}
         for name, frame in frames.items():
             with replacing(folder / f"{name}.csv") as file:

@@ -1,7 +1,5 @@
 """Value-weighted patterns against vectors worked out token by token, from transformers' own eager pass."""
 
-import math
-
 import pytest
 import torch
 from tests import oracle
@@ -9,7 +7,7 @@ from tests.conftest import QUESTIONS, Scripted, random_reasoner
 from tests.test_reasoning import value_index
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.output_projection import output_projections
+from thoughtlens.models.output_projection import norm_factors, output_projections
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.extract import recorder_for
 from thoughtlens.tracing import Site, ValueRecorder
@@ -17,8 +15,11 @@ from thoughtlens.tracing import Site, ValueRecorder
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]
 
 
-def value_recorder(reasoner, n_problems):
-    return ValueRecorder(recorder_for(reasoner, n_problems, 6), output_projections(reasoner.lm))
+def recorded(reasoner, questions=QUESTIONS, *, before=(), **options):
+    """Value-weighted rows (problem, layer, head, query, key) of a pass, taps before the recorder included."""
+    rows = recorder_for(getattr(reasoner, "reasoner", reasoner), len(questions), 6)
+    reason(reasoner, questions, taps=[*before, ValueRecorder(rows, norm_factors(reasoner.lm))], **options)
+    return rows.attention
 
 
 def attention_layers(lm):
@@ -111,8 +112,7 @@ def test_vectors_add_up_to_the_output_of_head_and_layer(worked_out):
 
 def test_recorded_norms_are_those_of_the_vectors_summed_over_the_tokens_of_a_slot(worked_out):
     reasoner, _, _, vectors, n_question = worked_out
-    recorder = value_recorder(reasoner, len(QUESTIONS))
-    reason(Scripted(reasoner, SAID), QUESTIONS, taps=[recorder])
+    kept = recorded(Scripted(reasoner, SAID))
     slots = [[0], range(1, n_question), *([n_question + step] for step in range(8))]
     queries = [n_question + step for step in range(8)]
     n_positions = vectors[0].shape[1]
@@ -122,27 +122,21 @@ def test_recorded_norms_are_those_of_the_vectors_summed_over_the_tokens_of_a_slo
         for row, query in enumerate(queries):
             for column, slot in enumerate(slots):
                 expected = sum(norms[:, query, key] for key in slot)
-                found = recorder.value_weighted[0, index, :, row, column]
+                found = kept[0, index, :, row, column]
                 torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_row_is_missing_where_its_query_is(reasoner):
-    recorder = value_recorder(reasoner, len(QUESTIONS))
-    reason(Scripted(reasoner, SAID), QUESTIONS, taps=[recorder])
-    missing = recorder.value_weighted.isnan().all(-1)
+    missing = recorded(Scripted(reasoner, SAID)).isnan().all(-1)
     assert missing[3, ..., -1].all()
     assert not missing[:3].any() and not missing[..., :-1].any()
 
 
 def test_numbers_of_a_problem_do_not_depend_on_its_batch(reasoner):
-    together = value_recorder(reasoner, len(QUESTIONS))
-    reason(reasoner, QUESTIONS, taps=[together], max_new_tokens=2)
+    together = recorded(reasoner, max_new_tokens=2)
     for row, question in enumerate(QUESTIONS):
-        alone = value_recorder(reasoner, 1)
-        reason(reasoner, [question], taps=[alone], max_new_tokens=2)
-        torch.testing.assert_close(
-            alone.value_weighted[0], together.value_weighted[row], rtol=1e-4, atol=1e-5, equal_nan=True
-        )
+        alone = recorded(reasoner, [question], max_new_tokens=2)
+        torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def test_doubled_values_double_what_is_moved(reasoner):
@@ -151,35 +145,29 @@ def test_doubled_values_double_what_is_moved(reasoner):
     def doubled(tensor, moment):
         return 2 * tensor if moment.site is Site.VALUE else tensor
 
-    plain, twice = (value_recorder(reasoner, 1) for _ in range(2))
-    reason(reasoner, QUESTIONS[:1], taps=[plain], max_new_tokens=1)
-    reason(reasoner, QUESTIONS[:1], taps=[doubled, twice], max_new_tokens=1)
+    plain = recorded(reasoner, QUESTIONS[:1], max_new_tokens=1)
+    twice = recorded(reasoner, QUESTIONS[:1], before=[doubled], max_new_tokens=1)
     first_row = (0, 0, slice(None), 0)  # layer 0 at bot: nothing upstream was edited
-    torch.testing.assert_close(twice.value_weighted[first_row], 2 * plain.value_weighted[first_row])
+    torch.testing.assert_close(twice[first_row], 2 * plain[first_row])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_any_precision_is_recorded_in_float32_at_least(dtype, tokenizer):
     reasoner = random_reasoner("gpt2", tokenizer, dtype)
-    recorder = ValueRecorder(recorder_for(reasoner, 1, 6), output_projections(reasoner.lm))
-    reason(reasoner, QUESTIONS[:1], taps=[recorder], max_new_tokens=1)
-    found = recorder.value_weighted[..., :-1, :]
+    found = recorded(reasoner, QUESTIONS[:1], max_new_tokens=1)[..., :-1, :]
     assert found.dtype == torch.promote_types(dtype, torch.float32)
     assert found.isfinite().all() and (found >= 0).all()
 
 
-def test_channels_beyond_the_hidden_size_are_no_trouble():
-    """‖v F‖ = ‖v W‖ for wide, square and tall W, and for one without full rank."""
+@pytest.mark.parametrize(("channels", "hidden"), [(4, 9), (4, 4), (6, 3)], ids=["wide", "square", "tall"])
+def test_norms_are_those_of_the_projected_vectors_whatever_the_shape(channels, hidden, monkeypatch):
     torch.manual_seed(0)
-    for channels, hidden in ((4, 9), (4, 4), (6, 3)):
-        output = torch.randn(2, channels, hidden, dtype=torch.float64)
-        output[1, 0] = output[1, 1]
-        recorder = ValueRecorder(None, [output])
-        values = torch.randn(3, 2, 5, channels, dtype=torch.float64)
-        recorder(values, type("M", (), {"site": Site.VALUE, "layer": 0}))
-        expected = torch.stack([(values[:, head] @ output[head]).norm(dim=-1) for head in range(2)], 1)
-        torch.testing.assert_close(recorder._norms, expected)
-        assert math.isfinite(float(recorder._norms.sum()))
+    output = torch.randn(2, channels, hidden, dtype=torch.float64)
+    output[1, 0] = output[1, 1]  # not of full rank
+    monkeypatch.setattr("thoughtlens.models.output_projection.output_projections", lambda lm: [output])
+    (factor,) = norm_factors(None)
+    values = torch.randn(3, 2, 5, channels, dtype=torch.float64)
+    torch.testing.assert_close((values @ factor).norm(dim=-1), (values @ output).norm(dim=-1))
 
 
 def test_an_unknown_architecture_is_named(reasoner):

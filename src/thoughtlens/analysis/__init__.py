@@ -30,6 +30,7 @@ from thoughtlens.analysis.statistics import (
 from thoughtlens.analysis.step_indexed import step_indexed
 from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, rank_heads
 from thoughtlens.analysis.tables import headline, tables
+from thoughtlens.analysis.value_weighted import value_shares
 
 __all__ = [
     "Analysis",
@@ -59,5 +60,6 @@ __all__ = [
     "tables",
     "thought_map",
     "thought_mass",
+    "value_shares",
     "weighted_sums",
 ]

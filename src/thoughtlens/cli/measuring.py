@@ -20,9 +20,11 @@ from thoughtlens.cli.options import (
     Field,
     Model,
     Out,
+    Pattern,
     Precision,
     Problems,
     RandomWeights,
+    Record,
     Revision,
     RunFolder,
     Seed,
@@ -51,12 +53,13 @@ def run(
     device: Device = None,
     dtype: Precision = "float32",
     random_weights: RandomWeights = None,
+    record: Record = None,
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
     chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, record)
     analysis = stages.analyze_and_write(done)
     figures = stages.plot_and_write(done, analysis)
     stages.close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
@@ -98,12 +101,13 @@ def extract(
     device: Device = None,
     dtype: Precision = "float32",
     random_weights: RandomWeights = None,
+    record: Record = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
     chosen = stages.draw_problems(problems, split, None, 0, field, problems_revision)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, record)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     terminal.tell(
         facts, f"{len(chosen.problems)} problems in {done.path}; next: thoughtlens analyze {done.path}", as_json=as_json
@@ -111,12 +115,12 @@ def extract(
 
 
 @app.command()
-def analyze(folder: RunFolder, as_json: AsJson = False) -> None:
+def analyze(folder: RunFolder, pattern: Pattern = "attention", as_json: AsJson = False) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
     from thoughtlens.runs.reading import open_run
 
     done = open_run(folder)
-    stages.close(done, stages.analyze_and_write(done), {}, as_json=as_json)
+    stages.close(done, stages.analyze_and_write(done, pattern), {"pattern": pattern}, as_json=as_json)
 
 
 @app.command()

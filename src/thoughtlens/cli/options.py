@@ -40,5 +40,11 @@ Thoughts = Annotated[
     int | None, typer.Option("--thoughts", help="How many thoughts, 1 to 32; as trained if not given.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems a pass.")]
+Record = Annotated[
+    list[str] | None, typer.Option("--record", help="Beside attention: values, what each key gives (twice the space).")
+]
+Pattern = Annotated[
+    str, typer.Option("--pattern", help="attention, or value-weighted where the run was made with --record values.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]

@@ -61,21 +61,36 @@ def load_model(
         return reasoner if random_weights is None else randomize(reasoner, seed=random_weights)
 
 
-def extract_run(reasoner: "Codi", problems: "ProblemSet", to: Path, n_thoughts: int | None, batch_size: int) -> "Run":
-    """A run folder with the attention of every problem."""
+def extract_run(
+    reasoner: "Codi",
+    problems: "ProblemSet",
+    to: Path,
+    n_thoughts: int | None,
+    batch_size: int,
+    record: list[str] | None = None,
+) -> "Run":
+    """A run folder with the attention of every problem, and what shall be recorded beside it."""
     from thoughtlens.runs.extract import extract
 
     with terminal.counting("extract", len(problems.problems)) as progress:
-        return extract(reasoner, problems, to, n_thoughts=n_thoughts, batch_size=batch_size, progress=progress)
+        return extract(
+            reasoner,
+            problems,
+            to,
+            n_thoughts=n_thoughts,
+            batch_size=batch_size,
+            record=record or (),
+            progress=progress,
+        )
 
 
-def analyze_and_write(done: "Run") -> "Analysis":
+def analyze_and_write(done: "Run", pattern: str = "attention") -> "Analysis":
     """A run's analysis, also written to its folder."""
     from thoughtlens.outputs import analyze_run, write_analysis
 
     with terminal.working("analyze"):
-        analysis = analyze_run(done)
-        write_analysis(done, analysis)
+        analysis = analyze_run(done, pattern=pattern)
+        write_analysis(done, analysis, pattern=pattern)
     return analysis
 
 

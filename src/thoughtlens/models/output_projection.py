@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thoughtlens.errors import CheckpointError
@@ -21,6 +22,30 @@ def output_projections(lm: Any) -> list[Tensor]:
     """
     n_heads = lm.config.num_attention_heads
     return [weight.reshape(n_heads, -1, weight.shape[-1]) for weight in _weights(lm)]
+
+
+def norm_factors(lm: Any) -> list[Tensor]:
+    """Small matrices that give the norm of a projected value without projecting it.
+
+    ‖v F‖ = ‖v W‖ for every v: F Fᵀ = W Wᵀ, the Gram matrix of the head's slice W.  Computed in float32 at least, by QR
+    decomposition of Wᵀ, which unlike the Gram matrix does not square W's condition.
+
+    Args:
+        lm: the causal language model of transformers.
+
+    Returns:
+        F (head, channel, rank) of each layer, on the model's device.
+
+    Raises:
+        CheckpointError: the architecture is not known.
+    """
+    return [_factor(output) for output in output_projections(lm)]
+
+
+def _factor(output: Tensor) -> Tensor:
+    wide = output.to(torch.promote_types(output.dtype, torch.float32))
+    triangle: Tensor = torch.linalg.qr(wide.mT, mode="r").R
+    return triangle.mT
 
 
 def _weights(lm: Any) -> list[Tensor]:

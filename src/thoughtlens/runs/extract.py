@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +13,15 @@ import xarray as xr
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import MAX_THOUGHTS
 from thoughtlens.models.base import LatentReasoner
+from thoughtlens.models.output_projection import norm_factors
 from thoughtlens.models.rerun import identity
 from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.layout import Layout
 from thoughtlens.runs.reading import Run, open_run
 from thoughtlens.runs.store import Store
-from thoughtlens.schema import attention_dataset
-from thoughtlens.tracing import AttentionRecorder
+from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED, attention_dataset
+from thoughtlens.tracing import AttentionRecorder, ValueRecorder
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def extract(
     batch_size: int = 32,
     shard_size: int = 512,
     dtype: Literal["float16", "float32"] = "float16",
+    record: Sequence[str] = (),
     progress: Callable[[int], None] = lambda n_problems: None,
 ) -> Run:
     """Record the attention of every problem in a run folder; go on where an earlier call stopped.
@@ -47,6 +50,7 @@ def extract(
         batch_size: problems a pass; no number depends on it beyond rounding.
         shard_size: problems a shard, the most that a kill can cost.
         dtype: of attention on disk.
+        record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
         progress: called with the number of problems done, also for those found done.
 
     Returns:
@@ -60,7 +64,7 @@ def extract(
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     _check_options(count, batch_size)
     _check_lengths(reasoner, chosen.problems, count)
-    layout = _layout(reasoner, chosen, count, shard_size, dtype)
+    layout = replace(_layout(reasoner, chosen, count), shard_size=shard_size, dtype=dtype, record=_once(record))
     store = Store.open(out, layout, options=_options(reasoner, chosen, count))
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
@@ -68,7 +72,7 @@ def extract(
     for shard in missing:
         began = time.monotonic()
         of_shard = chosen.problems[store.problems_of(shard)]
-        dataset, rows = _measure(reasoner, of_shard, count, batch_size, progress)
+        dataset, rows = _measure(reasoner, of_shard, layout, batch_size, progress)
         seconds = time.monotonic() - began
         store.write(shard, dataset, rows, seconds=seconds)
         log.info("extract %d/%d: %d problems, %.0f s", shard + 1, store.layout.n_shards, len(of_shard), seconds)
@@ -100,16 +104,15 @@ def _check_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thou
             )
 
 
-def _layout(
-    reasoner: LatentReasoner,
-    problems: ProblemSet,
-    n_thoughts: int,
-    shard_size: int,
-    dtype: Literal["float16", "float32"],
-) -> Layout:
+def _layout(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Layout:
     config = reasoner.lm.config
     ids = tuple(problem.id for problem in problems.problems)
-    return Layout(ids, config.num_hidden_layers, config.num_attention_heads, n_thoughts, shard_size, dtype)
+    return Layout(ids, config.num_hidden_layers, config.num_attention_heads, n_thoughts)
+
+
+def _once(record: Sequence[str]) -> tuple[str, ...]:
+    """Each thing to record once, in an order that does not depend on how it was asked for."""
+    return tuple(sorted(set(record)))
 
 
 def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
@@ -138,26 +141,31 @@ def _notes(reasoner: LatentReasoner, problems: ProblemSet, batch_size: int) -> M
 def _measure(
     reasoner: LatentReasoner,
     problems: Sequence[Problem],
-    n_thoughts: int,
+    layout: Layout,
     batch_size: int,
     progress: Callable[[int], None],
 ) -> tuple[xr.Dataset, list[dict[str, Any]]]:
-    attention, lengths, rows = [], [], []
+    patterns: dict[str, list[np.ndarray]] = {name: [] for name in layout.patterns}
+    factors = norm_factors(reasoner.lm) if VALUE_WEIGHTED in patterns else []
+    lengths, results = [], []
     for start in range(0, len(problems), batch_size):
         batch = problems[start : start + batch_size]
-        recorder = recorder_for(reasoner, len(batch), n_thoughts)
-        trace = reason(reasoner, [problem.question for problem in batch], taps=[recorder], n_thoughts=n_thoughts)
-        attention.append(recorder.attention.numpy())
+        kept = {name: recorder_for(reasoner, len(batch), layout.n_thoughts) for name in patterns}
+        taps = [ValueRecorder(rows, factors) if name == VALUE_WEIGHTED else rows for name, rows in kept.items()]
+        questions = [problem.question for problem in batch]
+        trace = reason(reasoner, questions, taps=taps, n_thoughts=layout.n_thoughts)
+        for name, recorder in kept.items():
+            patterns[name].append(recorder.attention.numpy())
         lengths += trace.n_question_tokens
-        rows += [_row(reasoner, *told) for told in zip(batch, trace.texts, trace.tokens, strict=True)]
+        results += [_row(reasoner, *told) for told in zip(batch, trace.texts, trace.tokens, strict=True)]
         progress(len(batch))
     dataset = attention_dataset(
-        np.concatenate(attention),
+        np.concatenate(patterns.pop(ATTENTION)),
         problem_ids=[problem.id for problem in problems],
-        correct=np.array([row["correct"] for row in rows]),
+        correct=np.array([row["correct"] for row in results]),
         n_question_tokens=np.array(lengths),
     )
-    return dataset, rows
+    return dataset.assign({name: (ATTENTION_DIMS, np.concatenate(parts)) for name, parts in patterns.items()}), results
 
 
 def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:

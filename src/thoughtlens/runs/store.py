@@ -21,7 +21,7 @@ import zarr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines
-from thoughtlens.runs.layout import GROUP, VARIABLES, Layout, allocate, array_files, check_fits
+from thoughtlens.runs.layout import GROUP, Layout, allocate, array_files, check_fits
 from thoughtlens.runs.manifest import MANIFEST, differences, new_manifest, now, read_manifest, versions
 from thoughtlens.runs.shards import SHARDS, fault_of, marker_name, promise, read_marker, rows_name
 from thoughtlens.schema import check_attention
@@ -113,7 +113,7 @@ class Store:
 
     def _clear(self, shard: int) -> None:
         # Zarr merges a shard with the file that is there, and fails on a torn one.
-        for name in (marker_name(shard), *array_files(shard)):
+        for name in (marker_name(shard), *array_files(self.layout, shard)):
             (self.path / name).unlink(missing_ok=True)
 
     def _write_arrays(self, shard: int, dataset: xr.Dataset) -> None:
@@ -121,7 +121,7 @@ class Store:
         # A shard of which no problem is correct is all fill value, which Zarr would leave out.
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(self.path / GROUP, mode="r+", use_consolidated=False)
-            for name in VARIABLES:
+            for name in self.layout.n_dims:
                 array = group[name]
                 array[where] = dataset[name].values.astype(array.dtype)
 

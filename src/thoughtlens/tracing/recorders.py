@@ -47,37 +47,22 @@ class ValueRecorder:
 
     Args:
         rows: keeps the weighted rows, as it would keep those of a pattern.
-        output: (head, channel, hidden) of each layer, the heads' slices of the output projection.
+        factors: F (head, channel, rank) of each layer, with ‖v F‖ = ‖v W_O‖ for every v.
     """
 
-    def __init__(self, rows: AttentionRecorder, output: Sequence[Tensor]) -> None:
+    def __init__(self, rows: AttentionRecorder, factors: Sequence[Tensor]) -> None:
         self._rows = rows
-        self._factors = [_factor(of_layer) for of_layer in output]
+        self._factors = factors
         self._norms = torch.empty(0)
-
-    @property
-    def value_weighted(self) -> Tensor:
-        """(problem, layer, head, query, key) float32 or wider; NaN in a row that was never met."""
-        return self._rows.attention
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Take the norms of the values, and weigh them by the pattern that follows."""
         if moment.site is Site.VALUE and moment.layer is not None:
-            factor = self._factors[moment.layer].to(tensor.device)
+            factor = self._factors[moment.layer]
             self._norms = (tensor.to(factor.dtype) @ factor).norm(dim=-1)
         elif moment.site is Site.PATTERN:
             self._rows(tensor * self._norms[:, :, None], moment)
         return tensor
-
-
-def _factor(output: Tensor) -> Tensor:
-    """F (head, channel, channel) with ‖v F‖ = ‖v W‖ for every v: F Fᵀ is the Gram matrix W Wᵀ.
-
-    From the QR decomposition, which does not square W as the Gram matrix would.
-    """
-    wide = output.to(torch.promote_types(output.dtype, torch.float32))
-    triangle: Tensor = torch.linalg.qr(wide.mT, mode="r").R
-    return triangle.mT
 
 
 class PaddingWatch:
