@@ -16,7 +16,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, head_maps, headline, layer_maps, step_indexed, tables, value_shares
+from thoughtlens.analysis import (
+    Analysis,
+    analyze,
+    head_maps,
+    headline,
+    layer_maps,
+    mean_rollout,
+    rollout_table,
+    step_indexed,
+    tables,
+    value_shares,
+)
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import PARTIAL, replacing, write_json
 from thoughtlens.labels import ANSWER
@@ -62,6 +73,7 @@ def write_analysis(run: Run, analysis: Analysis, *, pattern: str = WEIGHTS) -> l
     with _writing(run.path / ANALYSIS / ("" if pattern == WEIGHTS else pattern)) as folder:
         write_json(folder / "summary.json", {"pattern": pattern} | summary(run, analysis))
         frames = tables(analysis) | {"moments": _moments_table(analysis), "step_indexed": _step_indexed_table(analysis)}
+        frames["rollout"] = rollout_table(mean_rollout(pattern_blocks(run, pattern)))
         for name, frame in frames.items():
             with replacing(folder / f"{name}.csv") as file:
                 frame.to_csv(file, index=False)
