@@ -7,7 +7,7 @@
 Everything here can be made again from the run; nothing here measures anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +78,14 @@ def write_analysis(run: Run, analysis: Analysis, *, pattern: str = WEIGHTS) -> l
             with replacing(folder / f"{name}.csv") as file:
                 frame.to_csv(file, index=False)
         return [folder / "summary.json", *(folder / f"{name}.csv" for name in frames)]
+
+
+def write_question_attention(run: Run, found: Mapping[str, Any]) -> Path:
+    """Write attention to the question's tokens as `question_attention.json`, in the place of what was there."""
+    with _writing(run.path / ANALYSIS) as folder:
+        path = folder / "question_attention.json"
+        write_json(path, {"model": run.manifest["options"]["model"], **found})
+        return path
 
 
 def summary(run: Run, analysis: Analysis) -> dict[str, Any]:

@@ -4,10 +4,10 @@ Results go to stdout, progress and errors to stderr. A user's mistake ends in on
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
-from thoughtlens.cli import measuring, models
+from thoughtlens.cli import measuring, models, tokens
 from thoughtlens.cli.app import app
 
-__all__ = ["app", "main", "measuring", "models"]
+__all__ = ["app", "main", "measuring", "models", "tokens"]
 
 
 def main() -> None:

@@ -47,4 +47,7 @@ Pattern = Annotated[
     str, typer.Option("--pattern", help="attention, or value-weighted where the run was made with --record values.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+RunModel = Annotated[
+    str | None, typer.Option("--model", help="Where the run's model is now, if it is not where the run found it.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]

@@ -27,15 +27,42 @@ class AttentionRecorder:
         return tensor
 
     def _keep(self, pattern: Tensor, moment: Moment) -> None:
-        rows = moment.queries.cpu() - moment.slots[BOT]
-        named = (rows >= 0) & (rows < self.attention.shape[-2])
-        if not named.any():
+        named = _named_rows(moment, self.attention.shape[-2])
+        if not len(named[0]):
             return
         slots = torch.arange(self.attention.shape[-1], device=pattern.device)
         in_slot = (moment.keys[:, :, None] == slots).to(pattern.dtype)
         pooled = (pattern @ in_slot[:, None]).cpu()
-        problem, step = named.nonzero(as_tuple=True)
-        self.attention[problem, moment.layer, :, rows[problem, step]] = pooled[problem, :, step]
+        problem, step, row = named
+        self.attention[problem, moment.layer, :, row] = pooled[problem, :, step]
+
+
+def _named_rows(moment: Moment, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Index of problem and of step of each query that has a row, and its row."""
+    rows = moment.queries.cpu() - moment.slots[BOT]
+    problem, step = ((rows >= 0) & (rows < n_rows)).nonzero(as_tuple=True)
+    return problem, step, rows[problem, step]
+
+
+class QuestionRecorder:
+    """Keeps how each named query attends to each token of the question, averaged over heads.
+
+    Attributes:
+        attention: (problem, layer, query, token) float32 or wider; tokens as they lie in the batch, padding first; NaN
+            in a row that was never met.
+    """
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_thoughts: int, n_tokens: int, dtype: torch.dtype) -> None:
+        shape = (n_problems, n_layers, n_thoughts + 3, n_tokens)
+        self.attention = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the pattern's first columns; a later row of the same query takes the place of an earlier one."""
+        if moment.site is Site.PATTERN:
+            problem, step, row = _named_rows(moment, self.attention.shape[-2])
+            mean = tensor[..., : self.attention.shape[-1]].mean(1).cpu()
+            self.attention[problem, moment.layer, row] = mean[problem, step]
+        return tensor
 
 
 class ValueRecorder:
