@@ -1,43 +1,91 @@
 """A run becomes what people open: tables and figures.
 
-    RUN/analysis/  summary.json, and tidy tables as CSV
+    RUN/analysis/  summary.json, and tidy tables as CSV; of another pattern than attention, in a folder of its name
     RUN/figures/   each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
 
 Everything here can be made again from the run; nothing here measures anything.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, headline, step_indexed, tables
+from thoughtlens.analysis import (
+    Analysis,
+    analyze,
+    headline,
+    mean_rollout,
+    rollout_table,
+    step_indexed,
+    tables,
+    value_shares,
+)
 from thoughtlens.analysis.panels import Choice, figure_data, last_thought_shares
 from thoughtlens.analysis.step_panels import step_figure_data
+from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.labels import ANSWER
 from thoughtlens.runs.reading import Run
+from thoughtlens.schema import VALUE_WEIGHTED
 
 ANALYSIS: Final = "analysis"
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
 
 
-def analyze_run(run: Run, *, n_resamples: int = 1000, seed: int = 0) -> Analysis:
-    """Analyse a run from disk, a block of problems at a time."""
-    return analyze(run.blocks(), correct=run.attention["correct"].values, n_resamples=n_resamples, seed=seed)
+WEIGHTS: Final = "attention"
+VALUES: Final = "value-weighted"
+PATTERNS: Final = (WEIGHTS, VALUES)
+"""What can be analysed: attention weights, or what they move (`thoughtlens.analysis.value_shares`)."""
 
 
-def write_analysis(run: Run, analysis: Analysis, out: Path | None = None) -> list[Path]:
-    """Write `summary.json` and the tables of an analysis to `RUN/analysis` or another folder; return their paths."""
-    with writing(out or run.path / ANALYSIS) as folder:
-        write_json(folder / "summary.json", summary(run, analysis))
+def pattern_blocks(run: Run, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
+    """A run's problems block by block, the pattern in the place of attention.
+
+    Raises:
+        OptionError: there is no such pattern.
+        RunError: the run does not hold it.
+    """
+    if pattern not in PATTERNS:
+        raise OptionError(f"no pattern {pattern!r}, expected one of {', '.join(PATTERNS)}; pass another --pattern.")
+    return run.blocks() if pattern == WEIGHTS else map(value_shares, run.blocks(pattern=VALUE_WEIGHTED))
+
+
+def analyze_run(run: Run, *, pattern: str = WEIGHTS, n_resamples: int = 1000, seed: int = 0) -> Analysis:
+    """Analyse a run from disk, a block of problems at a time; a pattern of `PATTERNS` in the place of attention."""
+    blocks = pattern_blocks(run, pattern)
+    return analyze(blocks, correct=run.attention["correct"].values, n_resamples=n_resamples, seed=seed)
+
+
+def write_analysis(run: Run, analysis: Analysis, out: Path | None = None, *, pattern: str = WEIGHTS) -> list[Path]:
+    """Write `summary.json` and the tables of an analysis of a pattern; return their paths.
+
+    Args:
+        run: the run.
+        analysis: of it, or of some of its problems.
+        out: folder; `RUN/analysis` if None.
+        pattern: what was analysed, of `PATTERNS`; all but attention have a folder of their own.
+    """
+    with writing((out or run.path / ANALYSIS) / ("" if pattern == WEIGHTS else pattern)) as folder:
+        write_json(folder / "summary.json", {"pattern": pattern} | summary(run, analysis))
         frames = tables(analysis) | {"moments": _moments_table(analysis), "step_indexed": _step_indexed_table(analysis)}
+        if out is None:
+            frames["rollout"] = rollout_table(mean_rollout(pattern_blocks(run, pattern)))
         for name, frame in frames.items():
             with replacing(folder / f"{name}.csv") as file:
                 frame.to_csv(file, index=False)
         return [folder / "summary.json", *(folder / f"{name}.csv" for name in frames)]
+
+
+def write_question_attention(run: Run, found: Mapping[str, Any]) -> Path:
+    """Write attention to the question's tokens as `question_attention.json`, in the place of what was there."""
+    with writing(run.path / ANALYSIS) as folder:
+        path = folder / "question_attention.json"
+        write_json(path, {"model": run.manifest["options"]["model"], **found})
+        return path
 
 
 def summary(run: Run, analysis: Analysis) -> dict[str, Any]:

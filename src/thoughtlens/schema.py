@@ -6,6 +6,12 @@
 
 Each row of `attention` is a partition of what its query sees, so it sums to 1; cells that the causal mask forbids
 are 0; a row that does not exist (the output never reached the answer prefix) is NaN in all its cells.
+
+On request there is a second pattern beside it:
+
+    value_weighted  (problem, layer, head, query, key)  as attention: the norm of each key's weighted, projected value
+
+It is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the head moves.
 """
 
 import numpy as np
@@ -13,6 +19,11 @@ import xarray as xr
 
 from thoughtlens.errors import RunError
 from thoughtlens.labels import key_names, query_names
+
+ATTENTION = "attention"
+VALUE_WEIGHTED = "value_weighted"
+PATTERNS = (ATTENTION, VALUE_WEIGHTED)
+"""Variables with `ATTENTION_DIMS`; only the first is always there."""
 
 ATTENTION_DIMS = ("problem", "layer", "head", "query", "key")
 ROW_SUM_TOLERANCE = {"float16": 2e-3, "float32": 1e-5, "float64": 1e-9}
@@ -71,18 +82,22 @@ def check_attention(dataset: xr.Dataset) -> xr.Dataset:
         found = [str(name) for name in attention[axis].values]
         if found != expected:
             raise RunError(f"the {axis} axis is {found}, expected {expected}; extract the run again.")
-    values = attention.values.astype(np.promote_types(attention.dtype, np.float32))
+    values = _widened(attention)
     _check_rows(values, ROW_SUM_TOLERANCE[str(attention.dtype)])
-    _check_causal(values)
+    _check_causal(values, ATTENTION)
+    if VALUE_WEIGHTED in dataset:
+        _check_value_weighted(dataset[VALUE_WEIGHTED])
     return dataset
 
 
+def _widened(pattern: xr.DataArray) -> np.ndarray:
+    values: np.ndarray = pattern.values.astype(np.promote_types(pattern.dtype, np.float32))
+    return values
+
+
 def _check_rows(values: np.ndarray, tolerance: float) -> None:
+    exists = _existing_rows(values, ATTENTION)
     sums = values.sum(-1)
-    exists = ~np.isnan(values).all(-1)
-    if not exists[..., :-1].all():
-        place = query_names(values.shape[-2] - 3)[int(np.argwhere(~exists[..., :-1])[0][-1])]
-        raise RunError(f"row {place} of attention is NaN, and only answer rows may be missing; is the model sound?")
     worst = float(np.abs(np.where(exists, sums, 1.0) - 1.0).max(initial=0.0))
     # A partly NaN row has a NaN sum, and NaN must not pass as a small difference.
     if not worst <= tolerance:
@@ -91,9 +106,29 @@ def _check_rows(values: np.ndarray, tolerance: float) -> None:
         )
 
 
-def _check_causal(values: np.ndarray) -> None:
+def _check_value_weighted(pattern: xr.DataArray) -> None:
+    if pattern.dims != ATTENTION_DIMS:
+        raise RunError(f"{VALUE_WEIGHTED} has dims {pattern.dims}, expected {ATTENTION_DIMS}; extract the run again.")
+    values = _widened(pattern)
+    of_rows = values[_existing_rows(values, VALUE_WEIGHTED)]
+    # NaN must not pass as neither negative nor infinite.
+    if not ((of_rows >= 0) & (of_rows < np.inf)).all():
+        raise RunError(f"{VALUE_WEIGHTED} is negative or not finite somewhere, expected norms; is the model sound?")
+    _check_causal(values, VALUE_WEIGHTED)
+
+
+def _existing_rows(values: np.ndarray, name: str) -> np.ndarray:
+    """Which rows exist, as bool (…, query); only answer rows may be missing."""
+    exists: np.ndarray = ~np.isnan(values).all(-1)
+    if not exists[..., :-1].all():
+        place = query_names(values.shape[-2] - 3)[int(np.argwhere(~exists[..., :-1])[0][-1])]
+        raise RunError(f"row {place} of {name} is NaN, and only answer rows may be missing; is the model sound?")
+    return exists
+
+
+def _check_causal(values: np.ndarray, name: str) -> None:
     n_queries, n_keys = values.shape[-2:]
     # Query i sits at key index i + 2 (`first` and `question` come before `bot`).
     later = np.arange(n_keys)[None, :] > np.arange(n_queries)[:, None] + 2
     if np.nan_to_num(values[..., later]).any():
-        raise RunError("attention puts mass on positions after the query; extract the run again.")
+        raise RunError(f"{name} puts mass on positions after the query; extract the run again.")

@@ -22,7 +22,7 @@ from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.conditions import evaluate
 from thoughtlens.runs.doctor import doctor
-from thoughtlens.runs.extract import recorder_for
+from thoughtlens.runs.measuring import recorder_for
 from thoughtlens.schema import attention_dataset, check_attention
 from thoughtlens.tracing import ATTENTION, Intervention, Replace, Site, Zero
 

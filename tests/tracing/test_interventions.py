@@ -8,7 +8,7 @@ from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.labels import thought_names
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.extract import recorder_for
+from thoughtlens.runs.measuring import recorder_for
 from thoughtlens.tracing import Intervention, Replace, Site, ThoughtRecorder, Zero
 
 

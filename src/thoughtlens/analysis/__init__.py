@@ -22,6 +22,7 @@ from thoughtlens.analysis.metrics import (
 )
 from thoughtlens.analysis.moments import moments
 from thoughtlens.analysis.nulls import hub_test
+from thoughtlens.analysis.rollout import mean_rollout, rollout
 from thoughtlens.analysis.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
@@ -33,7 +34,8 @@ from thoughtlens.analysis.statistics import (
 from thoughtlens.analysis.step_indexed import step_indexed
 from thoughtlens.analysis.subjects import Subject
 from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, rank_heads
-from thoughtlens.analysis.tables import headline, tables
+from thoughtlens.analysis.tables import headline, rollout_table, tables
+from thoughtlens.analysis.value_weighted import value_shares
 
 __all__ = [
     "Analysis",
@@ -59,6 +61,7 @@ __all__ = [
     "hub_test",
     "interval",
     "layer_maps",
+    "mean_rollout",
     "moments",
     "preference_sums",
     "preferences",
@@ -67,10 +70,13 @@ __all__ = [
     "readout",
     "readout_sums",
     "resample_weights",
+    "rollout",
+    "rollout_table",
     "shares",
     "step_indexed",
     "tables",
     "thought_map",
     "thought_mass",
+    "value_shares",
     "weighted_sums",
 ]

@@ -59,6 +59,15 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     }
 
 
+def rollout_table(rollout: xr.Dataset) -> pd.DataFrame:
+    """A row a query and key: estimate, low, high, n.
+
+    Args:
+        rollout: as `mean_rollout` gives it.
+    """
+    return _rows_table(rollout, "rollout")
+
+
 def _strongest(ranking: xr.Dataset, measure: str, n_heads: int = 3) -> list[dict[str, object]]:
     """Heads by thought mass · (preference − 1), what they give beyond an even split; undefined ones are left out."""
     values = ranking[[measure, "thought_mass"]].sel(value="estimate", drop=True)

@@ -22,8 +22,11 @@ from thoughtlens.cli.options import (
     Field,
     Model,
     Out,
+    Pattern,
     Precision,
     Problems,
+    RandomWeights,
+    Record,
     Revision,
     RunFolder,
     Seed,
@@ -55,13 +58,15 @@ def run(
     engine: Engine = "local",
     workers: Workers = None,
     address: Address = None,
+    random_weights: RandomWeights = None,
+    record: Record = None,
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
     where = stages.choose_engine(engine, workers, address)
     chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
-    reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where)
+    reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record)
     analysis = stages.analyze_and_write(done)
     figures = stages.plot_and_write(done, analysis)
     stages.close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
@@ -105,13 +110,15 @@ def extract(
     engine: Engine = "local",
     workers: Workers = None,
     address: Address = None,
+    random_weights: RandomWeights = None,
+    record: Record = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
     where = stages.choose_engine(engine, workers, address)
     chosen = stages.draw_problems(problems, split, None, 0, field, problems_revision)
-    reasoner = stages.load_model(model, base, revision, alpha, dtype, device)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where)
+    reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     terminal.tell(
         facts, f"{len(chosen.problems)} problems in {done.path}; next: thoughtlens analyze {done.path}", as_json=as_json
@@ -124,6 +131,7 @@ def analyze(
     by: Annotated[
         list[str] | None, typer.Option("--by", help="Also for groups of problems: correct, n_steps; repeatable.")
     ] = None,
+    pattern: Pattern = "attention",
     as_json: AsJson = False,
 ) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
@@ -133,8 +141,8 @@ def analyze(
     # Before anything is written: what can't be grouped is a wrong call.
     grouped = stages.group_run(done, by or [])
     groups = stages.write_groups(done, grouped)
-    more = {"groups": groups} if groups else {}
-    stages.close(done, stages.analyze_and_write(done), more, as_json=as_json)
+    more = {"pattern": pattern} | ({"groups": groups} if groups else {})
+    stages.close(done, stages.analyze_and_write(done, pattern), more, as_json=as_json)
     for facts in groups if not as_json else []:
         stages.show_side_by_side(facts, title=f"by {facts['by']}, 95 % intervals over problems")
 

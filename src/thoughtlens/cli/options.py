@@ -19,6 +19,12 @@ Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or
 Alpha = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, if it is not 32.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
 Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16 or float16.")]
+RandomWeights = Annotated[
+    int | None,
+    typer.Option(
+        "--random-weights", metavar="SEED", help="Draw the model's weights anew: what its architecture gives."
+    ),
+]
 Problems = Annotated[str, typer.Option("--problems", help="A named set (`thoughtlens problems`) or a file.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split of a named set; prefix of the ids of a file.")]
 Field = Annotated[
@@ -34,7 +40,16 @@ Thoughts = Annotated[
     int | None, typer.Option("--thoughts", help="How many thoughts, 1 to 32; as trained if not given.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems a pass.")]
+Record = Annotated[
+    list[str] | None, typer.Option("--record", help="Beside attention: values, what each key gives (twice the space).")
+]
+Pattern = Annotated[
+    str, typer.Option("--pattern", help="attention, or value-weighted where the run was made with --record values.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
+RunModel = Annotated[
+    str | None, typer.Option("--model", help="Where the run's model is now, if it is not where the run found it.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Engine = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or ray (extra `ray`).")]
 Workers = Annotated[

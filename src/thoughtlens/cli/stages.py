@@ -57,13 +57,21 @@ def _field(given: str) -> tuple[str, str]:
 
 
 def load_model(
-    model: str, base: str | None, revision: str | None, alpha: float | None, dtype: str, device: str | None
+    model: str,
+    base: str | None,
+    revision: str | None,
+    alpha: float | None,
+    dtype: str,
+    device: str | None,
+    random_weights: int | None = None,
 ) -> "Codi":
-    """A reasoner, loaded as the options say."""
+    """A reasoner, loaded as the options say; with a seed, its architecture with random weights."""
     with terminal.working(f"load {model}"):
         from thoughtlens.models.loading import load
+        from thoughtlens.models.random_weights import randomize
 
-        return load(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
+        reasoner = load(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
+        return reasoner if random_weights is None else randomize(reasoner, seed=random_weights)
 
 
 def choose_engine(name: str, workers: int | None, address: str | None) -> "Engine":
@@ -74,24 +82,37 @@ def choose_engine(name: str, workers: int | None, address: str | None) -> "Engin
 
 
 def extract_run(
-    reasoner: "Codi", problems: "ProblemSet", to: Path, n_thoughts: int | None, batch_size: int, engine: "Engine"
+    reasoner: "Codi",
+    problems: "ProblemSet",
+    to: Path,
+    n_thoughts: int | None,
+    batch_size: int,
+    engine: "Engine",
+    record: list[str] | None = None,
 ) -> "Run":
-    """A run folder with the attention of every problem."""
+    """A run folder with the attention of every problem, and what shall be recorded beside it."""
     from thoughtlens.runs.extract import extract
 
     with terminal.counting("extract", len(problems.problems)) as progress:
         return extract(
-            reasoner, problems, to, n_thoughts=n_thoughts, batch_size=batch_size, engine=engine, progress=progress
+            reasoner,
+            problems,
+            to,
+            n_thoughts=n_thoughts,
+            batch_size=batch_size,
+            record=record or (),
+            engine=engine,
+            progress=progress,
         )
 
 
-def analyze_and_write(done: "Run") -> "Analysis":
+def analyze_and_write(done: "Run", pattern: str = "attention") -> "Analysis":
     """A run's analysis, also written to its folder."""
     from thoughtlens.outputs import analyze_run, write_analysis
 
     with terminal.working("analyze"):
-        analysis = analyze_run(done)
-        write_analysis(done, analysis)
+        analysis = analyze_run(done, pattern=pattern)
+        write_analysis(done, analysis, pattern=pattern)
     return analysis
 
 

@@ -9,7 +9,6 @@
 It knows one task, the largest number from 0 to 99 that a question names; `planted_problems` makes such questions.
 """
 
-import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ from thoughtlens.models.planted_weights import (
     planted_decoder,
     planted_projection,
 )
+from thoughtlens.models.weights import digest
 from thoughtlens.problems import Problem
 
 PLANTED: Final[Mapping[str, tuple[int, int]]] = {
@@ -109,7 +109,7 @@ def planted(
     lm, projection = planted_decoder(tokenizer, markers, heads), planted_projection()
     provenance = {
         "name": "planted",
-        "sha256": _digest(lm, projection),
+        "sha256": digest(lm, projection),
         "strengths": asdict(strengths),
         "dtype": str(dtype).removeprefix("torch."),
         "device": str(device),
@@ -203,11 +203,3 @@ def _even_rows(n_question_tokens: int, n_thoughts: int) -> np.ndarray:
 
 def _text(names: list[str]) -> np.ndarray:
     return np.array(names, dtype=np.dtypes.StringDType())
-
-
-def _digest(*modules: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for module in modules:
-        for name, tensor in sorted(module.state_dict().items()):
-            digest.update(name.encode() + tensor.numpy().tobytes())
-    return digest.hexdigest()

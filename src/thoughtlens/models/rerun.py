@@ -13,6 +13,7 @@ from thoughtlens.errors import CheckpointError
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.models.codi import Codi
 from thoughtlens.models.loading import load
+from thoughtlens.models.random_weights import randomize
 
 IDENTITY: Final = ("name", "revision", "base_revision", "sha256", "lora_alpha", "architecture", "dtype")
 """What of a model's provenance decides a run's numbers; the device and the file's place do not."""
@@ -59,6 +60,8 @@ def reasoner_of(
         dtype=made_with["dtype"],
         device=device,
     )
+    if asked["random_weights"] is not None:
+        reasoner = randomize(reasoner, seed=int(asked["random_weights"]))
     _check_same(made_with, identity(reasoner), str(asked["model"]))
     return replace(reasoner, provenance={**reasoner.provenance, "name": made_with["name"]})
 
@@ -76,7 +79,7 @@ def _asked(
         )
     if model is None and Path(place).is_absolute() and not Path(place).is_dir():
         raise CheckpointError(f"the model of the run was in {place}, which is no folder now; pass --model, its place.")
-    return {"model": place, "base": base or noted.get("base")}
+    return {"model": place, "base": base or noted.get("base"), "random_weights": noted.get("random_weights")}
 
 
 def _check_same(made_with: Mapping[str, Any], found: Mapping[str, Any], place: str) -> None:

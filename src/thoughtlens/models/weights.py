@@ -1,5 +1,6 @@
 """A weights file becomes a dict of tensors, read safely: no code runs, and nothing grows beyond the file's own size."""
 
+import hashlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Final
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from thoughtlens.errors import CheckpointError
 
@@ -39,6 +40,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path} holds {name!r}, which is no tensor; save the module's state_dict alone.")
     return state
+
+
+def digest(*modules: nn.Module) -> str:
+    """SHA-256 of the weights of modules on the CPU, by name: what a model without a file is known by."""
+    found = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            found.update(name.encode() + tensor.numpy().tobytes())
+    return found.hexdigest()
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

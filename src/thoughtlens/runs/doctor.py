@@ -14,7 +14,7 @@ from torch import Tensor
 
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.reasoning import Trace, reason
-from thoughtlens.runs.extract import recorder_for
+from thoughtlens.runs.measuring import recorder_for
 from thoughtlens.tracing import Tap
 from thoughtlens.tracing.recorders import PaddingWatch
 

@@ -1,7 +1,7 @@
 """The sizes of a run become an empty Zarr group: arrays preallocated, one shard a unit of work.
 
 A shard holds all that was measured on `shard_size` problems in a row and is one file an array, so that one worker
-owns it whole. What is not yet written is NaN in `attention` and -1 in `n_question_tokens`; bool has no such value,
+owns it whole. What is not yet written is NaN in the patterns and -1 in `n_question_tokens`; bool has no such value,
 so whether `correct` is written is said by the shard's marker alone. The layout knows nothing about markers.
 """
 
@@ -19,11 +19,11 @@ import zarr
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import Json
 from thoughtlens.labels import key_names, query_names
-from thoughtlens.schema import ATTENTION_DIMS
+from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED
 
 GROUP: Final = "attention.zarr"
-VARIABLES: Final = {"attention": 5, "correct": 1, "n_question_tokens": 1}
-"""Dims of each variable that is written shard by shard."""
+RECORDS: Final = {"values": VALUE_WEIGHTED}
+"""The variable of each thing that is recorded on request."""
 
 BLOCK: Final = 64
 """Problems that are read together at most: the inner chunk of a shard."""
@@ -47,7 +47,8 @@ class Layout:
         n_heads: query heads of a layer.
         n_thoughts: thoughts fed back.
         shard_size: problems a shard, the unit of work that a kill can cost; see `problems_for`.
-        dtype: of attention on disk.
+        dtype: of attention on disk, and of what is recorded beside it.
+        record: what is recorded beside attention, of `RECORDS`.
     """
 
     problem_ids: tuple[str, ...]
@@ -56,6 +57,7 @@ class Layout:
     n_thoughts: int
     shard_size: int = 512
     dtype: Literal["float16", "float32"] = "float16"
+    record: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -63,6 +65,8 @@ class Layout:
         if len(set(self.problem_ids)) != len(self.problem_ids):
             twice = next(name for k, name in enumerate(self.problem_ids) if name in self.problem_ids[:k])
             raise ProblemSetError(f"two problems have the id {twice!r}, expected each id once; rename one of them.")
+        if unknown := [name for name in self.record if name not in RECORDS]:
+            raise OptionError(f"can't record {unknown[0]!r}, expected one of {', '.join(RECORDS)}; leave it out.")
 
     @property
     def n_shards(self) -> int:
@@ -84,6 +88,16 @@ class Layout:
         return dict(zip(ATTENTION_DIMS, (n_problems, *self.row_shape), strict=True))
 
     @property
+    def patterns(self) -> list[str]:
+        """Names of the variables with a row a query."""
+        return [ATTENTION, *(RECORDS[name] for name in self.record)]
+
+    @property
+    def n_dims(self) -> dict[str, int]:
+        """Dims of each variable that is written shard by shard."""
+        return dict.fromkeys(self.patterns, len(ATTENTION_DIMS)) | {"correct": 1, "n_question_tokens": 1}
+
+    @property
     def row_shape(self) -> tuple[int, int, int, int]:
         """Shape of one problem's attention: layer, head, query, key."""
         return self.n_layers, self.n_heads, len(query_names(self.n_thoughts)), len(key_names(self.n_thoughts))
@@ -91,12 +105,18 @@ class Layout:
     def summary(self) -> Json:
         """The layout as JSON, with the ids as their number and fingerprint."""
         sizes = asdict(self) | {"problem_ids": ids_fingerprint(list(self.problem_ids))}
-        return {"n_problems": len(self.problem_ids)} | sizes
+        # Left out where empty, so that runs from before there was a choice go on.
+        recorded = {"record": list(self.record)} if self.record else {}
+        del sizes["record"]
+        return {"n_problems": len(self.problem_ids)} | sizes | recorded
 
 
-def problems_for(n_layers: int, n_heads: int, n_thoughts: int, dtype: str) -> int:
-    """How many problems make a shard of `SHARD_BYTES`: one at least, whole blocks where there are several."""
-    cells = n_layers * n_heads * len(query_names(n_thoughts)) * len(key_names(n_thoughts))
+def problems_for(n_layers: int, n_heads: int, n_thoughts: int, dtype: str, n_beside: int = 0) -> int:
+    """How many problems make a shard of `SHARD_BYTES`: one at least, whole blocks where there are several.
+
+    Beside attention there may be other patterns of its size.
+    """
+    cells = (1 + n_beside) * n_layers * n_heads * len(query_names(n_thoughts)) * len(key_names(n_thoughts))
     count = min(MOST_PROBLEMS, SHARD_BYTES // (cells * np.dtype(dtype).itemsize))
     return count // BLOCK * BLOCK if count >= BLOCK else max(1, count)
 
@@ -106,9 +126,9 @@ def ids_fingerprint(ids: list[str]) -> str:
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
-def array_files(shard: int) -> list[str]:
+def array_files(layout: Layout, shard: int) -> list[str]:
     """The files of a shard's arrays, relative to the run folder."""
-    return [f"{GROUP}/{name}/c/{shard}" + "/0" * (n_dims - 1) for name, n_dims in VARIABLES.items()]
+    return [f"{GROUP}/{name}/c/{shard}" + "/0" * (n_dims - 1) for name, n_dims in layout.n_dims.items()]
 
 
 def check_fits(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
@@ -124,6 +144,15 @@ def check_fits(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
         raise RunError(
             f"shard {shard} has sizes {sizes}, expected {layout.sizes_of(shard)}; extract with the run's model."
         )
+    _check_recorded(layout, shard, dataset)
+
+
+def _check_recorded(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
+    if lacking := [name for name in layout.patterns if name not in dataset]:
+        raise RunError(f"shard {shard} lacks {lacking[0]}, which the run records; extract with the run's options.")
+    largest = float(max(dataset[name].max() for name in layout.patterns))
+    if largest > float(np.finfo(layout.dtype).max):
+        raise RunError(f"shard {shard} reaches {largest:.3g}, beyond {layout.dtype}; extract with dtype='float32'.")
 
 
 def allocate(folder: Path, layout: Layout) -> list[str]:
@@ -143,7 +172,8 @@ def _allocate_variables(group: zarr.Group, layout: Layout) -> None:
     inner = max(n for n in range(1, min(BLOCK, size) + 1) if size % n == 0)
     row = layout.row_shape
     shape, chunks, shards = (n_problems, *row), (inner, *row), (size, *row)
-    _array(group, "attention", ATTENTION_DIMS, shape, layout.dtype, chunks=chunks, shards=shards, fill_value=np.nan)
+    for name in layout.patterns:
+        _array(group, name, ATTENTION_DIMS, shape, layout.dtype, chunks=chunks, shards=shards, fill_value=np.nan)
     _array(group, "correct", ("problem",), (n_problems,), "bool", chunks=(size,), fill_value=False)
     _array(group, "n_question_tokens", ("problem",), (n_problems,), "int32", chunks=(size,), fill_value=-1)
 

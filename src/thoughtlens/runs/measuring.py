@@ -105,7 +105,8 @@ class Thinking:
     ) -> tuple[xr.Dataset, list[dict[str, Any]]]:
         """The attention Dataset and the result rows of the shard, in the order of its problems whatever the batches."""
         patterns: dict[str, list[np.ndarray]] = {name: [] for name in self.layout.patterns}
-        order, lengths, rows = [], [], []
+        order: list[int] = []
+        lengths, rows = [], []
         for batch, passed in done:
             for name, values in passed.patterns.items():
                 patterns[name].append(values)

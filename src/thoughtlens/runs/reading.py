@@ -21,6 +21,7 @@ from thoughtlens.runs.layout import BLOCK, GROUP, Layout
 from thoughtlens.runs.manifest import read_manifest
 from thoughtlens.runs.shards import fault_of
 from thoughtlens.runs.store import RESULTS, Store, check_files, unfinished
+from thoughtlens.schema import ATTENTION, PATTERNS
 
 
 @final
@@ -47,21 +48,30 @@ class Run:
         with (self.path / RESULTS).open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
-    def blocks(self, n_problems: int = BLOCK, *, chosen: npt.ArrayLike | None = None) -> Iterator[xr.Dataset]:
+    def blocks(
+        self, n_problems: int = BLOCK, *, pattern: str = ATTENTION, chosen: npt.ArrayLike | None = None
+    ) -> Iterator[xr.Dataset]:
         """The attention Dataset in pieces of at most `n_problems`, each in memory and in float32.
 
         Attention is widened since numpy's standard deviation of float16 is wrong.
 
         Args:
             n_problems: the most problems of a piece.
+            pattern: the variable to read, of `thoughtlens.schema.PATTERNS`; the others are left on disk.
             chosen: bool, one a problem of the run: which to give; all if None.
+
+        Raises:
+            RunError: the run does not hold that pattern.
         """
         dataset = self.attention
+        if pattern not in dataset:
+            raise RunError(f"{self.path} holds no {pattern}; extract it anew with --record, or ask for attention.")
+        dataset = dataset.drop_vars([name for name in PATTERNS if name != pattern], errors="ignore")
         if chosen is not None:
             dataset = dataset.isel(problem=np.flatnonzero(chosen))
         for start in range(0, dataset.sizes["problem"], n_problems):
             block = dataset.isel(problem=slice(start, start + n_problems)).load()
-            yield block.assign(attention=block["attention"].astype(np.float32))
+            yield block.assign({pattern: block[pattern].astype(np.float32)})
 
 
 def open_run(path: str | Path) -> Run:
@@ -90,4 +100,4 @@ def _read_layout(folder: Path, manifest: Json) -> Layout:
     group = zarr.open_group(folder / GROUP, mode="r", use_consolidated=False)
     ids = tuple(str(name) for name in group["problem"][:])
     sizes = {name: value for name, value in manifest["layout"].items() if name not in ("n_problems", "problem_ids")}
-    return Layout(ids, **sizes)
+    return Layout(ids, **sizes | {"record": tuple(sizes.get("record", ()))})

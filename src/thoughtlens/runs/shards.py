@@ -29,7 +29,7 @@ def rows_name(shard: int) -> str:
 def promise(folder: Path, layout: Layout, shard: int) -> Json:
     """What the marker of a shard must say for the files as they are now."""
     ids = layout.ids_of(shard)
-    files = fingerprints(folder, [*array_files(shard), rows_name(shard)])
+    files = fingerprints(folder, [*array_files(layout, shard), rows_name(shard)])
     return {"shard": shard, "problem_ids": ids_fingerprint(ids), "rows": len(ids), "files": files}
 
 

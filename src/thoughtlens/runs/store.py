@@ -23,7 +23,7 @@ import zarr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines
-from thoughtlens.runs.layout import GROUP, VARIABLES, Layout, allocate, array_files, check_fits
+from thoughtlens.runs.layout import GROUP, Layout, allocate, array_files, check_fits
 from thoughtlens.runs.manifest import MANIFEST, differences, new_manifest, now, read_manifest, versions
 from thoughtlens.runs.shards import SHARDS, fault_of, marker_name, promise, read_marker, rows_name
 from thoughtlens.schema import check_attention
@@ -77,12 +77,22 @@ class Store:
         """The shards still to be written."""
         return [shard for shard in range(self.layout.n_shards) if fault_of(self.path, self.layout, shard)]
 
+    def markers(self) -> list[Json]:
+        """What the marker of each shard says, in order."""
+        return [read_marker(self.path, shard) for shard in range(self.layout.n_shards)]
+
     def problems_of(self, shard: int) -> slice:
         """Where the problems of a shard are among all problems."""
         return self.layout.problems_of(shard)
 
     def write(
-        self, shard: int, dataset: xr.Dataset, rows: Sequence[Mapping[str, Any]], *, seconds: float = 0.0
+        self,
+        shard: int,
+        dataset: xr.Dataset,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        seconds: float = 0.0,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Write one shard whole, its marker last.
 
@@ -91,6 +101,7 @@ class Store:
             dataset: the attention Dataset of its problems.
             rows: one JSON object a problem, in the same order, each with its `id`.
             seconds: what the shard took, kept in its marker.
+            facts: what its marker shall also say, as JSON can say it.
         """
         check_fits(self.layout, shard, dataset)
         check_attention(dataset)
@@ -99,8 +110,8 @@ class Store:
             self._clear(shard)
             rounding = self._write_arrays(shard, dataset)
             write_json_lines(self.path / rows_name(shard), rows)
-            marker = promise(self.path, self.layout, shard) | {"seconds": round(seconds, 3), "rounding": rounding}
-            write_json(self.path / marker_name(shard), marker)
+            said = dict(facts or {}) | {"seconds": round(seconds, 3), "rounding": rounding}
+            write_json(self.path / marker_name(shard), said | promise(self.path, self.layout, shard))
 
     def finish(self, notes: Mapping[str, Any] | None = None) -> None:
         """Put the results together and mark the run complete; doing it twice changes nothing.
@@ -112,11 +123,11 @@ class Store:
             raise RunError(unfinished(self, missing))
         with _writing(self.path):
             self._gather_results()
-            manifest = read_manifest(self.path)
+            manifest, markers = read_manifest(self.path), self.markers()
             ending = {
                 "complete": True,
-                "seconds": self._seconds(),
-                "rounding": self._rounding(),
+                "seconds": round(sum(float(marker["seconds"]) for marker in markers), 3),
+                "rounding": max(float(marker["rounding"]) for marker in markers),
                 "results": fingerprint(self.path / RESULTS),
                 "notes": manifest.get("notes", {}) | dict(notes or {}),
             }
@@ -124,7 +135,7 @@ class Store:
 
     def _clear(self, shard: int) -> None:
         # Zarr merges a shard with the file that is there, and fails on a torn one.
-        for name in (marker_name(shard), *array_files(shard)):
+        for name in (marker_name(shard), *array_files(self.layout, shard)):
             (self.path / name).unlink(missing_ok=True)
 
     def _write_arrays(self, shard: int, dataset: xr.Dataset) -> float:
@@ -133,7 +144,7 @@ class Store:
         # A shard of which no problem is correct is all fill value, which Zarr would leave out.
         with zarr.config.set({"array.write_empty_chunks": True}):
             group = zarr.open_group(self.path / GROUP, mode="r+", use_consolidated=False)
-            for name in VARIABLES:
+            for name in self.layout.n_dims:
                 array = group[name]
                 array[where] = dataset[name].values.astype(array.dtype)
         return _rounding(dataset["attention"].values, self.layout.dtype)
@@ -142,13 +153,6 @@ class Store:
         with replacing(self.path / RESULTS) as file:
             for shard in range(self.layout.n_shards):
                 file.write((self.path / rows_name(shard)).read_text(encoding="utf-8"))
-
-    def _rounding(self) -> float:
-        return max(float(read_marker(self.path, shard)["rounding"]) for shard in range(self.layout.n_shards))
-
-    def _seconds(self) -> float:
-        taken = (float(read_marker(self.path, shard)["seconds"]) for shard in range(self.layout.n_shards))
-        return round(sum(taken), 3)
 
 
 def check_files(folder: Path, written: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from thoughtlens.tracing.attention import ATTENTION
 from thoughtlens.tracing.interventions import Intervention, Replace, Zero
-from thoughtlens.tracing.recorders import AttentionRecorder, ThoughtRecorder
+from thoughtlens.tracing.recorders import AttentionRecorder, QuestionRecorder, ThoughtRecorder, ValueRecorder
 from thoughtlens.tracing.taps import Moment, Site, Tap, Taps
 
 __all__ = [
@@ -10,10 +10,12 @@ __all__ = [
     "AttentionRecorder",
     "Intervention",
     "Moment",
+    "QuestionRecorder",
     "Replace",
     "Site",
     "Tap",
     "Taps",
     "ThoughtRecorder",
+    "ValueRecorder",
     "Zero",
 ]

@@ -71,6 +71,7 @@ def tapped_attention(
     if attention_mask is not None:
         scores = scores + attention_mask
     scores = see(Site.SCORES, scores)
+    value = see(Site.VALUE, value)
     # Never below float32, never above the scores' own precision: a float32 softmax of float64 scores turns the
     # mask's minimum into -inf and a fully masked row into NaN.
     pattern = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))

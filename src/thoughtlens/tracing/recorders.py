@@ -1,5 +1,6 @@
-"""Taps that keep what they see: attention pooled by slot, and the thoughts."""
+"""Taps that keep what they see: attention and what it moves, pooled by slot, and the thoughts."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,63 @@ class AttentionRecorder:
             known = _Places(moment.queries, moment.keys, problem, step, rows[problem, step], in_slot)
             self._places = known
         return known
+
+
+def _named_rows(moment: Moment, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Index of problem and of step of each query that has a row, and its row."""
+    rows = moment.queries.cpu() - moment.slots[BOT]
+    problem, step = ((rows >= 0) & (rows < n_rows)).nonzero(as_tuple=True)
+    return problem, step, rows[problem, step]
+
+
+class QuestionRecorder:
+    """Keeps how each named query attends to each token of the question, averaged over heads.
+
+    Attributes:
+        attention: (problem, layer, query, token) float32 or wider; tokens as they lie in the batch, padding first; NaN
+            in a row that was never met.
+    """
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_thoughts: int, n_tokens: int, dtype: torch.dtype) -> None:
+        shape = (n_problems, n_layers, n_thoughts + 3, n_tokens)
+        self.attention = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the pattern's first columns; a later row of the same query takes the place of an earlier one."""
+        if moment.site is Site.PATTERN:
+            problem, step, row = _named_rows(moment, self.attention.shape[-2])
+            mean = tensor[..., : self.attention.shape[-1]].mean(1).cpu()
+            self.attention[problem, moment.layer, row] = mean[problem, step]
+        return tensor
+
+
+class ValueRecorder:
+    """Keeps how much each query is given by each key: the norm of the weighted, projected value, pooled by slot.
+
+    ‖α[q, k] · v[k] · W_O‖, W_O being the head's slice of the output projection; a slot of several tokens has the sum
+    of their norms, which is not the norm of their sum.  From 0, no null: a weight on a small value moves little.
+    Source: Kobayashi et al. 2020, arXiv 2004.10102.
+
+    Args:
+        rows: keeps the weighted rows, as it would keep those of a pattern.
+        factors: F (head, channel, rank) of each layer, with ‖v F‖ = ‖v W_O‖ for every v.
+    """
+
+    def __init__(self, rows: AttentionRecorder, factors: Sequence[Tensor]) -> None:
+        self._rows = rows
+        self._factors = factors
+        self._norms = torch.empty(0)
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Take the norms of the values, and weigh them by the pattern that follows."""
+        if moment.site is Site.VALUE and moment.layer is not None:
+            factor = self._factors[moment.layer]
+            # Neighbouring heads share the values of one key-value head, each with its own projection.
+            values = tensor.repeat_interleave(len(factor) // tensor.shape[1], dim=1)
+            self._norms = (values.to(factor.dtype) @ factor).norm(dim=-1)
+        elif moment.site is Site.PATTERN:
+            self._rows(tensor * self._norms[:, :, None], moment)
+        return tensor
 
 
 class PaddingWatch:

@@ -13,12 +13,14 @@ from torch import Tensor
 
 
 class Site(StrEnum):
-    """The four places where a tensor meets the taps."""
+    """The five places where a tensor meets the taps."""
 
     THOUGHT = "thought"
     """(problem, hidden): a thought, just before it is fed back."""
     SCORES = "scores"
     """(problem, head, query, key): before the softmax."""
+    VALUE = "value"
+    """(problem, key-value head, key, channel): what each key offers, before the weighted sum; met before PATTERN."""
     PATTERN = "pattern"
     """(problem, head, query, key): after the softmax, in float32 at least."""
     HEAD = "head"
@@ -29,7 +31,7 @@ class Moment(NamedTuple):
     """Where in the computation a tensor was met.
 
     Attributes:
-        site: which of the four places.
+        site: which of the five places.
         layer: index of the layer; None for a thought, which is met between passes.
         queries: codes (problem, query) of the positions that attend.
         keys: codes (problem, key) of the positions that can be attended to; PAD_CODE on padding.

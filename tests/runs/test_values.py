@@ -1,0 +1,188 @@
+"""Value-weighted patterns in a run folder: there when asked for, and kept as attention is."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from tests.conftest import QUESTIONS, random_reasoner
+from typer.testing import CliRunner
+
+from thoughtlens.analysis import analyze, tables, value_shares
+from thoughtlens.cli import app
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.models.output_projection import norm_factors
+from thoughtlens.models.planted import PLANTED
+from thoughtlens.outputs import analyze_run, write_analysis
+from thoughtlens.problems import Problem
+from thoughtlens.reasoning import reason
+from thoughtlens.runs.extract import extract, recorder_for
+from thoughtlens.runs.reading import open_run
+from thoughtlens.schema import check_attention
+from thoughtlens.tracing import ValueRecorder
+
+PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS * 2)]
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def reasoner(request, tokenizer):
+    return random_reasoner(request.param, tokenizer)
+
+
+@pytest.fixture(autouse=True)
+def _short_answers(monkeypatch):
+    monkeypatch.setattr("thoughtlens.runs.extract.reason", partial(reason, max_new_tokens=4))
+
+
+def values_of(reasoner, questions):
+    rows = recorder_for(reasoner, len(questions), 6)
+    reason(reasoner, questions, taps=[ValueRecorder(rows, norm_factors(reasoner.lm))], max_new_tokens=4)
+    return rows.attention.numpy()
+
+
+def extract_values(reasoner, to, **options):
+    return extract(reasoner, PROBLEMS, to, **{"record": ["values"], "shard_size": 3, "batch_size": 2} | options)
+
+
+def test_they_are_stored_beside_attention_which_stays_the_same(reasoner, tmp_path):
+    both = extract_values(reasoner, tmp_path / "both").attention.load()
+    plain = extract(reasoner, PROBLEMS, tmp_path / "plain", shard_size=3, batch_size=2).attention.load()
+    xr.testing.assert_identical(both.drop_vars("value_weighted"), plain)
+    assert both["value_weighted"].dtype == np.float16
+    check_attention(both)
+    expected = values_of(reasoner, [problem.question for problem in PROBLEMS])
+    # float16 has eleven significant bits, and nothing below 2^-24.
+    np.testing.assert_allclose(both["value_weighted"], expected, rtol=2**-10, atol=2**-24)
+
+
+def test_blocks_hold_one_pattern_at_a_time(reasoner, tmp_path):
+    run = extract_values(reasoner, tmp_path / "run", dtype="float32")
+    attention, values = (next(run.blocks(3, pattern=name)) for name in ("attention", "value_weighted"))
+    assert "value_weighted" not in attention and "attention" not in values
+    xr.testing.assert_equal(values["value_weighted"], run.attention["value_weighted"][:3].load())
+
+
+def test_an_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(n_problems, done=[]):  # noqa: B006 (counts over calls)
+        done.append(n_problems)
+        if len(done) > 3:
+            raise Interrupted
+
+    whole = extract_values(reasoner, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        extract_values(reasoner, tmp_path / "broken", progress=interrupt)
+    resumed = extract_values(reasoner, tmp_path / "broken")
+    xr.testing.assert_identical(resumed.attention.load(), whole.attention.load())
+
+
+@pytest.mark.parametrize(("first", "then"), [([], ["values"]), (["values"], [])])
+def test_another_choice_is_refused_by_name(first, then, reasoner, tmp_path):
+    extract_values(reasoner, tmp_path / "run", record=first)
+    with pytest.raises(RunError, match=r"is another run: layout.record is .*; ask for the same, or name another"):
+        extract_values(reasoner, tmp_path / "run", record=then)
+
+
+def test_a_choice_made_twice_is_one(reasoner, tmp_path):
+    run = extract_values(reasoner, tmp_path / "run")
+    assert extract_values(reasoner, tmp_path / "run", record=("values", "values")).manifest == run.manifest
+
+
+def test_runs_without_values_have_the_manifest_that_they_always_had(reasoner, tmp_path):
+    assert "record" not in extract_values(reasoner, tmp_path / "run", record=[]).manifest["layout"]
+
+
+def test_a_damaged_array_is_named_and_only_its_shard_redone(reasoner, tmp_path):
+    run = extract_values(reasoner, tmp_path / "run")
+    before = run.attention.load()
+    (tmp_path / "run/attention.zarr/value_weighted/c/1/0/0/0/0").unlink()
+    with pytest.raises(RunError, match="value_weighted/c/1/0/0/0/0 is missing or altered; run the same extraction"):
+        open_run(tmp_path / "run")
+    done = []
+    again = extract_values(reasoner, tmp_path / "run", progress=done.append)
+    assert done == [5, 2, 1]  # what was there, then one shard of three in batches of two
+    xr.testing.assert_identical(again.attention.load(), before)
+
+
+def test_a_run_without_values_says_how_to_record_them(reasoner, tmp_path):
+    run = extract_values(reasoner, tmp_path / "run", record=[])
+    with pytest.raises(RunError, match="holds no value_weighted; extract it anew with --record"):
+        analyze_run(run, pattern="value-weighted")
+
+
+def test_what_can_not_be_recorded_is_refused(reasoner, tmp_path):
+    with pytest.raises(OptionError, match="can't record 'keys', expected one of values"):
+        extract_values(reasoner, tmp_path / "run", record=["keys"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_norms_beyond_half_precision_are_refused(tokenizer, tmp_path):
+    strong = random_reasoner("gpt2", tokenizer)
+    with torch.no_grad():
+        strong.lm.transformer.h[2].attn.c_proj.weight.mul_(1e8)
+    with pytest.raises(RunError, match=r"beyond float16; extract with dtype='float32'"):
+        extract_values(strong, tmp_path / "half")
+    extract_values(strong, tmp_path / "single", dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda values: -values, "negative or not finite"),
+        (lambda values: values.where(values["query"] != "z2"), "row z2 of value_weighted is NaN"),
+        (lambda values: values.where(values["key"] != "first"), "negative or not finite"),
+        (lambda values: values + 1, "value_weighted puts mass on positions after the query"),
+        (lambda values: values.transpose("problem", "head", "layer", "query", "key"), "value_weighted has dims"),
+    ],
+    ids=["negative", "missing row", "partly missing", "not causal", "dims"],
+)
+def test_the_schema_is_checked(spoil, said, tokenizer, tmp_path):
+    dataset = extract_values(random_reasoner("gpt2", tokenizer), tmp_path / "run").attention.load()
+    with pytest.raises(RunError, match=said):
+        check_attention(dataset.assign(value_weighted=spoil(dataset["value_weighted"])))
+
+
+def test_analysis_of_shares_is_written_beside_that_of_attention(reasoner, tmp_path):
+    run = extract_values(reasoner, tmp_path / "run")
+    paths = write_analysis(run, analyze_run(run, pattern="value-weighted"), pattern="value-weighted")
+    assert {path.parent for path in paths} == {tmp_path / "run/analysis/value-weighted"}
+    assert json.loads(paths[0].read_text("utf-8"))["pattern"] == "value-weighted"
+    whole = value_shares(run.attention.load())
+    expected = tables(analyze(whole, correct=whole["correct"]))["preferences_head"]
+    found = np.genfromtxt(tmp_path / "run/analysis/value-weighted/preferences_head.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(found["estimate"], expected["estimate"].to_numpy(), rtol=1e-6)
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def some(tmp_path):
+    draw = call("sample", "--problems", "arithmetic", "--n", 4, "--out", tmp_path / "some.jsonl")
+    assert draw.exit_code == 0
+    return tmp_path / "some.jsonl"
+
+
+def test_from_the_command_line(some, tmp_path):
+    run = tmp_path / "run"
+    assert call("extract", "--problems", some, "--record", "values", "--out", run).exit_code == 0
+    facts = json.loads(call("analyze", run, "--pattern", "value-weighted", "--json").stdout)
+    assert facts["pattern"] == "value-weighted"
+    assert (run / "analysis/value-weighted/heads.csv").is_file()
+    refused = call("analyze", run, "--pattern", "keys")
+    assert refused.exit_code == 2
+    assert "no pattern 'keys'" in refused.stderr
+
+
+def test_heads_that_move_nothing_leave_the_others_measured(some, tmp_path):
+    """The planted model's head of no use writes zeros: its shares are undefined, the carrier's are not."""
+    call("extract", "--model", "planted", "--problems", some, "--record", "values", "--out", tmp_path / "run")
+    analysis = analyze_run(open_run(tmp_path / "run"), pattern="value-weighted", n_resamples=20)
+    defined = analysis.heads["thought_mass"].sel(value="estimate").notnull()
+    carrier, nothing = (PLANTED[role] for role in ("carrier", "nothing"))
+    assert defined.values[carrier] and not defined.values[nothing]
