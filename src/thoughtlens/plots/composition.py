@@ -1,32 +1,17 @@
-"""Turn the composition of rows into stacked bars: where does each position look?"""
+"""Turn compositions and counts into stacked bars: where do positions and layers look, what types are the heads?"""
 
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
+from matplotlib.ticker import MaxNLocator
 
 from thoughtlens.labels import ANSWER, BOT, EOT, FIRST, QUESTION
-from thoughtlens.plots.style import (
-    BLACK,
-    BLUE,
-    CHARACTER,
-    GREEN,
-    GREY,
-    LABEL_SIZE,
-    LINE,
-    PURPLE,
-    SKY,
-    TICK_SIZE,
-    TITLE_SIZE,
-    VERMILION,
-    YELLOW,
-    every,
-    ink_on,
-    new_axes,
-    size_of,
-)
+from thoughtlens.plots.heads import type_colours
+from thoughtlens.plots.intervals import estimate_of
+from thoughtlens.plots.stacks import draw_stacks
+from thoughtlens.plots.style import BLACK, BLUE, GREEN, GREY, PURPLE, SKY, VERMILION, YELLOW, new_axes
+from thoughtlens.plots.text import add_legend, add_title, few_ticks, name_axes, name_rows
 
 COLOURS = {
     FIRST: GREY,
@@ -39,8 +24,6 @@ COLOURS = {
 }
 ROW_PITCH = 14.0
 LEGEND_HEIGHT = 96.0
-BAR = 0.84
-"""Height of a bar over the distance of rows."""
 
 
 def row_composition(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
@@ -53,51 +36,75 @@ def row_composition(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns:
         The Axes drawn on.
     """
-    if ax is None:
-        height = max(LEGEND_HEIGHT, ROW_PITCH * data.sizes["query"])
-        ax = new_axes(330.0, height, left=84.0, right=104.0, bottom=34.0, top=24.0)
-    shares = data["composition"].sel(value="estimate").transpose("part", "query")
-    starts = shares.cumsum("part") - shares
-    for part, start in zip(shares, starts, strict=True):
-        _draw_part(ax, part, start)
-    _label_rows(ax, data["n"])
-    ax.set_xlim(0.0, 1.0)
-    ax.set_ylim(data.sizes["query"] - 0.5, -0.5)
-    ax.set_title(f"where each position looks (n = {int(data['n'].max())})", fontsize=TITLE_SIZE, loc="left")
-    ax.set_xlabel("share of attention, mean over layers and heads", fontsize=LABEL_SIZE)
-    _add_legend(ax)
-    return ax
-
-
-def _draw_part(ax: Axes, part: xr.DataArray, start: xr.DataArray) -> None:
-    name = str(part["part"].item())
-    colour = COLOURS.get(name, BLACK)
-    rows = np.arange(part.sizes["query"])
-    ax.barh(rows, part.fillna(0.0), left=start.fillna(0.0), height=BAR, color=colour, label=name, linewidth=0)
-    width, height = size_of(ax)
-    if BAR * height / len(rows) < LINE * TICK_SIZE:
-        return
-    words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": TICK_SIZE, "color": ink_on(to_rgba(colour))}
-    for row, (share, left) in enumerate(zip(part.values, start.values, strict=True)):
-        if share * width >= 4 * CHARACTER * TICK_SIZE:
-            ax.text(left + share / 2, row, f"{share:.2f}".removeprefix("0"), parse_math=False, **words)
-
-
-def _label_rows(ax: Axes, n: xr.DataArray) -> None:
-    """Name the rows; one that fewer problems have says how many."""
-    labels = [
+    n = data["n"]
+    # A row that fewer problems have says how many.
+    names = [
         str(query) if count == n.max() else f"{query} (n = {count})"
         for query, count in zip(n["query"].values, n.values, strict=True)
     ]
-    rows = list(range(0, len(labels), every(size_of(ax)[1] / len(labels), LINE * TICK_SIZE)))
-    ax.set_yticks(rows, [labels[row] for row in rows], fontsize=TICK_SIZE, parse_math=False)
-    ax.tick_params(axis="x", labelsize=TICK_SIZE)
-    ax.tick_params(length=2.0)
+    ax = _axes(len(names), ax, left=84.0)
+    _draw_shares(ax, data["composition"], "query", names)
+    add_title(ax, "where each position looks", n=int(n.max()))
+    name_axes(ax, "share of attention, mean over layers and heads")
+    return ax
 
 
-def _add_legend(ax: Axes) -> None:
-    legend = ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=TICK_SIZE, frameon=False, title="looks at")
-    legend.set_alignment("left")
-    legend.get_title().set_fontsize(TICK_SIZE)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+def composition_by_layer(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """Share of attention that one group of queries gives to each part of what it sees, layer by layer.
+
+    Args:
+        data: `composition` with dims (layer, part), or with `value` of which the estimate is drawn; `n`; the attribute
+            `queries` says whose rows these are.
+        ax: where to draw, with room for the legend on its right; a new figure without.
+
+    Returns:
+        The Axes drawn on.
+    """
+    names = [f"layer {layer}" for layer in data["layer"].values]
+    ax = _axes(len(names), ax, left=50.0)
+    _draw_shares(ax, data["composition"], "layer", names)
+    add_title(ax, f"where {data.attrs.get('queries', 'thoughts')} look, by layer", n=int(data["n"]))
+    name_axes(ax, "share of attention, mean over heads")
+    return ax
+
+
+def head_counts(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """How many heads of each type there are in each third of the layers.
+
+    Args:
+        data: `count` with dims (third, type); the attribute `title` says what was counted; `n`.
+        ax: where to draw, with room for the legend on its right; a new figure without.
+
+    Returns:
+        The Axes drawn on.
+    """
+    count = data["count"].transpose("type", "third")
+    totals = count.sum("type")
+    ax = _axes(count.sizes["third"], ax, left=84.0)
+    colours = type_colours([str(name) for name in count["type"].values])
+    draw_stacks(ax, count, colours, 1.03 * max(1.0, float(totals.max())), lambda value: f"{value:.0f}")
+    name_rows(ax, [f"{name} ({total})" for name, total in zip(count["third"].values, totals.values, strict=True)])
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    add_legend(ax, colours, title="type")
+    add_title(ax, str(data.attrs.get("title", "types of heads, by third of the layers")), n=int(data["n"]))
+    name_axes(ax, "heads")
+    return ax
+
+
+def _axes(n_rows: int, ax: Axes | None, *, left: float) -> Axes:
+    if ax is not None:
+        return ax
+    return new_axes(330.0, max(LEGEND_HEIGHT, ROW_PITCH * n_rows), left=left, right=104.0, bottom=34.0, top=24.0)
+
+
+def _draw_shares(ax: Axes, composition: xr.DataArray, dim: str, names: Sequence[str]) -> None:
+    shares = estimate_of(composition).transpose("part", dim)
+    draw_stacks(ax, shares, COLOURS, 1.0, lambda share: f"{share:.2f}".removeprefix("0"))
+    name_rows(ax, names)
+    few_ticks(ax, "x")
+    add_legend(ax, _colours(shares["part"].values[(shares > 0).any(dim).values]), title="looks at")
+
+
+def _colours(parts: Iterable[object]) -> Mapping[str, str]:
+    return {str(part): COLOURS.get(str(part), BLACK) for part in parts}

@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 
+from thoughtlens.plots.heat import VALUE_SIZE, add_colour_bar, colours_for, draw_cells
 from thoughtlens.plots.style import (
     CHARACTER,
     LABEL_SIZE,
@@ -22,15 +22,11 @@ from thoughtlens.plots.style import (
     SMALLEST_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
-    every,
-    figure_of,
-    ink_on,
     new_axes,
-    sequential_colours,
     size_of,
 )
+from thoughtlens.plots.text import name_columns, name_rows, plain
 
-VALUE_SIZE = 7.0
 VALUE_CHARACTERS = 3.4
 """A printed value such as .12, with a little air."""
 WIDEST = 800.0
@@ -87,11 +83,10 @@ def _draw_tiles(maps: xr.DataArray, titles: list[str], ax: Axes | None) -> Axes:
         n_columns = _n_columns_in(ax, len(titles))
     side = _side(ax, len(titles), n_columns)
     boxes = _boxes(ax, len(titles), n_columns, side)
-    largest = float(maps.max()) if maps.notnull().any() else 1.0
-    colours = ScalarMappable(Normalize(0.0, largest or 1.0), sequential_colours())
+    colours = colours_for(maps)
     for place, (box, title) in enumerate(zip(boxes, titles, strict=True)):
         tile = ax.inset_axes(box)
-        _draw_map(tile, maps[place], colours, side)
+        draw_cells(tile, maps[place].values, colours, pitch=(side / maps.sizes["key"], side / maps.sizes["query"]))
         _title(tile, title, side + ROOM.gap)
         _label_cells(tile, maps[place], side, left=place % n_columns == 0, below=place + n_columns >= len(titles))
     _frame(ax, maps, colours, n_tiles_high=-(-len(titles) // n_columns), side=side)
@@ -142,23 +137,10 @@ def _boxes(ax: Axes, n_tiles: int, n_columns: int, side: float) -> list[tuple[fl
     return boxes
 
 
-def _draw_map(tile: Axes, cells: xr.DataArray, colours: ScalarMappable, side: float) -> None:
-    # Unsmoothed, and in SVG one pixel a cell.
-    image = tile.imshow(cells.values, cmap=colours.cmap, aspect="auto", interpolation="none")
-    image.set_norm(colours.norm)
-    size = min(VALUE_SIZE, side / cells.sizes["key"] / (VALUE_CHARACTERS * CHARACTER))
-    if size >= SMALLEST_SIZE:
-        _print_values(tile, cells, colours, size)
-
-
 def _label_cells(tile: Axes, cells: xr.DataArray, side: float, *, left: bool, below: bool) -> None:
     """Name queries on the left edge of the grid and keys along its lower edge."""
-    queries, keys = ([str(name) for name in cells[dim].values] for dim in ("query", "key"))
-    widest = max(len(name) for name in keys)
-    rows = range(0, len(queries), every(side / len(queries), LINE * TICK_SIZE)) if left else []
-    columns = range(0, len(keys), every(side / len(keys), (widest + 0.7) * CHARACTER * TICK_SIZE)) if below else []
-    tile.set_yticks(list(rows), [queries[row] for row in rows], fontsize=TICK_SIZE, parse_math=False)
-    tile.set_xticks(list(columns), [keys[column] for column in columns], fontsize=TICK_SIZE, parse_math=False)
+    name_rows(tile, cells["query"].values if left else [])
+    name_columns(tile, cells["key"].values if below else [])
     tile.tick_params(length=2.0, pad=1.5)
 
 
@@ -168,33 +150,23 @@ def _title(tile: Axes, title: str, room: float) -> None:
         tile.set_title(title, fontsize=size, pad=3.0, parse_math=False)
 
 
-def _print_values(tile: Axes, cells: xr.DataArray, colours: ScalarMappable, size: float) -> None:
-    words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "parse_math": False}
-    filled = colours.to_rgba(cells.values)
-    for row, column in np.argwhere(np.isfinite(cells.values)):
-        ink = ink_on(tuple(filled[row, column]))
-        tile.text(column, row, _short(cells.values[row, column]), color=ink, **words)
-
-
-def _short(value: float) -> str:
-    """Two decimals in three characters: .12, 1.0."""
-    return "1.0" if value >= 0.995 else f"{value:.2f}".removeprefix("0")
-
-
 def _frame(ax: Axes, maps: xr.DataArray, colours: ScalarMappable, *, n_tiles_high: int, side: float) -> None:
     """Title, axis names and colour bar around the tiles."""
     ax.set_axis_off()
     width, height = size_of(ax)
     tiles_high = n_tiles_high * (side + ROOM.title) + (n_tiles_high - 1) * ROOM.gap
     middle = (height - ROOM.top - tiles_high / 2) / height
-    title = str(maps.attrs.get("long_name", "mean attention"))
+    title = plain(maps.attrs.get("long_name", "mean attention"))
     if "n" in maps.attrs:
         title += f" (n = {maps.attrs['n']})"
     words: dict[str, Any] = {"transform": ax.transAxes, "parse_math": False}
     ax.text(ROOM.left / width, 1 - 2 / height, title, va="top", fontsize=TITLE_SIZE, **words)
-    ax.text(4 / width, middle, "query (attends)", rotation=90, va="center", fontsize=LABEL_SIZE, **words)
+    attends, attended = (
+        plain(maps[dim].attrs.get("long_name", name))
+        for dim, name in (("query", "query (attends)"), ("key", "key (attended to)"))
+    )
+    ax.text(4 / width, middle, attends, rotation=90, va="center", fontsize=LABEL_SIZE, **words)
     below = height - ROOM.top - tiles_high - ROOM.bottom + 4
-    ax.text(ROOM.left / width, below / height, "key (attended to)", fontsize=LABEL_SIZE, **words)
-    bar = ax.inset_axes((1 - 48 / width, middle - tiles_high * 0.35 / height, 9 / width, tiles_high * 0.7 / height))
-    figure_of(ax).colorbar(colours, cax=bar)
-    bar.tick_params(labelsize=TICK_SIZE, length=2.0)
+    ax.text(ROOM.left / width, below / height, attended, fontsize=LABEL_SIZE, **words)
+    box = (1 - 48 / width, middle - tiles_high * 0.35 / height, 9 / width, tiles_high * 0.7 / height)
+    add_colour_bar(ax, colours, maps, box)

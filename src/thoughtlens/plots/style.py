@@ -37,6 +37,11 @@ def sequential_colours() -> Colormap:
     return matplotlib.colormaps["magma_r"].with_extremes(bad="white")
 
 
+def diverging_colours() -> Colormap:
+    """Blue below a null, white at it, red above; values that don't exist are grey."""
+    return matplotlib.colormaps["RdBu_r"].with_extremes(bad="#dddddd")
+
+
 def ink_on(colour: tuple[float, float, float, float]) -> str:
     """Black or white, whichever contrasts more with this colour (WCAG 2 relative luminance)."""
     red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in colour[:3])
