@@ -87,7 +87,11 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
 
 def damage_of(summary: xr.Dataset, outcome: str) -> xr.DataArray:
     """The effect with larger for worse, dims (intervention, value); its low and high are the damage's own."""
-    effect = summary[check_outcome(outcome)]
+    return as_damage(summary[check_outcome(outcome)], outcome)
+
+
+def as_damage(effect: xr.DataArray, outcome: str) -> xr.DataArray:
+    """An effect on this outcome, dims (…, value), with larger for worse; its low and high are the damage's own."""
     if DAMAGE_SIGN[outcome] > 0:
         return effect
     turned = -effect.sel(value=["estimate", "high", "low"])
