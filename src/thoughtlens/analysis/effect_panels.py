@@ -14,13 +14,17 @@ from thoughtlens.analysis.verdict import ALPHA, short
 
 COSTS: Final = {
     "accuracy": "accuracy lost",
-    "gold_logprob": "log-probability of the gold answer lost, nats",
-    "kl": "KL of the first answer token from the baseline, nats",
+    "gold_logprob": "gold answer's log-probability lost (nats)",
+    "kl": "KL from the baseline, first answer token (nats)",
 }
 """What a figure calls the damage in each outcome."""
 
 MOST_ROWS: Final = 60
 """Cuts that a forest of a page holds."""
+
+
+MOST_CURVES: Final = 7
+"""Curves that can be told apart."""
 
 
 def effect_forest(summary: xr.Dataset, *, outcome: str = "gold_logprob", most: int = MOST_ROWS) -> xr.Dataset:
@@ -121,10 +125,14 @@ def ablation_curve(table: xr.Dataset, *, outcome: str = "gold_logprob") -> xr.Da
     )
 
 
-def dose_response(table: xr.Dataset, *, outcome: str = "gold_logprob") -> xr.Dataset:
-    """One outcome of the curves of `curves.dose_response`: `cost` (target, dose, value)."""
-    drawn = xr.Dataset({"cost": as_damage(table[outcome], outcome), "n": table["n"]})
-    return drawn.assign_attrs(title="how much of a cut costs how much", long_name=COSTS[outcome])
+def dose_response(table: xr.Dataset, *, outcome: str = "gold_logprob", most: int = MOST_CURVES) -> xr.Dataset:
+    """One outcome of the curves of `curves.dose_response`: `cost` (target, dose, value), the `most` costly targets."""
+    cost = as_damage(table[outcome], outcome)
+    largest = cost.sel(value="estimate", drop=True).max("dose").fillna(-np.inf).values
+    chosen = np.sort(np.argsort(-largest, kind="stable")[:most])
+    of = "" if len(chosen) == len(largest) else f", {len(chosen)} of {len(largest)}"
+    drawn = xr.Dataset({"cost": cost.isel(target=chosen), "n": table["n"]})
+    return drawn.assign_attrs(title=f"how much of a cut costs how much{of}", long_name=COSTS[outcome])
 
 
 def influence_maps(maps: xr.Dataset) -> xr.Dataset:
@@ -137,7 +145,13 @@ def influence_maps(maps: xr.Dataset) -> xr.Dataset:
         "marked": maps[ranked_by].sel(value="low", drop=True) > 0,
         "n": maps.attrs["n"],
     }
-    return xr.Dataset(drawn, attrs={"title": "does attention show influence?", "long_name": COSTS[ranked_by]})
+    return xr.Dataset(
+        drawn,
+        attrs={
+            "title": "does attention show influence?",
+            "long_name": COSTS[ranked_by],
+        },
+    )
 
 
 def _padded(estimate: xr.DataArray, controls: Mapping[str, list[str]], labels: np.ndarray) -> np.ndarray:

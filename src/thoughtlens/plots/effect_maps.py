@@ -36,12 +36,12 @@ def influence_maps(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     side = min(300.0, max(130.0, 19.0 * n_thoughts))
     panel = Panel(width=side, height=side, left=34.0, right=44.0, bottom=32.0, top=22.0)
     ax, panels = panel_axes(3, 3, panel, ax, title=str(data.attrs["title"]), n=int(data["n"]))
-    titles = ("influence (outlined: above 0)", "mean attention", "rank: influence − attention")
+    titles = ("influence", "mean attention", "difference of ranks")
     for tile, name, title in zip(panels, ("influence", "attention", "disagreement"), titles, strict=False):
         _draw_map(tile, data[name].transpose("query", "key"), title)
     if panels:
         _outline(panels[0], data["marked"].transpose("query", "key").values)
-        name_axes(panels[0], "key (attended to)", "query (attends)")
+        name_axes(panels[0], "key (outlined: above 0)", "query (attends)")
     return ax
 
 
@@ -77,8 +77,9 @@ def attention_against_effect(data: xr.Dataset, *, ax: Axes | None = None) -> Axe
 def _draw_map(tile: Axes, cells: xr.DataArray, title: str) -> None:
     width, height = size_of(tile)
     colours = colours_for(cells, np.nan if cells.name == "attention" else 0.0)
+    # An edge that can't be cut is blank, as in every map of thoughts.
+    colours.set_cmap(colours.get_cmap().with_extremes(bad="white"))
     draw_cells(tile, cells.values, colours, pitch=(width / cells.sizes["key"], height / cells.sizes["query"]))
-    tile.set_facecolor("white")
     name_columns(tile, cells["key"].values)
     name_rows(tile, cells["query"].values)
     add_title(tile, title)
@@ -117,11 +118,13 @@ def _name_extremes(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str])
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     places = np.stack([(x - left) / (right - left) * width, (y - bottom) / (top - bottom) * height], axis=-1)
     dots = [_Box(px - 2, py - 2, px + 2, py + 2) for px, py in places]
-    taken: list[_Box] = []
+    null = -bottom / (top - bottom) * height
+    # A name on the dashed line would be struck through.
+    taken = [_Box(0.0, null - 1, width, null + 1)]
     for place in _outermost(places / (width, height))[:NAMED]:
         others = [dot for k, dot in enumerate(dots) if k != place]
         for box in _boxes_beside(places[place], len(names[place])):
-            inside = box.left >= 0 and box.right <= width and box.bottom >= 0 and box.top <= height
+            inside = box.left >= 3 and box.right <= width and box.bottom >= 0 and box.top <= height
             if inside and not any(box.meets(other) for other in (*taken, *others)):
                 taken.append(box)
                 spot = (box.left / width, (box.bottom + box.top) / 2 / height)

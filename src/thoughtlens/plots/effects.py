@@ -150,7 +150,7 @@ def _scale(ax: Axes, data: xr.Dataset, drawn: Sequence[np.ndarray], n_rows: int)
 
 
 def _curve_axes(ax: Axes | None) -> Axes:
-    return ax or new_axes(300.0, 170.0, left=46.0, right=LEGEND, bottom=34.0, top=24.0)
+    return ax or new_axes(300.0, 196.0, left=46.0, right=LEGEND, bottom=34.0, top=24.0)
 
 
 def _looks(n_series: int) -> list[tuple[str, str]]:
