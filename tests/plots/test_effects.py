@@ -125,7 +125,7 @@ def test_effects_are_readable_at_any_size(drawn_text, figure, data_of, n):
     assert_readable(figure(data_of(n)), drawn_text)
 
 
-@pytest.mark.parametrize("figure", [effect_forest, attention_against_effect])
+@pytest.mark.parametrize("figure", [attention_against_effect])
 def test_a_plan_of_all_heads_of_a_large_model_is_readable(drawn_text, figure):
     assert_readable(figure(FIGURES[figure](512)), drawn_text)
 
