@@ -5,6 +5,8 @@ Each is `(data, *, ax=None) -> Axes`; without `ax` it draws on a Figure of its o
 
 from thoughtlens.plots.comparison import model_comparison
 from thoughtlens.plots.composition import composition_by_layer, head_counts, row_composition
+from thoughtlens.plots.effect_maps import attention_against_effect, influence_maps
+from thoughtlens.plots.effects import ablation_curve, dose_response, effect_forest, transplant_bars
 from thoughtlens.plots.heads import head_map, head_ranking, metric_distributions
 from thoughtlens.plots.maps import head_maps, layer_means
 from thoughtlens.plots.profiles import depth_profile, hub_profile, lag_profile, skip_profile
@@ -12,13 +14,18 @@ from thoughtlens.plots.question import question_tokens
 from thoughtlens.plots.style import save_figure
 
 __all__ = [
+    "ablation_curve",
+    "attention_against_effect",
     "composition_by_layer",
     "depth_profile",
+    "dose_response",
+    "effect_forest",
     "head_counts",
     "head_map",
     "head_maps",
     "head_ranking",
     "hub_profile",
+    "influence_maps",
     "lag_profile",
     "layer_means",
     "metric_distributions",
@@ -27,4 +34,5 @@ __all__ = [
     "row_composition",
     "save_figure",
     "skip_profile",
+    "transplant_bars",
 ]

@@ -1,0 +1,220 @@
+"""Turn what cuts did to each problem into paired effects with intervals, tests, and a place among their controls.
+
+1. Each cut is paired with the baseline on the same problems; a problem that failed under either is left out of that
+   pair and counted, never taken for wrong.
+2. The mean difference over problems gets its interval from one set of resamples for all cuts.
+3. Accuracy is tested by McNemar's exact test, the gold answer's log-probability by sign flips. Holm and Benjamini and
+   Hochberg correct over the family: the plan's cuts, without baseline and controls.
+4. A cut's damage is placed among the damages of its own controls, which need no model of chance.
+
+It knows nothing of models, files or figures; what was cut is only a label here.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from thoughtlens.analysis._significance import benjamini_hochberg, holm, mcnemar, minimum_detectable, sign_flip
+from thoughtlens.analysis.statistics import bootstrap_mean, proportion_interval
+from thoughtlens.effects_schema import BASELINE
+from thoughtlens.errors import OptionError, RunError
+
+OUTCOMES: Final = ("accuracy", "gold_logprob", "kl")
+TESTED: Final = ("accuracy", "gold_logprob")
+"""KL can't fall below the baseline's 0: that it is above 0 is no finding, so it is set against controls alone."""
+
+DAMAGE_SIGN: Final = {"accuracy": -1.0, "gold_logprob": -1.0, "kl": 1.0}
+"""What turns an effect into damage, larger for worse."""
+
+FEWEST_FLIPS: Final = 6
+"""Problems that must flip, all one way, for McNemar's exact p below 0.05: 2 · 0.5⁶ = 0.031."""
+
+
+def paired_differences(effects: xr.Dataset) -> xr.Dataset:
+    """Each cut less the baseline, problem by problem.
+
+    Args:
+        effects: an effects Dataset (`thoughtlens.effects_schema`).
+
+    Returns:
+        float64, dims (intervention, problem), without the baseline: `accuracy` (−1 broken, 0, 1 mended),
+        `gold_logprob` (nats) and `kl` (nats); NaN where the problem failed under the cut or in the baseline.
+    """
+    cuts = effects.drop_sel(intervention=BASELINE)
+    baseline = effects.sel(intervention=BASELINE, drop=True)
+    paired = ~(cuts["failed"] | baseline["failed"])
+    found = {
+        "accuracy": cuts["correct"].astype(np.float64) - baseline["correct"],
+        "gold_logprob": cuts["gold_logprob"].astype(np.float64) - baseline["gold_logprob"],
+        "kl": cuts["kl"].astype(np.float64),
+    }
+    return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
+
+
+def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10_000, seed: int = 0) -> xr.Dataset:
+    """Effect of every cut and control, with intervals, tests and its place among its controls.
+
+    Args:
+        effects: an effects Dataset.
+        n_resamples: bootstrap resamples of the problems.
+        n_flips: draws of the sign-flip test.
+        seed: same seed, same numbers.
+
+    Returns:
+        dims (intervention), the baseline left out, with coords `kind` and `spec`:
+        `accuracy`, `gold_logprob`, `kl` (…, value): mean paired difference, cut − baseline;
+        `n` pairs, `n_failed`, `n_broken` (right before, wrong after) and `n_mended`;
+        `p`, `p_holm`, `p_bh` (…, outcome) over the plan's cuts, NaN for controls and for kl;
+        `mde` (…, outcome): smallest mean difference that n pairs find with power 0.8 at 5 %, uncorrected;
+        `controls` (…, outcome, value): mean, least and largest effect of the cut's controls, `n_controls`, and
+        `p_controls` (…, outcome) = (1 + #{controls at least as damaging}) / (1 + n_controls), NaN without controls;
+        and of the baseline `baseline_accuracy` and `baseline_gold_logprob` (value), `n_problems`.
+    """
+    differences = paired_differences(effects)
+    if not differences["accuracy"].notnull().any():
+        raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
+    options = {"n_resamples": n_resamples, "seed": seed}
+    means = {name: bootstrap_mean(differences[name].transpose("problem", ...), **options) for name in OUTCOMES}
+    summary = xr.Dataset(means).assign(_counts(differences["accuracy"])).assign(_baseline(effects, **options))
+    summary = summary.assign(_tests(differences, summary, n_flips, seed))
+    placed = _against_controls(summary, controls_of(effects))
+    return summary.assign(placed).assign_attrs(effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips})
+
+
+def damage_of(summary: xr.Dataset, outcome: str) -> xr.DataArray:
+    """The effect with larger for worse, dims (intervention, value); its low and high are the damage's own."""
+    return as_damage(summary[check_outcome(outcome)], outcome)
+
+
+def as_damage(effect: xr.DataArray, outcome: str) -> xr.DataArray:
+    """An effect on this outcome, dims (…, value), with larger for worse; its low and high are the damage's own."""
+    if DAMAGE_SIGN[outcome] > 0:
+        return effect
+    turned = -effect.sel(value=["estimate", "high", "low"])
+    return turned.assign_coords(value=effect["value"].values)
+
+
+def controls_of(effects: xr.Dataset) -> dict[str, list[str]]:
+    """The labels of each cut's controls."""
+    found: dict[str, list[str]] = json.loads(effects.attrs.get("controls", "{}"))
+    return found
+
+
+def check_outcome(outcome: str) -> str:
+    """The outcome, or a sentence that names those there are."""
+    if outcome not in OUTCOMES:
+        raise OptionError(f"no outcome {outcome!r}; there are {', '.join(OUTCOMES)}.")
+    return outcome
+
+
+def effects_table(summary: xr.Dataset) -> pd.DataFrame:
+    """A row a cut or control, in the order of the plan, ready for CSV.
+
+    Returns:
+        `intervention`, `kind`, `n`, `n_failed`, `n_broken`, `n_mended`; for each outcome its effect as `accuracy`,
+        `accuracy_low`, `accuracy_high`, …; `accuracy_p`, `accuracy_p_holm`, `accuracy_p_bh`, `accuracy_mde`,
+        `accuracy_p_controls`, …; `n_controls` and `spec`.
+    """
+    told = summary.reset_coords(["kind", "spec"])
+    table = told[["kind", "n", "n_failed", "n_broken", "n_mended"]].to_dataframe()
+    for outcome in OUTCOMES:
+        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
+            table[outcome + suffix] = told[outcome].sel(value=value).values
+        for name in ("p", "p_holm", "p_bh", "mde", "p_controls"):
+            if name == "p_controls" or outcome in TESTED:
+                table[f"{outcome}_{name}"] = told[name].sel(outcome=outcome).values
+    table = table.assign(n_controls=told["n_controls"].values, spec=told["spec"].values)
+    return table.reset_index()
+
+
+def _counts(accuracy: xr.DataArray) -> dict[str, xr.DataArray]:
+    return {
+        "n": accuracy.notnull().sum("problem"),
+        "n_failed": accuracy.isnull().sum("problem"),
+        "n_broken": (accuracy < 0).sum("problem"),
+        "n_mended": (accuracy > 0).sum("problem"),
+    }
+
+
+def _baseline(effects: xr.Dataset, *, n_resamples: int, seed: int) -> dict[str, xr.DataArray | int]:
+    ran = effects.sel(intervention=BASELINE, drop=True)
+    correct = ran["correct"].values[~ran["failed"].values]
+    logprob = bootstrap_mean(ran["gold_logprob"].where(~ran["failed"]), n_resamples=n_resamples, seed=seed)
+    return {
+        "baseline_accuracy": proportion_interval(int(correct.sum()), len(correct)),
+        "baseline_gold_logprob": logprob,
+        "n_problems": effects.sizes["problem"],
+    }
+
+
+def _tests(differences: xr.Dataset, summary: xr.Dataset, n_flips: int, seed: int) -> dict[str, xr.DataArray]:
+    """p-values of the family, corrected within it, and what n pairs could find."""
+    family = np.flatnonzero(((differences["kind"] == "cut") & (summary["n"] > 0)).values)
+    flips = summary[["n_broken", "n_mended"]].isel(intervention=family)
+    logprobs = differences["gold_logprob"].isel(intervention=family).transpose("problem", "intervention").values
+    p = {
+        "accuracy": mcnemar(flips["n_broken"].values, flips["n_mended"].values),
+        "gold_logprob": sign_flip(logprobs, n_draws=n_flips, seed=seed),
+    }
+    corrections = {"p": lambda values: values, "p_holm": holm, "p_bh": benjamini_hochberg}
+    placed = {
+        name: {outcome: _placed(correct(values), family, summary) for outcome, values in p.items()}
+        for name, correct in corrections.items()
+    }
+    return {name: _by_outcome(columns) for name, columns in placed.items()} | {"mde": _detectable(differences, summary)}
+
+
+def _placed(values: np.ndarray, family: np.ndarray, summary: xr.Dataset) -> xr.DataArray:
+    full = np.full(summary.sizes["intervention"], np.nan)
+    full[family] = values
+    return summary["n"].copy(data=full)
+
+
+def _detectable(differences: xr.Dataset, summary: xr.Dataset) -> xr.DataArray:
+    n = summary["n"].where(summary["n"] > 1)
+    found = {name: minimum_detectable(differences[name].std("problem", ddof=1), n) for name in TESTED}
+    # Where hardly a problem flipped, the spread says that anything would be found; the exact test says otherwise.
+    found["accuracy"] = xr.ufuncs.maximum(found["accuracy"], (FEWEST_FLIPS / n).clip(max=1.0))
+    return _by_outcome(found)
+
+
+def _by_outcome(columns: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """One array with an `outcome` dim; what is missing is NaN."""
+    template = next(iter(columns.values()))
+    parts = [columns.get(name, xr.full_like(template, np.nan, dtype=np.float64)) for name in OUTCOMES]
+    names = xr.DataArray(np.array(OUTCOMES, dtype=np.dtypes.StringDType()), dims="outcome", name="outcome")
+    joined: xr.DataArray = xr.concat(parts, names, coords="minimal", compat="override")
+    return joined.transpose("intervention", "outcome", ...)
+
+
+def _against_controls(summary: xr.Dataset, controls: Mapping[str, Sequence[str]]) -> dict[str, xr.DataArray]:
+    labels = [str(label) for label in summary["intervention"].values]
+    place = {label: k for k, label in enumerate(labels)}
+    own = {place[cut]: [place[label] for label in others] for cut, others in controls.items() if others}
+    columns = {outcome: _placed_among(summary, outcome, own) for outcome in OUTCOMES}
+    n_controls = summary["n"].copy(data=[len(own.get(k, ())) for k in range(len(labels))])
+    return {
+        "n_controls": n_controls,
+        "p_controls": _by_outcome({outcome: p for outcome, (p, _) in columns.items()}),
+        "controls": _by_outcome({outcome: spread for outcome, (_, spread) in columns.items()}),
+    }
+
+
+def _placed_among(
+    summary: xr.Dataset, outcome: str, own: Mapping[int, Sequence[int]]
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Empirical p of each cut among its controls; mean, least and largest effect of these."""
+    effect = summary[outcome].sel(value="estimate", drop=True).values
+    damage = DAMAGE_SIGN[outcome] * effect
+    p, spread = np.full(len(effect), np.nan), np.full((len(effect), 3), np.nan)
+    for cut, others in own.items():
+        known = [k for k in others if not np.isnan(effect[k])]
+        if known and not np.isnan(effect[cut]):
+            # Equal effects may differ in their last bits.
+            p[cut] = (1 + (damage[known] >= damage[cut] - 1e-9).sum()) / (1 + len(known))
+            spread[cut] = effect[known].mean(), effect[known].min(), effect[known].max()
+    return summary["n"].copy(data=p), summary[outcome].copy(data=spread)

@@ -1,0 +1,57 @@
+"""Turn answers given with another problem's thoughts into whom they follow: the donor, the problem itself, or neither.
+
+A thought that carries the answer takes it along. What a transplant does is known only where donor and receiver answer
+differently when left alone, so that other problems are left out and counted.
+"""
+
+import numpy as np
+import xarray as xr
+
+from thoughtlens.analysis.statistics import proportion_interval
+from thoughtlens.effects_schema import BASELINE
+
+FOLLOWS, KEEPS, NEITHER = "follows the donor", "keeps its own", "neither"
+
+
+def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
+    """Whose answer is given after a transplant.
+
+    Answers are compared with the baseline answers of donor and receiver, right or wrong: it is the model's own thought
+    that is moved.  A problem counts if it ran, both have a baseline answer, and these differ.  Null: donors drawn at
+    random among other problems follow as often as two problems share an answer; compare with such donors.
+
+    Args:
+        effects: an effects Dataset.
+        donors: dims (intervention, problem), ids of the problems whose thoughts were given, "" for none; interventions
+            that are transplants alone.
+
+    Returns:
+        dims (intervention, answer, value): `share` of problems, Wilson interval, `answer` one of the three names of
+        this module; `n` (intervention) problems that count and `n_left_out`.
+    """
+    baseline = effects.sel(intervention=BASELINE, drop=True)
+    own = np.where(baseline["failed"].values, "", baseline["answer"].values)
+    answer_of = {str(name): str(answer) for name, answer in zip(effects["problem"].values, own, strict=True)}
+    rows = [
+        _row(effects.sel(intervention=label), donors.sel(intervention=label), answer_of) for label in _labels(donors)
+    ]
+    table: xr.Dataset = xr.concat(rows, donors["intervention"])
+    return table
+
+
+def _labels(donors: xr.DataArray) -> list[str]:
+    return [str(label) for label in donors["intervention"].values]
+
+
+def _row(cut: xr.Dataset, donors: xr.DataArray, answer_of: dict[str, str]) -> xr.Dataset:
+    problems = [str(name) for name in cut["problem"].values]
+    own = np.array([answer_of[name] for name in problems], dtype=object)
+    theirs = np.array([answer_of.get(str(name), "") for name in donors.sel(problem=problems).values], dtype=object)
+    counts = ~cut["failed"].values & (own != "") & (theirs != "") & (own != theirs)
+    given = cut["answer"].values.astype(object)
+    follows, keeps = counts & (given == theirs), counts & (given == own)
+    n = int(counts.sum())
+    shares = [proportion_interval(int(hits.sum()), n) for hits in (follows, keeps, counts & ~follows & ~keeps)]
+    names = np.array((FOLLOWS, KEEPS, NEITHER), dtype=np.dtypes.StringDType())
+    joined: xr.DataArray = xr.concat(shares, xr.DataArray(names, dims="answer", name="answer"))
+    return xr.Dataset({"share": joined, "n": n, "n_left_out": len(problems) - n})

@@ -1,0 +1,201 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, false_discovery_control, kstest, ttest_rel
+from tests.analysis.effects_made import made_effects
+
+from thoughtlens.analysis.effects import controls_of, damage_of, effects_table, paired_differences, summarise
+from thoughtlens.errors import OptionError, RunError
+
+N = 200
+
+
+@pytest.fixture
+def breaks_a_third():
+    """200 problems, 160 solved; one cut breaks 60 of them and mends 10, one does nothing."""
+    baseline = np.arange(N) < 160
+    broken = baseline.copy()
+    broken[:60] = False
+    broken[190:] = True
+    return made_effects({"L1H0": broken, "L0H0": baseline}, baseline=baseline)
+
+
+@pytest.fixture
+def chance():
+    """Forty cuts that change answers and log-probabilities at random, as often for better as for worse."""
+    rng = np.random.default_rng(5)
+    baseline = rng.random(N) < 0.5
+    flips = {f"L{k}H0": rng.random(N) < 0.2 for k in range(40)}
+    correct = {label: np.where(flip, rng.random(N) < 0.5, baseline) for label, flip in flips.items()}
+    base_logprob = rng.normal(size=N)
+    logprob = {label: base_logprob + rng.normal(size=N) for label in correct}
+    return made_effects(correct, baseline=baseline, logprob=logprob | {"none": base_logprob})
+
+
+def test_a_cut_that_breaks_a_known_share_shows_it(breaks_a_third):
+    cut = summarise(breaks_a_third).sel(intervention="L1H0")
+    assert (cut["n_broken"], cut["n_mended"], cut["n"], cut["n_failed"]) == (60, 10, N, 0)
+    assert cut["accuracy"].sel(value="estimate") == pytest.approx(-50 / N)
+    assert cut["gold_logprob"].sel(value="estimate") == pytest.approx(-2 * 50 / N)
+    assert cut["accuracy"].sel(value="low") < -0.25 < cut["accuracy"].sel(value="high") < 0
+
+
+def test_accuracy_is_tested_as_a_fair_coin_over_the_flipped_problems(breaks_a_third):
+    p = summarise(breaks_a_third)["p"].sel(outcome="accuracy")
+    assert p.sel(intervention="L1H0").item() == pytest.approx(binomtest(10, 70).pvalue)
+    assert p.sel(intervention="L0H0").item() == 1.0
+
+
+def test_log_probability_is_tested_by_sign_flips():
+    rng = np.random.default_rng(0)
+    shift = rng.normal(-0.4, 1.0, size=10)
+    right = np.ones(10, dtype=bool)
+    effects = made_effects({"z1": right}, baseline=right, logprob={"none": np.zeros(10), "z1": shift})
+    flipped = np.array([abs(np.dot(signs, shift)) for signs in product((-1, 1), repeat=10)])
+    exact = (flipped >= abs(shift.sum()) - 1e-6).mean()
+    p = summarise(effects, n_flips=20_000)["p"].sel(outcome="gold_logprob").item()
+    # Four standard errors of a share among 20,000 draws.
+    assert p == pytest.approx(exact, abs=4 * np.sqrt(exact / 20_000))
+
+
+def test_intervals_are_those_of_paired_differences(chance):
+    summary = summarise(chance, n_resamples=2000)
+    base = chance["gold_logprob"].sel(intervention="none").values.astype(float)
+    for label in ("L3H0", "L17H0"):
+        cut = chance["gold_logprob"].sel(intervention=label).values.astype(float)
+        bounds = ttest_rel(cut, base).confidence_interval()
+        found = summary["gold_logprob"].sel(intervention=label)
+        # The bootstrap's ends agree with Student's to a tenth of the width at n = 200.
+        width = bounds.high - bounds.low
+        assert found.sel(value=["low", "high"]).values == pytest.approx([bounds.low, bounds.high], abs=0.1 * width)
+
+
+@pytest.mark.parametrize("outcome", ["accuracy", "gold_logprob"])
+def test_cuts_without_effect_are_not_rejected(chance, outcome):
+    summary = summarise(chance).sel(outcome=outcome)
+    assert (summary["p_holm"] > 0.05).all()
+    assert (summary["p_bh"] > 0.05).all()
+
+
+def test_p_values_of_cuts_without_effect_are_uniform(chance):
+    assert kstest(summarise(chance)["p"].sel(outcome="gold_logprob").values, "uniform").pvalue > 0.01
+
+
+def test_corrections_are_over_the_cuts_and_not_over_their_controls(breaks_a_third):
+    baseline = breaks_a_third["correct"].sel(intervention="none").values
+    rows = {label: breaks_a_third["correct"].sel(intervention=label).values for label in ("L1H0", "L0H0")}
+    controls = {"L1H0": [f"control {k}" for k in range(8)]}
+    more = made_effects(rows | dict.fromkeys(controls["L1H0"], baseline), baseline=baseline, controls=controls)
+    summary = summarise(more).sel(outcome="accuracy")
+    p = summary["p"].sel(intervention=["L1H0", "L0H0"]).values
+    assert summary["p_holm"].sel(intervention="L1H0").item() == pytest.approx(2 * p[0])
+    np.testing.assert_allclose(summary["p_bh"].sel(intervention=["L1H0", "L0H0"]), false_discovery_control(p))
+    assert summary["p"].sel(intervention=controls["L1H0"]).isnull().all()
+
+
+def test_a_cut_is_placed_among_its_controls():
+    n, baseline = 100, np.ones(100, dtype=bool)
+    rows = {name: np.arange(n) >= k for name, k in (("L1H0", 30), ("a", 30), ("b", 31), ("c", 2), ("d", 0))}
+    summary = summarise(made_effects(rows, baseline=baseline, controls={"L1H0": ["a", "b", "c", "d"]}))
+    cut = summary.sel(intervention="L1H0", outcome="accuracy")
+    assert cut["p_controls"].item() == pytest.approx((1 + 2) / (1 + 4))
+    np.testing.assert_allclose(cut["controls"], [-(0.30 + 0.31 + 0.02) / 4, -0.31, 0.0])
+    assert cut["n_controls"] == 4
+    assert summary["p_controls"].sel(intervention="a").isnull().all()
+
+
+def test_a_failed_problem_is_left_out_of_its_pair_and_never_wrong():
+    baseline = np.ones(50, dtype=bool)
+    right = {"z1": baseline, "z2": baseline}
+    summary = summarise(made_effects(right, baseline=baseline, failed={"none": [0], "z1": [1, 2]}))
+    assert summary["n"].values.tolist() == [47, 49]
+    assert summary["n_failed"].values.tolist() == [3, 1]
+    assert (summary[["n_broken", "n_mended"]].to_dataarray() == 0).all()
+    assert (summary["accuracy"] == 0).all()
+    assert summary["baseline_accuracy"].sel(value="estimate") == 1.0
+
+
+def test_a_control_that_never_ran_is_no_control():
+    baseline = np.ones(20, dtype=bool)
+    effects = made_effects(
+        {"z1": np.arange(20) > 4, "a": baseline, "b": baseline},
+        baseline=baseline,
+        controls={"z1": ["a", "b"]},
+        failed={"b": list(range(20))},
+    )
+    assert summarise(effects)["p_controls"].sel(intervention="z1", outcome="accuracy").item() == pytest.approx(1 / 2)
+
+
+def test_effects_in_which_nothing_ran_are_refused():
+    right = np.ones(3, dtype=bool)
+    with pytest.raises(RunError, match="no problem was run"):
+        summarise(made_effects({"z1": right}, baseline=right, failed={"none": [0, 1, 2]}))
+
+
+def test_a_cut_that_never_ran_leaves_the_others_their_tests(breaks_a_third):
+    baseline = breaks_a_third["correct"].sel(intervention="none").values
+    broken = breaks_a_third["correct"].sel(intervention="L1H0").values
+    summary = summarise(
+        made_effects({"L1H0": broken, "z1": broken}, baseline=baseline, failed={"z1": list(range(N))})
+    ).sel(outcome="accuracy")
+    assert np.isnan(summary["p"].sel(intervention="z1").item())
+    assert summary["p_holm"].sel(intervention="L1H0").item() == summary["p"].sel(intervention="L1H0").item()
+
+
+def test_the_detectable_effect_is_found_four_times_in_five():
+    rng = np.random.default_rng(3)
+    n, right = 100, np.ones(100, dtype=bool)
+    noise = {"z1": rng.normal(size=n)}
+    mde = summarise(made_effects({"z1": right}, baseline=right, logprob=noise | {"none": np.zeros(n)}))["mde"]
+    shift = mde.sel(intervention="z1", outcome="gold_logprob").item()
+    found = [
+        ttest_rel(rng.normal(shift, noise["z1"].std(ddof=1), size=n), np.zeros(n)).pvalue < 0.05 for _ in range(2000)
+    ]
+    # 2,000 draws have a standard error of 0.009; Student's test needs a little more than the normal.
+    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+
+
+def test_no_effect_on_accuracy_is_detectable_below_what_the_exact_test_needs():
+    right = np.ones(60, dtype=bool)
+    mde = summarise(made_effects({"z1": right}, baseline=right))["mde"].sel(outcome="accuracy").item()
+    n_flips = round(mde * 60)
+    assert binomtest(n_flips, n_flips).pvalue < 0.05 < binomtest(n_flips - 1, n_flips - 1).pvalue
+
+
+def test_damage_is_larger_for_worse_with_its_ends_in_order(breaks_a_third):
+    summary = summarise(breaks_a_third)
+    for outcome in ("accuracy", "gold_logprob", "kl"):
+        damage = damage_of(summary, outcome).sel(intervention="L1H0")
+        assert 0 < damage.sel(value="low") < damage.sel(value="estimate") < damage.sel(value="high")
+    with pytest.raises(OptionError, match="no outcome 'loss'"):
+        damage_of(summary, "loss")
+
+
+def test_the_order_of_problems_is_of_no_account(chance):
+    turned = chance.isel(problem=slice(None, None, -1))
+    for name in ("n_broken", "n_mended"):
+        assert (summarise(chance)[name] == summarise(turned)[name]).all()
+    np.testing.assert_allclose(
+        paired_differences(chance).mean("problem").to_dataarray(),
+        paired_differences(turned).mean("problem").to_dataarray(),
+        atol=1e-12,
+    )
+
+
+def test_the_table_has_a_row_a_cut_and_survives_csv(tmp_path, chance):
+    import pandas as pd
+
+    label = 'z4 ⊣ z1, "all", <b>'
+    odd = chance.assign_coords(intervention=["none", label, *chance["intervention"].values[2:]])
+    table = effects_table(summarise(odd, n_resamples=50, n_flips=100))
+    table.to_csv(tmp_path / "effects.csv", index=False)
+    again = pd.read_csv(tmp_path / "effects.csv")
+    assert again["intervention"][0] == label
+    assert len(again) == 40
+    np.testing.assert_allclose(again["gold_logprob_low"], table["gold_logprob_low"])
+    assert "kl_p" not in table.columns
+
+
+def test_controls_are_read_from_the_effects(breaks_a_third):
+    assert controls_of(breaks_a_third) == {}
