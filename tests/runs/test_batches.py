@@ -29,7 +29,7 @@ def reasoner(tokenizer):
 
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.extract.reason", partial(reason, max_new_tokens=4))
+    monkeypatch.setattr("thoughtlens.runs.measuring.reason", partial(reason, max_new_tokens=4))
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 200))

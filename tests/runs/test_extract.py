@@ -26,7 +26,7 @@ def reasoner(tokenizer):
 
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.extract.reason", partial(reason, max_new_tokens=4))
+    monkeypatch.setattr("thoughtlens.runs.measuring.reason", partial(reason, max_new_tokens=4))
 
 
 def values(run):
@@ -55,7 +55,7 @@ def test_batches_shards_and_order_change_nothing(reasoner, tmp_path):
 
 def test_answers_of_a_sound_model_do_not_depend_on_its_batch(tmp_path, monkeypatch):
     """True answers, so that the `answer` rows exist and are compared."""
-    monkeypatch.setattr("thoughtlens.runs.extract.reason", reason)
+    monkeypatch.setattr("thoughtlens.runs.measuring.reason", reason)
     problems = sample("arithmetic", n=12)
     model = load("tiny-gpt2")
     one = extract(model, problems, tmp_path / "one", batch_size=1, dtype="float32")
@@ -96,7 +96,7 @@ def test_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):
 
 def test_a_complete_run_is_not_extracted_again(reasoner, tmp_path, monkeypatch):
     extract(reasoner, PROBLEMS, tmp_path / "run")
-    monkeypatch.setattr("thoughtlens.runs.extract.reason", lambda *a, **k: pytest.fail("thought again"))
+    monkeypatch.setattr("thoughtlens.runs.measuring.reason", lambda *a, **k: pytest.fail("thought again"))
     done = []
     extract(reasoner, PROBLEMS, tmp_path / "run", progress=done.append)
     assert sum(done) == len(PROBLEMS)

@@ -33,7 +33,7 @@ def reasoner(request, tokenizer):
 
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.extract.reason", partial(reason, max_new_tokens=4))
+    monkeypatch.setattr("thoughtlens.runs.measuring.reason", partial(reason, max_new_tokens=4))
 
 
 def values_of(reasoner, questions):
