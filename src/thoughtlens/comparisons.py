@@ -26,6 +26,7 @@ from thoughtlens.analysis import (
     compare,
     compare_groups,
     comparison_headline,
+    comparison_overview,
     comparison_tables,
     group_table,
 )
@@ -105,11 +106,14 @@ def comparison_summary(runs: Mapping[str, Run], comparison: Comparison) -> dict[
 
 
 def write_comparison(out: Path, runs: Mapping[str, Run], comparison: Comparison) -> list[Path]:
-    """Write `comparison.json` and the tables of a comparison; return their paths."""
+    """Write `comparison.json`, the tables and the figure of a comparison; return their paths."""
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+
     with writing(out) as folder:
         write_json(folder / "comparison.json", comparison_summary(runs, comparison))
-        frames = comparison_tables(comparison)
-        return [folder / "comparison.json", *(_write_table(folder / f"{name}.csv", of) for name, of in frames.items())]
+        written = [_write_table(folder / f"{name}.csv", of) for name, of in comparison_tables(comparison).items()]
+        drawn = plots.model_comparison(comparison_overview(comparison))
+        return [folder / "comparison.json", *written, *plots.save_figure(drawn, folder / "model_comparison")]
 
 
 def groups_by(run: Run, by: str) -> dict[str, np.ndarray]:

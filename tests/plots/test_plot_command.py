@@ -8,7 +8,19 @@ from typer.testing import CliRunner
 from thoughtlens import plots
 from thoughtlens.cli import app
 
-NOT_OF_ONE_RUN = {"save_figure", "head_counts", "model_comparison", "question_tokens"}
+OF_CUTS = {
+    "ablation_curve",
+    "attention_against_effect",
+    "dose_response",
+    "effect_forest",
+    "effect_map",
+    "influence_maps",
+}
+NOT_OF_ONE_RUN = (
+    {"save_figure", "head_counts", "model_comparison", "question_tokens", "transplant_bars"}
+    | OF_CUTS
+    | {"influence_maps"}
+)
 
 
 def call(*words):

@@ -5,12 +5,78 @@ that see no earlier thought say nothing; an answer row that does not exist is le
 problems, and their resamples, are taken after (`verdict.resampled_means`).
 """
 
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
 import numpy as np
 import xarray as xr
 
+from thoughtlens.analysis.blocks import Blocks, attention_pieces
 from thoughtlens.analysis.influence import edge_names
+from thoughtlens.analysis.rollout import rollout
+from thoughtlens.errors import RunError
 from thoughtlens.labels import ANSWER, EOT, thought_names
 from thoughtlens.schema import n_thoughts_of
+
+HEADS: Final = "heads"
+THOUGHTS: Final = "thoughts"
+EDGES: Final = "edges"
+RAW: Final = "raw"
+ROLLED_OUT: Final = "rolled-out"
+
+
+class Looks(NamedTuple):
+    """What `look` returns."""
+
+    importances: dict[str, dict[str, xr.DataArray]]
+    """by kind of unit (heads, thoughts, edges) and of attention (raw, rolled-out), dims (problem, unit)"""
+    mean: xr.DataArray
+    """mean attention over these problems, layers and heads, dims (query, key)"""
+
+
+def look(blocks: Blocks, problems: Sequence[str], *, how: str = RAW) -> Looks:
+    """All importances of these problems, in their order, in one reading of a run.
+
+    Args:
+        blocks: an attention Dataset, or its problems block by block.
+        problems: ids of those that were cut, in the order of their effects.
+        how: what kind of attention the blocks hold.
+
+    Returns:
+        Importances by problem, so that they can be resampled together with effects; heads have no rolled-out kind.
+    """
+    found: list[xr.Dataset] = []
+    wanted = frozenset(problems)
+    for attention in attention_pieces(blocks):
+        here = [place for place, name in enumerate(attention["problem"].values) if str(name) in wanted]
+        if here:
+            found.append(_look_at(attention.isel(problem=here), how))
+    n_found = sum(part.sizes["problem"] for part in found)
+    if n_found != len(problems):
+        raise RunError(
+            f"the run has {n_found} of the {len(problems)} problems that were cut; name the run they are of."
+        )
+    joined = xr.concat(found, "problem").sel(problem=list(problems))
+    importances: dict[str, dict[str, xr.DataArray]] = {HEADS: {}, THOUGHTS: {}, EDGES: {}}
+    for name in joined.data_vars:
+        if name != "mean":
+            kind, kind_of_attention = str(name).split(", ")
+            importances[kind][kind_of_attention] = joined[name].rename({kind: "unit"}).rename(None)
+    return Looks(importances, joined["mean"].mean("problem"))
+
+
+def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
+    """A variable for each kind of unit and of attention, and the mean over heads."""
+    rolled, rolled_out = rollout(attention), ROLLED_OUT if how == RAW else f"{ROLLED_OUT} {how}"
+    looks = {
+        (HEADS, how): head_importance(attention),
+        (THOUGHTS, how): thought_importance(attention),
+        (THOUGHTS, rolled_out): thought_importance(rolled),
+        (EDGES, how): edge_importance(attention),
+        (EDGES, rolled_out): edge_importance(rolled),
+    }
+    named = {f"{kind}, {name}": values.rename(unit=kind) for (kind, name), values in looks.items()}
+    return xr.Dataset(named).assign(mean=attention.mean(("layer", "head"), skipna=False))
 
 
 def head_importance(attention: xr.DataArray) -> xr.DataArray:

@@ -1,0 +1,250 @@
+"""A run and the effects of its cuts become what people open: a table, a verdict, figures.
+
+    RUN/analysis/effects.zarr          what every cut did to every problem (written by whoever made the cuts)
+    RUN/analysis/effects.csv           a row a cut or control: effects with intervals, tests, place among controls
+    RUN/analysis/effects_summary.json  the headline: what costs most, and whether looking predicted cutting
+    RUN/figures/                       forest, maps, scatters and curves, as PNG and SVG
+
+Everything here but the first can be made again; nothing here measures anything.
+"""
+
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from thoughtlens.analysis import curves, effect_panels
+from thoughtlens.analysis.addresses import doses, edge_ends, families, head_places
+from thoughtlens.analysis.effects import (
+    DAMAGE_SIGN,
+    OUTCOMES,
+    TESTED,
+    as_damage,
+    effects_table,
+    paired_differences,
+    summarise,
+)
+from thoughtlens.analysis.importance import EDGES, HEADS, look
+from thoughtlens.analysis.influence import influence
+from thoughtlens.analysis.statistics import resample_weights
+from thoughtlens.analysis.verdict import ALPHA, readings, resampled_means, verdict
+from thoughtlens.effects_schema import check_effects
+from thoughtlens.errors import RunError
+from thoughtlens.files import replacing, write_json, writing
+from thoughtlens.order_labels import RANDOM, orders_in
+from thoughtlens.outputs import ANALYSIS, FIGURES
+from thoughtlens.runs.reading import Run
+
+EFFECTS: Final = "effects.zarr"
+TOP: Final = 10
+"""Cuts that the headline names."""
+FEWEST_UNITS: Final = 3
+"""Heads, thoughts or edges that can be in an order at all."""
+RANKED_BY: Final = "gold_logprob"
+"""The outcome that the verdict and the figures go by: finer than accuracy, on the same problems."""
+
+
+class Study(NamedTuple):
+    """What `study` returns."""
+
+    effects: xr.Dataset
+    """what every cut did to every problem"""
+    summary: xr.Dataset
+    """as `analysis.effects.summarise` gives it"""
+    families: dict[str, dict[str, str]]
+    """cuts of single heads, thoughts and edges: label by unit"""
+    importances: dict[str, dict[str, xr.DataArray]]
+    """by family and kind of attention, dims (resample, unit)"""
+    verdicts: dict[str, xr.Dataset]
+    """by family of three units or more, as `analysis.verdict.verdict` gives it"""
+    attention: xr.DataArray
+    """mean attention over problems, layers and heads, dims (query, key)"""
+
+
+def open_effects(run: Run) -> xr.Dataset:
+    """The effects of a run's cuts, in memory; one sentence if none were made."""
+    path = run.path / ANALYSIS / EFFECTS
+    if not path.is_dir():
+        raise RunError(f"{run.path} has no {ANALYSIS}/{EFFECTS}; make cuts first: thoughtlens intervene {run.path}.")
+    effects: xr.Dataset = xr.open_zarr(path, consolidated=False).load()
+    return check_effects(effects)
+
+
+def study(run: Run, effects: xr.Dataset | None = None, *, n_resamples: int = 1000, seed: int = 0) -> Study:
+    """Summarise the effects of a run's cuts, and set them beside its attention on the same problems.
+
+    Args:
+        run: the run whose attention is looked at.
+        effects: of cuts made on some of its problems; those of the run's folder if None.
+        n_resamples: bootstrap resamples of the problems, the same for attention and effects.
+        seed: same seed, same numbers.
+    """
+    effects = open_effects(run) if effects is None else effects
+    found = families(effects)
+    weights = resample_weights(effects.sizes["problem"], n_resamples=n_resamples, seed=seed)
+    looked = look(run.blocks(), [str(name) for name in effects["problem"].values])
+    importances = {
+        name: {how: resampled_means(values, weights) for how, values in looked.importances[_kind(name)].items()}
+        for name, cuts in found.items()
+        if len(cuts) >= FEWEST_UNITS
+    }
+    damages = DAMAGE_SIGN[RANKED_BY] * paired_differences(effects)[RANKED_BY]
+    verdicts = {name: verdict(kinds, _of_units(damages, found[name]), weights) for name, kinds in importances.items()}
+    summary = summarise(effects, n_resamples=n_resamples, seed=seed)
+    return Study(effects, summary, found, importances, verdicts, looked.mean)
+
+
+def write_study(run: Run, done: Study) -> list[Path]:
+    """Write `effects.csv` and `effects_summary.json`; return their paths."""
+    with writing(run.path / ANALYSIS) as folder:
+        with replacing(folder / "effects.csv") as file:
+            effects_table(done.summary).to_csv(file, index=False)
+        write_json(folder / "effects_summary.json", study_headline(run, done))
+        return [folder / "effects.csv", folder / "effects_summary.json"]
+
+
+def study_headline(run: Run, done: Study) -> dict[str, Any]:
+    """What a closing table shows, ready for JSON (undefined is None).
+
+    Returns:
+        `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob), `n_cuts`,
+        `n_controls`, `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
+        `n_significant` after Holm, `top` (the most damaging cuts by log-probability), `verdict` (by family, a row a
+        kind of attention, with its sentence) and `orders`, how orders of cuts compare with random ones.
+    """
+    options, summary = run.manifest["options"], done.summary
+    cuts = summary.isel(intervention=np.flatnonzero((summary["kind"] == "cut").values))
+    return {
+        "model": options["model"],
+        "problems": options["problems"],
+        "n": int(summary["n_problems"]),
+        "confidence": summary.attrs["confidence"],
+        "baseline": {name: _number(summary[f"baseline_{name}"]) for name in TESTED},
+        "n_cuts": cuts.sizes["intervention"],
+        "n_controls": summary.sizes["intervention"] - cuts.sizes["intervention"],
+        "n_failed": int(summary["n_failed"].sum()),
+        "detectable": {name: _finite(cuts["mde"].sel(outcome=name).median().item()) for name in TESTED},
+        "n_significant": {name: int((cuts["p_holm"].sel(outcome=name) < ALPHA).sum()) for name in TESTED},
+        "top": _top(cuts),
+        "verdict": {name: _verdict_rows(table, name) for name, table in done.verdicts.items()},
+        "orders": _orders(summary),
+    }
+
+
+def write_study_figures(run: Run, done: Study) -> list[Path]:
+    """Draw the figures of a study, those that its cuts give; return their paths."""
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+
+    with writing(run.path / FIGURES) as folder:
+        return [
+            path
+            for name, (figure, data) in study_figure_data(done).items()
+            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
+        ]
+
+
+def study_figure_data(done: Study) -> dict[str, tuple[str, xr.Dataset]]:
+    """By the name of a file, its figure function and what it draws."""
+    drawn = {"effect_forest": ("effect_forest", effect_panels.effect_forest(done.summary))}
+    for name, cuts in done.families.items():
+        drawn |= _family_figures(done, name, cuts)
+    curve = _curve(done.summary)
+    if curve is not None:
+        drawn["ablation_curve"] = ("ablation_curve", effect_panels.ablation_curve(curve))
+    if graded := doses(done.summary):
+        curve = curves.dose_response(done.summary, graded)
+        drawn["dose_response"] = ("dose_response", effect_panels.dose_response(curve))
+    return drawn
+
+
+def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, tuple[str, xr.Dataset]]:
+    """The scatter of a family against each kind of attention, and its map."""
+    kind, stem = _kind(name), name.replace(", ", "_").replace(" ", "-")
+    drawn = {}
+    for how, importance in done.importances.get(name, {}).items():
+        row = done.verdicts[name].sel(attention=how)
+        named = importance.assign_attrs(long_name=f"importance by {how} attention, {kind}")
+        data = effect_panels.attention_against_effect(named, done.summary, cuts, row, outcome=RANKED_BY)
+        drawn[f"attention_against_effect_{stem}_{how}"] = ("attention_against_effect", data)
+    if kind == HEADS:
+        drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, head_places(cuts)))
+    if kind == EDGES:
+        maps = influence(done.summary, edge_ends(cuts), done.attention)
+        drawn[f"influence_maps_{stem}"] = ("influence_maps", effect_panels.influence_maps(maps))
+    return drawn
+
+
+def _kind(family: str) -> str:
+    """Heads, thoughts or edges, of a family such as `heads, zero`."""
+    return family.split(",")[0]
+
+
+def _of_units(damages: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
+    """Damage by problem of a family's cuts, dims (problem, unit)."""
+    chosen = damages.sel(intervention=list(cuts.values())).drop_vars(["kind", "spec"]).rename(intervention="unit")
+    return chosen.assign_coords(unit=np.array(list(cuts), dtype=np.dtypes.StringDType())).transpose("problem", "unit")
+
+
+def _top(cuts: xr.Dataset) -> list[dict[str, Any]]:
+    damage = as_damage(cuts[RANKED_BY], RANKED_BY).sel(value="estimate").values
+    order = np.argsort(np.where(np.isnan(damage), np.inf, -damage), kind="stable")[:TOP]
+    return [_cut(cuts.isel(intervention=place)) for place in order]
+
+
+def _cut(cut: xr.Dataset) -> dict[str, Any]:
+    counts = {name: int(cut[name]) for name in ("n", "n_failed", "n_broken", "n_mended", "n_controls")}
+    ps = {name: {o: _finite(cut[name].sel(outcome=o).item()) for o in TESTED} for name in ("p_holm", "p_controls")}
+    return {"cut": str(cut["intervention"].item()), **counts, **{o: _number(cut[o]) for o in OUTCOMES}, **ps}
+
+
+def _verdict_rows(table: xr.Dataset, family: str) -> list[dict[str, Any]]:
+    said = readings(table, unit=_kind(family))
+    return [
+        {
+            "attention": str(how),
+            "rho": _number(row["rho"]),
+            "p": _finite(row["p"].item()),
+            "precision": _number(row["precision"]),
+            "chance": _finite(row["chance"].item()),
+            "k": int(row["k"]),
+            "n_units": int(row["n_units"]),
+            "reliability": _finite(row["reliability"].item()),
+            "n": int(table["n"]),
+            "reading": said[str(how)],
+        }
+        for how in table["attention"].values
+        for row in [table.sel(attention=how)]
+    ]
+
+
+def _curve(summary: xr.Dataset) -> xr.Dataset | None:
+    """The curves of the orders among the cuts, if there are any."""
+    orders = orders_in(str(label) for label in summary["intervention"].values)
+    named = {name: labels for name, labels in orders.items() if not name.startswith(RANDOM)}
+    chance = {name: labels for name, labels in orders.items() if name.startswith(RANDOM)}
+    lengths = {len(labels) for labels in orders.values()}
+    return curves.ablation_curve(summary, named, chance) if named and len(lengths) == 1 else None
+
+
+def _orders(summary: xr.Dataset) -> list[dict[str, Any]]:
+    curve = _curve(summary)
+    if curve is None:
+        return []
+    return [
+        {
+            "order": str(name),
+            "n_random": int(curve["n_random"]),
+            "area": {o: _finite(curve["area"].sel(order=name, outcome=o).item()) for o in OUTCOMES},
+            "p": {o: _finite(curve["p"].sel(order=name, outcome=o).item()) for o in OUTCOMES},
+        }
+        for name in curve["order"].values
+    ]
+
+
+def _number(value: xr.DataArray) -> dict[str, float | None]:
+    return {str(name): _finite(value.sel(value=name).item()) for name in value["value"].values}
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None
