@@ -8,19 +8,9 @@ from typer.testing import CliRunner
 from thoughtlens import plots
 from thoughtlens.cli import app
 
-OF_CUTS = {
-    "ablation_curve",
-    "attention_against_effect",
-    "dose_response",
-    "effect_forest",
-    "effect_map",
-    "influence_maps",
-}
-NOT_OF_ONE_RUN = (
-    {"save_figure", "head_counts", "model_comparison", "question_tokens", "transplant_bars"}
-    | OF_CUTS
-    | {"influence_maps"}
-)
+OF_CUTS = {"ablation_curve", "attention_against_effect", "dose_response", "effect_forest", "effect_map"}
+OF_EDGES = {"influence_maps", "transplant_bars"}
+NOT_OF_ONE_RUN = {"save_figure", "head_counts", "model_comparison", "question_tokens"} | OF_CUTS | OF_EDGES
 
 
 def call(*words):
