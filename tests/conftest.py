@@ -88,6 +88,8 @@ class Scripted:
         return getattr(self.reasoner, name)
 
     def next_token(self, hidden: torch.Tensor) -> torch.Tensor:
+        if len(hidden) < len(self.scripts):  # who had said all has left the batch
+            self.scripts = [script for script in self.scripts if len(script) > self.spoken]
         said = [script[min(self.spoken, len(script) - 1)] for script in self.scripts]
         self.spoken += 1
         return torch.tensor(said)

@@ -6,10 +6,13 @@ import torch
 
 from tests import oracle
 from tests.conftest import QUESTIONS, Scripted, random_reasoner
+from thoughtlens.decoding import tell
 from thoughtlens.errors import OptionError
-from thoughtlens.reasoning import reason, write_out
+from thoughtlens.reading import Reading
+from thoughtlens.reasoning import reason, think, write_out
 from thoughtlens.tracing import AttentionRecorder
 from thoughtlens.tracing.recorders import PaddingWatch
+from thoughtlens.tracing.taps import Taps
 
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]
 # Token at which the value begins; None where the prefix is never said.
@@ -161,3 +164,61 @@ def test_a_long_neighbour_takes_no_room_from_a_short_question(reasoner):
 
 def test_thoughts_are_finite(reasoner):
     assert np.isfinite(reason(reasoner, QUESTIONS, max_new_tokens=1).thoughts.numpy()).all()
+
+
+def test_problems_that_are_done_leave_the_batch_and_change_nothing_for_the_others(tokenizer):
+    """Answers of very different lengths: half of the batch leaves early, and later rows must not be mixed up."""
+    reasoner = random_reasoner("llama", tokenizer, torch.float64)
+    texts = ["The answer is: 7", "x", "The answer is: 12 and so on and on", "y"]
+    sizes = []
+
+    def watch(tensor, moment):
+        sizes.append(len(moment.rows))
+        return tensor
+
+    together, trace = record(Scripted(reasoner, texts), QUESTIONS[:4], taps=[watch], dtype=torch.float64, n_thoughts=2)
+    assert min(sizes) < 4
+    for row, text in enumerate(texts):
+        scripted = Scripted(reasoner, [text])
+        alone, said = record(scripted, [QUESTIONS[row]], dtype=torch.float64, n_thoughts=2)
+        assert said.texts[0] == trace.texts[row] == text
+        torch.testing.assert_close(together[row], alone[0], rtol=0, atol=1e-7, equal_nan=True)
+
+
+def test_a_fork_reads_on_as_the_whole_would_and_leaves_its_origin_alone(tokenizer):
+    reasoner = random_reasoner("gpt2", tokenizer, torch.float64)
+    prompts = [reasoner.question(question) for question in QUESTIONS[:2]]
+    with torch.inference_mode():
+        origin, again = (Reading(reasoner, Taps(), 2) for _ in range(2))
+        for reading in (origin, again):
+            reading.question(prompts)
+        forked = think(origin.fork(3), reasoner.markers.bot, 2).thoughts
+        alone = think(again, reasoner.markers.bot, 2).thoughts
+        later = think(origin, reasoner.markers.bot, 2).thoughts
+    torch.testing.assert_close(forked, alone.repeat(3, 1, 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(later, alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_told_answers_have_the_probability_of_one_eager_pass(family, tokenizer):
+    reasoner = random_reasoner(family, tokenizer)
+    answers = ["7", "1234"]
+    prompts = [reasoner.question(question) for question in QUESTIONS[:2]]
+    with torch.inference_mode():
+        reading = Reading(reasoner, Taps(), 3)
+        reading.question(prompts)
+        thinking = think(reading, reasoner.markers.bot, 3)
+        told = tell(reading, thinking.state, [reasoner.spoken(answer) for answer in answers])
+    eager, embed = oracle.eager(reasoner.lm), reasoner.lm.get_input_embeddings()
+    for row, answer in enumerate(answers):
+        markers = reasoner.markers
+        sequence, _ = oracle.think(eager, reasoner.projection, prompts[row], markers.bot, markers.eot, 3)
+        prefix, value = reasoner.spoken(answer)
+        with torch.no_grad():
+            text = embed(torch.tensor([[*prefix, *value]]))
+            logits = eager(inputs_embeds=torch.cat([sequence, text], dim=1), use_cache=False).logits[0]
+        known = logits[sequence.shape[1] + len(prefix) - 1 :, : markers.eot].log_softmax(-1)
+        expected = sum(known[place, token] for place, token in enumerate(value))
+        assert tokenizer.decode([*prefix, *value]).startswith(f"The answer is: {answer}")
+        torch.testing.assert_close(told.logprob[row], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(told.first[row], known[0], rtol=0, atol=1e-4)

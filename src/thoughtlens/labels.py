@@ -16,6 +16,8 @@ QUESTION: Final = "question"
 BOT: Final = "bot"
 EOT: Final = "eot"
 ANSWER: Final = "answer"
+TEXT: Final = "text"
+"""A generated token that is not the `answer` query: it can be cut, and is a row of no array."""
 
 PAD_CODE: Final = -1
 """Code of padding: on no axis, never recorded."""

@@ -46,6 +46,14 @@ class LatentReasoner(Protocol):
         """Turn the last hidden state (problem, hidden) into the next thought (problem, hidden)."""
         ...
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores (problem, token) of the tokens that may be said after these hidden states (problem, hidden)."""
+        ...
+
+    def spoken(self, answer: str) -> tuple[list[int], list[int]]:
+        """Token ids of the answer prefix, and of a value with the end token, as the model is trained to say them."""
+        ...
+
     def next_token(self, hidden: Tensor) -> Tensor:
         """The token ids (problem,) that greedy decoding says after these hidden states (problem, hidden)."""
         ...

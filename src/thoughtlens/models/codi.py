@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from thoughtlens.models.markers import Markers
-from thoughtlens.models.wording import ANSWER_PREFIX, question_text
+from thoughtlens.models.wording import ANSWER_PREFIX, answer_ids, question_text
 from thoughtlens.problems import read_answer
 
 
@@ -54,10 +54,19 @@ class Codi:
         thought: Tensor = self.projection(hidden)
         return thought
 
-    def next_token(self, hidden: Tensor) -> Tensor:
-        """Greedy choice over all tokens but the last id, `eot`, as in the official inference."""
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of all tokens but the last id, `eot`, as in the official inference."""
         logits: Tensor = self.lm.lm_head(hidden)
-        return logits[:, : self.markers.eot].argmax(-1)
+        return logits[:, : self.markers.eot]
+
+    def spoken(self, answer: str) -> tuple[list[int], list[int]]:
+        """Token ids of the answer prefix, with its blank if that is a token of its own, and of the value and end."""
+        ids, value_at = answer_ids(self.tokenizer, answer)
+        return ids[:value_at], [*ids[value_at:], self.tokenizer.eos_token_id]
+
+    def next_token(self, hidden: Tensor) -> Tensor:
+        """Greedy choice."""
+        return self.logits(hidden).argmax(-1)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids up to the end token; markers left out."""

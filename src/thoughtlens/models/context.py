@@ -53,3 +53,19 @@ class Context:
         if n_positions and self.real is not None:
             self.cache.crop(-n_positions)
             self.real = self.real[:, :-n_positions]
+
+    def fork(self, n_copies: int) -> "Context":
+        """The same batch `n_copies` times over, one whole batch after another; this one stays as it is."""
+        twin = Context(self.backbone)
+        for index, layer in enumerate(self.cache.layers):
+            # Reading appends by making new tensors, so that a single copy may share these.
+            copies = (t if n_copies == 1 else t.repeat(n_copies, 1, 1, 1) for t in (layer.keys, layer.values))
+            twin.cache.update(*copies, index)
+        twin.real = None if self.real is None else self.real.repeat(n_copies, 1)
+        return twin
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the sequences alone."""
+        self.cache.batch_select_indices(rows)
+        if self.real is not None:
+            self.real = self.real[rows]

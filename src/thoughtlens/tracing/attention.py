@@ -35,6 +35,7 @@ def tapped_attention(
     queries: Tensor | None = None,
     keys: Tensor | None = None,
     slots: Mapping[str, int] | None = None,
+    rows: Tensor | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention that shows its scores, pattern and head outputs to the taps.
@@ -51,6 +52,7 @@ def tapped_attention(
         queries: codes (problem, query).
         keys: codes (problem, key).
         slots: code of each named slot.
+        rows: index (problem,) of each problem in the batch as it was begun.
         rest: what transformers passes to every attention function.
 
     Returns:
@@ -61,11 +63,12 @@ def tapped_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
         return fused
-    assert queries is not None and keys is not None and slots is not None  # the loop passes them with the taps
+    # The loop passes all of them with the taps.
+    assert queries is not None and keys is not None and slots is not None and rows is not None
     layer = int(module.layer_idx)  # type: ignore[arg-type]  # nn.Module types every attribute as Tensor or Module
 
     def see(site: Site, tensor: Tensor) -> Tensor:
-        return taps(tensor, Moment(site, layer, queries, keys, slots))
+        return taps(tensor, Moment(site, layer, queries, keys, slots, rows))
 
     scores = _grouped(query, key.mT) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None:

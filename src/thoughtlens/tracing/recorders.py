@@ -56,7 +56,7 @@ class AttentionRecorder:
         self._kept = self._kept.to(pattern.device)
         # Heads beside queries: a product for each problem, where broadcasting would copy `in_slot` for each head.
         pooled = (pattern.flatten(1, 2) @ in_slot).view(*pattern.shape[:3], -1)
-        self._kept[problem, moment.layer, :, row] = pooled[problem, :, step].to(self._kept.dtype)
+        self._kept[moment.rows[problem], moment.layer, :, row] = pooled[problem, :, step].to(self._kept.dtype)
 
     def _places_of(self, moment: Moment, dtype: torch.dtype) -> _Places:
         known = self._places
@@ -94,7 +94,7 @@ class QuestionRecorder:
         if moment.site is Site.PATTERN:
             problem, step, row = _named_rows(moment, self.attention.shape[-2])
             mean = tensor[..., : self.attention.shape[-1]].mean(1).cpu()
-            self.attention[problem, moment.layer, row] = mean[problem, step]
+            self.attention[moment.rows.cpu()[problem], moment.layer, row] = mean[problem, step]
         return tensor
 
 

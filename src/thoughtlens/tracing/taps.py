@@ -36,6 +36,7 @@ class Moment(NamedTuple):
         queries: codes (problem, query) of the positions that attend.
         keys: codes (problem, key) of the positions that can be attended to; PAD_CODE on padding.
         slots: code of each named slot.
+        rows: index (problem,) of each problem in the batch as it was begun; finished problems leave it.
     """
 
     site: Site
@@ -43,6 +44,7 @@ class Moment(NamedTuple):
     queries: Tensor
     keys: Tensor
     slots: Mapping[str, int]
+    rows: Tensor
 
 
 Tap = Callable[[Tensor, Moment], Tensor]

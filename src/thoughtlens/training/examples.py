@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from thoughtlens.models.wording import ANSWER_PREFIX, answer_text, question_text
+from thoughtlens.models.wording import answer_ids, question_text
 from thoughtlens.problems.problem import Problem
 
 IGNORED = -100
@@ -109,11 +109,8 @@ class Collator:
         return self._bare(written + self.after_steps)[: self.longest] if written else []
 
     def _text(self, before: Sequence[int], answer: str) -> _Text:
-        read = self.tokenizer(answer_text(answer), add_special_tokens=False, return_offsets_mapping=True)
-        # A blank before the value may be a token of its own (LLaMA) or not (GPT-2); the value's own place decides.
-        value_at = len(ANSWER_PREFIX) + 1
-        first = next(i for i, (_, end) in enumerate(read["offset_mapping"]) if end > value_at)
-        ids = [*before, *read["input_ids"], self.tokenizer.eos_token_id]
+        told, first = answer_ids(self.tokenizer, answer)
+        ids = [*before, *told, self.tokenizer.eos_token_id]
         return _Text(ids, len(before) + first - 1)
 
     def _results(self, problems: Sequence[Problem]) -> Tensor:
