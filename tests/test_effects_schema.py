@@ -1,0 +1,72 @@
+"""The effects Dataset keeps its promises, and what breaks one is refused in a sentence."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from thoughtlens.effects_schema import EFFECTS_DIMS, check_effects, effects_dataset
+from thoughtlens.errors import RunError
+
+LABELS, KINDS = ["none", "z4 ⊣ z1", "z3 ⊣ z2"], ["baseline", "cut", "control"]
+
+
+def effects(**outcomes) -> xr.Dataset:
+    shape = (3, 2)
+    even = {
+        "correct": np.zeros(shape, bool),
+        "gold_logprob": np.zeros(shape),
+        "kl": np.zeros(shape),
+        "answer": np.full(shape, ""),
+        "failed": np.zeros(shape, bool),
+    }
+    return effects_dataset(
+        even | outcomes,
+        labels=LABELS,
+        kinds=KINDS,
+        specs=["[]"] * 3,
+        problem_ids=["p0", "p1"],
+        controls={"z4 ⊣ z1": ["z3 ⊣ z2"]},
+    )
+
+
+def test_effects_are_labelled_and_come_back_from_disk(tmp_path):
+    told = check_effects(effects(answer=np.array([["18", ""], ["1", "ü"], ["", ""]])))
+    told.to_zarr(tmp_path / "effects.zarr", zarr_format=3, consolidated=False)
+    with xr.open_zarr(tmp_path / "effects.zarr", consolidated=False) as stored:
+        xr.testing.assert_identical(check_effects(stored).load(), told)
+    assert told["answer"].dims == EFFECTS_DIMS
+    assert json.loads(told.attrs["controls"]) == {"z4 ⊣ z1": ["z3 ⊣ z2"]}
+
+
+def set_at(name, row, value):
+    dataset = effects()
+    dataset[name].values[row, 1] = value
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("dataset", "said"),
+    [
+        (set_at("gold_logprob", 1, np.nan), "gold_logprob is NaN"),
+        (set_at("failed", 1, True), "gold_logprob is NaN"),
+        (set_at("kl", 0, 0.5), "baseline differs from itself"),
+        (effects().isel(intervention=[1, 0, 2]), "put it first"),
+        (effects().isel(intervention=[0, 1]), "the controls name 'z3 ⊣ z2'"),
+        (effects().isel(intervention=[0, 1, 1]), "two interventions are called 'z4 ⊣ z1'"),
+        (effects().drop_vars("kl"), "nothing as 'kl'"),
+        (effects().transpose(), "as 'correct', expected dims"),
+    ],
+)
+def test_a_broken_promise_is_refused(dataset, said):
+    with pytest.raises(RunError, match=said):
+        check_effects(dataset)
+
+
+def test_a_failed_problem_has_no_answer():
+    failed = np.array([[False, False], [False, True], [False, False]])
+    gone = np.where(failed, np.nan, 0.0)
+    check_effects(effects(failed=failed, gold_logprob=gone, kl=gone))
+    with pytest.raises(RunError, match="a problem that failed has an answer"):
+        check_effects(effects(failed=failed, gold_logprob=gone, kl=gone, answer=np.full((3, 2), "1")))
