@@ -48,7 +48,7 @@ def run(
     thoughts: Thoughts = None,
     batch_size: BatchSize = 32,
     device: Device = None,
-    dtype: Precision = "float32",
+    dtype: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
@@ -94,7 +94,7 @@ def extract(
     thoughts: Thoughts = None,
     batch_size: BatchSize = 32,
     device: Device = None,
-    dtype: Precision = "float32",
+    dtype: Precision = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""

@@ -18,7 +18,7 @@ Base = Annotated[
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")]
 Alpha = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, if it is not 32.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
-Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16 or float16.")]
+Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16, float16, or auto: half on CUDA.")]
 Problems = Annotated[str, typer.Option("--problems", help="A named set (`thoughtlens problems`) or a file.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split of a named set; prefix of the ids of a file.")]
 Field = Annotated[
