@@ -160,22 +160,19 @@ def _measure(
         questions = [problems[index].question for index in batch]
         return recorder, reason(reasoner, questions, taps=[recorder], n_thoughts=n_thoughts)
 
-    attention, lengths, rows = [], [], []
-    order: list[int] = []
+    attention = recorder_for(reasoner, len(problems), n_thoughts).attention.numpy()
+    lengths = np.zeros(len(problems), dtype=np.int32)
+    rows: list[dict[str, Any]] = [{} for _ in problems]
     for batch, (recorder, trace) in passes.work_off(batches, think):
-        of_batch = [problems[index] for index in batch]
-        attention.append(recorder.attention.numpy())
-        lengths += trace.n_question_tokens
-        rows += [_row(reasoner, *told) for told in zip(of_batch, trace.texts, trace.tokens, strict=True)]
-        order += batch
+        attention[batch], lengths[batch] = recorder.attention.numpy(), trace.n_question_tokens
+        for index, text, tokens in zip(batch, trace.texts, trace.tokens, strict=True):
+            rows[index] = _row(reasoner, problems[index], text, tokens)
         progress(len(batch))
-    back = np.argsort(order)
-    rows = [rows[place] for place in back]
     dataset = attention_dataset(
-        np.concatenate(attention)[back],
+        attention,
         problem_ids=[problem.id for problem in problems],
         correct=np.array([row["correct"] for row in rows]),
-        n_question_tokens=np.array(lengths)[back],
+        n_question_tokens=lengths,
     )
     return dataset, rows
 
