@@ -7,7 +7,7 @@ OUT ?= runs/first
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup run test format constraints clean
+.PHONY: setup run test bench format constraints clean
 
 setup: $(INSTALLED)
 	@:
@@ -31,6 +31,11 @@ test: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
+
+# Figures of this machine, about a quarter of an hour; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl.
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.extraction
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memory
 
 format: setup
 	$(BIN)/ruff check --fix

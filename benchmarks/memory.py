@@ -34,9 +34,7 @@ def main() -> None:
         for n in asked.n:
             peak, disk = in_own_process(asked.model, n)
             peaks[n].append(peak)
-            print(
-                f"  {n:6} problems: peak {peak / 2**20:.0f} MiB, attention {disk / 2**20:.1f} MiB on disk", flush=True
-            )
+            print(f"  {n:6} problems: peak {peak / 2**20:.0f} MiB, {disk / 2**20:.1f} MiB on disk", flush=True)
     growth = [last / first - 1 for first, last in zip(peaks[asked.n[0]], peaks[asked.n[-1]], strict=True)]
     for n, found in peaks.items():
         print(f"{n:6} problems: median peak {median(found) / 2**20:.0f} MiB")
@@ -57,10 +55,9 @@ def extract_once(model: str, n: int) -> tuple[int, int]:
     from thoughtlens.runs.extract import extract
 
     with tempfile.TemporaryDirectory() as folder:
-        extract(load(model), sample("arithmetic", "train", n), Path(folder) / "run")
-        disk = sum(
-            path.stat().st_size for path in Path(folder).rglob("attention.zarr/attention/**/*") if path.is_file()
-        )
+        extract(load(model), sample("arithmetic", n=n), Path(folder) / "run")
+        files = (Path(folder) / "run" / "attention.zarr" / "attention").rglob("*")
+        disk = sum(path.stat().st_size for path in files if path.is_file())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, disk
 
 

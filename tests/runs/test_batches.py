@@ -132,7 +132,7 @@ def test_halving_does_every_piece_once_in_order(n_problems, batch_size, room):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("sizes", [(16, 32, 6), (32, 32, 6), (48, 48, 32), (3, 4, 6)])
-def test_a_shard_is_64_megabytes_or_a_problem_or_2048(sizes, dtype):
+def test_a_shard_is_64_megabytes_or_a_problem_or_the_most(sizes, dtype):
     n_layers, n_heads, n_thoughts = sizes
     bytes_each = np.zeros((n_layers, n_heads, n_thoughts + 3, n_thoughts + 5), dtype).nbytes
     n_problems = problems_for(*sizes, dtype)

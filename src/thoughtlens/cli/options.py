@@ -25,6 +25,7 @@ RandomWeights = Annotated[
         "--random-weights", metavar="SEED", help="Draw the model's weights anew: what its architecture gives."
     ),
 ]
+Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16, float16, or auto: half on CUDA.")]
 Problems = Annotated[str, typer.Option("--problems", help="A named set (`thoughtlens problems`) or a file.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split of a named set; prefix of the ids of a file.")]
 Field = Annotated[

@@ -235,4 +235,4 @@ def _recompute(name: str, card: dict[str, Any], n: int) -> dict[str, Any]:
 
     problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), n)
     with terminal.counting("recompute", n * len(CONDITIONS)) as progress:
-        return measure(load(name), problems.problems, progress=progress)
+        return measure(load(name, dtype="float32"), problems.problems, progress=progress)

@@ -35,6 +35,9 @@ DTYPES: Final = {
 }
 
 
+AUTO: Final = "auto"
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a model's files are.
@@ -63,7 +66,7 @@ def load(
     revision: str | None = None,
     base_revision: str | None = None,
     alpha: float | None = None,
-    dtype: str = "float32",
+    dtype: str = AUTO,
     device: str | None = None,
 ) -> Codi:
     """Load a reasoner.
@@ -75,7 +78,8 @@ def load(
         revision: branch, tag or commit of a Hub checkpoint.
         base_revision: branch, tag or commit of a Hub base.
         alpha: LoRA's alpha; what the folder's `thoughtlens.json` says, else 32, if None.
-        dtype: `float32`, `float64`, `bfloat16` or `float16`.
+        dtype: `float32`, `float64`, `bfloat16` or `float16`; `auto` is half precision on CUDA (bfloat16 where the GPU
+            has it) and float32 elsewhere. Patterns are float32 or wider in any case; TF32 stays as PyTorch has it, off.
         device: `cpu`, `cuda`, `cuda:1`, …; an accelerator if there is one, if None.
 
     Returns:
@@ -84,9 +88,8 @@ def load(
     Raises:
         CheckpointError: it can't be found, can't be read safely, or is not a CODI checkpoint.
     """
-    if dtype not in DTYPES:
-        raise CheckpointError(f"no precision {dtype!r}; use one of {', '.join(DTYPES)}.")
     where = _device(device)
+    dtype = precision(dtype, where)
     if alpha is not None and not math.isfinite(alpha):
         raise CheckpointError(f"LoRA's alpha is {alpha}, expected a finite number; pass another --alpha.")
     source = locate(model, base=base, revision=revision, base_revision=base_revision)
@@ -139,6 +142,17 @@ def locate(
 def _whole(name: str) -> str:
     """A folder by its whole path; a Hub id as it is."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def precision(asked: str, device: torch.device) -> str:
+    """The name of the precision asked for; for `auto` the one that suits the device."""
+    if asked in DTYPES:
+        return asked
+    if asked != AUTO:
+        raise CheckpointError(f"no precision {asked!r}; use {AUTO} or one of {', '.join(DTYPES)}.")
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def _device(name: str | None) -> torch.device:

@@ -31,7 +31,7 @@ BLOCK: Final = 64
 SHARD_BYTES: Final = 64 * 10**6
 """Attention of a shard, about: a file to copy in a moment, and little work for a kill to undo."""
 
-MOST_PROBLEMS: Final = 2048
+MOST_PROBLEMS: Final = 1024
 """Problems of a shard at most, where the model is so small that `SHARD_BYTES` would hold a whole study."""
 
 _STRING: Final = np.dtypes.StringDType()

@@ -104,26 +104,23 @@ class Thinking:
         self, done: Iterable[tuple[Sequence[int], _Passed]], progress: Progress
     ) -> tuple[xr.Dataset, list[dict[str, Any]]]:
         """The attention Dataset and the result rows of the shard, in the order of its problems whatever the batches."""
-        patterns: dict[str, list[np.ndarray]] = {name: [] for name in self.layout.patterns}
-        order: list[int] = []
-        lengths, rows = [], []
+        # Whole from the start: pieces put together at the end would be held twice.
+        whole = recorder_for(self.reasoner, len(self.problems), self.layout.n_thoughts).attention.numpy()
+        arrays = {name: whole.copy() if name != ATTENTION else whole for name in self.layout.patterns}
+        lengths = np.zeros(len(self.problems), dtype=np.int32)
+        rows: list[dict[str, Any]] = [{} for _ in self.problems]
         for batch, passed in done:
             for name, values in passed.patterns.items():
-                patterns[name].append(values)
-            order += batch
-            lengths += passed.trace.n_question_tokens
-            of_batch = [self.problems[index] for index in batch]
-            told = zip(of_batch, passed.trace.texts, passed.trace.tokens, strict=True)
-            rows += [_row(self.reasoner, *one) for one in told]
+                arrays[name][batch] = values
+            lengths[batch] = passed.trace.n_question_tokens
+            for index, text, tokens in zip(batch, passed.trace.texts, passed.trace.tokens, strict=True):
+                rows[index] = _row(self.reasoner, self.problems[index], text, tokens)
             progress(len(batch))
-        back = np.argsort(order)
-        rows = [rows[place] for place in back]
-        arrays = {name: np.concatenate(parts)[back] for name, parts in patterns.items()}
         dataset = attention_dataset(
             arrays.pop(ATTENTION),
             problem_ids=[problem.id for problem in self.problems],
             correct=np.array([row["correct"] for row in rows]),
-            n_question_tokens=np.array(lengths)[back],
+            n_question_tokens=lengths,
         )
         return dataset.assign({name: (ATTENTION_DIMS, values) for name, values in arrays.items()}), rows
 

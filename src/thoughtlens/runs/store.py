@@ -23,7 +23,7 @@ import zarr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines
-from thoughtlens.runs.layout import GROUP, Layout, allocate, array_files, check_fits
+from thoughtlens.runs.layout import BLOCK, GROUP, Layout, allocate, array_files, check_fits
 from thoughtlens.runs.manifest import MANIFEST, differences, new_manifest, now, read_manifest, versions
 from thoughtlens.runs.shards import SHARDS, fault_of, marker_name, promise, read_marker, rows_name
 from thoughtlens.schema import check_attention
@@ -104,7 +104,8 @@ class Store:
             facts: what its marker shall also say, as JSON can say it.
         """
         check_fits(self.layout, shard, dataset)
-        check_attention(dataset)
+        for block in _blocks(dataset):
+            check_attention(block)
         _check_rows(shard, rows, self.layout.ids_of(shard))
         with _writing(self.path):
             self._clear(shard)
@@ -147,7 +148,7 @@ class Store:
             for name in self.layout.n_dims:
                 array = group[name]
                 array[where] = dataset[name].values.astype(array.dtype)
-        return _rounding(dataset["attention"].values, self.layout.dtype)
+        return max(_rounding(block["attention"].values, self.layout.dtype) for block in _blocks(dataset))
 
     def _gather_results(self) -> None:
         with replacing(self.path / RESULTS) as file:
@@ -209,6 +210,12 @@ def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
     if not manifest["complete"] and (present := versions()) != manifest["versions"]:
         again = [*manifest.get("resumed", []), {"at": now(), "versions": present}]
         write_json(folder / MANIFEST, manifest | {"resumed": again})
+
+
+def _blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
+    # What is worked out on the way is as large as what it is worked out from: not the whole shard at once.
+    for start in range(0, dataset.sizes["problem"], BLOCK):
+        yield dataset.isel(problem=slice(start, start + BLOCK))
 
 
 def _rounding(values: np.ndarray, dtype: str) -> float:

@@ -58,7 +58,7 @@ def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int
     """
     analyses, rows = [], []
     for folder in folders:
-        analyses.append(_analyze(load(folder), problems))
+        analyses.append(_analyze(load(folder, dtype="float32"), problems))
         progress(1)
     for folder, analysis in zip(folders, analyses, strict=True):
         seed = json.loads((folder / "card.json").read_text("utf-8"))["training"]["seed"]

@@ -91,7 +91,9 @@ def _describe(recipe: Recipe, out: Path, options: Options, counting: Counting) -
     source = recipe.held_out
     held_out = load_set(source.name, source.split, fields=source.fields, revision=source.revision)
     with counting("card", len(held_out.problems) * len(CONDITIONS)) as advance:
-        card = make_card(load(out), recipe, held_out, training=training_facts(recipe, out), progress=advance)
+        card = make_card(
+            load(out, dtype="float32"), recipe, held_out, training=training_facts(recipe, out), progress=advance
+        )
     write_card(card, out)
     if options.beside:
         card["beside"] = rivals(options.beside)
