@@ -4,6 +4,7 @@ Never imports torch or matplotlib: it runs wherever a run folder can be read.
 """
 
 from thoughtlens.analysis.blocks import attention_pieces
+from thoughtlens.analysis.hubs import hub_test
 from thoughtlens.analysis.maps import head_maps, layer_maps
 from thoughtlens.analysis.metrics import (
     cell_sets,
@@ -18,7 +19,7 @@ from thoughtlens.analysis.metrics import (
     thought_mass,
 )
 from thoughtlens.analysis.moments import moments
-from thoughtlens.analysis.nulls import hub_test
+from thoughtlens.analysis.ranking import rank_heads
 from thoughtlens.analysis.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
@@ -28,7 +29,7 @@ from thoughtlens.analysis.statistics import (
     weighted_sums,
 )
 from thoughtlens.analysis.step_indexed import step_indexed
-from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, rank_heads
+from thoughtlens.analysis.summary import Analysis, analyze, collect_sums
 from thoughtlens.analysis.tables import headline, tables
 
 __all__ = [
