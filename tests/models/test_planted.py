@@ -10,7 +10,7 @@ from tests.conftest import QUESTIONS
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from thoughtlens.analysis import analyze
-from thoughtlens.analysis.nulls import hub_test
+from thoughtlens.analysis.hubs import hub_test
 from thoughtlens.errors import CheckpointError, OptionError
 from thoughtlens.labels import thought_names
 from thoughtlens.models.codi import Codi

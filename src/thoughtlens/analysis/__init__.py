@@ -7,6 +7,7 @@ from thoughtlens.analysis.blocks import attention_pieces
 from thoughtlens.analysis.compare import Comparison, compare, comparison_overview
 from thoughtlens.analysis.comparison_tables import comparison_headline, comparison_tables, group_table
 from thoughtlens.analysis.groups import Grouped, compare_groups
+from thoughtlens.analysis.hubs import hub_test
 from thoughtlens.analysis.maps import head_maps, layer_maps
 from thoughtlens.analysis.metrics import (
     cell_sets,
@@ -21,7 +22,7 @@ from thoughtlens.analysis.metrics import (
     thought_mass,
 )
 from thoughtlens.analysis.moments import moments
-from thoughtlens.analysis.nulls import hub_test
+from thoughtlens.analysis.ranking import rank_heads
 from thoughtlens.analysis.rollout import mean_rollout, rollout
 from thoughtlens.analysis.statistics import (
     bootstrap_mean,
@@ -33,7 +34,7 @@ from thoughtlens.analysis.statistics import (
 )
 from thoughtlens.analysis.step_indexed import step_indexed
 from thoughtlens.analysis.subjects import Subject
-from thoughtlens.analysis.summary import Analysis, analyze, collect_sums, rank_heads
+from thoughtlens.analysis.summary import Analysis, analyze, collect_sums
 from thoughtlens.analysis.tables import headline, rollout_table, tables
 from thoughtlens.analysis.value_weighted import value_shares
 

@@ -17,9 +17,18 @@ Blocks = xr.Dataset | Iterable[xr.Dataset]
 
 def attention_pieces(blocks: Blocks) -> Iterator[xr.DataArray]:
     """Attention as float64, a few problems at a time; a lazily opened store is read once."""
+    for attention, _ in counted_pieces(blocks):
+        yield attention
+
+
+def counted_pieces(blocks: Blocks) -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
+    """As `attention_pieces`, each with the `n_question_tokens` of its problems."""
     for block in [blocks] if isinstance(blocks, xr.Dataset) else blocks:
+        start = 0
         for piece in pieces(block["attention"]):
-            yield piece.astype(np.float64)
+            part = slice(start, start + piece.sizes["problem"])
+            start = part.stop
+            yield piece.astype(np.float64), block["n_question_tokens"].isel(problem=part)
 
 
 def pieces(block: xr.DataArray) -> Iterator[xr.DataArray]:

@@ -18,7 +18,9 @@ from functools import cache
 
 import numpy as np
 import xarray as xr
+from scipy.special import entr
 
+from thoughtlens.analysis.names import text
 from thoughtlens.labels import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
 from thoughtlens.schema import n_thoughts_of
 
@@ -61,7 +63,7 @@ def _part_cells(n_thoughts: int) -> xr.DataArray:
     cells = xr.DataArray(
         np.zeros((len(queries), len(keys), len(PARTS))),
         dims=("query", "key", "part"),
-        coords={"query": _names(queries), "key": _names(keys), "part": _names(PARTS)},
+        coords={"query": text(queries), "key": text(keys), "part": text(PARTS)},
     )
     for query in queries:
         for key in keys[: keys.index(query) + 1]:
@@ -103,6 +105,38 @@ def shares(attention: xr.DataArray) -> xr.DataArray:
     return (cells / mass.where(mass >= MASS_FLOOR)).where(earlier).rename("share")
 
 
+def row_entropy(attention: xr.DataArray) -> xr.DataArray:
+    """How evenly each thought splits its thought mass over the earlier thoughts.
+
+    entropy[q] = −Σ_{k<q} S[q, k] · log S[q, k] / log q, S the `shares`.  Range 0 (all on one thought) to 1.  Null 1, an
+    even split.  Undefined (NaN) for z1 and z2, which have no choice, and where M[q] < 1e-6.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+
+    Returns:
+        float64, dims (..., query) with the thoughts as queries.
+    """
+    n_thoughts = n_thoughts_of(attention)
+    split = shares(attention)
+    nats = split.copy(data=entr(split.values)).sum("key", skipna=True, min_count=1)
+    n_earlier = _earlier(n_thoughts).sum("key")
+    most = n_earlier.copy(data=np.log(n_earlier.values.clip(min=1)))
+    return (nats / most.where(most > 0)).rename("entropy")
+
+
+def entropy_sums(attention: xr.DataArray) -> xr.Dataset:
+    """What mean entropies are made of: `entropy` and `entropy_rows`, 1 where it is defined; dims (..., query)."""
+    entropy = row_entropy(attention)
+    return xr.Dataset({"entropy": entropy.fillna(0.0), "entropy_rows": entropy.notnull().astype(np.float64)})
+
+
+def mean_entropy(sums: xr.Dataset) -> xr.DataArray:
+    """Mean entropy of each row over those that have one, from `entropy_sums` added up: dims (..., query)."""
+    n_rows = sums["entropy_rows"]
+    return (sums["entropy"] / n_rows.where(n_rows > 0)).rename("entropy")
+
+
 def cell_sets(n_thoughts: int) -> xr.Dataset:
     """The sets of cells that preferences are measured on, as 0/1 float64 masks with dims (..., query, key).
 
@@ -115,7 +149,7 @@ def cell_sets(n_thoughts: int) -> xr.Dataset:
 @cache
 def _cell_sets(n_thoughts: int) -> xr.Dataset:
     earlier, step = _earlier(n_thoughts), _distance(n_thoughts)
-    thoughts = _names(thought_names(n_thoughts))
+    thoughts = text(thought_names(n_thoughts))
     lags = xr.DataArray(np.arange(1, n_thoughts), dims="lag", coords={"lag": np.arange(1, n_thoughts)})
     is_key = (earlier["key"] == xr.DataArray(thoughts, dims="thought", coords={"thought": thoughts})).drop_vars("key")
     is_last = xr.DataArray(thoughts == thoughts[-1], dims="query")
@@ -231,12 +265,8 @@ def _earlier(n_thoughts: int) -> xr.DataArray:
 
 def _distance(n_thoughts: int) -> xr.DataArray:
     """How many thoughts back a key is: q − k."""
-    thoughts = _names(thought_names(n_thoughts))
+    thoughts = text(thought_names(n_thoughts))
     order = np.arange(n_thoughts)
     return xr.DataArray(
         order[:, None] - order[None, :], dims=("query", "key"), coords={"query": thoughts, "key": thoughts}
     )
-
-
-def _names(names: list[str] | tuple[str, ...]) -> np.ndarray:
-    return np.array(names, dtype=np.dtypes.StringDType())

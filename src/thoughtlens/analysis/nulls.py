@@ -1,142 +1,163 @@
-"""Attention becomes a test of each head for a hub, against rows whose earlier thoughts are permuted.
+"""Turn attention into what it would be without a preference: the expected cells under each of four nulls.
 
-1. A hub is preferred by more than one row. So its preference (observed over expected attention, see `metrics`) is taken
-   without the row that favours it most: a head that only looks one thought back gives z5 all that z6 has, and no hub.
-2. The null permutes the earlier thoughts within each row, anew for every problem: what a row gives away stays, whom it
-   gives it to is chance. Summed over many problems such rows are normal, with a mean and a covariance known exactly, so
-   that draws of the sums stand for draws of the permutations, and a run is read once, a few problems at a time.
-3. The largest preference of a head, over its thoughts, is compared with the largest of each draw times `least`.
-   The p-values of all heads are corrected together (Benjamini and Hochberg 1995).
+| null | keeps | spreads |
+|---|---|---|
+| `causal_uniform` | what a query can see, the mass of the answer row on answer tokens | the row, over every token |
+| `row_mass_preserving` | a row's mass on earlier thoughts, and on itself | that mass, over the earlier thoughts |
+| `permuted` | the same, and the sizes of its cells | nothing: whom a cell belongs to is drawn |
+| `from_run` | architecture and problems | nothing: another run, such as one with random weights, says what to expect |
 
-Why `least`: any model with fixed weights prefers some thought by a little in every problem, if only because no two
-thoughts are equal. With problems as the only replicates and `least` = 1, enough of them make each such trifle
-significant, in random weights too. Permuting all problems alike would not help: a head is then a single map of
-T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts: too much for one head to survive
-correction over eight.
-So the question asked is whether a thought draws more than `least` times an even share, as of a minimum effect
-(Murphy and Myors 1999). For `least` > 1 the null is a scaled one, and the p-value no longer exact.
-
-What 1.5 keeps out: of 100 GPT-2s of width 64 with random weights, all have a hub with `least` = 1. With 1.5 none has at
-GPT-2's own initialisation (standard deviation 0.02, 30 problems; strongest 1.04, and 1.36 in two draws of width 768), 3
-have at 0.08 and 77 at 0.2 (100 problems), where single heads do give one thought two or three times its share. A hub
-here is a fact about attention, not about training.
+`excess` is observed − expected, in attention mass. Nothing here tests anything or knows about heads of interest.
 """
 
 import numpy as np
 import xarray as xr
-from scipy.stats import false_discovery_control
 
-from thoughtlens.analysis.blocks import Blocks, attention_pieces
 from thoughtlens.analysis.metrics import thought_map
-from thoughtlens.errors import OptionError, RunError
-
-LEAST = 1.5
-"""Half as much again as an even share: what a hub draws at least."""
-
-DRAWS_AT_ONCE = 500
+from thoughtlens.analysis.names import text
+from thoughtlens.errors import RunError
+from thoughtlens.labels import ANSWER, QUESTION, key_names, query_names
+from thoughtlens.schema import n_thoughts_of
 
 
-def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, seed: int = 0) -> xr.Dataset:
-    """Test in each head whether some thought is a hub.
+def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int) -> xr.DataArray:
+    """The share of each slot in the tokens that a row sees, answer tokens left out.
 
-    strength[k] = min_r Σ_{q≠r} A[q, k] / Σ_{q≠r} M[q]/q, sums over problems and the rows q >= 2 that see k but one.
-    Range 0 to T − 1, null 1 and below: the minimum over left-out rows.  p = (1 + #{least · max_k strength* >= max_k
-    strength}) / (1 + draws), strength* under permuted rows; `p_corrected` by Benjamini and Hochberg over all heads.
+    share[q, k] = n[k] / (n_question + 1 + place of q), for the slots k that q sees: 1 token each, `question` the
+    n_question − 1 beside `first`; `bot` has place 0 and sees itself. For the `answer` row, the tokens up to `eot`.
 
     Args:
-        blocks: an attention Dataset, or its problems block by block.
-        least: how many times its even share a hub draws; 1 for any preference at all.
-        n_draws: permutations drawn; 1 / n_draws times the number of heads must be well below 0.05.
-        seed: same seed, same p-values.
+        n_thoughts: T.
+        n_question_tokens: prompt tokens before `bot`, one number or dims (problem).
 
     Returns:
-        `hub` (the thought's name, "" where undefined), `strength`, `p` and `p_corrected`, dims (layer, head); NaN where
-        a head gives earlier thoughts nothing, and everywhere with fewer than four thoughts.
+        float64, dims (query, key), with `problem` if the number has it; 0 for the key `answer`. Rows sum to 1.
     """
-    if least < 1.0 or n_draws < 1:
-        raise OptionError(
-            f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
-        )
-    sums = _row_sums(blocks)
+    queries, keys = query_names(n_thoughts), key_names(n_thoughts)
+    place, slot = np.arange(len(queries))[:, None], np.arange(len(keys))[None, :]
+    sees = xr.DataArray(
+        (slot <= place + keys.index(queries[0])).astype(np.float64),
+        dims=("query", "key"),
+        coords={"query": text(queries), "key": text(keys)},
+    )
+    sees.loc[{"key": ANSWER}] = 0.0
+    is_question = (sees["key"] == QUESTION).astype(np.float64)
+    n_tokens: xr.DataArray = sees * (1.0 + is_question * (n_question_tokens - 2))
+    return n_tokens / n_tokens.sum("key")
+
+
+def causal_uniform(attention: xr.DataArray, n_question_tokens: xr.DataArray | int) -> xr.DataArray:
+    """Each row spreads evenly over every token that it can see.
+
+    expected[q, k] = (1 − A[q, answer]) · n[k] / (n_question + 1 + place of q), see `token_shares`.  How many answer
+    tokens the `answer` row sees is not recorded: it keeps its mass on them, and only the rest is spread. Even rows
+    are their own null whatever that number is.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+        n_question_tokens: prompt tokens before `bot`, one number or dims (problem).
+
+    Returns:
+        float64, the dims of the attention; rows sum to 1, NaN where the row does not exist.
+    """
+    values = attention.astype(np.float64)
+    rest = 1.0 - values.sel(key=ANSWER, drop=True)
+    n = n_question_tokens
+    if isinstance(n, xr.DataArray):
+        n = n.drop_vars("problem", errors="ignore")
+    expected = rest * token_shares(n_thoughts_of(attention), n) + values * (values["key"] == ANSWER)
+    return expected.transpose(*attention.dims).rename("expected")
+
+
+def row_mass_preserving(attention: xr.DataArray) -> xr.DataArray:
+    """Each thought's row spreads what it gives to earlier thoughts evenly over them.
+
+    expected[q, k] = M[q] / q for k < q, with M[q] = Σ_{k<q} A[q, k] and q from 0; a row keeps its self-attention.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+
+    Returns:
+        float64, dims (..., query, key), both the thoughts; 0 for k > q.
+    """
+    cells = thought_map(attention).astype(np.float64).transpose(..., "query", "key")
+    earlier = _earlier(cells.sizes["query"])
+    even = np.where(earlier, cells, 0.0).sum(-1, keepdims=True) / np.maximum(earlier.sum(-1, keepdims=True), 1)
+    return cells.copy(data=np.where(earlier, even, cells)).rename("expected")
+
+
+def permuted(attention: xr.DataArray, *, seed: int = 0) -> xr.DataArray:
+    """The earlier thoughts of each row in a random order, drawn anew for every row of every problem and head.
+
+    One draw, not an expectation: its mean over draws is `row_mass_preserving`.
+
+    Args:
+        attention: dims (..., query, key), rows summing to 1.
+        seed: same seed, same order.
+
+    Returns:
+        float64, dims (..., query, key), both the thoughts; 0 for k > q.
+    """
+    cells = thought_map(attention).astype(np.float64).transpose(..., "query", "key")
     rng = np.random.default_rng(seed)
-    observed, spread = sums["observed"].values, sums["variance"].values
-    strength = _strengths(observed)
-    p = np.ones(strength.shape[:-1])
-    for place in np.ndindex(p.shape):
-        null = _null_maxima(observed[place], spread[place], n_draws, rng)
-        p[place] = (1 + (least * null >= _largest(strength[place])).sum()) / (1 + n_draws)
-    return _labelled(sums, strength, p)
+    # Later thoughts sort after every draw, in their own order, and so stay where they are.
+    draws = np.where(_earlier(cells.sizes["query"]), rng.random(cells.shape), 1.0)
+    order = np.argsort(draws, axis=-1, kind="stable")
+    return cells.copy(data=np.take_along_axis(cells.values, order, axis=-1)).rename("expected")
 
 
-def _row_sums(blocks: Blocks) -> xr.Dataset:
-    """Over problems: attention `observed` (…, query, key) on earlier thoughts, its `variance` (…, query) in a row."""
-    total: xr.Dataset | None = None
-    for attention in attention_pieces(blocks):
-        cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
-        order = np.arange(cells.sizes["query"])
-        earlier = np.where(order[:, None] > order[None, :], np.nan_to_num(cells.values), 0.0)
-        n_earlier = np.maximum(order, 1)
-        variance = (earlier**2).sum(-1) / n_earlier - (earlier.sum(-1) / n_earlier) ** 2
-        part = cells.isel(problem=0, drop=True)
-        sums = xr.Dataset(
-            {
-                "observed": part.copy(data=earlier.sum(0)),
-                "variance": part.isel(key=0, drop=True).copy(data=variance.clip(min=0.0).sum(0)),
-            }
+def from_run(moments: xr.Dataset) -> xr.DataArray:
+    """What another run gives on average: such as one of random weights in the same architecture.
+
+    expected[layer, q, k] = mean over heads of mean over problems of A.  Over heads, since the heads of a layer are
+    exchangeable under random weights: head 3 of one model is not head 3 of another.
+
+    Args:
+        moments: of the other run, as `moments` gives them.
+
+    Returns:
+        float64, dims (layer, query, key); NaN where no problem has the row.
+    """
+    return moments["mean"].mean("head", skipna=False).rename("expected")
+
+
+def excess(attention: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
+    """Attention beyond its null: observed − expected, for the cells that the null speaks of.
+
+    Range −1 to 1.  Null 0.
+
+    Args:
+        attention: dims (..., query, key).
+        null: as the functions here give it; dims that it lacks are taken to be alike.
+
+    Returns:
+        float64, the dims of the attention, the queries and keys of the null.
+
+    Raises:
+        RunError: the two differ in layers, heads or thoughts.
+    """
+    _check_same(attention, null)
+    seen = attention.sel(query=null["query"], key=null["key"]).astype(np.float64)
+    return (seen - null).transpose(*attention.dims).rename("excess")
+
+
+def _check_same(attention: xr.DataArray, null: xr.DataArray) -> None:
+    # Labels that differ would be left out by the subtraction without a word.
+    places = [dim for dim in ("layer", "head", "problem") if dim in null.coords and dim in attention.coords]
+    same = all(np.array_equal(null[dim].values, attention[dim].values) for dim in places)
+    last = query_names(n_thoughts_of(attention))[-3]
+    thoughts = [str(name) for name in null["query"].values if str(name).startswith("z")]
+    if not same or thoughts[-1:] != [last]:
+        raise RunError(
+            f"the null has {_sizes(null)} and the attention {_sizes(attention)}, or other labels; "
+            "take a null of the same architecture and number of thoughts."
         )
-        total = sums if total is None else total + sums
-    if total is None:
-        raise RunError("found no problems to test; extract at least one problem first.")
-    return total
 
 
-def _strengths(observed: np.ndarray) -> np.ndarray:
-    """Preference of each key without its best row: (…, query, key) to (…, key); NaN where but one row sees it."""
-    n_thoughts = observed.shape[-1]
-    order = np.arange(n_thoughts)
-    counts = (order[:, None] > order[None, :]) & (order[:, None] >= 2)
-    even = np.where(counts, observed.sum(-1, keepdims=True) / np.maximum(order, 1)[:, None], 0.0)
-    seen = np.where(counts, observed, 0.0)
-    above, below = (cells.sum(-2, keepdims=True) - cells for cells in (seen, even))
-    enough = counts & (counts.sum(0) > 1) & (below > 1e-9 * even.sum(-2, keepdims=True)) & (even > 0)
-    without = np.divide(above, below, out=np.full(observed.shape, np.inf), where=enough)
-    strengths = without.min(-2)
-    return np.where(np.isinf(strengths), np.nan, strengths)
+def _sizes(array: xr.DataArray) -> str:
+    return ", ".join(f"{size} {dim}" for dim, size in array.sizes.items())
 
 
-def _null_maxima(observed: np.ndarray, variance: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """The largest strength of one head in each draw of permuted rows."""
-    order = np.arange(len(observed))
-    earlier = order[:, None] > order[None, :]
-    n_earlier = np.maximum(order, 1)[:, None]
-    mean = observed.sum(-1, keepdims=True) / n_earlier
-    # Permuted cells of a row vary by `variance` and covary by −variance / (q − 1), so that their sum stays.
-    scale = np.sqrt(variance[:, None] * n_earlier / np.maximum(n_earlier - 1, 1))
-    maxima = []
-    for start in range(0, n_draws, DRAWS_AT_ONCE):
-        noise = rng.standard_normal((min(DRAWS_AT_ONCE, n_draws - start), *observed.shape)) * earlier
-        noise -= noise.sum(-1, keepdims=True) / n_earlier
-        maxima.append(_largest(_strengths(np.where(earlier, mean + scale * noise, 0.0))))
-    return np.concatenate(maxima)
-
-
-def _largest(strengths: np.ndarray) -> np.ndarray:
-    largest: np.ndarray = np.where(np.isnan(strengths), -np.inf, strengths).max(-1)
-    return largest
-
-
-def _labelled(sums: xr.Dataset, strength: np.ndarray, p: np.ndarray) -> xr.Dataset:
-    largest = _largest(strength)
-    defined = np.isfinite(largest)
-    corrected = np.full(p.shape, np.nan)
-    corrected[defined] = false_discovery_control(p[defined]) if defined.any() else []
-    thoughts = sums["key"].values
-    names = np.where(defined, thoughts[np.where(np.isnan(strength), -np.inf, strength).argmax(-1)], "")
-    values = {
-        "hub": np.array(names, dtype=np.dtypes.StringDType()),
-        "strength": np.where(defined, largest, np.nan),
-        "p": np.where(defined, p, np.nan),
-        "p_corrected": corrected,
-    }
-    dims = ("layer", "head")
-    return xr.Dataset({k: (dims, v) for k, v in values.items()}, coords={d: sums[d].values for d in dims})
+def _earlier(n_thoughts: int) -> np.ndarray:
+    earlier: np.ndarray = np.tri(n_thoughts, k=-1, dtype=bool)
+    return earlier

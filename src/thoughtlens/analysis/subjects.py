@@ -15,7 +15,8 @@ import xarray as xr
 from thoughtlens.analysis.blocks import Blocks, attention_pieces
 from thoughtlens.analysis.metrics import preference_sums, preferences
 from thoughtlens.analysis.ratios import Ratios, as_ratios, depth_sums, join_problems
-from thoughtlens.analysis.summary import add_weighted, with_importance
+from thoughtlens.analysis.streaming import add_weighted
+from thoughtlens.analysis.summary import with_importance
 from thoughtlens.errors import RunError
 
 PROFILES = ("importance", "sequential", "skip", "thought_mass")

@@ -1,13 +1,15 @@
-"""Turn a run into its summary: moments, composition, preferences, hub, top heads, accuracy, with n and intervals.
+"""Turn a run into its summary: moments, composition, preferences, evidence, heads, accuracy, with n and intervals.
 
-1. One pass over the run's problems, a few at a time: each piece adds to the moments and, through the resample weights,
-   to the sums of every bootstrap resample. Memory holds resamples × heads × sums and never the attention of a run.
+1. One pass over the run's problems gives sums over them, under all weights at once (`streaming`).
 2. Preferences, hubs and importances are functions of those sums: the estimate is resample 0, its interval the others.
    One set of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
+3. What is beyond the nulls (`evidence`), which heads come first and whether halves of the problems agree on it
+   (`ranking`), and which heads have a hub (`hubs`) come from sums of the same pass.
 
 It knows nothing of files, models or figures. Attention is correlational: nothing here says what a head does.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,16 +17,13 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.blocks import Blocks, attention_pieces
-from thoughtlens.analysis.metrics import composition, preference_sums, preferences, readout, readout_sums
-from thoughtlens.analysis.moments import finish_moments, merge_moments, partial_moments
-from thoughtlens.analysis.statistics import (
-    CHUNK_CELLS,
-    interval,
-    proportion_interval,
-    resample_weights,
-    weighted_sums,
-)
-from thoughtlens.errors import RunError
+from thoughtlens.analysis.evidence import evidence, head_types
+from thoughtlens.analysis.hubs import hub_test_of
+from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
+from thoughtlens.analysis.names import text
+from thoughtlens.analysis.ranking import rank_heads, reliability
+from thoughtlens.analysis.statistics import CHUNK_CELLS, interval, proportion_interval
+from thoughtlens.analysis.streaming import Totals, accumulate, draw
 from thoughtlens.labels import ANSWER, EOT
 
 CONFIDENCE = 0.95
@@ -34,8 +33,9 @@ class Analysis(NamedTuple):
     """What `analyze` returns; `value` is estimate, low, high, and every Dataset carries `n`.
 
     The Datasets of preferences hold, for … the dims named below, `preference` (…, thought, value), `lag_preference`
-    (…, lag, value), `sequential`, `skip`, `thought_mass`, `importance` and `hub_preference` (…, value), `hub` (…),
-    the hub's name or "" where undefined, and `hub_support` (…), the share of resamples with the same hub.
+    (…, lag, value), `entropy` (…, query, value), `sequential`, `skip`, `thought_mass`, `importance` and
+    `hub_preference` (…, value), `hub` (…), the hub's name or "" where undefined, and `hub_support` (…), the share of
+    resamples with the same hub.
     """
 
     moments: xr.Dataset
@@ -51,38 +51,58 @@ class Analysis(NamedTuple):
     heads: xr.Dataset
     """preferences (layer, head)"""
     ranking: xr.Dataset
-    """`heads` along `rank` (1, 2, …) by importance, with `layer`, `head` and `name` (such as L2H3) of each"""
+    """`heads` along `rank` (1, 2, …) by importance, with `layer`, `head`, `name` (such as L2H3) and `type` of each;
+    `reliability`, `top_overlap` and `top_overlap_by_chance` of the ranking, scalars"""
+    evidence: xr.Dataset
+    """excess (layer, head, measure, value), p, q, p_familywise (layer, head, measure), hub, type (layer, head)"""
+    layer_evidence: xr.Dataset
+    """the same of the mean head of each layer, without type; q and p_familywise over layers"""
+    model_evidence: xr.Dataset
+    """the same of the mean head of the model: q and p_familywise are p"""
+    hubs: xr.Dataset
+    """`hub_test`: hub, strength, p, p_corrected (layer, head)"""
     accuracy: xr.Dataset
     """accuracy (value), Wilson interval; n"""
 
 
-def analyze(blocks: Blocks, *, correct: npt.ArrayLike, n_resamples: int = 1000, seed: int = 0) -> Analysis:
+def analyze(
+    blocks: Blocks, *, correct: npt.ArrayLike, n_resamples: int = 1000, n_flips: int = 1000, seed: int = 0
+) -> Analysis:
     """Summarise a run in one pass over its problems.
 
     Args:
         blocks: an attention Dataset, or its problems block by block, in any cut.
         correct: bool, one a problem, in the order of the blocks.
         n_resamples: bootstrap resamples of the problems.
-        seed: same seed, same intervals, however the run is cut into blocks.
+        n_flips: sign flips of the problems; up to 12 problems all are listed.
+        seed: same seed, same intervals and p-values, however the run is cut into blocks.
 
     Returns:
         Labelled Datasets, see `Analysis`.
     """
     is_correct = np.asarray(correct, dtype=bool)
     n = len(is_correct)
-    moments, sums = _accumulate(blocks, resample_weights(n, n_resamples=n_resamples, seed=seed))
-    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims]]
-    heads = _summarise_heads(head_sums)
     options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE}
+    totals = accumulate(blocks, draw(n, n_resamples=n_resamples, n_flips=n_flips, seed=seed))
+    sums = totals.sums
+    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "excess"]]
+    heads = _summarise_heads(head_sums)
+    found = {level: table.assign(n=n).assign_attrs(options, n_flips=n_flips) for level, table in _evidence(totals)}
+    ranking = rank_heads(heads.assign(type=found["heads"]["type"]))
+    trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
     return Analysis(
-        moments=moments,
+        moments=totals.moments,
         composition=_composition(sums).assign_attrs(options),
         readout=_readout(sums).assign_attrs(options),
         model=_summarise(head_sums.sum(("layer", "head"))).assign(n=n).assign_attrs(options),
         layers=_summarise(head_sums.sum("head")).assign(n=n).assign_attrs(options),
         heads=heads.assign(n=n).assign_attrs(options),
-        ranking=rank_heads(heads).assign(n=n).assign_attrs(options),
+        ranking=ranking.assign(trust.data_vars).assign(n=n).assign_attrs(options),
         accuracy=xr.Dataset({"accuracy": proportion_interval(int(is_correct.sum()), n, confidence=CONFIDENCE), "n": n}),
+        evidence=found["heads"],
+        layer_evidence=found["layers"],
+        model_evidence=found["model"],
+        hubs=hub_test_of(totals.rows, seed=seed).assign(n=n),
     )
 
 
@@ -100,68 +120,20 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
     return xr.concat(parts, "problem", data_vars="minimal", coords="minimal", compat="equals", join="exact")
 
 
-def rank_heads(heads: xr.Dataset) -> xr.Dataset:
-    """Heads by importance, the largest first.
-
-    importance = thought mass · (max_k H[k] − 1): the attention that a head gives its hub beyond an even split.
-    Range 0 to T − 2, since H averages 1 over keys.  Null 0, approached from above: chance makes some thought the
-    largest.  Heads whose importance is undefined come last; ties go by thought mass.
-
-    Args:
-        heads: `Analysis.heads`, dims (layer, head).
-
-    Returns:
-        The same along `rank` (from 1), with coords `layer`, `head` and `name`.
-    """
-    values = heads[["importance", "thought_mass"]].sel(value="estimate", drop=True).transpose("layer", "head")
-    # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
-    order = np.lexsort((-values["thought_mass"].values.ravel(), -values["importance"].values.ravel()))
-    layers, head_numbers = np.unravel_index(order, values["importance"].shape)
-    ranked = heads.isel(layer=xr.DataArray(layers, dims="rank"), head=xr.DataArray(head_numbers, dims="rank"))
-    names = [f"L{layer}H{head}" for layer, head in zip(ranked["layer"].values, ranked["head"].values, strict=True)]
-    return ranked.assign_coords(rank=np.arange(1, len(order) + 1), name=("rank", _text(names)))
-
-
-def _accumulate(blocks: Blocks, weights: xr.DataArray) -> tuple[xr.Dataset, xr.Dataset]:
-    """Moments, and the sums over the problems of every resample, in one pass."""
-    sums: dict[str, xr.DataArray] = {}
-    moments: xr.Dataset | None = None
-    n_seen, n_problems = 0, weights.sizes["problem"]
-    for attention in attention_pieces(blocks):
-        drawn = weights.isel(problem=slice(n_seen, n_seen + attention.sizes["problem"]))
-        n_seen += attention.sizes["problem"]
-        if n_seen > n_problems:
-            raise RunError(f"found attention of more problems than the {n_problems} in `correct`; extract again.")
-        add_weighted(sums, _problem_sums(attention), drawn)
-        piece = partial_moments(attention)
-        moments = piece if moments is None else merge_moments(moments, piece)
-    if moments is None or n_seen < n_problems:
-        raise RunError(f"found attention of {n_seen} problems, expected {n_problems} as in `correct`; extract again.")
-    return finish_moments(moments), xr.Dataset(sums)
-
-
-def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
-    """Add the sums of some problems to those of every resample, `drawn` being the weights of these problems."""
-    # In place and a variable at a time: with many heads and thoughts the sums are the largest thing in memory.
-    for name, values in part.data_vars.items():
-        added = weighted_sums(values, drawn)
-        if str(name) in sums:
-            sums[str(name)].values += added.values
-        else:
-            sums[str(name)] = added
-
-
-def _problem_sums(attention: xr.DataArray) -> xr.Dataset:
-    """Everything that is added up over problems: dims (problem, …)."""
-    mean_row = attention.mean(("layer", "head"), skipna=False)
-    parts = composition(mean_row)
-    exists = parts.notnull().all("part")
-    shares = readout_sums(mean_row)
-    return preference_sums(attention).assign(
-        composition=parts.where(exists, 0.0).rename(query="row"),
-        readout=shares.rename(query="readout_row"),
-        row_exists=exists.astype(np.float64).rename(query="row"),
-    )
+def _evidence(totals: Totals) -> Iterator[tuple[str, xr.Dataset]]:
+    """Evidence of heads, layers and the model; a layer is the mean of its heads."""
+    n_thoughts = totals.sums.sizes["query"]
+    excess, flipped = totals.sums["excess"], totals.flipped
+    over: dict[str, list[str]] = {"heads": [], "layers": ["head"], "model": ["layer", "head"]}
+    for level, dims in over.items():
+        table = evidence(
+            excess.mean(dims) if dims else excess,
+            flipped.mean(dims) if dims else flipped,
+            totals.squares[level],
+            n_thoughts=n_thoughts,
+            confidence=CONFIDENCE,
+        )
+        yield level, table if dims else table.assign(type=head_types(table))
 
 
 def _composition(sums: xr.Dataset) -> xr.Dataset:
@@ -194,14 +166,14 @@ def _summarise_heads(sums: xr.Dataset) -> xr.Dataset:
 
 def _summarise(sums: xr.Dataset) -> xr.Dataset:
     """Preferences, hub and importance with intervals, from the sums of every resample."""
-    samples = preferences(sums)
+    samples = preferences(sums).assign(entropy=mean_entropy(sums))
     hub = _hub_place(samples["preference"])
     observed_hub = hub.isel(resample=0)
     defined = samples["preference"].isel(resample=0).notnull().any("thought")
     samples = with_importance(samples)
     names = np.where(defined.values, samples["thought"].values[observed_hub.values], "")
     support = (hub.isel(resample=slice(1, None)) == observed_hub).mean("resample")
-    return samples.map(_interval).assign(hub=observed_hub.copy(data=_text(names)), hub_support=support.where(defined))
+    return samples.map(_interval).assign(hub=observed_hub.copy(data=text(names)), hub_support=support.where(defined))
 
 
 def with_importance(samples: xr.Dataset) -> xr.Dataset:
@@ -214,7 +186,3 @@ def with_importance(samples: xr.Dataset) -> xr.Dataset:
 
 def _hub_place(preference: xr.DataArray) -> xr.DataArray:
     return preference.fillna(-np.inf).argmax("thought")
-
-
-def _text(names: npt.ArrayLike) -> np.ndarray:
-    return np.array(names, dtype=np.dtypes.StringDType())

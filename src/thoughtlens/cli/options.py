@@ -18,7 +18,6 @@ Base = Annotated[
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")]
 Alpha = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, if it is not 32.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
-Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16 or float16.")]
 RandomWeights = Annotated[
     int | None,
     typer.Option(
