@@ -29,7 +29,11 @@ def attention(make_attention):
 
 @pytest.fixture
 def analysis(attention):
-    return analyze(attention.to_dataset(), correct=np.ones(9, dtype=bool), n_resamples=20)
+    return analyze(
+        attention.to_dataset().assign(n_question_tokens=("problem", np.full(9, 20))),
+        correct=np.ones(9, dtype=bool),
+        n_resamples=20,
+    )
 
 
 def naive_mass(attention, keys_of):

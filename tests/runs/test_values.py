@@ -18,7 +18,8 @@ from thoughtlens.models.planted import PLANTED
 from thoughtlens.outputs import analyze_run, write_analysis
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.extract import extract, recorder_for
+from thoughtlens.runs.extract import extract
+from thoughtlens.runs.measuring import recorder_for
 from thoughtlens.runs.reading import open_run
 from thoughtlens.schema import check_attention
 from thoughtlens.tracing import ValueRecorder
