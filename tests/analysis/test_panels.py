@@ -22,6 +22,11 @@ from thoughtlens.errors import OptionError
 from thoughtlens.labels import key_names, thought_names
 
 
+def counted(attention):
+    """A Dataset of attention with questions of 20 tokens."""
+    return attention.to_dataset().assign(n_question_tokens=("problem", np.full(attention.sizes["problem"], 20)))
+
+
 @pytest.fixture
 def attention(make_attention):
     return make_attention(n_problems=9, n_layers=3, n_heads=4).attention
@@ -94,10 +99,10 @@ def test_even_rows_share_evenly(plant_attention):
 
 
 def test_shares_of_the_last_thought_are_ratios_of_sums_whatever_the_blocks(attention):
-    whole = last_thought_shares(attention.to_dataset(), n_resamples=50)
+    whole = last_thought_shares(counted(attention), n_resamples=50)
     given = [float(attention.sel(query="z6", key=f"z{k}").astype(np.float64).sum()) for k in range(1, 6)]
     np.testing.assert_allclose(whole["share"].sel(value="estimate"), np.array(given) / sum(given), rtol=1e-6)
-    blocks = [attention.isel(problem=part).to_dataset() for part in (slice(0, 2), slice(2, None))]
+    blocks = [counted(attention.isel(problem=part)) for part in (slice(0, 2), slice(2, None))]
     xr.testing.assert_allclose(last_thought_shares(blocks, n_resamples=50), whole)
     assert whole["n"] == 9
 
