@@ -10,28 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
-from typer.testing import CliRunner
 
-from thoughtlens.cli import app
-
-runner = CliRunner()
-
-
-def call(*arguments, code=0):
-    result = runner.invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
-def sentence(*arguments):
-    """The one sentence on stderr that a wrong call ends in, with exit code 2 and nothing on stdout."""
-    result = call(*arguments, code=2)
-    assert result.stdout == ""
-    said = result.stderr.strip()
-    assert said.startswith("Error: ")
-    assert "\n" not in said
-    assert "Traceback" not in said
-    return said
+from tests.commands import call, sentence
 
 
 @pytest.fixture(scope="module")

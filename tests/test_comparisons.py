@@ -5,31 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
+from tests.commands import call, sentence
 from thoughtlens.analysis import analyze
-from thoughtlens.cli import app
 from thoughtlens.comparisons import compare_runs, labelled
 from thoughtlens.runs.reading import open_run
 
 MODELS = ("tiny-gpt2", "tiny-gpt2-control", "tiny-llama")
 TABLES = {"comparison.json", "models.csv", "differences.csv", "rank_correlations.csv", "type_counts.csv"}
-runner = CliRunner()
-
-
-def call(*arguments, code=0):
-    result = runner.invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, (result.output, result.exception)
-    return result
-
-
-def sentence(*arguments):
-    result = call(*arguments, code=2)
-    assert result.stdout == ""
-    said = result.stderr.strip()
-    assert said.startswith("Error: ")
-    assert "\n" not in said
-    return said
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Batches hold every problem once, within their limits and with little padding; memory that runs out halves them."""
 
 import logging
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +11,12 @@ from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.errors import OptionError
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning import reason
 from thoughtlens.runs.batches import Halving, padding, plan
 from thoughtlens.runs.extract import extract
 from thoughtlens.runs.layout import MOST_PROBLEMS, problems_for
 from thoughtlens.runs.reading import open_run
+
+pytestmark = pytest.mark.usefixtures("short_answers")
 
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS * 3)]
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=60)
@@ -25,11 +25,6 @@ LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=60)
 @pytest.fixture(scope="module")
 def reasoner(tokenizer):
     return random_reasoner("gpt2", tokenizer)
-
-
-@pytest.fixture(autouse=True)
-def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.measuring.reason", partial(reason, max_new_tokens=4))
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 200))

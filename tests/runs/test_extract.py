@@ -1,7 +1,6 @@
 """Extraction: every problem once, in order, the same whatever the batches, and what it refuses."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,17 +15,14 @@ from thoughtlens.reasoning import reason
 from thoughtlens.runs.extract import extract
 from thoughtlens.runs.reading import open_run
 
+pytestmark = pytest.mark.usefixtures("short_answers")
+
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS * 3)]
 
 
 @pytest.fixture(scope="module")
 def reasoner(tokenizer):
     return random_reasoner("gpt2", tokenizer)
-
-
-@pytest.fixture(autouse=True)
-def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.measuring.reason", partial(reason, max_new_tokens=4))
 
 
 def values(run):

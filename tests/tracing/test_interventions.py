@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.conftest import QUESTIONS, random_reasoner
 
+from thoughtlens.errors import OptionError
 from thoughtlens.labels import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.measuring import recorder_for
@@ -119,3 +120,8 @@ def test_taps_are_met_in_order(reasoner):
     assert all((thought == 0).all() for thought in late.thoughts)
     assert all((thought != 0).any() for thought in early.thoughts)
     assert len(early.thoughts) == len(thought_names(6))
+
+
+def test_values_are_not_edited():
+    with pytest.raises(OptionError, match="recorded but not edited"):
+        Intervention(Site.VALUE, Zero())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from thoughtlens.errors import OptionError
 from thoughtlens.tracing.taps import Moment, Site, Tap
 
 
@@ -48,6 +49,9 @@ class Intervention:
         heads: indices of heads.
         queries: names of the slots that attend; of the thoughts themselves at site THOUGHT.
         keys: names of the slots attended to; only at sites SCORES and PATTERN.
+
+    Raises:
+        OptionError: the site is VALUE, which is recorded alone.
     """
 
     site: Site
@@ -56,6 +60,11 @@ class Intervention:
     heads: frozenset[int] | None = None
     queries: frozenset[str] | None = None
     keys: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.site is Site.VALUE:
+            # Its heads are key-value heads and its positions are keys: an address here would mean something else.
+            raise OptionError("values can be recorded but not edited; edit thought, scores, pattern or head.")
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """The tensor, edited where it is addressed."""
