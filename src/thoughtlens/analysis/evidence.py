@@ -39,6 +39,9 @@ PLACES = ("sink", "self", "readout")
 
 DIFFUSE = "diffuse"
 
+TYPES = (*PATTERNS, *PLACES, DIFFUSE)
+"""What `head_types` may call a head."""
+
 LEAST_EXCESS = 0.05
 """Attention mass a row, beyond the null, that names a head: with enough problems any trifle is significant."""
 
@@ -162,12 +165,18 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
         Names, dims (...) without measure.
     """
     excess = found["excess"].sel(value="estimate", drop=True)
-    passing = excess.where((excess >= LEAST_EXCESS) & (found["q"] < LEVEL), -np.inf)
-    names = np.full(passing.isel(measure=0).shape, DIFFUSE, dtype=object)
+    enough = excess.where(passing(found), -np.inf)
+    names = np.full(enough.isel(measure=0).shape, DIFFUSE, dtype=object)
     for group in (PLACES, PATTERNS):
-        some = passing.sel(measure=list(group)).transpose(..., "measure").values
+        some = enough.sel(measure=list(group)).transpose(..., "measure").values
         names = np.where(np.isfinite(some).any(-1), np.array(group, dtype=object)[some.argmax(-1)], names)
     return excess.isel(measure=0, drop=True).copy(data=text(names)).rename("type")
+
+
+def passing(found: xr.Dataset) -> xr.DataArray:
+    """Which measures pass: an excess of at least `LEAST_EXCESS` and q < `LEVEL`; dims (..., measure)."""
+    large: xr.DataArray = found["excess"].sel(value="estimate", drop=True) >= LEAST_EXCESS
+    return large & (found["q"] < LEVEL)
 
 
 def _tested(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.Dataset:
