@@ -4,6 +4,7 @@ Never imports torch or matplotlib: it runs wherever a run folder can be read.
 """
 
 from thoughtlens.analysis.blocks import attention_pieces
+from thoughtlens.analysis.evidence import head_types
 from thoughtlens.analysis.hubs import hub_test
 from thoughtlens.analysis.maps import head_maps, layer_maps
 from thoughtlens.analysis.metrics import (
@@ -14,12 +15,22 @@ from thoughtlens.analysis.metrics import (
     preferences,
     readout,
     readout_sums,
+    row_entropy,
     shares,
     thought_map,
     thought_mass,
 )
 from thoughtlens.analysis.moments import moments
+from thoughtlens.analysis.nulls import causal_uniform, excess, from_run, permuted, row_mass_preserving
 from thoughtlens.analysis.ranking import rank_heads
+from thoughtlens.analysis.significance import (
+    benjamini_hochberg,
+    detectable_mean,
+    detectable_proportion,
+    holm,
+    mcnemar,
+    sign_flip_test,
+)
 from thoughtlens.analysis.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
@@ -36,18 +47,28 @@ __all__ = [
     "Analysis",
     "analyze",
     "attention_pieces",
+    "benjamini_hochberg",
     "bootstrap_mean",
     "bootstrap_ratio",
+    "causal_uniform",
     "cell_sets",
     "collect_sums",
     "composition",
+    "detectable_mean",
+    "detectable_proportion",
+    "excess",
     "expected_sums",
+    "from_run",
     "head_maps",
+    "head_types",
     "headline",
+    "holm",
     "hub_test",
     "interval",
     "layer_maps",
+    "mcnemar",
     "moments",
+    "permuted",
     "preference_sums",
     "preferences",
     "proportion_interval",
@@ -55,7 +76,10 @@ __all__ = [
     "readout",
     "readout_sums",
     "resample_weights",
+    "row_entropy",
+    "row_mass_preserving",
     "shares",
+    "sign_flip_test",
     "step_indexed",
     "tables",
     "thought_map",
