@@ -101,7 +101,7 @@ def test_choosing_the_hub_does_not_make_it_significant(make_attention):
 @pytest.mark.parametrize("n_thoughts", range(2, 25))
 def test_even_attention_has_no_excess(make_attention, n_thoughts):
     dataset = uniform_attention(make_attention, n_thoughts, 3, [12, 20, 33])
-    for dtype in (np.float32, np.float64):
+    for dtype in (np.float32,):
         found = analyzed(dataset.assign(attention=dataset["attention"].astype(dtype)), n_resamples=5)
         for level in (found.evidence, found.layer_evidence, found.model_evidence):
             known = level["excess"].notnull()
@@ -213,7 +213,7 @@ def datasets(draw):
     )
 
 
-PROPERTY = settings(max_examples=15, deadline=None, derandomize=True)
+PROPERTY = settings(max_examples=8, deadline=None, derandomize=True)
 
 
 @given(datasets())

@@ -4,13 +4,22 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from tests.models.test_planted import measure, measured
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from thoughtlens.analysis import analyze
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.moments import moments
 from thoughtlens.analysis.nulls import causal_uniform, excess, from_run, permuted, row_mass_preserving, token_shares
 from thoughtlens.errors import RunError
-from thoughtlens.labels import key_names, query_names
+from thoughtlens.labels import key_names, query_names, thought_names
+from thoughtlens.models.codi import Codi
+from thoughtlens.models.markers import Markers
+from thoughtlens.models.planted import PLANTED, planted, planted_problems
+from thoughtlens.models.projection import projection
+from thoughtlens.tracing import ATTENTION
 
 
 def shares_token_by_token(n_thoughts: int, n_question: int) -> xr.DataArray:
@@ -122,3 +131,34 @@ def test_a_null_of_another_shape_is_refused(make_attention, other):
     null = from_run(moments([make_attention(**other)["attention"]]))
     with pytest.raises(RunError, match="same architecture and number of thoughts"):
         excess(make_attention()["attention"], null)
+
+
+def random_weights(questions: list[str]) -> xr.Dataset:
+    """A GPT-2 of the planted model's shape whose weights are drawn as GPT-2's own are."""
+    torch.manual_seed(0)
+    tokenizer = planted().tokenizer
+    markers = Markers(len(tokenizer))
+    layers, heads = (max(places) + 1 for places in zip(*PLANTED.values(), strict=True))
+    config = GPT2Config(
+        vocab_size=markers.n_embeddings, n_positions=128, n_embd=64, n_layer=layers, n_head=heads, bos_token_id=0
+    )
+    config._attn_implementation = ATTENTION
+    lm = GPT2LMHeadModel(config).eval()
+    return measure(Codi(lm, projection(64, 64).eval(), tokenizer, markers), questions, max_new_tokens=1)
+
+
+def test_random_weights_look_evenly_and_what_was_planted_is_beyond_them():
+    questions = [problem.question for problem in planted_problems(40, seed=3)]
+    untrained, trained = random_weights(questions), measured("default")
+    # Weights of standard deviation 0.02 move a softmax by a few hundredths of a share.
+    even = causal_uniform(untrained["attention"], untrained["n_question_tokens"])
+    thoughts = thought_names(6)
+    np.testing.assert_allclose(
+        untrained["attention"].sel(query=thoughts).mean("problem"), even.sel(query=thoughts).mean("problem"), atol=0.02
+    )
+    found = analyze(untrained, correct=untrained["correct"], n_resamples=5, n_flips=200)
+    assert (found.evidence["type"] == "diffuse").all()
+    beyond = excess(trained["attention"], from_run(moments([untrained["attention"]]))).mean("problem")
+    for role, (layer, head) in PLANTED.items():
+        at_hub = beyond.sel(layer=layer, head=head, query=thoughts[2:], key="z1").min().item()
+        assert (at_hub > 0.6) == (role == "hub"), role

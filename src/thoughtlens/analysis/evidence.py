@@ -132,14 +132,15 @@ def evidence(
     """
     means = (sums / squares["n"]).drop_vars("n")
     z = studentised(flipped, squares).drop_vars("n")
-    groups: dict[str, list[str]] = {}
-    for cell in map(str, sums["cell"].values):
-        groups.setdefault(cell.split()[0], []).append(cell)
-    tested = {name: _tested(means.sel(cell=cells), z.sel(cell=cells), confidence) for name, cells in groups.items()}
-    measure = xr.DataArray(text(list(tested)), dims="measure", name="measure")
-    found = xr.concat([table.drop_vars("cell") for table in tested.values()], measure, coords="minimal")
-    hub = tested["hub"]["cell"] if "hub" in tested else None
-    return _ordered(found, n_thoughts).assign(hub=_hub_names(found, hub))
+    is_hub = np.strings.startswith(sums["cell"].values, "hub ")
+    alone = _tested(means.isel(cell=~is_hub), z.isel(cell=~is_hub), confidence)
+    nameless = alone["p"].isel(measure=0, drop=True)
+    found, hub = [alone], nameless.copy(data=text(np.full(nameless.shape, "")))
+    if is_hub.any():
+        hubs = _tested_hub(means.isel(cell=is_hub), z.isel(cell=is_hub), confidence)
+        found, hub = [hubs.drop_vars("hub"), alone], hubs["hub"]
+    joined = xr.concat(found, "measure", data_vars="minimal", coords="minimal", compat="override")
+    return joined.reindex(measure=text(measures(n_thoughts))).assign(hub=hub)
 
 
 def measures(n_thoughts: int) -> list[str]:
@@ -180,28 +181,33 @@ def passing(found: xr.Dataset) -> xr.DataArray:
 
 
 def _tested(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.Dataset:
+    """Each cell as a measure of its own."""
+    units = _units(z)
+    p, familywise = (flip_p_values(z, over=over, alternative="greater") for over in ((), units))
+    tests = {"p": p, "q": benjamini_hochberg(p, over=units) if units else p, "p_familywise": familywise}
+    found = xr.Dataset({"excess": interval(means, confidence=confidence), **tests}).rename(cell="measure")
+    return found.transpose(*units, "measure", "value")
+
+
+def _tested_hub(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.Dataset:
     """The cell with the largest mean, tested against the largest of all of them in each flip."""
-    units = tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
-    chosen = means.isel(resample=0, drop=True).argmax("cell")
+    units = _units(z)
+    largest = means.isel(resample=0, drop=True)
+    place = largest.argmax("cell")
     p, familywise = (
-        flip_p_values(z, over=over, alternative="greater").isel(cell=chosen) for over in (("cell",), (*units, "cell"))
+        flip_p_values(z, over=over, alternative="greater").isel(cell=place) for over in (("cell",), (*units, "cell"))
     )
-    excess = interval(means.isel(cell=chosen), confidence=confidence)
-    return xr.Dataset({"excess": excess, "p": p, "q": benjamini_hochberg(p), "p_familywise": familywise})
+    tests = {"p": p, "q": benjamini_hochberg(p), "p_familywise": familywise}
+    excess = interval(means.isel(cell=place), confidence=confidence)
+    names = np.strings.replace(z["cell"].values[place.values], "hub ", "")
+    hub = place.copy(data=text(np.where(largest.max("cell").values > 0.0, names, "")))
+    found = xr.Dataset({"excess": excess, **tests}).drop_vars("cell").expand_dims(measure=text(["hub"]))
+    return found.transpose(*units, "measure", "value").assign(hub=hub)
 
 
-def _ordered(found: xr.Dataset, n_thoughts: int) -> xr.Dataset:
-    ordered = found.reindex(measure=text(measures(n_thoughts)))
-    return ordered.transpose(..., "measure", "value", missing_dims="ignore")
-
-
-def _hub_names(found: xr.Dataset, chosen: xr.DataArray | None) -> xr.DataArray:
-    largest = found["excess"].sel(value="estimate", drop=True).isel(measure=0, drop=True)
-    if chosen is None:
-        return largest.copy(data=text(np.full(largest.shape, "")))
-    names = np.strings.replace(chosen.values, "hub ", "")
-    positive = found["excess"].sel(value="estimate", measure="hub").values > 0.0
-    return largest.copy(data=text(np.where(positive, names, "")))
+def _units(z: xr.DataArray) -> tuple[str, ...]:
+    """Heads, layers, or nothing for the model: what is corrected together."""
+    return tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
 
 
 @cache
