@@ -1,68 +1,271 @@
-"""What each measure has beyond its null, against plain counting, enumeration and what is known of uniform attention."""
-
-import itertools
+"""What is beyond the nulls: against naive loops, on even and planted attention, and under changes of no matter."""
 
 import numpy as np
 import pytest
-import scipy.stats
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.analysis.test_nulls import uniform_attention
+from tests.models.test_planted import LEVELS, analysed
 
-from thoughtlens.analysis import analyze
-from thoughtlens.analysis.nulls import token_shares
-from thoughtlens.analysis.significance import benjamini_hochberg, holm, mcnemar, sign_flip_test
-from thoughtlens.labels import key_names, query_names
+from thoughtlens.analysis import analyze, collect_sums, headline, row_entropy, shares
+from thoughtlens.analysis.evidence import LEAST_EXCESS, head_types, measures
+from thoughtlens.analysis.moments import finish_moments, merge_moments, partial_moments
+from thoughtlens.analysis.nulls import causal_uniform, excess, row_mass_preserving
+from thoughtlens.analysis.significance import sign_flip_test
+from thoughtlens.analysis.statistics import bootstrap_mean
+from thoughtlens.labels import thought_names
+from thoughtlens.models.planted import PLANTED
 from thoughtlens.schema import attention_dataset
 
 
-def uniform_run(n_thoughts, n_problems=4):
-    """Attention that is even over every token a query sees, questions of several lengths."""
-    lengths = np.arange(5, 5 + n_problems)
-    shape = (n_problems, 2, 2, len(query_names(n_thoughts)), len(key_names(n_thoughts)))
-    attention = np.zeros(shape)
-    for problem, length in enumerate(lengths):
-        for query in range(n_thoughts + 3):
-            seen = np.zeros(shape[-1])
-            seen[0], seen[1] = 1, length - 1
-            seen[2 : query + 3] = 1
-            attention[problem, :, :, query] = seen / seen.sum()
-    names = [f"p{k}" for k in range(n_problems)]
-    return attention_dataset(attention, problem_ids=names, correct=np.ones(n_problems, bool), n_question_tokens=lengths)
+def analyzed(dataset: xr.Dataset, **options):
+    return analyze(dataset, correct=dataset["correct"], **{"n_resamples": 40, "n_flips": 200, **options})
 
 
-@pytest.mark.parametrize("n_thoughts", [2, 3, 6, 24])
-def test_uniform_attention_has_nothing_beyond_its_null(n_thoughts):
-    run = uniform_run(n_thoughts)
-    found = analyze(run, correct=run["correct"].values, n_resamples=20, n_flips=16)
-    excess = found.evidence["excess"].sel(value="estimate")
-    assert excess.notnull().any()
-    assert float(np.abs(excess).max()) <= 1e-6
-    assert set(found.evidence["type"].values.ravel()) == {"diffuse"}
+def measured_one_by_one(dataset: xr.Dataset) -> xr.Dataset:
+    """Excess of every measure for each problem and head, cell by cell; hubs by thought."""
+    attention = dataset["attention"].astype(np.float64)
+    thoughts = thought_names(attention.sizes["query"] - 3)
+    among = excess(attention, row_mass_preserving(attention))
+    beyond = excess(attention, causal_uniform(attention, dataset["n_question_tokens"]))
+    n = len(thoughts)
+    rows = range(2, n)
+
+    def mean(cells):
+        return sum(among.sel(query=thoughts[q], key=thoughts[k], drop=True) for q, k in cells) / len(cells)
+
+    found = {f"hub {thoughts[k]}": mean([(q, k) for q in rows if q > k]) for k in range(n - 2)}
+    found["sequential"] = mean([(q, q - 1) for q in rows])
+    found["skip"] = mean([(n - 1, k) for k in range((n + 1) // 2)]) * ((n + 1) // 2)
+    for lag in range(2, n):
+        found[f"lag{lag}"] = mean([(q, q - lag) for q in rows if q >= lag])
+    found["sink"] = sum(beyond.sel(query=thoughts[q], key="first", drop=True) for q in rows) / len(rows)
+    found["self"] = sum(beyond.sel(query=thoughts[q], key=thoughts[q], drop=True) for q in rows) / len(rows)
+    found["readout"] = beyond.sel(query=["eot", "answer"], key=thoughts).sum("key", skipna=False).mean("query")
+    return xr.Dataset({name.replace(" ", "_"): value for name, value in found.items()})
 
 
-def test_token_shares_of_a_row_add_to_one():
-    shares = token_shares(6, xr.DataArray([5, 60], dims="problem"))
-    np.testing.assert_allclose(shares.sum("key"), 1.0, atol=1e-12)
+@pytest.mark.parametrize("n_thoughts", [4, 6, 9])
+def test_excess_is_that_of_a_loop_over_cells(make_attention, n_thoughts):
+    dataset = make_attention(n_problems=15, n_thoughts=n_thoughts, missing=(2, 7))
+    expected = measured_one_by_one(dataset)
+    found = analyzed(dataset, seed=4).evidence
+    for measure in measures(n_thoughts):
+        if measure != "hub":
+            oracle = bootstrap_mean(expected[measure], n_resamples=40, seed=4)
+            np.testing.assert_allclose(found["excess"].sel(measure=measure), oracle, atol=1e-12, err_msg=measure)
+    hubs = expected[[f"hub_{name}" for name in thought_names(n_thoughts)[:-2]]].to_dataarray("thought").mean("problem")
+    np.testing.assert_allclose(found["excess"].sel(measure="hub", value="estimate"), hubs.max("thought"), atol=1e-12)
+    chosen = np.array(thought_names(n_thoughts))[hubs.argmax("thought")]
+    np.testing.assert_array_equal(found["hub"].values.astype(object), chosen.astype(object))
 
 
-def test_sign_flips_of_few_problems_are_all_of_them():
-    rng = np.random.default_rng(0)
-    values = rng.normal(0.4, 1.0, size=8)
-    found = sign_flip_test(xr.DataArray(values, dims="problem"))
-    flips = np.array(list(itertools.product((-1, 1), repeat=8)))
-    expected = (np.abs(flips @ values) >= abs(values.sum()) - 1e-12).mean()
-    assert float(found["p"]) == pytest.approx(expected, abs=1 / 250)
+def test_p_values_are_those_of_flipped_problems(make_attention):
+    dataset = make_attention(n_problems=9)
+    expected, found = measured_one_by_one(dataset), analyzed(dataset)
+    for measure in ("sequential", "skip", "sink", "self", "readout", "lag3"):
+        oracle = sign_flip_test(expected[measure], alternative="greater")
+        for name in ("p", "p_familywise"):
+            np.testing.assert_allclose(found.evidence[name].sel(measure=measure), oracle[name], atol=1e-12)
+        of_model = sign_flip_test(expected[measure].mean(("layer", "head")), alternative="greater")["p"]
+        assert found.model_evidence["p"].sel(measure=measure).item() == pytest.approx(of_model.item(), abs=1e-12)
+        of_layers = sign_flip_test(expected[measure].mean("head"), alternative="greater")
+        np.testing.assert_allclose(found.layer_evidence["p_familywise"].sel(measure=measure), of_layers["p_familywise"])
 
 
-def test_corrections_are_those_of_scipy_and_of_holms_definition():
-    p = np.array([0.001, 0.02, 0.03, 0.04, 0.5])
-    given = xr.DataArray(p, dims="cut")
-    np.testing.assert_allclose(benjamini_hochberg(given), scipy.stats.false_discovery_control(p))
-    stepped = [min(1.0, max((5 - j) * p[j] for j in range(k + 1))) for k in range(5)]
-    np.testing.assert_allclose(holm(given), stepped)
+def test_hub_p_compares_with_the_largest_thought_of_each_flip(make_attention):
+    """All 512 flips of 9 problems, one at a time: the hub was chosen, so that chance may choose too."""
+    dataset = make_attention(n_problems=9, n_layers=1)
+    expected = measured_one_by_one(dataset)
+    cells = np.stack([expected[f"hub_z{k}"].values[:, 0] for k in range(1, 5)], axis=-1)
+    found = analyzed(dataset).evidence.sel(measure="hub", layer=0)
+    scale = np.sqrt((cells**2).sum(0))
+    signs = 1 - 2 * (np.arange(512)[:, None] >> np.arange(9) & 1)
+    z = np.tensordot(signs, cells, 1) / scale
+    for head in range(3):
+        at_hub = z[0, head, cells[:, head].mean(0).argmax()] - 1e-9
+        assert found["p"][head].item() == pytest.approx((z[:, head].max(-1) >= at_hub).mean(), abs=1e-12)
+        assert found["p_familywise"][head].item() == pytest.approx((z.max((1, 2)) >= at_hub).mean(), abs=1e-12)
 
 
-def test_mcnemar_is_the_exact_binomial_test():
-    before = xr.DataArray(np.array([1, 1, 1, 1, 1, 1, 0, 0, 1, 0], bool), dims="problem")
-    after = xr.DataArray(np.array([0, 0, 0, 0, 0, 0, 1, 0, 1, 0], bool), dims="problem")
-    found = mcnemar(before, after)
-    assert float(found["p"]) == pytest.approx(scipy.stats.binomtest(1, 7).pvalue)
+def test_choosing_the_hub_does_not_make_it_significant(make_attention):
+    """Heads whose rows prefer no thought: p-values of the chosen thought must be spread evenly, or larger."""
+    dataset = make_attention(n_problems=30, n_layers=10, n_heads=20, seed=3)
+    p = analyzed(dataset, n_resamples=1, n_flips=400).evidence["p"].sel(measure="hub").values
+    # 200 heads: the standard error of a share is 0.035 at most.
+    for level in (0.05, 0.25, 0.5):
+        assert (p <= level).mean() <= level + 0.08
+
+
+@pytest.mark.parametrize("n_thoughts", range(2, 25))
+def test_even_attention_has_no_excess(make_attention, n_thoughts):
+    dataset = uniform_attention(make_attention, n_thoughts, 3, [12, 20, 33])
+    for dtype in (np.float32,):
+        found = analyzed(dataset.assign(attention=dataset["attention"].astype(dtype)), n_resamples=5)
+        for level in (found.evidence, found.layer_evidence, found.model_evidence):
+            known = level["excess"].notnull()
+            np.testing.assert_allclose(level["excess"].where(known, 0.0), 0.0, atol=1e-6)
+            assert (level["p"].where(level["p"].notnull(), 1.0) == 1.0).all()
+            defined = {"sink", "self", "readout"} | ({"sequential"} if n_thoughts > 2 else set())
+            assert known.any([dim for dim in known.dims if dim != "measure"]).sel(measure=list(defined)).all()
+        assert (found.evidence["type"] == "diffuse").all()
+        entropy = found.heads["entropy"]
+        np.testing.assert_allclose(entropy.sel(query=thought_names(n_thoughts)[2:]), 1.0, atol=1e-6)
+
+
+def test_entropy_is_that_of_scipy(make_attention):
+    from scipy.stats import entropy
+
+    dataset = make_attention(n_problems=8)
+    split = shares(dataset["attention"])
+    found = row_entropy(dataset["attention"])
+    for q in range(2, 6):
+        nats = entropy(split.isel(query=q, key=slice(q)), axis=-1)
+        np.testing.assert_allclose(found.isel(query=q), nats / np.log(q), rtol=1e-6)
+    assert found.isel(query=[0, 1]).isnull().all()
+    streamed = analyzed(dataset, seed=2)
+    oracle = bootstrap_mean(found, n_resamples=40, seed=2)
+    np.testing.assert_allclose(streamed.heads["entropy"].transpose(*oracle.dims), oracle, rtol=1e-9)
+    over_heads = streamed.model["entropy"].sel(value="estimate")
+    np.testing.assert_allclose(over_heads, found.mean(("problem", "layer", "head")), rtol=1e-9)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_planted_heads_have_the_types_that_were_planted(level):
+    types = analysed(level).evidence["type"]
+    found = {role: str(types.sel(layer=layer, head=head).item()) for role, (layer, head) in PLANTED.items()}
+    assert found == {
+        "sink": "sink",
+        "even": "diffuse",
+        "sequential": "sequential",
+        # The answer row reads the last thought.
+        "carrier": "readout",
+        "hub": "hub",
+        # A thought's row on thoughts alone: as much on itself as on each other, and more than on any other token.
+        "thoughts": "self",
+        "skip": "skip",
+        "nothing": "diffuse",
+    }
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_planted_excess_is_what_the_strengths_leave_beyond_an_even_split(level):
+    strengths, found = LEVELS[level], analysed(level).evidence.sel(value="estimate")
+
+    def at(role, measure):
+        layer, head = PLANTED[role]
+        return found["excess"].sel(layer=layer, head=head, measure=measure).item()
+
+    # Row q (from 0) gives w to its target and (1 − w)/q to each of q others, `first` among them: M = 1 − (1 − w)/q.
+    for role in ("hub", "sequential"):
+        w = getattr(strengths, role)
+        expected = np.mean([w - (1 - (1 - w) / q) / q for q in range(2, 6)])
+        assert at(role, role) == pytest.approx(expected, abs=2e-3)
+    # Three targets of five, and three others, `first` among them, for what is left.
+    w = strengths.skip
+    assert at("skip", "skip") == pytest.approx(w - (1 - (1 - w) / 3) * 3 / 5, abs=2e-3)
+
+
+def head_table(excesses: dict[str, float], q: float = 0.001) -> xr.Dataset:
+    names = measures(6)
+    excess = np.array([excesses.get(name, 0.0) for name in names])
+    values = np.stack([excess, excess - 0.01, excess + 0.01], axis=-1)
+    coords = {
+        "measure": np.array(names, dtype=np.dtypes.StringDType()),
+        "value": np.array(["estimate", "low", "high"], dtype=np.dtypes.StringDType()),
+    }
+    return xr.Dataset(
+        {"excess": (("measure", "value"), values), "q": ("measure", np.full(len(names), q))}, coords=coords
+    )
+
+
+@pytest.mark.parametrize(
+    ("excesses", "expected"),
+    [
+        ({"hub": 0.2, "skip": 0.1}, "hub"),
+        ({"hub": 0.1, "skip": 0.2}, "skip"),
+        ({"sequential": LEAST_EXCESS}, "sequential"),
+        ({"sequential": LEAST_EXCESS - 1e-9}, "diffuse"),
+        ({"sequential": 0.06, "sink": 0.7}, "sequential"),
+        ({"sequential": 0.04, "sink": 0.7, "self": 0.1}, "sink"),
+        ({"lag2": 0.5}, "diffuse"),
+    ],
+)
+def test_a_type_is_the_largest_excess_that_passes(excesses, expected):
+    assert head_types(head_table(excesses)).item() == expected
+    assert head_types(head_table(excesses, q=0.05)).item() == "diffuse"
+
+
+@st.composite
+def datasets(draw):
+    n_problems, n_layers, n_heads = draw(st.tuples(st.integers(2, 7), st.integers(1, 2), st.integers(1, 3)))
+    n_thoughts, seed = draw(st.integers(2, 8)), draw(st.integers(0, 2**16))
+    rng = np.random.default_rng(seed)
+    shape = (n_problems, n_layers, n_heads, n_thoughts + 3, n_thoughts + 5)
+    values = rng.exponential(size=shape) ** draw(st.sampled_from([0.5, 1, 4])) * np.tri(*shape[-2:], 2)
+    values /= values.sum(-1, keepdims=True)
+    return attention_dataset(
+        values,
+        problem_ids=[f"p{i}" for i in range(n_problems)],
+        correct=np.ones(n_problems),
+        n_question_tokens=rng.integers(1, 50, n_problems),
+    )
+
+
+PROPERTY = settings(max_examples=8, deadline=None, derandomize=True)
+
+
+@given(datasets())
+@PROPERTY
+def test_shares_and_entropies_stay_in_range(dataset):
+    split = shares(dataset["attention"])
+    sums = split.sum("key", min_count=1).values
+    np.testing.assert_allclose(sums[np.isfinite(sums)], 1.0, atol=1e-9)
+    found = row_entropy(dataset["attention"])
+    assert not ((found < -1e-9) | (found > 1 + 1e-9)).any()
+
+
+@given(datasets(), st.randoms(use_true_random=False))
+@PROPERTY
+def test_order_of_problems_and_heads_does_not_matter(dataset, random):
+    orders = {dim: random.sample(range(dataset.sizes[dim]), dataset.sizes[dim]) for dim in ("problem", "layer", "head")}
+    once, turned = (analyzed(each, n_resamples=3) for each in (dataset, dataset.isel(orders)))
+    for level in ("evidence", "layer_evidence", "model_evidence", "heads", "model"):
+        left, right = getattr(once, level), getattr(turned, level)
+        left = left.sel({dim: right[dim] for dim in ("layer", "head") if dim in right.dims})
+        for name in {"excess", "p", "q", "p_familywise", "entropy", "preference", "sequential"} & set(left.data_vars):
+            one, other = (
+                found[name].sel(value="estimate") if "value" in found[name].dims else found[name]
+                for found in (left, right)
+            )
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12, err_msg=f"{level} {name}")
+
+
+@given(datasets(), st.data())
+@PROPERTY
+def test_two_half_runs_merge_into_the_whole(dataset, data):
+    cut = data.draw(st.integers(1, dataset.sizes["problem"] - 1))
+    parts = [dataset.isel(problem=slice(0, cut)), dataset.isel(problem=slice(cut, None))]
+    merged = finish_moments(merge_moments(*(partial_moments(part["attention"]) for part in parts)))
+    whole = analyzed(dataset, n_resamples=3)
+    for name in ("mean", "sd"):
+        np.testing.assert_allclose(merged[name], whole.moments[name], atol=1e-6)
+    sums = [collect_sums(part).sum("problem") for part in parts]
+    xr.testing.assert_allclose(sums[0] + sums[1], collect_sums(dataset).sum("problem"), rtol=1e-9)
+    halves = [analyzed(part, n_resamples=3).evidence["excess"].sel(value="estimate") for part in parts]
+    n = [part.sizes["problem"] for part in parts]
+    others = [name for name in measures(dataset.sizes["query"] - 3) if name != "hub"]
+    mean = (halves[0] * n[0] + halves[1] * n[1]) / sum(n)
+    found = whole.evidence["excess"].sel(value="estimate")
+    np.testing.assert_allclose(mean.sel(measure=others), found.sel(measure=others), atol=1e-6)
+
+
+def test_headline_tells_evidence_and_types(make_attention):
+    found = analyzed(make_attention(n_problems=20))
+    facts = headline(found)
+    assert sum(facts["types"].values()) == 6
+    assert facts["hub_heads"]["of"] == 6
+    hub = facts["evidence"]["hub"]
+    assert hub["thought"] == found.model_evidence["hub"].item()
+    assert hub["p"] == found.model_evidence["p"].sel(measure="hub").item()

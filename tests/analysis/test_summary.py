@@ -15,6 +15,7 @@ from thoughtlens.analysis import (
     expected_sums,
     head_maps,
     headline,
+    hub_test,
     layer_maps,
     moments,
     preference_sums,
@@ -192,6 +193,9 @@ def test_every_number_of_thoughts_is_summarised(make_attention, n_thoughts):
         "preferences_model",
         "preferences_layer",
         "preferences_head",
+        "evidence_model",
+        "evidence_layer",
+        "evidence_head",
         "heads",
     }
 
@@ -215,7 +219,10 @@ def test_accuracy_is_the_share_of_correct_with_its_wilson_interval(make_attentio
 
 
 def test_headline_holds_what_the_closing_table_shows(make_attention):
-    found = analyzed(make_attention(n_problems=8))
+    dataset = make_attention(n_problems=8)
+    leaning = dataset["attention"].copy()
+    leaning.loc[{"query": ["z3", "z4", "z5", "z6"], "key": "z1"}] *= 1.0 + 2.0 * dataset["head"] + dataset["layer"]
+    found = analyzed(dataset.assign(attention=leaning / leaning.sum("key")))
     numbers = headline(found, n_heads=4)
     for name in ("accuracy", "hub", "sequential", "skip"):
         assert {"estimate", "low", "high", "n"} <= set(numbers[name])
@@ -231,8 +238,10 @@ def test_tables_are_tidy_and_complete(make_attention):
     assert list(found["preferences_model"]) == columns
     assert list(found["preferences_layer"]) == ["layer", *columns]
     assert list(found["preferences_head"]) == ["layer", "head", *columns]
-    # H of 6 thoughts, 5 lags, and three single numbers; for the model, 2 layers, 6 heads.
-    assert [len(found[f"preferences_{level}"]) for level in ("model", "layer", "head")] == [14, 28, 84]
+    # H and entropy of 6 thoughts, 5 lags, and three single numbers; for the model, 2 layers, 6 heads.
+    assert [len(found[f"preferences_{level}"]) for level in ("model", "layer", "head")] == [20, 40, 120]
+    # Six measures and lags 2 to 5.
+    assert [len(found[f"evidence_{level}"]) for level in ("model", "layer", "head")] == [10, 20, 60]
     assert list(found["composition"]) == ["query", "part", "estimate", "low", "high", "n"]
     assert len(found["composition"]) == 9 * 7
     assert len(found["heads"]) == 6
@@ -249,6 +258,27 @@ def test_tables_hold_the_numbers_of_the_datasets(make_attention):
     assert table.loc[("lag_preference", "3", 0, 1)]["low"] == found.heads["lag_preference"].sel(
         lag=3, layer=0, head=1, value="low"
     )
+
+
+def test_tables_hold_the_evidence_of_the_right_head(make_attention):
+    found = analyzed(make_attention(n_problems=5, n_layers=2, n_heads=3))
+    table = tables(found)["evidence_head"].set_index(["measure", "layer", "head"]).sort_index()
+    for measure in ("hub", "sink", "lag4"):
+        row, expected = table.loc[(measure, 1, 2)], found.evidence.sel(layer=1, head=2, measure=measure)
+        np.testing.assert_array_equal(row[["estimate", "low", "high"]].astype(float), expected["excess"])
+        for name in ("p", "q", "p_familywise"):
+            assert row[name] == expected[name].item()
+        assert row["thought"] == (expected["hub"].item() if measure == "hub" else "")
+    heads = tables(found)["heads"].set_index(["layer", "head"])
+    for place in np.ndindex(2, 3):
+        at = dict(zip(("layer", "head"), place, strict=True))
+        assert heads.loc[place]["type"] == found.evidence["type"].sel(at).item()
+        assert heads.loc[place]["hub_p"] == found.hubs["p"].sel(at).item()
+
+
+def test_hubs_are_those_of_the_hub_test(make_attention):
+    dataset = make_attention(n_problems=9)
+    xr.testing.assert_allclose(analyzed(dataset).hubs.drop_vars(("hub", "n")), hub_test(dataset).drop_vars("hub"))
 
 
 def test_tables_survive_csv(make_attention, tmp_path):

@@ -6,6 +6,7 @@ Never imports torch or matplotlib: it runs wherever a run folder can be read.
 from thoughtlens.analysis.blocks import attention_pieces
 from thoughtlens.analysis.compare import Comparison, compare, comparison_overview
 from thoughtlens.analysis.comparison_tables import comparison_headline, comparison_tables, group_table
+from thoughtlens.analysis.evidence import head_types
 from thoughtlens.analysis.groups import Grouped, compare_groups
 from thoughtlens.analysis.hubs import hub_test
 from thoughtlens.analysis.maps import head_maps, layer_maps
@@ -17,13 +18,23 @@ from thoughtlens.analysis.metrics import (
     preferences,
     readout,
     readout_sums,
+    row_entropy,
     shares,
     thought_map,
     thought_mass,
 )
 from thoughtlens.analysis.moments import moments
+from thoughtlens.analysis.nulls import causal_uniform, excess, from_run, permuted, row_mass_preserving
 from thoughtlens.analysis.ranking import rank_heads
 from thoughtlens.analysis.rollout import mean_rollout, rollout
+from thoughtlens.analysis.significance import (
+    benjamini_hochberg,
+    detectable_mean,
+    detectable_proportion,
+    holm,
+    mcnemar,
+    sign_flip_test,
+)
 from thoughtlens.analysis.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
@@ -45,8 +56,10 @@ __all__ = [
     "Subject",
     "analyze",
     "attention_pieces",
+    "benjamini_hochberg",
     "bootstrap_mean",
     "bootstrap_ratio",
+    "causal_uniform",
     "cell_sets",
     "collect_sums",
     "compare",
@@ -55,15 +68,23 @@ __all__ = [
     "comparison_overview",
     "comparison_tables",
     "composition",
+    "detectable_mean",
+    "detectable_proportion",
+    "excess",
     "expected_sums",
+    "from_run",
     "group_table",
     "head_maps",
+    "head_types",
     "headline",
+    "holm",
     "hub_test",
     "interval",
     "layer_maps",
+    "mcnemar",
     "mean_rollout",
     "moments",
+    "permuted",
     "preference_sums",
     "preferences",
     "proportion_interval",
@@ -73,7 +94,10 @@ __all__ = [
     "resample_weights",
     "rollout",
     "rollout_table",
+    "row_entropy",
+    "row_mass_preserving",
     "shares",
+    "sign_flip_test",
     "step_indexed",
     "tables",
     "thought_map",

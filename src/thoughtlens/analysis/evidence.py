@@ -18,10 +18,12 @@
 Attention is correlational: a type says where a head looks, not what it does.
 """
 
+from functools import cache
+
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets, expected_sums
+from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets
 from thoughtlens.analysis.names import text
 from thoughtlens.analysis.nulls import token_shares
 from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
@@ -37,6 +39,9 @@ PLACES = ("sink", "self", "readout")
 
 DIFFUSE = "diffuse"
 
+TYPES = (*PATTERNS, *PLACES, DIFFUSE)
+"""What `head_types` may call a head."""
+
 LEAST_EXCESS = 0.05
 """Attention mass a row, beyond the null, that names a head: with enough problems any trifle is significant."""
 
@@ -44,28 +49,61 @@ LEVEL = 0.05
 """Largest q-value that names a head."""
 
 
-def excess_cells(attention: xr.DataArray, sums: xr.Dataset, n_question_tokens: xr.DataArray) -> xr.DataArray:
-    """Attention mass a row beyond the null, for every problem and head.
-
-    excess(C) = Σ_{(q,k) in C} (A[q, k] − expected[q, k]) / number of rows of C.  Range −1 to 1.  Null 0.  Excesses
-    below 1e-6 are rounding and count as 0, lest a test find them in every problem.
+def place_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
+    """Mass on `first`, on itself, and of the readout rows on thoughts, less its causal-uniform share.
 
     Args:
         attention: dims (problem, ..., query, key), rows summing to 1.
-        sums: its `preference_sums`.
         n_question_tokens: prompt tokens before `bot`, dims (problem).
 
     Returns:
-        float64, dims (problem, ..., cell), free of NaN; `cell` is `hub z1` … for the thoughts that may be a hub, and
-        the names of the other measures. Measures that T thoughts can't show have no cell.
+        float64, dims (problem, ..., place): the mean over its rows; of the readout rows, those that exist.
     """
-    n_tokens = n_question_tokens.drop_vars("problem", errors="ignore")
-    found = {**_pattern_cells(sums, n_thoughts_of(attention)), **_place_cells(attention, n_tokens)}
+    thoughts = thought_names(n_thoughts_of(attention))
+    even = token_shares(len(thoughts), n_question_tokens.drop_vars("problem", errors="ignore"))
+    rows = thoughts[2:] or thoughts
+    own = xr.DataArray(rows, dims="row")
+    reading = attention.sel(query=[EOT, ANSWER])
+    # As in `causal_uniform`: the answer row keeps what it gives to answer tokens.
+    expected = even.sel(query=[EOT, ANSWER], key=thoughts).sum("key") * (1.0 - reading.sel(key=ANSWER, drop=True))
+    places = {
+        "sink": (attention.sel(query=rows, key=FIRST) - even.sel(query=rows, key=FIRST)).mean("query"),
+        "self": (attention.sel(query=own, key=own) - even.sel(query=own, key=own)).mean("row"),
+        "readout": (reading.sel(key=thoughts).sum("key", skipna=False) - expected).mean("query"),
+    }
     dims = [dim for dim in attention.dims if dim not in ("query", "key")]
-    values = np.stack([value.transpose(*dims).values for value in found.values()], axis=-1)
-    values[np.abs(values) < MASS_FLOOR] = 0.0
+    stacked = np.stack([places[name].transpose(*dims).values for name in PLACES], axis=-1)
     coords = {dim: attention[dim] for dim in dims if dim in attention.coords}
-    return xr.DataArray(values, dims=(*dims, "cell"), coords={**coords, "cell": text(list(found))})
+    return xr.DataArray(stacked, dims=(*dims, "place"), coords={**coords, "place": text(PLACES)})
+
+
+def excess_cells(sums: xr.Dataset) -> xr.DataArray:
+    """Attention mass a row beyond the null, from sums, of one problem or of many added up.
+
+    excess(C) = Σ_{(q,k) in C} (A[q, k] − expected[q, k]) / number of rows of C.  Range −1 to 1 a problem.  Null 0.
+
+    Args:
+        sums: `preference_sums`, and `places` as `place_sums` gives it; any leading dims.
+
+    Returns:
+        float64, dims (..., cell), free of NaN; `cell` is `hub z1` … for the thoughts that may be a hub, and the names
+        of the other measures. Measures that T thoughts can't show have no cell.
+    """
+    columns = _pattern_columns(sums.sizes["query"])
+    dims = [dim for dim in sums["places"].dims if dim != "place"]
+    parts = [sums[str(name)].transpose(*dims, ...).values for name in columns.attrs["names"]]
+    observed = np.concatenate([part.reshape(*sums["places"].shape[:-1], -1) for part in parts], axis=-1)
+    expected = sums["mass"].transpose(*dims, "query").values @ columns["even"].values
+    beyond = ((observed - expected) / columns["n_rows"].values)[..., columns["says"].values]
+    coords = {dim: sums[dim] for dim in dims if dim in sums.coords}
+    cells = text([*columns["cell"].values[columns["says"].values], *PLACES])
+    values = np.concatenate([beyond, sums["places"].values], axis=-1)
+    return xr.DataArray(values, dims=(*dims, "cell"), coords={**coords, "cell": cells})
+
+
+def without_rounding(excess: xr.DataArray) -> xr.DataArray:
+    """Excesses of single problems, 0 where below 1e-6: a test would find rounding in every problem alike."""
+    return excess.where(abs(excess) >= MASS_FLOOR, 0.0)
 
 
 def evidence(
@@ -94,14 +132,15 @@ def evidence(
     """
     means = (sums / squares["n"]).drop_vars("n")
     z = studentised(flipped, squares).drop_vars("n")
-    groups: dict[str, list[str]] = {}
-    for cell in map(str, sums["cell"].values):
-        groups.setdefault(cell.split()[0], []).append(cell)
-    tested = {name: _tested(means.sel(cell=cells), z.sel(cell=cells), confidence) for name, cells in groups.items()}
-    measure = xr.DataArray(text(list(tested)), dims="measure", name="measure")
-    found = xr.concat([table.drop_vars("cell") for table in tested.values()], measure, coords="minimal")
-    hub = tested["hub"]["cell"] if "hub" in tested else None
-    return _ordered(found, n_thoughts).assign(hub=_hub_names(found, hub))
+    is_hub = np.strings.startswith(sums["cell"].values, "hub ")
+    alone = _tested(means.isel(cell=~is_hub), z.isel(cell=~is_hub), confidence)
+    nameless = alone["p"].isel(measure=0, drop=True)
+    found, hub = [alone], nameless.copy(data=text(np.full(nameless.shape, "")))
+    if is_hub.any():
+        hubs = _tested_hub(means.isel(cell=is_hub), z.isel(cell=is_hub), confidence)
+        found, hub = [hubs.drop_vars("hub"), alone], hubs["hub"]
+    joined = xr.concat(found, "measure", data_vars="minimal", coords="minimal", compat="override")
+    return joined.reindex(measure=text(measures(n_thoughts))).assign(hub=hub)
 
 
 def measures(n_thoughts: int) -> list[str]:
@@ -127,71 +166,68 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
         Names, dims (...) without measure.
     """
     excess = found["excess"].sel(value="estimate", drop=True)
-    passing = excess.where((excess >= LEAST_EXCESS) & (found["q"] < LEVEL), -np.inf)
-    names = np.full(passing.isel(measure=0).shape, DIFFUSE, dtype=object)
+    enough = excess.where(passing(found), -np.inf)
+    names = np.full(enough.isel(measure=0).shape, DIFFUSE, dtype=object)
     for group in (PLACES, PATTERNS):
-        some = passing.sel(measure=list(group)).transpose(..., "measure").values
+        some = enough.sel(measure=list(group)).transpose(..., "measure").values
         names = np.where(np.isfinite(some).any(-1), np.array(group, dtype=object)[some.argmax(-1)], names)
     return excess.isel(measure=0, drop=True).copy(data=text(names)).rename("type")
 
 
+def passing(found: xr.Dataset) -> xr.DataArray:
+    """Which measures pass: an excess of at least `LEAST_EXCESS` and q < `LEVEL`; dims (..., measure)."""
+    large: xr.DataArray = found["excess"].sel(value="estimate", drop=True) >= LEAST_EXCESS
+    return large & (found["q"] < LEVEL)
+
+
 def _tested(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.Dataset:
+    """Each cell as a measure of its own."""
+    units = _units(z)
+    p, familywise = (flip_p_values(z, over=over, alternative="greater") for over in ((), units))
+    tests = {"p": p, "q": benjamini_hochberg(p, over=units) if units else p, "p_familywise": familywise}
+    found = xr.Dataset({"excess": interval(means, confidence=confidence), **tests}).rename(cell="measure")
+    return found.transpose(*units, "measure", "value")
+
+
+def _tested_hub(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.Dataset:
     """The cell with the largest mean, tested against the largest of all of them in each flip."""
-    units = tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
-    chosen = means.isel(resample=0, drop=True).argmax("cell")
+    units = _units(z)
+    largest = means.isel(resample=0, drop=True)
+    place = largest.argmax("cell")
     p, familywise = (
-        flip_p_values(z, over=over, alternative="greater").isel(cell=chosen) for over in (("cell",), (*units, "cell"))
+        flip_p_values(z, over=over, alternative="greater").isel(cell=place) for over in (("cell",), (*units, "cell"))
     )
-    excess = interval(means.isel(cell=chosen), confidence=confidence)
-    return xr.Dataset({"excess": excess, "p": p, "q": benjamini_hochberg(p), "p_familywise": familywise})
+    tests = {"p": p, "q": benjamini_hochberg(p), "p_familywise": familywise}
+    excess = interval(means.isel(cell=place), confidence=confidence)
+    names = np.strings.replace(z["cell"].values[place.values], "hub ", "")
+    hub = place.copy(data=text(np.where(largest.max("cell").values > 0.0, names, "")))
+    found = xr.Dataset({"excess": excess, **tests}).drop_vars("cell").expand_dims(measure=text(["hub"]))
+    return found.transpose(*units, "measure", "value").assign(hub=hub)
 
 
-def _ordered(found: xr.Dataset, n_thoughts: int) -> xr.Dataset:
-    ordered = found.reindex(measure=text(measures(n_thoughts)))
-    return ordered.transpose(..., "measure", "value", missing_dims="ignore")
+def _units(z: xr.DataArray) -> tuple[str, ...]:
+    """Heads, layers, or nothing for the model: what is corrected together."""
+    return tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
 
 
-def _hub_names(found: xr.Dataset, chosen: xr.DataArray | None) -> xr.DataArray:
-    largest = found["excess"].sel(value="estimate", drop=True).isel(measure=0, drop=True)
-    if chosen is None:
-        return largest.copy(data=text(np.full(largest.shape, "")))
-    names = np.strings.replace(chosen.values, "hub ", "")
-    positive = found["excess"].sel(value="estimate", measure="hub").values > 0.0
-    return largest.copy(data=text(np.where(positive, names, "")))
-
-
-def _pattern_cells(sums: xr.Dataset, n_thoughts: int) -> dict[str, xr.DataArray]:
-    """Observed − expected of each cell set that says something, a row of it."""
-    expected, sets = expected_sums(sums), cell_sets(n_thoughts)
-    found: dict[str, xr.DataArray] = {}
-    for name, label, least_rows in (
-        ("preference", "hub {}", 2),
-        ("sequential", "sequential", 1),
-        ("skip", "skip", 1),
-        ("lag_preference", "lag{}", 1),
-    ):
-        n_rows = (sets[name].sum("key") > 0).sum("query")
-        beyond = (sums[name] - expected[name]) / n_rows.clip(min=1)
-        places = [dim for dim in ("thought", "lag") if dim in n_rows.dims]
-        for place in n_rows[places[0]].values if places else [None]:
-            at = {places[0]: place} if places else {}
-            # Lag 1 is sequential.
-            if n_rows.sel(at) >= least_rows and at.get("lag") != 1:
-                found[label.format(place)] = beyond.sel(at, drop=True)
-    return found
-
-
-def _place_cells(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> dict[str, xr.DataArray]:
-    """Mass on `first`, on itself and of the readout rows on thoughts, less its causal-uniform share."""
-    thoughts = thought_names(n_thoughts_of(attention))
-    even = token_shares(len(thoughts), n_question_tokens)
-    rows = thoughts[2:] or thoughts
-    own = xr.DataArray(rows, dims="row")
-    reading = attention.sel(query=[EOT, ANSWER])
-    # As in `causal_uniform`: the answer row keeps what it gives to answer tokens.
-    expected = even.sel(query=[EOT, ANSWER], key=thoughts).sum("key") * (1.0 - reading.sel(key=ANSWER, drop=True))
-    return {
-        "sink": (attention.sel(query=rows, key=FIRST) - even.sel(query=rows, key=FIRST)).mean("query"),
-        "self": (attention.sel(query=own, key=own) - even.sel(query=own, key=own)).mean("row"),
-        "readout": (reading.sel(key=thoughts).sum("key", skipna=False) - expected).mean("query"),
-    }
+@cache
+def _pattern_columns(n_thoughts: int) -> xr.Dataset:
+    """Of every cell set: its name as a `cell`, what an even split gives it, its rows, and whether it says something."""
+    sets = cell_sets(n_thoughts)
+    labels = {"preference": "hub {}", "sequential": "sequential", "skip": "skip", "lag_preference": "lag{}"}
+    n_earlier = np.arange(n_thoughts).clip(min=1)[:, None]
+    names, even, n_rows = [], [], []
+    for name, label in labels.items():
+        in_row = sets[name].sum("key").transpose("query", ...)
+        flat = in_row.values.reshape(n_thoughts, -1)
+        place = in_row[in_row.dims[1]].values if in_row.ndim > 1 else [""]
+        names += [label.format(each) for each in place]
+        even.append(flat / n_earlier)
+        n_rows.append((flat > 0).sum(0))
+    rows = np.concatenate(n_rows)
+    # A hub is preferred by more than one row; lag 1 is sequential.
+    least = np.array([2 if name.startswith("hub ") else 1 for name in names])
+    says = (rows >= least) & (np.array(names) != "lag1")
+    values = {"even": (("query", "cell"), np.concatenate(even, axis=1))}
+    columns = {"n_rows": ("cell", rows.clip(min=1)), "says": ("cell", says)}
+    return xr.Dataset({**values, **columns}, coords={"cell": text(names)}, attrs={"names": list(labels)})

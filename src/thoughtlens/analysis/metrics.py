@@ -99,10 +99,10 @@ def shares(attention: xr.DataArray) -> xr.DataArray:
     Returns:
         float64, dims (..., query, key), both the thoughts.
     """
-    mass = thought_mass(attention)
     earlier = _earlier(n_thoughts_of(attention)) > 0
-    cells = thought_map(attention).astype(np.float64, copy=False)
-    return (cells / mass.where(mass >= MASS_FLOOR)).where(earlier).rename("share")
+    cells = thought_map(attention).astype(np.float64, copy=False).where(earlier)
+    mass = cells.sum("key")
+    return (cells / mass.where(mass >= MASS_FLOOR)).rename("share")
 
 
 def row_entropy(attention: xr.DataArray) -> xr.DataArray:
@@ -117,11 +117,14 @@ def row_entropy(attention: xr.DataArray) -> xr.DataArray:
     Returns:
         float64, dims (..., query) with the thoughts as queries.
     """
-    n_thoughts = n_thoughts_of(attention)
-    split = shares(attention)
-    nats = split.copy(data=entr(split.values)).sum("key", skipna=True, min_count=1)
-    n_earlier = _earlier(n_thoughts).sum("key")
-    most = n_earlier.copy(data=np.log(n_earlier.values.clip(min=1)))
+    earlier = _earlier(n_thoughts_of(attention))
+    cells = thought_map(attention).astype(np.float64, copy=False).where(earlier > 0, 0.0)
+    mass = cells.sum("key", skipna=False)
+    mass = mass.where(mass >= MASS_FLOOR)
+    # −Σ S log S with S = A/M, without the division of every cell.
+    nats = cells.copy(data=entr(cells.values)).sum("key", skipna=False) / mass + mass.copy(data=np.log(mass.values))
+    n_earlier = earlier.sum("key").values
+    most = mass["query"].copy(data=np.log(n_earlier.clip(min=1)))
     return (nats / most.where(most > 0)).rename("entropy")
 
 

@@ -69,8 +69,8 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
 
     r = mean over splits of Spearman's correlation of importance over heads;  reliability = 2r / (1 + r), that of the
     whole sample (Spearman 1910, Brown 1910), or r itself where it is negative.  Range −1 to 1.  Null 0.
-    top_overlap = mean share of the first ten heads (fewer if there are fewer) that both halves have, ties going by the
-    order of heads.  Range 0-1.  Null `top_overlap_by_chance`, ten over the number of heads.
+    top_overlap = mean share of the first ten heads (half of the heads if there are fewer than twenty) that both halves
+    have, ties going by the order of heads.  Range 0-1.  Null `top_overlap_by_chance`, ten over the number of heads.
 
     Args:
         halves: `preference_sums` of the first halves, dims (resample, layer, head, ...).
@@ -84,7 +84,7 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
     defined = np.isfinite(whole[0])
     first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (halves, total - halves))
     n_heads = int(defined.sum())
-    r, n_top = _spearman(first, second), min(N_TOP, n_heads)
+    r, n_top = _spearman(first, second), min(N_TOP, n_heads // 2)
     known = n_heads >= 3 and bool(np.isfinite(r).all())
     values = (
         _stepped_up(float(r.mean())) if known else np.nan,
@@ -92,6 +92,23 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
         n_top / n_heads if known else np.nan,
     )
     return xr.Dataset(dict(zip(("reliability", "top_overlap", "top_overlap_by_chance"), values, strict=True)))
+
+
+def unreliable(ranking: xr.Dataset) -> str | None:
+    """Why a ranking should name no heads, in a sentence, or None.
+
+    Args:
+        ranking: with `reliability` and `n`, as `Analysis.ranking` has them.
+    """
+    found, n = float(ranking["reliability"]), int(ranking["n"])
+    if np.isnan(found):
+        return f"the ranking of heads can't be judged from n = {n}: halves of the problems rank nothing."
+    if found < LEAST_RELIABILITY:
+        return (
+            f"the ranking of heads is unreliable (split-half reliability {found:.2f}, expected {LEAST_RELIABILITY} or "
+            f"more, n = {n}): no head is named; take more problems."
+        )
+    return None
 
 
 def _importance(sums: xr.Dataset) -> np.ndarray:

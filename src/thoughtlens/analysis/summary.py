@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.blocks import Blocks, attention_pieces
-from thoughtlens.analysis.evidence import evidence, head_types
+from thoughtlens.analysis.evidence import evidence, excess_cells, head_types
 from thoughtlens.analysis.hubs import hub_test_of
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.names import text
@@ -85,7 +85,7 @@ def analyze(
     options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE}
     totals = accumulate(blocks, draw(n, n_resamples=n_resamples, n_flips=n_flips, seed=seed))
     sums = totals.sums
-    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "excess"]]
+    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]]
     heads = _summarise_heads(head_sums)
     found = {level: table.assign(n=n).assign_attrs(options, n_flips=n_flips) for level, table in _evidence(totals)}
     ranking = rank_heads(heads.assign(type=found["heads"]["type"]))
@@ -123,7 +123,7 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
 def _evidence(totals: Totals) -> Iterator[tuple[str, xr.Dataset]]:
     """Evidence of heads, layers and the model; a layer is the mean of its heads."""
     n_thoughts = totals.sums.sizes["query"]
-    excess, flipped = totals.sums["excess"], totals.flipped
+    excess, flipped = excess_cells(totals.sums), totals.flipped
     over: dict[str, list[str]] = {"heads": [], "layers": ["head"], "model": ["layer", "head"]}
     for level, dims in over.items():
         table = evidence(

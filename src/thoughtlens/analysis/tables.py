@@ -4,10 +4,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thoughtlens.analysis.evidence import LEVEL, PATTERNS, PLACES, TYPES, passing
+from thoughtlens.analysis.hubs import LEAST
+from thoughtlens.analysis.ranking import unreliable
+from thoughtlens.analysis.statistics import VALUES
 from thoughtlens.analysis.summary import Analysis
 
 _LISTS = {"hub": "hub_preference", "sequential": "sequential", "skip": "skip"}
-MEASURES = ("preference", "lag_preference", "sequential", "skip", "thought_mass")
+MEASURES = ("preference", "lag_preference", "entropy", "sequential", "skip", "thought_mass")
+POSITIONS = ("thought", "lag", "query")
 
 
 def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
@@ -19,10 +24,14 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
 
     Returns:
         `n`, `confidence`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with
-        estimate, low, high and n; `top_heads`, a list of the table `heads`' rows; and `strongest`, for `hub`,
-        `sequential` and `skip` the three heads that give it most attention beyond an even split.
+        estimate, low, high and n; `evidence`, for each measure the excess of the mean head over its null, with p and
+        the number of heads that pass; `hub_heads`, how many heads `hub_test` finds a hub in; `types`, how many heads
+        there are of each; `ranking`, its reliability and `unreliable`, the reason not to trust it or None; `top_heads`,
+        a list of the table `heads`' rows; and `strongest`, for `hub`, `sequential` and `skip` the three heads that give
+        it most attention beyond an even split.  Both lists are empty where the ranking is unreliable.
     """
     model, n = analysis.model, int(analysis.model["n"])
+    named = analysis.ranking.isel(rank=slice(0 if unreliable(analysis.ranking) else None))
     return {
         "n": n,
         "confidence": model.attrs["confidence"],
@@ -34,11 +43,15 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         },
         "sequential": _number(model["sequential"], n),
         "skip": _number(model["skip"], n),
+        "evidence": {measure: _evidence(analysis, measure, n) for measure in (*PATTERNS, *PLACES)},
+        "hub_heads": _hub_heads(analysis.hubs),
+        "types": {name: int((analysis.evidence["type"] == name).sum()) for name in TYPES},
+        "ranking": _trust(analysis.ranking),
         "top_heads": [
             {str(key): _finite(value) for key, value in row.items()}
-            for row in _heads_table(analysis.ranking.isel(rank=slice(n_heads))).to_dict("records")
+            for row in _heads_table(named.isel(rank=slice(n_heads))).to_dict("records")
         ],
-        "strongest": {name: _strongest(analysis.ranking, measure) for name, measure in _LISTS.items()},
+        "strongest": {name: _strongest(named, measure) for name, measure in _LISTS.items()},
     }
 
 
@@ -47,7 +60,9 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
 
     Returns:
         `composition` and `readout` (a row a query and part or thought), `preferences_model`, `preferences_layer`,
-        `preferences_head` (measure, position, estimate, low, high, n) and `heads` (a row a head, by rank).
+        `preferences_head` (measure, position, estimate, low, high, n), `evidence_model`, `evidence_layer` and
+        `evidence_head` (measure, thought of a hub, excess with its interval, p, q, p_familywise, n), and `heads` (a row
+        a head, by rank, with its type, its hub test, and the reliability of the ranking).
     """
     return {
         "composition": _rows_table(analysis.composition, "composition"),
@@ -55,7 +70,10 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "preferences_model": _preferences_table(analysis.model),
         "preferences_layer": _preferences_table(analysis.layers),
         "preferences_head": _preferences_table(analysis.heads),
-        "heads": _heads_table(analysis.ranking),
+        "evidence_model": _evidence_table(analysis.model_evidence),
+        "evidence_layer": _evidence_table(analysis.layer_evidence),
+        "evidence_head": _evidence_table(analysis.evidence),
+        "heads": _heads_table(analysis.ranking).merge(_hub_test_table(analysis.hubs), on=["layer", "head"]),
     }
 
 
@@ -66,6 +84,23 @@ def rollout_table(rollout: xr.Dataset) -> pd.DataFrame:
         rollout: as `mean_rollout` gives it.
     """
     return _rows_table(rollout, "rollout")
+
+
+def _evidence(analysis: Analysis, measure: str, n: int) -> dict[str, object]:
+    found = analysis.model_evidence.sel(measure=measure)
+    n_heads = int(passing(analysis.evidence).sel(measure=measure).sum())
+    thought = {"thought": str(found["hub"].item()) or None} if measure == "hub" else {}
+    null = "row-mass-preserving" if measure in PATTERNS else "causal-uniform"
+    return thought | _number(found["excess"], n) | {"p": _finite(float(found["p"])), "n_heads": n_heads, "null": null}
+
+
+def _hub_heads(hubs: xr.Dataset) -> dict[str, object]:
+    return {"n_heads": int((hubs["p_corrected"] < LEVEL).sum()), "of": hubs["p"].size, "least": LEAST}
+
+
+def _trust(ranking: xr.Dataset) -> dict[str, object]:
+    names = ("reliability", "top_overlap", "top_overlap_by_chance")
+    return {name: _finite(float(ranking[name])) for name in names} | {"unreliable": unreliable(ranking)}
 
 
 def _strongest(ranking: xr.Dataset, measure: str, n_heads: int = 3) -> list[dict[str, object]]:
@@ -94,20 +129,34 @@ def _rows_table(rows: xr.Dataset, name: str) -> pd.DataFrame:
 def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
     frames = []
     for measure in MEASURES:
-        value = level[measure].rename({dim: "position" for dim in ("thought", "lag") if dim in level[measure].dims})
+        value = level[measure].rename({dim: "position" for dim in POSITIONS if dim in level[measure].dims})
         frame = _wide(value if "position" in value.dims else value.expand_dims(position=[""]))
         frames.append(frame.assign(measure=measure, position=frame["position"].astype(str)))
     places = [dim for dim in ("layer", "head") if dim in level.dims]
-    columns = [*places, "measure", "position", "estimate", "low", "high"]
+    columns = [*places, "measure", "position", *VALUES]
     return pd.concat([frame[columns] for frame in frames], ignore_index=True).assign(n=int(level["n"]))
 
 
 def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
-    table = ranking[["name", "layer", "head", "hub", "hub_support"]].reset_coords().to_dataframe().reset_index()
+    table = ranking[["name", "layer", "head", "type", "hub", "hub_support"]].reset_coords().to_dataframe().reset_index()
     for measure in ("hub_preference", "sequential", "skip", "thought_mass", "importance"):
         for name, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
             table[measure + suffix] = ranking[measure].sel(value=name).values
-    return table.assign(n=int(ranking["n"]))
+    return table.assign(reliability=float(ranking["reliability"]), n=int(ranking["n"]))
+
+
+def _hub_test_table(hubs: xr.Dataset) -> pd.DataFrame:
+    table = hubs[["strength", "p", "p_corrected"]].to_dataframe().reset_index()
+    return table.rename(columns={name: f"hub_{name}" for name in ("strength", "p", "p_corrected")})
+
+
+def _evidence_table(level: xr.Dataset) -> pd.DataFrame:
+    table = _wide(level["excess"])
+    places = [dim for dim in ("layer", "head") if dim in level.dims]
+    tests = level[["p", "q", "p_familywise"]].assign(thought=level["hub"].where(level["measure"] == "hub", ""))
+    table = table.merge(tests.to_dataframe().reset_index(), on=[*places, "measure"])
+    columns = [*places, "measure", "thought", *VALUES, "p", "q", "p_familywise"]
+    return table[columns].assign(n=int(level["n"]))
 
 
 def _wide(value: xr.DataArray) -> pd.DataFrame:

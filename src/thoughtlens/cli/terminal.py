@@ -71,25 +71,61 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 
 
 def closing(facts: Mapping[str, Any]) -> None:
-    """The closing tables of a run: accuracy, hub, sequential and skip preference, and its top heads."""
-    hub, even = facts["hub"], "of an even share"
+    """The closing tables of a run: accuracy, preferences, what is beyond the nulls, and its top heads."""
+    hub, hubs, even = facts["hub"], facts["hub_heads"], "of an even share"
+    types = ", ".join(f"{count} {name}" for name, count in facts["types"].items() if count)
     rows = [
         ("accuracy", with_interval(facts["accuracy"], percent=True)),
         ("answer rows", f"{facts['n_answer_rows']} (texts that reached the answer prefix)"),
         ("hub", f"{hub['thought']}: {with_interval(hub)} {even}" if hub["thought"] else UNDEFINED),
         ("sequential preference", f"{with_interval(facts['sequential'])} {even}"),
         ("skip preference", f"{with_interval(facts['skip'])} {even}"),
+        ("heads with a hub", f"{hubs['n_heads']} of {hubs['of']} (beyond {hubs['least']} even shares, q < 0.05)"),
+        ("types of heads", types),
+        ("ranking of heads", _ranking(facts["ranking"])),
     ]
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, 95 % intervals over problems"
     table(("measure", "value"), rows, title=title)
+    _beyond_nulls(facts["evidence"])
+    _top_heads(facts)
+
+
+def _beyond_nulls(evidence: Mapping[str, Any]) -> None:
+    rows = [
+        (f"{name} {found.get('thought') or ''}", with_interval(found), _p(found["p"]), found["n_heads"], found["null"])
+        for name, found in evidence.items()
+    ]
+    columns = ("measure", "excess", "p", "heads with it", "null")
+    table(columns, rows, title="attention of a row beyond its null, mean of all heads; heads: 0.05 or more, q < 0.05")
+
+
+def _top_heads(facts: Mapping[str, Any]) -> None:
+    if not facts["top_heads"]:
+        return
     columns = ("hub_preference", "sequential", "skip", "thought_mass", "importance")
-    heads = [(h["name"], h["hub"] or UNDEFINED, *(_number(h[name]) for name in columns)) for h in facts["top_heads"]]
-    names = ("head", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
+    heads = [
+        (h["name"], h["type"], h["hub"] or UNDEFINED, *(_number(h[name]) for name in columns))
+        for h in facts["top_heads"]
+    ]
+    names = ("head", "type", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
     table(names, heads, title="top heads by attention (not by cause)")
     lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in facts["strongest"][name])) for name in STRONGEST]
     if all(len(row) > 1 for row in lists):
         places = ("strongest for", "first", "second", "third")
         table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
+
+
+def _ranking(ranking: Mapping[str, Any]) -> str:
+    if ranking["unreliable"]:
+        return str(ranking["unreliable"])
+    overlap, chance = (_number(ranking[name], percent=True) for name in ("top_overlap", "top_overlap_by_chance"))
+    return f"reliability {_number(ranking['reliability'])}; halves share {overlap} of the top heads (chance {chance})"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return UNDEFINED
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def with_interval(number: Mapping[str, Any], *, percent: bool = False) -> str:
