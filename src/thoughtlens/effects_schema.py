@@ -20,7 +20,7 @@ adds: `model` and `problems` as JSON, `n_thoughts`.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -33,7 +33,7 @@ BASELINE: Final = "none"
 
 KINDS: Final = ("baseline", "cut", "control")
 _TEXT: Final = np.dtypes.StringDType()
-_DTYPES: Final = {
+_DTYPES: Final[dict[str, Any]] = {
     "correct": np.bool_,
     "gold_logprob": np.float32,
     "kl": np.float32,

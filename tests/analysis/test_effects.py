@@ -78,6 +78,15 @@ def test_cuts_without_effect_are_not_rejected(chance, outcome):
     assert (summary["p_bh"] > 0.05).all()
 
 
+def test_the_largest_of_each_flip_corrects_no_less_than_one_test_and_no_more_than_holm(chance):
+    summary = summarise(chance).sel(outcome="gold_logprob")
+    assert (summary["p_max_t"] >= summary["p"]).all()
+    # Independent cuts: Holm's first step is Bonferroni's, and max-T is Šidák's within its 10,000 draws.
+    first = summary.isel(intervention=int(summary["p"].argmin("intervention")))
+    sidak = 1 - (1 - first["p"].item()) ** 40
+    assert first["p_max_t"].item() == pytest.approx(sidak, abs=0.05)
+
+
 def test_p_values_of_cuts_without_effect_are_uniform(chance):
     assert kstest(summarise(chance)["p"].sel(outcome="gold_logprob").values, "uniform").pvalue > 0.01
 

@@ -4,7 +4,7 @@
    pair and counted, never taken for wrong.
 2. The mean difference over problems gets its interval from one set of resamples for all cuts.
 3. Accuracy is tested by McNemar's exact test, the gold answer's log-probability by sign flips. Holm and Benjamini and
-   Hochberg correct over the family: the plan's cuts, without baseline and controls.
+   Hochberg correct over the family, the plan's cuts without baseline and controls; so does the largest of each flip.
 4. A cut's damage is placed among the damages of its own controls, which need no model of chance.
 
 It knows nothing of models, files or figures; what was cut is only a label here.
@@ -18,7 +18,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis._significance import benjamini_hochberg, holm, mcnemar, minimum_detectable, sign_flip
+from thoughtlens.analysis.significance import (
+    benjamini_hochberg,
+    detectable_mean,
+    detectable_proportion,
+    holm,
+    mcnemar,
+    sign_flip_test,
+)
 from thoughtlens.analysis.statistics import bootstrap_mean, proportion_interval
 from thoughtlens.effects_schema import BASELINE
 from thoughtlens.errors import OptionError, RunError
@@ -26,6 +33,13 @@ from thoughtlens.errors import OptionError, RunError
 OUTCOMES: Final = ("accuracy", "gold_logprob", "kl")
 TESTED: Final = ("accuracy", "gold_logprob")
 """KL can't fall below the baseline's 0: that it is above 0 is no finding, so it is set against controls alone."""
+
+COLUMNS: Final = {
+    "accuracy": ("p", "p_holm", "p_bh", "mde", "p_controls"),
+    "gold_logprob": ("p", "p_holm", "p_bh", "p_max_t", "mde", "p_controls"),
+    "kl": ("p_controls",),
+}
+"""What a table says of each outcome beside its interval."""
 
 DAMAGE_SIGN: Final = {"accuracy": -1.0, "gold_logprob": -1.0, "kl": 1.0}
 """What turns an effect into damage, larger for worse."""
@@ -68,19 +82,20 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
         dims (intervention), the baseline left out, with coords `kind` and `spec`:
         `accuracy`, `gold_logprob`, `kl` (…, value): mean paired difference, cut − baseline;
         `n` pairs, `n_failed`, `n_broken` (right before, wrong after) and `n_mended`;
-        `p`, `p_holm`, `p_bh` (…, outcome) over the plan's cuts, NaN for controls and for kl;
+        `p`, `p_holm`, `p_bh` (…, outcome) over the plan's cuts, NaN for controls and for kl; `p_max_t` of gold_logprob,
+        which like Holm's holds for all cuts at once, and makes use of what cuts share;
         `mde` (…, outcome): smallest mean difference that n pairs find with power 0.8 at 5 %, uncorrected;
         `controls` (…, outcome, value): mean, least and largest effect of the cut's controls, `n_controls`, and
         `p_controls` (…, outcome) = (1 + #{controls at least as damaging}) / (1 + n_controls), NaN without controls;
         and of the baseline `baseline_accuracy` and `baseline_gold_logprob` (value), `n_problems`.
     """
     differences = paired_differences(effects)
-    if not differences["accuracy"].notnull().any():
+    if not differences["accuracy"][(differences["kind"] == "cut").values].notnull().any():
         raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
     options = {"n_resamples": n_resamples, "seed": seed}
     means = {name: bootstrap_mean(differences[name].transpose("problem", ...), **options) for name in OUTCOMES}
     summary = xr.Dataset(means).assign(_counts(differences["accuracy"])).assign(_baseline(effects, **options))
-    summary = summary.assign(_tests(differences, summary, n_flips, seed))
+    summary = summary.assign(_tests(effects, differences, n_flips=n_flips, seed=seed))
     placed = _against_controls(summary, controls_of(effects))
     return summary.assign(placed).assign_attrs(effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips})
 
@@ -124,9 +139,8 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
     for outcome in OUTCOMES:
         for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
             table[outcome + suffix] = told[outcome].sel(value=value).values
-        for name in ("p", "p_holm", "p_bh", "mde", "p_controls"):
-            if name == "p_controls" or outcome in TESTED:
-                table[f"{outcome}_{name}"] = told[name].sel(outcome=outcome).values
+        for name in COLUMNS[outcome]:
+            table[f"{outcome}_{name}"] = told[name].sel(outcome=outcome).values
     table = table.assign(n_controls=told["n_controls"].values, spec=told["spec"].values)
     return table.reset_index()
 
@@ -151,35 +165,39 @@ def _baseline(effects: xr.Dataset, *, n_resamples: int, seed: int) -> dict[str, 
     }
 
 
-def _tests(differences: xr.Dataset, summary: xr.Dataset, n_flips: int, seed: int) -> dict[str, xr.DataArray]:
+def _tests(effects: xr.Dataset, differences: xr.Dataset, *, n_flips: int, seed: int) -> dict[str, xr.DataArray]:
     """p-values of the family, corrected within it, and what n pairs could find."""
-    family = np.flatnonzero(((differences["kind"] == "cut") & (summary["n"] > 0)).values)
-    flips = summary[["n_broken", "n_mended"]].isel(intervention=family)
-    logprobs = differences["gold_logprob"].isel(intervention=family).transpose("problem", "intervention").values
-    p = {
-        "accuracy": mcnemar(flips["n_broken"].values, flips["n_mended"].values),
-        "gold_logprob": sign_flip(logprobs, n_draws=n_flips, seed=seed),
-    }
-    corrections = {"p": lambda values: values, "p_holm": holm, "p_bh": benjamini_hochberg}
-    placed = {
-        name: {outcome: _placed(correct(values), family, summary) for outcome, values in p.items()}
+    known = differences["accuracy"].notnull()
+    in_family = ((differences["kind"] == "cut") & known.any("problem")).values
+    family = differences["intervention"].values[in_family]
+    # A pair that is left out is wrong both times here: it flips neither way.
+    before = effects["correct"].sel(intervention=BASELINE, drop=True) & known
+    after = effects["correct"].sel(intervention=differences["intervention"]) & known
+    logprob = differences["gold_logprob"].sel(intervention=family).drop_vars(["kind", "spec"])
+    flipped = sign_flip_test(logprob, n_flips=n_flips, seed=seed).reindex(intervention=differences["intervention"])
+    p = {"accuracy": mcnemar(before, after)["p"].where(in_family), "gold_logprob": flipped["p"]}
+    corrections = {"p_holm": holm, "p_bh": benjamini_hochberg}
+    corrected = {
+        name: _by_outcome({outcome: correct(values) for outcome, values in p.items()})
         for name, correct in corrections.items()
     }
-    return {name: _by_outcome(columns) for name, columns in placed.items()} | {"mde": _detectable(differences, summary)}
+    max_t = _by_outcome({"gold_logprob": flipped["p_familywise"]})
+    return {"p": _by_outcome(p), **corrected, "p_max_t": max_t, "mde": _detectable(differences)}
 
 
-def _placed(values: np.ndarray, family: np.ndarray, summary: xr.Dataset) -> xr.DataArray:
-    full = np.full(summary.sizes["intervention"], np.nan)
-    full[family] = values
-    return summary["n"].copy(data=full)
-
-
-def _detectable(differences: xr.Dataset, summary: xr.Dataset) -> xr.DataArray:
-    n = summary["n"].where(summary["n"] > 1)
-    found = {name: minimum_detectable(differences[name].std("problem", ddof=1), n) for name in TESTED}
-    # Where hardly a problem flipped, the spread says that anything would be found; the exact test says otherwise.
-    found["accuracy"] = xr.ufuncs.maximum(found["accuracy"], (FEWEST_FLIPS / n).clip(max=1.0))
-    return _by_outcome(found)
+def _detectable(differences: xr.Dataset) -> xr.DataArray:
+    """What n pairs find with power 0.8 at 5 %, from how much the pairs differ."""
+    n = differences["accuracy"].notnull().sum("problem")
+    flipped, spread = abs(differences["accuracy"]).mean("problem"), differences["gold_logprob"].std("problem", ddof=1)
+    counts = [int(count) for count in n.values]
+    proportions = [
+        detectable_proportion(float(x), c) if c else np.nan for x, c in zip(flipped.values, counts, strict=True)
+    ]
+    means = [detectable_mean(float(x), c) if c > 1 else np.nan for x, c in zip(spread.values, counts, strict=True)]
+    # Where hardly a problem flipped, the formula has no answer or too good a one; the exact test needs six flips.
+    least = (FEWEST_FLIPS / n.where(n > 0)).clip(max=1.0)
+    accuracy = xr.ufuncs.fmax(n.copy(data=proportions), least)
+    return _by_outcome({"accuracy": accuracy, "gold_logprob": n.copy(data=means)})
 
 
 def _by_outcome(columns: Mapping[str, xr.DataArray]) -> xr.DataArray:

@@ -1,0 +1,252 @@
+"""Turn per-problem differences into p-values, and many p-values into corrected ones; plan how many problems to take.
+
+1. If a difference is as likely to be −x as x, flipping the signs of problems at random changes nothing. Flipped sums
+   are ±1 weights @ values, the mechanism of `statistics`: row 0 of the weights is the sample as observed.
+2. A flipped sum is studentised: z = Σ s·x / sqrt(Σ x²), which orders flips as Student's t does, since flips leave Σ x²
+   alone. p is the share of flips whose z reaches the observed one.
+3. The largest z of a family in each flip gives p-values that hold for the whole family at once (Westfall and Young
+   1993): of the same flips, so that what the members share is taken into account.
+
+It knows nothing of attention: problems in, labelled p-values out. Problems are the replicates; a p-value says nothing
+about other weights of the same architecture.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from scipy.special import ndtri
+from scipy.stats import binomtest, false_discovery_control
+
+from thoughtlens.analysis.statistics import CHUNK_CELLS, weighted_sums
+from thoughtlens.errors import OptionError
+
+Alternative = Literal["two-sided", "greater"]
+
+EXACT_UP_TO = 12
+"""Problems whose sign flips are enumerated: 4,096 of them."""
+
+TIES = 1e-9
+"""By how much z may fall short of an equal one, by rounding."""
+
+
+def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
+    """Signs of problems in every flip: dims (resample, problem), resample 0 being the sample itself.
+
+    Args:
+        n_problems: problems in the sample; up to 12 all 2^n flips are listed, each once.
+        n_flips: flips drawn beside the observed one, for more problems.
+        seed: same seed, same flips.
+
+    Returns:
+        int8, ±1.
+    """
+    if n_problems < 1 or n_flips < 1:
+        raise OptionError(f"found {n_problems} problems and {n_flips} flips; a p-value needs at least one of each.")
+    if n_problems <= EXACT_UP_TO:
+        bits = np.arange(2**n_problems)[:, None] >> np.arange(n_problems)[None, :] & 1
+    else:
+        bits = np.random.default_rng(seed).integers(2, size=(n_flips + 1, n_problems), dtype=np.int8)
+        bits[0] = 0
+    return xr.DataArray((1 - 2 * bits).astype(np.int8), dims=("resample", "problem"))
+
+
+def studentised(flipped: xr.DataArray, squares: xr.DataArray) -> xr.DataArray:
+    """Give z of every flip: Σ s·x / sqrt(Σ x²), range ±sqrt(n); 0 where all differences are 0.
+
+    Args:
+        flipped: Σ s·x, dims (resample, ...).
+        squares: Σ x², dims (...).
+    """
+    return (flipped / np.sqrt(squares.where(squares > 0.0))).fillna(0.0)
+
+
+def flip_p_values(
+    statistics: xr.DataArray, *, over: tuple[str, ...] = (), alternative: Alternative = "two-sided"
+) -> xr.DataArray:
+    """The share of flips that reach the observed statistic, or whose largest over a family does.
+
+    p[i] = #{flips: max_j z*[j] >= z[i]} / #flips, the observed flip among them, j over the family of i (itself alone if
+    `over` is empty).  Range 1/#flips-1; single-step and so valid for any member picked after the fact.  Where no other
+    flip reaches z, p is at most |family| · exp(−z²/2) (Hoeffding 1963, exact for any n; twice that if two-sided): as
+    many flips as it takes to see such a z can't be drawn.
+
+    Args:
+        statistics: as `studentised` gives them, dims (resample, ...), resample 0 the observed.
+        over: dims of the family; none for each p-value alone.
+        alternative: "two-sided", or "greater" for means above 0 alone.
+
+    Returns:
+        float64, dims (...).
+    """
+    z = abs(statistics) if alternative == "two-sided" else statistics
+    observed = z.isel(resample=0, drop=True)
+    largest = z.max(list(over)) if over else z
+    reached = _share_reaching(largest, observed)
+    family = int(np.prod([z.sizes[dim] for dim in over])) * (2 if alternative == "two-sided" else 1)
+    bound = family * np.exp(-(observed.clip(min=0.0) ** 2) / 2.0)
+    alone = reached < 1.5 / z.sizes["resample"]
+    p: xr.DataArray = reached.where(~(alone & (bound < reached)), bound)
+    return p.transpose(*observed.dims)
+
+
+def sign_flip_test(
+    differences: xr.DataArray,
+    *,
+    family: tuple[str, ...] = (),
+    alternative: Alternative = "two-sided",
+    n_flips: int = 10_000,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Test means over problems against 0 by flipping signs.
+
+    Args:
+        differences: dims (problem, ...); NaN problems are left out.
+        family: dims that `p_familywise` covers; all but `problem` if empty.
+        alternative: "two-sided", or "greater" for means above 0 alone.
+        n_flips: flips drawn where more than 12 problems make enumeration too long.
+        seed: same seed, same p-values.
+
+    Returns:
+        `mean`, `n` (problems that are not NaN), `p`, and `p_familywise` (max-T), dims (...); NaN where n is 0.
+    """
+    n = differences.notnull().sum("problem")
+    values = differences.fillna(0.0)
+    flips = sign_flips(values.sizes["problem"], n_flips=n_flips, seed=seed)
+    z = studentised(weighted_sums(values, flips), (values**2).sum("problem"))
+    over = family or tuple(str(dim) for dim in n.dims)
+    p = {
+        "p": flip_p_values(z, alternative=alternative),
+        "p_familywise": flip_p_values(z, over=over, alternative=alternative),
+    }
+    known = {name: value.where(n > 0) for name, value in p.items()}
+    return xr.Dataset({"mean": differences.mean("problem"), "n": n, **known})
+
+
+def benjamini_hochberg(p: xr.DataArray, *, over: tuple[str, ...] = ()) -> xr.DataArray:
+    """q-values: the false discovery rate at which each test would just pass (Benjamini and Hochberg 1995).
+
+    q[i] = min_{j: p[j] >= p[i]} p[j] · m / rank[j].
+
+    Args:
+        p: p-values; NaN stays NaN and doesn't count.
+        over: dims of the tests corrected together; all if empty.
+    """
+    return _corrected(p, over, _false_discovery)
+
+
+def holm(p: xr.DataArray, *, over: tuple[str, ...] = ()) -> xr.DataArray:
+    """p-values that hold for all tests at once, however they depend on each other (Holm 1979).
+
+    With p sorted upwards, adjusted[i] = max_{j<=i} min(1, (m − j) · p[j]), j from 0.
+
+    Args:
+        p: p-values; NaN stays NaN and doesn't count.
+        over: dims of the tests corrected together; all if empty.
+    """
+    return _corrected(p, over, _holm)
+
+
+def mcnemar(before: xr.DataArray, after: xr.DataArray) -> xr.Dataset:
+    """Exact McNemar test: do as many problems go from wrong to right as from right to wrong?
+
+    p = P(|X − m/2| >= |lost − m/2|), X ~ Binomial(m, 1/2), m = lost + gained; 1 where m is 0 (McNemar 1947, exact).
+
+    Args:
+        before: bool, dims (problem, ...).
+        after: bool, dims that broadcast against it, the same problems.
+
+    Returns:
+        `lost` (right before, wrong after), `gained`, `n` and two-sided `p`, the dims but `problem`.
+    """
+    right, now = before.astype(bool), after.astype(bool)
+    lost, gained = (right & ~now).sum("problem"), (~right & now).sum("problem")
+    p = xr.apply_ufunc(_binomial_p, lost, gained, vectorize=True, output_dtypes=[np.float64])
+    return xr.Dataset({"lost": lost, "gained": gained, "n": before.sizes["problem"], "p": p})
+
+
+def detectable_mean(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest mean difference that n problems would show, two-sided.
+
+    δ = (z_{1−α/2} + z_{power}) · sd / sqrt(n), normal approximation.
+
+    Args:
+        sd: standard deviation of the differences over problems.
+        n: problems.
+        alpha: level of the test.
+        power: chance of finding a difference of this size.
+    """
+    at_level, at_power = _normal_quantiles(n, alpha, power)
+    return float((at_level + at_power) * sd / n**0.5)
+
+
+def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest difference of paired proportions, such as accuracies, that McNemar's test on n problems would show.
+
+    δ solves δ·sqrt(n) = z_{1−α/2}·sqrt(ψ) + z_{power}·sqrt(ψ − δ²), ψ the share of discordant problems (Connor 1987).
+
+    Args:
+        discordant: share of problems that differ between the two, 0-1.
+        n: problems.
+        alpha: level of the test.
+        power: chance of finding a difference of this size.
+
+    Returns:
+        δ, 0-1; NaN where n problems show no difference that ψ leaves room for (δ can't exceed ψ).
+    """
+    if not 0.0 <= discordant <= 1.0:
+        raise OptionError(f"the discordant share is {discordant}, expected a share of problems from 0 to 1.")
+    at_level, at_power = (z / n**0.5 for z in _normal_quantiles(n, alpha, power))
+    left, spread = at_level * discordant**0.5, 1.0 + at_power**2
+    inside = discordant * spread - left**2
+    delta = (left + at_power * max(inside, 0.0) ** 0.5) / spread
+    return delta if inside >= 0.0 and delta <= discordant else float("nan")
+
+
+def _normal_quantiles(n: int, alpha: float, power: float) -> tuple[float, float]:
+    if n < 1 or not 0.0 < alpha < 1.0 or not 0.0 < power < 1.0:
+        raise OptionError(
+            f"found n {n}, alpha {alpha} and power {power}; expected a problem or more, and two shares between 0 and 1."
+        )
+    return float(ndtri(1.0 - alpha / 2.0)), float(ndtri(power))
+
+
+def _share_reaching(largest: xr.DataArray, observed: xr.DataArray) -> xr.DataArray:
+    # A few flips at a time: a family's members each against its maximum would be flips × members at once.
+    step = max(1, CHUNK_CELLS // max(1, observed.size))
+    n_flips = largest.sizes["resample"]
+    counts = xr.zeros_like(observed, dtype=np.int64)
+    for start in range(0, n_flips, step):
+        counts = counts + (largest.isel(resample=slice(start, start + step)) >= observed - TIES).sum("resample")
+    share: xr.DataArray = counts / n_flips
+    return share
+
+
+def _corrected(
+    p: xr.DataArray, over: tuple[str, ...], correct: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+) -> xr.DataArray:
+    family = list(over) or [str(dim) for dim in p.dims]
+    ordered = p.transpose(..., *family)
+    flat = ordered.values.reshape(-1, int(np.prod([p.sizes[dim] for dim in family])))
+    corrected = np.full(flat.shape, np.nan)
+    for row, known in enumerate(np.isfinite(flat)):
+        corrected[row, known] = correct(flat[row, known]) if known.any() else []
+    return ordered.copy(data=corrected.reshape(ordered.shape)).transpose(*p.dims)
+
+
+def _false_discovery(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(false_discovery_control(p), dtype=np.float64)
+
+
+def _holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, (len(p) - np.arange(len(p))) * p[order]))
+    return adjusted
+
+
+def _binomial_p(lost: int, gained: int) -> float:
+    m = int(lost) + int(gained)
+    return float(binomtest(int(lost), m).pvalue) if m else 1.0
