@@ -54,7 +54,7 @@ def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.Dat
 
 
 def studentised(flipped: xr.DataArray, squares: xr.DataArray) -> xr.DataArray:
-    """Give z of every flip: Σ s·x / sqrt(Σ x²), range ±sqrt(n); 0 where all differences are 0.
+    """Studentised sums of every flip: z = Σ s·x / sqrt(Σ x²), range ±sqrt(n); 0 where all differences are 0.
 
     Args:
         flipped: Σ s·x, dims (resample, ...).
@@ -88,8 +88,7 @@ def flip_p_values(
     family = int(np.prod([z.sizes[dim] for dim in over])) * (2 if alternative == "two-sided" else 1)
     bound = family * np.exp(-(observed.clip(min=0.0) ** 2) / 2.0)
     alone = reached < 1.5 / z.sizes["resample"]
-    p: xr.DataArray = reached.where(~(alone & (bound < reached)), bound)
-    return p.transpose(*observed.dims)
+    return reached.where(~alone | (bound >= reached), bound).transpose(*observed.dims)
 
 
 def sign_flip_test(
@@ -220,8 +219,7 @@ def _share_reaching(largest: xr.DataArray, observed: xr.DataArray) -> xr.DataArr
     counts = xr.zeros_like(observed, dtype=np.int64)
     for start in range(0, n_flips, step):
         counts = counts + (largest.isel(resample=slice(start, start + step)) >= observed - TIES).sum("resample")
-    share: xr.DataArray = counts / n_flips
-    return share
+    return counts / n_flips
 
 
 def _corrected(
