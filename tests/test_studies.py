@@ -114,6 +114,16 @@ def test_attention_that_runs_against_the_cost_misleads(run):
     assert table["rho"].sel(attention="raw", value="high") < -0.9
 
 
+def test_other_kinds_of_attention_have_rows_of_their_own(run):
+    flat = attention_where(np.ones(8))
+    done = study(run, effects_where(np.linspace(0.0, 0.7, 8)), others={"value-weighted": flat}, n_resamples=50)
+    assert done.verdicts["heads, zero"]["attention"].values.tolist() == ["raw", "value-weighted"]
+    rho = done.verdicts["heads, zero"]["rho"].sel(value="estimate")
+    assert rho.sel(attention="raw") == pytest.approx(1.0) and abs(rho.sel(attention="value-weighted")) < 0.9
+    kinds = done.verdicts["thoughts"]["attention"].values.tolist()
+    assert kinds == ["raw", "rolled-out", "value-weighted", "rolled-out value-weighted"]
+
+
 def test_the_headline_names_what_costs_most(written):
     top = written[1]["top"][0]
     assert top["cut"] == "attention · first 8"

@@ -128,7 +128,9 @@ def _figure_data(
 ) -> dict[str, tuple[str, xr.DataArray | xr.Dataset]]:
     """By the name of a file, its figure function and what it draws: the analysis, and what takes another reading."""
     options = {name: analysis.model.attrs[name] for name in ("n_resamples", "seed")}
-    data = figure_data(analysis, choice=choice) | {"skip_profile": last_thought_shares(run.blocks(), **options)}
+    data = figure_data(analysis, choice=choice, types=analysis.evidence["type"]) | {
+        "skip_profile": last_thought_shares(run.blocks(), **options)
+    }
     return {name: (name, drawn) for name, drawn in data.items()}
 
 

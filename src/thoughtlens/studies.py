@@ -8,6 +8,7 @@
 Everything here but the first can be made again; nothing here measures anything.
 """
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ import xarray as xr
 
 from thoughtlens.analysis import curves, effect_panels
 from thoughtlens.analysis.addresses import doses, edge_ends, families, head_places
+from thoughtlens.analysis.blocks import Blocks
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
     OUTCOMES,
@@ -25,7 +27,7 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.importance import EDGES, HEADS, look
+from thoughtlens.analysis.importance import EDGES, HEADS, RAW, THOUGHTS, Looks, look
 from thoughtlens.analysis.influence import influence
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, readings, resampled_means, verdict
@@ -71,28 +73,40 @@ def open_effects(run: Run) -> xr.Dataset:
     return check_effects(effects)
 
 
-def study(run: Run, effects: xr.Dataset | None = None, *, n_resamples: int = 1000, seed: int = 0) -> Study:
+def study(
+    run: Run,
+    effects: xr.Dataset | None = None,
+    *,
+    others: Mapping[str, Blocks] | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Study:
     """Summarise the effects of a run's cuts, and set them beside its attention on the same problems.
 
     Args:
         run: the run whose attention is looked at.
         effects: of cuts made on some of its problems; those of the run's folder if None.
+        others: other kinds of attention of this run, by name, such as value-weighted, block by block.
         n_resamples: bootstrap resamples of the problems, the same for attention and effects.
         seed: same seed, same numbers.
     """
     effects = open_effects(run) if effects is None else effects
     found = families(effects)
     weights = resample_weights(effects.sizes["problem"], n_resamples=n_resamples, seed=seed)
-    looked = look(run.blocks(), [str(name) for name in effects["problem"].values])
+    problems = [str(name) for name in effects["problem"].values]
+    looked = {
+        how: look(blocks, problems, how=how) for how, blocks in ({RAW: run.blocks()} | dict(others or {})).items()
+    }
+    kinds = {kind: _kinds_of_attention(looked.values(), kind) for kind in (HEADS, THOUGHTS, EDGES)}
     importances = {
-        name: {how: resampled_means(values, weights) for how, values in looked.importances[_kind(name)].items()}
+        name: {how: resampled_means(values, weights) for how, values in kinds[_kind(name)].items()}
         for name, cuts in found.items()
         if len(cuts) >= FEWEST_UNITS
     }
     damages = DAMAGE_SIGN[RANKED_BY] * paired_differences(effects)[RANKED_BY]
-    verdicts = {name: verdict(kinds, _of_units(damages, found[name]), weights) for name, kinds in importances.items()}
+    verdicts = {name: verdict(its, _of_units(damages, found[name]), weights) for name, its in importances.items()}
     summary = summarise(effects, n_resamples=n_resamples, seed=seed)
-    return Study(effects, summary, found, importances, verdicts, looked.mean)
+    return Study(effects, summary, found, importances, verdicts, looked[RAW].mean)
 
 
 def write_study(run: Run, done: Study) -> list[Path]:
@@ -166,7 +180,7 @@ def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, t
         row = done.verdicts[name].sel(attention=how)
         named = importance.assign_attrs(long_name=f"importance by {how} attention, {kind}")
         data = effect_panels.attention_against_effect(named, done.summary, cuts, row, outcome=RANKED_BY)
-        drawn[f"attention_against_effect_{stem}_{how}"] = ("attention_against_effect", data)
+        drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ("attention_against_effect", data)
     if kind == HEADS:
         drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, head_places(cuts)))
     if kind == EDGES:
@@ -178,6 +192,10 @@ def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, t
 def _kind(family: str) -> str:
     """Heads, thoughts or edges, of a family such as `heads, zero`."""
     return family.split(",")[0]
+
+
+def _kinds_of_attention(looks: Iterable[Looks], kind: str) -> dict[str, xr.DataArray]:
+    return {how: values for its in looks for how, values in its.importances[kind].items()}
 
 
 def _of_units(damages: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:

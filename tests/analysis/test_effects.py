@@ -167,8 +167,9 @@ def test_the_detectable_effect_is_found_four_times_in_five():
 
 def test_no_effect_on_accuracy_is_detectable_below_what_the_exact_test_needs():
     right = np.ones(60, dtype=bool)
-    mde = summarise(made_effects({"z1": right}, baseline=right))["mde"].sel(outcome="accuracy").item()
-    n_flips = round(mde * 60)
+    mde = summarise(made_effects({"z1": right}, baseline=right))["mde"].isel(intervention=0)
+    n_flips = round(mde.sel(outcome="accuracy").item() * 60)
+    assert np.isnan(mde.sel(outcome="gold_logprob"))
     assert binomtest(n_flips, n_flips).pvalue < 0.05 < binomtest(n_flips - 1, n_flips - 1).pvalue
 
 

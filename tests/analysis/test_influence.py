@@ -62,6 +62,15 @@ def test_disagreement_sums_to_zero_whatever_ties_there_are(attention, edges):
     assert abs(maps["disagreement"]).max() <= 1
 
 
+def test_influences_that_differ_by_rounding_alone_have_one_rank(attention, edges):
+    right = np.ones(N, dtype=bool)
+    rounding = {label: np.full(N, -1.0 - 1e-7 * k) for k, label in enumerate(edges.values())}
+    effects = made_effects(dict.fromkeys(rounding, right), baseline=right, logprob=rounding)
+    apart = influence(summarise(effects, n_flips=100), edges, attention)["disagreement"]
+    # All three at ½ by influence; by attention 1, 0, ½.
+    np.testing.assert_allclose([apart.sel(query=q, key=k) for q, k in edges], [-0.5, 0.5, 0.0])
+
+
 def test_edges_that_were_not_cut_are_blank_in_every_map(attention, edges):
     summary = summarise(cut_to_break({"z3 ⊣ z1": 30, "z3 ⊣ z2": 10}))
     del edges["z2", "z1"]

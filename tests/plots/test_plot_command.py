@@ -10,7 +10,7 @@ from thoughtlens.cli import app
 
 OF_CUTS = {"ablation_curve", "attention_against_effect", "dose_response", "effect_forest", "effect_map"}
 OF_EDGES = {"influence_maps", "transplant_bars"}
-NOT_OF_ONE_RUN = {"save_figure", "head_counts", "model_comparison", "question_tokens"} | OF_CUTS | OF_EDGES
+NOT_OF_ONE_RUN = {"save_figure", "model_comparison", "question_tokens"} | OF_CUTS | OF_EDGES
 
 
 def call(*words):

@@ -197,7 +197,8 @@ def _detectable(differences: xr.Dataset) -> xr.DataArray:
     # Where hardly a problem flipped, the formula has no answer or too good a one; the exact test needs six flips.
     least = (FEWEST_FLIPS / n.where(n > 0)).clip(max=1.0)
     accuracy = xr.ufuncs.fmax(n.copy(data=proportions), least)
-    return _by_outcome({"accuracy": accuracy, "gold_logprob": n.copy(data=means)})
+    # Pairs that do not differ at all say nothing of how much others would.
+    return _by_outcome({"accuracy": accuracy, "gold_logprob": n.copy(data=means).where(spread > 0)})
 
 
 def _by_outcome(columns: Mapping[str, xr.DataArray]) -> xr.DataArray:

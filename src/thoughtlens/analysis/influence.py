@@ -12,6 +12,7 @@ from scipy.stats import rankdata
 
 from thoughtlens.analysis.effects import OUTCOMES, damage_of
 from thoughtlens.analysis.metrics import thought_map
+from thoughtlens.analysis.verdict import DECIMALS
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import thought_names
 
@@ -47,7 +48,7 @@ def influence(
         )
     maps = xr.Dataset({outcome: _map_of(damage_of(summary, outcome), among, thoughts) for outcome in OUTCOMES})
     seen = cells.astype(np.float64).where(maps[ranked_by].sel(value="estimate", drop=True).notnull())
-    apart = _places(maps[ranked_by].sel(value="estimate", drop=True)) - _places(seen)
+    apart = _places(maps[ranked_by].sel(value="estimate", drop=True).round(DECIMALS)) - _places(seen)
     return maps.assign(attention=seen, disagreement=apart).assign_attrs(ranked_by=ranked_by, n=int(summary["n"].max()))
 
 

@@ -91,12 +91,16 @@ def closing(facts: Mapping[str, Any]) -> None:
 
 
 def _beyond_nulls(evidence: Mapping[str, Any]) -> None:
+    of_null: dict[str, list[str]] = {}
+    for name, found in evidence.items():
+        of_null.setdefault(found["null"], []).append(name)
     rows = [
-        (f"{name} {found.get('thought') or ''}", with_interval(found), _p(found["p"]), found["n_heads"], found["null"])
+        (f"{name} {found.get('thought') or ''}", with_interval(found), _p(found["p"]), found["n_heads"])
         for name, found in evidence.items()
     ]
-    columns = ("measure", "excess", "p", "heads with it", "null")
-    table(columns, rows, title="attention of a row beyond its null, mean of all heads; heads: 0.05 or more, q < 0.05")
+    title = "attention of a row beyond its null, mean of all heads; heads: 0.05 or more, q < 0.05"
+    table(("measure", "excess", "p", "heads with it"), rows, title=title)
+    out.print("; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items()))
 
 
 def _top_heads(facts: Mapping[str, Any]) -> None:
