@@ -1,6 +1,6 @@
 """A batch that has thought says its answers: freely and greedily, or as it is told to, for their probability."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,14 +22,15 @@ def decode(reading: Reading, state: Tensor, rooms: Sequence[int]) -> list[list[i
     Args:
         reading: the batch, `eot` read.
         state: the last hidden states (problem, hidden).
-        rooms: the most tokens that each problem may say.
+        rooms: the most tokens that each present problem may say.
 
     Returns:
-        Token ids of each problem, the end token left out.
+        Token ids of each present problem, the end token left out.
     """
     end = reading.reasoner.tokenizer.eos_token_id
-    said: list[list[int]] = [[] for _ in range(len(state))]
-    watch = _PrefixWatch(reading.reasoner, len(state))
+    present: list[int] = reading.rows.tolist()
+    said: dict[int, list[int]] = {row: [] for row in present}
+    watch = _PrefixWatch(reading.reasoner)
     room = torch.tensor(rooms, device=state.device)
     running = torch.ones(len(state), dtype=torch.bool, device=state.device)
     for n_said in range(max(rooms)):
@@ -48,8 +49,9 @@ def decode(reading: Reading, state: Tensor, rooms: Sequence[int]) -> list[list[i
         at_answer = torch.tensor(watch.ends_prefix(said, rows, running.tolist()), device=state.device)
         queries = torch.where(at_answer, reading.slots[ANSWER], reading.slots[TEXT])
         keys = torch.where(running, reading.slots[ANSWER], PAD_CODE)
+        queries = torch.where(running, queries, PAD_CODE)
         state = reading.step(token[:, None], keys[:, None], queries[:, None])
-    return said
+    return [said[row] for row in present]
 
 
 class Told(NamedTuple):
@@ -58,10 +60,12 @@ class Told(NamedTuple):
     Attributes:
         logprob: (problem,), nats, of the value's tokens and the end token after the prefix.
         first: (problem, token), log-probabilities of the value's first token.
+        greedy: bool (problem,), whether greedy decoding says the same, token by token, from prefix to end.
     """
 
     logprob: Tensor
     first: Tensor
+    greedy: Tensor
 
 
 def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Told:
@@ -80,20 +84,23 @@ def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int],
     ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
     logprob = state.new_zeros(len(texts), dtype=torch.promote_types(state.dtype, torch.float32))
     first: Tensor | None = None
+    greedy = torch.ones_like(n_prefix, dtype=torch.bool)
     for place, at in enumerate(torch.arange(ids.shape[1], device=state.device)):
         logits = reading.reasoner.logits(state)
         known = logits.to(logprob.dtype).log_softmax(-1)
         counted = (n_prefix <= at) & (at < length)
         logprob += torch.where(counted, known.gather(1, ids[:, place, None])[:, 0], 0.0)
+        greedy &= (logits.argmax(-1) == ids[:, place]) | (at >= length)
         here = (n_prefix == at)[:, None]
         first = torch.where(here, known, torch.zeros_like(known) if first is None else first)
         if place + 1 == ids.shape[1]:
             break
         keys = torch.where(at < length, reading.slots[ANSWER], PAD_CODE)
         queries = torch.where(n_prefix == at + 1, reading.slots[ANSWER], reading.slots[TEXT])
+        queries = torch.where(at < length, queries, PAD_CODE)
         state = reading.step(ids[:, place, None], keys[:, None], queries[:, None])
     assert first is not None  # an answer has at least its end token
-    return Told(logprob, first)
+    return Told(logprob, first, greedy)
 
 
 class _PrefixWatch:
@@ -103,18 +110,22 @@ class _PrefixWatch:
     prefix is known only when the value has begun, so each blank is offered as the end in turn, and the last one stands.
     """
 
-    def __init__(self, reasoner: LatentReasoner, n_problems: int) -> None:
+    def __init__(self, reasoner: LatentReasoner) -> None:
         self.reasoner = reasoner
-        self.began = [False] * n_problems
-        self.closed = [False] * n_problems
+        self.began: set[int] = set()
+        self.closed: set[int] = set()
 
-    def ends_prefix(self, said: Sequence[Sequence[int]], rows: Sequence[int], running: Sequence[bool]) -> list[bool]:
+    def ends_prefix(
+        self, said: Mapping[int, Sequence[int]], rows: Sequence[int], running: Sequence[bool]
+    ) -> list[bool]:
         """For each present problem, whether its text so far ends in the prefix and nothing but blanks."""
         pairs = zip(rows, running, strict=True)
-        return [runs and not self.closed[row] and self._look(row, said[row]) for row, runs in pairs]
+        return [runs and row not in self.closed and self._look(row, said[row]) for row, runs in pairs]
 
     def _look(self, row: int, ids: Sequence[int]) -> bool:
         ends = self.reasoner.decode(ids[-_TAIL:]).rstrip().endswith(self.reasoner.answer_prefix)
-        self.closed[row] = self.began[row] and not ends
-        self.began[row] |= ends
+        if ends:
+            self.began.add(row)
+        elif row in self.began:
+            self.closed.add(row)
         return ends

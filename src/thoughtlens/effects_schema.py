@@ -8,6 +8,8 @@
     answer        (intervention, problem)  text: the parsed answer, "" if there is none
     failed        (intervention, problem)  bool: the problem could not be run under this cut, so that its other values
                                            are False, NaN, NaN and ""
+    donor         (intervention, problem)  text, may be missing: the id of the problem whose values were put in place,
+                                           "" where there is none or there are several
 
     intervention  unique readable labels; the first is "none", the baseline
     problem       ids
@@ -23,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import RunError
@@ -40,10 +43,11 @@ _DTYPES: Final[dict[str, Any]] = {
     "answer": _TEXT,
     "failed": np.bool_,
 }
+_OPTIONAL: Final[dict[str, Any]] = {"donor": _TEXT}
 
 
 def effects_dataset(
-    outcomes: Mapping[str, np.ndarray],
+    outcomes: Mapping[str, npt.ArrayLike],
     *,
     labels: Sequence[str],
     kinds: Sequence[str],
@@ -66,7 +70,7 @@ def effects_dataset(
     Returns:
         The Dataset of this module's docstring.
     """
-    values = {name: np.asarray(array, dtype=_DTYPES.get(name)) for name, array in outcomes.items()}
+    values = {name: np.asarray(array, dtype=(_DTYPES | _OPTIONAL).get(name)) for name, array in outcomes.items()}
     told = {label: list(others) for label, others in (controls or {}).items()}
     return xr.Dataset(
         {name: (EFFECTS_DIMS, array) for name, array in values.items()},

@@ -1,4 +1,4 @@
-"""Text, bytes, JSON and JSON Lines become files that are whole or not there at all.
+"""Text, bytes, JSON, JSON Lines and folders become files that are whole or not there at all.
 
 Each is written beside its place, flushed to the disk, then moved there in one step, so that a kill or a full disk
 leaves the old file or none. Never NaN: JSON has no word for it, and other readers stop at Python's.
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, BinaryIO, TextIO
 from uuid import uuid4
 
@@ -59,6 +60,21 @@ def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder that takes the place of `path` if the block ends well, and is gone if not."""
+    partial, old = (path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}") for _ in range(2))
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if path.exists():
+            path.replace(old)
+        partial.replace(path)
+    finally:
+        for left in (partial, old):
+            rmtree(left, ignore_errors=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

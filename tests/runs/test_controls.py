@@ -10,7 +10,9 @@ from thoughtlens.errors import OptionError
 from thoughtlens.order_labels import orders_in
 from thoughtlens.runs.controls import Shape, controls_for, extra
 from thoughtlens.runs.orders import plan_incremental
-from thoughtlens.tracing.interventions import Intervention, Zero
+from thoughtlens.tracing.cuts import Cut
+from thoughtlens.tracing.edits import Block, Zero
+from thoughtlens.tracing.interventions import Intervention
 from thoughtlens.tracing.taps import Site
 
 SHAPE = Shape(n_layers=3, n_heads=4, n_thoughts=6)
@@ -25,14 +27,6 @@ class Other:
         return tensor
 
 
-@dataclass(frozen=True)
-class Cut:
-    """As the plan of a study has it."""
-
-    label: str
-    parts: tuple[Intervention, ...]
-
-
 def head(layer, *heads, edit=None, queries=None):
     part = Intervention(Site.HEAD, edit or Zero(), frozenset({layer}), frozenset(heads), queries=queries)
     return Cut(", ".join(f"L{layer}H{h}" for h in heads), (part,))
@@ -43,7 +37,7 @@ def thought(name):
 
 
 def edge(query, key, heads=None):
-    part = Intervention(Site.SCORES, Zero(), heads=heads, queries=frozenset({query}), keys=frozenset({key}))
+    part = Intervention(Site.SCORES, Block(), heads=heads, queries=frozenset({query}), keys=frozenset({key}))
     return Cut(f"{query} ⊣ {key}", (part,))
 
 

@@ -11,35 +11,20 @@ Nothing of an intervention is read or changed but its address.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import Field, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from itertools import islice, product
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import thought_names
+from thoughtlens.tracing.cuts import Cut
 from thoughtlens.tracing.interventions import Intervention
 from thoughtlens.tracing.taps import Site
 
-
-class CutLike(Protocol):
-    """A frozen dataclass with a label and the interventions that are made together."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-    @property
-    def label(self) -> str:
-        """Its readable name."""
-
-    @property
-    def parts(self) -> tuple[Intervention, ...]:
-        """What is made together."""
-
-
-C = TypeVar("C", bound=CutLike)
 Unit = tuple[tuple[str, Any], ...]
 """One thing that is cut, by its address: (("layers", 4), ("heads", 5)) or (("queries", "z4"), ("keys", "z1"))."""
 
@@ -62,8 +47,8 @@ class Shape(NamedTuple):
 
 
 def controls_for(
-    cuts: Sequence[C], *, n: int, seed: int, shape: Shape, mass: xr.DataArray | None = None
-) -> dict[str, tuple[C, ...]]:
+    cuts: Sequence[Cut], *, n: int, seed: int, shape: Shape, mass: xr.DataArray | None = None
+) -> dict[str, tuple[Cut, ...]]:
     """Controls of each cut: the same number of other heads, layers, thoughts or edges.
 
     Heads are drawn from the layer of each, or are those nearest in `mass` in any layer.  Edges between thoughts keep
@@ -89,7 +74,7 @@ def controls_for(
     labels = {cut.label for cut in cuts}
     masses = None if mass is None else _masses(mass)
     candidates = partial(_candidates, shape=shape, masses=masses, planned=planned, rng=np.random.default_rng(seed))
-    found: dict[str, tuple[C, ...]] = {}
+    found: dict[str, tuple[Cut, ...]] = {}
     for cut in cuts:
         moved = list(islice(_moved(cut.parts, candidates), n))
         if not moved:
@@ -101,7 +86,7 @@ def controls_for(
     return found
 
 
-def extra(controls: Mapping[str, Sequence[C]], cuts: Iterable[CutLike]) -> tuple[C, ...]:
+def extra(controls: Mapping[str, Sequence[Cut]], cuts: Iterable[Cut]) -> tuple[Cut, ...]:
     """The controls that the plan does not make already, each once, in their order."""
     planned = {cut.label for cut in cuts}
     once = {control.label: control for its in controls.values() for control in its if control.label not in planned}
@@ -240,7 +225,7 @@ def _name(unit: Unit) -> str:
     return " ⊣ ".join(map(str, values))
 
 
-def _no_control(cut: CutLike, shape: Shape) -> str:
+def _no_control(cut: Cut, shape: Shape) -> str:
     return (
         f"the cut {cut.label!r} has no control, since a model of {shape.n_layers} layers, {shape.n_heads} heads and "
         f"{shape.n_thoughts} thoughts has nothing else like it; leave controls out for it."

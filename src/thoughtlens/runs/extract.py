@@ -66,7 +66,7 @@ def extract(
     missing = store.missing()
     progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
     where = engine or Local()
-    load = partial(reasoner_of, _to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
+    load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
     where.run(ExtractionJob(load, chosen.problems, lengths, store, batch_size), missing, progress)
     if missing:
         plan_notes = _plan_notes(store, lengths, batch_size)
@@ -139,6 +139,6 @@ def _notes(reasoner: LatentReasoner, problems: ProblemSet, batch_size: int) -> M
     }
 
 
-def _to_load(reasoner: LatentReasoner) -> Mapping[str, Any]:
+def to_load(reasoner: LatentReasoner) -> Mapping[str, Any]:
     """What a worker elsewhere needs to load the same model."""
     return {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}

@@ -6,25 +6,25 @@ same cut of everything. It knows nothing of sites or edits: cuts are added up pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Generic, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from thoughtlens.errors import OptionError
 from thoughtlens.order_labels import RANDOM, step_label
-from thoughtlens.runs.controls import C
+from thoughtlens.tracing.cuts import Cut
 
 
-class Incremental(NamedTuple, Generic[C]):
+class Incremental(NamedTuple):
     """What `plan_incremental` returns."""
 
-    cuts: tuple[C, ...]
+    cuts: tuple[Cut, ...]
     """the first k of each ranking, for k = 1 … all"""
-    random: tuple[C, ...]
+    random: tuple[Cut, ...]
     """the first k of each random order: the controls of all rankings"""
 
 
-def plan_incremental(rankings: Mapping[str, Sequence[C]], *, n_orders: int = 10, seed: int = 0) -> Incremental[C]:
+def plan_incremental(rankings: Mapping[str, Sequence[Cut]], *, n_orders: int = 10, seed: int = 0) -> Incremental:
     """Cuts of the first 1, 2, … of each ranking, and of random orders of the same cuts.
 
     Args:
@@ -50,11 +50,11 @@ def plan_incremental(rankings: Mapping[str, Sequence[C]], *, n_orders: int = 10,
     return Incremental(_steps_of_all(rankings), _steps_of_all(drawn))
 
 
-def _steps_of_all(orders: Mapping[str, Sequence[C]]) -> tuple[C, ...]:
+def _steps_of_all(orders: Mapping[str, Sequence[Cut]]) -> tuple[Cut, ...]:
     return tuple(step for name, order in orders.items() for step in _steps(name, order))
 
 
-def _steps(name: str, order: Sequence[C]) -> list[C]:
+def _steps(name: str, order: Sequence[Cut]) -> list[Cut]:
     parts = [cut.parts for cut in order]
     return [
         replace(order[0], label=step_label(name, k), parts=tuple(part for its in parts[:k] for part in its))

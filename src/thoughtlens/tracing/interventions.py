@@ -1,41 +1,21 @@
 """An address and an edit make an intervention: a tap that changes exactly what it names.
 
-An experiment is site × address × edit, never a new class. An edit is a function `(tensor, moment) -> tensor` that
-gives the edited tensor everywhere; the address says where it is taken.
+An experiment is site × address × edit, never a new class. Edits are in `tracing.edits`; the address says where what
+they give is taken.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from thoughtlens.errors import OptionError
+from thoughtlens.tracing.edits import NAME_OF, NAMED, Block, Drawn, Edit, Stop
 from thoughtlens.tracing.taps import Moment, Site, Tap
 
-
-@dataclass(frozen=True)
-class Zero:
-    """Nothing in the place of what was there."""
-
-    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
-        """Zeros of the same shape."""
-        return torch.zeros_like(tensor)
-
-
-@dataclass(frozen=True)
-class Replace:
-    """A given thought in the place of each thought: a mean, or another problem's.
-
-    Attributes:
-        thoughts: (problem, thought, hidden), aligned with the batch, or with one problem for all.
-    """
-
-    thoughts: Tensor
-
-    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
-        """The given vectors for the thought that is being fed."""
-        which = int(moment.queries[0, 0]) - moment.slots["z1"]
-        return self.thoughts[:, which].to(tensor).expand_as(tensor)
+EDGE_SITES: Final = (Site.SCORES, Site.PATTERN)
 
 
 @dataclass(frozen=True)
@@ -44,18 +24,19 @@ class Intervention:
 
     Attributes:
         site: where the tensor is met.
-        edit: what takes its place.
+        edit: what takes its place: one of `tracing.edits`, or any tap.
         layers: indices of layers.
         heads: indices of heads.
         queries: names of the slots that attend; of the thoughts themselves at site THOUGHT.
         keys: names of the slots attended to; only at sites SCORES and PATTERN.
 
     Raises:
-        OptionError: the site is VALUE, which is recorded alone.
+        OptionError: the site is VALUE, which is recorded alone; the edit says nothing at this site; or the address has
+            a part that the site does not.
     """
 
     site: Site
-    edit: Tap
+    edit: Edit | Tap
     layers: frozenset[int] | None = None
     heads: frozenset[int] | None = None
     queries: frozenset[str] | None = None
@@ -65,13 +46,49 @@ class Intervention:
         if self.site is Site.VALUE:
             # Its heads are key-value heads and its positions are keys: an address here would mean something else.
             raise OptionError("values can be recorded but not edited; edit thought, scores, pattern or head.")
+        if isinstance(self.edit, Edit) and self.site not in self.edit.sites:
+            fit = ", ".join(sorted(self.edit.sites))
+            raise OptionError(f"the edit {NAME_OF[type(self.edit)]} says nothing at {self.site}; make it at {fit}.")
+        self._check_address()
+
+    def _check_address(self) -> None:
+        if self.keys is not None and self.site not in EDGE_SITES:
+            raise OptionError(f"found keys at {self.site}, which has queries alone; name keys at scores or pattern.")
+        if self.site is Site.THOUGHT and (self.layers is not None or self.heads is not None):
+            raise OptionError("found layers or heads at thought, which is met between passes; name queries alone.")
+        if isinstance(self.edit, Block) and self.keys is None:
+            raise OptionError("found a block of every key, which leaves a row nothing to look at; name its keys.")
+        if isinstance(self.edit, Stop) and self.queries is None:
+            raise OptionError("found a stop of every thought without their names; name the thoughts that are left out.")
+
+    @property
+    def label(self) -> str:
+        """Such as `L4H5 zero`, `z3 mean`, `z4 ⊣ z1, L4H5`, `L2 scale 0.5 at eot`."""
+        what = _what(self.edit)
+        said = "" if isinstance(self.edit, Block) else f" {what}"
+        if self.site in EDGE_SITES:
+            where = _where(self.layers, self.heads)
+            edge = f"{_listed(self.queries)} ⊣ {_listed(self.keys)}"
+            return f"{edge}{said}, {where}" if where else f"{edge}{said}"
+        if self.site is Site.THOUGHT:
+            return f"{_listed(self.queries, every='thoughts')}{said}"
+        scope = "" if self.queries is None else f" at {_listed(self.queries)}"
+        return f"{_where(self.layers, self.heads) or 'heads'}{said}{scope}"
+
+    def meets(self, site: Site, layer: int | None) -> bool:
+        """Whether anything of it can be at a site of a layer."""
+        return site is self.site and (self.layers is None or layer in self.layers)
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """The tensor, edited where it is addressed."""
-        if moment.site is not self.site or (self.layers is not None and moment.layer not in self.layers):
+        if not self.meets(moment.site, moment.layer):
             return tensor
         hit = self._hit(tensor, moment)
-        return torch.where(hit, self.edit(tensor, moment), tensor) if hit.any() else tensor
+        if not hit.any():
+            return tensor
+        if isinstance(self.edit, Drawn):
+            raise OptionError(f"{self.label} needs what other passes gave; make it with `intervene`.")
+        return torch.where(hit, self.edit(tensor, moment), tensor)
 
     def _hit(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Boolean, broadcastable to the tensor."""
@@ -88,7 +105,73 @@ class Intervention:
         return hit & _named(moment.keys, self.keys, moment)[:, None, None, :]
 
 
+def as_spec(part: Intervention) -> dict[str, Any]:
+    """An intervention as JSON can say it: site, edit, layers, heads, queries, keys; None means everywhere.
+
+    Raises:
+        OptionError: its edit is no value of `tracing.edits`.
+    """
+    if not isinstance(part.edit, Edit):
+        raise OptionError(f"found the edit {part.edit!r}, expected one of {', '.join(NAMED)}; only these have a name.")
+    given = {field.name: _plain(getattr(part.edit, field.name)) for field in fields(part.edit)}
+    name = NAME_OF[type(part.edit)]
+    address = {name: _sorted(getattr(part, name)) for name in ("layers", "heads", "queries", "keys")}
+    return {"site": str(part.site), "edit": {"name": name} | given if given else name, **address}
+
+
+def from_spec(spec: Any) -> Intervention:
+    """The intervention that a JSON value describes, as `as_spec` writes it; parts of the address may be left out.
+
+    Raises:
+        OptionError: it describes none.
+    """
+    try:
+        edit = {"name": spec["edit"]} if isinstance(spec["edit"], str) else dict(spec["edit"])
+        made = NAMED[edit.pop("name")](**edit)
+        address = {name: spec.get(name) for name in ("layers", "heads", "queries", "keys")}
+        sets = {name: None if value is None else frozenset(value) for name, value in address.items()}
+        return Intervention(Site(spec["site"]), made, **sets)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise OptionError(
+            f"found {spec!r}, expected an intervention such as "
+            '{"site": "head", "edit": "zero", "layers": [4], "heads": [5]}; '
+            f"write it so ({type(error).__name__}: {error})."
+        ) from error
+
+
 def _named(codes: Tensor, names: frozenset[str] | None, moment: Moment) -> Tensor:
     if names is None:
         return torch.ones_like(codes, dtype=torch.bool)
     return torch.isin(codes, torch.tensor([moment.slots[name] for name in sorted(names)], device=codes.device))
+
+
+def _what(edit: Edit | Tap) -> str:
+    """Such as `zero`, `scale 0.5`."""
+    if not isinstance(edit, Edit):
+        return getattr(edit, "__name__", type(edit).__name__).lower()
+    given = [getattr(edit, field.name) for field in fields(edit)]
+    shown = ["…" if isinstance(value, tuple) else str(value) for value in given if value != 0 or type(value) is float]
+    return " ".join([NAME_OF[type(edit)], *shown])
+
+
+def _where(layers: frozenset[int] | None, heads: frozenset[int] | None) -> str:
+    """Such as `L4H5`, `L4`, `H5` (of every layer), `L4,5H1`."""
+    said = (("L", layers), ("H", heads))
+    return "".join(letter + ",".join(map(str, sorted(its))) for letter, its in said if its is not None)
+
+
+def _listed(names: frozenset[str] | None, *, every: str = "all") -> str:
+    return every if names is None else ", ".join(sorted(names, key=_in_order))
+
+
+def _in_order(name: str) -> tuple[str, int]:
+    """z2 before z10."""
+    return (name[0], int(name[1:])) if name[1:].isdecimal() else (name, 0)
+
+
+def _sorted(values: Collection[Any] | None) -> list[Any] | None:
+    return None if values is None else sorted(values, key=lambda value: _in_order(str(value)))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Taps that keep what they see: attention and what it moves, pooled by slot, and the thoughts."""
+"""Taps that keep what they see: attention and what it moves, pooled by slot, heads' outputs, and the thoughts."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -155,4 +155,30 @@ class ThoughtRecorder:
         """Keep a thought."""
         if moment.site is Site.THOUGHT:
             self.thoughts.append(tensor)
+        return tensor
+
+
+class HeadRecorder:
+    """Keeps each head's output, before the output projection, at every position from `bot` on.
+
+    Positions are bot, z1 … zT, eot, answer and text; the last is the mean over all other generated tokens.
+    """
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, n_channels: int) -> None:
+        self._sums = torch.zeros(n_problems, n_layers, n_heads, n_thoughts + 4, n_channels)
+        self._counts = torch.zeros(n_problems, n_layers, n_thoughts + 4)
+
+    @property
+    def heads(self) -> Tensor:
+        """(problem, layer, head, position, channel) float32; NaN at a position that was never met."""
+        return self._sums / self._counts[:, :, None, :, None]
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the outputs of one step of one layer."""
+        if moment.site is Site.HEAD:
+            problem, step, place = _named_rows(moment, self._counts.shape[-1])
+            rows = moment.rows.cpu()[problem]
+            # One step has each problem once, so that nothing is added twice to one place.
+            self._sums[rows, moment.layer, :, place] += tensor[problem, :, step].float().cpu()
+            self._counts[rows, moment.layer, place] += 1
         return tensor

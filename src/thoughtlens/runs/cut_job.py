@@ -1,0 +1,177 @@
+"""Batches of problems and a plan of cuts become outcomes on disk, a batch at a time.
+
+This is the work of a study of cuts (see `thoughtlens.runs.engines`): a batch is its unit, the model is loaded once a
+worker, and the worker that cuts a batch writes its outcomes. Values that edits put in place are measured beforehand.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from thoughtlens.errors import RunError
+from thoughtlens.models.base import LatentReasoner
+from thoughtlens.problems import Problem
+from thoughtlens.runs.batches import Halving
+from thoughtlens.runs.cutting import Cutter, Cutting, Parts, batch_of, copies_at_once
+from thoughtlens.runs.effect_files import BASELINE_KEY, key_of, read_material, read_outcomes, write_outcomes
+from thoughtlens.runs.engines import Progress, Work
+from thoughtlens.tracing.cuts import Cut
+from thoughtlens.tracing.edits import Drawn
+from thoughtlens.tracing.interventions import Intervention
+from thoughtlens.tracing.material import Material, bound
+from thoughtlens.tracing.recorders import HeadRecorder
+from thoughtlens.tracing.taps import Site, Tap, Taps
+
+log = logging.getLogger(__name__)
+
+GROUP: Final = 64
+"""Cuts between two writings: what a kill costs at most, in one batch."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is cut: problems in batches, and where what comes of them is kept.
+
+    Attributes:
+        folder: of the study (`thoughtlens.runs.effect_files`).
+        problems: of the study, in order.
+        batches: indices of the problems of each batch; every problem is in one.
+        n_thoughts: T.
+    """
+
+    folder: Path
+    problems: tuple[Problem, ...]
+    batches: tuple[tuple[int, ...], ...]
+    n_thoughts: int
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the problems."""
+        return [problem.id for problem in self.problems]
+
+    @property
+    def n_steps(self) -> list[int]:
+        """Worked steps of each problem; 0 where its set does not say."""
+        return [len(problem.steps) for problem in self.problems]
+
+    def of(self, batch: Sequence[int]) -> list[Problem]:
+        """The problems at these places."""
+        return [self.problems[place] for place in batch]
+
+
+@dataclass(frozen=True)
+class CutJob:
+    """The work of a study, batch by batch.
+
+    Attributes:
+        load: gives the reasoner, once a worker.
+        target: the problems.
+        cuts: the plan, controls among it.
+        allow_failed: whether a pair of problem and cut that can't be run is kept as failed, or stops the study.
+    """
+
+    load: Callable[[], LatentReasoner]
+    target: Target
+    cuts: tuple[Cut, ...]
+    allow_failed: bool = False
+
+    def n_problems(self, shard: int) -> int:
+        """Passes of a batch: a problem under a cut, the baseline among the cuts."""
+        return len(self.target.batches[shard]) * (1 + len(self.cuts))
+
+    def missing(self, shard: int) -> list[Cut]:
+        """Cuts whose outcomes in a batch are not known."""
+        batch = self.target.batches[shard]
+        kept = read_outcomes(self.target.folder, shard, len(batch))
+        unknown = {key for key, its in kept.items() if not self.allow_failed and any(o.failure for o in its)}
+        return [cut for cut in self.cuts if key_of(cut) not in kept.keys() - unknown]
+
+    def start(self) -> Work:
+        """Load the model and the values that edits put in place; what is returned does one batch."""
+        reasoner, target = self.load(), self.target
+        material = read_material(target.folder, target.ids, target.n_steps)
+
+        def work(shard: int, progress: Progress) -> None:
+            batch, todo = target.batches[shard], self.missing(shard)
+            progress(len(batch) * (len(self.cuts) - len(todo)))
+            for start in range(0, len(todo), GROUP):
+                group = todo[start : start + GROUP]
+                self._cut(reasoner, material, shard, group)
+                progress(len(batch) * (len(group) + (not start)))
+
+        return work
+
+    def _cut(self, reasoner: LatentReasoner, material: Material | None, shard: int, group: Sequence[Cut]) -> None:
+        """Make some cuts of a batch and write their outcomes beside those that are there."""
+        target, batch = self.target, self.target.batches[shard]
+        problems = target.of(batch)
+        cutter = Cutter(
+            reasoner,
+            problems,
+            [cut.parts for cut in group],
+            target.n_thoughts,
+            bind=lambda parts, places: bind(parts, material, [batch[place] for place in places]),
+            refuse=partial(self._refuse, [cut.label for cut in group]),
+            # Planned for the whole batch, so that half a batch takes half the memory.
+            n_copies=copies_at_once(reasoner, [len(reasoner.prompt(p.question)) for p in problems], target.n_thoughts),
+        )
+        # Pieces come in the order of the batch.
+        pieces = [rows for _, rows in Halving(len(batch)).work_off([range(len(batch))], cutter)]
+        found = [[outcome for rows in pieces for outcome in rows[place]] for place in range(1 + len(group))]
+        made = dict(zip((BASELINE_KEY, *map(key_of, group)), found, strict=True))
+        write_outcomes(target.folder, shard, read_outcomes(target.folder, shard, len(batch)) | made)
+        log.info("intervene: %d cuts of batch %d, %d problems", len(group), shard, len(batch))
+
+    def _refuse(self, labels: Sequence[str], problem: Problem, cut: int | None, reason: str) -> None:
+        if not self.allow_failed:
+            under = "without a cut" if cut is None else f"under the cut {labels[cut]!r}"
+            raise RunError(
+                f"problem {problem.id} can't be run {under} ({reason}); leave one of them out, or pass --allow-failed "
+                "to have such pairs counted and left out."
+            )
+
+
+def bind(cuts: Sequence[Parts], material: Material | None, places: Sequence[int]) -> list[Parts]:
+    """Cuts with the values that their edits stand for, for the problems at these places of the study."""
+    where = torch.tensor(places)
+    # Many cuts of a plan share an edit, whose values are found once a batch.
+    known: dict[tuple[Drawn, Site], Tap] = {}
+    return [tuple(bound(part, material, where, known) for part in parts) for parts in cuts]
+
+
+def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable[Intervention]) -> Material:
+    """Let the model think about all problems, nothing cut, and keep what these interventions need."""
+    with_heads = any(part.site is Site.HEAD for part in needing)
+    thoughts: list[torch.Tensor] = [torch.empty(0)] * len(target.problems)
+    heads: list[torch.Tensor] = [torch.empty(0)] * len(target.problems)
+    for batch, (of_thoughts, of_heads) in Halving(len(target.problems)).work_off(
+        target.batches, lambda places: _watched(reasoner, target, places, with_heads)
+    ):
+        for row, place in enumerate(batch):
+            thoughts[place] = of_thoughts[row]
+            if of_heads is not None:
+                heads[place] = of_heads[row]
+    stacked = torch.stack(heads) if with_heads else None
+    return Material(tuple(target.ids), tuple(target.n_steps), torch.stack(thoughts), stacked)
+
+
+def _watched(
+    reasoner: LatentReasoner, target: Target, places: Sequence[int], with_heads: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Thoughts and heads' outputs of some problems, as `Material` has them."""
+    config = reasoner.lm.config
+    recorder = HeadRecorder(
+        n_problems=len(places),
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_thoughts=target.n_thoughts,
+        n_channels=config.hidden_size // config.num_attention_heads,
+    )
+    batch = batch_of(reasoner, target.of(places), target.n_thoughts)
+    passed = Cutting(reasoner, batch, target.n_thoughts, Taps([recorder] if with_heads else []))
+    return passed.thoughts.float().cpu(), recorder.heads if with_heads else None

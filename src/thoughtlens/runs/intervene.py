@@ -1,0 +1,228 @@
+"""A run and a plan of cuts become effects: what every cut does to every problem, beside the same problems uncut.
+
+1. Problems are drawn from the run and sorted into batches of like length; a batch is the unit of work.
+2. Where edits put values of other passes in place, these are measured first, over all problems.
+3. Each batch reads its questions, makes the baseline and all cuts, and writes its outcomes; what is known from an
+   earlier call is kept, so that a study goes on after a kill, and grows.
+4. The outcomes are put together as the effects Dataset (`thoughtlens.effects_schema`) in `RUN/analysis/effects.zarr`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import xarray as xr
+
+from thoughtlens.effects_schema import BASELINE, check_effects, effects_dataset
+from thoughtlens.errors import OptionError
+from thoughtlens.files import replacing_folder, writing
+from thoughtlens.labels import TEXT, key_names, query_names, thought_names
+from thoughtlens.models.base import LatentReasoner
+from thoughtlens.models.rerun import identity, reasoner_of
+from thoughtlens.problems import draw, load_set
+from thoughtlens.runs.batches import plan
+from thoughtlens.runs.controls import Shape, extra
+from thoughtlens.runs.cut_job import CutJob, Target, measure_material
+from thoughtlens.runs.cutting import Outcome, failed
+from thoughtlens.runs.effect_files import (
+    BASELINE_KEY,
+    key_of,
+    read_material,
+    read_outcomes,
+    study_folder,
+    write_material,
+)
+from thoughtlens.runs.engines import Engine, Local, Progress
+from thoughtlens.runs.extract import PROBLEMS, to_load
+from thoughtlens.runs.reading import Run
+from thoughtlens.tracing.cuts import Cut, thoughts_left
+from thoughtlens.tracing.edits import Block, Donor, Resample
+from thoughtlens.tracing.interventions import Intervention
+from thoughtlens.tracing.material import donors, needs_material
+from thoughtlens.tracing.taps import Site
+
+EFFECTS: Final = "effects"
+STORED: Final = "effects.zarr"
+ANALYSIS: Final = "analysis"
+OUTCOMES: Final = ("correct", "gold_logprob", "kl", "answer")
+
+
+def intervene(
+    run: Run,
+    cuts: Sequence[Cut],
+    *,
+    controls: Mapping[str, Sequence[Cut]] | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    reasoner: LatentReasoner | None = None,
+    batch_size: int = 32,
+    allow_failed: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = lambda n_passes: None,
+) -> xr.Dataset:
+    """Make cuts in the model of a run, on its problems, and keep what they do.
+
+    Args:
+        run: the run; its model is loaded again.
+        cuts: the plan (`thoughtlens.tracing.cuts`), each with a label of its own.
+        controls: of each cut, by its label, as `controls_for` gives them; made too, and placed beside it.
+        n: how many problems, drawn from the run without repetition; all if None.
+        seed: of the draw.
+        reasoner: the run's model, if it is loaded already.
+        batch_size: problems that pass together at most; no number depends on it beyond rounding.
+        allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
+        engine: where batches are worked on; in this process if None.
+        progress: called with a number of passes done: a problem under a cut, the baseline being one.
+
+    Returns:
+        The effects Dataset, also in `RUN/analysis/effects.zarr`; with `donor` (intervention, problem), the id of the
+        problem whose values were put in place, "" where there is none or there are several.
+
+    Raises:
+        OptionError: a cut is not one of this model, or two have the same label.
+        CheckpointError: the model of the run is not there, or is another.
+        RunError: a problem can't be run and that is not allowed, or the folder can't be written.
+    """
+    model = reasoner_of(run.manifest) if reasoner is None else reasoner
+    target = target_of(run, model, n=n, seed=seed, batch_size=batch_size)
+    made = (*cuts, *extra(controls or {}, cuts))
+    check_plan(made, shape_of(run), target)
+    with writing(target.folder):
+        _prepare(model, target, made)
+        where = engine or Local()
+        load = partial(reasoner_of, to_load(model)) if where.elsewhere else (lambda: model)
+        job = CutJob(load, target, made, allow_failed)
+        todo = [shard for shard in range(len(target.batches)) if job.missing(shard)]
+        progress(sum(job.n_problems(shard) for shard in range(len(target.batches)) if shard not in todo))
+        where.run(job, todo, progress)
+        effects = check_effects(_put_together(run, target, made, len(cuts), controls or {}))
+        with replacing_folder(run.path / ANALYSIS / STORED) as folder:
+            effects.to_zarr(folder, zarr_format=3, consolidated=False)
+    return effects
+
+
+def target_of(
+    run: Run, reasoner: LatentReasoner, *, n: int | None = None, seed: int = 0, batch_size: int = 32
+) -> Target:
+    """The problems of a run that are cut, in batches of like length; the arguments are those of `intervene`."""
+    if batch_size < 1:
+        raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
+    problems = draw(load_set(run.path / PROBLEMS), n, seed).problems
+    lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
+    batches = tuple(map(tuple, plan(lengths, batch_size)))
+    n_thoughts = int(run.manifest["options"]["n_thoughts"])
+    # Batches are in it since their outcomes are kept batch by batch.
+    options = {
+        "model": identity(reasoner),
+        "problems": [[problem.id, problem.question, problem.answer, *problem.steps] for problem in problems],
+        "n_thoughts": n_thoughts,
+        "batches": batches,
+    }
+    return Target(study_folder(run.path / ANALYSIS / EFFECTS, options), problems, batches, n_thoughts)
+
+
+def shape_of(run: Run) -> Shape:
+    """What a run's model has that can be cut."""
+    layout = run.manifest["layout"]
+    return Shape(layout["n_layers"], layout["n_heads"], layout["n_thoughts"])
+
+
+def check_plan(cuts: Sequence[Cut], shape: Shape, target: Target) -> None:
+    """Raise `OptionError` unless every cut is one of this model, under a label of its own."""
+    if not cuts:
+        raise OptionError("the plan has no cut, expected at least one; name heads, thoughts or edges.")
+    labels = [BASELINE, *(cut.label for cut in cuts)]
+    if len(set(labels)) < len(labels):
+        twice = next(label for place, label in enumerate(labels) if label in labels[:place])
+        raise OptionError(f"two cuts are called {twice!r}, expected each label once; name one otherwise.")
+    for cut in cuts:
+        thoughts_left(cut.parts, shape.n_thoughts)
+        for part in cut.parts:
+            _check_part(part, shape, target)
+
+
+def _check_part(part: Intervention, shape: Shape, target: Target) -> None:
+    slots = set(query_names(shape.n_thoughts)) | {TEXT}
+    keys = set(key_names(shape.n_thoughts))
+    there: dict[str, tuple[frozenset[Any] | None, set[Any]]] = {
+        "layers": (part.layers, set(range(shape.n_layers))),
+        "heads": (part.heads, set(range(shape.n_heads))),
+        "queries": (part.queries, set(thought_names(shape.n_thoughts)) if part.site is Site.THOUGHT else slots),
+        "keys": (part.keys, keys),
+    }
+    for name, (asked, known) in there.items():
+        if asked is not None and (odd := sorted(map(str, asked - known))):
+            fit = f"{min(known)} to {max(known)}" if name in ("layers", "heads") else ", ".join(sorted(known))
+            raise OptionError(f"the cut {part.label!r} names {odd[0]!r} among its {name}, expected {fit}; name others.")
+        if asked is not None and not asked:
+            raise OptionError(f"the cut {part.label!r} names no {name}, expected some; leave them out for all.")
+    if isinstance(part.edit, Block) and (blind := _blind(part, shape)):
+        raise OptionError(f"the cut {part.label!r} leaves {blind} nothing to look at; leave one of its keys.")
+    if isinstance(part.edit, Donor) and part.edit.problem not in target.ids:
+        raise OptionError(
+            f"the donor {part.edit.problem!r} is not among the {len(target.ids)} problems that are cut; name one of "
+            "them, or cut all problems of the run."
+        )
+
+
+def _blind(part: Intervention, shape: Shape) -> str | None:
+    """The first query that a block leaves without a key, if there is one."""
+    order = key_names(shape.n_thoughts)
+    for query in query_names(shape.n_thoughts):
+        seen = set(order[: order.index(query) + 1])
+        if (part.queries is None or query in part.queries) and seen <= (part.keys or set()):
+            return query
+    return None
+
+
+def _prepare(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> None:
+    """Measure and keep the values that edits put in place, unless they are there."""
+    needing = [part for cut in cuts for part in cut.parts if needs_material(part)]
+    if not needing:
+        return
+    known = read_material(target.folder, target.ids, target.n_steps)
+    if known is None or (known.heads is None and any(part.site is Site.HEAD for part in needing)):
+        write_material(target.folder, measure_material(reasoner, target, needing))
+
+
+def _put_together(
+    run: Run, target: Target, cuts: Sequence[Cut], n_planned: int, controls: Mapping[str, Sequence[Cut]]
+) -> xr.Dataset:
+    rows: list[list[Outcome]] = [[failed("")] * len(target.problems) for _ in range(1 + len(cuts))]
+    keys = [BASELINE_KEY, *map(key_of, cuts)]
+    for shard, batch in enumerate(target.batches):
+        kept = read_outcomes(target.folder, shard, len(batch))
+        for row, key in zip(rows, keys, strict=True):
+            for place, outcome in zip(batch, kept[key], strict=True):
+                row[place] = outcome
+    kinds = ["baseline", *["cut"] * n_planned, *["control"] * (len(cuts) - n_planned)]
+    options = run.manifest["options"]
+    return effects_dataset(
+        {name: [[getattr(outcome, name) for outcome in row] for row in rows] for name in OUTCOMES}
+        | {
+            "failed": [[bool(outcome.failure) for outcome in row] for row in rows],
+            "donor": [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)],
+        },
+        labels=[BASELINE, *(cut.label for cut in cuts)],
+        kinds=kinds,
+        specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
+        problem_ids=target.ids,
+        controls={label: [control.label for control in its] for label, its in controls.items()},
+        attrs={
+            "model": json.dumps(options["model"]),
+            "problems": json.dumps(options["problems"]),
+            "n_thoughts": target.n_thoughts,
+        },
+    )
+
+
+def donor_ids(cut: Cut, target: Target) -> list[str]:
+    """Whose values a cut puts in place in each problem; "" where they are nobody's, or of several problems."""
+    edits = {part.edit for part in cut.parts}
+    edit = edits.pop()
+    if edits or not isinstance(edit, Donor | Resample):
+        return [""] * len(target.ids)
+    if isinstance(edit, Donor):
+        return [edit.problem] * len(target.ids)
+    return [target.ids[int(place)] for place in donors(target.n_steps, edit.seed)]
