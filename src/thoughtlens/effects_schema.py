@@ -13,7 +13,7 @@
 
     intervention  unique readable labels; the first is "none", the baseline
     problem       ids
-    kind          (intervention)  "baseline", "cut" or "control"
+    kind          (intervention)  "baseline", "cut", "control", or "order": one of several made one after the other
     spec          (intervention)  JSON list of the interventions made together; "[]" for the baseline
 
 Attributes: `controls`, a JSON object from the label of a cut to the labels of its controls, and whatever the producer
@@ -34,7 +34,7 @@ EFFECTS_DIMS: Final = ("intervention", "problem")
 BASELINE: Final = "none"
 """Label of the baseline: nothing is cut."""
 
-KINDS: Final = ("baseline", "cut", "control")
+KINDS: Final = ("baseline", "cut", "control", "order")
 _TEXT: Final = np.dtypes.StringDType()
 _DTYPES: Final[dict[str, Any]] = {
     "correct": np.bool_,
@@ -61,7 +61,7 @@ def effects_dataset(
     Args:
         outcomes: the variables of this module's docstring, each of shape (intervention, problem); others are kept too.
         labels: one readable label an intervention, the baseline first.
-        kinds: `baseline`, `cut` or `control`, one an intervention.
+        kinds: one of `KINDS` an intervention.
         specs: JSON list of the interventions made together, one an intervention.
         problem_ids: one id a problem.
         controls: labels of the controls of each cut.

@@ -123,7 +123,7 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
 
     Returns:
         `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob), `n_cuts`,
-        `n_controls`, `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
+        `n_controls`, `n_orders` (cuts made one after the other), `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
         `n_significant` after Holm, `top` (the most damaging cuts by log-probability), `verdict` (by family, a row a
         kind of attention, with its sentence) and `orders`, how orders of cuts compare with random ones.
     """
@@ -136,7 +136,8 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "confidence": summary.attrs["confidence"],
         "baseline": {name: _number(summary[f"baseline_{name}"]) for name in TESTED},
         "n_cuts": cuts.sizes["intervention"],
-        "n_controls": summary.sizes["intervention"] - cuts.sizes["intervention"],
+        "n_controls": int((summary["kind"] == "control").sum()),
+        "n_orders": int((summary["kind"] == "order").sum()),
         "n_failed": int(summary["n_failed"].sum()),
         "detectable": {name: _finite(cuts["mde"].sel(outcome=name).median().item()) for name in TESTED},
         "n_significant": {name: int((cuts["p_holm"].sel(outcome=name) < ALPHA).sum()) for name in TESTED},

@@ -17,6 +17,10 @@ FACTOR: Final = "factor"
 """What is left of what an edit scales: 1 leaves all, and is dose 0."""
 
 
+STOP: Final = "stop"
+"""The edit that leaves out a thought and all after it: it is of one thought only where that is the last."""
+
+
 class Unit(NamedTuple):
     """What one cut cuts."""
 
@@ -86,7 +90,7 @@ def _unit(part: Mapping[str, Any]) -> Unit | None:
     layers, heads, queries, keys = (_named(part.get(name)) for name in ("layers", "heads", "queries", "keys"))
     if part["site"] == "head" and len(layers) == len(heads) == 1:
         return Unit(HEADS, f"L{layers[0]}H{heads[0]}", _manner(how, queries), dose)
-    if part["site"] == "thought" and len(queries) == 1:
+    if part["site"] == "thought" and len(queries) == 1 and edit["name"] != STOP:
         return Unit(THOUGHTS, queries[0], how, dose)
     if part["site"] in ("scores", "pattern") and len(queries) == len(keys) == 1 and not layers and not heads:
         return Unit(EDGES, f"{queries[0]} ⊣ {keys[0]}", how, dose)

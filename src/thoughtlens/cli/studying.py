@@ -1,13 +1,173 @@
-"""The closing of a study of cuts: its files written, its figures drawn, its tables shown."""
+"""A study of cuts: planned, estimated, made; its files written, its figures drawn, its tables shown.
 
-from collections.abc import Mapping
+Heavy modules are imported inside the functions, so that `--help` answers at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from thoughtlens.cli import terminal
+from thoughtlens.errors import OptionError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
+    from thoughtlens.models.codi import Codi
+    from thoughtlens.runs.controls import Shape
+    from thoughtlens.runs.cut_job import Target
+    from thoughtlens.runs.engines import Engine
+    from thoughtlens.runs.intervene import Plan
+    from thoughtlens.runs.planning import Asked
     from thoughtlens.runs.reading import Run
+    from thoughtlens.tracing.cuts import Cut
+
+MATCHES = ("layer", "mass")
+
+
+class Bench(NamedTuple):
+    """What is cut: a run, its model, and the problems chosen."""
+
+    run: "Run"
+    reasoner: "Codi"
+    target: "Target"
+    shape: "Shape"
+
+
+class Planned(NamedTuple):
+    """Cuts and their controls, and the orders in which heads are cut one after the other."""
+
+    plan: "Plan"
+    """without the orders, which may follow from what its cuts do"""
+    orders: tuple[str, ...]
+    n_random: int
+    seed: int
+
+
+def open_bench(
+    folder: Path,
+    model: str | None,
+    base: str | None,
+    device: str | None,
+    *,
+    n: int | None,
+    seed: int,
+    batch_size: int,
+) -> Bench:
+    """A run, its model loaded again, and the problems that are cut."""
+    from thoughtlens.models.rerun import reasoner_of
+    from thoughtlens.runs.intervene import shape_of, target_of
+    from thoughtlens.runs.reading import open_run
+
+    run = open_run(folder)
+    with terminal.working("load the run's model"):
+        reasoner = reasoner_of(run.manifest, model=model, base=base, device=device)
+    return Bench(run, reasoner, target_of(run, reasoner, n=n, seed=seed, batch_size=batch_size), shape_of(run))
+
+
+def plan_study(
+    bench: Bench, asked: "Asked", *, controls: int, match: str, orders: Sequence[str], n_random: int
+) -> Planned:
+    """The cuts asked for, with matched controls of those that have any, and the orders asked for, checked."""
+    from thoughtlens.rankings import check_ranking
+    from thoughtlens.runs.controls import controllable, controls_for
+    from thoughtlens.runs.intervene import Plan
+    from thoughtlens.runs.planning import plan_cuts
+
+    if match not in MATCHES:
+        raise OptionError(f"--match is {match!r}, expected one of {', '.join(MATCHES)}; pass one of these.")
+    if controls < 0 or n_random < 0:
+        raise OptionError("--controls and --random-orders are numbers from 0 on; pass such.")
+    for by in orders:
+        check_ranking(bench.run, by)
+    config = bench.reasoner.lm.config
+    n_groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    cuts = plan_cuts(asked, bench.shape, n_groups=n_groups, ranking=lambda: _top_heads(bench))
+    mass = _mass(bench) if match == "mass" and controls else None
+    like = controllable(cuts, bench.shape) if controls else []
+    found = controls_for(like, n=controls, seed=asked.seed, shape=bench.shape, mass=mass) if like else {}
+    if orders and len(_single_heads(cuts)) < 2:
+        raise OptionError("an order needs two heads or more that are cut one by one; add --heads all.")
+    return Planned(Plan(tuple(cuts), found), tuple(dict.fromkeys(orders)), n_random, asked.seed)
+
+
+def show_estimate(bench: Bench, planned: Planned, *, as_json: bool) -> None:
+    """How many passes a plan is, and how long it would take."""
+    from thoughtlens.runs.estimate import estimate
+
+    n_orders = len(planned.orders) + planned.n_random if planned.orders else 0
+    steps = list(_single_heads(planned.plan.cuts).values()) * n_orders
+    with terminal.working("try a few"):
+        found = estimate(bench.reasoner, bench.target, [*planned.plan.made, *steps])
+    counts = {f"n_{kind}s": len(cuts) for kind, cuts in planned.plan.kinds.items()} | {"n_orders": len(steps)}
+    facts = {"n_problems": len(bench.target.problems), **counts, **found._asdict()}
+    said = (
+        f"{facts['n_cuts']} cuts, {facts['n_controls']} controls and {len(steps)} steps of orders on "
+        f"{facts['n_problems']} problems: {found.n_passes:,} passes, about {terminal.duration(found.seconds)}"
+    )
+    terminal.tell(facts, said, as_json=as_json)
+
+
+def cut(bench: Bench, planned: Planned, *, engine: "Engine", allow_failed: bool) -> None:
+    """Make the cuts, and then those whose order follows from them."""
+    from thoughtlens.rankings import CAUSE, heads_by_attention, heads_by_cause
+
+    make = partial(_make, bench, engine=engine, allow_failed=allow_failed)
+    rankings = {by: heads_by_attention(bench.run, by, bench.target.ids) for by in planned.orders if by != CAUSE}
+    effects = make(_with_orders(planned, rankings))
+    if CAUSE in planned.orders:
+        make(_with_orders(planned, rankings | {CAUSE: heads_by_cause(effects)}))
+
+
+def _make(bench: Bench, plan: "Plan", *, engine: "Engine", allow_failed: bool) -> "xr.Dataset":
+    from thoughtlens.runs.intervene import make_cuts
+
+    run, reasoner, target, _ = bench
+    with terminal.counting("intervene", (1 + len(plan.made)) * len(target.problems)) as progress:
+        return make_cuts(run, reasoner, target, plan, engine=engine, allow_failed=allow_failed, progress=progress)
+
+
+def _with_orders(planned: Planned, rankings: Mapping[str, Sequence[str]]) -> "Plan":
+    """The plan, with the first 1, 2, … of its heads by each ranking, each cut by the plan's first edit of it."""
+    from thoughtlens.runs.orders import plan_incremental
+
+    single = _single_heads(planned.plan.cuts)
+    ranked = {by: [single[name] for name in names if name in single] for by, names in rankings.items()}
+    if not ranked:
+        return planned.plan
+    return replace(planned.plan, orders=plan_incremental(ranked, n_orders=planned.n_random, seed=planned.seed))
+
+
+def _single_heads(cuts: Sequence["Cut"]) -> dict[str, "Cut"]:
+    """By the head's name, the first cut of each single head."""
+    found: dict[str, Cut] = {}
+    for cut in cuts:
+        part = cut.parts[0]
+        if len(cut.parts) == 1 and part.site == "head" and part.layers and part.heads and len(part.heads) == 1:
+            found.setdefault(f"L{min(part.layers)}H{min(part.heads)}", cut)
+    return found
+
+
+def _top_heads(bench: Bench) -> list[str]:
+    """Names of the heads by attention; a ranking that can't be trusted says so, and is followed all the same."""
+    from thoughtlens.analysis.ranking import unreliable
+    from thoughtlens.outputs import analyze_run
+
+    with terminal.working("rank heads"):
+        ranking = analyze_run(bench.run).ranking
+    if (reason := unreliable(ranking)) is not None:
+        terminal.warn(f"{reason.rstrip('.')}; what is cut is no better than a draw.")
+    return [str(name) for name in ranking["name"].values]
+
+
+def _mass(bench: Bench) -> "xr.DataArray":
+    """Attention of each head to thoughts, dims (layer, head)."""
+    from thoughtlens.outputs import analyze_run
+
+    with terminal.working("attention mass of heads"):
+        return analyze_run(bench.run).heads["thought_mass"].sel(value="estimate", drop=True)
 
 
 def study_and_write(done: "Run", *, figures: bool = True) -> tuple[dict[str, Any], list[Path]]:
@@ -16,10 +176,11 @@ def study_and_write(done: "Run", *, figures: bool = True) -> tuple[dict[str, Any
     Raises:
         RunError: nothing has been cut in this run.
     """
+    from thoughtlens.rankings import other_attention
     from thoughtlens.studies import study, study_headline, write_study, write_study_figures
 
     with terminal.working("study"):
-        found = study(done)
+        found = study(done, others=other_attention(done))
         paths = write_study(done, found)
     if figures:
         with terminal.working("plot"):

@@ -30,6 +30,11 @@ def print_error(error: Exception) -> None:
     err.print(f"[bold red]Error:[/] {shown(error)}", soft_wrap=True, highlight=False)
 
 
+def warn(sentence: str) -> None:
+    """One sentence on stderr about what goes on all the same."""
+    err.print(f"[bold yellow]Note:[/] {shown(sentence)}", soft_wrap=True, highlight=False)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout."""
     print(json.dumps(value, ensure_ascii=False, allow_nan=False))  # noqa: T201 (rich would wrap and colour it)

@@ -11,6 +11,7 @@ Nothing of an intervention is read or changed but its address.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from itertools import islice, product
@@ -22,6 +23,7 @@ import xarray as xr
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import thought_names
 from thoughtlens.tracing.cuts import Cut
+from thoughtlens.tracing.edits import Own, Stop
 from thoughtlens.tracing.interventions import Intervention
 from thoughtlens.tracing.taps import Site
 
@@ -86,6 +88,16 @@ def controls_for(
     return found
 
 
+def controllable(cuts: Sequence[Cut], shape: Shape) -> list[Cut]:
+    """The cuts of which there is something else that is like them: not one of all thoughts, say."""
+    found = []
+    for cut in cuts:
+        with suppress(OptionError):
+            controls_for([cut], n=1, seed=0, shape=shape)
+            found.append(cut)
+    return found
+
+
 def extra(controls: Mapping[str, Sequence[Cut]], cuts: Iterable[Cut]) -> tuple[Cut, ...]:
     """The controls that the plan does not make already, each once, in their order."""
     planned = {cut.label for cut in cuts}
@@ -94,7 +106,9 @@ def extra(controls: Mapping[str, Sequence[Cut]], cuts: Iterable[Cut]) -> tuple[C
 
 
 def _units(part: Intervention) -> list[Unit]:
-    """What a part cuts, one thing at a time; nothing where its address means all."""
+    """What a part cuts, one thing at a time; nothing where its address means all, or can't be moved."""
+    if isinstance(part.edit, Own | Stop):
+        return []
     names = _MOVED[part.site]
     if part.site is Site.HEAD and part.heads is None:
         names = _LAYER

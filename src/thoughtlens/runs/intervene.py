@@ -9,6 +9,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from thoughtlens.labels import TEXT, key_names, query_names, thought_names
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.models.rerun import identity, reasoner_of
 from thoughtlens.problems import draw, load_set
-from thoughtlens.runs.batches import plan
+from thoughtlens.runs import batches
 from thoughtlens.runs.controls import Shape, extra
 from thoughtlens.runs.cut_job import CutJob, Target, measure_material
 from thoughtlens.runs.cutting import Outcome, failed
@@ -35,6 +36,7 @@ from thoughtlens.runs.effect_files import (
 )
 from thoughtlens.runs.engines import Engine, Local, Progress
 from thoughtlens.runs.extract import PROBLEMS, to_load
+from thoughtlens.runs.orders import Incremental
 from thoughtlens.runs.reading import Run
 from thoughtlens.tracing.cuts import Cut, thoughts_left
 from thoughtlens.tracing.edits import Block, Donor, Resample
@@ -53,6 +55,7 @@ def intervene(
     cuts: Sequence[Cut],
     *,
     controls: Mapping[str, Sequence[Cut]] | None = None,
+    orders: Incremental | None = None,
     n: int | None = None,
     seed: int = 0,
     reasoner: LatentReasoner | None = None,
@@ -67,6 +70,7 @@ def intervene(
         run: the run; its model is loaded again.
         cuts: the plan (`thoughtlens.tracing.cuts`), each with a label of its own.
         controls: of each cut, by its label, as `controls_for` gives them; made too, and placed beside it.
+        orders: cuts made one after the other, as `plan_incremental` gives them.
         n: how many problems, drawn from the run without repetition; all if None.
         seed: of the draw.
         reasoner: the run's model, if it is loaded already.
@@ -86,17 +90,58 @@ def intervene(
     """
     model = reasoner_of(run.manifest) if reasoner is None else reasoner
     target = target_of(run, model, n=n, seed=seed, batch_size=batch_size)
-    made = (*cuts, *extra(controls or {}, cuts))
+    plan = Plan(tuple(cuts), controls or {}, orders)
+    return make_cuts(run, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is cut, and beside what.
+
+    Attributes:
+        cuts: what is studied.
+        controls: of each cut, by its label.
+        orders: cuts made one after the other.
+    """
+
+    cuts: tuple[Cut, ...]
+    controls: Mapping[str, Sequence[Cut]] = field(default_factory=dict)
+    orders: Incremental | None = None
+
+    @property
+    def kinds(self) -> dict[str, tuple[Cut, ...]]:
+        """Every cut once, by its kind in the effects Dataset, in the order in which they are made."""
+        steps = () if self.orders is None else (*self.orders.cuts, *self.orders.random)
+        return {"cut": self.cuts, "control": extra(self.controls, self.cuts), "order": steps}
+
+    @property
+    def made(self) -> tuple[Cut, ...]:
+        """Every cut once."""
+        return tuple(cut for its in self.kinds.values() for cut in its)
+
+
+def make_cuts(
+    run: Run,
+    reasoner: LatentReasoner,
+    target: Target,
+    plan: Plan,
+    *,
+    allow_failed: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = lambda n_passes: None,
+) -> xr.Dataset:
+    """As `intervene`, with the model loaded and the problems chosen (`target_of`)."""
+    made = plan.made
     check_plan(made, shape_of(run), target)
     with writing(target.folder):
-        _prepare(model, target, made)
+        _prepare(reasoner, target, made)
         where = engine or Local()
-        load = partial(reasoner_of, to_load(model)) if where.elsewhere else (lambda: model)
+        load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
         job = CutJob(load, target, made, allow_failed)
         todo = [shard for shard in range(len(target.batches)) if job.missing(shard)]
         progress(sum(job.n_problems(shard) for shard in range(len(target.batches)) if shard not in todo))
         where.run(job, todo, progress)
-        effects = check_effects(_put_together(run, target, made, len(cuts), controls or {}))
+        effects = check_effects(_put_together(run, target, plan))
         with replacing_folder(run.path / ANALYSIS / STORED) as folder:
             effects.to_zarr(folder, zarr_format=3, consolidated=False)
     return effects
@@ -110,16 +155,16 @@ def target_of(
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
     problems = draw(load_set(run.path / PROBLEMS), n, seed).problems
     lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
-    batches = tuple(map(tuple, plan(lengths, batch_size)))
+    grouped = tuple(map(tuple, batches.plan(lengths, batch_size)))
     n_thoughts = int(run.manifest["options"]["n_thoughts"])
     # Batches are in it since their outcomes are kept batch by batch.
     options = {
         "model": identity(reasoner),
         "problems": [[problem.id, problem.question, problem.answer, *problem.steps] for problem in problems],
         "n_thoughts": n_thoughts,
-        "batches": batches,
+        "batches": grouped,
     }
-    return Target(study_folder(run.path / ANALYSIS / EFFECTS, options), problems, batches, n_thoughts)
+    return Target(study_folder(run.path / ANALYSIS / EFFECTS, options), problems, grouped, n_thoughts)
 
 
 def shape_of(run: Run) -> Shape:
@@ -186,9 +231,8 @@ def _prepare(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> N
         write_material(target.folder, measure_material(reasoner, target, needing))
 
 
-def _put_together(
-    run: Run, target: Target, cuts: Sequence[Cut], n_planned: int, controls: Mapping[str, Sequence[Cut]]
-) -> xr.Dataset:
+def _put_together(run: Run, target: Target, plan: Plan) -> xr.Dataset:
+    cuts = plan.made
     rows: list[list[Outcome]] = [[failed("")] * len(target.problems) for _ in range(1 + len(cuts))]
     keys = [BASELINE_KEY, *map(key_of, cuts)]
     for shard, batch in enumerate(target.batches):
@@ -196,7 +240,6 @@ def _put_together(
         for row, key in zip(rows, keys, strict=True):
             for place, outcome in zip(batch, kept[key], strict=True):
                 row[place] = outcome
-    kinds = ["baseline", *["cut"] * n_planned, *["control"] * (len(cuts) - n_planned)]
     options = run.manifest["options"]
     return effects_dataset(
         {name: [[getattr(outcome, name) for outcome in row] for row in rows] for name in OUTCOMES}
@@ -205,10 +248,10 @@ def _put_together(
             "donor": [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)],
         },
         labels=[BASELINE, *(cut.label for cut in cuts)],
-        kinds=kinds,
+        kinds=["baseline", *(kind for kind, its in plan.kinds.items() for _ in its)],
         specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
         problem_ids=target.ids,
-        controls={label: [control.label for control in its] for label, its in controls.items()},
+        controls={label: [control.label for control in its] for label, its in plan.controls.items()},
         attrs={
             "model": json.dumps(options["model"]),
             "problems": json.dumps(options["problems"]),

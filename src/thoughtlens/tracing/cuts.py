@@ -177,18 +177,27 @@ def stop_after(k: int, *, n_thoughts: int) -> Cut:
     return cut(Intervention(Site.THOUGHT, Stop(), queries=left_out), label=where)
 
 
-def freeze_thoughts(base: Cut, *, n_thoughts: int, thoughts: Collection[str] | None = None) -> Cut:
+def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cut:
     """The same cut, with thoughts kept as they were when nothing was cut: what is left is its way past them.
 
     Args:
-        base: the cut.
-        n_thoughts: of the model.
-        thoughts: which are frozen; if None all that the cut does not itself replace.
+        base: the cut; what it replaces itself is not frozen.
+        thoughts: which are frozen; all if None.
+
+    Raises:
+        OptionError: the cut leaves no thought that could be frozen.
     """
-    replaced = {name for part in base.parts if part.site is Site.THOUGHT for name in part.queries or ()}
-    kept = frozenset(thoughts) if thoughts is not None else frozenset(thought_names(n_thoughts)) - replaced
-    part = Intervention(Site.THOUGHT, Own(), queries=kept)
-    return replace(base, label=f"{base.label}, {FROZEN}", parts=(*base.parts, part))
+    if not freezable(base):
+        raise OptionError(f"the cut {base.label!r} leaves no thought that could be frozen; make it without freezing.")
+    # First, so that the cut's own edits of thoughts come on top.
+    part = Intervention(Site.THOUGHT, Own(), queries=None if thoughts is None else frozenset(thoughts))
+    return replace(base, label=f"{base.label}, {FROZEN}", parts=(part, *base.parts))
+
+
+def freezable(base: Cut) -> bool:
+    """Whether a cut leaves a thought as it is: it stops none, and does not replace all."""
+    own = [part for part in base.parts if part.site is Site.THOUGHT]
+    return not any(isinstance(part.edit, Stop) or part.queries is None for part in own)
 
 
 def head_place(name: str) -> tuple[int, int]:
