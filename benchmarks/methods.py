@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.shapes import as_loaded, linear_shapes, with_lora
 from thoughtlens.models.codi import Codi
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.extract import recorder_for
+from thoughtlens.runs.measuring import recorder_for
 
 Method = Callable[[Sequence[str]], Any]
 
