@@ -7,7 +7,10 @@
                positions, eager attention, every pattern kept, logits of every token; every thought is fed.
 `uncaptured`   this package's own pass without taps: fused attention, nothing kept.
 `ours`         the same pass with the recorder.
-`products`     nothing but the matrix products of `ours`, at their sizes: what no program can do without.
+`products`     nothing but the linear layers of `ours`, the model's own, on as many rows: what no program that uses
+               this library of matrix products can do without.
+`question`     the part of `ours` that reads the questions.
+`rows512`      products of 512 rows with one matrix of each shape, which stay in the cache: the best rate at hand.
 
 None of them decodes an answer.
 """
@@ -19,10 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.shapes import as_loaded, linear_shapes, with_lora
+from benchmarks.shapes import as_loaded, linear_layers, with_lora
 from thoughtlens.models.codi import Codi
+from thoughtlens.reading import Reading
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.extract import recorder_for
+from thoughtlens.runs.measuring import recorder_for
+from thoughtlens.tracing.taps import Taps
 
 Method = Callable[[Sequence[str]], Any]
 
@@ -51,7 +56,9 @@ def methods(reasoner: Codi, *, batch_size: int, n_thoughts: int) -> dict[str, Me
         "transformers": batched(lambda questions: plain_transformers(reasoner, questions, n_thoughts)),
         "uncaptured": batched(lambda questions: think(alone, questions, n_thoughts)),
         "ours": batched(lambda questions: captured(alone, questions, n_thoughts)),
+        "question": batched(lambda questions: read_questions(alone, questions)),
         "products": batched(Products(reasoner, n_thoughts)),
+        "rows512": Rows512(reasoner),
     }
 
 
@@ -115,28 +122,60 @@ def captured(reasoner: Codi, questions: Sequence[str], n_thoughts: int) -> Tenso
     return recorder.attention
 
 
+@torch.inference_mode()
+def read_questions(reasoner: Codi, questions: Sequence[str]) -> Tensor:
+    """The questions alone."""
+    return Reading(reasoner, Taps(), 0).question([reasoner.question(question) for question in questions])
+
+
 class Products:
-    """The matrix products of a batch: all its question tokens at once, then one row a problem and step."""
+    """The linear layers of a batch: all its question tokens at once, then one row a problem and step.
+
+    They are the model's own, one after the other, so that each pass reads all weights from memory, as thinking does. A
+    few matrices used again and again would stay in the processor's cache and be much faster on few rows.
+    """
 
     def __init__(self, reasoner: Codi, n_thoughts: int) -> None:
-        self.reasoner, self.n_thoughts = reasoner, n_thoughts
-        self.shapes = linear_shapes(reasoner.lm)
-        self.weights = {shape: torch.randn(shape) for shape in set(self.shapes)}
+        self.n_thoughts = n_thoughts
+        self.layers = linear_layers(reasoner.lm)
 
     @torch.no_grad()
     def __call__(self, questions: Sequence[str]) -> None:
-        n_tokens = sum(len(reasoner_ids) for reasoner_ids in map(self.reasoner.question, questions))
+        n_tokens = n_question_tokens(questions)
         for rows, times in ((n_tokens, 1), (len(questions), self.n_thoughts + 1)):
-            inputs = {inner: torch.randn(rows, inner) for inner, _ in self.weights}
+            inputs = {inner: torch.ones(rows, inner) for inner in {shape[0] for _, shape in self.layers}}
             for _ in range(times):
-                for shape in self.shapes:
-                    inputs[shape[0]] @ self.weights[shape]
+                for layer, (inner, _) in self.layers:
+                    layer(inputs[inner])
 
-    def operations(self, questions: Sequence[str]) -> int:
-        """Floating-point operations of these products."""
-        n_tokens = sum(len(self.reasoner.question(question)) for question in questions)
-        n_rows = n_tokens + len(questions) * (self.n_thoughts + 1)
-        return 2 * n_rows * sum(inner * columns for inner, columns in self.shapes)
+    def operations(self, n_rows: int) -> int:
+        """Floating-point operations of the products of so many rows, a multiplication and an addition being two."""
+        return 2 * n_rows * sum(inner * columns for _, (inner, columns) in self.layers)
+
+
+class Rows512:
+    """Products of 512 rows with one matrix of each of the model's shapes, often enough to be timed."""
+
+    REPEATS = 8
+
+    def __init__(self, reasoner: Codi) -> None:
+        self.shapes = sorted({shape for _, shape in linear_layers(reasoner.lm)})
+        self.factors = [(torch.ones(512, inner), torch.ones(inner, columns)) for inner, columns in self.shapes]
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations of a call."""
+        return self.REPEATS * sum(2 * 512 * inner * columns for inner, columns in self.shapes)
+
+    def __call__(self, questions: Sequence[str]) -> None:
+        for rows, matrix in self.factors:
+            for _ in range(self.REPEATS):
+                rows @ matrix
+
+
+def n_question_tokens(questions: Sequence[str]) -> int:
+    """Tokens of questions that are token ids as text."""
+    return sum(len(question.split()) for question in questions)
 
 
 def check_agreement(found: dict[str, Any], n_thoughts: int) -> float:

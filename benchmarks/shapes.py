@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from thoughtlens.models.activation import fuse_gelu
 from thoughtlens.models.codi import Codi
@@ -89,12 +91,13 @@ def questions_of(lengths: Sequence[int], vocabulary: int) -> list[str]:
     return [" ".join(map(str, torch.randint(1, vocabulary, (n,), generator=random).tolist())) for n in lengths]
 
 
-def linear_shapes(lm: Any) -> list[tuple[int, int]]:
-    """(inner, columns) of every matrix that each token meets in the decoder stack."""
-    config = lm.config
-    d = config.hidden_size
-    if config.model_type == "gpt2":
-        return [(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)] * config.num_hidden_layers
-    kv = config.num_key_value_heads * config.head_dim
-    m = config.intermediate_size
-    return [(d, d), (d, kv), (d, kv), (d, d), (d, m), (d, m), (m, d)] * config.num_hidden_layers
+def linear_layers(lm: Any) -> list[tuple[nn.Module, tuple[int, int]]]:
+    """Every linear layer that each token meets in the decoder stack, with its (inner, columns)."""
+    layers = [layer for layer in lm.base_model.modules() if isinstance(layer, nn.Linear | Conv1D)]
+    return [(layer, _inner_first(layer)) for layer in layers]
+
+
+def _inner_first(layer: Any) -> tuple[int, int]:
+    # GPT-2 keeps its weights as (inner, columns), the others as (columns, inner).
+    first, second = layer.weight.shape
+    return (first, second) if isinstance(layer, Conv1D) else (second, first)

@@ -60,19 +60,6 @@ def _status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def gemm_rate(shapes: Sequence[tuple[int, int, int]], repeats: int = 5) -> float:
-    """Floating-point operations a CPU second of float32 matrix products of these sizes (rows, inner, columns)."""
-    factors = [(torch.randn(rows, inner), torch.randn(inner, columns)) for rows, inner, columns in shapes]
-    operations = sum(2 * rows * inner * columns for rows, inner, columns in shapes)
-    taken = []
-    for _ in range(repeats):
-        began = time.process_time()
-        for a, b in factors:
-            a @ b
-        taken.append(time.process_time() - began)
-    return operations / median(taken)
-
-
 def machine() -> str:
     """Processor, threads and versions, in one line."""
     processor = platform.processor() or platform.machine()

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+
+from thoughtlens.models.cache import roomy_cache
 
 
 class Context:
@@ -21,7 +22,7 @@ class Context:
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone
-        self.cache = DynamicCache()
+        self.cache = roomy_cache()
         self.real: Tensor | None = None
 
     def read(self, inputs: Tensor, real: Tensor | None = None, **passed_down: Any) -> Any:
@@ -58,8 +59,7 @@ class Context:
         """The same batch `n_copies` times over, one whole batch after another; this one stays as it is."""
         twin = Context(self.backbone)
         for index, layer in enumerate(self.cache.layers):
-            # Reading appends by making new tensors, so that a single copy may share these.
-            copies = (t if n_copies == 1 else t.repeat(n_copies, 1, 1, 1) for t in (layer.keys, layer.values))
+            copies = (kept.expand(n_copies, *kept.shape).flatten(0, 1) for kept in (layer.keys, layer.values))
             twin.cache.update(*copies, index)
         twin.real = None if self.real is None else self.real.repeat(n_copies, 1)
         return twin
