@@ -68,6 +68,11 @@ class Reading:
         self.context.keep(places)
         self.keys, self.rows = self.keys[places], self.rows[places]
 
+    def forget(self, n_positions: int) -> None:
+        """Take back the last positions read."""
+        self.context.forget(n_positions)
+        self.keys = self.keys[:, : self.keys.shape[1] - n_positions]
+
     def token(self, token: int, slot: str) -> Tensor:
         """Read the same token in every problem; the last hidden states (problem, hidden)."""
         return self.step(torch.full((len(self.keys), 1), token, device=self.device), self.all(slot))

@@ -145,9 +145,12 @@ class Cutting:
         edits = Taps([Variants(made, len(self._batch.problems))] if any(made) else [])
         reading = self._reading.fork(len(cuts), taps=Taps([*edits, *watching]), n_thoughts=count)
         thinking = think(reading, self._batch.prompts[0][-1], count)
-        told = tell(reading.fork(), thinking.state, self._batch.spoken * len(cuts))
-        texts = self._texts(reading.fork(taps=edits), thinking.state, told)
-        return _Passed(told, texts, thinking.thoughts)
+        n_thought = reading.keys.shape[1]
+        told = tell(reading, thinking.state, self._batch.spoken * len(cuts))
+        # Back to the end of the thoughts: to fork there would copy all copies' keys and values once more.
+        reading.forget(reading.keys.shape[1] - n_thought)
+        reading.taps = edits
+        return _Passed(told, self._texts(reading, thinking.state, told), thinking.thoughts)
 
     def _texts(self, reading: Reading, state: Tensor, told: Told) -> list[str]:
         """What each row says freely; where that is what it was told, it need not be decoded again."""
