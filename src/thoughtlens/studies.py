@@ -30,6 +30,7 @@ from thoughtlens.analysis.effects import (
 from thoughtlens.analysis.importance import EDGES, HEADS, RAW, THOUGHTS, Looks, look
 from thoughtlens.analysis.influence import influence
 from thoughtlens.analysis.statistics import resample_weights
+from thoughtlens.analysis.transplants import transplant_table
 from thoughtlens.analysis.verdict import ALPHA, readings, resampled_means, verdict
 from thoughtlens.effects_schema import check_effects
 from thoughtlens.errors import RunError
@@ -123,9 +124,10 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
 
     Returns:
         `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob), `n_cuts`,
-        `n_controls`, `n_orders` (cuts made one after the other), `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
-        `n_significant` after Holm, `top` (the most damaging cuts by log-probability), `verdict` (by family, a row a
-        kind of attention, with its sentence) and `orders`, how orders of cuts compare with random ones.
+        `n_controls`, `n_orders` (cuts made one after the other), `n_failed` (pairs), `detectable` (the median of the
+        cuts' smallest detectable effects), `n_significant` after Holm, `top` (the most damaging cuts by
+        log-probability), `verdict` (by family, a row a kind of attention, with its sentence), `orders`, how orders of
+        cuts compare with random ones, and `transplants`, whose answer is given with another problem's thoughts.
     """
     options, summary = run.manifest["options"], done.summary
     cuts = summary.isel(intervention=np.flatnonzero((summary["kind"] == "cut").values))
@@ -144,6 +146,7 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "top": _top(cuts),
         "verdict": {name: _verdict_rows(table, name) for name, table in done.verdicts.items()},
         "orders": _orders(summary),
+        "transplants": _transplant_rows(done.effects),
     }
 
 
@@ -167,6 +170,8 @@ def study_figure_data(done: Study) -> dict[str, tuple[str, xr.Dataset]]:
     curve = _curve(done.summary)
     if curve is not None:
         drawn["ablation_curve"] = ("ablation_curve", effect_panels.ablation_curve(curve))
+    if (given := transplant_table(done.effects)) is not None:
+        drawn["transplants"] = ("transplant_bars", given)
     if graded := doses(done.summary):
         curve = curves.dose_response(done.summary, graded)
         drawn["dose_response"] = ("dose_response", effect_panels.dose_response(curve))
@@ -258,6 +263,22 @@ def _orders(summary: xr.Dataset) -> list[dict[str, Any]]:
             "p": {o: _finite(curve["p"].sel(order=name, outcome=o).item()) for o in OUTCOMES},
         }
         for name in curve["order"].values
+    ]
+
+
+def _transplant_rows(effects: xr.Dataset) -> list[dict[str, Any]]:
+    table = transplant_table(effects)
+    if table is None:
+        return []
+    return [
+        {
+            "cut": str(row["intervention"].item()),
+            "n": int(row["n"]),
+            "n_left_out": int(row["n_left_out"]),
+            **{str(answer): _number(row["share"].sel(answer=answer)) for answer in row["answer"].values},
+        }
+        for place in range(table.sizes["intervention"])
+        for row in [table.isel(intervention=place)]
     ]
 
 

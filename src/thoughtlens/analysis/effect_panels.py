@@ -136,13 +136,13 @@ def dose_response(table: xr.Dataset, *, outcome: str = "gold_logprob", most: int
 
 
 def influence_maps(maps: xr.Dataset) -> xr.Dataset:
-    """Influence, attention and disagreement as maps of one figure; `marked` are edges whose interval is above 0."""
+    """Influence, attention and disagreement as maps of one figure; `marked` are those significant after Holm."""
     ranked_by = str(maps.attrs["ranked_by"])
     drawn = {
         "influence": maps[ranked_by].sel(value="estimate", drop=True),
         "attention": maps["attention"],
         "disagreement": maps["disagreement"],
-        "marked": maps[ranked_by].sel(value="low", drop=True) > 0,
+        "marked": maps["significant"],
         "n": maps.attrs["n"],
     }
     return xr.Dataset(

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 
 from thoughtlens.analysis.effects import OUTCOMES, damage_of
 from thoughtlens.analysis.metrics import thought_map
-from thoughtlens.analysis.verdict import DECIMALS
+from thoughtlens.analysis.verdict import ALPHA, DECIMALS
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import thought_names
 
@@ -37,7 +37,8 @@ def influence(
 
     Returns:
         dims (query, key), both the thoughts: `accuracy`, `gold_logprob` and `kl` (…, value), the damage of cutting the
-        edge; `attention` of the same edges; `disagreement`. NaN where no edge was cut.
+        edge; `attention` of the same edges; `disagreement`; NaN where no edge was cut. And `significant`, after Holm
+        over the whole plan, 5 %.
     """
     cells = thought_map(attention)
     thoughts = [str(name) for name in cells["query"].values]
@@ -49,7 +50,13 @@ def influence(
     maps = xr.Dataset({outcome: _map_of(damage_of(summary, outcome), among, thoughts) for outcome in OUTCOMES})
     seen = cells.astype(np.float64).where(maps[ranked_by].sel(value="estimate", drop=True).notnull())
     apart = _places(maps[ranked_by].sel(value="estimate", drop=True).round(DECIMALS)) - _places(seen)
-    return maps.assign(attention=seen, disagreement=apart).assign_attrs(ranked_by=ranked_by, n=int(summary["n"].max()))
+    p = summary["p_holm"].sel(outcome=ranked_by)
+    significant = seen.copy(data=np.zeros(seen.shape, dtype=bool))
+    for (query, key), label in among.items():
+        significant.loc[{"query": query, "key": key}] = bool(p.sel(intervention=label) < ALPHA)
+    return maps.assign(attention=seen, disagreement=apart, significant=significant).assign_attrs(
+        ranked_by=ranked_by, n=int(summary["n"].max())
+    )
 
 
 def edge_names(n_thoughts: int) -> list[tuple[str, str]]:

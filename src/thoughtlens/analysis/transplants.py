@@ -4,6 +4,8 @@ A thought that carries the answer takes it along. What a transplant does is know
 differently when left alone, so that other problems are left out and counted.
 """
 
+import json
+
 import numpy as np
 import xarray as xr
 
@@ -11,6 +13,7 @@ from thoughtlens.analysis.statistics import proportion_interval
 from thoughtlens.effects_schema import BASELINE
 
 FOLLOWS, KEEPS, NEITHER = "follows the donor", "keeps its own", "neither"
+AT_RANDOM = "donors drawn at random"
 
 
 def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
@@ -37,6 +40,54 @@ def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
     ]
     table: xr.Dataset = xr.concat(rows, donors["intervention"])
     return table
+
+
+def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None:
+    """Every transplant of thoughts among the cuts, as `transplants` gives it, and the same for donors drawn at random.
+
+    The second row of each, named `…, donors drawn at random`, is the null: whose answer would be followed if it were not the
+    donor's but that of any other problem.
+
+    Args:
+        effects: an effects Dataset with `donor`.
+        seed: of the draw.
+
+    Returns:
+        None if no thought was transplanted.
+    """
+    labels = _transplanted(effects)
+    if not labels:
+        return None
+    donors = effects["donor"].sel(intervention=labels).drop_vars(["kind", "spec"])
+    problems = effects["problem"].values
+    rng = np.random.default_rng(seed)
+    # A shift of the problems by chance gives none itself; where it gives the true donor the row says so once in n.
+    shifts = rng.integers(1, len(problems), size=len(labels)) if len(problems) > 1 else np.zeros(len(labels), int)
+    drawn = donors.copy(data=np.stack([np.roll(problems, shift) for shift in shifts]))
+    names = [f"{label}, {AT_RANDOM}" for label in labels]
+    found = [transplants(effects, donors), _renamed(transplants(effects, drawn), names)]
+    order = [
+        place for pair in zip(range(len(labels)), range(len(labels), 2 * len(labels)), strict=True) for place in pair
+    ]
+    joined: xr.Dataset = xr.concat(found, "intervention").isel(intervention=order)
+    return joined
+
+
+def _transplanted(effects: xr.Dataset) -> list[str]:
+    """Cuts that put one other problem's thoughts in the place of every problem's."""
+    if "donor" not in effects:
+        return []
+    cuts = zip(effects["intervention"].values, effects["kind"].values, effects["spec"].values, strict=True)
+    of_thoughts = [
+        str(label)
+        for label, kind, spec in cuts
+        if kind == "cut" and all(part["site"] == "thought" for part in json.loads(str(spec)))
+    ]
+    return [label for label in of_thoughts if (effects["donor"].sel(intervention=label).values != "").all()]
+
+
+def _renamed(table: xr.Dataset, names: list[str]) -> xr.Dataset:
+    return table.assign_coords(intervention=np.array(names, dtype=np.dtypes.StringDType()))
 
 
 def _labels(donors: xr.DataArray) -> list[str]:

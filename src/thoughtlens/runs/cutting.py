@@ -143,7 +143,7 @@ class Cutting:
         # A stop has been read: what it names is not thought, and so is no slot of this pass.
         made = [tuple(part for part in parts if not isinstance(part.edit, Stop)) for parts in cuts]
         edits = Taps([Variants(made, len(self._batch.problems))] if any(made) else [])
-        reading = self._reading.fork(len(cuts), taps=Taps([*edits, *watching]), n_thoughts=count)
+        reading = self._fork(len(cuts), Taps([*edits, *watching]), count)
         thinking = think(reading, self._batch.prompts[0][-1], count)
         n_thought = reading.keys.shape[1]
         told = tell(reading, thinking.state, self._batch.spoken * len(cuts))
@@ -151,6 +151,9 @@ class Cutting:
         reading.forget(reading.keys.shape[1] - n_thought)
         reading.taps = edits
         return _Passed(told, self._texts(reading, thinking.state, told), thinking.thoughts)
+
+    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> Reading:
+        return self._reading.fork(n_copies, taps=taps, n_thoughts=n_thoughts)
 
     def _texts(self, reading: Reading, state: Tensor, told: Told) -> list[str]:
         """What each row says freely; where that is what it was told, it need not be decoded again."""

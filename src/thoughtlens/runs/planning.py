@@ -194,8 +194,7 @@ def _of_edge(edge: tuple[str, str], edits: Iterable[Edit]) -> list[Cut]:
 
 
 def _whole(shape: Shape, edits: Sequence[Edit], seed: int) -> list[Cut]:
-    thoughts = thought_names(shape.n_thoughts)
-    cuts = [ablate_thought(thoughts, edit=edit) for edit in edits]
+    cuts = [ablate_thought(None, edit=edit) for edit in edits]
     cuts += [stop_after(k, n_thoughts=shape.n_thoughts) for k in range(shape.n_thoughts)]
     return cuts if shape.n_thoughts < 2 else [*cuts, shuffle_thoughts(seed)]
 

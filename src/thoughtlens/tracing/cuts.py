@@ -92,14 +92,14 @@ def ablate_kv_group(
     return cut(_head_part(layer, range(group * size, (group + 1) * size), edit, queries))
 
 
-def ablate_thought(thought: str | Collection[str], *, edit: Edit = _ZERO) -> Cut:
+def ablate_thought(thought: str | Collection[str] | None, *, edit: Edit = _ZERO) -> Cut:
     """Put something else in the place of a thought, or of several; later thoughts are thought anew.
 
     Args:
-        thought: such as `z3`, or several.
+        thought: such as `z3`, or several; all if None.
         edit: what takes its place.
     """
-    return cut(Intervention(Site.THOUGHT, edit, queries=_names(thought)))
+    return cut(Intervention(Site.THOUGHT, edit, queries=None if thought is None else _names(thought)))
 
 
 def knock_out(
