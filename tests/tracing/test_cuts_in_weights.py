@@ -100,7 +100,7 @@ def test_the_two_naive_ways_agree(reasoner):
 def frozen(reasoner, made):
     """A cut whose thoughts are bound to those of the baseline, worked out naively."""
     material = Material(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), torch.stack([n.thoughts for n in plain(reasoner)]))
-    return bind([freeze_thoughts(made, n_thoughts=6).parts], material, range(len(PROBLEMS)))[0]
+    return bind([freeze_thoughts(made).parts], material, range(len(PROBLEMS)))[0]
 
 
 def test_a_head_cut_with_thoughts_frozen_is_a_pass_in_which_thoughts_are_given(reasoner):
