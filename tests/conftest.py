@@ -82,14 +82,14 @@ class Scripted:
         self.reasoner = reasoner
         end = reasoner.tokenizer.eos_token_id
         self.scripts = [[*reasoner.tokenizer(text)["input_ids"], end] for text in texts]
-        self.spoken = 0
+        self.said = 0
 
     def __getattr__(self, name: str):
         return getattr(self.reasoner, name)
 
     def next_token(self, hidden: torch.Tensor) -> torch.Tensor:
         if len(hidden) < len(self.scripts):  # who had said all has left the batch
-            self.scripts = [script for script in self.scripts if len(script) > self.spoken]
-        said = [script[min(self.spoken, len(script) - 1)] for script in self.scripts]
-        self.spoken += 1
+            self.scripts = [script for script in self.scripts if len(script) > self.said]
+        said = [script[min(self.said, len(script) - 1)] for script in self.scripts]
+        self.said += 1
         return torch.tensor(said)

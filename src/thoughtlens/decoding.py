@@ -95,9 +95,11 @@ def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int],
         first = torch.where(here, known, torch.zeros_like(known) if first is None else first)
         if place + 1 == ids.shape[1]:
             break
-        keys = torch.where(at < length, reading.slots[ANSWER], PAD_CODE)
+        # The end token is said and not read, as in free decoding, however long the answers beside it are.
+        read = at + 1 < length
+        keys = torch.where(read, reading.slots[ANSWER], PAD_CODE)
         queries = torch.where(n_prefix == at + 1, reading.slots[ANSWER], reading.slots[TEXT])
-        queries = torch.where(at < length, queries, PAD_CODE)
+        queries = torch.where(read, queries, PAD_CODE)
         state = reading.step(ids[:, place, None], keys[:, None], queries[:, None])
     assert first is not None  # an answer has at least its end token
     return Told(logprob, first, greedy)
@@ -106,12 +108,15 @@ def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int],
 class _PrefixWatch:
     """Says at which generated token a problem's answer prefix ends, blanks after it included.
 
-    The `answer` query is the position whose output is the first token of the value. Whether a blank belongs to the
-    prefix is known only when the value has begun, so each blank is offered as the end in turn, and the last one stands.
+    The `answer` query is the position whose output is the first token of the value. Where the model was trained to say a
+    blank of its own before the value, the prefix ends after it. Whether more blanks belong to the prefix is known only
+    when the value has begun, so each is offered as the end in turn, and the last one stands.
     """
 
     def __init__(self, reasoner: LatentReasoner) -> None:
         self.reasoner = reasoner
+        trained = reasoner.decode(reasoner.spoken("0")[0])
+        self.n_blanks = len(trained) - len(trained.rstrip())
         self.began: set[int] = set()
         self.closed: set[int] = set()
 
@@ -123,7 +128,9 @@ class _PrefixWatch:
         return [runs and row not in self.closed and self._look(row, said[row]) for row, runs in pairs]
 
     def _look(self, row: int, ids: Sequence[int]) -> bool:
-        ends = self.reasoner.decode(ids[-_TAIL:]).rstrip().endswith(self.reasoner.answer_prefix)
+        text = self.reasoner.decode(ids[-_TAIL:])
+        words = text.rstrip()
+        ends = words.endswith(self.reasoner.answer_prefix) and len(text) - len(words) >= self.n_blanks
         if ends:
             self.began.add(row)
         elif row in self.began:
