@@ -108,9 +108,9 @@ def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int],
 class _PrefixWatch:
     """Says at which generated token a problem's answer prefix ends, blanks after it included.
 
-    The `answer` query is the position whose output is the first token of the value. Where the model was trained to say a
-    blank of its own before the value, the prefix ends after it. Whether more blanks belong to the prefix is known only
-    when the value has begun, so each is offered as the end in turn, and the last one stands.
+    The `answer` query is the position whose output is the first token of the value. Where the model was trained to say
+    a blank of its own before the value, the prefix ends after it. Whether more blanks belong to the prefix is known
+    only when the value has begun, so each is offered as the end in turn, and the last one stands.
     """
 
     def __init__(self, reasoner: LatentReasoner) -> None:

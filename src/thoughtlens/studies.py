@@ -3,7 +3,7 @@
     RUN/analysis/effects.zarr          what every cut did to every problem (written by whoever made the cuts)
     RUN/analysis/effects.csv           a row a cut or control: effects with intervals, tests, place among controls
     RUN/analysis/effects_summary.json  the headline: what costs most, and whether looking predicted cutting
-    RUN/figures/                       forest, maps, scatters and curves, as PNG and SVG
+    RUN/figures/effects/               forest, maps, scatters and curves, as PNG and SVG
 
 Everything here but the first can be made again; nothing here measures anything.
 """
@@ -40,6 +40,8 @@ from thoughtlens.outputs import ANALYSIS, FIGURES
 from thoughtlens.runs.reading import Run
 
 EFFECTS: Final = "effects.zarr"
+CUTS: Final = "effects"
+"""The folder of their figures."""
 TOP: Final = 10
 """Cuts that the headline names."""
 FEWEST_UNITS: Final = 3
@@ -154,7 +156,10 @@ def write_study_figures(run: Run, done: Study) -> list[Path]:
     """Draw the figures of a study, those that its cuts give; return their paths."""
     from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
-    with writing(run.path / FIGURES) as folder:
+    with writing(run.path / FIGURES / CUTS) as folder:
+        # What an earlier plan drew is not of this one.
+        for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
+            old.unlink()
         return [
             path
             for name, (figure, data) in study_figure_data(done).items()

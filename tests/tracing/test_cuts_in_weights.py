@@ -9,8 +9,8 @@ from tests.cut_oracle import PROBLEMS, assert_as_naive, every_head, late, masked
 
 from thoughtlens.labels import thought_names
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.cutting import Cutting, batch_of
 from thoughtlens.runs.cut_job import bind
+from thoughtlens.runs.cutting import Cutting, batch_of
 from thoughtlens.tracing import Intervention, Site, Zero
 from thoughtlens.tracing.cuts import ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
 from thoughtlens.tracing.material import Material

@@ -54,12 +54,21 @@ def families(effects: xr.Dataset) -> dict[str, dict[str, str]]:
 
 
 def doses(effects: xr.Dataset) -> dict[str, dict[float, str]]:
-    """Graded cuts: by unit, the label of each degree; units with one degree alone are left out."""
-    found: dict[str, dict[float, str]] = {}
+    """Graded cuts: by unit, the label of each degree; units with one degree alone are left out.
+
+    A unit that is scaled and is also zeroed in the same scope has that as its degree 1.
+    """
+    found: dict[tuple[str, str], dict[float, str]] = {}
+    whole: dict[tuple[str, str], str] = {}
     for label, unit in _units(effects):
         if unit.dose is not None:
-            found.setdefault(unit.name, {})[unit.dose] = label
-    return {name: levels for name, levels in found.items() if len(levels) > 1}
+            found.setdefault((unit.name, unit.manner.removeprefix("scale")), {})[unit.dose] = label
+        elif unit.manner.startswith("zero"):
+            whole[unit.name, unit.manner.removeprefix("zero")] = label
+    for unit_in_scope, levels in found.items():
+        if unit_in_scope in whole:
+            levels.setdefault(1.0, whole[unit_in_scope])
+    return {f"{name}{scope}": levels for (name, scope), levels in found.items() if len(levels) > 1}
 
 
 def head_places(family: Mapping[str, str]) -> dict[tuple[int, int], str]:

@@ -13,7 +13,7 @@ from thoughtlens.analysis.statistics import proportion_interval
 from thoughtlens.effects_schema import BASELINE
 
 FOLLOWS, KEEPS, NEITHER = "follows the donor", "keeps its own", "neither"
-AT_RANDOM = "donors drawn at random"
+AT_RANDOM = "by chance"
 
 
 def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
@@ -45,8 +45,8 @@ def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
 def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None:
     """Every transplant of thoughts among the cuts, as `transplants` gives it, and the same for donors drawn at random.
 
-    The second row of each, named `…, donors drawn at random`, is the null: whose answer would be followed if it were not the
-    donor's but that of any other problem.
+    The second row of each, named `…, by chance`, is the null: how often the answer is that of any other
+    problem, whose thoughts were not given.
 
     Args:
         effects: an effects Dataset with `donor`.
@@ -66,10 +66,8 @@ def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None
     drawn = donors.copy(data=np.stack([np.roll(problems, shift) for shift in shifts]))
     names = [f"{label}, {AT_RANDOM}" for label in labels]
     found = [transplants(effects, donors), _renamed(transplants(effects, drawn), names)]
-    order = [
-        place for pair in zip(range(len(labels)), range(len(labels), 2 * len(labels)), strict=True) for place in pair
-    ]
-    joined: xr.Dataset = xr.concat(found, "intervention").isel(intervention=order)
+    in_pairs = np.arange(2 * len(labels)).reshape(2, -1).T.ravel()
+    joined: xr.Dataset = xr.concat(found, "intervention").isel(intervention=in_pairs)
     return joined
 
 

@@ -20,7 +20,9 @@ def intervene(
     thoughts: Annotated[str | None, typer.Option("--thoughts", help="all, or z1,z4.")] = None,
     edges: Annotated[
         str | None,
-        typer.Option("--edges", help="all (thought to earlier thought), readout, or z4:z1 (the query first)."),
+        typer.Option(
+            "--edges", help="all (thought to earlier thought), readout (eot and answer), z4:z1 (query first)."
+        ),
     ] = None,
     edit: Annotated[
         list[str] | None, typer.Option("--edit", help="zero, mean, resample, noise, scale:0.5; repeatable.")
@@ -80,4 +82,4 @@ def intervene(
         terminal.print_json(facts | {"files": [str(path) for path in paths]})
         return
     studying.show_study(facts)
-    terminal.tell({}, f"results: {folder / 'analysis'}, figures: {folder / 'figures'}", as_json=False)
+    terminal.tell({}, f"results: {folder / 'analysis'}, figures: {folder / 'figures' / 'effects'}", as_json=False)

@@ -201,11 +201,18 @@ def show_study(facts: Mapping[str, Any]) -> None:
     if rows:
         columns = ("cut", "attention", "rho", "p", "in both tops", "reliability")
         terminal.table(columns, rows, title="does looking predict cutting?")
-    for its in facts["verdict"].values():
-        for row in its:
-            terminal.tell({}, row["reading"], as_json=False)
+    for family, its in facts["verdict"].items():
+        terminal.tell({}, f"{family}: {its[0]['reading']}", as_json=False)
     for row in facts["orders"]:
         terminal.tell({}, _order(row), as_json=False)
+    if facts["transplants"]:
+        answers = [name for name in facts["transplants"][0] if name not in ("cut", "n", "n_left_out")]
+        rows = [
+            (row["cut"], row["n"], *(terminal.with_interval(row[name], percent=True) for name in answers))
+            for row in facts["transplants"]
+        ]
+        title = "whose answer is given with another problem's thoughts? (n: problems whose two answers differ)"
+        terminal.table(("transplant", "n", *answers), rows, title=title)
 
 
 def _cut(row: Mapping[str, Any]) -> tuple[str, ...]:

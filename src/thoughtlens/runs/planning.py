@@ -47,7 +47,7 @@ class Asked:
         heads: `all`, `top:10` (of a ranking), or names such as `L4H5,L0H1`.
         kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
         thoughts: `all`, or names such as `z1,z4`.
-        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`.
+        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`; several by commas.
         edits: of `EDITS`; for heads and thoughts, and those that scale or zero also for edges.
         at: positions at which heads are cut, such as `thoughts`, `eot,answer`; all from bot on if None.
         whole: also all thoughts at once: by each edit, shuffled, stopped after each.
@@ -170,20 +170,23 @@ def _thoughts(given: str | None, shape: Shape) -> list[str]:
 
 def _edges(given: str | None, shape: Shape) -> list[tuple[str, str]]:
     thoughts = thought_names(shape.n_thoughts)
-    if given is None:
-        return []
-    if given == ALL:
-        return [(query, key) for place, query in enumerate(thoughts) for key in thoughts[:place]]
-    if given == READOUT:
-        return [(query, key) for query in ("eot", "answer") for key in thoughts]
-    edges = [tuple(name.partition(":")[::2]) for name in _listed(given)]
+    groups = {
+        ALL: [(query, key) for place, query in enumerate(thoughts) for key in thoughts[:place]],
+        READOUT: [(query, key) for query in ("eot", "answer") for key in thoughts],
+    }
+    edges = [edge for name in _listed(given or "") for edge in groups.get(name) or [_edge(name, shape)]]
+    return list(dict.fromkeys(edges))
+
+
+def _edge(name: str, shape: Shape) -> tuple[str, str]:
+    """Query and key of a name such as `z4:z1`."""
+    query, _, key = name.partition(":")
     order = key_names(shape.n_thoughts)
-    for query, key in edges:
-        _known([query], query_names(shape.n_thoughts), "--edges")
-        _known([key], order, "--edges")
-        if order.index(key) > order.index(query):
-            raise OptionError(f"--edges names {query}:{key}, which the causal mask forbids; the query comes first.")
-    return [(query, key) for query, key in edges]
+    _known([query], query_names(shape.n_thoughts), "--edges")
+    _known([key], order, "--edges")
+    if order.index(key) > order.index(query):
+        raise OptionError(f"--edges names {name}, which the causal mask forbids; the query comes first.")
+    return query, key
 
 
 def _of_edge(edge: tuple[str, str], edits: Iterable[Edit]) -> list[Cut]:

@@ -113,7 +113,8 @@ def as_spec(part: Intervention) -> dict[str, Any]:
     """
     if not isinstance(part.edit, Edit):
         raise OptionError(f"found the edit {part.edit!r}, expected one of {', '.join(NAMED)}; only these have a name.")
-    given = {field.name: _plain(getattr(part.edit, field.name)) for field in fields(part.edit)}
+    known = {field.name: (getattr(part.edit, field.name), field.default) for field in fields(part.edit)}
+    given = {name: _plain(value) for name, (value, default) in known.items() if value != default}
     name = NAME_OF[type(part.edit)]
     address = {name: _sorted(getattr(part, name)) for name in ("layers", "heads", "queries", "keys")}
     return {"site": str(part.site), "edit": {"name": name} | given if given else name, **address}
