@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thoughtlens import plots
-    from thoughtlens.analysis import analyze, composition, hub_test, moments, preferences, step_indexed
+    from thoughtlens.analysis import analyze, step_indexed
+    from thoughtlens.comparisons import compare_runs
     from thoughtlens.errors import ThoughtLensError
     from thoughtlens.exports import export_npy
     from thoughtlens.models.loading import load
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from thoughtlens.runs.conditions import evaluate
     from thoughtlens.runs.doctor import doctor
     from thoughtlens.runs.extract import extract
+    from thoughtlens.runs.intervene import intervene
     from thoughtlens.runs.lens import decode_thoughts
     from thoughtlens.runs.reading import open_run
+    from thoughtlens.studies import study
+    from thoughtlens.tracing import cuts
 
 __version__ = "0.1.0"
 
@@ -35,46 +39,52 @@ __all__ = [
     "ThoughtLensError",
     "analyze",
     "analyze_run",
-    "composition",
+    "compare_runs",
+    "cuts",
     "decode_thoughts",
     "doctor",
     "draw",
     "evaluate",
     "export_npy",
     "extract",
-    "hub_test",
+    "intervene",
     "load",
     "load_set",
-    "moments",
     "open_run",
     "plots",
-    "preferences",
     "reason",
     "sample",
     "step_indexed",
+    "study",
     "write_analysis",
     "write_figures",
 ]
 
 _HOME = {
     **dict.fromkeys(("Problem", "ProblemSet", "draw", "load_set", "sample"), "problems"),
-    **dict.fromkeys(("analyze", "composition", "hub_test", "moments", "preferences", "step_indexed"), "analysis"),
+    **dict.fromkeys(("analyze", "step_indexed"), "analysis"),
     **dict.fromkeys(("analyze_run", "write_analysis", "write_figures"), "outputs"),
     "ThoughtLensError": "errors",
+    "compare_runs": "comparisons",
     "decode_thoughts": "runs.lens",
     "doctor": "runs.doctor",
     "evaluate": "runs.conditions",
     "export_npy": "exports",
     "extract": "runs.extract",
+    "intervene": "runs.intervene",
     "load": "models.loading",
     "open_run": "runs.reading",
     "reason": "reasoning",
+    "study": "studies",
 }
 
 
+_MODULES = {"cuts": "thoughtlens.tracing.cuts", "plots": "thoughtlens.plots"}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "plots":
-        return import_module("thoughtlens.plots")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name in _HOME:
         return getattr(import_module(f"thoughtlens.{_HOME[name]}"), name)
     raise AttributeError(f"module 'thoughtlens' has no attribute {name!r}")

@@ -20,9 +20,7 @@ def intervene(
     thoughts: Annotated[str | None, typer.Option("--thoughts", help="all, or z1,z4.")] = None,
     edges: Annotated[
         str | None,
-        typer.Option(
-            "--edges", help="all (thought to earlier thought), readout (eot and answer), z4:z1 (query first)."
-        ),
+        typer.Option("--edges", help="all (thought to earlier thought), readout (eot and answer), z4:z1."),
     ] = None,
     edit: Annotated[
         list[str] | None, typer.Option("--edit", help="zero, mean, resample, noise, scale:0.5; repeatable.")

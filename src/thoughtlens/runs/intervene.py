@@ -23,7 +23,7 @@ from thoughtlens.models.base import LatentReasoner
 from thoughtlens.models.rerun import identity, reasoner_of
 from thoughtlens.problems import draw, load_set
 from thoughtlens.runs import batches
-from thoughtlens.runs.controls import Shape, extra
+from thoughtlens.runs.controls import Shape, controllable, controls_for, extra
 from thoughtlens.runs.cut_job import CutJob, Target, measure_material
 from thoughtlens.runs.cutting import Outcome, failed
 from thoughtlens.runs.effect_files import (
@@ -54,7 +54,7 @@ def intervene(
     run: Run,
     cuts: Sequence[Cut],
     *,
-    controls: Mapping[str, Sequence[Cut]] | None = None,
+    controls: int | Mapping[str, Sequence[Cut]] = 0,
     orders: Incremental | None = None,
     n: int | None = None,
     seed: int = 0,
@@ -69,10 +69,11 @@ def intervene(
     Args:
         run: the run; its model is loaded again.
         cuts: the plan (`thoughtlens.tracing.cuts`), each with a label of its own.
-        controls: of each cut, by its label, as `controls_for` gives them; made too, and placed beside it.
+        controls: made too, and placed beside their cut: how many of each, drawn from the same layers, or by its label
+            those of each cut, as `controls_for` gives them. What has nothing like it goes without.
         orders: cuts made one after the other, as `plan_incremental` gives them.
         n: how many problems, drawn from the run without repetition; all if None.
-        seed: of the draw.
+        seed: of the draw of problems and controls.
         reasoner: the run's model, if it is loaded already.
         batch_size: problems that pass together at most; no number depends on it beyond rounding.
         allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
@@ -90,7 +91,10 @@ def intervene(
     """
     model = reasoner_of(run.manifest) if reasoner is None else reasoner
     target = target_of(run, model, n=n, seed=seed, batch_size=batch_size)
-    plan = Plan(tuple(cuts), controls or {}, orders)
+    if isinstance(controls, int):
+        like, shape = controllable(cuts, shape_of(run)) if controls else [], shape_of(run)
+        controls = controls_for(like, n=controls, seed=seed, shape=shape) if like else {}
+    plan = Plan(tuple(cuts), controls, orders)
     return make_cuts(run, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
 
 

@@ -47,7 +47,8 @@ class Asked:
         heads: `all`, `top:10` (of a ranking), or names such as `L4H5,L0H1`.
         kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
         thoughts: `all`, or names such as `z1,z4`.
-        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`; several by commas.
+        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`;
+            several by commas.
         edits: of `EDITS`; for heads and thoughts, and those that scale or zero also for edges.
         at: positions at which heads are cut, such as `thoughts`, `eot,answer`; all from bot on if None.
         whole: also all thoughts at once: by each edit, shuffled, stopped after each.
