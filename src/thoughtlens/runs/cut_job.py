@@ -17,7 +17,7 @@ from thoughtlens.errors import RunError
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.problems import Problem
 from thoughtlens.runs.batches import Halving
-from thoughtlens.runs.cutting import Cutter, Cutting, Parts, batch_of, copies_at_once
+from thoughtlens.runs.cutting import Cutter, Cutting, Outcome, Parts, batch_of, copies_at_once
 from thoughtlens.runs.effect_files import BASELINE_KEY, key_of, read_material, read_outcomes, write_outcomes
 from thoughtlens.runs.engines import Progress, Work
 from thoughtlens.tracing.cuts import Cut
@@ -99,33 +99,38 @@ class CutJob:
         def work(shard: int, progress: Progress) -> None:
             batch, todo = target.batches[shard], self.missing(shard)
             progress(len(batch) * (len(self.cuts) - len(todo)))
+            cutter, passes = self._cutter(reasoner, material, batch, todo), Halving(len(batch))
             for start in range(0, len(todo), GROUP):
-                group = todo[start : start + GROUP]
-                self._cut(reasoner, material, shard, group)
-                progress(len(batch) * (len(group) + (not start)))
+                those = range(start, min(start + GROUP, len(todo)))
+                pieces = passes.work_off([range(len(batch))], partial(cutter, those=those))
+                self._write(shard, [todo[place] for place in those], [rows for _, rows in pieces])
+                progress(len(batch) * (len(those) + (not start)))
 
         return work
 
-    def _cut(self, reasoner: LatentReasoner, material: Material | None, shard: int, group: Sequence[Cut]) -> None:
-        """Make some cuts of a batch and write their outcomes beside those that are there."""
-        target, batch = self.target, self.target.batches[shard]
-        problems = target.of(batch)
-        cutter = Cutter(
+    def _cutter(
+        self, reasoner: LatentReasoner, material: Material | None, batch: Sequence[int], cuts: Sequence[Cut]
+    ) -> Cutter:
+        problems = self.target.of(batch)
+        lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
+        return Cutter(
             reasoner,
             problems,
-            [cut.parts for cut in group],
-            target.n_thoughts,
+            [cut.parts for cut in cuts],
+            self.target.n_thoughts,
             bind=lambda parts, places: bind(parts, material, [batch[place] for place in places]),
-            refuse=partial(self._refuse, [cut.label for cut in group]),
+            refuse=partial(self._refuse, [cut.label for cut in cuts]),
             # Planned for the whole batch, so that half a batch takes half the memory.
-            n_copies=copies_at_once(reasoner, [len(reasoner.prompt(p.question)) for p in problems], target.n_thoughts),
+            n_copies=copies_at_once(reasoner, lengths, self.target.n_thoughts),
         )
-        # Pieces come in the order of the batch.
-        pieces = [rows for _, rows in Halving(len(batch)).work_off([range(len(batch))], cutter)]
+
+    def _write(self, shard: int, group: Sequence[Cut], pieces: Sequence[Sequence[Sequence[Outcome]]]) -> None:
+        """Write the outcomes of some cuts of a batch, which come in pieces of it, beside those that are there."""
         found = [[outcome for rows in pieces for outcome in rows[place]] for place in range(1 + len(group))]
         made = dict(zip((BASELINE_KEY, *map(key_of, group)), found, strict=True))
-        write_outcomes(target.folder, shard, read_outcomes(target.folder, shard, len(batch)) | made)
-        log.info("intervene: %d cuts of batch %d, %d problems", len(group), shard, len(batch))
+        n_problems = len(self.target.batches[shard])
+        write_outcomes(self.target.folder, shard, read_outcomes(self.target.folder, shard, n_problems) | made)
+        log.info("intervene: %d cuts of batch %d, %d problems", len(group), shard, n_problems)
 
     def _refuse(self, labels: Sequence[str], problem: Problem, cut: int | None, reason: str) -> None:
         if not self.allow_failed:

@@ -9,7 +9,7 @@ It knows nothing of plans, files or statistics.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Final, NamedTuple
 
@@ -207,6 +207,7 @@ class Cutter:
         bind: gives cuts the values that their edits stand for, for the problems at these places.
         refuse: told the problem, the place of the cut (None: the baseline) and the reason of a failure; may raise.
         n_copies: cuts that think at once.
+        read: by its places, the batch whose questions were read last, so that later cuts need not read them again.
     """
 
     reasoner: LatentReasoner
@@ -216,16 +217,20 @@ class Cutter:
     bind: Callable[[Sequence[Parts], Sequence[int]], Sequence[Parts]]
     refuse: Callable[[Problem, int | None, str], None]
     n_copies: int
+    read: dict[tuple[int, ...], Cutting] = field(default_factory=dict)
 
-    def __call__(self, places: Sequence[int]) -> list[list[Outcome]]:
-        """A list for the baseline and one a cut, each with an outcome a problem."""
-        return self._all(places, range(len(self.cuts)))
+    def __call__(self, places: Sequence[int], those: Sequence[int]) -> list[list[Outcome]]:
+        """Cut some problems.
 
-    def _all(self, places: Sequence[int], those: Sequence[int]) -> list[list[Outcome]]:
-        """The baseline and some of the cuts."""
+        Args:
+            places: of the problems.
+            those: which cuts.
+
+        Returns:
+            A list for the baseline and one a cut, each with an outcome a problem.
+        """
         try:
-            batch = batch_of(self.reasoner, [self.problems[place] for place in places], self.n_thoughts)
-            cutting = Cutting(self.reasoner, batch, self.n_thoughts)
+            cutting = self._cutting(tuple(places))
         except torch.OutOfMemoryError:
             raise  # says nothing of the problems: whoever planned the batch makes it smaller
         except FAILURES as error:
@@ -235,6 +240,13 @@ class Cutter:
         self._look([cutting.baseline], places, [None])
         chunks = [those[start : start + self.n_copies] for start in range(0, len(those), self.n_copies)]
         return [cutting.baseline, *(row for chunk in chunks for row in self._some(cutting, places, chunk))]
+
+    def _cutting(self, places: tuple[int, ...]) -> Cutting:
+        if places not in self.read:
+            self.read.clear()
+            batch = batch_of(self.reasoner, [self.problems[place] for place in places], self.n_thoughts)
+            self.read[places] = Cutting(self.reasoner, batch, self.n_thoughts)
+        return self.read[places]
 
     def _some(self, cutting: Cutting, places: Sequence[int], those: Sequence[int]) -> list[list[Outcome]]:
         """Some cuts at once; where that fails, fewer, then one on fewer problems."""
@@ -254,7 +266,7 @@ class Cutter:
 
     def _halves(self, places: Sequence[int], those: Sequence[int]) -> list[list[Outcome]]:
         middle = len(places) // 2
-        pairs = zip(self._all(places[:middle], those), self._all(places[middle:], those), strict=True)
+        pairs = zip(self(places[:middle], those), self(places[middle:], those), strict=True)
         return [[*first, *second] for first, second in pairs]
 
     def _failed(self, place: int, cut: int | None, error: Exception) -> Outcome:

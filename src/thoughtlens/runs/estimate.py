@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from thoughtlens.models.base import LatentReasoner
-from thoughtlens.runs.cut_job import GROUP, Target
+from thoughtlens.runs.cut_job import Target
 from thoughtlens.runs.cutting import Cutting, Parts, batch_of, copies_at_once
 from thoughtlens.tracing.cuts import Cut
 from thoughtlens.tracing.edits import Zero
@@ -42,8 +42,7 @@ def estimate(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> E
     for start in range(0, len(tried), n_copies):
         cutting.outcomes(tried[start : start + n_copies])
     made = time.monotonic()
-    n_readings = -(-len(cuts) // GROUP)
-    of_problem = (read - began) * n_readings + (made - read) / len(tried) * len(cuts)
+    of_problem = (read - began) + (made - read) / len(tried) * len(cuts)
     seconds = of_problem / len(batch) * len(target.problems)
     return Estimate(len(target.problems) * (1 + len(cuts)), seconds)
 
