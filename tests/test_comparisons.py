@@ -12,7 +12,9 @@ from thoughtlens.comparisons import compare_runs, labelled
 from thoughtlens.runs.reading import open_run
 
 MODELS = ("tiny-gpt2", "tiny-gpt2-control", "tiny-llama")
-TABLES = {"comparison.json", "models.csv", "differences.csv", "rank_correlations.csv", "type_counts.csv"}
+TABLES = {
+    "comparison.json", "models.csv", "differences.csv", "rank_correlations.csv", "type_counts.csv", "head_types.csv",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +72,21 @@ def test_three_models_end_in_tables_that_agree_with_their_runs(runs, tmp_path):
 
 def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
     text = call("compare", *runs[:2], "--out", tmp_path / "out").stdout
-    for word in ("tiny-gpt2-control − tiny-gpt2", "accuracy", "hub preference", "All have the same 40 problems"):
+    words = "tiny-gpt2-control − tiny-gpt2", "accuracy", "hub preference", "p (Holm)", "All have the same 40 problems"
+    for word in words:
         assert word in text
+
+
+def test_types_of_heads_are_those_of_each_runs_own_analysis(runs, tmp_path):
+    out = tmp_path / "together"
+    facts = json.loads(call("compare", *runs, "--out", out, "--json").stdout)
+    types = pd.read_csv(out / "head_types.csv")
+    for model, run in zip(MODELS, runs, strict=True):
+        assert facts["own"][model]["types"] == json.loads(call("analyze", run, "--json").stdout)["types"]
+        heads = pd.read_csv(run / "analysis" / "heads.csv").merge(types[types["model"] == model], on=["layer", "head"])
+        assert len(heads) == 16
+        assert (heads["type_x"] == heads["type_y"]).all()
+    assert "types of heads" in call("compare", *runs, "--out", out).stdout
 
 
 def test_a_run_compared_with_itself_differs_by_nothing(runs, tmp_path):

@@ -1,6 +1,6 @@
 """Runs side by side, or groups of one run's problems, become tables.
 
-    DIR/comparison.json, models.csv, differences.csv, rank_correlations.csv, type_counts.csv
+    DIR/comparison.json, models.csv, differences.csv, rank_correlations.csv, type_counts.csv, head_types.csv
     RUN/analysis/by_correct/groups.csv, and the tables of `analyze` in a folder for each group: solved, failed
     RUN/analysis/by_n_steps/…           the same by the number of steps: 2, 3, 4, …
 
@@ -9,7 +9,8 @@ here can be made again from the runs; nothing here measures anything.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,8 +31,11 @@ from thoughtlens.analysis import (
     comparison_tables,
     group_table,
 )
+from thoughtlens.analysis.comparison_notes import UNTESTED_TYPES
+from thoughtlens.analysis.evidence import type_counts
 from thoughtlens.analysis.groups import enough, group_seed
 from thoughtlens.analysis.ratios import collect_depth_sums
+from thoughtlens.analysis.subjects import common_problems
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.outputs import ANALYSIS, write_analysis
@@ -53,24 +57,21 @@ class GroupedRun(NamedTuple):
     """of each group that has two problems or more"""
 
 
-def compare_runs(
-    runs: Mapping[str, Run],
-    *,
-    head_types: Mapping[str, xr.DataArray] | None = None,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> Comparison:
-    """Compare runs from disk, each read once, a block of problems at a time.
+def compare_runs(runs: Mapping[str, Run], *, n_resamples: int = 1000, seed: int = 0) -> Comparison:
+    """Compare runs from disk, each read twice, a block of problems at a time: for types of heads, and for the rest.
 
     Args:
         runs: two or more, by the labels that the result has (see `labelled`); differences are to the first.
-        head_types: the type of each head, dims (layer, head), by label, where known.
         n_resamples: bootstrap resamples, sign flips and permutations.
         seed: same seed, same numbers.
     """
-    types = head_types or {}
-    subjects = {label: _subject(run, types.get(label)) for label, run in runs.items()}
-    return compare(subjects, n_resamples=n_resamples, seed=seed)
+    subjects = {label: _subject(run) for label, run in runs.items()}
+    common = set(common_problems(subjects)) if len(subjects) > 1 else set()
+    typed = {
+        label: replace(subjects[label], head_types=_head_types(run, subjects[label].problems, common, seed))
+        for label, run in runs.items()
+    }
+    return compare(typed, n_resamples=n_resamples, seed=seed)
 
 
 def labelled(runs: Sequence[Run], labels: Sequence[str] = ()) -> dict[str, Run]:
@@ -90,6 +91,7 @@ def comparison_summary(runs: Mapping[str, Run], comparison: Comparison) -> dict[
     """The headline numbers of a comparison, with what was run and what could not be compared."""
     options = {label: run.manifest["options"] for label, run in runs.items()}
     correlations = comparison_tables(comparison)["rank_correlations"]
+    facts = comparison_headline(comparison.models, comparison.differences, comparison.p_values)
     return {
         "runs": {
             label: {
@@ -99,7 +101,7 @@ def comparison_summary(runs: Mapping[str, Run], comparison: Comparison) -> dict[
             for label, run in runs.items()
         },
         **{name: comparison.models.attrs[name] for name in ("paired", "confidence", "n_resamples", "seed")},
-        **comparison_headline(comparison.models, comparison.differences, comparison.p_values),
+        **_with_types(facts, comparison.head_types),
         "rank_correlations": correlations.to_dict("records"),
         "notes": list(comparison.notes),
     }
@@ -167,7 +169,8 @@ def groups_summary(of: GroupedRun) -> dict[str, Any]:
     """The headline numbers of each group and of the differences, with what was left out."""
     grouped = of.grouped
     facts = comparison_headline(grouped.groups, grouped.differences, grouped.p_values, without=_empty(of.by))
-    return {"by": of.by, **facts, "notes": list(grouped.notes)}
+    types = {name: analysis.evidence["type"] for name, analysis in of.analyses.items()}
+    return {"by": of.by, **_with_types(facts, types), "notes": [*grouped.notes, UNTESTED_TYPES]}
 
 
 def write_groups(run: Run, of: GroupedRun) -> list[Path]:
@@ -185,14 +188,28 @@ def _empty(by: str) -> tuple[str, ...]:
     return ("accuracy",) if by == "correct" else ()
 
 
-def _subject(run: Run, head_types: xr.DataArray | None) -> Subject:
+def _with_types(facts: dict[str, Any], types: Mapping[str, xr.DataArray]) -> dict[str, Any]:
+    """The headline, each model's or group's number of heads of each type beside its own numbers."""
+    for name, of in types.items():
+        facts["own"][name]["types"] = type_counts(of)
+    return facts
+
+
+def _head_types(run: Run, problems: Sequence[str], common: Set[str], seed: int) -> xr.DataArray:
+    """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
+    chosen = np.array([not common or problem in common for problem in problems])
+    correct = run.attention["correct"].values[chosen]
+    # Types come from sign flips: there is nothing to resample.
+    return analyze(run.blocks(chosen=chosen), correct=correct, n_resamples=1, seed=seed).evidence["type"]
+
+
+def _subject(run: Run) -> Subject:
     attention = run.attention
     return Subject(
         run.blocks(),
         [f"{row['id']}: {row['question']}" for row in run.results()],
         attention["correct"].values,
         attention["n_question_tokens"].values,
-        head_types,
     )
 
 

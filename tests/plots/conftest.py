@@ -191,7 +191,7 @@ def model_data() -> Callable[..., xr.Dataset]:
         return xr.Dataset(
             {
                 **numbers,
-                "type_count": (("model", "type"), rng.integers(0, 300, size=(n, len(TYPES)))),
+                "type_share": (("model", "type"), rng.dirichlet(np.ones(len(TYPES)), size=n)),
                 "accuracy": (("model", "value"), _numbers(rng.uniform(0.2, 0.7, size=n))),
                 "n": ("model", [7473] * n),
             },

@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 
 from thoughtlens.analysis.comparison_notes import notes_on
 from thoughtlens.analysis.differences import Difference, measured, paired_difference, stack, unpaired_difference
+from thoughtlens.analysis.evidence import TYPES
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, layers_by_depth
 from thoughtlens.analysis.statistics import interval, resample_weights
 from thoughtlens.analysis.subjects import PROFILES, Seen, Subject, common_problems, read_subject
@@ -40,11 +41,13 @@ class Comparison(NamedTuple):
     differences: xr.Dataset
     """the measures of `model` less those of `minus`, the first one: (pair, …, value); n and n_minus (pair)"""
     p_values: xr.Dataset
-    """of the differences, two-sided, uncorrected: (pair, …)"""
+    """of the differences, two-sided, each by itself: (pair, …); `comparison_tables` corrects them"""
     rank_correlations: xr.Dataset
     """Spearman over heads of `importance`, `sequential`, `skip`, `thought_mass`: (pair, value); NaN if shapes differ"""
     type_counts: xr.Dataset
     """type_count (model, depth, type), the heads of each type; without any type unless every model has them"""
+    head_types: dict[str, xr.DataArray]
+    """the type of each head (layer, head), by model; of those that have them"""
     notes: tuple[str, ...]
     """what was compared and what was not, in sentences"""
 
@@ -83,6 +86,7 @@ def compare(subjects: Mapping[str, Subject], *, n_resamples: int = 1000, seed: i
         p_values=p_values.assign_attrs(options),
         rank_correlations=_rank_correlations(seen).assign_attrs(options),
         type_counts=_type_counts(subjects),
+        head_types={name: of.head_types for name, of in subjects.items() if of.head_types is not None},
         notes=notes_on(subjects, seen, common),
     )
 
@@ -92,11 +96,13 @@ def comparison_overview(comparison: Comparison) -> xr.Dataset:
 
     Returns:
         `preference` (model, thought, value), `lag_preference` (model, lag, value), `composition` (model, part, value),
-        `type_count` (model, type) and `accuracy` (model, value), with `n` (model).
+        `type_share` (model, type), of all heads, and `accuracy` (model, value), with `n` (model).
     """
     names = ["preference", "lag_preference", "composition", "accuracy", "n"]
     values = comparison.models[names].sel(depth="all", drop=True)
-    return values.assign(type_count=comparison.type_counts["type_count"].sel(depth="all", drop=True))
+    counts = comparison.type_counts["type_count"].sel(depth="all", drop=True)
+    # Of all heads: models have more or fewer.
+    return values.assign(type_share=counts / counts.sum("type").clip(min=1))
 
 
 def rank_correlation(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
@@ -183,7 +189,8 @@ def _type_counts(subjects: Mapping[str, Subject]) -> xr.Dataset:
     found = [subject.head_types for subject in subjects.values() if subject.head_types is not None]
     if len(found) < len(subjects):
         found = []
-    known = sorted({str(kind) for types in found for kind in types.values.ravel()})
+    met = {str(kind) for types in found for kind in types.values.ravel()}
+    known = sorted(met, key=lambda kind: (TYPES.index(kind) if kind in TYPES else len(TYPES), kind))
     counts = np.zeros((len(subjects), len(DEPTHS), len(known)), dtype=np.int64)
     for row, types in zip(counts, found, strict=False):
         named = types.transpose("layer", "head").values

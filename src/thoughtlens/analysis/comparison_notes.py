@@ -7,6 +7,17 @@ import numpy as np
 from thoughtlens.analysis.ratios import DEPTHS, layers_by_depth
 from thoughtlens.analysis.subjects import Seen, Subject
 
+CORRECTIONS = (
+    "p is of one number. p (Holm) holds for all differences shown together, over all layers and every pair, the "
+    "preferences for all thoughts among them; p_bh of the CSV tables is the false discovery rate (Benjamini and "
+    "Hochberg) over all differences of the table."
+)
+
+UNTESTED_TYPES = (
+    "Types of heads are named by what passes its test in each by itself: more problems name more heads, and no test "
+    "compares the counts."
+)
+
 
 def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Seen], common: list[str]) -> tuple[str, ...]:
     """Everything that a reader of a comparison must know about its comparability.
@@ -25,7 +36,8 @@ def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Seen], common: 
         *_tokens(subjects, common),
         *_shapes(seen),
         *_depths(seen),
-        "Each p-value is of one number; none is corrected for how many there are.",
+        *([UNTESTED_TYPES] if all(subject.head_types is not None for subject in subjects.values()) else []),
+        CORRECTIONS,
     )
 
 

@@ -1,28 +1,29 @@
 """Two sets of ratios become their difference, with an interval and a p-value.
 
 *Paired*, the same problems twice: each resample draws the same problems for both. The p-value flips the sign of each
-problem's difference, at random or in every way if these are few: under the null of no difference, a problem is as
-likely to favour the one as the other. Accuracy has McNemar's exact test, which is that for 0 and 1.
+problem's difference (`significance.flip_p_values`): under the null of no difference, a problem is as likely to favour
+the one as the other. Accuracy has McNemar's exact test, which is that for 0 and 1.
 
 *Unpaired*, different problems: each side is resampled by itself. The p-value deals the problems out to the two sides
 anew: under the null they are of one kind.
 
 p counts the draws at least as far from 0 as what was observed, itself among them: it is never 0. Each p-value is of one
-number; none is corrected for how many there are.
+number; `comparison_tables` corrects them over what is shown.
 
 References: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §15 (permutation) and §8 (paired resampling);
 McNemar (1947), Psychometrika 12, exact by the binomial.
 """
 
-from itertools import combinations, product
+from itertools import combinations
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.stats import binomtest
 
+from thoughtlens.analysis.evidence import without_rounding
 from thoughtlens.analysis.ratios import Ratios, join_problems, linearised, resampled
+from thoughtlens.analysis.significance import flip_p_values, mcnemar, sign_flips, studentised
 from thoughtlens.analysis.statistics import interval, proportion_interval, resample_weights, weighted_sums
 
 TIE = 1e-9
@@ -50,11 +51,18 @@ def paired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seed: int
     n = one.above.sizes["problem"]
     weights = resample_weights(n, n_resamples=n_resamples, seed=seed)
     samples = resampled(one, weights) - resampled(minus, weights)
-    flips = sign_flips(n, n_draws=n_resamples, seed=seed)
-    per_problem = linearised(one) - linearised(minus)
-    p = two_sided(per_problem.map(weighted_sums, weights=flips))
-    exact = mcnemar(one.above["accuracy"].values > 0, minus.above["accuracy"].values > 0)
+    flips = sign_flips(n, n_flips=n_resamples, seed=seed)
+    p = (linearised(one) - linearised(minus)).map(flipped_p, flips=flips)
+    exact = mcnemar(one.above["accuracy"] > 0, minus.above["accuracy"] > 0)["p"]
     return Difference(samples.map(interval), p.assign(accuracy=exact))
+
+
+def flipped_p(values: xr.DataArray, flips: xr.DataArray) -> xr.DataArray:
+    """Two-sided p of the mean of per-problem differences, dims (problem, …); NaN where they are undefined."""
+    known = values.notnull().all("problem")
+    real = without_rounding(values.where(known, 0.0))
+    z = studentised(weighted_sums(real, flips), (real**2).sum("problem"))
+    return flip_p_values(z).where(known)
 
 
 def unpaired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seeds: tuple[int, int]) -> Difference:
@@ -88,16 +96,6 @@ def two_sided(draws: xr.Dataset) -> xr.Dataset:
     return as_far.mean("resample").where(observed.notnull())
 
 
-def sign_flips(n_problems: int, *, n_draws: int, seed: int) -> xr.DataArray:
-    """Signs of each problem, draw 0 all +1: every combination if at most `n_draws` there are, else random ones."""
-    if n_problems < 63 and 2**n_problems <= n_draws:
-        signs = np.array(list(product((1, -1), repeat=n_problems)), dtype=np.int8)
-    else:
-        signs = np.random.default_rng(seed).choice(np.array([1, -1], dtype=np.int8), (n_draws + 1, n_problems))
-        signs[0] = 1
-    return xr.DataArray(signs, dims=("resample", "problem"))
-
-
 def relabellings(n_one: int, n_minus: int, *, n_draws: int, seed: int) -> xr.DataArray:
     """Which problems are on the first side, draw 0 the first `n_one`: every way if there are at most `n_draws`."""
     n = n_one + n_minus
@@ -110,13 +108,6 @@ def relabellings(n_one: int, n_minus: int, *, n_draws: int, seed: int) -> xr.Dat
         labels = np.random.default_rng(seed).permuted(np.tile(first, (n_draws + 1, 1)), axis=1)
         labels[0] = first
     return xr.DataArray(labels, dims=("resample", "problem"))
-
-
-def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
-    """Exact two-sided p of McNemar's test: are the problems that only one solves evenly split between the two?"""
-    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
-    n_discordant = only_one + only_other
-    return float(binomtest(only_one, n_discordant).pvalue) if n_discordant else 1.0
 
 
 def stack(parts: list[xr.Dataset], dim: str) -> xr.Dataset:

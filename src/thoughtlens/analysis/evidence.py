@@ -174,6 +174,11 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
     return excess.isel(measure=0, drop=True).copy(data=text(names)).rename("type")
 
 
+def type_counts(types: xr.DataArray) -> dict[str, int]:
+    """How many heads there are of each of `TYPES`."""
+    return {name: int((types == name).sum()) for name in TYPES}
+
+
 def passing(found: xr.Dataset) -> xr.DataArray:
     """Which measures pass: an excess of at least `LEAST_EXCESS` and q < `LEVEL`; dims (..., measure)."""
     large: xr.DataArray = found["excess"].sel(value="estimate", drop=True) >= LEAST_EXCESS

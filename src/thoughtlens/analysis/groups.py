@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.comparison_notes import CORRECTIONS
 from thoughtlens.analysis.differences import Difference, measured, stack, unpaired_difference
 from thoughtlens.analysis.ratios import Ratios, as_ratios
 from thoughtlens.analysis.statistics import resample_weights
@@ -125,6 +126,7 @@ def _notes(groups: Mapping[str, npt.ArrayLike], kept: list[str]) -> tuple[str, .
         notes.append(f"{kept[0]} is the only group, so that there are no differences.")
     else:
         notes.append("Groups are of different problems: what differs between them need not come from what they are by.")
+        notes.append(CORRECTIONS)
     return tuple(notes)
 
 

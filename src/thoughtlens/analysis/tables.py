@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis.evidence import LEVEL, PATTERNS, PLACES, TYPES, passing
+from thoughtlens.analysis.evidence import LEVEL, PATTERNS, PLACES, passing, type_counts
 from thoughtlens.analysis.hubs import LEAST
 from thoughtlens.analysis.ranking import unreliable
 from thoughtlens.analysis.statistics import VALUES
@@ -45,7 +45,7 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         "skip": _number(model["skip"], n),
         "evidence": {measure: _evidence(analysis, measure, n) for measure in (*PATTERNS, *PLACES)},
         "hub_heads": _hub_heads(analysis.hubs),
-        "types": {name: int((analysis.evidence["type"] == name).sum()) for name in TYPES},
+        "types": type_counts(analysis.evidence["type"]),
         "ranking": _trust(analysis.ranking),
         "top_heads": [
             {str(key): _finite(value) for key, value in row.items()}

@@ -190,10 +190,11 @@ def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
     own = facts["own"]
     words = {name: said for name, said in SIDE_BY_SIDE.items() if all(name in numbers for numbers in own.values())}
     rows = [(said, *(_side(numbers, name) for numbers in own.values())) for name, said in words.items()]
+    rows.append(("types of heads", *(terminal.counted(of["types"]) for of in own.values())))
     terminal.table(("measure", *own), [("problems", *(of["n"] for of in own.values())), *rows], title=title)
     for pair in facts["differences"]:
-        rows = [(said, _side(pair, name), _p(pair[name]["p"])) for name, said in words.items()]
-        terminal.table(("measure", "difference", "p"), rows, title=f"{pair['of']} − {pair['minus']}")
+        rows = [(said, _side(pair, name), *map(terminal.p_value, _tests(pair[name]))) for name, said in words.items()]
+        terminal.table(("measure", "difference", "p", "p (Holm)"), rows, title=f"{pair['of']} − {pair['minus']}")
     for note in facts["notes"]:
         terminal.tell({}, note, as_json=False)
 
@@ -204,8 +205,8 @@ def _side(numbers: dict[str, Any], name: str) -> str:
     return f"{thought}: {shown}" if thought else shown
 
 
-def _p(value: float | None) -> str:
-    return terminal.UNDEFINED if value is None else f"{value:.2g}"
+def _tests(number: dict[str, Any]) -> tuple[float | None, float | None]:
+    return number["p"], number["p_holm"]
 
 
 def own_accuracy(card: dict[str, Any]) -> tuple[str, str]:

@@ -78,7 +78,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 def closing(facts: Mapping[str, Any]) -> None:
     """The closing tables of a run: accuracy, preferences, what is beyond the nulls, and its top heads."""
     hub, hubs, even = facts["hub"], facts["hub_heads"], "of an even share"
-    types = ", ".join(f"{count} {name}" for name, count in facts["types"].items() if count)
     rows = [
         ("accuracy", with_interval(facts["accuracy"], percent=True)),
         ("answer rows", f"{facts['n_answer_rows']} (texts that reached the answer prefix)"),
@@ -86,7 +85,7 @@ def closing(facts: Mapping[str, Any]) -> None:
         ("sequential preference", f"{with_interval(facts['sequential'])} {even}"),
         ("skip preference", f"{with_interval(facts['skip'])} {even}"),
         ("heads with a hub", f"{hubs['n_heads']} of {hubs['of']} (beyond {hubs['least']} even shares, q < 0.05)"),
-        ("types of heads", types),
+        ("types of heads", counted(facts["types"])),
         ("ranking of heads", _ranking(facts["ranking"])),
     ]
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, 95 % intervals over problems"
@@ -100,7 +99,7 @@ def _beyond_nulls(evidence: Mapping[str, Any]) -> None:
     for name, found in evidence.items():
         of_null.setdefault(found["null"], []).append(name)
     rows = [
-        (f"{name} {found.get('thought') or ''}", with_interval(found), _p(found["p"]), found["n_heads"])
+        (f"{name} {found.get('thought') or ''}", with_interval(found), p_value(found["p"]), found["n_heads"])
         for name, found in evidence.items()
     ]
     title = "attention of a row beyond its null, mean of all heads; heads: 0.05 or more, q < 0.05"
@@ -131,10 +130,16 @@ def _ranking(ranking: Mapping[str, Any]) -> str:
     return f"reliability {_number(ranking['reliability'])}; halves share {overlap} of the top heads (chance {chance})"
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """`0.012`, or `< 0.001`."""
     if value is None:
         return UNDEFINED
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`3 hub, 1 sink`: what there is, with its number."""
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 def with_interval(number: Mapping[str, Any], *, percent: bool = False) -> str:

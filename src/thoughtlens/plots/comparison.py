@@ -20,7 +20,7 @@ def model_comparison(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
 
     Args:
         data: dim `model`; any of `preference` (model, thought, value), `lag_preference` (model, lag, value),
-            `composition` (model, part, value), `type_count` (model, type), `accuracy` (model, value); optionally `n`,
+            `composition` (model, part, value), `type_share` (model, type), `accuracy` (model, value); optionally `n`,
             one number or one a model. What is missing or empty is left out.
         ax: where to draw, with room for the legend on its right; a new figure without.
 
@@ -79,7 +79,7 @@ def _draw_composition(ax: Axes, numbers: xr.DataArray) -> None:
 
 
 def _draw_types(ax: Axes, numbers: xr.DataArray) -> None:
-    _draw_rows(ax, numbers, "type", "types of heads", "heads")
+    _draw_rows(ax, numbers, "type", "types of heads", "share of heads")
 
 
 def _draw_accuracy(ax: Axes, numbers: xr.DataArray) -> None:
@@ -114,6 +114,6 @@ _PANELS: dict[str, Callable[[Axes, xr.DataArray], None]] = {
     "preference": _draw_preference,
     "lag_preference": _draw_lags,
     "composition": _draw_composition,
-    "type_count": _draw_types,
+    "type_share": _draw_types,
     "accuracy": _draw_accuracy,
 }
