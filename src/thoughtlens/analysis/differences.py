@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.evidence import without_rounding
+from thoughtlens.analysis.excess_cells import without_rounding
 from thoughtlens.analysis.ratios import Ratios, join_problems, linearised, resampled
 from thoughtlens.analysis.significance import flip_p_values, mcnemar, sign_flips, studentised
 from thoughtlens.analysis.statistics import interval, proportion_interval, resample_weights, weighted_sums

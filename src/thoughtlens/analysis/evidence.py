@@ -1,41 +1,22 @@
 """Turn attention into what heads do beyond their nulls: excess attention with an interval, p and q, and a type.
 
-1. `excess_cells` gives each problem and head a few numbers, attention mass beyond a null in a mean row. They are
-   added up over problems like all else, under resample weights for intervals and under flipped signs for p-values.
-2. `evidence` turns those sums into one number a measure. Layers and the model are means over their heads.
+1. `excess_cells` has what each problem and head have beyond the nulls, in a few numbers. They are added up over
+   problems like all else, under resample weights for intervals and under flipped signs for p-values.
+2. `evidence` turns those sums into one number a measure; `evidence_of_levels` does for heads, layers and the model.
 3. `head_types` names each head by what it shows.
-
-| measure | mass of a row | rows | null |
-|---|---|---|---|
-| hub | on one thought | the rows from z3 on that see it, two at least | row-mass-preserving |
-| sequential | on the thought before | z3 … zT | row-mass-preserving |
-| skip | on the first ⌈T/2⌉ thoughts | zT | row-mass-preserving |
-| lag2 … | on the thought so many back | those from z3 on that see one so far back | row-mass-preserving |
-| sink | on `first` | z3 … zT (all thoughts if there are fewer) | causal-uniform |
-| self | on itself | the same | causal-uniform |
-| readout | on all thoughts | `eot` and `answer`, where they exist | causal-uniform |
 
 Attention is correlational: a type says where a head looks, not what it does.
 """
 
-from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets
+from thoughtlens.analysis.excess_cells import PATTERNS, PLACES
 from thoughtlens.analysis.names import text
-from thoughtlens.analysis.nulls import token_shares
 from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
 from thoughtlens.analysis.statistics import interval
-from thoughtlens.labels import ANSWER, EOT, FIRST, thought_names
-from thoughtlens.schema import n_thoughts_of
-
-PATTERNS = ("hub", "sequential", "skip")
-"""Measures of whom a row prefers among earlier thoughts: its mass on them is kept by the null."""
-
-PLACES = ("sink", "self", "readout")
-"""Measures of where a row's mass goes at all."""
 
 DIFFUSE = "diffuse"
 
@@ -49,61 +30,36 @@ LEVEL = 0.05
 """Largest q-value that names a head."""
 
 
-def place_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
-    """Mass on `first`, on itself, and of the readout rows on thoughts, less its causal-uniform share.
+class Levels(NamedTuple):
+    """Evidence of heads, layers and the model, each as `evidence` gives it."""
+
+    heads: xr.Dataset
+    """dims (layer, head, …), with the `type` of each head"""
+    layers: xr.Dataset
+    """of the mean head of each layer: dims (layer, …)"""
+    model: xr.Dataset
+    """of the mean head of all layers"""
+
+
+def evidence_of_levels(
+    excess: xr.DataArray, flipped: xr.DataArray, squares: xr.Dataset, *, n_thoughts: int, confidence: float = 0.95
+) -> Levels:
+    """`evidence` of every head, of the mean head of each layer, and of the mean of all.
 
     Args:
-        attention: dims (problem, ..., query, key), rows summing to 1.
-        n_question_tokens: prompt tokens before `bot`, dims (problem).
-
-    Returns:
-        float64, dims (problem, ..., place): the mean over its rows; of the readout rows, those that exist.
+        excess: Σ w·excess over problems, dims (resample, layer, head, cell), the first resample the sample itself.
+        flipped: Σ s·excess over problems, dims (resample, layer, head, cell), the first flip the sample itself.
+        squares: Σ excess² of the `heads` and of the mean head of `layers` and of the `model`, with the coord `n`.
+        n_thoughts: T.
+        confidence: of the intervals.
     """
-    thoughts = thought_names(n_thoughts_of(attention))
-    even = token_shares(len(thoughts), n_question_tokens.drop_vars("problem", errors="ignore"))
-    rows = thoughts[2:] or thoughts
-    own = xr.DataArray(rows, dims="row")
-    reading = attention.sel(query=[EOT, ANSWER])
-    # As in `causal_uniform`: the answer row keeps what it gives to answer tokens.
-    expected = even.sel(query=[EOT, ANSWER], key=thoughts).sum("key") * (1.0 - reading.sel(key=ANSWER, drop=True))
-    places = {
-        "sink": (attention.sel(query=rows, key=FIRST) - even.sel(query=rows, key=FIRST)).mean("query"),
-        "self": (attention.sel(query=own, key=own) - even.sel(query=own, key=own)).mean("row"),
-        "readout": (reading.sel(key=thoughts).sum("key", skipna=False) - expected).mean("query"),
-    }
-    dims = [dim for dim in attention.dims if dim not in ("query", "key")]
-    stacked = np.stack([places[name].transpose(*dims).values for name in PLACES], axis=-1)
-    coords = {dim: attention[dim] for dim in dims if dim in attention.coords}
-    return xr.DataArray(stacked, dims=(*dims, "place"), coords={**coords, "place": text(PLACES)})
-
-
-def excess_cells(sums: xr.Dataset) -> xr.DataArray:
-    """Attention mass a row beyond the null, from sums, of one problem or of many added up.
-
-    excess(C) = Σ_{(q,k) in C} (A[q, k] − expected[q, k]) / number of rows of C.  Range −1 to 1 a problem.  Null 0.
-
-    Args:
-        sums: `preference_sums`, and `places` as `place_sums` gives it; any leading dims.
-
-    Returns:
-        float64, dims (..., cell), free of NaN; `cell` is `hub z1` … for the thoughts that may be a hub, and the names
-        of the other measures. Measures that T thoughts can't show have no cell.
-    """
-    columns = _pattern_columns(sums.sizes["query"])
-    dims = [dim for dim in sums["places"].dims if dim != "place"]
-    parts = [sums[str(name)].transpose(*dims, ...).values for name in columns.attrs["names"]]
-    observed = np.concatenate([part.reshape(*sums["places"].shape[:-1], -1) for part in parts], axis=-1)
-    expected = sums["mass"].transpose(*dims, "query").values @ columns["even"].values
-    beyond = ((observed - expected) / columns["n_rows"].values)[..., columns["says"].values]
-    coords = {dim: sums[dim] for dim in dims if dim in sums.coords}
-    cells = text([*columns["cell"].values[columns["says"].values], *PLACES])
-    values = np.concatenate([beyond, sums["places"].values], axis=-1)
-    return xr.DataArray(values, dims=(*dims, "cell"), coords={**coords, "cell": cells})
-
-
-def without_rounding(excess: xr.DataArray) -> xr.DataArray:
-    """Excesses of single problems, 0 where below 1e-6: a test would find rounding in every problem alike."""
-    return excess.where(abs(excess) >= MASS_FLOOR, 0.0)
+    heads, layers, model = (
+        evidence(
+            _mean(excess, over), _mean(flipped, over), squares[level], n_thoughts=n_thoughts, confidence=confidence
+        )
+        for level, over in (("heads", []), ("layers", ["head"]), ("model", ["layer", "head"]))
+    )
+    return Levels(heads.assign(type=head_types(heads)), layers, model)
 
 
 def evidence(
@@ -185,6 +141,11 @@ def passing(found: xr.Dataset) -> xr.DataArray:
     return large & (found["q"] < LEVEL)
 
 
+def _mean(values: xr.DataArray, over: list[str]) -> xr.DataArray:
+    # A mean over nothing would be a copy of the largest array there is.
+    return values.mean(over) if over else values
+
+
 def _tested(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.Dataset:
     """Each cell as a measure of its own."""
     units = _units(z)
@@ -213,26 +174,3 @@ def _tested_hub(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.D
 def _units(z: xr.DataArray) -> tuple[str, ...]:
     """Heads, layers, or nothing for the model: what is corrected together."""
     return tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
-
-
-@cache
-def _pattern_columns(n_thoughts: int) -> xr.Dataset:
-    """Of every cell set: its name as a `cell`, what an even split gives it, its rows, and whether it says something."""
-    sets = cell_sets(n_thoughts)
-    labels = {"preference": "hub {}", "sequential": "sequential", "skip": "skip", "lag_preference": "lag{}"}
-    n_earlier = np.arange(n_thoughts).clip(min=1)[:, None]
-    names, even, n_rows = [], [], []
-    for name, label in labels.items():
-        in_row = sets[name].sum("key").transpose("query", ...)
-        flat = in_row.values.reshape(n_thoughts, -1)
-        place = in_row[in_row.dims[1]].values if in_row.ndim > 1 else [""]
-        names += [label.format(each) for each in place]
-        even.append(flat / n_earlier)
-        n_rows.append((flat > 0).sum(0))
-    rows = np.concatenate(n_rows)
-    # A hub is preferred by more than one row; lag 1 is sequential.
-    least = np.array([2 if name.startswith("hub ") else 1 for name in names])
-    says = (rows >= least) & (np.array(names) != "lag1")
-    values = {"even": (("query", "cell"), np.concatenate(even, axis=1))}
-    columns = {"n_rows": ("cell", rows.clip(min=1)), "says": ("cell", says)}
-    return xr.Dataset({**values, **columns}, coords={"cell": text(names)}, attrs={"names": list(labels)})

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.blocks import Blocks, counted_pieces
-from thoughtlens.analysis.evidence import excess_cells, place_sums, without_rounding
+from thoughtlens.analysis.excess_cells import excess_cells, with_places, without_rounding
 from thoughtlens.analysis.hubs import row_sums
 from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums
 from thoughtlens.analysis.moments import finish_moments, merge_moments, partial_moments
@@ -71,8 +71,8 @@ def accumulate(blocks: Blocks, draws: Draws) -> Totals:
         RunError: there are more or fewer problems than weights.
     """
     n_problems = draws.flips.sizes["problem"]
-    sums = _Weighted(xr.concat([draws.resamples, draws.halves], "resample"))
-    flipped = _Weighted(draws.flips)
+    sums = WeightedSums(xr.concat([draws.resamples, draws.halves], "resample"))
+    flipped = WeightedSums(draws.flips)
     moments, squares, rows = None, None, None
     n_seen = 0
     for attention, n_question_tokens in counted_pieces(blocks):
@@ -84,7 +84,7 @@ def accumulate(blocks: Blocks, draws: Draws) -> Totals:
         sums.add(part)
         flipped.add(xr.Dataset({"excess": excess}))
         moments = _merged(moments, partial_moments(attention))
-        squares, rows = _added(squares, _squares(excess)), _added(rows, row_sums(attention))
+        squares, rows = _added(squares, squares_of(excess)), _added(rows, row_sums(attention))
     if moments is None or squares is None or rows is None or n_seen < n_problems:
         raise RunError(f"found attention of {n_seen} problems, expected {n_problems} as in `correct`; extract again.")
     resampled, halves = _apart(sums.total(), draws.resamples.sizes["resample"])
@@ -103,7 +103,7 @@ def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.Data
             sums[str(name)] = added
 
 
-class _Weighted:
+class WeightedSums:
     """Sums over problems under every weight; problems wait until there are enough for one large matrix product."""
 
     def __init__(self, weights: xr.DataArray) -> None:
@@ -140,16 +140,16 @@ def _problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> x
     exists = parts.notnull().all("part")
     shares = readout_sums(mean_row)
     sums = preference_sums(attention)
-    return xr.merge([sums, entropy_sums(attention)], join="exact", compat="override").assign(
-        places=place_sums(attention, n_question_tokens),
+    whole = with_places(sums, attention, n_question_tokens)
+    return xr.merge([whole, entropy_sums(attention)], join="exact", compat="override").assign(
         composition=parts.where(exists, 0.0).rename(query="row"),
         readout=shares.rename(query="readout_row"),
         row_exists=exists.astype(np.float64).rename(query="row"),
     )
 
 
-def _squares(excess: xr.DataArray) -> xr.Dataset:
-    """Σ x² of heads, and of their mean in each layer and in the model."""
+def squares_of(excess: xr.DataArray) -> xr.Dataset:
+    """Σ x² over problems of `heads`, and of their mean in `layers` and in the `model`."""
     levels = {"heads": excess, "layers": excess.mean("head"), "model": excess.mean(("layer", "head"))}
     return xr.Dataset({name: (x**2).sum("problem") for name, x in levels.items()})
 

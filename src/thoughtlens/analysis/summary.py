@@ -9,7 +9,6 @@
 It knows nothing of files, models or figures. Attention is correlational: nothing here says what a head does.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.blocks import Blocks, attention_pieces
-from thoughtlens.analysis.evidence import evidence, excess_cells, head_types
+from thoughtlens.analysis.evidence import Levels, evidence_of_levels
+from thoughtlens.analysis.excess_cells import excess_cells
 from thoughtlens.analysis.hubs import hub_test_of
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.names import text
@@ -87,8 +87,8 @@ def analyze(
     sums = totals.sums
     head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]]
     heads = _summarise_heads(head_sums)
-    found = {level: table.assign(n=n).assign_attrs(options, n_flips=n_flips) for level, table in _evidence(totals)}
-    ranking = rank_heads(heads.assign(type=found["heads"]["type"]))
+    found = Levels(*(level.assign(n=n).assign_attrs(options, n_flips=n_flips) for level in _evidence(totals)))
+    ranking = rank_heads(heads.assign(type=found.heads["type"]))
     trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
     return Analysis(
         moments=totals.moments,
@@ -99,9 +99,9 @@ def analyze(
         heads=heads.assign(n=n).assign_attrs(options),
         ranking=ranking.assign(trust.data_vars).assign(n=n).assign_attrs(options),
         accuracy=xr.Dataset({"accuracy": proportion_interval(int(is_correct.sum()), n, confidence=CONFIDENCE), "n": n}),
-        evidence=found["heads"],
-        layer_evidence=found["layers"],
-        model_evidence=found["model"],
+        evidence=found.heads,
+        layer_evidence=found.layers,
+        model_evidence=found.model,
         hubs=hub_test_of(totals.rows, seed=seed).assign(n=n),
     )
 
@@ -120,20 +120,9 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
     return xr.concat(parts, "problem", data_vars="minimal", coords="minimal", compat="equals", join="exact")
 
 
-def _evidence(totals: Totals) -> Iterator[tuple[str, xr.Dataset]]:
-    """Evidence of heads, layers and the model; a layer is the mean of its heads."""
-    n_thoughts = totals.sums.sizes["query"]
-    excess, flipped = excess_cells(totals.sums), totals.flipped
-    over: dict[str, list[str]] = {"heads": [], "layers": ["head"], "model": ["layer", "head"]}
-    for level, dims in over.items():
-        table = evidence(
-            excess.mean(dims) if dims else excess,
-            flipped.mean(dims) if dims else flipped,
-            totals.squares[level],
-            n_thoughts=n_thoughts,
-            confidence=CONFIDENCE,
-        )
-        yield level, table if dims else table.assign(type=head_types(table))
+def _evidence(totals: Totals) -> Levels:
+    excess, n_thoughts = excess_cells(totals.sums), totals.sums.sizes["query"]
+    return evidence_of_levels(excess, totals.flipped, totals.squares, n_thoughts=n_thoughts, confidence=CONFIDENCE)
 
 
 def _composition(sums: xr.Dataset) -> xr.Dataset:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis.evidence import LEVEL, PATTERNS, PLACES, passing, type_counts
+from thoughtlens.analysis.evidence import LEVEL, Levels, passing, type_counts
+from thoughtlens.analysis.excess_cells import PATTERNS, PLACES
 from thoughtlens.analysis.hubs import LEAST
 from thoughtlens.analysis.ranking import unreliable
 from thoughtlens.analysis.statistics import VALUES
@@ -43,7 +44,7 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         },
         "sequential": _number(model["sequential"], n),
         "skip": _number(model["skip"], n),
-        "evidence": {measure: _evidence(analysis, measure, n) for measure in (*PATTERNS, *PLACES)},
+        "evidence": evidence_headline(_levels(analysis)),
         "hub_heads": _hub_heads(analysis.hubs),
         "types": type_counts(analysis.evidence["type"]),
         "ranking": _trust(analysis.ranking),
@@ -70,10 +71,28 @@ def tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "preferences_model": _preferences_table(analysis.model),
         "preferences_layer": _preferences_table(analysis.layers),
         "preferences_head": _preferences_table(analysis.heads),
-        "evidence_model": _evidence_table(analysis.model_evidence),
-        "evidence_layer": _evidence_table(analysis.layer_evidence),
-        "evidence_head": _evidence_table(analysis.evidence),
+        **evidence_tables(_levels(analysis)),
         "heads": _heads_table(analysis.ranking).merge(_hub_test_table(analysis.hubs), on=["layer", "head"]),
+    }
+
+
+def evidence_headline(levels: Levels, *, null: str = "") -> dict[str, object]:
+    """For each measure the excess of the mean head over its null, with p and the number of heads that pass.
+
+    Args:
+        levels: of one run.
+        null: what the excess is over, if not the measure's own null.
+    """
+    own = dict.fromkeys(PATTERNS, "row-mass-preserving") | dict.fromkeys(PLACES, "causal-uniform")
+    return {measure: _evidence(levels, measure, null or name) for measure, name in own.items()}
+
+
+def evidence_tables(levels: Levels) -> dict[str, pd.DataFrame]:
+    """`evidence_model`, `evidence_layer` and `evidence_head` as in `tables`."""
+    return {
+        "evidence_model": _evidence_table(levels.model),
+        "evidence_layer": _evidence_table(levels.layers),
+        "evidence_head": _evidence_table(levels.heads),
     }
 
 
@@ -86,11 +105,14 @@ def rollout_table(rollout: xr.Dataset) -> pd.DataFrame:
     return _rows_table(rollout, "rollout")
 
 
-def _evidence(analysis: Analysis, measure: str, n: int) -> dict[str, object]:
-    found = analysis.model_evidence.sel(measure=measure)
-    n_heads = int(passing(analysis.evidence).sel(measure=measure).sum())
+def _levels(analysis: Analysis) -> Levels:
+    return Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)
+
+
+def _evidence(levels: Levels, measure: str, null: str) -> dict[str, object]:
+    found, n = levels.model.sel(measure=measure), int(levels.model["n"])
+    n_heads = int(passing(levels.heads).sel(measure=measure).sum())
     thought = {"thought": str(found["hub"].item()) or None} if measure == "hub" else {}
-    null = "row-mass-preserving" if measure in PATTERNS else "causal-uniform"
     return thought | _number(found["excess"], n) | {"p": _finite(float(found["p"])), "n_heads": n_heads, "null": null}
 
 

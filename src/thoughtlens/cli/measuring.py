@@ -132,6 +132,10 @@ def analyze(
         list[str] | None, typer.Option("--by", help="Also for groups of problems: correct, n_steps; repeatable.")
     ] = None,
     pattern: Pattern = "attention",
+    null: Annotated[
+        Path | None,
+        typer.Option("--null", metavar="RUN", help="Also beyond this run: same architecture, --random-weights."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
@@ -140,9 +144,13 @@ def analyze(
     done = open_run(folder)
     # Before anything is written: what can't be grouped is a wrong call.
     grouped = stages.group_run(done, by or [])
+    over_null = stages.over_null(done, null, pattern)
     groups = stages.write_groups(done, grouped)
-    more = {"pattern": pattern} | ({"groups": groups} if groups else {})
+    more = {"groups": groups, "over_null": over_null}
+    more = {"pattern": pattern} | {name: facts for name, facts in more.items() if facts}
     stages.close(done, stages.analyze_and_write(done, pattern), more, as_json=as_json)
+    if over_null and not as_json:
+        stages.show_over_null(over_null)
     for facts in groups if not as_json else []:
         stages.show_side_by_side(facts, title=f"by {facts['by']}, 95 % intervals over problems")
 

@@ -185,6 +185,26 @@ def write_groups(done: "Run", grouped: list["GroupedRun"]) -> list[dict[str, Any
     return [comparisons.groups_summary(of) for of in grouped]
 
 
+def over_null(done: "Run", folder: Path | None, pattern: str) -> dict[str, Any] | None:
+    """What a run has beyond a null run, its tables also written to the run's folder; nothing without a null run."""
+    from thoughtlens.null_runs import null_summary, over_null_run, write_null
+    from thoughtlens.runs.reading import open_run
+
+    if folder is None:
+        return None
+    with terminal.working("hold against the null run"):
+        found = over_null_run(done, open_run(folder), pattern=pattern)
+        write_null(done, found)
+    return null_summary(found)
+
+
+def show_over_null(facts: dict[str, Any]) -> None:
+    """The table of what a run has beyond its null run."""
+    terminal.beyond_nulls(facts["evidence"], title="attention of a row beyond that of the null run")
+    terminal.tell({}, f"types of heads beyond it: {terminal.counted(facts['types'])}", as_json=False)
+    terminal.tell({}, facts["note"], as_json=False)
+
+
 def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
     """Tables of models or groups beside each other, of their differences, and the notes."""
     own = facts["own"]

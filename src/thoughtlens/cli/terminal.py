@@ -90,11 +90,12 @@ def closing(facts: Mapping[str, Any]) -> None:
     ]
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, 95 % intervals over problems"
     table(("measure", "value"), rows, title=title)
-    _beyond_nulls(facts["evidence"])
+    beyond_nulls(facts["evidence"], title="attention of a row beyond its null")
     _top_heads(facts)
 
 
-def _beyond_nulls(evidence: Mapping[str, Any]) -> None:
+def beyond_nulls(evidence: Mapping[str, Any], *, title: str) -> None:
+    """The excess of each measure, and what it is over."""
     of_null: dict[str, list[str]] = {}
     for name, found in evidence.items():
         of_null.setdefault(found["null"], []).append(name)
@@ -102,9 +103,9 @@ def _beyond_nulls(evidence: Mapping[str, Any]) -> None:
         (f"{name} {found.get('thought') or ''}", with_interval(found), p_value(found["p"]), found["n_heads"])
         for name, found in evidence.items()
     ]
-    title = "attention of a row beyond its null, mean of all heads; heads: 0.05 or more, q < 0.05"
+    title += ", mean of all heads; heads: 0.05 or more, q < 0.05"
     table(("measure", "excess", "p", "heads with it"), rows, title=title)
-    out.print("; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items()))
+    tell({}, "; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items()), as_json=False)
 
 
 def _top_heads(facts: Mapping[str, Any]) -> None:
