@@ -13,7 +13,6 @@ here.
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,7 @@ from thoughtlens.analysis import moments, step_indexed
 from thoughtlens.analysis.published import Published, attention_stats, attention_summary, model_comparison
 from thoughtlens.analysis.published_heads import findings, head_scores, ranked_tables
 from thoughtlens.errors import RunError
-from thoughtlens.files import Json, replacing, replacing_bytes, write_json, writing
+from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
 from thoughtlens.problems import Problem, load_set
 from thoughtlens.runs.reading import Run
 
@@ -80,7 +79,7 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     Raises:
         RunError: as of `export_npy`.
     """
-    names = _unique([_model_name(run) for run in runs])
+    names = unique([_model_name(run) for run in runs])
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):
         _write_json(out / COMPARISON, model_comparison({name: each.published for name, each in exported.items()}))
@@ -139,7 +138,7 @@ def _append(file: BinaryIO, maps: xr.DataArray) -> None:
 
 def _write_problems(run: Run, problems: Sequence[Problem], folder: Path) -> Path:
     """The sampled problems, a plain list: they have no steps that could be indexed."""
-    split = _file_name(run.manifest["options"]["problems"]["split"] or "all")
+    split = file_name(run.manifest["options"]["problems"]["split"] or "all")
     path = folder / f"attention_dataset_{len(problems)}_{split}.json"
     with replacing(path) as file:
         file.write(json.dumps([_record(problem) for problem in problems], indent=2, ensure_ascii=False) + "\n")
@@ -205,24 +204,10 @@ def _problems(run: Run) -> tuple[Problem, ...]:
 def _model_name(run: Run) -> str:
     """The model's name as a name of a folder: the last part of an id or a path."""
     name = run.manifest["options"]["model"]["name"]
-    return _file_name(Path(str(name or run.path)).name)
+    return file_name(Path(str(name or run.path)).name)
 
 
 def _size(run: Run) -> str | None:
     """The architecture: a run does not count its model's parameters."""
     size: str | None = run.manifest["options"]["model"]["architecture"]
     return size
-
-
-def _file_name(text: str) -> str:
-    """Text that can't leave its folder, hide there, or be refused by a file system."""
-    return re.sub(r"[^\w.-]+", "_", text).strip(".") or "unnamed"
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """The names, a number added to each that repeats an earlier one."""
-    taken: list[str] = []
-    for name in names:
-        numbered = (name if number == 1 else f"{name}_{number}" for number in range(1, len(names) + 1))
-        taken.append(next(candidate for candidate in numbered if candidate not in taken))
-    return taken

@@ -8,7 +8,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -100,3 +101,18 @@ def fingerprint(path: Path) -> str | None:
 def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, str | None]:
     """The fingerprint of each named file of a folder."""
     return {name: fingerprint(folder / name) for name in names}
+
+
+def file_name(text: str) -> str:
+    """Text that can't leave its folder, hide there, or be refused by a file system."""
+    # A name may have 255 bytes, a letter up to four of them, and endings are still to come.
+    return re.sub(r"[^\w.-]+", "_", text).strip(".")[:48] or "unnamed"
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, a number added to each that repeats an earlier one."""
+    taken: list[str] = []
+    for name in names:
+        numbered = (name if number == 1 else f"{name}_{number}" for number in range(1, len(names) + 1))
+        taken.append(next(candidate for candidate in numbered if candidate not in taken))
+    return taken

@@ -6,7 +6,7 @@
 Everything here can be made again from the run; nothing here measures anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +23,10 @@ from thoughtlens.analysis import (
     tables,
     value_shares,
 )
-from thoughtlens.analysis.panels import Choice, figure_data, last_thought_shares
+from thoughtlens.analysis.panels import Choice, figure_data, last_thought_shares, question_panel
 from thoughtlens.analysis.step_panels import step_figure_data
 from thoughtlens.errors import OptionError
-from thoughtlens.files import replacing, write_json, writing
+from thoughtlens.files import file_name, replacing, unique, write_json, writing
 from thoughtlens.labels import ANSWER
 from thoughtlens.runs.reading import Run
 from thoughtlens.schema import VALUE_WEIGHTED
@@ -86,6 +86,26 @@ def write_question_attention(run: Run, found: Mapping[str, Any]) -> Path:
         path = folder / "question_attention.json"
         write_json(path, {"model": run.manifest["options"]["model"], **found})
         return path
+
+
+def draw_question_attention(run: Run, found: Sequence[xr.Dataset]) -> list[Path]:
+    """Draw attention to the question's tokens, `question_tokens_{problem}` for each problem; return the paths.
+
+    Args:
+        run: the run.
+        found: a Dataset a problem, as `runs.tokens.question_attention` gives them.
+    """
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+
+    names = unique([file_name(str(of_problem.attrs["problem"])) for of_problem in found])
+    with writing(run.path / FIGURES) as folder:
+        return [
+            path
+            for name, of_problem in zip(names, found, strict=True)
+            for path in plots.save_figure(
+                plots.question_tokens(question_panel(of_problem)), folder / f"question_tokens_{name}"
+            )
+        ]
 
 
 def summary(run: Run, analysis: Analysis) -> dict[str, Any]:

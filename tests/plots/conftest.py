@@ -214,7 +214,9 @@ def token_data() -> Callable[..., xr.Dataset]:
         attention = np.random.default_rng(9).dirichlet(np.ones(n_tokens), size=n_thoughts)
         texts = [TEXTS[place % len(TEXTS)] for place in range(n_tokens)]
         coords = {"query": thought_names(n_thoughts), "text": ("token", texts)}
-        return xr.Dataset({"attention": (("query", "token"), attention), "n": 7473}, coords=coords)
+        top = attention >= np.sort(attention, axis=1)[:, -2:-1]
+        values = {"attention": (("query", "token"), attention), "top": (("query", "token"), top), "n": 7473}
+        return xr.Dataset(values, coords=coords, attrs={"n_top": 2})
 
     return make
 

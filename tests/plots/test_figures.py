@@ -132,7 +132,7 @@ def test_depth_has_a_panel_a_metric_each_with_its_own_scale(score_data):
         np.testing.assert_allclose(dots(panel)[:, 1], data["score"].sel(metric=name, value="estimate"))
 
 
-@pytest.mark.parametrize("left_out", ["preference", "lag_preference", "composition", "type_count", "accuracy"])
+@pytest.mark.parametrize("left_out", ["preference", "lag_preference", "composition", "type_share", "accuracy"])
 def test_models_are_compared_in_what_there_is(model_data, left_out):
     data = model_data(6)
     assert len(model_comparison(data).child_axes) == 5
@@ -197,3 +197,14 @@ def test_plain_text_stays_and_controls_are_escaped():
 )
 def test_short_values(value, text):
     assert short(value) == text
+
+
+def test_the_most_attended_tokens_keep_their_names_where_not_all_have_room(token_data, drawn_text):
+    data = token_data(6, 200)
+    texts = [f"t{place}" for place in range(200)]
+    data = data.assign_coords(text=("token", texts)).assign(top=data["top"] & (data["token"] % 20 == 7))
+    drawn, _, _ = drawn_text(question_tokens(data))
+    named = [texts[place] for place in np.flatnonzero(data["top"].any("query"))]
+    assert named
+    assert set(named) <= set(drawn)
+    assert len(set(drawn) & set(texts)) < 200

@@ -10,6 +10,7 @@ from tests.conftest import QUESTIONS, Scripted, random_reasoner
 from tests.test_reasoning import value_index
 from typer.testing import CliRunner
 
+from thoughtlens.analysis.panels import question_panel
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
 from thoughtlens.labels import FIRST, QUESTION, query_names
@@ -109,6 +110,27 @@ def test_command_writes_what_it_shows(run_folder):
     assert [of_problem["id"] for of_problem in written["problems"]] == ["a"]
     assert written["problems"] == told["problems"]
     assert written["model"]["name"] == "tiny-gpt2"
+
+
+def test_command_draws_each_problem_into_a_file_of_its_name(tmp_path):
+    """Names are those of problems as far as a file may be called so, and never leave the folder."""
+    problems = [Problem(name, "Tom has 2 pens. How many?", "2") for name in ("../a", "/a", "x" * 300)]
+    run = extract(load("tiny-gpt2"), problems, tmp_path / "run")
+    told = json.loads(call("tokens", run.path, "--json").stdout)
+    stems = ["question_tokens__a", "question_tokens__a_2", f"question_tokens_{'x' * 48}"]
+    expected = [str(run.path / "figures" / f"{stem}.{end}") for stem in stems for end in ("png", "svg")]
+    assert told["figures"] == expected
+    assert sorted(map(str, (run.path / "figures").iterdir())) == sorted(expected)
+    svg = (run.path / "figures" / f"{stems[0]}.svg").read_text("utf-8")
+    assert "../a: attention to the question" in svg
+    assert "(n = 1)" in svg
+
+
+def test_outlined_tokens_are_the_top_ones(reasoner):
+    for found in question_attention(Scripted(reasoner, SAID), PROBLEMS):
+        panel = question_panel(found, n_top=2)
+        for query, top in top_tokens(found, n=2).items():
+            assert np.flatnonzero(panel["top"].sel(query=query)).tolist() == sorted(named["token"] for named in top)
 
 
 def test_command_shows_problems_by_name_and_text_as_text(run_folder):

@@ -147,6 +147,25 @@ def layer_composition(analysis: Analysis) -> xr.Dataset:
     return xr.Dataset({"composition": parts, "n": analysis.heads["n"]}, attrs={"queries": "thoughts"})
 
 
+def question_panel(found: xr.Dataset, *, n_top: int = 3) -> xr.Dataset:
+    """What a figure of one question's tokens draws: their attention, and which of them each position looks at most.
+
+    Args:
+        found: `attention` (query, token), `text` (token), the attributes `problem` and `question`.
+        n_top: how many tokens of a row are marked.
+
+    Returns:
+        The same with `top`, bool (query, token), ties going to the earlier token; `n` and `title`.
+    """
+    attention = found["attention"].transpose("query", "token")
+    order = np.argsort(-attention.values, axis=1, kind="stable")[:, :n_top]
+    top = np.zeros(attention.shape, dtype=bool)
+    np.put_along_axis(top, order, True, axis=1)
+    title = f"{found.attrs['problem']}: attention to the question, mean over layers and heads"
+    exists = attention.notnull().all("token").values
+    return found.assign(top=(("query", "token"), top & exists[:, None]), n=1).assign_attrs(title=title, n_top=n_top)
+
+
 def pick_heads(ranking: xr.Dataset, choice: Choice) -> xr.Dataset:
     """The heads of a ranking that are to be drawn: the named ones in their order, or the first."""
     if choice.heads is None:

@@ -146,8 +146,8 @@ def analyze(
     grouped = stages.group_run(done, by or [])
     over_null = stages.over_null(done, null, pattern)
     groups = stages.write_groups(done, grouped)
-    more = {"groups": groups, "over_null": over_null}
-    more = {"pattern": pattern} | {name: facts for name, facts in more.items() if facts}
+    asked = {"groups": groups, "over_null": over_null}
+    more = {"pattern": pattern, **{name: facts for name, facts in asked.items() if facts}}
     stages.close(done, stages.analyze_and_write(done, pattern), more, as_json=as_json)
     if over_null and not as_json:
         stages.show_over_null(over_null)

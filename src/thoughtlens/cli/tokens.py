@@ -26,7 +26,7 @@ def tokens(
 ) -> None:
     """Which tokens of the question each thought attends to, over all layers and heads."""
     from thoughtlens.models.rerun import reasoner_of
-    from thoughtlens.outputs import write_question_attention
+    from thoughtlens.outputs import draw_question_attention, write_question_attention
     from thoughtlens.runs.reading import open_run
     from thoughtlens.runs.tokens import as_json as told
     from thoughtlens.runs.tokens import choose_problems, question_attention
@@ -37,14 +37,16 @@ def tokens(
         reasoner = reasoner_of(run.manifest, model=model, base=base, device=device)
     with terminal.working("tokens"):
         n_thoughts = run.manifest["options"]["n_thoughts"]
-        found = told(question_attention(reasoner, chosen, n_thoughts=n_thoughts), n_top=_N_TOP)
+        measured = question_attention(reasoner, chosen, n_thoughts=n_thoughts)
+    found = told(measured, n_top=_N_TOP)
     path = write_question_attention(run, found)
+    figures = [str(figure) for figure in draw_question_attention(run, measured)]
     if as_json:
-        terminal.print_json({"file": str(path), **found})
+        terminal.print_json({"file": str(path), "figures": figures, **found})
         return
     for of_problem in found["problems"]:
         _show(of_problem)
-    terminal.tell({}, f"all tokens: {path}", as_json=False)
+    terminal.tell({}, "\n".join([f"all tokens: {path}", *figures]), as_json=False)
 
 
 def _show(of_problem: Mapping[str, Any]) -> None:

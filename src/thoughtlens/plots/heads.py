@@ -5,11 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.collections import PatchCollection
-from matplotlib.colors import to_rgba
-from matplotlib.patches import Rectangle
 
-from thoughtlens.plots.heat import add_colour_bar, colours_for, draw_cells
+from thoughtlens.plots.heat import add_colour_bar, colours_for, draw_cells, outline_cells
 from thoughtlens.plots.intervals import Look, draw_null, draw_number, estimate_of, limits
 from thoughtlens.plots.panels import Panel, panel_axes
 from thoughtlens.plots.style import (
@@ -22,7 +19,6 @@ from thoughtlens.plots.style import (
     SKY,
     VERMILION,
     YELLOW,
-    ink_on,
     new_axes,
     size_of,
 )
@@ -66,7 +62,7 @@ def head_map(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     colours = colours_for(score, float(data["null"]))
     draw_cells(ax, score.values, colours, pitch=(width / n_heads, height / n_layers))
     if "marked" in data:
-        _outline(ax, data["marked"].transpose("layer", "head").values, colours.to_rgba(score.values))
+        outline_cells(ax, data["marked"].transpose("layer", "head").values, colours.to_rgba(score.values))
     name_columns(ax, score["head"].values)
     name_rows(ax, score["layer"].values)
     add_colour_bar(ax, colours, score, (1 + 12.0 / width, 0.0, MAP_BAR / width, 1.0))
@@ -84,13 +80,6 @@ def _caption(data: xr.Dataset) -> str:
 
 def _says_why(data: xr.Dataset) -> bool:
     return "marked" in data and "long_name" in data["marked"].attrs
-
-
-def _outline(ax: Axes, marked: np.ndarray, filled: np.ndarray) -> None:
-    places = np.argwhere(marked)
-    boxes = [Rectangle((column - 0.44, row - 0.44), 0.88, 0.88) for row, column in places]
-    inks = [to_rgba(ink_on(tuple(filled[row, column]))) for row, column in places]
-    ax.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=inks, linewidth=0.9))
 
 
 def head_ranking(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:

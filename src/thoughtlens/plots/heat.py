@@ -6,7 +6,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import CenteredNorm, Normalize
+from matplotlib.collections import PatchCollection
+from matplotlib.colors import CenteredNorm, Normalize, to_rgba
+from matplotlib.patches import Rectangle
 
 from thoughtlens.plots.style import (
     CHARACTER,
@@ -56,6 +58,14 @@ def _print_values(ax: Axes, cells: np.ndarray, colours: ScalarMappable, size: fl
     filled = colours.to_rgba(cells)
     for row, column in np.argwhere(np.isfinite(cells)):
         ax.text(column, row, short(cells[row, column]), color=ink_on(tuple(filled[row, column])), **words)
+
+
+def outline_cells(ax: Axes, marked: np.ndarray, filled: np.ndarray) -> None:
+    """A frame within each marked cell, in what contrasts with its colour, `filled` as RGBA."""
+    places = np.argwhere(marked)
+    boxes = [Rectangle((column - 0.44, row - 0.44), 0.88, 0.88) for row, column in places]
+    inks = [to_rgba(ink_on(tuple(filled[row, column]))) for row, column in places]
+    ax.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=inks, linewidth=0.9))
 
 
 def short(value: float) -> str:
