@@ -182,10 +182,12 @@ def test_dataset_is_a_plain_list_that_reads_back(run, folder):
 def test_several_runs_go_side_by_side(run, tmp_path):
     paths = export_runs([run, run, run], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "tiny-gpt2", "tiny-gpt2_2", "tiny-gpt2_3", "model_comparison.json",
+        "tiny-gpt2", "tiny-gpt2_2", "tiny-gpt2_3", "model_comparison.json", "model_comparison.png",
+        "model_comparison.svg",
     }  # fmt: skip
     assert all(path.is_file() for path in paths)
-    found = read(paths[-1])
+    found = read(paths[-3])
+    assert "step-indexed: models compared" in paths[-1].read_text("utf-8")
     assert list(found) == [
         "models", "hub_analysis", "top_heads", "functional_type_distribution_top20", "layer_distribution_top20",
         "key_findings", "convention",
@@ -208,7 +210,9 @@ def test_names_of_models_stay_in_their_folder(run, tmp_path, name, expected):
     named = replace(run, manifest=run.manifest | {"options": options | {"model": options["model"] | {"name": name}}})
     export_runs([named], tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {expected, "model_comparison.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        expected, "model_comparison.json", "model_comparison.png", "model_comparison.svg",
+    }  # fmt: skip
 
 
 def test_array_that_breaks_off_leaves_nothing(run, tmp_path, monkeypatch):

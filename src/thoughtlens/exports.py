@@ -4,7 +4,7 @@
     attention_metadata.json, attention_stats.json, attention_summary.json
     heads_ranked_by_flow.csv, …_hub.csv, …_skip.csv, ranked_heads.csv, critical_heads_findings.txt
     attention_dataset_{n}_{split}.json                          the problems
-    model_comparison.json                                       of several runs, beside their folders
+    model_comparison.json, model_comparison.png, .svg           of several runs, beside their folders
 
 1. One pass over the run writes the raw array and gathers mean and standard deviation.  2. `analysis.published` turns
 these into numbers.  3. Each file says that it is step-indexed: JSON in one more key, `convention`; text in its first
@@ -24,6 +24,7 @@ import xarray as xr
 from thoughtlens.analysis import moments, step_indexed
 from thoughtlens.analysis.published import Published, attention_stats, attention_summary, model_comparison
 from thoughtlens.analysis.published_heads import findings, head_scores, ranked_tables
+from thoughtlens.analysis.step_critical import comparison_panels
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
 from thoughtlens.problems import Problem, load_set
@@ -47,6 +48,7 @@ attention_patterns_avg.npy: float16, (layer, head, row, column); its mean over p
 class _Exported(NamedTuple):
     paths: list[Path]
     published: Published
+    n: int
 
 
 def export_npy(run: Run, out: Path | None = None) -> list[Path]:
@@ -74,16 +76,20 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
         out: folder, made if it is not there.
 
     Returns:
-        The paths of `export_npy` for each run, then `model_comparison.json`.
+        The paths of `export_npy` for each run, then `model_comparison.json`, `.png` and `.svg`.
 
     Raises:
         RunError: as of `export_npy`.
     """
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+
     names = unique([_model_name(run) for run in runs])
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):
         _write_json(out / COMPARISON, model_comparison({name: each.published for name, each in exported.items()}))
-    return [*(path for each in exported.values() for path in each.paths), out / COMPARISON]
+        drawn = plots.model_comparison(comparison_panels({name: (of.published, of.n) for name, of in exported.items()}))
+        figures = plots.save_figure(drawn, out / Path(COMPARISON).stem)
+    return [*(path for each in exported.values() for path in each.paths), out / COMPARISON, *figures]
 
 
 def _export(run: Run, out: Path, name: str) -> _Exported:
@@ -100,7 +106,7 @@ def _export(run: Run, out: Path, name: str) -> _Exported:
         }
         paths += [_write_json(folder / f"{stem}.json", value) for stem, value in facts.items()]
         paths += _write_heads(published, folder, name)
-        return _Exported([*paths, dataset, _write_text(folder / "README.txt", _ARRAYS)], published)
+        return _Exported([*paths, dataset, _write_text(folder / "README.txt", _ARRAYS)], published, len(problems))
 
 
 def _write_arrays(run: Run, folder: Path) -> tuple[list[Path], xr.Dataset]:

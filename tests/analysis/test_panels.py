@@ -182,10 +182,76 @@ def test_step_indexed_figures_hold_what_the_scripts_drew(attention, analysis):
     mean = attention.astype(np.float64).mean(("problem", "layer", "head"))
     cell = {(s, j): float(mean.sel(query=f"z{s}", key=f"z{j + 1}")) for s in range(1, 6) for j in range(s)}
     columns = [sum(value for (_, column), value in cell.items() if column == j) for j in range(6)]
-    np.testing.assert_allclose(data["column_sums"]["preference"], columns, rtol=1e-5)
-    assert data["column_sums"]["hub"] == int(np.argmax(columns))
-    np.testing.assert_allclose(data["sequential"]["share"], [cell[s, s - 1] for s in range(1, 6)], rtol=1e-5)
-    np.testing.assert_allclose(data["skip"]["share"], [cell[5, j] for j in range(3)], rtol=1e-5)
-    largest = data["head_maps"].max(("query", "key")).values
+    np.testing.assert_allclose(data["3_hub_analysis_hubs"]["preference"], columns, rtol=1e-5)
+    assert data["3_hub_analysis_hubs"]["hub"] == int(np.argmax(columns))
+    np.testing.assert_allclose(
+        data["3_hub_analysis_sequential"]["share"], [cell[s, s - 1] for s in range(1, 6)], rtol=1e-5
+    )
+    np.testing.assert_allclose(data["3_hub_analysis_skips"]["share"], [cell[5, j] for j in range(3)], rtol=1e-5)
+    largest = data["1_top_heads_attention"].max(("query", "key")).values
     assert (np.diff(largest) <= 0).all()
-    assert "step-indexed" in data["head_maps"].attrs["long_name"]
+    assert "step-indexed" in data["1_top_heads_attention"].attrs["long_name"]
+
+
+def naive_scores(attention):
+    """Flow, hub, skip and composite of each head by loops over the cells that the scripts recorded."""
+    mean = attention.astype(np.float64).mean("problem")
+    rows = {}
+    for layer in range(mean.sizes["layer"]):
+        for head in range(mean.sizes["head"]):
+            cells = np.zeros((6, 6))
+            for s in range(1, 6):
+                for j in range(s):
+                    cells[s, j] = mean.sel(layer=layer, head=head, query=f"z{s}", key=f"z{j + 1}")
+            rows[f"L{layer}H{head}"] = (1.0, cells.sum(0).var(), cells[5, :3].mean(), cells)
+    values = np.array([row[:3] for row in rows.values()])
+    scaled = (values - values.min(0)) / (values.max(0) - values.min(0) + 1e-10)
+    return rows, dict(zip(rows, scaled @ [0.4, 0.4, 0.2], strict=True))
+
+
+def test_step_indexed_heads_are_in_the_order_of_their_composites(attention, analysis):
+    rows, composite = naive_scores(attention)
+    order = sorted(rows, key=lambda name: -composite[name])
+    drawn = step_figure_data(analysis)
+    for name, n_heads in (("4_critical_heads_attention", 10), ("5_top3_critical_heads", 3)):
+        maps = drawn[name][1]
+        titles = [str(title) for title in maps["title"].values]
+        assert [title.split()[0] for title in titles] == order[:n_heads]
+        for title, tile in zip(titles, maps, strict=True):
+            _, hub, skip, cells = rows[title.split()[0]]
+            told = [float(text.strip("FHS:")) for text in title.split()[1:]]
+            np.testing.assert_allclose(told, [composite[title.split()[0]], 1.0, hub, skip], atol=0.0051)
+            np.testing.assert_allclose(np.nan_to_num(tile.values), cells, rtol=1e-5)
+    for name, place in (("hub", 1), ("skip", 2)):
+        figure, bars = drawn[f"6_metric_distributions_{name}"]
+        assert figure == "head_ranking"
+        assert bars["name"].values.tolist() == order
+        np.testing.assert_allclose(bars["score"], [rows[head][place] for head in order], rtol=1e-4)
+    layers, types = (drawn[f"6_metric_distributions_{name}"][1]["count"] for name in ("layers", "types"))
+    assert int(layers.sum()) == int(types.sum()) == len(order)
+    np.testing.assert_array_equal(layers.sum("third"), types.isel(third=0))
+    first = order[0].split("H")[1]
+    assert [*drawn[f"layer_evolution_H{first}"][1]["layer"].values] == [0, 1, 2]
+
+
+def test_step_indexed_layers_hold_what_the_scripts_drew(attention, analysis):
+    drawn = {name: data for name, (_, data) in step_figure_data(analysis).items()}
+    rows, _ = naive_scores(attention)
+    n_heads = analysis.heads.sizes["head"]
+    for layer in range(3):
+        cells = np.mean([rows[f"L{layer}H{head}"][3] for head in range(n_heads)], axis=0)
+        column = drawn["hub_attention_by_layer"]["score"].sel(layer=layer)
+        np.testing.assert_allclose(column, [np.nan, *cells[1:, 0]], rtol=1e-5)
+        far = [sum(cells[s, j] for j in range(s - 1)) for s in range(2, 6)]
+        skips = drawn["skip_connections_by_layer"]["score"].sel(layer=layer)
+        np.testing.assert_allclose(skips, [np.nan, np.nan, *far], rtol=1e-5)
+        statistics = drawn["attention_statistics"]["score"].sel(layer=layer)
+        np.testing.assert_allclose(statistics, [cells.mean(), cells.var()], rtol=1e-4)
+
+
+def test_as_many_step_indexed_heads_are_drawn_as_asked(analysis):
+    drawn = step_figure_data(analysis, Choice(top=2))
+    assert drawn["1_top_heads_attention"][1].sizes["rank"] == drawn["4_critical_heads_attention"][1].sizes["rank"] == 2
+    named = step_figure_data(analysis, Choice(heads=("L2H1", "L0H0"), layers=(1,)))
+    assert named["4_critical_heads_attention"][1]["name"].values.tolist() == ["L2H1", "L0H0"]
+    assert named["layer_evolution_H1"][1]["layer"].values.tolist() == [1]

@@ -30,6 +30,8 @@ METRICS = {
 
 MASSES = {"mass on first": FIRST, "mass on self": SELF}
 THIRDS = ("early", "middle", "late")
+N_TOP = 20
+"""Heads that a figure of top heads draws."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,17 @@ class Choice:
     Attributes:
         layers: of the layer maps; all if None.
         heads: names such as L4H5, in the order in which to draw them; the first by importance if None.
-        top: how many heads are drawn where none are named.
+        top: how many heads are drawn where none are named; as many as the figure has by itself if None.
         metric: what the map and the ranking of heads show.
     """
 
     layers: tuple[int, ...] | None = None
     heads: tuple[str, ...] | None = None
-    top: int = 20
+    top: int | None = None
     metric: str = "importance"
 
     def __post_init__(self) -> None:
-        if self.top < 1:
+        if self.top is not None and self.top < 1:
             raise OptionError(f"the number of top heads is {self.top}, expected at least 1; name a larger one.")
         if self.metric not in (*METRICS, *MASSES):
             raise OptionError(f"no metric {self.metric!r}; there are: {', '.join((*METRICS, *MASSES))}.")
@@ -166,10 +168,10 @@ def question_panel(found: xr.Dataset, *, n_top: int = 3) -> xr.Dataset:
     return found.assign(top=(("query", "token"), top & exists[:, None]), n=1).assign_attrs(title=title, n_top=n_top)
 
 
-def pick_heads(ranking: xr.Dataset, choice: Choice) -> xr.Dataset:
-    """The heads of a ranking that are to be drawn: the named ones in their order, or the first."""
+def pick_heads(ranking: xr.Dataset, choice: Choice, *, top: int = N_TOP) -> xr.Dataset:
+    """The heads of a ranking that are to be drawn: the named ones in their order, or the first, `top` if not chosen."""
     if choice.heads is None:
-        return ranking.isel(rank=slice(choice.top))
+        return ranking.isel(rank=slice(choice.top or top))
     known = [str(name) for name in ranking["name"].values]
     for name in choice.heads:
         if name not in known:
@@ -199,7 +201,7 @@ def ranked_heads(scores: xr.Dataset, *, choice: Choice, types: xr.DataArray | No
     if types is not None:
         ranked = ranked.assign(type=types.sel(layer=ranked["layer"], head=ranked["head"]))
     if choice.heads is None:
-        return ranked.isel(rank=slice(choice.top))
+        return ranked.isel(rank=slice(choice.top or N_TOP))
     return ranked.isel(rank=np.flatnonzero(np.isin(names, choice.heads))).assign_attrs(
         title="chosen heads by attention"
     )

@@ -8,46 +8,104 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.maps import check_layers
+from thoughtlens.analysis.names import text
 from thoughtlens.analysis.panels import Choice, pick_heads
+from thoughtlens.analysis.published_heads import skip_cells
+from thoughtlens.analysis.step_critical import as_ranking, critical_order, metric_panels
 from thoughtlens.analysis.step_indexed import step_indexed
 from thoughtlens.analysis.summary import Analysis
 
 STEP_INDEXED = "step-indexed"
+N_CRITICAL, N_FIRST = 10, 3
+"""Heads that the two figures of critical heads had."""
+
+Drawn = tuple[str, xr.DataArray | xr.Dataset]
+"""A figure function's name and what it draws."""
 
 
-def step_figure_data(
-    analysis: Analysis, choice: Choice | None = None
-) -> dict[str, tuple[str, xr.DataArray | xr.Dataset]]:
-    """What each step-indexed figure draws: the name of its file, its figure function and its data.
+def step_figure_data(analysis: Analysis, choice: Choice | None = None) -> dict[str, Drawn]:
+    """What each step-indexed figure draws, by the name that the 2025 scripts gave its file.
 
     Args:
         analysis: of the run.
-        choice: layers, and heads, which are otherwise the first by their largest cell.
+        choice: layers, and heads, which are otherwise the first by their largest cell or by composite.
+
+    Returns:
+        Figure function and data; where one file of the scripts had several panels, its name is followed by the panel's.
     """
     choice, n = choice or Choice(), int(analysis.model["n"])
-    maps = step_indexed(analysis.moments["mean"]).rename(row="query", column="key")
+    found = step_indexed(analysis.moments["mean"])
+    maps, order = found.rename(row="query", column="key"), critical_order(found)
+    check_layers(maps["layer"].values, choice.layers)
     mean = maps.mean(("layer", "head"))
     return {
-        "head_maps": ("head_maps", _heads(maps, analysis.ranking, choice, n)),
-        "layer_means": ("layer_means", _layers(maps, choice, n)),
-        "column_sums": ("hub_profile", _columns(mean, n)),
-        "sequential": ("skip_profile", _sequential(mean, n)),
-        "skip": ("skip_profile", _skip(mean, n)),
+        "1_top_heads_attention": ("head_maps", _by_largest(maps, analysis.ranking, choice, n)),
+        "2_attention_by_layer": ("layer_means", _layers(maps, choice, n)),
+        "3_hub_analysis_hubs": ("hub_profile", _columns(mean, n)),
+        "3_hub_analysis_sequential": ("skip_profile", _sequential(mean, n)),
+        "3_hub_analysis_skips": ("skip_profile", _skip(mean, n)),
+        **_critical(maps, as_ranking(order), choice, n),
+        **{f"6_metric_distributions_{name}": drawn for name, drawn in metric_panels(order, n).items()},
+        "hub_attention_by_layer": ("head_map", _first_column(maps, n)),
+        "skip_connections_by_layer": ("head_map", _far_back(maps, n)),
+        "attention_statistics": ("depth_profile", _statistics(maps, n)),
     }
 
 
-def _heads(maps: xr.DataArray, ranking: xr.Dataset, choice: Choice, n: int) -> xr.DataArray:
+def _by_largest(maps: xr.DataArray, ranking: xr.Dataset, choice: Choice, n: int) -> xr.DataArray:
     largest = maps.max(("query", "key")).sel(layer=ranking["layer"], head=ranking["head"])
     by_cell = ranking.isel(rank=np.argsort(-largest.values, kind="stable"))
-    picked = pick_heads(by_cell, choice)
-    chosen = maps.sel(layer=picked["layer"], head=picked["head"])
-    return _shown(chosen, f"{STEP_INDEXED}: heads by their largest cell", n)
+    return _heads(maps, pick_heads(by_cell, choice), f"{STEP_INDEXED}: heads by their largest cell", n)
+
+
+def _critical(maps: xr.DataArray, ranking: xr.Dataset, choice: Choice, n: int) -> dict[str, Drawn]:
+    """The first heads by composite, and the first one's number in every layer."""
+    picked = pick_heads(ranking, choice, top=N_CRITICAL)
+    number = int(picked["head"].values[0])
+    layers = maps["layer"].values if choice.layers is None else np.array(choice.layers)
+    same = xr.Dataset(coords={"layer": ("rank", layers), "head": ("rank", np.full(len(layers), number))})
+    title = f"{STEP_INDEXED}: heads by composite (flow, hub, skip)"
+    return {
+        "4_critical_heads_attention": ("head_maps", _heads(maps, picked, title, n)),
+        "5_top3_critical_heads": ("head_maps", _heads(maps, picked.isel(rank=slice(N_FIRST)), title, n)),
+        f"layer_evolution_H{number}": ("head_maps", _heads(maps, same, f"{STEP_INDEXED}: H{number} by layer", n)),
+    }
+
+
+def _heads(maps: xr.DataArray, picked: xr.Dataset, title: str, n: int) -> xr.DataArray:
+    return _shown(maps.sel(layer=picked["layer"], head=picked["head"]), title, n)
 
 
 def _layers(maps: xr.DataArray, choice: Choice, n: int) -> xr.DataArray:
-    check_layers(maps["layer"].values, choice.layers)
     chosen = maps if choice.layers is None else maps.sel(layer=list(choice.layers))
     return _shown(chosen.mean("head"), f"{STEP_INDEXED}: all heads of a layer", n)
+
+
+def _first_column(maps: xr.DataArray, n: int) -> xr.Dataset:
+    cells = maps.mean("head").sel(key=0, drop=True)
+    return _by_step(cells.where(cells["query"] > 0), "attention to column 0", n)
+
+
+def _far_back(maps: xr.DataArray, n: int) -> xr.Dataset:
+    """Σ [s, j], j < s − 1: not what script 5 calls skip."""
+    seen = maps.mean("head")
+    far = seen.where(seen["key"] < seen["query"] - 1, 0.0).sum("key")
+    return _by_step(far.where(far["query"] > 1), "attention to columns before s − 1", n)
+
+
+def _by_step(cells: xr.DataArray, what: str, n: int) -> xr.Dataset:
+    score = cells.rename(query="row").transpose("layer", "row").drop_attrs()
+    score["row"].attrs["long_name"] = "row: step s"
+    return xr.Dataset({"score": score, "null": np.nan, "n": n}, coords={"metric": f"{STEP_INDEXED}: {what}"})
+
+
+def _statistics(maps: xr.DataArray, n: int) -> xr.Dataset:
+    """Mean and population variance of all T × T cells of each layer's mean map, the empty ones among them."""
+    cells = maps.mean("head")
+    score = xr.concat([cells.mean(("query", "key")), cells.var(("query", "key"))], "metric").drop_attrs()
+    names = text(["mean of all cells", "variance of all cells"])
+    data = xr.Dataset({"score": score.assign_coords(metric=names), "null": ("metric", [np.nan] * 2), "n": n})
+    return data.assign_attrs(title=f"{STEP_INDEXED}: cells by layer")
 
 
 def _shown(maps: xr.DataArray, title: str, n: int) -> xr.DataArray:
@@ -86,7 +144,7 @@ def _sequential(mean: xr.DataArray, n: int) -> xr.Dataset:
 def _skip(mean: xr.DataArray, n: int) -> xr.Dataset:
     """The last row's cells in the first half of the columns, against the 2025 scripts' threshold."""
     n_steps = mean.sizes["query"]
-    share = mean.isel(query=-1, drop=True).isel(key=slice(n_steps // 2)).rename(key="thought")
+    share = skip_cells(mean.rename(query="row", key="column")).rename(column="thought")
     share["thought"].attrs["long_name"] = "column: step"
     share.attrs = {"long_name": f"cell [{n_steps - 1}, column]", "null": 0.1, "null_name": "0.1"}
     return xr.Dataset({"share": share, "n": n}, attrs={"title": f"{STEP_INDEXED} skip"})

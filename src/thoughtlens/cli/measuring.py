@@ -160,7 +160,7 @@ def plot(
     folder: RunFolder,
     layers: Annotated[str | None, typer.Option("--layers", help="Layers whose maps are drawn: 0,4,8.")] = None,
     heads: Annotated[str | None, typer.Option("--heads", help="Heads that are drawn, not the top: L4H5,L2H1.")] = None,
-    top: Annotated[int, typer.Option("--top", help="How many top heads are drawn.")] = 20,
+    top: Annotated[int | None, typer.Option("--top", help="How many top heads are drawn; 20 if not given.")] = None,
     metric: Annotated[str, typer.Option("--metric", help="What the map and ranking of heads show.")] = "importance",
     step_indexed: Annotated[
         bool, typer.Option("--step-indexed", help="Draw the figures of the 2025 scripts, as they indexed thoughts.")

@@ -126,7 +126,7 @@ def plot_and_write(
         return write_figures(done, analysis, choice, step_indexed=step_indexed)
 
 
-def choose(layers: str | None, heads: str | None, top: int, metric: str) -> "Choice":
+def choose(layers: str | None, heads: str | None, top: int | None, metric: str) -> "Choice":
     """What to draw, from lists such as `0,4,8` and `L4H5,L2H1`."""
     from thoughtlens.analysis.panels import Choice
 

@@ -1,6 +1,6 @@
 """Turn the numbers of two or more models into panels beside each other, a colour and shape for each model."""
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -19,19 +19,18 @@ def model_comparison(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Models side by side: preferences for thoughts and lags, where thoughts look, types of heads, accuracy.
 
     Args:
-        data: dim `model`; any of `preference` (model, thought, value), `lag_preference` (model, lag, value),
-            `composition` (model, part, value), `type_share` (model, type), `accuracy` (model, value); optionally `n`,
-            one number or one a model. What is missing or empty is left out.
+        data: dim `model`; any of the variables of `PANELS`, dims (model, …) or (model, …, value); optionally `n`, one
+            number or one a model, and the attribute `title`, the convention. What is missing or empty is left out.
         ax: where to draw, with room for the legend on its right; a new figure without.
 
     Returns:
         The Axes that holds all panels.
     """
-    drawn = [(name, draw) for name, draw in _PANELS.items() if name in data and data[name].size]
-    n = _sizes(data)
-    ax, panels = panel_axes(len(drawn), 2, PANEL, ax, title="models compared", n=n, legend=LEGEND)
-    for panel, (name, draw) in zip(panels, drawn, strict=False):
-        draw(panel, data[name])
+    drawn = [name for name in PANELS if name in data and data[name].size]
+    n, title = _sizes(data), ": ".join([*filter(None, [data.attrs.get("title")]), "models compared"])
+    ax, panels = panel_axes(len(drawn), 2, PANEL, ax, title=title, n=n, legend=LEGEND)
+    for panel, name in zip(panels, drawn, strict=False):
+        _draw(panel, data[name])
         panel.spines[["top", "right"]].set_visible(False)
     if panels:
         looks = _looks(data)
@@ -53,53 +52,67 @@ def _looks(data: xr.Dataset | xr.DataArray) -> dict[str, Look]:
     return {name: Look(*SERIES[place % len(SERIES)]) for place, name in enumerate(names)}
 
 
-def _draw_preference(ax: Axes, numbers: xr.DataArray) -> None:
-    _draw_columns(ax, numbers, "thought", "preference for each thought", "key: thought attended to")
+class Words(NamedTuple):
+    """How a variable is drawn, and what it is where its attributes `title` and `axis` don't say otherwise."""
+
+    dim: str
+    title: str
+    axis: str
+    in_rows: bool = False
 
 
-def _draw_lags(ax: Axes, numbers: xr.DataArray) -> None:
-    _draw_columns(ax, numbers, "lag", "preference by lag", "lag: how many thoughts back")
+PANELS = {
+    "preference": Words("thought", "preference for each thought", "key: thought attended to"),
+    "lag_preference": Words("lag", "preference by lag", "lag: how many thoughts back"),
+    "composite": Words("rank", "composite scores", "rank"),
+    "composition": Words("part", "where thoughts look", "share of attention", in_rows=True),
+    "type_share": Words("type", "types of heads", "share of heads", in_rows=True),
+    "layer_share": Words("third", "thirds of the layers", "share of heads", in_rows=True),
+    "mean_score": Words("score", "mean scores", "mean over heads", in_rows=True),
+    "accuracy": Words("what", "accuracy", "share of problems solved", in_rows=True),
+}
+NULLS = {"preference": (1.0, "even"), "lag_preference": (1.0, "even")}
+"""What a variable is without a preference, where its attributes `null` and `null_name` don't say otherwise."""
 
 
-def _draw_columns(ax: Axes, numbers: xr.DataArray, dim: str, title: str, name: str) -> None:
-    """Models dodged beside each other in columns, against 1."""
-    draw_null(ax, 1.0)
-    pitch = size_of(ax)[0] / max(1, numbers.sizes[dim])
-    _draw_dodged(ax, numbers, dim, pitch, across=False)
-    ax.set_ylim(*limits(numbers, 1.0))
-    ax.set_xlim(-0.6, numbers.sizes[dim] - 0.4)
+def _draw(ax: Axes, numbers: xr.DataArray) -> None:
+    plain = PANELS[str(numbers.name)]
+    words = plain._replace(
+        title=str(numbers.attrs.get("title", plain.title)), axis=str(numbers.attrs.get("axis", plain.axis))
+    )
+    whole = numbers if words.dim in numbers.dims else numbers.expand_dims({words.dim: [words.title]})
+    (_draw_rows if words.in_rows else _draw_columns)(ax, whole, words)
+    if numbers.name == "accuracy":
+        ax.set_xlim(-0.02, 1.02)
+    name_axes(ax, words.axis)
+
+
+def _draw_columns(ax: Axes, numbers: xr.DataArray, words: Words) -> None:
+    """Models dodged beside each other in columns, against a null if there is one."""
+    null, name = NULLS.get(str(numbers.name), (np.nan, ""))
+    null, name = float(numbers.attrs.get("null", null)), str(numbers.attrs.get("null_name", name))
+    draw_null(ax, null)
+    pitch = size_of(ax)[0] / max(1, numbers.sizes[words.dim])
+    _draw_dodged(ax, numbers, words.dim, pitch, across=False)
+    ax.set_ylim(*limits(numbers, null))
+    ax.set_xlim(-0.6, numbers.sizes[words.dim] - 0.4)
     few_ticks(ax, "y")
-    name_columns(ax, numbers[dim].values)
-    add_title(ax, f"{title} (dashed: even)")
-    name_axes(ax, name)
+    name_columns(ax, numbers[words.dim].values)
+    add_title(ax, f"{words.title} (dashed: {name})" if name else words.title)
 
 
-def _draw_composition(ax: Axes, numbers: xr.DataArray) -> None:
-    _draw_rows(ax, numbers, "part", "where thoughts look", "share of attention")
-
-
-def _draw_types(ax: Axes, numbers: xr.DataArray) -> None:
-    _draw_rows(ax, numbers, "type", "types of heads", "share of heads")
-
-
-def _draw_accuracy(ax: Axes, numbers: xr.DataArray) -> None:
-    _draw_rows(ax, numbers.expand_dims(what=["accuracy"]), "what", "accuracy", "share of problems solved")
-    ax.set_xlim(-0.02, 1.02)
-
-
-def _draw_rows(ax: Axes, numbers: xr.DataArray, dim: str, title: str, name: str) -> None:
+def _draw_rows(ax: Axes, numbers: xr.DataArray, words: Words) -> None:
     """Models dodged below each other in rows named on the left."""
-    pitch = size_of(ax)[1] / max(1, numbers.sizes[dim])
-    _draw_dodged(ax, numbers, dim, pitch, across=True)
+    pitch = size_of(ax)[1] / max(1, numbers.sizes[words.dim])
+    _draw_dodged(ax, numbers, words.dim, pitch, across=True)
     low, high = limits(numbers)
     ax.set_xlim(low - 0.02 * (high - low), high)
-    ax.set_ylim(numbers.sizes[dim] - 0.5, -0.5)
+    ax.set_ylim(numbers.sizes[words.dim] - 0.5, -0.5)
     few_ticks(ax, "x")
-    name_rows(ax, numbers[dim].values)
+    name_rows(ax, numbers[words.dim].values)
     ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
     ax.set_axisbelow(True)
-    add_title(ax, title)
-    name_axes(ax, name)
+    add_title(ax, words.title)
 
 
 def _draw_dodged(ax: Axes, numbers: xr.DataArray, dim: str, pitch: float, *, across: bool) -> None:
@@ -108,12 +121,3 @@ def _draw_dodged(ax: Axes, numbers: xr.DataArray, dim: str, pitch: float, *, acr
         for place in range(numbers.sizes[dim]):
             number = numbers.isel({dim: place}).sel(model=model)
             draw_number(ax, place + offset, number, look._replace(size=size), across=across)
-
-
-_PANELS: dict[str, Callable[[Axes, xr.DataArray], None]] = {
-    "preference": _draw_preference,
-    "lag_preference": _draw_lags,
-    "composition": _draw_composition,
-    "type_share": _draw_types,
-    "accuracy": _draw_accuracy,
-}

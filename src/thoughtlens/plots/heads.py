@@ -32,6 +32,11 @@ TYPE_COLOURS = {
     "self": PURPLE,
     "readout": ORANGE,
     "diffuse": GREY,
+    # The names of the 2025 scripts.
+    "Hub Aggregator": VERMILION,
+    "Forward Flow": BLUE,
+    "Skip Connection": GREEN,
+    "Multi-Purpose": PURPLE,
 }
 CELL_WIDTH, CELL_HEIGHT = 18.5, 13.0
 """Points that a cell needs for its value to be read."""
@@ -45,16 +50,18 @@ def head_map(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """One metric of every head: layers from the top, heads from the left; blue and red below and above its null.
 
     Args:
-        data: `score` with dims (layer, head), or (layer, head, value) of which the estimate is drawn; `metric`, what it
-            is; `null`, NaN where there is none (a scale from 0 then); `n`; optionally `marked`, bool (layer, head),
-            heads to outline, its attribute `long_name` saying why.
+        data: `score` with dims (layer, head), or (layer, head, value) of which the estimate is drawn; instead of `head`
+            there may be another dim with a `long_name`; `metric`, what it is; `null`, NaN where there is none (a scale
+            from 0 then); `n`; optionally `marked`, bool (layer, head), heads to outline, its attribute `long_name`
+            saying why.
         ax: where to draw, with room for the colour bar on its right; a new figure without.
 
     Returns:
         The Axes drawn on.
     """
-    score = estimate_of(data["score"]).transpose("layer", "head")
+    score = estimate_of(data["score"]).transpose("layer", ...)
     n_layers, n_heads = score.shape
+    columns = score[score.dims[1]]
     if ax is None:
         cell = max(CELL_WIDTH, 216.0 / n_heads), max(CELL_HEIGHT, min(20.0, 90.0 / n_layers))
         ax = new_axes(cell[0] * n_heads, cell[1] * n_layers, left=38.0, right=RIGHT, bottom=34.0, top=30.0)
@@ -62,12 +69,12 @@ def head_map(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     colours = colours_for(score, float(data["null"]))
     draw_cells(ax, score.values, colours, pitch=(width / n_heads, height / n_layers))
     if "marked" in data:
-        outline_cells(ax, data["marked"].transpose("layer", "head").values, colours.to_rgba(score.values))
-    name_columns(ax, score["head"].values)
+        outline_cells(ax, data["marked"].transpose(*score.dims).values, colours.to_rgba(score.values))
+    name_columns(ax, columns.values)
     name_rows(ax, score["layer"].values)
     add_colour_bar(ax, colours, score, (1 + 12.0 / width, 0.0, MAP_BAR / width, 1.0))
     add_title(ax, _caption(data), n=int(data["n"]), room=width + RIGHT - 8.0)
-    name_axes(ax, "head", "layer")
+    name_axes(ax, str(columns.attrs.get("long_name", columns.name)), "layer")
     return ax
 
 

@@ -48,16 +48,18 @@ ROOM = Room()
 
 
 def head_maps(data: xr.DataArray, *, ax: Axes | None = None) -> Axes:
-    """Mean thought map of each top head, titled L{layer}H{head}.
+    """Mean thought map of each top head, titled L{layer}H{head}, or as the data says.
 
     Args:
-        data: dims (rank, query, key) with coords `layer` and `head`; as many heads as are to be drawn.
+        data: dims (rank, query, key) with coords `layer` and `head`, or `title` (rank); as many heads as are to be
+            drawn.
         ax: where to draw; a new figure without.
 
     Returns:
         The Axes that holds all tiles.
     """
-    titles = [f"L{layer}H{head}" for layer, head in zip(data["layer"].values, data["head"].values, strict=True)]
+    own = [f"L{layer}H{head}" for layer, head in zip(data["layer"].values, data["head"].values, strict=True)]
+    titles = [str(title) for title in data["title"].values] if "title" in data.coords else own
     return _draw_tiles(data.transpose("rank", "query", "key"), titles, ax)
 
 
