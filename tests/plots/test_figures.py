@@ -10,6 +10,7 @@ from thoughtlens.plots import (
     depth_profile,
     head_counts,
     head_map,
+    head_maps,
     head_ranking,
     lag_profile,
     metric_distributions,
@@ -208,3 +209,34 @@ def test_the_most_attended_tokens_keep_their_names_where_not_all_have_room(token
     assert named
     assert set(named) <= set(drawn)
     assert len(set(drawn) & set(texts)) < 200
+
+
+def test_what_is_undefined_for_all_is_said_instead_of_an_empty_panel(score_data, model_data, drawn_text):
+    scores = score_data(3, 4)
+    scores["score"].loc[{"metric": "importance"}] = np.nan
+    texts, _, _ = drawn_text(metric_distributions(scores))
+    assert "importance: undefined for all heads" in texts
+    models = model_data(6)
+    texts, _, _ = drawn_text(model_comparison(models.assign(lag_preference=models["lag_preference"] * np.nan)))
+    assert "preference by lag: undefined" in texts
+
+
+def test_counts_are_stacked_in_the_order_of_the_legend(count_data):
+    ax = head_counts(count_data(12, 12).isel(type=slice(None, None, -1)))
+    drawn = [to_hex(container[0].get_facecolor()) for container in ax.containers]
+    assert drawn == [to_hex(patch.get_facecolor()) for patch in ax.get_legend().get_patches()]
+
+
+def test_tiles_have_the_titles_that_the_data_gives(head_data, drawn_text):
+    data = head_data(6, 2)
+    texts, _, _ = drawn_text(head_maps(data.assign_coords(title=("rank", ["L31H31 .60: F1 H.27 S.15", "other"]))))
+    assert {"L31H31 .60: F1 H.27 S.15", "other"} <= set(texts)
+    assert "L31H31" not in texts
+
+
+def test_a_map_by_layer_may_have_other_columns_than_heads(score_data, drawn_text):
+    data = score_data(3, 4).sel(metric="thought mass").rename(head="row")
+    data["row"].attrs["long_name"] = "row: step s"
+    texts, _, _ = drawn_text(head_map(data))
+    assert "row: step s" in texts
+    assert "head" not in texts

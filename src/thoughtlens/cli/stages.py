@@ -214,7 +214,9 @@ def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
     terminal.table(("measure", *own), [("problems", *(of["n"] for of in own.values())), *rows], title=title)
     for pair in facts["differences"]:
         rows = [(said, _side(pair, name), *map(terminal.p_value, _tests(pair[name]))) for name, said in words.items()]
-        terminal.table(("measure", "difference", "p", "p (Holm)"), rows, title=f"{pair['of']} − {pair['minus']}")
+        what = f"{facts['by']}: " if "by" in facts else ""
+        title = f"{what}{pair['of']} − {pair['minus']}"
+        terminal.table(("measure", "difference", "p", "p (Holm)"), rows, title=title)
     for note in facts["notes"]:
         terminal.tell({}, note, as_json=False)
 

@@ -80,6 +80,9 @@ def _draw(ax: Axes, numbers: xr.DataArray) -> None:
     words = plain._replace(
         title=str(numbers.attrs.get("title", plain.title)), axis=str(numbers.attrs.get("axis", plain.axis))
     )
+    if not numbers.notnull().any():
+        say_instead(ax, f"{words.title}: undefined")
+        return
     whole = numbers if words.dim in numbers.dims else numbers.expand_dims({words.dim: [words.title]})
     (_draw_rows if words.in_rows else _draw_columns)(ax, whole, words)
     if numbers.name == "accuracy":

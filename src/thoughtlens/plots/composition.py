@@ -78,10 +78,11 @@ def head_counts(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     Returns:
         The Axes drawn on.
     """
-    count = data["count"].transpose("type", "third")
+    colours = type_colours([str(name) for name in data["type"].values])
+    # From the left as in the legend from the top.
+    count = data["count"].transpose("type", "third").sel(type=list(colours))
     totals = count.sum("type")
     ax = _axes(count.sizes["third"], ax, left=84.0)
-    colours = type_colours([str(name) for name in count["type"].values])
     draw_stacks(ax, count, colours, 1.03 * max(1.0, float(totals.max())), lambda value: f"{value:.0f}")
     name_rows(ax, [f"{name} ({total})" for name, total in zip(count["third"].values, totals.values, strict=True)])
     ax.spines[["top", "right"]].set_visible(False)

@@ -22,7 +22,7 @@ from thoughtlens.plots.style import (
     new_axes,
     size_of,
 )
-from thoughtlens.plots.text import add_legend, add_title, few_ticks, name_axes, name_columns, name_rows
+from thoughtlens.plots.text import add_legend, add_title, few_ticks, name_axes, name_columns, name_rows, say_instead
 
 TYPE_COLOURS = {
     "hub": VERMILION,
@@ -155,8 +155,10 @@ def metric_distributions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     for panel, name, null in zip(panels, score["metric"].values, data["null"].values, strict=False):
         values = score.sel(metric=name).values.ravel()
         known = values[np.isfinite(values)]
-        if len(known):
-            panel.hist(known, bins=N_BINS, color=BLUE, linewidth=0)
+        if not len(known):
+            say_instead(panel, f"{name}: undefined for all heads")
+            continue
+        panel.hist(known, bins=N_BINS, color=BLUE, linewidth=0)
         draw_null(panel, float(null), upright=True, above=True)
         panel.spines[["top", "right"]].set_visible(False)
         few_ticks(panel, "x")
