@@ -41,6 +41,11 @@ def measured_one_by_one(dataset: xr.Dataset) -> xr.Dataset:
     for lag in range(2, n):
         found[f"lag{lag}"] = mean([(q, q - lag) for q in rows if q >= lag])
     found["sink"] = sum(beyond.sel(query=thoughts[q], key="first", drop=True) for q in rows) / len(rows)
+    found["thoughts"] = sum(
+        beyond.sel(query=thoughts[q], key=thoughts[k], drop=True) for q in rows for k in range(q)
+    ) / len(rows)
+    for key in ("question", "bot"):
+        found[key] = sum(beyond.sel(query=thoughts[q], key=key, drop=True) for q in rows) / len(rows)
     found["self"] = sum(beyond.sel(query=thoughts[q], key=thoughts[q], drop=True) for q in rows) / len(rows)
     found["readout"] = beyond.sel(query=["eot", "answer"], key=thoughts).sum("key", skipna=False).mean("query")
     return xr.Dataset({name.replace(" ", "_"): value for name, value in found.items()})
@@ -64,7 +69,7 @@ def test_excess_is_that_of_a_loop_over_cells(make_attention, n_thoughts):
 def test_p_values_are_those_of_flipped_problems(make_attention):
     dataset = make_attention(n_problems=9)
     expected, found = measured_one_by_one(dataset), analyzed(dataset)
-    for measure in ("sequential", "skip", "sink", "self", "readout", "lag3"):
+    for measure in ("sequential", "skip", "sink", "self", "readout", "thoughts", "question", "bot", "lag3"):
         oracle = sign_flip_test(expected[measure], alternative="greater")
         for name in ("p", "p_familywise"):
             np.testing.assert_allclose(found.evidence[name].sel(measure=measure), oracle[name], atol=1e-12)

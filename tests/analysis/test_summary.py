@@ -240,8 +240,8 @@ def test_tables_are_tidy_and_complete(make_attention):
     assert list(found["preferences_head"]) == ["layer", "head", *columns]
     # H and entropy of 6 thoughts, 5 lags, and three single numbers; for the model, 2 layers, 6 heads.
     assert [len(found[f"preferences_{level}"]) for level in ("model", "layer", "head")] == [20, 40, 120]
-    # Six measures and lags 2 to 5.
-    assert [len(found[f"evidence_{level}"]) for level in ("model", "layer", "head")] == [10, 20, 60]
+    # Nine measures and lags 2 to 5.
+    assert [len(found[f"evidence_{level}"]) for level in ("model", "layer", "head")] == [13, 26, 78]
     assert list(found["composition"]) == ["query", "part", "estimate", "low", "high", "n"]
     assert len(found["composition"]) == 9 * 7
     assert len(found["heads"]) == 6

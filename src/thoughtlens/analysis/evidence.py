@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.excess_cells import PATTERNS, PLACES
+from thoughtlens.analysis.excess_cells import MASSES, PATTERNS, PLACES
 from thoughtlens.analysis.names import text
 from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
 from thoughtlens.analysis.statistics import interval
@@ -101,7 +101,7 @@ def evidence(
 
 def measures(n_thoughts: int) -> list[str]:
     """The measures of evidence, in the order in which they are shown."""
-    return [*PATTERNS, *PLACES, *(f"lag{lag}" for lag in range(2, n_thoughts))]
+    return [*PATTERNS, *PLACES, *MASSES, *(f"lag{lag}" for lag in range(2, n_thoughts))]
 
 
 def head_types(found: xr.Dataset) -> xr.DataArray:

@@ -9,6 +9,9 @@
 | sink | on `first` | z3 … zT (all thoughts if there are fewer) | causal-uniform |
 | self | on itself | the same | causal-uniform |
 | readout | on all thoughts | `eot` and `answer`, where they exist | causal-uniform |
+| thoughts | on earlier thoughts | z3 … zT (all thoughts if there are fewer) | causal-uniform |
+| question | on the question but its first token | the same | causal-uniform |
+| bot | on `bot` | the same | causal-uniform |
 
 Sums of cells over problems are cells of sums: a run is added up, resampled and tested without holding it.
 """
@@ -21,7 +24,7 @@ import xarray as xr
 from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets, preference_sums
 from thoughtlens.analysis.names import text
 from thoughtlens.analysis.nulls import token_shares
-from thoughtlens.labels import ANSWER, EOT, FIRST, thought_names
+from thoughtlens.labels import ANSWER, BOT, EOT, FIRST, QUESTION, thought_names
 from thoughtlens.schema import n_thoughts_of
 
 PATTERNS = ("hub", "sequential", "skip")
@@ -29,6 +32,9 @@ PATTERNS = ("hub", "sequential", "skip")
 
 PLACES = ("sink", "self", "readout")
 """Measures of where a row's mass goes at all."""
+
+MASSES = ("thoughts", "question", "bot")
+"""The rest of a row's composition; they name no head, since every row has to look somewhere."""
 
 
 def head_excess(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
@@ -43,18 +49,20 @@ def head_excess(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.
 
 def with_places(sums: xr.Dataset, attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.Dataset:
     """`preference_sums` and, as `places`, what `place_sums` gives."""
-    return sums.assign(places=place_sums(attention, n_question_tokens))
+    return sums.assign(places=place_sums(attention, sums["mass"], n_question_tokens))
 
 
-def place_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
-    """Mass on `first`, on itself, and of the readout rows on thoughts, less its causal-uniform share.
+def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
+    """Mass of a row by where it goes, and of the readout rows on thoughts, less its causal-uniform share.
 
     Args:
         attention: dims (problem, ..., query, key), rows summing to 1.
+        mass: what each thought gives to earlier ones, dims (problem, ..., query), as in `preference_sums`.
         n_question_tokens: prompt tokens before `bot`, dims (problem).
 
     Returns:
-        float64, dims (problem, ..., place): the mean over its rows; of the readout rows, those that exist.
+        float64, dims (problem, ..., place), `PLACES` and `MASSES`: the mean over its rows; of the readout rows, those
+        that exist.
     """
     thoughts = thought_names(n_thoughts_of(attention))
     even = token_shares(len(thoughts), n_question_tokens.drop_vars("problem", errors="ignore"))
@@ -63,15 +71,20 @@ def place_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.D
     reading = attention.sel(query=[EOT, ANSWER])
     # As in `causal_uniform`: the answer row keeps what it gives to answer tokens.
     expected = even.sel(query=[EOT, ANSWER], key=thoughts).sum("key") * (1.0 - reading.sel(key=ANSWER, drop=True))
+    seen = even.sel(query=rows, key=thoughts)
+    earlier = xr.DataArray(np.tri(len(thoughts), k=-1)[-len(rows) :], dims=("query", "key"), coords=seen.coords)
     places = {
-        "sink": (attention.sel(query=rows, key=FIRST) - even.sel(query=rows, key=FIRST)).mean("query"),
+        name: (attention.sel(query=rows, key=key) - even.sel(query=rows, key=key)).mean("query")
+        for name, key in (("sink", FIRST), ("question", QUESTION), ("bot", BOT))
+    } | {
+        "thoughts": (mass.sel(query=rows) - (seen * earlier).sum("key")).mean("query"),
         "self": (attention.sel(query=own, key=own) - even.sel(query=own, key=own)).mean("row"),
         "readout": (reading.sel(key=thoughts).sum("key", skipna=False) - expected).mean("query"),
     }
     dims = [dim for dim in attention.dims if dim not in ("query", "key")]
-    stacked = np.stack([places[name].transpose(*dims).values for name in PLACES], axis=-1)
+    stacked = np.stack([places[name].transpose(*dims).values for name in (*PLACES, *MASSES)], axis=-1)
     coords = {dim: attention[dim] for dim in dims if dim in attention.coords}
-    return xr.DataArray(stacked, dims=(*dims, "place"), coords={**coords, "place": text(PLACES)})
+    return xr.DataArray(stacked, dims=(*dims, "place"), coords={**coords, "place": text((*PLACES, *MASSES))})
 
 
 def excess_cells(sums: xr.Dataset) -> xr.DataArray:
@@ -93,7 +106,7 @@ def excess_cells(sums: xr.Dataset) -> xr.DataArray:
     expected = sums["mass"].transpose(*dims, "query").values @ columns["even"].values
     beyond = ((observed - expected) / columns["n_rows"].values)[..., columns["says"].values]
     coords = {dim: sums[dim] for dim in dims if dim in sums.coords}
-    cells = text([*columns["cell"].values[columns["says"].values], *PLACES])
+    cells = text([*columns["cell"].values[columns["says"].values], *PLACES, *MASSES])
     values = np.concatenate([beyond, sums["places"].values], axis=-1)
     return xr.DataArray(values, dims=(*dims, "cell"), coords={**coords, "cell": cells})
 

@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis.evidence import LEVEL, Levels, passing, type_counts
-from thoughtlens.analysis.excess_cells import PATTERNS, PLACES
+from thoughtlens.analysis.excess_cells import MASSES, PATTERNS, PLACES
 from thoughtlens.analysis.hubs import LEAST
 from thoughtlens.analysis.ranking import unreliable
 from thoughtlens.analysis.statistics import VALUES
@@ -83,7 +83,7 @@ def evidence_headline(levels: Levels, *, null: str = "") -> dict[str, object]:
         levels: of one run.
         null: what the excess is over, if not the measure's own null.
     """
-    own = dict.fromkeys(PATTERNS, "row-mass-preserving") | dict.fromkeys(PLACES, "causal-uniform")
+    own = dict.fromkeys(PATTERNS, "row-mass-preserving") | dict.fromkeys((*PLACES, *MASSES), "causal-uniform")
     return {measure: _evidence(levels, measure, null or name) for measure, name in own.items()}
 
 
