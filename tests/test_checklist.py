@@ -84,6 +84,13 @@ def test_every_exported_file_is_named(made):
     assert exported == {Path(name).name for name in FILES if name.startswith("runs/one/export/")}
 
 
+def test_every_step_indexed_figure_is_named(made):
+    drawn = {path.name for path in (made / "runs/one/figures/step_indexed").glob("*.png")}
+    [evolution] = {name for name in drawn if re.fullmatch(r"layer_evolution_H\d+\.png", name)}
+    named = {Path(name).name for name in FILES if name.startswith("runs/one/figures/step_indexed/")}
+    assert drawn - {evolution} == named
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_there(name):
     module, _, attribute = name.rpartition(".")
