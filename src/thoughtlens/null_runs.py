@@ -21,8 +21,8 @@ OVER: Final = "over_null_run"
 
 NOTE: Final = (
     "Each head against the mean head of its layer in the null run, problem by problem: excess over its nulls less the "
-    "excess there. p is one-sided, more than the null run. Intervals and p are over problems; the null run is one draw "
-    "of weights."
+    "excess there; of rows that both have. p is one-sided, more than the null run. Intervals and p are over problems; "
+    "the null run is one draw of weights."
 )
 
 

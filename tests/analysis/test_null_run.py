@@ -32,6 +32,16 @@ def test_excess_and_p_are_those_of_a_loop_over_problems(make_attention):
             assert (number["n"] == 9).all()
 
 
+def test_an_answer_that_only_one_run_reaches_is_left_out_of_both(make_attention):
+    """An untrained model says no answer: its readout is that of `eot`, and so must be the other's."""
+    dataset, null = make_attention(n_problems=9, missing=(2,)), make_attention(n_problems=9, seed=1, missing=(2, 4, 7))
+    gone = make_attention(n_problems=9, missing=(2, 4, 7))
+    expected = measured_one_by_one(gone)["readout"] - measured_one_by_one(null)["readout"].mean("head")
+    for found in (over(dataset, null), over(gone, make_attention(n_problems=9, seed=1, missing=(2,)))):
+        readout = found.heads["excess"].sel(measure="readout", value="estimate")
+        np.testing.assert_allclose(readout, expected.mean("problem"), atol=1e-12)
+
+
 def test_heads_that_are_all_alike_have_nothing_beyond_themselves(plant_attention):
     """Whatever they do: a hub that the null run has too is none beyond it."""
     hub = plant_attention(lambda q, k: 9.0 if k == "z2" else 1.0, n_problems=14)

@@ -4,7 +4,8 @@ The null run is one of the same architecture that has learnt nothing of the matt
 
 1. Both runs are read together. In each problem, each head of the run is held against the mean head of its layer in the
    null run: under random weights the heads of a layer are exchangeable, and head 3 of one is not head 3 of the other.
-2. What is compared is excess over the nulls of `excess_cells`, so that a run which merely gives thoughts more mass is
+2. A row that only one of them has, such as that of an answer, is left out of both.
+3. What is compared is excess over the nulls of `excess_cells`, so that a run which merely gives thoughts more mass is
    no evidence of a hub. The differences are tested as all evidence is.
 
 Problems are the replicates: intervals and p-values say nothing of other random weights, of which a run is one draw.
@@ -52,7 +53,8 @@ def evidence_over_run(
     for own, other in zip(counted_pieces(blocks), counted_pieces(null), strict=True):
         attention = own[0]
         _check_same(attention, other[0])
-        beyond = _beyond(head_excess(*own), head_excess(*other))
+        rows, null_rows = _shared(attention, other[0])
+        beyond = _beyond(head_excess(rows, own[1]), head_excess(null_rows, other[1]))
         for weighted in (sums, flipped):
             weighted.add(xr.Dataset({"excess": beyond}))
         part = squares_of(beyond)
@@ -64,6 +66,11 @@ def evidence_over_run(
     options = {"n_resamples": n_resamples, "n_flips": n_flips, "seed": seed}
     found = evidence_of_levels(*totals, n_thoughts=n_thoughts)
     return Levels(*(level.assign(n=n_problems).assign_attrs(options) for level in found))
+
+
+def _shared(attention: xr.DataArray, null: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The rows that both have: an untrained model hardly ever reaches an answer, and `eot` alone is not the readout."""
+    return attention.where(null.notnull()), null.where(attention.notnull())
 
 
 def _beyond(excess: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
