@@ -32,10 +32,19 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
 
-# Figures of this machine, about a quarter of an hour; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl.
+# Figures of this machine, about two hours on an idle one; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl. Each
+# line can be run by itself, with --help for what it takes; the 1B shape needs 8 GB.
+bench: export OMP_NUM_THREADS = 1
 bench: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.extraction
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.memory
+	$(BIN)/python -W ignore -m benchmarks.extraction
+	$(BIN)/python -W ignore -m benchmarks.extraction --model llama --rounds 5
+	$(BIN)/python -W ignore -m benchmarks.sweeps
+	$(BIN)/python -W ignore -m benchmarks.cuts
+	$(BIN)/python -W ignore -m benchmarks.cost_check
+	$(BIN)/python -W ignore -m benchmarks.cost
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.workers
+	$(BIN)/python -m benchmarks.analysis_speed
 
 format: setup
 	$(BIN)/ruff check --fix

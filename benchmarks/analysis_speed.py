@@ -1,6 +1,6 @@
 """How long the summary of a large run takes, on made-up attention that is drawn block by block.
 
-    python benchmarks/analysis_speed.py [--layers 16] [--heads 32] [--problems 7473] [--thoughts 6] [--resamples 1000]
+    python -m benchmarks.analysis_speed [--layers 16] [--heads 32] [--problems 7473] [--thoughts 6] [--resamples 1000]
 
 Prints seconds and peak memory; the time it takes to draw the attention is told apart.
 """

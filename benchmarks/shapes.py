@@ -37,22 +37,27 @@ class TokenIds:
         return " ".join(map(str, ids))
 
 
+def _llama(**sizes: int) -> PreTrainedConfig:
+    usual = {"vocab_size": 128256 + 3, "num_attention_heads": 32, "num_key_value_heads": 8}
+    return LlamaConfig(**usual, max_position_embeddings=4096, rms_norm_eps=1e-5, **sizes)
+
+
+CONFIGS = {
+    "gpt2": lambda: GPT2Config(vocab_size=50257 + 3),
+    "llama": lambda: _llama(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, head_dim=64, tie_word_embeddings=True
+    ),
+    "llama-8b": lambda: _llama(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, head_dim=128),
+}
+"""GPT-2 124M, LLaMA-3.2-1B and LLaMA-3.1-8B; two markers and padding are in the vocabulary."""
+
+
 def config_of(model: str, n_layers: int | None = None) -> PreTrainedConfig:
-    """GPT-2 124M, or LLaMA-3.2-1B; fewer layers if asked. Two markers and padding are in the vocabulary."""
-    if model == "gpt2":
-        return GPT2Config(vocab_size=50257 + 3, n_layer=n_layers or 12)
-    return LlamaConfig(
-        vocab_size=128256 + 3,
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=n_layers or 16,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=64,
-        max_position_embeddings=4096,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-    )
+    """One of `CONFIGS`; fewer layers if asked."""
+    config = CONFIGS[model]()
+    if n_layers is not None:
+        config.num_hidden_layers = n_layers
+    return config
 
 
 def reasoner_of(model: str, n_layers: int | None = None) -> Codi:
