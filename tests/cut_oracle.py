@@ -142,9 +142,9 @@ def kl(baseline, cut):
     return float(sum(p.exp() * (p - q) for p, q in zip(baseline.double(), cut.double(), strict=True)))
 
 
-def assert_as_naive(found, cut, plain, tolerance=1e-4):
+def assert_as_naive(found, cut, plain, tolerance=3e-5):
     """Outcomes of problems against what naive passes came to, with the cut and without."""
     for outcome, naive, before in zip(found, cut, plain, strict=True):
         assert not outcome.failure
         assert abs(outcome.gold_logprob - naive.logprob) < tolerance
-        assert abs(outcome.kl - kl(before.first, naive.first)) < tolerance
+        assert abs(outcome.kl - kl(before.first, naive.first)) < tolerance / 10

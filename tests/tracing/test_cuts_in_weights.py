@@ -37,7 +37,7 @@ def assert_same_as(reasoner, made, after):
     expected = torch.stack([one.thoughts for one in naive])
     torch.testing.assert_close(thoughts_under(reasoner, made), expected, rtol=0, atol=1e-5)
     assert_as_naive(outcomes(reasoner, [made])[0], naive, plain(reasoner))
-    assert max(outcome.kl for outcome in outcomes(reasoner, [made])[0]) > 1e-6  # the cut does something
+    assert max(outcome.kl for outcome in outcomes(reasoner, [made])[0]) > 1e-5  # the cut does something
 
 
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (1, 0), (2, 3)])

@@ -76,13 +76,11 @@ class Batch:
         problems: the problems.
         prompts: their questions, each ending in `bot`.
         spoken: for each the ids of the answer prefix, and of the gold value with the end token.
-        rooms: how many tokens each may say.
     """
 
     problems: tuple[Problem, ...]
     prompts: list[list[int]]
     spoken: list[tuple[list[int], list[int]]]
-    rooms: list[int]
 
 
 def batch_of(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Batch:
@@ -100,7 +98,7 @@ def batch_of(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: 
                 f"the gold answer of {problem.id} takes {len(prefix) + len(value)} tokens, expected {room} at most; "
                 "leave the problem out."
             )
-    return Batch(tuple(problems), prompts, spoken, rooms)
+    return Batch(tuple(problems), prompts, spoken)
 
 
 class Cutting:
@@ -150,16 +148,17 @@ class Cutting:
         # Back to the end of the thoughts: to fork there would copy all copies' keys and values once more.
         reading.forget(reading.keys.shape[1] - n_thought)
         reading.taps = edits
-        return _Passed(told, self._texts(reading, thinking.state, told), thinking.thoughts)
+        return _Passed(told, self._texts(reading, thinking.state, told, count), thinking.thoughts)
 
     def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> Reading:
         return self._reading.fork(n_copies, taps=taps, n_thoughts=n_thoughts)
 
-    def _texts(self, reading: Reading, state: Tensor, told: Told) -> list[str]:
+    def _texts(self, reading: Reading, state: Tensor, told: Told, count: int) -> list[str]:
         """What each row says freely; where that is what it was told, it need not be decoded again."""
         n_cuts = len(state) // len(self._batch.problems)
         texts = [self._reasoner.decode([*prefix, *value]) for prefix, value in self._batch.spoken] * n_cuts
-        rooms = self._batch.rooms * n_cuts
+        # Fewer thoughts leave more room.
+        rooms = answer_rooms(self._reasoner, self._batch.prompts, count, MAX_NEW_TOKENS) * n_cuts
         free = (~told.greedy).nonzero().flatten()
         if len(free):
             reading.keep(free)

@@ -140,7 +140,11 @@ class Donor:
 
 @dataclass(frozen=True)
 class Own:
-    """What the problem itself had there when nothing was cut: it is frozen."""
+    """What the problem itself had there when nothing was cut: it is frozen.
+
+    A head's output at `text` stays as it is, since free text has no counterpart in the told answer, of which the
+    values are.
+    """
 
     sites: ClassVar[Sites] = _VECTORS
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from thoughtlens.errors import OptionError
+from thoughtlens.labels import TEXT, query_names
 from thoughtlens.tracing.edits import Donor, Drawn, Mean, Noise, Noisy, Own, Replace, Resample, Shuffle
 from thoughtlens.tracing.interventions import Intervention
 from thoughtlens.tracing.taps import Site, Tap
@@ -68,6 +69,10 @@ def bound(
     if not isinstance(part.edit, Drawn):
         return part
     assert material is not None, "whoever cuts looks at the plan first"
+    if isinstance(part.edit, Own) and part.site is Site.HEAD:
+        # Of the told answer's text a mean is kept: in the place of a single token it would be a change, not a freeze.
+        named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
+        part = replace(part, queries=named - {TEXT})
     key = part.edit, part.site
     if key not in known:
         known[key] = _edit(part.edit, material, part.site, problems)
