@@ -69,13 +69,13 @@ def bound(
     if not isinstance(part.edit, Drawn):
         return part
     assert material is not None, "whoever cuts looks at the plan first"
+    key = part.edit, part.site
     if isinstance(part.edit, Own) and part.site is Site.HEAD:
         # Of the told answer's text a mean is kept: in the place of a single token it would be a change, not a freeze.
         named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
         part = replace(part, queries=named - {TEXT})
-    key = part.edit, part.site
     if key not in known:
-        known[key] = _edit(part.edit, material, part.site, problems)
+        known[key] = _edit(key[0], material, part.site, problems)
     return replace(part, edit=known[key])
 
 
