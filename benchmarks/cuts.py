@@ -86,7 +86,7 @@ def plan(n_cuts: int, n_problems: int, rounds: int, batch_size: int) -> None:
     show(variants, range(rounds), "shared", ["read again"], inverse=True)
 
 
-def sweep(n_cuts: int, rounds: int, batch_size: int) -> None:
+def sweep(n_cuts: int, rounds: int, batch_size: int, *, answers: bool = True) -> None:
     reasoner = shapes.reasoner_of("gpt2")
     reasoner = Codi(shapes.as_loaded(reasoner.lm), reasoner.projection, reasoner.tokenizer, reasoner.markers)
     heads = list(product(range(12), range(12)))[:: 144 // n_cuts][:n_cuts]
@@ -97,7 +97,7 @@ def sweep(n_cuts: int, rounds: int, batch_size: int) -> None:
         [" ".join(str(rng.randrange(100, 50_000)) for _ in range(length)) for length in lengths]
         for lengths in round_lengths(setting)
     ]
-    for told in (False, True):
+    for told in (False, True)[: 1 + answers]:
         shared, apart = (work(reasoner, inputs[0], cuts[:6], told) for work in (swept, one_by_one))
         print(
             f"GPT-2 124M shape, {len(cuts)} single heads, batches of {batch_size}, "
@@ -166,13 +166,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cuts", type=int)
     parser.add_argument("--problems", type=int, default=200)
+    parser.add_argument("--thoughts-alone", action="store_true", help="leave out the sweep with told answers")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     print(machine())
     if asked.table != "sweep":
         plan(asked.cuts or 200, asked.problems, asked.rounds, 32)
     if asked.table != "plan":
-        sweep(asked.cuts or 48, asked.rounds, 16)
+        sweep(asked.cuts or 48, asked.rounds, 16, answers=not asked.thoughts_alone)
 
 
 if __name__ == "__main__":
