@@ -209,3 +209,15 @@ def test_the_table_has_a_row_a_cut_and_survives_csv(tmp_path, chance):
 
 def test_controls_are_read_from_the_effects(breaks_a_third):
     assert controls_of(breaks_a_third) == {}
+
+
+def test_rounding_that_leans_one_way_is_no_effect():
+    """Copies of a batch round otherwise than the batch: by next to nothing, but in most problems alike."""
+    right = np.ones(N, dtype=bool)
+    leaning = -1.0 - np.linspace(1e-7, 4e-6, N)
+    effects = made_effects({"L0H0": right}, baseline=right, logprob={"none": np.full(N, -1.0), "L0H0": leaning})
+    cut = summarise(effects, n_flips=1000).sel(intervention="L0H0")
+    assert cut["gold_logprob"].sel(value="estimate") == 0
+    assert cut["p"].sel(outcome="gold_logprob") == 1.0
+    precise = effects.assign_attrs(model='{"dtype": "float64"}')
+    assert abs(paired_differences(precise)["gold_logprob"]).min() > 0

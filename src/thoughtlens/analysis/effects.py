@@ -44,6 +44,11 @@ COLUMNS: Final = {
 DAMAGE_SIGN: Final = {"accuracy": -1.0, "gold_logprob": -1.0, "kl": 1.0}
 """What turns an effect into damage, larger for worse."""
 
+ROUNDING: Final = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 1e-1, "float16": 1e-2}
+"""Nats by which log-probabilities of one answer differ between passes that differ in their batch alone, at most.
+
+Such differences have a direction: over many problems a test would find it, and call nothing an effect."""
+
 FEWEST_FLIPS: Final = 6
 """Problems that must flip, all one way, for McNemar's exact p below 0.05: 2 · 0.5⁶ = 0.031."""
 
@@ -56,17 +61,25 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
 
     Returns:
         float64, dims (intervention, problem), without the baseline: `accuracy` (−1 broken, 0, 1 mended),
-        `gold_logprob` (nats) and `kl` (nats); NaN where the problem failed under the cut or in the baseline.
+        `gold_logprob` (nats; what the model's precision can't tell from 0 is 0) and `kl` (nats); NaN where the problem
+        failed under the cut or in the baseline.
     """
     cuts = effects.drop_sel(intervention=BASELINE)
     baseline = effects.sel(intervention=BASELINE, drop=True)
     paired = ~(cuts["failed"] | baseline["failed"])
+    logprob = cuts["gold_logprob"].astype(np.float64) - baseline["gold_logprob"]
     found = {
         "accuracy": cuts["correct"].astype(np.float64) - baseline["correct"],
-        "gold_logprob": cuts["gold_logprob"].astype(np.float64) - baseline["gold_logprob"],
+        "gold_logprob": logprob.where(abs(logprob) > _rounding(effects), 0.0),
         "kl": cuts["kl"].astype(np.float64),
     }
     return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
+
+
+def _rounding(effects: xr.Dataset) -> float:
+    """What the precision of the model that was cut makes of no difference."""
+    model = json.loads(effects.attrs.get("model", "{}"))
+    return ROUNDING.get(str(model.get("dtype")), ROUNDING["float32"])
 
 
 def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10_000, seed: int = 0) -> xr.Dataset:

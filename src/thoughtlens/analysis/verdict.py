@@ -111,7 +111,7 @@ def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def precision_at(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
     """Share of the k largest of the one that are among the k largest of the other, over the last axis."""
-    shared: np.ndarray = (_membership(first, k) * _membership(second, k)).sum(-1) / k
+    shared: np.ndarray = (_membership(first, k) * _membership(second, k)).sum(-1) / max(1, k)
     return shared
 
 
@@ -224,7 +224,9 @@ def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:
     if not (low > 0 or high < 0):
         return f"looking did not predict cutting ({name} attention, {unit})"
     if not p < ALPHA:
-        return f"{name} attention agrees with cutting {unit} no better than chance over {unit} may (p = {short(p)})"
+        return (
+            f"{name} attention predicts the effect of cutting {unit} no better than chance over {unit} (p = {short(p)})"
+        )
     if high < 0:
         return f"{name} attention misled about cutting {unit}: the more attention, the less was lost"
     return f"{name} attention predicts the effect of cutting {unit}"
