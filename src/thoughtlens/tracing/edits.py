@@ -54,6 +54,10 @@ class Scale:
     factor: float
     sites: ClassVar[Sites] = _ANY
 
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are one factor, and so have one label and one spec.
+        object.__setattr__(self, "factor", float(self.factor))
+
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """The tensor times the factor."""
         scaled: Tensor = tensor * self.factor
@@ -142,8 +146,7 @@ class Donor:
 class Own:
     """What the problem itself had there when nothing was cut: it is frozen.
 
-    A head's output at `text` stays as it is, since free text has no counterpart in the told answer, of which the
-    values are.
+    A head's output at `text` stays as it is: values are of the told answer, of which free text has no counterpart.
     """
 
     sites: ClassVar[Sites] = _VECTORS
