@@ -235,6 +235,9 @@ class Cutter:
         except FAILURES as error:
             if len(places) == 1:
                 return [[self._failed(places[0], None, error)] for _ in (None, *those)]
+            if those:
+                # Who it is comes first: where failures are not allowed no cut is made in vain.
+                self._halves(places, ())
             return self._halves(places, those)
         self._look([cutting.baseline], places, [None])
         chunks = [those[start : start + self.n_copies] for start in range(0, len(those), self.n_copies)]

@@ -101,7 +101,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over the problems of the study, of the same position."""
+    """The mean over the problems of the study that could be run, of the same position."""
 
     sites: ClassVar[Sites] = _VECTORS
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thoughtlens.errors import OptionError
+from thoughtlens.labels import PAD_CODE
 from thoughtlens.tracing.edits import NAME_OF, NAMED, Block, Drawn, Edit, Stop
 from thoughtlens.tracing.taps import Moment, Site, Tap
 
@@ -104,7 +105,11 @@ class Intervention:
         hit = heads[None, :, None, None] & queries[:, None, :, None]
         if self.site is Site.HEAD:
             return hit
-        return hit & _named(moment.keys, self.keys, moment)[:, None, None, :]
+        keys = _named(moment.keys, self.keys, moment)
+        if isinstance(self.edit, Block):
+            # Padding is masked by a finite number: a row that has nothing else left must fail, not attend to padding.
+            keys = keys | (moment.keys == PAD_CODE)
+        return hit & keys[:, None, None, :]
 
 
 def as_spec(part: Intervention) -> dict[str, Any]:
