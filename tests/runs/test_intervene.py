@@ -303,8 +303,7 @@ def test_on_the_planted_model_the_carrier_is_first_and_looking_does_not_find_it(
     assert lost[carrier] < -1
     for role in ("sink", "even"):
         assert lost["L{}H{} zero".format(*PLANTED[role])] == pytest.approx(0, abs=1e-4)
-    assert headline["n_significant"]["correct"] == 1
+    assert headline["n_significant"] == {"accuracy": 1, "gold_logprob": 1}
     (rows,) = headline["verdict"].values()
     for row in rows:
-        assert not row["p"] < 0.05
-        assert "predict" not in row["reading"] or "not" in row["reading"], row["reading"]
+        assert row["p"] > 0.5 and "no better than chance over heads" in row["reading"]

@@ -41,6 +41,9 @@ COLUMNS: Final = {
 }
 """What a table says of each outcome beside its interval."""
 
+NATS: Final = 4
+"""Decimals of a problem's difference: less is rounding of float32, which may lean to one side in every problem, so that
+a test of its sign would call it an effect."""
 DAMAGE_SIGN: Final = {"accuracy": -1.0, "gold_logprob": -1.0, "kl": 1.0}
 """What turns an effect into damage, larger for worse."""
 
@@ -56,14 +59,15 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
 
     Returns:
         float64, dims (intervention, problem), without the baseline: `accuracy` (−1 broken, 0, 1 mended),
-        `gold_logprob` (nats) and `kl` (nats); NaN where the problem failed under the cut or in the baseline.
+        `gold_logprob` (nats, to `NATS` decimals) and `kl` (nats); NaN where the problem failed under the cut or in the
+        baseline.
     """
     cuts = effects.drop_sel(intervention=BASELINE)
     baseline = effects.sel(intervention=BASELINE, drop=True)
     paired = ~(cuts["failed"] | baseline["failed"])
     found = {
         "accuracy": cuts["correct"].astype(np.float64) - baseline["correct"],
-        "gold_logprob": cuts["gold_logprob"].astype(np.float64) - baseline["gold_logprob"],
+        "gold_logprob": (cuts["gold_logprob"].astype(np.float64) - baseline["gold_logprob"]).round(NATS),
         "kl": cuts["kl"].astype(np.float64),
     }
     return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
