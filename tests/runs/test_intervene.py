@@ -203,6 +203,8 @@ def test_controls_stand_beside_their_cuts(run, reasoner):
         ([knock_out("z2", [])], "names no keys"),
         ([knock_out("bot", ["first", "question", "bot"])], "leaves bot nothing to look at; leave one of its keys"),
         ([knock_out(["z3", "z1"], ["first", "question", "bot", "z1"])], "leaves z1 nothing to look at"),
+        ([knock_out(["bot", "z1"], ["z2", "z3"])], "names keys that come after its queries"),
+        ([knock_out("eot", "answer")], "names keys that come after its queries"),
         ([patch_thought("z1", "nobody")], "the donor 'nobody' is not among the 8 problems that are cut"),
         ([stop_after(3, n_thoughts=6)], "expected the last of 3 thoughts and nothing else"),
         ([cut(*stop_after(1, n_thoughts=3).parts, *BARE[0].parts)], "use `stop_after`"),

@@ -180,6 +180,8 @@ ONE = {"site": "head", "edit": "zero"}
         (lambda: cut_from_spec([ONE | {"queries": [1]}]), "expected an intervention such as"),
         (lambda: cut_from_spec([ONE | {"queries": [""]}]), "expected an intervention such as"),
         (lambda: cut_from_spec([ONE | {"layer": [4]}]), "layer"),
+        (lambda: Scale(float("nan")), "found the factor nan, expected a finite number"),
+        (lambda: cut_from_spec([ONE | {"edit": {"name": "scale", "factor": float("inf")}}]), "found the factor inf"),
         (lambda: ablate_head("L4"), "found the head 'L4', expected one such as L4H5"),
         (lambda: ablate_kv_group(0, 2, n_heads=8, n_groups=2), "found group 2 of 2 over 8 heads; expected 0 to 1"),
         (lambda: ablate_kv_group(0, 0, n_heads=8, n_groups=3), "found group 0 of 3 over 8 heads"),

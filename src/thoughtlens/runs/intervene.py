@@ -40,7 +40,7 @@ from thoughtlens.runs.orders import Incremental
 from thoughtlens.runs.reading import Run
 from thoughtlens.tracing.cuts import Cut, thoughts_left
 from thoughtlens.tracing.edits import Block, Donor, Resample, Shuffle
-from thoughtlens.tracing.interventions import Intervention
+from thoughtlens.tracing.interventions import EDGE_SITES, Intervention
 from thoughtlens.tracing.material import derangement, donors, needs_material
 from thoughtlens.tracing.taps import Site
 
@@ -210,6 +210,8 @@ def _check_part(part: Intervention, shape: Shape, target: Target) -> None:
             raise OptionError(f"the cut {part.label!r} names no {name}, expected some; leave them out for all.")
     if isinstance(part.edit, Block) and (blind := _blind(part, shape)):
         raise OptionError(f"the cut {part.label!r} leaves {blind} nothing to look at; leave one of its keys.")
+    if part.site in EDGE_SITES and not _seen(part, shape):
+        raise OptionError(f"the cut {part.label!r} names keys that come after its queries; name earlier ones.")
     if isinstance(part.edit, Resample):
         donors(target.n_steps, part.edit.seed)
     if isinstance(part.edit, Shuffle):
@@ -219,6 +221,13 @@ def _check_part(part: Intervention, shape: Shape, target: Target) -> None:
             f"the donor {part.edit.problem!r} is not among the {len(target.ids)} problems that are cut; name one of "
             "them, or cut all problems of the run."
         )
+
+
+def _seen(part: Intervention, shape: Shape) -> bool:
+    """Whether any of the queries sees any of the keys."""
+    order = {name: place for place, name in enumerate([*key_names(shape.n_thoughts), TEXT])}
+    last = max(order[name] for name in part.queries or order)
+    return last >= min(order[name] for name in part.keys or order)
 
 
 def _blind(part: Intervention, shape: Shape) -> str | None:

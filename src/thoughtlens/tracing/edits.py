@@ -6,6 +6,7 @@ stand for values of other passes: `tracing.material` turns each into a `Replace`
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import ClassVar, Final
 
 import torch
@@ -57,6 +58,8 @@ class Scale:
     def __post_init__(self) -> None:
         # 1 and 1.0 are one factor, and so have one label and one spec.
         object.__setattr__(self, "factor", float(self.factor))
+        if not isfinite(self.factor):
+            raise OptionError(f"found the factor {self.factor}, expected a finite number; give one.")
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """The tensor times the factor."""
