@@ -18,7 +18,7 @@ PROBLEMS = [
     Problem("few", "How many?", "1234", ("<<1+1=2>>", "<<2+2=4>>")),
     Problem(
         "eva",
-        "Eva has 12 books. She finds 3 more. She wins 1 more. She loses 9. How many books has she now, all in all?",
+        "Eva has 12 books. She finds 3 more. She wins 1 more. She loses 9. How many books does she have now?",
         "-5.5",
         ("<<12+3=15>>",),
     ),

@@ -47,6 +47,17 @@ def test_accuracy_is_tested_as_a_fair_coin_over_the_flipped_problems(breaks_a_th
     assert p.sel(intervention="L0H0").item() == 1.0
 
 
+def test_rounding_that_leans_to_one_side_is_no_effect():
+    """Passes of other sizes differ in the last digits, alike in all problems: a test of signs alone would find it."""
+    right = np.ones(N, dtype=bool)
+    base = np.random.default_rng(0).normal(-5, 1, size=N)
+    logprob = {"none": base, "rounding": base + 3e-6, "effect": base + 3e-3}
+    effects = made_effects({"rounding": right, "effect": right}, baseline=right, logprob=logprob)
+    p = summarise(effects)["p"].sel(outcome="gold_logprob")
+    assert p.sel(intervention="rounding") == 1.0 and p.sel(intervention="effect") < 0.001
+    assert (paired_differences(effects)["gold_logprob"].sel(intervention="rounding") == 0).all()
+
+
 def test_log_probability_is_tested_by_sign_flips():
     rng = np.random.default_rng(0)
     shift = rng.normal(-0.4, 1.0, size=10)

@@ -66,6 +66,17 @@ def reasoner_of(
     return replace(reasoner, provenance={**reasoner.provenance, "name": made_with["name"]})
 
 
+def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReasoner:
+    """The reasoner, if it is the model that a run was made with.
+
+    Raises:
+        CheckpointError: it is another.
+    """
+    found = identity(reasoner)
+    _check_same(manifest["options"]["model"], found, str(found["name"]))
+    return reasoner
+
+
 def _asked(
     manifest: Mapping[str, Any], made_with: Mapping[str, Any], model: str | Path | None, base: str | Path | None
 ) -> Mapping[str, Any]:

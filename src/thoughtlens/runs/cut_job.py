@@ -17,7 +17,7 @@ from thoughtlens.errors import RunError
 from thoughtlens.models.base import LatentReasoner
 from thoughtlens.problems import Problem
 from thoughtlens.runs.batches import Halving
-from thoughtlens.runs.cutting import Cutter, Cutting, Outcome, Parts, batch_of, copies_at_once
+from thoughtlens.runs.cutting import FAILURES, Cutter, Cutting, Outcome, Parts, batch_of, copies_at_once
 from thoughtlens.runs.effect_files import BASELINE_KEY, key_of, read_material, read_outcomes, write_outcomes
 from thoughtlens.runs.engines import Progress, Work
 from thoughtlens.tracing.cuts import Cut
@@ -150,12 +150,15 @@ def bind(cuts: Sequence[Parts], material: Material | None, places: Sequence[int]
 
 
 def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable[Intervention]) -> Material:
-    """Let the model think about all problems, nothing cut, and keep what these interventions need."""
+    """Let the model think about all problems, nothing cut, and keep what these interventions need.
+
+    Values of a problem that can't be run are NaN.
+    """
     with_heads = any(part.site is Site.HEAD for part in needing)
     thoughts: list[torch.Tensor] = [torch.empty(0)] * len(target.problems)
     heads: list[torch.Tensor] = [torch.empty(0)] * len(target.problems)
     for batch, (of_thoughts, of_heads) in Halving(len(target.problems)).work_off(
-        target.batches, lambda places: _watched(reasoner, target, places, with_heads)
+        target.batches, lambda places: _watched_alone(reasoner, target, places, with_heads)
     ):
         for row, place in enumerate(batch):
             thoughts[place] = of_thoughts[row]
@@ -165,18 +168,49 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
     return Material(tuple(target.ids), tuple(target.n_steps), torch.stack(thoughts), stacked)
 
 
+def _watched_alone(
+    reasoner: LatentReasoner, target: Target, places: Sequence[int], with_heads: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """As `_watched`, whatever can't be run: it is found by halving, and NaN."""
+    try:
+        return _watched(reasoner, target, places, with_heads)
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES:
+        if len(places) == 1:
+            return _unknown(reasoner, target, with_heads)
+    middle = len(places) // 2
+    first, second = (_watched_alone(reasoner, target, its, with_heads) for its in (places[:middle], places[middle:]))
+    heads = None if first[1] is None or second[1] is None else torch.cat([first[1], second[1]])
+    return torch.cat([first[0], second[0]]), heads
+
+
+def _unknown(reasoner: LatentReasoner, target: Target, with_heads: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What `_watched` would give of one problem, all NaN."""
+    thoughts = torch.full((1, target.n_thoughts, reasoner.lm.config.hidden_size), torch.nan)
+    return thoughts, _recorder(reasoner, target, 1).heads if with_heads else None
+
+
 def _watched(
     reasoner: LatentReasoner, target: Target, places: Sequence[int], with_heads: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Thoughts and heads' outputs of some problems, as `Material` has them."""
+    recorder = _recorder(reasoner, target, len(places))
+    batch = batch_of(reasoner, target.of(places), target.n_thoughts)
+    passed = Cutting(reasoner, batch, target.n_thoughts, Taps([recorder] if with_heads else []))
+    thoughts, heads = passed.thoughts.float().cpu().clone(), recorder.heads
+    for row, outcome in enumerate(passed.baseline):
+        if outcome.failure:
+            thoughts[row], heads[row] = torch.nan, torch.nan
+    return thoughts, heads if with_heads else None
+
+
+def _recorder(reasoner: LatentReasoner, target: Target, n_problems: int) -> HeadRecorder:
     config = reasoner.lm.config
-    recorder = HeadRecorder(
-        n_problems=len(places),
+    return HeadRecorder(
+        n_problems=n_problems,
         n_layers=config.num_hidden_layers,
         n_heads=config.num_attention_heads,
         n_thoughts=target.n_thoughts,
         n_channels=config.hidden_size // config.num_attention_heads,
     )
-    batch = batch_of(reasoner, target.of(places), target.n_thoughts)
-    passed = Cutting(reasoner, batch, target.n_thoughts, Taps([recorder] if with_heads else []))
-    return passed.thoughts.float().cpu(), recorder.heads if with_heads else None

@@ -140,7 +140,8 @@ class Cutting:
         """Think under each cut, be told the gold answers, and say what else would be said."""
         # A stop has been read: what it names is not thought, and so is no slot of this pass.
         made = [tuple(part for part in parts if not isinstance(part.edit, Stop)) for parts in cuts]
-        edits = Taps([Variants(made, len(self._batch.problems))] if any(made) else [])
+        # Even where nothing is cut, so that cuts and the baseline are one arithmetic, that of taps.
+        edits = Taps([Variants(made, len(self._batch.problems))])
         reading = self._fork(len(cuts), Taps([*edits, *watching]), count)
         thinking = think(reading, self._batch.prompts[0][-1], count)
         n_thought = reading.keys.shape[1]
@@ -235,6 +236,9 @@ class Cutter:
         except FAILURES as error:
             if len(places) == 1:
                 return [[self._failed(places[0], None, error)] for _ in (None, *those)]
+            if those:
+                # Who it is comes first: where failures are not allowed no cut is made in vain.
+                self._halves(places, ())
             return self._halves(places, those)
         self._look([cutting.baseline], places, [None])
         chunks = [those[start : start + self.n_copies] for start in range(0, len(those), self.n_copies)]

@@ -20,7 +20,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing_folder, writing
 from thoughtlens.labels import TEXT, key_names, query_names, thought_names
 from thoughtlens.models.base import LatentReasoner
-from thoughtlens.models.rerun import identity, reasoner_of
+from thoughtlens.models.rerun import checked, identity, reasoner_of
 from thoughtlens.problems import draw, load_set
 from thoughtlens.runs import batches
 from thoughtlens.runs.controls import Shape, controllable, controls_for, extra
@@ -39,9 +39,9 @@ from thoughtlens.runs.extract import PROBLEMS, to_load
 from thoughtlens.runs.orders import Incremental
 from thoughtlens.runs.reading import Run
 from thoughtlens.tracing.cuts import Cut, thoughts_left
-from thoughtlens.tracing.edits import Block, Donor, Resample
-from thoughtlens.tracing.interventions import Intervention
-from thoughtlens.tracing.material import donors, needs_material
+from thoughtlens.tracing.edits import Block, Donor, Resample, Shuffle
+from thoughtlens.tracing.interventions import EDGE_SITES, Intervention
+from thoughtlens.tracing.material import derangement, donors, needs_material
 from thoughtlens.tracing.taps import Site
 
 EFFECTS: Final = "effects"
@@ -89,7 +89,7 @@ def intervene(
         CheckpointError: the model of the run is not there, or is another.
         RunError: a problem can't be run and that is not allowed, or the folder can't be written.
     """
-    model = reasoner_of(run.manifest) if reasoner is None else reasoner
+    model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
     target = target_of(run, model, n=n, seed=seed, batch_size=batch_size)
     if isinstance(controls, int):
         like, shape = controllable(cuts, shape_of(run)) if controls else [], shape_of(run)
@@ -186,6 +186,8 @@ def check_plan(cuts: Sequence[Cut], shape: Shape, target: Target) -> None:
         twice = next(label for place, label in enumerate(labels) if label in labels[:place])
         raise OptionError(f"two cuts are called {twice!r}, expected each label once; name one otherwise.")
     for cut in cuts:
+        if not cut.parts:
+            raise OptionError(f"the cut {cut.label!r} has no parts, expected at least one; leave it out.")
         thoughts_left(cut.parts, shape.n_thoughts)
         for part in cut.parts:
             _check_part(part, shape, target)
@@ -208,11 +210,24 @@ def _check_part(part: Intervention, shape: Shape, target: Target) -> None:
             raise OptionError(f"the cut {part.label!r} names no {name}, expected some; leave them out for all.")
     if isinstance(part.edit, Block) and (blind := _blind(part, shape)):
         raise OptionError(f"the cut {part.label!r} leaves {blind} nothing to look at; leave one of its keys.")
+    if part.site in EDGE_SITES and not _seen(part, shape):
+        raise OptionError(f"the cut {part.label!r} names keys that come after its queries; name earlier ones.")
+    if isinstance(part.edit, Resample):
+        donors(target.n_steps, part.edit.seed)
+    if isinstance(part.edit, Shuffle):
+        derangement(shape.n_thoughts, part.edit.seed)
     if isinstance(part.edit, Donor) and part.edit.problem not in target.ids:
         raise OptionError(
             f"the donor {part.edit.problem!r} is not among the {len(target.ids)} problems that are cut; name one of "
             "them, or cut all problems of the run."
         )
+
+
+def _seen(part: Intervention, shape: Shape) -> bool:
+    """Whether any of the queries sees any of the keys."""
+    order = {name: place for place, name in enumerate([*key_names(shape.n_thoughts), TEXT])}
+    last = max(order[name] for name in part.queries or order)
+    return last >= min(order[name] for name in part.keys or order)
 
 
 def _blind(part: Intervention, shape: Shape) -> str | None:

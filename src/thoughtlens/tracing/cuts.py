@@ -191,7 +191,8 @@ def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cu
         raise OptionError(f"the cut {base.label!r} leaves no thought that could be frozen; make it without freezing.")
     # First, so that the cut's own edits of thoughts come on top.
     part = Intervention(Site.THOUGHT, Own(), queries=None if thoughts is None else frozenset(thoughts))
-    return replace(base, label=f"{base.label}, {FROZEN}", parts=(part, *base.parts))
+    said = FROZEN if thoughts is None else f"{part.label.removesuffix(' own')} frozen"
+    return replace(base, label=f"{base.label}, {said}", parts=(part, *base.parts))
 
 
 def freezable(base: Cut) -> bool:

@@ -6,6 +6,7 @@ stand for values of other passes: `tracing.material` turns each into a `Replace`
 """
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import ClassVar, Final
 
 import torch
@@ -54,6 +55,12 @@ class Scale:
     factor: float
     sites: ClassVar[Sites] = _ANY
 
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are one factor, and so have one label and one spec.
+        object.__setattr__(self, "factor", float(self.factor))
+        if not isfinite(self.factor):
+            raise OptionError(f"found the factor {self.factor}, expected a finite number; give one.")
+
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """The tensor times the factor."""
         scaled: Tensor = tensor * self.factor
@@ -97,7 +104,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over the problems of the study, of the same position."""
+    """The mean over the problems of the study that could be run, of the same position."""
 
     sites: ClassVar[Sites] = _VECTORS
 
@@ -142,8 +149,7 @@ class Donor:
 class Own:
     """What the problem itself had there when nothing was cut: it is frozen.
 
-    A head's output at `text` stays as it is, since free text has no counterpart in the told answer, of which the
-    values are.
+    A head's output at `text` stays as it is: values are of the told answer, of which free text has no counterpart.
     """
 
     sites: ClassVar[Sites] = _VECTORS

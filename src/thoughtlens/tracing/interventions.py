@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from thoughtlens.errors import OptionError
+from thoughtlens.labels import PAD_CODE
 from thoughtlens.tracing.edits import NAME_OF, NAMED, Block, Drawn, Edit, Stop
 from thoughtlens.tracing.taps import Moment, Site, Tap
 
 EDGE_SITES: Final = (Site.SCORES, Site.PATTERN)
+ADDRESS: Final[dict[str, type]] = {"layers": int, "heads": int, "queries": str, "keys": str}
+"""The parts of an address, and what each lists."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,11 @@ class Intervention:
         hit = heads[None, :, None, None] & queries[:, None, :, None]
         if self.site is Site.HEAD:
             return hit
-        return hit & _named(moment.keys, self.keys, moment)[:, None, None, :]
+        keys = _named(moment.keys, self.keys, moment)
+        if isinstance(self.edit, Block):
+            # Padding is masked by a finite number: a row that has nothing else left must fail, not attend to padding.
+            keys = keys | (moment.keys == PAD_CODE)
+        return hit & keys[:, None, None, :]
 
 
 def as_spec(part: Intervention) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def as_spec(part: Intervention) -> dict[str, Any]:
     known = {field.name: (getattr(part.edit, field.name), field.default) for field in fields(part.edit)}
     given = {name: _plain(value) for name, (value, default) in known.items() if value != default}
     name = NAME_OF[type(part.edit)]
-    address = {name: _sorted(getattr(part, name)) for name in ("layers", "heads", "queries", "keys")}
+    address = {name: _sorted(getattr(part, name)) for name in ADDRESS}
     return {"site": str(part.site), "edit": {"name": name} | given if given else name, **address}
 
 
@@ -129,8 +136,11 @@ def from_spec(spec: Any) -> Intervention:
     try:
         edit = {"name": spec["edit"]} if isinstance(spec["edit"], str) else dict(spec["edit"])
         made = NAMED[edit.pop("name")](**edit)
-        address = {name: spec.get(name) for name in ("layers", "heads", "queries", "keys")}
-        sets = {name: None if value is None else frozenset(value) for name, value in address.items()}
+        _check_values(made)
+        # A misspelt part of an address would else mean everywhere.
+        if odd := sorted(spec.keys() - {"site", "edit", *ADDRESS}):
+            raise ValueError(f"no part is called {odd[0]!r}")
+        sets = {name: _members(name, spec.get(name)) for name in ADDRESS}
         return Intervention(Site(spec["site"]), made, **sets)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise OptionError(
@@ -138,6 +148,23 @@ def from_spec(spec: Any) -> Intervention:
             '{"site": "head", "edit": "zero", "layers": [4], "heads": [5]}; '
             f"write it so ({type(error).__name__}: {error})."
         ) from error
+
+
+def _check_values(edit: Edit) -> None:
+    """Raise `TypeError` where a JSON value of an edit is of another type than it says."""
+    for field in fields(edit):
+        value = getattr(edit, field.name)
+        if field.type in (int, str) and type(value) is not field.type:
+            raise TypeError(f"{field.name} is {value!r}")
+
+
+def _members(name: str, values: Any) -> frozenset[Any] | None:
+    """What a part of an address lists."""
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(type(value) is ADDRESS[name] and value != "" for value in values):
+        raise TypeError(f"{name} is {values!r}, which is no list of {'numbers' if ADDRESS[name] is int else 'names'}")
+    return frozenset(values)
 
 
 def _named(codes: Tensor, names: frozenset[str] | None, moment: Moment) -> Tensor:
@@ -167,11 +194,14 @@ def _listed(names: frozenset[str] | None, *, every: str = "all") -> str:
 
 def _in_order(name: str) -> tuple[str, int]:
     """z2 before z10."""
-    return (name[0], int(name[1:])) if name[1:].isdecimal() else (name, 0)
+    return (name[:1], int(name[1:])) if name[1:].isdecimal() else (name, 0)
 
 
 def _sorted(values: Collection[Any] | None) -> list[Any] | None:
-    return None if values is None else sorted(values, key=lambda value: _in_order(str(value)))
+    if values is None:
+        return None
+    # Equal sets must give equal lists, however they were filled.
+    return sorted(values, key=_in_order) if all(isinstance(value, str) for value in values) else sorted(values)
 
 
 def _plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ class Material:
     Attributes:
         problem_ids: of the study, in order.
         n_steps: of each problem; 0 where the set does not say.
-        thoughts: (problem, thought, hidden).
+        thoughts: (problem, thought, hidden); NaN, as heads are, of a problem that could not be run.
         heads: (problem, layer, head, position, channel), positions bot, z1 … zT, eot, answer, text, the last the mean
             over all other tokens of the told answer; None where no edit needs them.
     """
@@ -46,8 +46,8 @@ class Material:
 
     @cached_property
     def head_means(self) -> Tensor:
-        """(1, layer, head, position, channel)."""
-        return self.at(Site.HEAD).mean(0, keepdim=True)
+        """(1, layer, head, position, channel), of the problems that could be run."""
+        return self.at(Site.HEAD).nanmean(0, keepdim=True)
 
 
 def needs_material(part: Intervention) -> bool:
@@ -83,7 +83,7 @@ def _edit(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
     kept = material.at(site)
     match edit:
         case Mean():
-            return Replace(material.head_means if site is Site.HEAD else kept.mean(0, keepdim=True))
+            return Replace(material.head_means if site is Site.HEAD else kept.nanmean(0, keepdim=True))
         case Own():
             return Replace(kept[problems])
         case Donor():
