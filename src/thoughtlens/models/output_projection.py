@@ -24,6 +24,11 @@ def output_projections(lm: Any) -> list[Tensor]:
     return [weight.reshape(n_heads, -1, weight.shape[-1]) for weight in _weights(lm)]
 
 
+def head_width(config: Any) -> int:
+    """Channels of one head, as the configuration of a model of transformers has it."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
 def norm_factors(lm: Any) -> list[Tensor]:
     """Small matrices that give the norm of a projected value without projecting it.
 

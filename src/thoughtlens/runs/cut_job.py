@@ -15,6 +15,7 @@ import torch
 
 from thoughtlens.errors import RunError
 from thoughtlens.models.base import LatentReasoner
+from thoughtlens.models.output_projection import head_width
 from thoughtlens.problems import Problem
 from thoughtlens.runs.batches import Halving
 from thoughtlens.runs.cutting import FAILURES, Cutter, Cutting, Outcome, Parts, batch_of, copies_at_once
@@ -212,5 +213,5 @@ def _recorder(reasoner: LatentReasoner, target: Target, n_problems: int) -> Head
         n_layers=config.num_hidden_layers,
         n_heads=config.num_attention_heads,
         n_thoughts=target.n_thoughts,
-        n_channels=config.hidden_size // config.num_attention_heads,
+        n_channels=head_width(config),
     )

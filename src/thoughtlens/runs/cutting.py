@@ -20,6 +20,7 @@ from torch.nn.functional import kl_div
 from thoughtlens.decoding import Told, decode, tell
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.base import LatentReasoner
+from thoughtlens.models.output_projection import head_width
 from thoughtlens.problems import Problem, same_answer
 from thoughtlens.reading import Reading
 from thoughtlens.reasoning import MAX_NEW_TOKENS, answer_rooms, think
@@ -295,7 +296,7 @@ def copies_at_once(reasoner: LatentReasoner, lengths: Sequence[int], n_thoughts:
     """
     config = reasoner.lm.config
     n_groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = n_groups * (config.hidden_size // config.num_attention_heads)
+    width = n_groups * head_width(config)
     of_position = 2 * config.num_hidden_layers * width * reasoner.lm.dtype.itemsize
     # The cache of the copies is there twice while a position is appended.
     of_row = 2 * of_position * (max(lengths) + n_thoughts + _AHEAD)

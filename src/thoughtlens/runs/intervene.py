@@ -39,7 +39,7 @@ from thoughtlens.runs.extract import PROBLEMS, to_load
 from thoughtlens.runs.orders import Incremental
 from thoughtlens.runs.reading import Run
 from thoughtlens.tracing.cuts import Cut, thoughts_left
-from thoughtlens.tracing.edits import Block, Donor, Resample, Shuffle
+from thoughtlens.tracing.edits import Block, Donor, Own, Resample, Shuffle
 from thoughtlens.tracing.interventions import EDGE_SITES, Intervention
 from thoughtlens.tracing.material import derangement, donors, needs_material
 from thoughtlens.tracing.taps import Site
@@ -281,8 +281,8 @@ def _put_together(run: Run, target: Target, plan: Plan) -> xr.Dataset:
 
 def donor_ids(cut: Cut, target: Target) -> list[str]:
     """Whose values a cut puts in place in each problem; "" where they are nobody's, or of several problems."""
-    edits = {part.edit for part in cut.parts}
-    edit = edits.pop()
+    edits = {part.edit for part in cut.parts if not isinstance(part.edit, Own)}
+    edit = edits.pop() if edits else None
     if edits or not isinstance(edit, Donor | Resample):
         return [""] * len(target.ids)
     if isinstance(edit, Donor):

@@ -104,7 +104,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over the problems of the study that could be run, of the same position."""
+    """The mean over the problems of the study that could be run, of the same position.
+
+    Of a head's outputs at `text`, the tokens of the answer that are not the `answer` query, each problem has one value,
+    their mean: so it is here, in `Resample` and in `Donor`. Name other positions to leave them alone.
+    """
 
     sites: ClassVar[Sites] = _VECTORS
 

@@ -7,7 +7,7 @@ values, the same for a problem whatever batch it is in.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import assert_never
 
 import torch
@@ -93,7 +93,7 @@ def _edit(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
         case Shuffle():
             return Replace(kept[problems][:, derangement(kept.shape[1], edit.seed)])
         case Noise():
-            return Noisy(_directions(kept, edit.seed)[problems])
+            return Noisy(_directions(kept.shape, edit.seed)[problems])
         case _:
             assert_never(edit)
 
@@ -138,8 +138,9 @@ def _place_of(problem: str, material: Material) -> int:
     return material.problem_ids.index(problem)
 
 
-def _directions(like: Tensor, seed: int) -> Tensor:
+@lru_cache(maxsize=2)  # one a site: they are as large as what was kept, and wanted for every few cuts of every batch
+def _directions(shape: torch.Size, seed: int) -> Tensor:
     """Random directions of length 1 along the last axis, uniform over the sphere."""
-    drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     directions: Tensor = drawn / drawn.norm(dim=-1, keepdim=True)
     return directions
