@@ -5,6 +5,7 @@ weights are those of the base and every method must find the same attention.
 """
 
 import copy
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +27,14 @@ LORA_TARGETS = {
 
 
 class TokenIds:
-    """A tokenizer of texts that are token ids, apart by blanks."""
+    """A tokenizer of texts that are token ids, apart by blanks; any other word is token 1."""
 
     eos_token_id = 0
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
-        return {"input_ids": [int(word) for word in text.split()]}
+    def __call__(self, text: str, **options: Any) -> dict[str, list[Any]]:
+        words = list(re.finditer(r"\S+", text))
+        ids = [int(word[0]) if word[0].isdigit() else 1 for word in words]
+        return {"input_ids": ids, "offset_mapping": [word.span() for word in words]}
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))
