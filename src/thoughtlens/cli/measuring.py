@@ -20,6 +20,7 @@ from thoughtlens.cli.options import (
     Device,
     Engine,
     Field,
+    Keep,
     Model,
     Out,
     Pattern,
@@ -60,13 +61,14 @@ def run(
     address: Address = None,
     random_weights: RandomWeights = None,
     record: Record = None,
+    keep: Keep = "raw",
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
-    where = stages.choose_engine(engine, workers, address)
+    where, kept = stages.choose_engine(engine, workers, address), stages.choose_keep(keep)
     chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record, kept)
     analysis = stages.analyze_and_write(done)
     figures = stages.plot_and_write(done, analysis)
     stages.close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
@@ -112,13 +114,14 @@ def extract(
     address: Address = None,
     random_weights: RandomWeights = None,
     record: Record = None,
+    keep: Keep = "raw",
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
-    where = stages.choose_engine(engine, workers, address)
+    where, kept = stages.choose_engine(engine, workers, address), stages.choose_keep(keep)
     chosen = stages.draw_problems(problems, split, None, 0, field, problems_revision)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record)
+    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record, kept)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     terminal.tell(
         facts, f"{len(chosen.problems)} problems in {done.path}; next: thoughtlens analyze {done.path}", as_json=as_json

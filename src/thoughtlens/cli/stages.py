@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thoughtlens.comparisons import GroupedRun
     from thoughtlens.models.codi import Codi
     from thoughtlens.problems import ProblemSet
+    from thoughtlens.runs.block_layout import Keep
     from thoughtlens.runs.engines import Engine
     from thoughtlens.runs.reading import Run
 
@@ -81,6 +82,13 @@ def choose_engine(name: str, workers: int | None, address: str | None) -> "Engin
     return engine_named(name, workers=workers, address=address)
 
 
+def choose_keep(name: str) -> "Keep | None":
+    """What the run keeps; None for all attention."""
+    from thoughtlens.keeping import keep_named
+
+    return keep_named(name)
+
+
 def extract_run(
     reasoner: "Codi",
     problems: "ProblemSet",
@@ -89,6 +97,7 @@ def extract_run(
     batch_size: int,
     engine: "Engine",
     record: list[str] | None = None,
+    keep: "Keep | None" = None,
 ) -> "Run":
     """A run folder with the attention of every problem, and what shall be recorded beside it."""
     from thoughtlens.runs.extract import extract
@@ -101,6 +110,7 @@ def extract_run(
             n_thoughts=n_thoughts,
             batch_size=batch_size,
             record=record or (),
+            keep=keep,
             engine=engine,
             progress=progress,
         )
