@@ -225,6 +225,7 @@ def test_the_command_line_keeps_means(tmp_path):
     [
         (("--keep", "all"), "can't keep 'all', expected raw or mean; pass another --keep."),
         (("--keep", "mean", "--record", "values"), "can't keep means and record 'values' beside attention"),
+        (("--keep", "mean", "--shard-size", "0"), "the shard size is 0, expected at least 1"),
         (("--keep", "mean", "--thoughts", "1"), "1 thought has no lag_preference to keep; pass --keep raw"),
     ],
 )

@@ -43,6 +43,13 @@ BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems a pass.")
 Record = Annotated[
     list[str] | None, typer.Option("--record", help="Beside attention: values, what each key gives (twice the space).")
 ]
+ShardSize = Annotated[
+    int | None,
+    typer.Option(
+        "--shard-size",
+        help="Problems a shard: what a kill can cost and a worker takes at a time.",
+    ),
+]
 Keep = Annotated[
     str,
     typer.Option(

@@ -90,30 +90,13 @@ def choose_keep(name: str) -> "Keep | None":
 
 
 def extract_run(
-    reasoner: "Codi",
-    problems: "ProblemSet",
-    to: Path,
-    n_thoughts: int | None,
-    batch_size: int,
-    engine: "Engine",
-    record: list[str] | None = None,
-    keep: "Keep | None" = None,
+    reasoner: "Codi", problems: "ProblemSet", to: Path, engine: "Engine", *, keep: "Keep | None", **how: Any
 ) -> "Run":
-    """A run folder with the attention of every problem, and what shall be recorded beside it."""
+    """A run folder with what is kept of every problem; `how` is what else `extract` takes."""
     from thoughtlens.runs.extract import extract
 
     with terminal.counting("extract", len(problems.problems)) as progress:
-        return extract(
-            reasoner,
-            problems,
-            to,
-            n_thoughts=n_thoughts,
-            batch_size=batch_size,
-            record=record or (),
-            keep=keep,
-            engine=engine,
-            progress=progress,
-        )
+        return extract(reasoner, problems, to, keep=keep, engine=engine, progress=progress, **how)
 
 
 def analyze_and_write(done: "Run", pattern: str = "attention") -> "Analysis":
