@@ -191,6 +191,7 @@ NEEDS_ATTENTION = [
     ("analyze", "{run}", "--by", "correct"),
     ("analyze", "{run}", "--by", "n_steps"),
     ("analyze", "{run}", "--pattern", "value-weighted"),
+    ("intervene", "{run}", "--heads", "all"),
     ("compare", "{run}", "{run}", "--out", "{out}", "--label", "a", "--label", "b"),
 ]
 
