@@ -83,7 +83,9 @@ def choose_engine(name: str, workers: int | None, address: str | None) -> "Engin
 
 
 def choose_keep(name: str) -> "Keep | None":
-    """What the run keeps; None for all attention."""
+    """What the run keeps; None for all attention, which takes no analysis: that is slow to import."""
+    if name == "raw":
+        return None
     from thoughtlens.keeping import keep_named
 
     return keep_named(name)

@@ -65,12 +65,15 @@ class Run:
 
     def results(self) -> list[Json]:
         """One row a problem: id, generated text, parsed answer, correct."""
-        with (self.path / RESULTS).open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return list(self._rows())
 
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each problem was solved, in order."""
-        return np.array([row["correct"] for row in self.results()], dtype=bool)
+        return np.fromiter((row["correct"] for row in self._rows()), dtype=bool)
+
+    def _rows(self) -> Iterator[Json]:
+        with (self.path / RESULTS).open(encoding="utf-8") as file:
+            yield from map(json.loads, file)
 
     def sums(self) -> Iterator[xr.Dataset]:
         """What a run that keeps means holds, a shard at a time, as it was added up: float64, dims (block, …).
