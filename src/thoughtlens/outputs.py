@@ -172,7 +172,8 @@ def _rollout(run: Run, pattern: str) -> xr.Dataset:
 
 
 def _moments_table(analysis: Analysis) -> pd.DataFrame:
-    table: pd.DataFrame = analysis.moments.to_dataframe().reset_index()
+    # Dims of a Dataset are in the order in which its labels were read, which differs from time to time.
+    table: pd.DataFrame = analysis.moments.to_dataframe(dim_order=["layer", "head", "query", "key"]).reset_index()
     return table
 
 

@@ -76,7 +76,7 @@ class Run:
             yield from map(json.loads, file)
 
     def sums(self) -> Iterator[xr.Dataset]:
-        """What a run that keeps means holds, a shard at a time, as it was added up: float64, dims (block, …).
+        """What a run that keeps means holds, a shard at a time, as it was added up: dims (block, …), floats widened.
 
         Raises:
             RunError: the run holds attention instead.
@@ -88,7 +88,7 @@ class Run:
         for shard in range(dataset.sizes["shard"]):
             blocks = slice(shard * size, (shard + 1) * size)
             found = dataset.isel(shard=shard, block=blocks).load()
-            yield found.map(lambda values: values.astype(np.float64))
+            yield found.map(lambda values: values.astype(np.float64) if values.dtype.kind == "f" else values)
 
     def blocks(
         self, n_problems: int = BLOCK, *, pattern: str = ATTENTION, chosen: npt.ArrayLike | None = None
