@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
+from thoughtlens.files import PARTIAL
 from thoughtlens.problems import sample, write_problems
 
 RUNNER = Path(__file__).with_name("killed_run.py")
@@ -64,9 +65,12 @@ def wait_for_a_shard(folder: Path, process: subprocess.Popen) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but those that tell times: the manifest and the markers of shards."""
-    markers = set(folder.glob("shards/*.json"))
-    files = {path for path in folder.rglob("*") if path.is_file()} - markers - {folder / "manifest.json"}
+    """SHA-256 of every file but those that tell times, the manifest and the markers of shards.
+
+    And but what a kill leaves of a file that was being written: hidden, and never read.
+    """
+    timed = {folder / "manifest.json", *folder.glob("shards/*.json")}
+    files = {path for path in folder.rglob("*") if path.is_file() and path.suffix != PARTIAL} - timed
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
