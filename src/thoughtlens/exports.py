@@ -63,8 +63,9 @@ def export_npy(run: Run, out: Path | None = None) -> list[Path]:
         head, T, T) and `attention_patterns_avg.npy` (layer, head, T, T), both float16, last `README.txt`.
 
     Raises:
-        RunError: the folder can't be written, or the run's problems are not those that it measured.
+        RunError: the folder can't be written, the run's problems are not those that it measured, or it kept means.
     """
+    run.require_attention()
     return _export(run, out or run.path / EXPORT, _model_name(run)).paths
 
 
@@ -83,6 +84,8 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     """
     from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
+    for run in runs:
+        run.require_attention()
     names = unique([_model_name(run) for run in runs])
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):

@@ -16,7 +16,10 @@ import xarray as xr
 from thoughtlens.analysis import (
     Analysis,
     analyze,
+    analyze_sums,
     headline,
+    kept_last_thought_shares,
+    kept_rollout,
     mean_rollout,
     rollout_table,
     step_indexed,
@@ -55,9 +58,15 @@ def pattern_blocks(run: Run, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
 
 
 def analyze_run(run: Run, *, pattern: str = WEIGHTS, n_resamples: int = 1000, seed: int = 0) -> Analysis:
-    """Analyse a run from disk, a block of problems at a time; a pattern of `PATTERNS` in the place of attention."""
-    blocks = pattern_blocks(run, pattern)
-    return analyze(blocks, correct=run.attention["correct"].values, n_resamples=n_resamples, seed=seed)
+    """Analyse a run from disk, some problems at a time; a pattern of `PATTERNS` in the place of attention.
+
+    Of a run that keeps means the estimates are the same, and the intervals are over blocks of problems.
+    """
+    options = {"n_resamples": n_resamples, "seed": seed}
+    if run.keeps_means and pattern == WEIGHTS:
+        n_blocks = int(run.manifest["layout"]["n_blocks"])
+        return analyze_sums(run.sums(), n_blocks=n_blocks, correct=run.correct(), **options)
+    return analyze(pattern_blocks(run, pattern), correct=run.correct(), **options)
 
 
 def write_analysis(run: Run, analysis: Analysis, out: Path | None = None, *, pattern: str = WEIGHTS) -> list[Path]:
@@ -73,7 +82,7 @@ def write_analysis(run: Run, analysis: Analysis, out: Path | None = None, *, pat
         write_json(folder / "summary.json", {"pattern": pattern} | summary(run, analysis))
         frames = tables(analysis) | {"moments": _moments_table(analysis), "step_indexed": _step_indexed_table(analysis)}
         if out is None:
-            frames["rollout"] = rollout_table(mean_rollout(pattern_blocks(run, pattern)))
+            frames["rollout"] = rollout_table(_rollout(run, pattern))
         for name, frame in frames.items():
             with replacing(folder / f"{name}.csv") as file:
                 frame.to_csv(file, index=False)
@@ -110,10 +119,11 @@ def draw_question_attention(run: Run, found: Sequence[xr.Dataset]) -> list[Path]
 
 def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     """The headline numbers of a run, with what was run."""
-    options = run.manifest["options"]
+    options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     return {
         "model": options["model"],
         "problems": options["problems"],
+        "intervals_over": "problems" if n_blocks is None else f"{n_blocks} blocks of problems",
         "n_thoughts": options["n_thoughts"],
         "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
         "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
@@ -148,14 +158,22 @@ def _figure_data(
 ) -> dict[str, tuple[str, xr.DataArray | xr.Dataset]]:
     """By the name of a file, its figure function and what it draws: the analysis, and what takes another reading."""
     options = {name: analysis.model.attrs[name] for name in ("n_resamples", "seed")}
-    data = figure_data(analysis, choice=choice, types=analysis.evidence["type"]) | {
-        "skip_profile": last_thought_shares(run.blocks(), **options)
-    }
+    shares = (
+        kept_last_thought_shares(run.sums(), **options)
+        if run.keeps_means
+        else last_thought_shares(run.blocks(), **options)
+    )
+    data = figure_data(analysis, choice=choice, types=analysis.evidence["type"]) | {"skip_profile": shares}
     return {name: (name, drawn) for name, drawn in data.items()}
 
 
+def _rollout(run: Run, pattern: str) -> xr.Dataset:
+    return kept_rollout(run.sums()) if run.keeps_means else mean_rollout(pattern_blocks(run, pattern))
+
+
 def _moments_table(analysis: Analysis) -> pd.DataFrame:
-    table: pd.DataFrame = analysis.moments.to_dataframe().reset_index()
+    # Dims of a Dataset are in the order in which its labels were read, which differs from time to time.
+    table: pd.DataFrame = analysis.moments.to_dataframe(dim_order=["layer", "head", "query", "key"]).reset_index()
     return table
 
 

@@ -9,6 +9,7 @@ from thoughtlens.analysis.comparison_tables import comparison_headline, comparis
 from thoughtlens.analysis.evidence import head_types
 from thoughtlens.analysis.groups import Grouped, compare_groups
 from thoughtlens.analysis.hubs import hub_test
+from thoughtlens.analysis.kept import analyze_sums, block_sums, kept_last_thought_shares, kept_rollout
 from thoughtlens.analysis.maps import head_maps, layer_maps
 from thoughtlens.analysis.metrics import (
     cell_sets,
@@ -55,8 +56,10 @@ __all__ = [
     "Grouped",
     "Subject",
     "analyze",
+    "analyze_sums",
     "attention_pieces",
     "benjamini_hochberg",
+    "block_sums",
     "bootstrap_mean",
     "bootstrap_ratio",
     "causal_uniform",
@@ -80,6 +83,8 @@ __all__ = [
     "holm",
     "hub_test",
     "interval",
+    "kept_last_thought_shares",
+    "kept_rollout",
     "layer_maps",
     "mcnemar",
     "mean_rollout",

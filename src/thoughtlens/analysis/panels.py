@@ -132,12 +132,18 @@ def last_thought_shares(blocks: Blocks, *, n_resamples: int = 1000, seed: int = 
     Returns:
         `share` (thought, value) and `n`.
     """
-    rows = []
-    for attention in attention_pieces(blocks):
-        cells = thought_map(attention)
-        last = cells.isel(query=-1, drop=True).isel(key=slice(None, -1)).rename(key="thought")
-        rows.append(last.astype(np.float64).sum(("layer", "head"), skipna=False))
-    given = xr.concat(rows, "problem")
+    rows = [last_thought_rows(attention) for attention in attention_pieces(blocks)]
+    return last_thought_shares_of(xr.concat(rows, "problem"), n_resamples=n_resamples, seed=seed)
+
+
+def last_thought_rows(attention: xr.DataArray) -> xr.DataArray:
+    """What the last thought gives to each earlier one, layers and heads added up: dims (problem, thought)."""
+    last = thought_map(attention).isel(query=-1, drop=True).isel(key=slice(None, -1)).rename(key="thought")
+    return last.astype(np.float64).sum(("layer", "head"), skipna=False)
+
+
+def last_thought_shares_of(given: xr.DataArray, *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
+    """`last_thought_shares` from `last_thought_rows`, of problems or of blocks of them that were added up."""
     share = bootstrap_ratio(given, given.sum("thought", skipna=False), n_resamples=n_resamples, seed=seed)
     share.attrs["null"] = 1.0 / max(1, given.sizes["thought"])
     return xr.Dataset({"share": share, "n": given.sizes["problem"]})

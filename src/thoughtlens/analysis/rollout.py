@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.statistics import bootstrap_mean
+from thoughtlens.analysis.statistics import bootstrap_ratio
 from thoughtlens.labels import FIRST, QUESTION
 from thoughtlens.schema import n_thoughts_of
 
@@ -56,10 +56,25 @@ def mean_rollout(blocks: Iterable[xr.Dataset], *, n_resamples: int = 1000, seed:
     Returns:
         `rollout` (query, key, value), value being estimate, low, high; `n` (query), the problems with that row.
     """
-    of_problems = xr.concat([rollout(block["attention"]) for block in blocks], "problem", join="exact")
-    n = of_problems.sel(key=FIRST, drop=True).notnull().sum("problem")
-    mean = bootstrap_mean(of_problems, n_resamples=n_resamples, seed=seed)
-    return xr.Dataset({"rollout": mean, "n": n})
+    sums = xr.concat([rollout_sums(block["attention"]) for block in blocks], "problem", join="exact")
+    return mean_rollout_of(sums, n_resamples=n_resamples, seed=seed)
+
+
+def rollout_sums(attention: xr.DataArray) -> xr.Dataset:
+    """What mean rollouts are made of: `rollout` (…, query, key), 0 where there is no row, and `row_exists` (…, query).
+
+    Args:
+        attention: as `rollout` takes it.
+    """
+    found = rollout(attention)
+    exists = found.sel(key=FIRST, drop=True).notnull()
+    return xr.Dataset({"rollout": found.fillna(0.0), "row_exists": exists.astype(np.float64)})
+
+
+def mean_rollout_of(sums: xr.Dataset, *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
+    """`mean_rollout` from `rollout_sums`, of problems or of blocks of them that were added up."""
+    mean = bootstrap_ratio(sums["rollout"], sums["row_exists"], n_resamples=n_resamples, seed=seed)
+    return xr.Dataset({"rollout": mean, "n": sums["row_exists"].sum("problem").astype(np.int64)})
 
 
 def _roll(rows: np.ndarray, n_thoughts: int) -> np.ndarray:

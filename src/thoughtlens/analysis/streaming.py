@@ -1,9 +1,13 @@
 """Turn a run into sums over its problems, in one pass: everything that a summary is made of.
 
-Each piece of a few problems adds to the moments and, as weights @ values, to the sums of every bootstrap resample, of
-every random half and of every sign flip. Memory holds (resamples × heads × sums) and never the attention of a run.
+1. `measured` turns each piece of a few problems into a `Part`: numbers that add up over problems.
+2. `accumulate` adds parts to the moments and, as weights @ values, to the sums of every bootstrap resample, of every
+   random half and of every sign flip. Memory holds (resamples × heads × sums) and never the attention of a run.
+
+What is resampled is a row of the parts: a problem, or a block of problems that were added up before (`kept`).
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +27,19 @@ WAITING_BYTES = 64_000_000
 """Sums of single problems held at once: a matrix product of many problems is several times as fast."""
 
 
+class Part(NamedTuple):
+    """What some problems add to the sums of a run."""
+
+    sums: xr.Dataset
+    """dims (problem, …), a row a problem or a block of problems; `n` (problem), how many problems a row stands for"""
+    moments: xr.Dataset
+    """as `partial_moments` gives them"""
+    rows: xr.Dataset
+    """as `row_sums` gives them"""
+
+
 class Draws(NamedTuple):
-    """Weights of problems, dims (resample, problem)."""
+    """Weights of problems, or of blocks of them, dims (resample, problem)."""
 
     resamples: xr.DataArray
     """how often each problem is drawn, the sample itself first"""
@@ -35,7 +50,7 @@ class Draws(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Sums over all problems of a run."""
+    """Sums over all problems of a run; `problem` in what follows is what was resampled, a problem or a block."""
 
     moments: xr.Dataset
     """mean, sd (layer, head, query, key); n (layer, head, query)"""
@@ -60,35 +75,68 @@ def draw(n_problems: int, *, n_resamples: int, n_flips: int, seed: int) -> Draws
     )
 
 
-def accumulate(blocks: Blocks, draws: Draws) -> Totals:
-    """Add a run up under every weight, in one pass.
+def measured(blocks: Blocks) -> Iterator[Part]:
+    """What the problems of a run add to its sums, a few at a time.
 
     Args:
         blocks: an attention Dataset, or its problems block by block.
-        draws: as `draw` gives them, for as many problems.
+    """
+    for attention, n_question_tokens in counted_pieces(blocks):
+        yield Part(problem_sums(attention, n_question_tokens), partial_moments(attention), row_sums(attention))
+
+
+def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.Dataset:
+    """Everything of single problems that is added up under weights.
+
+    Args:
+        attention: dims (problem, layer, head, query, key).
+        n_question_tokens: prompt tokens before `bot`, dims (problem).
+
+    Returns:
+        float64, dims (problem, …), free of NaN: `preference_sums`, `entropy_sums`, `places` (`place_sums`); of the mean
+        over heads `composition` (row, part), `readout` (readout_row, thought) and `row_exists` (row), 1 or 0; `n`, 1.
+    """
+    mean_row = attention.mean(("layer", "head"), skipna=False)
+    parts = composition(mean_row)
+    exists = parts.notnull().all("part")
+    shares = readout_sums(mean_row)
+    sums = with_places(preference_sums(attention), attention, n_question_tokens)
+    return xr.merge([sums, entropy_sums(attention)], join="exact", compat="override").assign(
+        composition=parts.where(exists, 0.0).rename(query="row"),
+        readout=shares.rename(query="readout_row"),
+        row_exists=exists.astype(np.float64).rename(query="row"),
+        n=("problem", np.ones(attention.sizes["problem"])),
+    )
+
+
+def accumulate(parts: Iterable[Part], draws: Draws) -> Totals:
+    """Add a run up under every weight, in one pass.
+
+    Args:
+        parts: of the run, in order.
+        draws: as `draw` gives them, for as many rows as the parts have.
 
     Raises:
-        RunError: there are more or fewer problems than weights.
+        RunError: there are more or fewer rows than weights.
     """
-    n_problems = draws.flips.sizes["problem"]
+    n_rows = draws.flips.sizes["problem"]
     sums = WeightedSums(xr.concat([draws.resamples, draws.halves], "resample"))
     flipped = WeightedSums(draws.flips)
     moments, squares, rows = None, None, None
     n_seen = 0
-    for attention, n_question_tokens in counted_pieces(blocks):
-        n_seen += attention.sizes["problem"]
-        if n_seen > n_problems:
-            raise RunError(f"found attention of more problems than the {n_problems} in `correct`; extract again.")
-        part = _problem_sums(attention, n_question_tokens)
-        excess = without_rounding(excess_cells(part))
-        sums.add(part)
+    for part in parts:
+        n_seen += part.sums.sizes["problem"]
+        if n_seen > n_rows:
+            raise RunError(f"found attention of more problems than the {n_rows} in `correct`; extract again.")
+        n = part.sums["n"]
+        excess = without_rounding(excess_cells(part.sums) / n) * n
+        sums.add(part.sums)
         flipped.add(xr.Dataset({"excess": excess}))
-        moments = _merged(moments, partial_moments(attention))
-        squares, rows = _added(squares, squares_of(excess)), _added(rows, row_sums(attention))
-    if moments is None or squares is None or rows is None or n_seen < n_problems:
-        raise RunError(f"found attention of {n_seen} problems, expected {n_problems} as in `correct`; extract again.")
+        moments = _merged(moments, part.moments)
+        squares, rows = _added(squares, squares_of(excess)), _added(rows, part.rows)
+    if moments is None or squares is None or rows is None or n_seen < n_rows:
+        raise RunError(f"found attention of {n_seen} problems, expected {n_rows} as in `correct`; extract again.")
     resampled, halves = _apart(sums.total(), draws.resamples.sizes["resample"])
-    squares = squares.assign_coords(n=n_problems)
     return Totals(finish_moments(moments), resampled, halves, flipped.total()["excess"], squares, rows)
 
 
@@ -131,21 +179,6 @@ class WeightedSums:
             add_weighted(self._sums, xr.Dataset({name: xr.concat(values, "problem")}), drawn)
         self._waiting.clear()
         self._n_added += n_problems
-
-
-def _problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.Dataset:
-    """Everything that is added up over problems: dims (problem, …)."""
-    mean_row = attention.mean(("layer", "head"), skipna=False)
-    parts = composition(mean_row)
-    exists = parts.notnull().all("part")
-    shares = readout_sums(mean_row)
-    sums = preference_sums(attention)
-    whole = with_places(sums, attention, n_question_tokens)
-    return xr.merge([whole, entropy_sums(attention)], join="exact", compat="override").assign(
-        composition=parts.where(exists, 0.0).rename(query="row"),
-        readout=shares.rename(query="readout_row"),
-        row_exists=exists.astype(np.float64).rename(query="row"),
-    )
 
 
 def squares_of(excess: xr.DataArray) -> xr.Dataset:

@@ -9,6 +9,7 @@
 It knows nothing of files, models or figures. Attention is correlational: nothing here says what a head does.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferen
 from thoughtlens.analysis.names import text
 from thoughtlens.analysis.ranking import rank_heads, reliability
 from thoughtlens.analysis.statistics import CHUNK_CELLS, interval, proportion_interval
-from thoughtlens.analysis.streaming import Totals, accumulate, draw
+from thoughtlens.analysis.streaming import Totals, accumulate, draw, measured
 from thoughtlens.labels import ANSWER, EOT
 
 CONFIDENCE = 0.95
@@ -80,14 +81,25 @@ def analyze(
     Returns:
         Labelled Datasets, see `Analysis`.
     """
+    draws = draw(len(np.asarray(correct)), n_resamples=n_resamples, n_flips=n_flips, seed=seed)
+    options = {"n_resamples": n_resamples, "n_flips": n_flips, "seed": seed}
+    return summarise(accumulate(measured(blocks), draws), correct=correct, options=options)
+
+
+def summarise(totals: Totals, *, correct: npt.ArrayLike, options: Mapping[str, float]) -> Analysis:
+    """The summary of a run that has been added up.
+
+    Args:
+        totals: as `accumulate` gives them.
+        correct: bool, one a problem.
+        options: `n_resamples`, `n_flips`, `seed`, and whatever else the Datasets shall carry as attributes.
+    """
     is_correct = np.asarray(correct, dtype=bool)
-    n = len(is_correct)
-    options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE}
-    totals = accumulate(blocks, draw(n, n_resamples=n_resamples, n_flips=n_flips, seed=seed))
-    sums = totals.sums
+    n, sums = len(is_correct), totals.sums
+    seed, options = int(options["seed"]), {**options, "confidence": CONFIDENCE}
     head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]]
     heads = _summarise_heads(head_sums)
-    found = Levels(*(level.assign(n=n).assign_attrs(options, n_flips=n_flips) for level in _evidence(totals)))
+    found = Levels(*(level.assign(n=n).assign_attrs(options) for level in _evidence(totals)))
     ranking = rank_heads(heads.assign(type=found.heads["type"]))
     trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
     return Analysis(
@@ -121,8 +133,12 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
 
 
 def _evidence(totals: Totals) -> Levels:
-    excess, n_thoughts = excess_cells(totals.sums), totals.sums.sizes["query"]
-    return evidence_of_levels(excess, totals.flipped, totals.squares, n_thoughts=n_thoughts, confidence=CONFIDENCE)
+    counts = totals.sums["n"]
+    n = counts.isel(resample=0, drop=True)
+    # Blocks of problems may differ in size, and so may resamples of them.
+    excess = excess_cells(totals.sums) * (n / counts)
+    squares, n_thoughts = totals.squares.assign_coords(n=n.astype(int)), totals.sums.sizes["query"]
+    return evidence_of_levels(excess, totals.flipped, squares, n_thoughts=n_thoughts, confidence=CONFIDENCE)
 
 
 def _composition(sums: xr.Dataset) -> xr.Dataset:

@@ -20,6 +20,7 @@ from thoughtlens.cli.options import (
     Device,
     Engine,
     Field,
+    Keep,
     Model,
     Out,
     Pattern,
@@ -31,6 +32,7 @@ from thoughtlens.cli.options import (
     RunFolder,
     Seed,
     SetRevision,
+    ShardSize,
     Split,
     Thoughts,
     Workers,
@@ -60,13 +62,16 @@ def run(
     address: Address = None,
     random_weights: RandomWeights = None,
     record: Record = None,
+    keep: Keep = "raw",
+    shard_size: ShardSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
-    where = stages.choose_engine(engine, workers, address)
+    where, kept = stages.choose_engine(engine, workers, address), stages.choose_keep(keep)
     chosen = stages.draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record)
+    how = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or (), "shard_size": shard_size}
+    done = stages.extract_run(reasoner, chosen, to, where, keep=kept, **how)
     analysis = stages.analyze_and_write(done)
     figures = stages.plot_and_write(done, analysis)
     stages.close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
@@ -112,13 +117,16 @@ def extract(
     address: Address = None,
     random_weights: RandomWeights = None,
     record: Record = None,
+    keep: Keep = "raw",
+    shard_size: ShardSize = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
-    where = stages.choose_engine(engine, workers, address)
+    where, kept = stages.choose_engine(engine, workers, address), stages.choose_keep(keep)
     chosen = stages.draw_problems(problems, split, None, 0, field, problems_revision)
     reasoner = stages.load_model(model, base, revision, alpha, dtype, device, random_weights)
-    done = stages.extract_run(reasoner, chosen, to, thoughts, batch_size, where, record)
+    how = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or (), "shard_size": shard_size}
+    done = stages.extract_run(reasoner, chosen, to, where, keep=kept, **how)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     terminal.tell(
         facts, f"{len(chosen.problems)} problems in {done.path}; next: thoughtlens analyze {done.path}", as_json=as_json

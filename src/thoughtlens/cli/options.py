@@ -43,6 +43,20 @@ BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems a pass.")
 Record = Annotated[
     list[str] | None, typer.Option("--record", help="Beside attention: values, what each key gives (twice the space).")
 ]
+ShardSize = Annotated[
+    int | None,
+    typer.Option(
+        "--shard-size",
+        help="Problems a shard: what a kill can cost and a worker takes at a time.",
+    ),
+]
+Keep = Annotated[
+    str,
+    typer.Option(
+        "--keep",
+        help="raw: the attention of every problem; mean: sums over 512 blocks of problems, whose disk does not grow.",
+    ),
+]
 Pattern = Annotated[
     str, typer.Option("--pattern", help="attention, or value-weighted where the run was made with --record values.")
 ]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thoughtlens.comparisons import GroupedRun
     from thoughtlens.models.codi import Codi
     from thoughtlens.problems import ProblemSet
+    from thoughtlens.runs.block_layout import Keep
     from thoughtlens.runs.engines import Engine
     from thoughtlens.runs.reading import Run
 
@@ -81,29 +82,23 @@ def choose_engine(name: str, workers: int | None, address: str | None) -> "Engin
     return engine_named(name, workers=workers, address=address)
 
 
+def choose_keep(name: str) -> "Keep | None":
+    """What the run keeps; None for all attention, which takes no analysis: that is slow to import."""
+    if name == "raw":
+        return None
+    from thoughtlens.keeping import keep_named
+
+    return keep_named(name)
+
+
 def extract_run(
-    reasoner: "Codi",
-    problems: "ProblemSet",
-    to: Path,
-    n_thoughts: int | None,
-    batch_size: int,
-    engine: "Engine",
-    record: list[str] | None = None,
+    reasoner: "Codi", problems: "ProblemSet", to: Path, engine: "Engine", *, keep: "Keep | None", **how: Any
 ) -> "Run":
-    """A run folder with the attention of every problem, and what shall be recorded beside it."""
+    """A run folder with what is kept of every problem; `how` is what else `extract` takes."""
     from thoughtlens.runs.extract import extract
 
     with terminal.counting("extract", len(problems.problems)) as progress:
-        return extract(
-            reasoner,
-            problems,
-            to,
-            n_thoughts=n_thoughts,
-            batch_size=batch_size,
-            record=record or (),
-            engine=engine,
-            progress=progress,
-        )
+        return extract(reasoner, problems, to, keep=keep, engine=engine, progress=progress, **how)
 
 
 def analyze_and_write(done: "Run", pattern: str = "attention") -> "Analysis":

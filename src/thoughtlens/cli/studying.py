@@ -62,6 +62,8 @@ def open_bench(
     from thoughtlens.runs.reading import open_run
 
     run = open_run(folder)
+    # A study sets cuts beside the attention of the problems that were cut: asked for before hours of cuts.
+    run.require_attention()
     with terminal.working("load the run's model"):
         reasoner = reasoner_of(run.manifest, model=model, base=base, device=device)
     return Bench(run, reasoner, target_of(run, reasoner, n=n, seed=seed, batch_size=batch_size), shape_of(run))

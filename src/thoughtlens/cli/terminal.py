@@ -88,8 +88,8 @@ def closing(facts: Mapping[str, Any]) -> None:
         ("types of heads", counted(facts["types"])),
         ("ranking of heads", _ranking(facts["ranking"])),
     ]
-    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, 95 % intervals over problems"
-    table(("measure", "value"), rows, title=title)
+    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
+    table(("measure", "value"), rows, title=f"{title}, 95 % intervals over {facts['intervals_over']}")
     beyond_nulls(facts["evidence"], title="attention of a row beyond its null")
     _top_heads(facts)
 

@@ -11,6 +11,7 @@ from thoughtlens.models.base import LatentReasoner
 from thoughtlens.models.rerun import identity, reasoner_of
 from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.runs.batches import TOKENS, padding, plan
+from thoughtlens.runs.block_layout import AnyLayout, BlockLayout, Keep
 from thoughtlens.runs.engines import Engine, Local, Progress
 from thoughtlens.runs.layout import Layout, problems_for
 from thoughtlens.runs.measuring import ExtractionJob
@@ -30,6 +31,7 @@ def extract(
     shard_size: int | None = None,
     dtype: Literal["float16", "float32"] = "float16",
     record: Sequence[str] = (),
+    keep: Keep | None = None,
     engine: Engine | None = None,
     progress: Progress = lambda n_problems: None,
 ) -> Run:
@@ -42,8 +44,10 @@ def extract(
         n_thoughts: T, 1 to 32; the number the model was trained with if None.
         batch_size: problems a pass at most; no number depends on it beyond rounding.
         shard_size: problems a shard, the most that a kill can cost; what makes 64 MB of attention if None.
-        dtype: of attention on disk.
+        dtype: of attention on disk; sums are float32.
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
+        keep: what is kept of the problems in the place of their attention (`thoughtlens.keeping.MEAN`), so that disk
+            does not grow with their number; all attention if None.
         engine: where the shards are worked on; in this process if None.
         progress: called with the number of problems done, also for those found done.
 
@@ -57,17 +61,20 @@ def extract(
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     _check_options(count, batch_size)
+    if keep is not None and record:
+        raise OptionError(f"can't keep means and record {record[0]!r} beside attention; leave --record out, or --keep.")
     lengths = _checked_lengths(reasoner, chosen.problems, count)
     size = problems_for(*_sizes(reasoner, count), dtype, len(record)) if shard_size is None else shard_size
     ids = tuple(problem.id for problem in chosen.problems)
-    layout = Layout(ids, *_sizes(reasoner, count), size, dtype, tuple(sorted(set(record))))
+    sizes = Layout(ids, *_sizes(reasoner, count), size, dtype, tuple(sorted(set(record))))
+    layout: AnyLayout = sizes if keep is None else BlockLayout.of(sizes, keep, shard_problems=shard_size)
     store = Store.open(out, layout, options=_options(reasoner, chosen, count))
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
     where = engine or Local()
     load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
-    where.run(ExtractionJob(load, chosen.problems, lengths, store, batch_size), missing, progress)
+    where.run(ExtractionJob(load, chosen.problems, lengths, store, batch_size, keep), missing, progress)
     if missing:
         plan_notes = _plan_notes(store, lengths, batch_size)
         store.finish({**_notes(reasoner, chosen, batch_size), **plan_notes, "engine": where.name})
@@ -106,7 +113,8 @@ def _sizes(reasoner: LatentReasoner, n_thoughts: int) -> tuple[int, int, int]:
 
 def _plan_notes(store: Store, lengths: Sequence[int], batch_size: int) -> dict[str, Any]:
     """How the problems were batched, as the manifest says it."""
-    shards = [lengths[store.problems_of(shard)] for shard in range(store.layout.n_shards)]
+    of_shards = map(store.layout.problems_of, range(store.layout.n_shards))
+    shards = [[lengths[place] for place in places] for places in of_shards]
     padded = sum(sum(of_shard) * padding(of_shard, plan(of_shard, batch_size)) for of_shard in shards)
     order = {"order": "longest first in each shard", "batch_size": batch_size, "tokens": TOKENS}
     notes: dict[str, Any] = {"plan": order | {"padding": round(padded / sum(lengths), 4)}}

@@ -7,10 +7,12 @@ so whether `correct` is written is said by the shard's marker alone. The layout 
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import xarray as xr
@@ -19,7 +21,7 @@ import zarr
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import Json
 from thoughtlens.labels import key_names, query_names
-from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED
+from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED, check_attention
 
 GROUP: Final = "attention.zarr"
 RECORDS: Final = {"values": VALUE_WEIGHTED}
@@ -35,6 +37,8 @@ MOST_PROBLEMS: Final = 1024
 """Problems of a shard at most, where the model is so small that `SHARD_BYTES` would hold a whole study."""
 
 _STRING: Final = np.dtypes.StringDType()
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,18 @@ class Layout:
         """Shards of the run; the last may hold fewer problems."""
         return ceil(len(self.problem_ids) / self.shard_size)
 
-    def problems_of(self, shard: int) -> slice:
-        """Where the problems of a shard are among all problems."""
+    def problems_of(self, shard: int) -> range:
+        """The places of a shard's problems among all problems."""
         start = shard * self.shard_size
-        return slice(start, min(start + self.shard_size, len(self.problem_ids)))
+        return range(start, min(start + self.shard_size, len(self.problem_ids)))
 
     def ids_of(self, shard: int) -> list[str]:
         """The problem ids of a shard."""
-        return list(self.problem_ids[self.problems_of(shard)])
+        return [self.problem_ids[place] for place in self.problems_of(shard)]
+
+    def in_order(self, of_shards: Iterable[Iterable[Line]]) -> Iterator[Line]:
+        """What each shard has of its problems, as one sequence in the order of all problems."""
+        return chain.from_iterable(of_shards)
 
     def sizes_of(self, shard: int) -> dict[str, int]:
         """The dims of a shard's Dataset."""
@@ -101,6 +109,41 @@ class Layout:
     def row_shape(self) -> tuple[int, int, int, int]:
         """Shape of one problem's attention: layer, head, query, key."""
         return self.n_layers, self.n_heads, len(query_names(self.n_thoughts)), len(key_names(self.n_thoughts))
+
+    def array_files(self, shard: int) -> list[str]:
+        """The files of a shard's arrays, relative to the run folder."""
+        return [f"{GROUP}/{name}/c/{shard}" + "/0" * (n_dims - 1) for name, n_dims in self.n_dims.items()]
+
+    def check_fits(self, shard: int, dataset: xr.Dataset) -> None:
+        """Raise `RunError` unless the Dataset holds the problems of the shard, in the run's sizes, and is sound."""
+        found, expected = [str(name) for name in dataset["problem"].values], self.ids_of(shard)
+        if found != expected:
+            raise RunError(
+                f"shard {shard} was given the problems {found[:3]}…, expected {expected[:3]}…; "
+                "write each shard its own problems."
+            )
+        sizes = {str(dim): size for dim, size in dataset["attention"].sizes.items()}
+        if sizes != self.sizes_of(shard):
+            raise RunError(
+                f"shard {shard} has sizes {sizes}, expected {self.sizes_of(shard)}; extract with the run's model."
+            )
+        _check_recorded(self, shard, dataset)
+        for block in _blocks(dataset):
+            check_attention(block)
+
+    def allocate(self, folder: Path) -> list[str]:
+        """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the folder."""
+        attrs = {"format": "thoughtlens", "n_thoughts": self.n_thoughts}
+        group = zarr.create_group(folder / GROUP, zarr_format=3, overwrite=True, attributes=attrs)
+        _allocate_variables(group, self)
+        write_coordinates(group, _coordinates(self))
+        return files_under(folder, GROUP)
+
+    def write(self, folder: Path, shard: int, dataset: xr.Dataset) -> float:
+        """Write a shard; return the largest difference between attention as it was and as it is on disk."""
+        start = self.problems_of(shard).start
+        write_rows(folder / GROUP, {name: (start, dataset[name].values) for name in self.n_dims})
+        return max(_rounding(block["attention"].values, self.dtype) for block in _blocks(dataset))
 
     def summary(self) -> Json:
         """The layout as JSON, with the ids as their number and fingerprint."""
@@ -126,25 +169,26 @@ def ids_fingerprint(ids: list[str]) -> str:
     return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
-def array_files(layout: Layout, shard: int) -> list[str]:
-    """The files of a shard's arrays, relative to the run folder."""
-    return [f"{GROUP}/{name}/c/{shard}" + "/0" * (n_dims - 1) for name, n_dims in layout.n_dims.items()]
+def write_coordinates(group: zarr.Group, coordinates: dict[str, np.ndarray]) -> None:
+    """Write the labels of a group's dims."""
+    for name, labels in coordinates.items():
+        fill = "" if labels.dtype == _STRING else 0
+        new_array(group, name, (name,), labels.shape, labels.dtype, chunks=labels.shape, fill_value=fill)[:] = labels
 
 
-def check_fits(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
-    """Raise `RunError` unless the Dataset holds the problems of the shard, in the sizes of the run."""
-    found, expected = [str(name) for name in dataset["problem"].values], layout.ids_of(shard)
-    if found != expected:
-        raise RunError(
-            f"shard {shard} was given the problems {found[:3]}…, expected {expected[:3]}…; "
-            "write each shard its own problems."
-        )
-    sizes = {str(dim): size for dim, size in dataset["attention"].sizes.items()}
-    if sizes != layout.sizes_of(shard):
-        raise RunError(
-            f"shard {shard} has sizes {sizes}, expected {layout.sizes_of(shard)}; extract with the run's model."
-        )
-    _check_recorded(layout, shard, dataset)
+def files_under(folder: Path, name: str) -> list[str]:
+    """The files of a group, relative to the run folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file())
+
+
+def write_rows(path: Path, rows: Mapping[str, tuple[int, np.ndarray]]) -> None:
+    """Write rows of a group's arrays, each variable's from the place given."""
+    # A shard of which no problem is correct is all fill value, which Zarr would leave out.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        for name, (start, values) in rows.items():
+            array = group[name]
+            array[start : start + len(values)] = values.astype(array.dtype)
 
 
 def _check_recorded(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
@@ -155,15 +199,15 @@ def _check_recorded(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
         raise RunError(f"shard {shard} reaches {largest:.3g}, beyond {layout.dtype}; extract with dtype='float32'.")
 
 
-def allocate(folder: Path, layout: Layout) -> list[str]:
-    """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the run folder."""
-    attrs = {"format": "thoughtlens", "n_thoughts": layout.n_thoughts}
-    group = zarr.create_group(folder / GROUP, zarr_format=3, overwrite=True, attributes=attrs)
-    _allocate_variables(group, layout)
-    for name, labels in _coordinates(layout).items():
-        fill = "" if labels.dtype == _STRING else 0
-        _array(group, name, (name,), labels.shape, labels.dtype, chunks=labels.shape, fill_value=fill)[:] = labels
-    return sorted(path.relative_to(folder).as_posix() for path in (folder / GROUP).rglob("*") if path.is_file())
+def _blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
+    # What is worked out on the way is as large as what it is worked out from: not the whole shard at once.
+    for start in range(0, dataset.sizes["problem"], BLOCK):
+        yield dataset.isel(problem=slice(start, start + BLOCK))
+
+
+def _rounding(values: np.ndarray, dtype: str) -> float:
+    """The largest absolute difference that the dtype on disk makes; rows that do not exist make none."""
+    return float(np.nan_to_num(np.abs(values - values.astype(dtype))).max(initial=0.0))
 
 
 def _allocate_variables(group: zarr.Group, layout: Layout) -> None:
@@ -173,9 +217,9 @@ def _allocate_variables(group: zarr.Group, layout: Layout) -> None:
     row = layout.row_shape
     shape, chunks, shards = (n_problems, *row), (inner, *row), (size, *row)
     for name in layout.patterns:
-        _array(group, name, ATTENTION_DIMS, shape, layout.dtype, chunks=chunks, shards=shards, fill_value=np.nan)
-    _array(group, "correct", ("problem",), (n_problems,), "bool", chunks=(size,), fill_value=False)
-    _array(group, "n_question_tokens", ("problem",), (n_problems,), "int32", chunks=(size,), fill_value=-1)
+        new_array(group, name, ATTENTION_DIMS, shape, layout.dtype, chunks=chunks, shards=shards, fill_value=np.nan)
+    new_array(group, "correct", ("problem",), (n_problems,), "bool", chunks=(size,), fill_value=False)
+    new_array(group, "n_question_tokens", ("problem",), (n_problems,), "int32", chunks=(size,), fill_value=-1)
 
 
 def _coordinates(layout: Layout) -> dict[str, np.ndarray]:
@@ -188,9 +232,10 @@ def _coordinates(layout: Layout) -> dict[str, np.ndarray]:
     }
 
 
-def _array(
+def new_array(
     group: zarr.Group, name: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, **storage: Any
 ) -> zarr.Array:
+    """An empty array whose chunks carry checksums."""
     # Zstd as it comes lets a flipped bit through.
     compressor = zarr.codecs.ZstdCodec(level=3, checksum=True)
     return group.create_array(

@@ -8,7 +8,7 @@
     resumed   when and by which packages it went on, where these differ from `versions`
     files     SHA-256 of the files written at the start
     seconds, rounding, results, notes   written at the end: time over all shards, the largest difference between
-              attention in memory and on disk, SHA-256 of the results, what the caller adds
+              attention (or sums) in memory and on disk, SHA-256 of the results, what the caller adds
 
 The manifest knows nothing about attention.
 """

@@ -3,6 +3,7 @@
 Whoever writes it, on whichever machine, a finished shard leaves a marker; their times give the pace.
 """
 
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,8 +42,10 @@ def status(folder: str | Path) -> Status:
     """
     path = Path(folder)
     manifest = read_manifest(path)
-    n_problems, size = int(manifest["layout"]["n_problems"]), int(manifest["layout"]["shard_size"])
-    n_shards = -(-n_problems // size)
+    layout = manifest["layout"]
+    n_problems = int(layout["n_problems"])
+    # A shard is so many problems, or so many blocks of them where sums are kept.
+    n_shards = ceil(int(layout.get("n_blocks", n_problems)) / int(layout["shard_size"]))
     written = [shard for shard in range(n_shards) if (path / marker_name(shard)).is_file()]
     rows = {shard: int(read_marker(path, shard).get("rows", 0)) for shard in written}
     complete = bool(manifest["complete"])

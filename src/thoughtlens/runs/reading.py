@@ -17,6 +17,8 @@ import zarr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, fingerprint
+from thoughtlens.runs.block_layout import GROUP as SUMS
+from thoughtlens.runs.block_layout import AnyLayout, BlockLayout
 from thoughtlens.runs.layout import BLOCK, GROUP, Layout
 from thoughtlens.runs.manifest import read_manifest
 from thoughtlens.runs.shards import fault_of
@@ -38,15 +40,55 @@ class Run:
     manifest: Json
 
     @property
+    def keeps_means(self) -> bool:
+        """Whether sums over blocks of problems were kept in the place of their attention."""
+        return bool(self.manifest["layout"].get("keep") == "mean")
+
+    def require_attention(self) -> None:
+        """Raise `RunError` unless the run holds the attention of every problem; to be asked before much is done."""
+        if self.keeps_means:
+            raise RunError(
+                f"{self.path} was made with --keep mean and holds no single problem's attention, which this needs; "
+                "extract it anew with --keep raw."
+            )
+
+    @property
     def attention(self) -> xr.Dataset:
-        """The attention Dataset, opened lazily, as it is on disk."""
+        """The attention Dataset, opened lazily, as it is on disk.
+
+        Raises:
+            RunError: the run kept means alone.
+        """
+        self.require_attention()
         dataset: xr.Dataset = xr.open_zarr(self.path / GROUP, consolidated=False)
         return dataset
 
     def results(self) -> list[Json]:
         """One row a problem: id, generated text, parsed answer, correct."""
+        return list(self._rows())
+
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each problem was solved, in order."""
+        return np.fromiter((row["correct"] for row in self._rows()), dtype=bool)
+
+    def _rows(self) -> Iterator[Json]:
         with (self.path / RESULTS).open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+            yield from map(json.loads, file)
+
+    def sums(self) -> Iterator[xr.Dataset]:
+        """What a run that keeps means holds, a shard at a time, as it was added up: dims (block, …), floats widened.
+
+        Raises:
+            RunError: the run holds attention instead.
+        """
+        if not self.keeps_means:
+            raise RunError(f"{self.path} holds attention and no sums, expected a run made with --keep mean.")
+        dataset: xr.Dataset = xr.open_zarr(self.path / SUMS, consolidated=False).drop_vars(["assigned", "problem"])
+        size = int(self.manifest["layout"]["shard_size"])
+        for shard in range(dataset.sizes["shard"]):
+            blocks = slice(shard * size, (shard + 1) * size)
+            found = dataset.isel(shard=shard, block=blocks).load()
+            yield found.map(lambda values: values.astype(np.float64) if values.dtype.kind == "f" else values)
 
     def blocks(
         self, n_problems: int = BLOCK, *, pattern: str = ATTENTION, chosen: npt.ArrayLike | None = None
@@ -96,8 +138,18 @@ def _check_shards(store: Store, manifest: Json) -> None:
         raise RunError(f"{file} is missing or altered; run the same extraction again to redo its shard.")
 
 
-def _read_layout(folder: Path, manifest: Json) -> Layout:
+def _read_layout(folder: Path, manifest: Json) -> AnyLayout:
+    if manifest["layout"].get("keep") == "mean":
+        return _read_blocks(folder, manifest["layout"])
     group = zarr.open_group(folder / GROUP, mode="r", use_consolidated=False)
     ids = tuple(str(name) for name in group["problem"][:])
     sizes = {name: value for name, value in manifest["layout"].items() if name not in ("n_problems", "problem_ids")}
     return Layout(ids, **sizes | {"record": tuple(sizes.get("record", ()))})
+
+
+def _read_blocks(folder: Path, layout: Json) -> BlockLayout:
+    dataset = xr.open_zarr(folder / SUMS, consolidated=False)
+    ids = tuple(str(name) for name in dataset["problem"].values)
+    template = dataset.drop_vars(["assigned", "problem"]).isel(block=slice(1), shard=0)
+    sizes = {name: int(layout[name]) for name in ("n_layers", "n_heads", "n_thoughts", "n_blocks", "shard_size")}
+    return BlockLayout(ids, assigned=dataset["assigned"].values, template=template, **sizes)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from thoughtlens.files import Json, fingerprints
-from thoughtlens.runs.layout import Layout, array_files, ids_fingerprint
+from thoughtlens.runs.block_layout import AnyLayout
+from thoughtlens.runs.layout import ids_fingerprint
 
 SHARDS: Final = "shards"
 
@@ -26,10 +27,10 @@ def rows_name(shard: int) -> str:
     return f"{SHARDS}/{shard:06d}.jsonl"
 
 
-def promise(folder: Path, layout: Layout, shard: int) -> Json:
+def promise(folder: Path, layout: AnyLayout, shard: int) -> Json:
     """What the marker of a shard must say for the files as they are now."""
     ids = layout.ids_of(shard)
-    files = fingerprints(folder, [*array_files(layout, shard), rows_name(shard)])
+    files = fingerprints(folder, [*layout.array_files(shard), rows_name(shard)])
     return {"shard": shard, "problem_ids": ids_fingerprint(ids), "rows": len(ids), "files": files}
 
 
@@ -42,7 +43,7 @@ def read_marker(folder: Path, shard: int) -> Json:
     return marker if isinstance(marker, dict) else {}
 
 
-def fault_of(folder: Path, layout: Layout, shard: int) -> str | None:
+def fault_of(folder: Path, layout: AnyLayout, shard: int) -> str | None:
     """The first file of a shard that is missing or altered; None if the shard is whole."""
     marker = read_marker(folder, shard)
     if not marker:

@@ -1,7 +1,8 @@
 """The Datasets of shards become one run folder that is whole, or says what it lacks.
 
     RUN/manifest.json    what was run (see `thoughtlens.runs.manifest`)
-    RUN/attention.zarr   the attention Dataset: `xarray.open_zarr(path, consolidated=False)`
+    RUN/attention.zarr   the attention Dataset: `xarray.open_zarr(path, consolidated=False)`; or, where sums are kept in
+                         its place, RUN/sums.zarr (see `thoughtlens.runs.block_layout`)
     RUN/results.jsonl    a row a problem, put together at the end
     RUN/shards/          the rows and the marker of each shard (see `thoughtlens.runs.shards`)
 
@@ -17,16 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import numpy as np
 import xarray as xr
-import zarr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines
-from thoughtlens.runs.layout import BLOCK, GROUP, Layout, allocate, array_files, check_fits
+from thoughtlens.runs.block_layout import AnyLayout
 from thoughtlens.runs.manifest import MANIFEST, differences, new_manifest, now, read_manifest, versions
 from thoughtlens.runs.shards import SHARDS, fault_of, marker_name, promise, read_marker, rows_name
-from thoughtlens.schema import check_attention
 
 RESULTS: Final = "results.jsonl"
 
@@ -42,10 +40,10 @@ class Store:
     """
 
     path: Path
-    layout: Layout
+    layout: AnyLayout
 
     @classmethod
-    def open(cls, path: str | Path, layout: Layout, *, options: Mapping[str, Any]) -> "Store":
+    def open(cls, path: str | Path, layout: AnyLayout, *, options: Mapping[str, Any]) -> "Store":
         """Begin a run where nothing is, or go on with one of the same layout and options.
 
         Args:
@@ -81,10 +79,6 @@ class Store:
         """What the marker of each shard says, in order."""
         return [read_marker(self.path, shard) for shard in range(self.layout.n_shards)]
 
-    def problems_of(self, shard: int) -> slice:
-        """Where the problems of a shard are among all problems."""
-        return self.layout.problems_of(shard)
-
     def write(
         self,
         shard: int,
@@ -103,13 +97,11 @@ class Store:
             seconds: what the shard took, kept in its marker.
             facts: what its marker shall also say, as JSON can say it.
         """
-        check_fits(self.layout, shard, dataset)
-        for block in _blocks(dataset):
-            check_attention(block)
+        self.layout.check_fits(shard, dataset)
         _check_rows(shard, rows, self.layout.ids_of(shard))
         with _writing(self.path):
             self._clear(shard)
-            rounding = self._write_arrays(shard, dataset)
+            rounding = self.layout.write(self.path, shard, dataset)
             write_json_lines(self.path / rows_name(shard), rows)
             said = dict(facts or {}) | {"seconds": round(seconds, 3), "rounding": rounding}
             write_json(self.path / marker_name(shard), said | promise(self.path, self.layout, shard))
@@ -136,24 +128,18 @@ class Store:
 
     def _clear(self, shard: int) -> None:
         # Zarr merges a shard with the file that is there, and fails on a torn one.
-        for name in (marker_name(shard), *array_files(self.layout, shard)):
+        for name in (marker_name(shard), *self.layout.array_files(shard)):
             (self.path / name).unlink(missing_ok=True)
 
-    def _write_arrays(self, shard: int, dataset: xr.Dataset) -> float:
-        """Write a shard; return the largest difference between attention as it was and as it is on disk."""
-        where = self.layout.problems_of(shard)
-        # A shard of which no problem is correct is all fill value, which Zarr would leave out.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            group = zarr.open_group(self.path / GROUP, mode="r+", use_consolidated=False)
-            for name in self.layout.n_dims:
-                array = group[name]
-                array[where] = dataset[name].values.astype(array.dtype)
-        return max(_rounding(block["attention"].values, self.layout.dtype) for block in _blocks(dataset))
-
     def _gather_results(self) -> None:
+        n_shards = self.layout.n_shards
         with replacing(self.path / RESULTS) as file:
-            for shard in range(self.layout.n_shards):
-                file.write((self.path / rows_name(shard)).read_text(encoding="utf-8"))
+            file.writelines(line for _, line in self.layout.in_order(map(self._numbered_rows, range(n_shards))))
+
+    def _numbered_rows(self, shard: int) -> Iterator[tuple[int, str]]:
+        """The place of each problem of a shard among all, and its line of the results."""
+        with (self.path / rows_name(shard)).open(encoding="utf-8", newline="\n") as file:
+            yield from zip(self.layout.problems_of(shard), file, strict=True)
 
 
 def check_files(folder: Path, written: Mapping[str, str]) -> None:
@@ -200,27 +186,16 @@ def _check_same(folder: Path, found: Json, asked: Json) -> None:
         raise RunError(f"{folder} is another run: {'; '.join(differing)}; ask for the same, or name another folder.")
 
 
-def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
+def _prepare(folder: Path, layout: AnyLayout, manifest: Json) -> None:
     (folder / SHARDS).mkdir(exist_ok=True)
     if "files" not in manifest:
-        files = fingerprints(folder, allocate(folder, layout))
+        files = fingerprints(folder, layout.allocate(folder))
         write_json(folder / MANIFEST, manifest | {"files": files})
         return
     check_files(folder, manifest["files"])
     if not manifest["complete"] and (present := versions()) != manifest["versions"]:
         again = [*manifest.get("resumed", []), {"at": now(), "versions": present}]
         write_json(folder / MANIFEST, manifest | {"resumed": again})
-
-
-def _blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
-    # What is worked out on the way is as large as what it is worked out from: not the whole shard at once.
-    for start in range(0, dataset.sizes["problem"], BLOCK):
-        yield dataset.isel(problem=slice(start, start + BLOCK))
-
-
-def _rounding(values: np.ndarray, dtype: str) -> float:
-    """The largest absolute difference that the dtype on disk makes; rows that do not exist make none."""
-    return float(np.nan_to_num(np.abs(values - values.astype(dtype))).max(initial=0.0))
 
 
 def _check_rows(shard: int, rows: Sequence[Mapping[str, Any]], ids: list[str]) -> None:

@@ -1,0 +1,159 @@
+"""Sums over blocks of problems say what the attention of these problems says."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from thoughtlens.analysis import (
+    analyze,
+    analyze_sums,
+    block_sums,
+    blocks,
+    kept_last_thought_shares,
+    kept_rollout,
+    mean_rollout,
+    row_entropy,
+)
+from thoughtlens.analysis.panels import last_thought_shares
+
+OPTIONS = {"n_resamples": 40, "n_flips": 40, "seed": 3}
+UNTESTED = {"p", "q", "p_familywise", "hub_support", "reliability", "top_overlap", "top_overlap_by_chance", "type"}
+"""What is over blocks, not over problems: resamples, flips and halves."""
+
+
+def questions_differ(dataset):
+    """Questions of different lengths, on which the nulls depend."""
+    lengths = np.arange(dataset.sizes["problem"], dtype=np.int32) * 3 + 4
+    return dataset.assign(n_question_tokens=("problem", lengths))
+
+
+def kept(dataset, assigned, *, batch=5, n_shards=1):
+    """The sums of all blocks, in shards of whole blocks, each added up batch by batch."""
+    assigned, n_blocks = np.asarray(assigned), int(np.max(assigned)) + 1
+    for shard in np.array_split(np.arange(n_blocks), n_shards):
+        places = np.flatnonzero(np.isin(assigned, shard))
+        batches = [places[start : start + batch] for start in range(0, len(places), batch)]
+        seen = ((dataset.isel(problem=some), assigned[some] - shard[0]) for some in batches)
+        yield block_sums(seen, len(shard))
+
+
+def analyzed(dataset, assigned, **how):
+    n_blocks = int(np.max(assigned)) + 1
+    return analyze_sums(kept(dataset, assigned, **how), n_blocks=n_blocks, correct=dataset["correct"], **OPTIONS)
+
+
+def numbers(analysis, *, estimates_only=False):
+    """Every number of an analysis by its name."""
+    for name, table in analysis._asdict().items():
+        for variable, values in table.data_vars.items():
+            if estimates_only and (variable in UNTESTED or values.dtype.kind == "T"):
+                continue
+            chosen = values.sel(value="estimate") if estimates_only and "value" in values.dims else values
+            yield f"{name}.{variable}", chosen
+
+
+def assert_same(found, expected, **how):
+    pairs = list(zip(numbers(found, **how), numbers(expected, **how), strict=True))
+    assert len(pairs) > 20
+    for (name, left), (other, right) in pairs:
+        assert name == other
+        if left.dtype.kind == "f":
+            np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12, err_msg=name)
+        else:
+            np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+@pytest.fixture
+def dataset(make_attention):
+    return questions_differ(make_attention(n_problems=23, missing=(0, 7, 8)))
+
+
+@pytest.mark.parametrize("n_shards", [1, 3, 23])
+def test_blocks_of_one_problem_give_all_numbers_of_attention(dataset, n_shards):
+    found = analyzed(dataset, np.arange(23), n_shards=n_shards)
+    assert_same(found, analyze(dataset, correct=dataset["correct"], **OPTIONS))
+    assert found.model["n"] == 23
+
+
+BLOCKED = {
+    "equal": np.arange(20) % 4,
+    "unequal": np.array([0] * 11 + [1] + [2] * 3 + [3] * 5),
+    "one": np.zeros(20, dtype=int),
+    "an answerless block": np.array([0] * 3 + [1] * 17),
+}
+
+
+@pytest.mark.parametrize("assigned", BLOCKED.values(), ids=BLOCKED.keys())
+def test_estimates_do_not_depend_on_the_blocks(make_attention, assigned):
+    dataset = questions_differ(make_attention(n_problems=20, missing=(0, 1, 2)))
+    found = analyzed(dataset, assigned)
+    expected = analyze(dataset, correct=dataset["correct"], **OPTIONS)
+    # Heads in order of importance, which is an estimate: the order is the same.
+    assert_same(found, expected, estimates_only=True)
+    assert found.composition["n"].sel(query="answer") == 17
+    assert found.accuracy["n"] == 20
+    assert found.model.attrs["n_blocks"] == int(assigned.max()) + 1
+
+
+@pytest.mark.parametrize("n_thoughts", [2, 3, 12])
+def test_any_number_of_thoughts_can_be_kept(make_attention, n_thoughts):
+    dataset = make_attention(n_problems=9, n_thoughts=n_thoughts, missing=(4,))
+    expected = analyze(dataset, correct=dataset["correct"], **OPTIONS)
+    assert_same(analyzed(dataset, np.arange(9) // 2), expected, estimates_only=True)
+
+
+def test_small_pieces_and_batches_change_nothing(dataset, monkeypatch):
+    assigned = np.arange(23) // 4
+    whole = analyzed(dataset, assigned, batch=23)
+    monkeypatch.setattr(blocks, "PIECE_CELLS", 1)
+    assert_same(analyzed(dataset, assigned, batch=1, n_shards=2), whole)
+
+
+def test_entropy_is_the_mean_of_entropies_and_not_that_of_the_mean(plant_attention):
+    """Each problem looks at one thought alone, but not at the same one: entropy 0, though the mean row is even."""
+    alone = [plant_attention(lambda q, k, z=z: float(k == z or q != "z3"), n_problems=1) for z in ("z1", "z2")]
+    dataset = xr.concat(alone, "problem").assign_coords(problem=["a", "b"])
+    found = analyzed(dataset, [0, 0]).model["entropy"].sel(query="z3", value="estimate")
+    of_mean = row_entropy(dataset["attention"].mean("problem")).sel(query="z3").mean()
+    assert found == pytest.approx(0.0, abs=1e-9)
+    assert of_mean == pytest.approx(1.0)
+
+
+def test_rows_without_thought_mass_have_no_say_in_the_entropy(plant_attention):
+    """One problem splits evenly, the other gives thoughts nothing: the mean is of the first alone, 1."""
+    even, nothing = plant_attention(lambda q, k: 1.0, n_problems=1), plant_attention(lambda q, k: float(k == "first"))
+    dataset = xr.concat([even, nothing.isel(problem=[0])], "problem").assign_coords(problem=["a", "b"])
+    found = analyzed(dataset, [0, 0]).model["entropy"].sel(query="z5", value="estimate")
+    assert found == pytest.approx(1.0)
+
+
+def test_intervals_over_blocks_are_as_wide_as_those_over_problems(make_attention):
+    """Of problems that are alike, dealt out to 100 blocks of 8, on average over many numbers."""
+    dataset = make_attention(n_problems=800, n_layers=2, n_heads=4)
+    assigned = np.random.default_rng(0).permutation(800) % 100
+    options = {**OPTIONS, "n_resamples": 400}
+    over_problems = analyze(dataset, correct=dataset["correct"], **options).heads
+    over_blocks = analyze_sums(kept(dataset, assigned), n_blocks=100, correct=dataset["correct"], **options).heads
+    for name in ("preference", "lag_preference", "sequential", "skip", "thought_mass", "entropy"):
+        widths = [(t[name].sel(value="high") - t[name].sel(value="low")).mean() for t in (over_blocks, over_problems)]
+        # A width from 100 blocks is off by 1/sqrt(200) = 7 %; these are means over at least 8 heads.
+        assert float(widths[0] / widths[1]) == pytest.approx(1.0, abs=0.1), name
+
+
+@pytest.mark.parametrize(("assigned", "n_shards"), list(product([np.arange(23), np.arange(23) // 5], [1, 4])))
+def test_rollouts_and_last_thoughts_are_those_of_the_problems(dataset, assigned, n_shards):
+    shards = list(kept(dataset, assigned, n_shards=n_shards))
+    rolled, shares = kept_rollout(shards, n_resamples=40), kept_last_thought_shares(shards, n_resamples=40)
+    expected, given = mean_rollout([dataset], n_resamples=40), last_thought_shares(dataset, n_resamples=40)
+    values = ["estimate", "low", "high"] if len(np.unique(assigned)) == 23 else ["estimate"]
+    np.testing.assert_allclose(
+        rolled["rollout"].sel(value=values).transpose("query", "key", "value"),
+        expected["rollout"].sel(value=values).transpose("query", "key", "value"),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+    np.testing.assert_allclose(shares["share"].sel(value=values), given["share"].sel(value=values), rtol=1e-9)
+    np.testing.assert_array_equal(rolled["n"], expected["n"])
+    assert shares["n"] == given["n"] == 23

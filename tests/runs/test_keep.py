@@ -1,0 +1,281 @@
+"""A run that keeps means: what it holds is that of its problems' attention, and its disk does not grow with them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from tests.commands import call, sentence
+from tests.conftest import QUESTIONS, random_reasoner
+
+from thoughtlens.analysis import block_sums
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.keeping import MEAN
+from thoughtlens.models.loading import load
+from thoughtlens.outputs import analyze_run, summary, write_analysis, write_figures
+from thoughtlens.problems import Problem, ProblemSet, sample
+from thoughtlens.runs.block_layout import SHARD_PROBLEMS, BlockLayout, Keep, deal
+from thoughtlens.runs.extract import extract
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.progress import status
+from thoughtlens.runs.reading import open_run
+from thoughtlens.runs.store import Store
+
+N = 42
+EIGHT = Keep(block_sums, n_blocks=8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("tiny-gpt2")
+
+
+@pytest.fixture(scope="module")
+def raw(model, tmp_path_factory):
+    return extract(model, sample("arithmetic", n=N), tmp_path_factory.mktemp("raw") / "run", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def mean(model, tmp_path_factory):
+    """42 problems in 8 blocks of 5 or 6, in shards of 2 blocks."""
+    out = tmp_path_factory.mktemp("mean") / "run"
+    return extract(model, sample("arithmetic", n=N), out, keep=EIGHT, shard_size=11)
+
+
+def sizes(folder: Path) -> int:
+    """Bytes of what is kept, without the ids of the problems and the block of each."""
+    files = [path for path in (folder / "sums.zarr").rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files if not {"problem", "assigned"} & set(path.parts))
+
+
+def estimates(analysis):
+    for table in (analysis.model, analysis.layers, analysis.heads, analysis.evidence, analysis.composition):
+        for name, values in table.data_vars.items():
+            if "value" in values.dims:
+                yield name, values.sel(value="estimate")
+
+
+def test_estimates_are_those_of_the_run_that_keeps_all(raw, mean):
+    found, expected = analyze_run(mean, n_resamples=50), analyze_run(raw, n_resamples=50)
+    for (name, left), (_, right) in zip(estimates(found), estimates(expected), strict=True):
+        # Batches differ, and with them the rounding of float32.
+        np.testing.assert_allclose(left, right, atol=2e-6, rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(found.moments["sd"], expected.moments["sd"], atol=1e-6)
+    assert found.hubs["hub"].equals(expected.hubs["hub"])
+    assert found.accuracy.equals(expected.accuracy)
+    assert summary(mean, found)["intervals_over"] == "8 blocks of problems"
+
+
+def test_results_are_all_there_and_in_order(raw, mean):
+    assert mean.results() == raw.results()
+    assert (mean.path / "problems.jsonl").read_bytes() == (raw.path / "problems.jsonl").read_bytes()
+    assert mean.correct().tolist() == raw.attention["correct"].values.tolist()
+    assert status(mean.path)[:5] == (N, N, 4, 4, True)
+
+
+def test_a_user_opens_the_sums_and_finds_every_problem_in_a_block(mean):
+    dataset = xr.open_zarr(mean.path / "sums.zarr", consolidated=False)
+    np.testing.assert_array_equal(dataset["n"], np.bincount(dataset["assigned"]))
+    assert [str(name) for name in dataset["problem"].values] == [row["id"] for row in mean.results()]
+    assert dataset["preference"].dims == ("block", "layer", "head", "thought")
+    np.testing.assert_allclose(dataset["composition"].sum("part").sel(row="z1"), dataset["n"], rtol=1e-6)
+    assert mean.manifest["layout"]["keep"] == "mean"
+    # Half of the spacing of float32 below 64, the largest power of two above any sum of six problems' rows.
+    assert 0 < mean.manifest["rounding"] <= 2**-19
+
+
+def test_tables_and_figures_are_those_of_the_run_that_keeps_all(mean, raw):
+    written = []
+    for run in (mean, raw):
+        analysis = analyze_run(run, n_resamples=20)
+        paths = [*write_analysis(run, analysis), *write_figures(run, analysis)]
+        written.append({path.relative_to(run.path): path for path in paths})
+    assert list(written[0]) == list(written[1])
+    assert all(path.is_file() for paths in written for path in paths.values())
+    for name in (name for name in written[0] if name.suffix == ".csv"):
+        found, expected = (pd.read_csv(paths[name], keep_default_na=False, na_values=[""]) for paths in written)
+        over_blocks = ["low", "high", "p", "q", "p_familywise", "hub_support", "reliability", "type"]
+        same = [column for column in expected if not any(word in column for word in over_blocks)]
+        pd.testing.assert_frame_equal(found[same], expected[same], rtol=1e-4, atol=1e-5, obj=str(name))
+        assert list(found) == list(expected)
+
+
+def test_tables_do_not_depend_on_the_order_in_which_labels_were_read(mean):
+    analysis = analyze_run(mean, n_resamples=5)
+    tables = []
+    for names in (("layer", "head", "query", "key"), ("key", "head", "layer", "query")):
+        read = xr.Dataset(coords={name: analysis.moments[name] for name in names}).assign(analysis.moments)
+        assert tuple(read.sizes) == names
+        paths = write_analysis(mean, analysis._replace(moments=read))
+        tables.append(next(path for path in paths if path.name == "moments.csv").read_bytes())
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(("n_problems", "n_blocks"), [(1, 1), (7, 7), (7, 3), (1000, 512), (7473, 512)])
+def test_problems_are_dealt_out_evenly_and_at_random(n_problems, n_blocks):
+    blocks = deal(n_problems, n_blocks)
+    counts = np.bincount(blocks, minlength=n_blocks)
+    assert counts.min() >= 1
+    assert counts.max() - counts.min() <= 1
+    if n_problems > 500:
+        # Neighbours would share a block in a fifth of all cases or more if blocks were neighbours.
+        assert (np.diff(blocks) == 0).mean() < 0.02
+        assert abs(np.corrcoef(blocks, np.arange(n_problems))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("n_problems", [1, 100, 512, 7473, 385_000])
+def test_shards_are_whole_blocks_and_not_too_large(n_problems):
+    ids = tuple(map(str, range(n_problems)))
+    layout = BlockLayout.of(Layout(ids, n_layers=1, n_heads=1, n_thoughts=2), MEAN)
+    members = [layout.problems_of(shard) for shard in range(layout.n_shards)]
+    assert sorted(place for places in members for place in places) == list(range(n_problems))
+    assert max(map(len, members)) <= SHARD_PROBLEMS
+    assert layout.n_shards <= 128
+    assert list(layout.in_order(members)) == list(range(n_problems))
+
+
+@pytest.mark.usefixtures("short_answers")
+def test_disk_does_not_grow_with_problems(tokenizer, tmp_path):
+    reasoner, found = random_reasoner("gpt2", tokenizer), []
+    for n in (32, 96, 300):
+        keep = Keep(block_sums, n_blocks=32)
+        run = extract(reasoner, sample("arithmetic", n=n), tmp_path / str(n), keep=keep, shard_size=n // 2)
+        found.append(sizes(run.path))
+    assert max(found) < 1.05 * min(found)
+
+
+@pytest.mark.usefixtures("short_answers")
+@pytest.mark.parametrize("n_done", [1, 9, 20])
+def test_an_interrupted_run_goes_on_and_comes_out_the_same(tokenizer, tmp_path, n_done):
+    class Interrupted(Exception):
+        pass
+
+    done = []
+
+    def interrupt(n_problems):
+        done.append(n_problems)
+        if sum(done) >= n_done:
+            raise Interrupted
+
+    reasoner = random_reasoner("gpt2", tokenizer)
+    problems = [Problem(f"p{row}", QUESTIONS[row % 4], "8") for row in range(24)]
+    how = {"keep": EIGHT, "shard_size": 8, "batch_size": 3}
+    whole = extract(reasoner, problems, tmp_path / "whole", **how)
+    with pytest.raises(Interrupted):
+        extract(reasoner, problems, tmp_path / "broken", progress=interrupt, **how)
+    with pytest.raises(RunError, match="of 4 shards"):
+        open_run(tmp_path / "broken")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "broken/shards").glob("*.json")}
+    resumed = extract(reasoner, problems, tmp_path / "broken", **how)
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+    for found, expected in zip(resumed.sums(), whole.sums(), strict=True):
+        xr.testing.assert_identical(found, expected)
+    assert resumed.results() == whole.results()
+
+
+@pytest.mark.usefixtures("short_answers")
+def test_a_damaged_sum_is_refused_and_done_again(tokenizer, tmp_path):
+    reasoner = random_reasoner("gpt2", tokenizer)
+    problems = [Problem(f"p{row}", QUESTIONS[row % 4], "8") for row in range(8)]
+    run = extract(reasoner, problems, tmp_path / "run", keep=EIGHT)
+    file = run.path / "sums.zarr/mass/c/0/0/0/0"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"mass.* is missing or altered; run the same extraction again"):
+        open_run(run.path)
+    again = extract(reasoner, problems, tmp_path / "run", keep=EIGHT)
+    assert next(again.sums())["mass"].notnull().all()
+
+
+@pytest.mark.timeout(300)
+def test_ray_workers_add_up_what_this_process_does(mean, model, tmp_path):
+    ray_engine = pytest.importorskip("thoughtlens.runs.ray_engine")
+    there = extract(
+        model,
+        sample("arithmetic", n=N),
+        tmp_path / "ray",
+        keep=EIGHT,
+        shard_size=11,
+        engine=ray_engine.Ray(workers=2),
+    )
+    assert there.results() == mean.results()
+    for found, expected in zip(there.sums(), mean.sums(), strict=True):
+        xr.testing.assert_allclose(found, expected, atol=1e-5)
+    assert there.manifest["notes"]["engine"] == "ray"
+
+
+NEEDS_ATTENTION = [
+    ("export", "{run}"),
+    ("analyze", "{run}", "--by", "correct"),
+    ("analyze", "{run}", "--by", "n_steps"),
+    ("analyze", "{run}", "--pattern", "value-weighted"),
+    ("analyze", "{run}", "--null", "{run}"),
+    ("intervene", "{run}", "--heads", "all"),
+    ("compare", "{run}", "{run}", "--out", "{out}", "--label", "a", "--label", "b"),
+]
+
+
+@pytest.mark.parametrize("command", NEEDS_ATTENTION, ids=lambda command: " ".join(command[:1] + command[2:4]))
+def test_what_needs_single_problems_says_so_and_writes_nothing(mean, tmp_path, command):
+    before = sorted(mean.path.rglob("*"))
+    said = sentence(*(word.format(run=mean.path, out=tmp_path / "out") for word in command))
+    assert "was made with --keep mean and holds no single problem's attention" in said
+    assert said.endswith("extract it anew with --keep raw.")
+    assert sorted(mean.path.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_blocks_and_attention_of_a_run_of_means_are_refused_and_sums_of_any_other(mean, raw):
+    with pytest.raises(RunError, match="--keep raw"):
+        next(mean.blocks())
+    with pytest.raises(RunError, match="--keep mean"):
+        next(raw.sums())
+
+
+def test_the_command_line_keeps_means(tmp_path):
+    said = call("run", "--n", 30, "--keep", "mean", "--out", tmp_path / "run").stdout
+    assert "intervals over 30 blocks of problems" in " ".join(said.split())
+    assert (tmp_path / "run/sums.zarr").is_dir()
+    assert not (tmp_path / "run/attention.zarr").exists()
+    assert call("plot", tmp_path / "run").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--keep", "all"), "can't keep 'all', expected raw or mean; pass another --keep."),
+        (("--keep", "mean", "--record", "values"), "can't keep means and record 'values' beside attention"),
+        (("--keep", "mean", "--shard-size", "0"), "the shard size is 0, expected at least 1"),
+        (("--keep", "mean", "--thoughts", "1"), "1 thought has no lag_preference to keep; pass --keep raw"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(tmp_path, options, said):
+    assert said in sentence("run", "--n", 3, "--out", tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("short_answers")
+def test_a_run_goes_on_only_with_what_it_kept(tokenizer, tmp_path):
+    reasoner, problems = random_reasoner("gpt2", tokenizer), [Problem("a", QUESTIONS[0], "8")]
+    extract(reasoner, problems, tmp_path / "run")
+    with pytest.raises(RunError, match=r"layout\.keep is absent there and 'mean' here"):
+        extract(reasoner, problems, tmp_path / "run", keep=MEAN)
+
+
+def test_no_blocks_at_all_are_refused():
+    with pytest.raises(OptionError, match="the number of blocks is 0"):
+        Keep(block_sums, n_blocks=0)
+
+
+def test_sums_of_another_model_are_refused(tmp_path):
+    layout = BlockLayout.of(Layout(("a", "b"), n_layers=2, n_heads=3, n_thoughts=2), MEAN)
+    store = Store.open(tmp_path / "run", layout, options={})
+    other = BlockLayout.of(Layout(("a", "b"), n_layers=2, n_heads=4, n_thoughts=2), MEAN).template
+    with pytest.raises(RunError, match="extract with the run's model"):
+        store.write(0, other, [{"id": "a"}, {"id": "b"}])
+
+
+def test_a_set_without_problems_has_no_shards():
+    layout = BlockLayout.of(Layout((), n_layers=1, n_heads=1, n_thoughts=2), MEAN)
+    assert layout.n_shards == 0
+    assert ProblemSet((), "none", None, "given").problems == ()
