@@ -13,7 +13,8 @@ from tests.analysis.effects_made import made_effects
 from thoughtlens.errors import RunError
 from thoughtlens.order_labels import step_label
 from thoughtlens.schema import attention_dataset
-from thoughtlens.studies import open_effects, study, study_figure_data, write_study, write_study_figures
+from thoughtlens.studies import open_effects, study, write_study
+from thoughtlens.study_figures import study_figure_data, write_study_figures
 
 N, LAYERS, HEADS, THOUGHTS = 60, 2, 4, 4
 UNITS = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]

@@ -1,9 +1,8 @@
-"""A run and the effects of its cuts become what people open: a table, a verdict, figures.
+"""A run and the effects of its cuts become what people open: a table and a verdict.
 
     RUN/analysis/effects.zarr          what every cut did to every problem (written by whoever made the cuts)
     RUN/analysis/effects.csv           a row a cut or control: effects with intervals, tests, place among controls
     RUN/analysis/effects_summary.json  the headline: what costs most, and whether looking predicted cutting
-    RUN/figures/effects/               forest, maps, scatters and curves, as PNG and SVG
 
 Everything here but the first can be made again; nothing here measures anything.
 """
@@ -15,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis import curves, effect_panels
-from thoughtlens.analysis.addresses import doses, edge_ends, families, head_places
+from thoughtlens.analysis import curves
+from thoughtlens.analysis.addresses import families
 from thoughtlens.analysis.blocks import Blocks
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
@@ -28,7 +27,6 @@ from thoughtlens.analysis.effects import (
     summarise,
 )
 from thoughtlens.analysis.importance import EDGES, HEADS, RAW, THOUGHTS, Looks, look
-from thoughtlens.analysis.influence import influence
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.transplants import transplant_table
 from thoughtlens.analysis.verdict import ALPHA, readings, resampled_means, verdict
@@ -36,12 +34,10 @@ from thoughtlens.effects_schema import check_effects
 from thoughtlens.errors import RunError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.order_labels import RANDOM, orders_in
-from thoughtlens.outputs import ANALYSIS, FIGURES
+from thoughtlens.outputs import ANALYSIS
 from thoughtlens.runs.reading import Run
 
 EFFECTS: Final = "effects.zarr"
-CUTS: Final = "effects"
-"""The folder of their figures."""
 TOP: Final = 10
 """Cuts that the headline names."""
 FEWEST_UNITS: Final = 3
@@ -102,7 +98,7 @@ def study(
     }
     kinds = {kind: _kinds_of_attention(looked.values(), kind) for kind in (HEADS, THOUGHTS, EDGES)}
     importances = {
-        name: {how: resampled_means(values, weights) for how, values in kinds[_kind(name)].items()}
+        name: {how: resampled_means(values, weights) for how, values in kinds[kind_of(name)].items()}
         for name, cuts in found.items()
         if len(cuts) >= FEWEST_UNITS
     }
@@ -152,55 +148,7 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
     }
 
 
-def write_study_figures(run: Run, done: Study) -> list[Path]:
-    """Draw the figures of a study, those that its cuts give; return their paths."""
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
-
-    with writing(run.path / FIGURES / CUTS) as folder:
-        # What an earlier plan drew is not of this one.
-        for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
-            old.unlink()
-        return [
-            path
-            for name, (figure, data) in study_figure_data(done).items()
-            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
-        ]
-
-
-def study_figure_data(done: Study) -> dict[str, tuple[str, xr.Dataset]]:
-    """By the name of a file, its figure function and what it draws."""
-    drawn = {"effect_forest": ("effect_forest", effect_panels.effect_forest(done.summary))}
-    for name, cuts in done.families.items():
-        drawn |= _family_figures(done, name, cuts)
-    curve = _curve(done.summary)
-    if curve is not None:
-        drawn["ablation_curve"] = ("ablation_curve", effect_panels.ablation_curve(curve))
-    if (given := transplant_table(done.effects)) is not None:
-        drawn["transplants"] = ("transplant_bars", given)
-    if graded := doses(done.summary):
-        curve = curves.dose_response(done.summary, graded)
-        drawn["dose_response"] = ("dose_response", effect_panels.dose_response(curve))
-    return drawn
-
-
-def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, tuple[str, xr.Dataset]]:
-    """The scatter of a family against each kind of attention, and its map."""
-    kind, stem = _kind(name), name.replace(", ", "_").replace(" ", "-")
-    drawn = {}
-    for how, importance in done.importances.get(name, {}).items():
-        row = done.verdicts[name].sel(attention=how)
-        named = importance.assign_attrs(long_name=f"importance by {how} attention, {kind}")
-        data = effect_panels.attention_against_effect(named, done.summary, cuts, row, outcome=RANKED_BY)
-        drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ("attention_against_effect", data)
-    if kind == HEADS:
-        drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, head_places(cuts)))
-    if kind == EDGES:
-        maps = influence(done.summary, edge_ends(cuts), done.attention)
-        drawn[f"influence_maps_{stem}"] = ("influence_maps", effect_panels.influence_maps(maps))
-    return drawn
-
-
-def _kind(family: str) -> str:
+def kind_of(family: str) -> str:
     """Heads, thoughts or edges, of a family such as `heads, zero`."""
     return family.split(",")[0]
 
@@ -228,7 +176,7 @@ def _cut(cut: xr.Dataset) -> dict[str, Any]:
 
 
 def _verdict_rows(table: xr.Dataset, family: str) -> list[dict[str, Any]]:
-    said = readings(table, unit=_kind(family))
+    said = readings(table, unit=kind_of(family))
     return [
         {
             "attention": str(how),
@@ -247,7 +195,7 @@ def _verdict_rows(table: xr.Dataset, family: str) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(summary: xr.Dataset) -> xr.Dataset | None:
+def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
     """The curves of the orders among the cuts, if there are any."""
     orders = orders_in(str(label) for label in summary["intervention"].values)
     named = {name: labels for name, labels in orders.items() if not name.startswith(RANDOM)}
@@ -257,7 +205,7 @@ def _curve(summary: xr.Dataset) -> xr.Dataset | None:
 
 
 def _orders(summary: xr.Dataset) -> list[dict[str, Any]]:
-    curve = _curve(summary)
+    curve = curve_of(summary)
     if curve is None:
         return []
     return [

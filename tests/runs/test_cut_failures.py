@@ -11,7 +11,8 @@ from tests.runs.test_cutting import assert_alike
 from thoughtlens.errors import RunError
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import think
-from thoughtlens.runs.cutting import Cutter, Cutting, batch_of
+from thoughtlens.runs.cutter import Cutter
+from thoughtlens.runs.cutting import Cutting, batch_of
 from thoughtlens.tracing import Intervention, Replace, Site
 from thoughtlens.tracing.cuts import ablate_head, ablate_thought, knock_out
 

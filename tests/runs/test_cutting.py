@@ -11,7 +11,8 @@ from thoughtlens.models.loading import load
 from thoughtlens.problems import same_answer, sample
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.cut_job import Target, bind, measure_material
-from thoughtlens.runs.cutting import Cutter, Cutting, batch_of
+from thoughtlens.runs.cutter import Cutter
+from thoughtlens.runs.cutting import Cutting, batch_of
 from thoughtlens.tracing import Intervention, Site
 from thoughtlens.tracing.cuts import (
     Cut,

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from thoughtlens.runs.controls import Shape
     from thoughtlens.runs.cut_job import Target
     from thoughtlens.runs.engines import Engine
-    from thoughtlens.runs.intervene import Plan
     from thoughtlens.runs.planning import Asked
+    from thoughtlens.runs.plans import Plan
     from thoughtlens.runs.reading import Run
     from thoughtlens.tracing.cuts import Cut
 
@@ -75,8 +75,8 @@ def plan_study(
     """The cuts asked for, with matched controls of those that have any, and the orders asked for, checked."""
     from thoughtlens.rankings import check_ranking
     from thoughtlens.runs.controls import controllable, controls_for
-    from thoughtlens.runs.intervene import Plan
     from thoughtlens.runs.planning import plan_cuts
+    from thoughtlens.runs.plans import Plan
 
     if match not in MATCHES:
         raise OptionError(f"--match is {match!r}, expected one of {', '.join(MATCHES)}; pass one of these.")
@@ -179,7 +179,8 @@ def study_and_write(done: "Run", *, figures: bool = True) -> tuple[dict[str, Any
         RunError: nothing has been cut in this run.
     """
     from thoughtlens.rankings import other_attention
-    from thoughtlens.studies import study, study_headline, write_study, write_study_figures
+    from thoughtlens.studies import study, study_headline, write_study
+    from thoughtlens.study_figures import write_study_figures
 
     with terminal.working("study"):
         found = study(done, others=other_attention(done))

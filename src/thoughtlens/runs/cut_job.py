@@ -18,7 +18,8 @@ from thoughtlens.models.base import LatentReasoner
 from thoughtlens.models.output_projection import head_width
 from thoughtlens.problems import Problem
 from thoughtlens.runs.batches import Halving
-from thoughtlens.runs.cutting import FAILURES, Cutter, Cutting, Outcome, Parts, batch_of, copies_at_once
+from thoughtlens.runs.cutter import FAILURES, Cutter
+from thoughtlens.runs.cutting import Cutting, Outcome, Parts, batch_of, copies_at_once
 from thoughtlens.runs.effect_files import BASELINE_KEY, key_of, read_material, read_outcomes, write_outcomes
 from thoughtlens.runs.engines import Progress, Work
 from thoughtlens.tracing.cuts import Cut
