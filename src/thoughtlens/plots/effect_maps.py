@@ -41,7 +41,7 @@ def influence_maps(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
         _draw_map(tile, data[name].transpose("query", "key"), title)
     if panels:
         _outline(panels[0], data["marked"].transpose("query", "key").values)
-        name_axes(panels[0], "key (outlined: 5 % after Holm)", "query (attends)")
+        name_axes(panels[0], "key (outlined: Holm, 5 %)", "query (attends)")
     return ax
 
 
