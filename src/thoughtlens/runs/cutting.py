@@ -115,6 +115,7 @@ class Cutting:
 
     def __init__(self, reasoner: LatentReasoner, batch: Batch, n_thoughts: int, watching: Taps = UNWATCHED) -> None:
         self._reasoner, self._batch, self._n_thoughts = reasoner, batch, n_thoughts
+        self._answers: dict[tuple[str, str], tuple[bool, str]] = {}
         with torch.inference_mode():
             self._reading = Reading(reasoner, Taps(), n_thoughts)
             self._reading.question([prompt[:-1] for prompt in batch.prompts])
@@ -181,8 +182,15 @@ class Cutting:
     def _outcome(self, problem: Problem, text: str, logprob: float, kl: float) -> Outcome:
         if not (isfinite(logprob) and isfinite(kl)):
             return failed(f"log-probability {logprob} and kl {kl} of the gold answer, expected finite numbers")
-        answer = self._reasoner.read_answer(text)
-        return Outcome(same_answer(answer, problem.answer), logprob, kl, answer or "")
+        correct, answer = self._read(text, problem.answer)
+        return Outcome(correct, logprob, kl, answer)
+
+    def _read(self, text: str, gold: str) -> tuple[bool, str]:
+        """Whether a text's answer is right, and the answer; most cuts leave a problem's text as it was."""
+        if (text, gold) not in self._answers:
+            answer = self._reasoner.read_answer(text)
+            self._answers[text, gold] = same_answer(answer, gold), answer or ""
+        return self._answers[text, gold]
 
 
 class _Passed(NamedTuple):

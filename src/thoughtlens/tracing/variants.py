@@ -24,6 +24,7 @@ class Variants:
 
     def __init__(self, copies: Sequence[Sequence[Intervention]], n_problems: int) -> None:
         self._copies, self._n_problems = copies, n_problems
+        self._known: dict[tuple[Site, int | None], dict[int, list[Intervention]]] = {}
         self._rows = torch.empty(0)
         self._stretches: list[slice] = []
 
@@ -50,8 +51,11 @@ class Variants:
         return edited
 
     def _meeting(self, site: Site, layer: int | None) -> dict[int, list[Intervention]]:
-        found = {copy: [part for part in parts if part.meets(site, layer)] for copy, parts in enumerate(self._copies)}
-        return {copy: parts for copy, parts in found.items() if parts}
+        """What can be at a site of a layer, by copy; looked up in every step, so found once."""
+        if (site, layer) not in self._known:
+            met = {copy: [part for part in parts if part.meets(site, layer)] for copy, parts in enumerate(self._copies)}
+            self._known[site, layer] = {copy: parts for copy, parts in met.items() if parts}
+        return self._known[site, layer]
 
     def _follow(self, rows: Tensor) -> None:
         """Where each copy is, worked out again only when problems have left."""
