@@ -13,7 +13,7 @@ from tests.analysis.effects_made import made_effects
 from thoughtlens.errors import RunError
 from thoughtlens.order_labels import step_label
 from thoughtlens.schema import attention_dataset
-from thoughtlens.studies import open_effects, study, write_study
+from thoughtlens.studies import open_effects, study, study_headline, write_study
 from thoughtlens.study_figures import study_figure_data, write_study_figures
 
 N, LAYERS, HEADS, THOUGHTS = 60, 2, 4, 4
@@ -225,3 +225,12 @@ def test_the_closing_tables_say_what_was_found(written, capsys, monkeypatch):
     assert "raw attention predicts the effect of cutting heads" in said
     assert "[bold]" in said and "\x1b[31m" not in said
     assert "against 2 random orders" in said
+
+
+def test_where_no_cut_costs_anything_attention_has_nothing_to_predict(run):
+    """Sixty problems of nothing but noise order the heads somehow, and some order agrees with attention."""
+    facts = study_headline(run, study(run, effects_where(np.zeros(8)), n_resamples=50))
+    (row,) = facts["verdict"]["heads, zero"]
+    assert row["n_significant"] == 0
+    assert "attention has nothing to predict" in row["reading"]
+    assert facts["verdict"]["thoughts"][0]["n_significant"] > 0

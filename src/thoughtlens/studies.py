@@ -142,7 +142,7 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "detectable": {name: _finite(cuts["mde"].sel(outcome=name).median().item()) for name in TESTED},
         "n_significant": {name: int((cuts["p_holm"].sel(outcome=name) < ALPHA).sum()) for name in TESTED},
         "top": _top(cuts),
-        "verdict": {name: _verdict_rows(table, name) for name, table in done.verdicts.items()},
+        "verdict": {name: _verdict_rows(done, name) for name in done.verdicts},
         "orders": _orders(summary),
         "transplants": _transplant_rows(done.effects),
     }
@@ -175,8 +175,16 @@ def _cut(cut: xr.Dataset) -> dict[str, Any]:
     return {"cut": str(cut["intervention"].item()), **counts, **{o: _number(cut[o]) for o in OUTCOMES}, **ps}
 
 
-def _verdict_rows(table: xr.Dataset, family: str) -> list[dict[str, Any]]:
-    said = readings(table, unit=kind_of(family))
+def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
+    table, unit = done.verdicts[family], kind_of(family)
+    p = done.summary["p_holm"].sel(outcome=RANKED_BY, intervention=list(done.families[family].values()))
+    n_significant = int((p < ALPHA).sum())
+    said = readings(table, unit=unit)
+    if not n_significant:
+        nothing = (
+            f"no cut of {unit} costs anything beyond chance (Holm over the plan): attention has nothing to predict"
+        )
+        said = dict.fromkeys(said, nothing)
     return [
         {
             "attention": str(how),
@@ -188,6 +196,7 @@ def _verdict_rows(table: xr.Dataset, family: str) -> list[dict[str, Any]]:
             "n_units": int(row["n_units"]),
             "reliability": _finite(row["reliability"].item()),
             "n": int(table["n"]),
+            "n_significant": n_significant,
             "reading": said[str(how)],
         }
         for how in table["attention"].values
