@@ -26,7 +26,8 @@ def influence(
     """Influence of thoughts on thoughts, the attention between them, and where the two disagree.
 
     disagreement = r(influence) − r(attention), r an edge's rank among the edges cut, from 0 (least) to 1 (most), ties
-    at their mean.  Range −1 to 1, 0 where both order the edge alike; above 0, cutting matters more than looking says.
+    at their mean, an influence whose interval holds 0 being 0.  Range −1 to 1, 0 where both order the edge alike;
+    above 0, cutting matters more than looking says.
     It sums to 0 over the edges: it says where attention and influence part, `verdict` says how far they agree.
 
     Args:
@@ -49,7 +50,7 @@ def influence(
         )
     maps = xr.Dataset({outcome: _map_of(damage_of(summary, outcome), among, thoughts) for outcome in OUTCOMES})
     seen = cells.astype(np.float64).where(maps[ranked_by].sel(value="estimate", drop=True).notnull())
-    apart = _places(maps[ranked_by].sel(value="estimate", drop=True).round(DECIMALS)) - _places(seen)
+    apart = _places(_known(maps[ranked_by])) - _places(seen)
     p = summary["p_holm"].sel(outcome=ranked_by)
     significant = seen.copy(data=np.zeros(seen.shape, dtype=bool))
     for (query, key), label in among.items():
@@ -73,6 +74,13 @@ def _map_of(damage: xr.DataArray, edges: Edges, thoughts: list[str]) -> xr.DataA
     return xr.DataArray(
         values, dims=("query", "key", "value"), coords={"query": names, "key": names, "value": damage["value"].values}
     )
+
+
+def _known(damage: xr.DataArray) -> xr.DataArray:
+    """Estimates, 0 where the interval holds 0: effects of nothing have no order."""
+    estimate, low, high = (damage.sel(value=value, drop=True) for value in ("estimate", "low", "high"))
+    known = estimate.where((low > 0) | (high < 0), 0.0).round(DECIMALS)
+    return known.where(estimate.notnull())
 
 
 def _places(cells: xr.DataArray) -> xr.DataArray:

@@ -34,7 +34,7 @@ def influence_maps(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """
     n_thoughts = data.sizes["query"]
     side = min(300.0, max(130.0, 19.0 * n_thoughts))
-    panel = Panel(width=side, height=side, left=34.0, right=44.0, bottom=32.0, top=22.0)
+    panel = Panel(width=side, height=side, left=34.0, right=50.0, bottom=32.0, top=22.0)
     ax, panels = panel_axes(3, 3, panel, ax, title=str(data.attrs["title"]), n=int(data["n"]))
     titles = ("influence", "mean attention", "difference of ranks")
     for tile, name, title in zip(panels, ("influence", "attention", "disagreement"), titles, strict=False):
