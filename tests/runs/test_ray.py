@@ -11,7 +11,8 @@ import pytest
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models.loading import load
 from thoughtlens.problems import sample
-from thoughtlens.runs.engines import Local, engine_named
+from thoughtlens.runs.engine_names import engine_named
+from thoughtlens.runs.engines import Local
 from thoughtlens.runs.extract import extract
 from thoughtlens.runs.layout import Layout
 from thoughtlens.runs.reading import open_run

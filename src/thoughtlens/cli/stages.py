@@ -77,7 +77,7 @@ def load_model(
 
 def choose_engine(name: str, workers: int | None, address: str | None) -> "Engine":
     """Where the work is done; before anything is loaded, so that a mistake costs no time."""
-    from thoughtlens.runs.engines import engine_named
+    from thoughtlens.runs.engine_names import engine_named
 
     return engine_named(name, workers=workers, address=address)
 

@@ -6,9 +6,7 @@ one shard. The worker that does a shard writes it; nothing but its number comes 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
-
-from thoughtlens.errors import OptionError
+from typing import Protocol
 
 Progress = Callable[[int], None]
 """Called with a number of problems that have just been done."""
@@ -68,32 +66,3 @@ class Local:
         work = job.start()
         for shard in shards:
             work(shard, progress)
-
-
-NAMES: Final = ("local", "ray")
-
-
-def engine_named(name: str, *, workers: int | None = None, address: str | None = None) -> Engine:
-    """The engine that the command line means.
-
-    Args:
-        name: `local` or `ray`.
-        workers: Ray: how many; one a GPU, or one a CPU where there is none, if None.
-        address: Ray: of a running cluster; one on this machine is started and stopped if None.
-
-    Raises:
-        OptionError: the name is unknown, Ray is not installed, or local work is given Ray's options.
-    """
-    if name == "ray":
-        try:
-            from thoughtlens.runs.ray_engine import Ray  # an extra, large and slow to import
-        except ImportError as error:
-            raise OptionError(
-                "--engine ray needs Ray, which is not installed; run `pip install 'thoughtlens[ray]'`."
-            ) from error
-        return Ray(workers=workers, address=address)
-    if name != "local":
-        raise OptionError(f"no engine {name!r}; there are: {', '.join(NAMES)}.")
-    if workers is not None or address is not None:
-        raise OptionError("--workers and --address belong to --engine ray; leave them out, or add --engine ray.")
-    return Local()
