@@ -191,6 +191,33 @@ def test_no_name_of_a_scatter_covers_a_dot_that_is_not_its_own():
         assert set(data["unit"].values[inside]) <= {text.get_text()}
 
 
+def test_no_name_of_a_scatter_is_struck_through_by_an_interval():
+    data = scatter(16)
+    # Beside a dot at the right end, the long interval of a neighbour.
+    data["attention"][:] = np.linspace(0, 0.1, 16)
+    data["cost"][:] = 0.0
+    data["attention"][14], data["cost"][14] = 0.97, [3.0, -0.5, 6.0]
+    data["attention"][15] = 1.0
+    ax = attention_against_effect(data)
+    ax.figure.canvas.draw()
+    named = [text.get_window_extent() for text in ax.texts if text.get_text() in data["unit"].values]
+    ends = data["cost"].sel(value=["low", "high"]).transpose("unit", "value").values
+    for box in named:
+        for x, (low, high) in zip(data["attention"].values, ends, strict=True):
+            (across, bottom), (_, top) = ax.transData.transform([(x, low), (x, high)])
+            assert not (box.x0 < across < box.x1 and bottom < box.y1 and top > box.y0)
+    assert named
+
+
+def test_a_map_of_nothing_has_no_colour_bar():
+    data = edges(3)
+    drawn = {}
+    for name, given in {"full": data, "empty": data.assign(disagreement=data["disagreement"] * np.nan)}.items():
+        tiles = [tile for tile in influence_maps(given).child_axes if tile.images]
+        drawn[name] = [len(tile.child_axes) for tile in tiles]
+    assert drawn == {"full": [1, 1, 1], "empty": [1, 1, 0]}
+
+
 def test_maps_of_edges_hold_their_cells_and_outline_the_marked(drawn_text):
     data = edges(6)
     ax = influence_maps(data)

@@ -70,7 +70,8 @@ def attention_against_effect(data: xr.Dataset, *, ax: Axes | None = None) -> Axe
     ax.spines[["top", "right"]].set_visible(False)
     add_title(ax, str(data.attrs["title"]), n=int(data["n"]))
     name_axes(ax, str(data.attrs["x"]), str(data.attrs["long_name"]))
-    _name_extremes(ax, x, y, [clipped(name, 18) for name in data["unit"].values])
+    ends = cost.sel(value=["low", "high"]).transpose("unit", "value").values if len(x) <= FEW else np.empty((0, 2))
+    _name_extremes(ax, (x, y), [clipped(name, 18) for name in data["unit"].values], ends)
     return ax
 
 
@@ -112,15 +113,20 @@ class _Box(NamedTuple):
         return across > 0 and min(self.top, other.top) - max(self.bottom, other.bottom) > 0
 
 
-def _name_extremes(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str]) -> None:
-    """Names of the points farthest out, each where it meets neither another name, nor a dot, nor the edge."""
+def _name_extremes(
+    ax: Axes, points: tuple[np.ndarray, np.ndarray], names: Sequence[str], intervals: np.ndarray
+) -> None:
+    """Names of the points farthest out, each where it meets no other name, no dot, no interval and no edge."""
     width, height = size_of(ax)
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    places = np.stack([(x - left) / (right - left) * width, (y - bottom) / (top - bottom) * height], axis=-1)
+    x, y = (points[0] - left) / (right - left) * width, (points[1] - bottom) / (top - bottom) * height
+    places = np.stack([x, y], axis=-1)
     dots = [_Box(px - 2, py - 2, px + 2, py + 2) for px, py in places]
     null = -bottom / (top - bottom) * height
     # A name on the dashed line would be struck through.
     taken = [_Box(0.0, null - 1, width, null + 1)]
+    reach = (intervals - bottom) / (top - bottom) * height
+    taken += [_Box(across - 1, low, across + 1, high) for across, (low, high) in zip(x, reach, strict=False)]
     for place in _outermost(places / (width, height))[:NAMED]:
         others = [dot for k, dot in enumerate(dots) if k != place]
         for box in _boxes_beside(places[place], len(names[place])):

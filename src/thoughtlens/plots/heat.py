@@ -80,11 +80,13 @@ def short(value: float) -> str:
 def add_colour_bar(
     ax: Axes, colours: ScalarMappable, cells: xr.DataArray, box: tuple[float, float, float, float]
 ) -> None:
-    """The scale in a box of the Axes (fractions), no further than the cells go."""
+    """The scale in a box of the Axes (fractions), no further than the cells go; none where no cell is known."""
+    known = cells.values[np.isfinite(cells.values)]
+    if not len(known):
+        return
     bar = ax.inset_axes(box)
     figure_of(ax).colorbar(colours, cax=bar)
-    known = cells.values[np.isfinite(cells.values)]
-    if isinstance(colours.norm, CenteredNorm) and len(known) and known.min() < known.max():
+    if isinstance(colours.norm, CenteredNorm) and known.min() < known.max():
         null = colours.norm.vcenter
         bar.set_ylim(min(null, known.min()), max(null, known.max()))
     height = size_of(bar)[1]
