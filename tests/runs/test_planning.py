@@ -87,7 +87,7 @@ def test_edits_have_names():
         ({"heads": "H2"}, "'H2'"),
         ({"thoughts": "z4"}, "'z4'"),
         ({"edges": "z1:z2"}, "causal mask"),
-        ({"edges": "z3"}, "--edges names ''"),
+        ({"edges": "z3"}, "--edges names 'z3', expected .* such as z4:z1"),
         ({"edges": "first:z1"}, "'first'"),
         ({"heads": "all", "edits": ("cut",)}, "no edit 'cut'"),
         ({"heads": "all", "edits": ("scale:much",)}, "no edit 'scale:much'"),

@@ -181,7 +181,11 @@ def _edges(given: str | None, shape: Shape) -> list[tuple[str, str]]:
 
 def _edge(name: str, shape: Shape) -> tuple[str, str]:
     """Query and key of a name such as `z4:z1`."""
-    query, _, key = name.partition(":")
+    query, colon, key = name.partition(":")
+    if not colon:
+        raise OptionError(
+            f"--edges names {name!r}, expected all, readout, or query and key such as z4:z1; write it so."
+        )
     order = key_names(shape.n_thoughts)
     _known([query], query_names(shape.n_thoughts), "--edges")
     _known([key], order, "--edges")
