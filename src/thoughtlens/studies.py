@@ -182,7 +182,8 @@ def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
     said = readings(table, unit=unit)
     if not n_significant:
         nothing = (
-            f"no cut of {unit} costs anything beyond chance (Holm over the plan): attention has nothing to predict"
+            f"no cut of {unit} is shown to cost anything (Holm over the plan, n = {int(table['n'])}): "
+            "there is no effect that attention could be seen to predict"
         )
         said = dict.fromkeys(said, nothing)
     return [

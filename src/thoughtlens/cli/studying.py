@@ -106,7 +106,7 @@ def show_estimate(bench: Bench, planned: Planned, *, as_json: bool) -> None:
     counts = {f"n_{kind}s": len(cuts) for kind, cuts in planned.plan.kinds.items()} | {"n_orders": len(steps)}
     facts = {"n_problems": len(bench.target.problems), **counts, **found._asdict()}
     said = (
-        f"{facts['n_cuts']} cuts, {facts['n_controls']} controls and {len(steps)} steps of orders on "
+        f"{facts['n_cuts']} cuts, {facts['n_controls']} further ones as controls and {len(steps)} steps of orders on "
         f"{facts['n_problems']} problems: {found.n_passes:,} passes, about {terminal.duration(found.seconds)}"
     )
     terminal.tell(facts, said, as_json=as_json)
@@ -195,7 +195,7 @@ def show_study(facts: Mapping[str, Any]) -> None:
     """The closing tables of a study: what costs most, and whether looking predicted cutting."""
     title = (
         f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}: {facts['n_cuts']} cuts, "
-        f"{facts['n_controls']} controls, 95 % intervals over problems"
+        f"{facts['n_controls']} further ones as controls, 95 % intervals over problems"
     )
     columns = ("cut", "accuracy", "log-probability, nats", "broken / mended", "p (Holm)", "p (controls)")
     terminal.table(columns, [_cut(row) for row in facts["top"]], title=title)
