@@ -97,7 +97,7 @@ def _limits(ax: Axes, x: np.ndarray, cost: xr.DataArray) -> None:
     known = x[np.isfinite(x)]
     low, high = float(known.min(initial=0.0)), float(known.max(initial=0.0))
     room = (high - low) or 1.0
-    ax.set_xlim(low - 0.06 * room, high + 0.12 * room)
+    ax.set_xlim(low - 0.06 * room, high + 0.17 * room)
     bottom, top = limits(cost)
     ax.set_ylim(bottom - 0.05 * (top - bottom), top + 0.04 * (top - bottom))
 
@@ -110,7 +110,8 @@ class _Box(NamedTuple):
 
     def meets(self, other: "_Box") -> bool:
         across = min(self.right, other.right) - max(self.left, other.left)
-        return across > 0 and min(self.top, other.top) - max(self.bottom, other.bottom) > 0
+        # Names end to end would read as one.
+        return across > -2 and min(self.top, other.top) - max(self.bottom, other.bottom) > 0
 
 
 def _name_extremes(
@@ -146,10 +147,13 @@ def _outermost(places: np.ndarray) -> np.ndarray:
 
 
 def _boxes_beside(place: np.ndarray, n_characters: int) -> Iterator[_Box]:
-    """Where a name of so many characters may stand: right, left, above or below its dot."""
+    """Where a name of so many characters may stand: right, left, above or below its dot, or above to one side."""
     x, y = (float(value) for value in place)
     width, height = n_characters * CHARACTER * TICK_SIZE, LINE * TICK_SIZE
     yield _Box(x + 4, y - height / 2, x + 4 + width, y + height / 2)
     yield _Box(x - 4 - width, y - height / 2, x - 4, y + height / 2)
     yield _Box(x - width / 2, y + 3, x + width / 2, y + 3 + height)
     yield _Box(x - width / 2, y - 3 - height, x + width / 2, y - 3)
+    # Where a neighbour is in the way on one side only.
+    yield _Box(x - 2, y + 3, x - 2 + width, y + 3 + height)
+    yield _Box(x + 2 - width, y + 3, x + 2, y + 3 + height)
