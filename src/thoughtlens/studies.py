@@ -238,6 +238,7 @@ def _transplant_rows(effects: xr.Dataset) -> list[dict[str, Any]]:
             "cut": str(row["intervention"].item()),
             "n": int(row["n"]),
             "n_left_out": int(row["n_left_out"]),
+            "p": _finite(row["p"].item()),
             **{str(answer): _number(row["share"].sel(answer=answer)) for answer in row["answer"].values},
         }
         for place in range(table.sizes["intervention"])

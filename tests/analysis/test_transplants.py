@@ -3,7 +3,7 @@ import pytest
 import xarray as xr
 from scipy.stats import binomtest
 
-from thoughtlens.analysis.transplants import FOLLOWS, KEEPS, NEITHER, transplants
+from thoughtlens.analysis.transplants import FOLLOWS, KEEPS, NEITHER, transplant_table, transplants
 from thoughtlens.effects_schema import check_effects, effects_dataset
 
 PROBLEMS = ["p0", "p1", "p2", "p3", "p4", "p5"]
@@ -54,3 +54,40 @@ def test_shares_have_wilsons_interval(given):
 def test_a_donor_without_an_answer_is_left_out(given):
     effects, donors = given
     assert transplants(effects, xr.full_like(donors, ""))["n"].item() == 0
+
+
+def made_transplant(given_answers, own_answers):
+    """An effects Dataset in which each problem got the thoughts of the next."""
+    names = [f"p{k}" for k in range(len(own_answers))]
+    spec = '[{"site": "thought", "edit": "resample"}]'
+    shape = (2, len(names))
+    effects = effects_dataset(
+        {
+            "correct": np.zeros(shape, bool),
+            "gold_logprob": np.zeros(shape),
+            "kl": np.zeros(shape),
+            "answer": [own_answers, given_answers],
+            "failed": np.zeros(shape, bool),
+            "donor": [[""] * len(names), [*names[1:], names[0]]],
+        },
+        labels=["none", "thoughts resample"],
+        kinds=["baseline", "cut"],
+        specs=["[]", spec],
+        problem_ids=names,
+    )
+    return check_effects(effects)
+
+
+def test_donors_that_are_followed_are_beyond_all_others():
+    own = [str(k) for k in range(30)]
+    table = transplant_table(made_transplant([*own[1:], own[0]], own))
+    # 29 shifts, of which the one that gives the true donors follows as much.
+    assert table["p"].isel(intervention=0).item() == pytest.approx(2 / 30)
+    assert table["share"].sel(answer=FOLLOWS, value="estimate").isel(intervention=0).item() == 1.0
+
+
+def test_answers_that_follow_nobody_are_like_all_donors():
+    own = [str(k) for k in range(30)]
+    table = transplant_table(made_transplant(["x"] * 30, own))
+    assert table["p"].isel(intervention=0).item() == 1.0
+    assert np.isnan(table["p"].isel(intervention=1))

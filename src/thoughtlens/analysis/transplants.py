@@ -53,7 +53,8 @@ def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None
         seed: of the draw.
 
     Returns:
-        None if no thought was transplanted.
+        Also `p` (intervention) of the true donors, one-sided: (1 + #{shifts of all problems against each other whose
+        donors are followed by as large a share}) / (1 + #shifts); NaN by chance. None if no thought was transplanted.
     """
     labels = _transplanted(effects)
     if not labels:
@@ -65,10 +66,32 @@ def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None
     shifts = rng.integers(1, len(problems), size=len(labels)) if len(problems) > 1 else np.zeros(len(labels), int)
     drawn = donors.copy(data=np.stack([np.roll(problems, shift) for shift in shifts]))
     names = [f"{label}, {AT_RANDOM}" for label in labels]
-    found = [transplants(effects, donors), _renamed(transplants(effects, drawn), names)]
+    true = transplants(effects, donors)
+    followed = true["share"].sel(answer=FOLLOWS, value="estimate")
+    p = [_shift_p(effects, label, followed.sel(intervention=label).item()) for label in labels]
+    by_chance = _renamed(transplants(effects, drawn), names).assign(p=("intervention", np.full(len(labels), np.nan)))
+    found = [true.assign(p=("intervention", p)), by_chance]
     in_pairs = np.arange(2 * len(labels)).reshape(2, -1).T.ravel()
     joined: xr.Dataset = xr.concat(found, "intervention").isel(intervention=in_pairs)
     return joined
+
+
+def _shift_p(effects: xr.Dataset, label: str, share: float) -> float:
+    """How often donors that are not the true ones would be followed by as large a share of problems."""
+    cut, baseline = effects.sel(intervention=label), effects.sel(intervention=BASELINE, drop=True)
+    own = np.where(baseline["failed"].values, "", baseline["answer"].values.astype(object))
+    # Equal texts have equal numbers, which compare faster.
+    _, codes = np.unique(np.concatenate([own, cut["answer"].values.astype(object)]).astype(str), return_inverse=True)
+    receiver, given = codes[: len(own)], codes[len(own) :]
+    known = own != ""
+    at_least = n_shifts = 0
+    for shift in range(1, len(own)):
+        theirs = np.roll(receiver, shift)
+        counts = ~cut["failed"].values & known & np.roll(known, shift) & (receiver != theirs)
+        if counts.any():
+            n_shifts += 1
+            at_least += bool((given == theirs)[counts].mean() >= share - 1e-12)
+    return (1 + at_least) / (1 + n_shifts) if np.isfinite(share) else float("nan")
 
 
 def _transplanted(effects: xr.Dataset) -> list[str]:

@@ -209,13 +209,18 @@ def show_study(facts: Mapping[str, Any]) -> None:
     for row in facts["orders"]:
         terminal.tell({}, _order(row), as_json=False)
     if facts["transplants"]:
-        answers = [name for name in facts["transplants"][0] if name not in ("cut", "n", "n_left_out")]
+        answers = [name for name, share in facts["transplants"][0].items() if isinstance(share, dict)]
         rows = [
-            (row["cut"], row["n"], *(terminal.with_interval(row[name], percent=True) for name in answers))
+            (
+                row["cut"],
+                row["n"],
+                *(terminal.with_interval(row[name], percent=True) for name in answers),
+                "" if row["p"] is None else _p(row["p"]),
+            )
             for row in facts["transplants"]
         ]
         title = "whose answer is given with another problem's thoughts? (n: problems whose two answers differ)"
-        terminal.table(("transplant", "n", *answers), rows, title=title)
+        terminal.table(("transplant", "n", *answers, "p (follows)"), rows, title=title)
 
 
 def _cut(row: Mapping[str, Any]) -> tuple[str, ...]:
