@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thoughtlens import plots
     from thoughtlens.analysis import analyze, step_indexed
-    from thoughtlens.comparisons import compare_runs
+    from thoughtlens.comparisons import compare_runs as compare
     from thoughtlens.errors import ThoughtLensError
     from thoughtlens.exports import export_npy
     from thoughtlens.models.loading import load
@@ -39,7 +39,7 @@ __all__ = [
     "ThoughtLensError",
     "analyze",
     "analyze_run",
-    "compare_runs",
+    "compare",
     "cuts",
     "decode_thoughts",
     "doctor",
@@ -65,7 +65,7 @@ _HOME = {
     **dict.fromkeys(("analyze", "step_indexed"), "analysis"),
     **dict.fromkeys(("analyze_run", "write_analysis", "write_figures"), "outputs"),
     "ThoughtLensError": "errors",
-    "compare_runs": "comparisons",
+    "compare": "comparisons",
     "decode_thoughts": "runs.lens",
     "doctor": "runs.doctor",
     "evaluate": "runs.conditions",
@@ -79,6 +79,9 @@ _HOME = {
 }
 
 
+_THERE = {"compare": "compare_runs"}
+"""What is called otherwise where it is at home."""
+
 _MODULES = {"cuts": "thoughtlens.tracing.cuts", "plots": "thoughtlens.plots"}
 
 
@@ -86,7 +89,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(_MODULES[name])
     if name in _HOME:
-        return getattr(import_module(f"thoughtlens.{_HOME[name]}"), name)
+        return getattr(import_module(f"thoughtlens.{_HOME[name]}"), _THERE.get(name, name))
     raise AttributeError(f"module 'thoughtlens' has no attribute {name!r}")
 
 

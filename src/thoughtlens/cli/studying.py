@@ -242,7 +242,10 @@ def _measures(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("accuracy without cuts", terminal.with_interval(facts["baseline"]["accuracy"], percent=True)),
         ("gold log-probability without cuts", terminal.with_interval(facts["baseline"]["gold_logprob"])),
         ("significant after Holm", f"{found['gold_logprob']} by log-probability, {found['accuracy']} by accuracy"),
-        ("detectable with this n", f"{accuracy} accuracy, {_p(detectable['gold_logprob'])} nats (power 0.8, one cut)"),
+        (
+            "detectable with this n, median cut",
+            f"{accuracy} accuracy, {_p(detectable['gold_logprob'])} nats (power 0.8, one cut)",
+        ),
         ("pairs left out as failed", str(facts["n_failed"])),
     ]
 
