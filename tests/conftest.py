@@ -75,6 +75,12 @@ def reasoner(request, tokenizer) -> Codi:
     return random_reasoner(request.param, tokenizer)
 
 
+@pytest.fixture
+def short_texts(monkeypatch):
+    """Untrained models that are cut babble to the last position; twelve tokens of it are enough."""
+    monkeypatch.setattr("thoughtlens.runs.cutting.MAX_NEW_TOKENS", 12)
+
+
 class Scripted:
     """A reasoner that says what it is told to, whatever its weights would say; everything else is the model's own."""
 

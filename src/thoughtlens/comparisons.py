@@ -38,9 +38,9 @@ from thoughtlens.analysis.ratios import collect_depth_sums
 from thoughtlens.analysis.subjects import common_problems
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import replacing, write_json, writing
-from thoughtlens.outputs import ANALYSIS, write_analysis
+from thoughtlens.outputs import write_analysis
 from thoughtlens.problems import load_set
-from thoughtlens.runs.reading import Run
+from thoughtlens.runs.reading import ANALYSIS, Run
 
 BY: Final = ("correct", "n_steps")
 """What the problems of a run can be grouped by."""

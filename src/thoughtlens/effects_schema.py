@@ -31,6 +31,9 @@ import xarray as xr
 from thoughtlens.errors import RunError
 
 EFFECTS_DIMS: Final = ("intervention", "problem")
+EFFECTS_STORE: Final = "effects.zarr"
+"""Where a run keeps them, among what is made from it."""
+
 BASELINE: Final = "none"
 """Label of the baseline: nothing is cut."""
 

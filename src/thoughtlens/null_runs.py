@@ -14,8 +14,8 @@ from thoughtlens.analysis.null_run import evidence_over_run
 from thoughtlens.analysis.tables import evidence_headline, evidence_tables
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, replacing, write_json, writing
-from thoughtlens.outputs import ANALYSIS, WEIGHTS, pattern_blocks
-from thoughtlens.runs.reading import Run
+from thoughtlens.outputs import WEIGHTS, pattern_blocks
+from thoughtlens.runs.reading import ANALYSIS, Run
 
 OVER: Final = "over_null_run"
 

@@ -31,10 +31,9 @@ from thoughtlens.analysis.step_panels import step_figure_data
 from thoughtlens.errors import OptionError
 from thoughtlens.files import file_name, replacing, unique, write_json, writing
 from thoughtlens.labels import ANSWER
-from thoughtlens.runs.reading import Run
+from thoughtlens.runs.reading import ANALYSIS, Run
 from thoughtlens.schema import VALUE_WEIGHTED
 
-ANALYSIS: Final = "analysis"
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
 

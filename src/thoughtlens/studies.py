@@ -30,14 +30,12 @@ from thoughtlens.analysis.importance import EDGES, HEADS, RAW, THOUGHTS, Looks, 
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.transplants import transplant_table
 from thoughtlens.analysis.verdict import ALPHA, readings, resampled_means, verdict
-from thoughtlens.effects_schema import check_effects
+from thoughtlens.effects_schema import EFFECTS_STORE, check_effects
 from thoughtlens.errors import RunError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.order_labels import RANDOM, orders_in
-from thoughtlens.outputs import ANALYSIS
-from thoughtlens.runs.reading import Run
+from thoughtlens.runs.reading import ANALYSIS, Run
 
-EFFECTS: Final = "effects.zarr"
 TOP: Final = 10
 """Cuts that the headline names."""
 FEWEST_UNITS: Final = 3
@@ -65,9 +63,11 @@ class Study(NamedTuple):
 
 def open_effects(run: Run) -> xr.Dataset:
     """The effects of a run's cuts, in memory; one sentence if none were made."""
-    path = run.path / ANALYSIS / EFFECTS
+    path = run.path / ANALYSIS / EFFECTS_STORE
     if not path.is_dir():
-        raise RunError(f"{run.path} has no {ANALYSIS}/{EFFECTS}; make cuts first: thoughtlens intervene {run.path}.")
+        raise RunError(
+            f"{run.path} has no {ANALYSIS}/{EFFECTS_STORE}; make cuts first: thoughtlens intervene {run.path}."
+        )
     effects: xr.Dataset = xr.open_zarr(path, consolidated=False).load()
     return check_effects(effects)
 

@@ -10,32 +10,15 @@ from tests.runs.test_cutting import assert_alike
 
 from thoughtlens.errors import RunError
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning import think
 from thoughtlens.runs.cutter import Cutter
 from thoughtlens.runs.cutting import Cutting, batch_of
 from thoughtlens.tracing import Intervention, Replace, Site
 from thoughtlens.tracing.cuts import ablate_head, ablate_thought, knock_out
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 CUTS = [ablate_head(f"L{layer}H{head}") for layer in range(2) for head in range(4)]
 EIGHT = [replace(problem, id=f"{problem.id}{k}") for k in (1, 2) for problem in PROBLEMS]
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.cutting.MAX_NEW_TOKENS", 12)
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    """How many problems have thought, one number a pass."""
-    counted = []
-
-    def counting(reading, *rest):
-        counted.append(len(reading.keys))
-        return think(reading, *rest)
-
-    monkeypatch.setattr("thoughtlens.runs.cutting.think", counting)
-    return counted
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,8 @@ from thoughtlens.tracing.cuts import (
 )
 from thoughtlens.tracing.edits import Add, Mean, Noise, Own, Resample, Scale
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 CUTS = [
     ablate_head("L0H1"),
     stop_after(2, n_thoughts=6),
@@ -43,11 +45,6 @@ CUTS = [
     stop_after(5, n_thoughts=6),
     cut(Intervention(Site.HEAD, Scale(1.5), layers=frozenset({0})), label="louder"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.cutting.MAX_NEW_TOKENS", 12)
 
 
 def bound(reasoner, cuts, problems, tmp_path, n_thoughts=6):

@@ -13,7 +13,6 @@ import thoughtlens as tl
 from thoughtlens.effects_schema import check_effects
 from thoughtlens.errors import CheckpointError, OptionError, RunError
 from thoughtlens.models.planted import PLANTED, planted, planted_problems
-from thoughtlens.reasoning import think
 from thoughtlens.runs.controls import controls_for
 from thoughtlens.runs.cutting import Cutting, batch_of
 from thoughtlens.runs.extract import extract
@@ -36,6 +35,8 @@ from thoughtlens.tracing.cuts import (
 from thoughtlens.tracing.edits import Add, Mean, Noise, Own, Resample, Scale
 from thoughtlens.tracing.material import donors
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 SET = [replace(problem, id=f"{problem.id}{k}") for k in (1, 2) for problem in PROBLEMS]
 BARE = [ablate_head("L0H1"), knock_out("z3", "z1"), stop_after(1, n_thoughts=3)]
 DRAWN = [
@@ -51,11 +52,6 @@ DRAWN = [
 @pytest.fixture(scope="module")
 def reasoner(tokenizer):
     return random_reasoner("gpt2", tokenizer, n_thoughts=3)
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.cutting.MAX_NEW_TOKENS", 12)
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +73,6 @@ def run(extracted, tmp_path):
 @pytest.fixture
 def again(extracted, tmp_path):
     return open_run(shutil.copytree(extracted, tmp_path / "again"))
-
-
-@pytest.fixture
-def passes(monkeypatch):
-    counted = []
-
-    def counting(reading, *rest):
-        counted.append(len(reading.keys))
-        return think(reading, *rest)
-
-    monkeypatch.setattr("thoughtlens.runs.cutting.think", counting)
-    return counted
 
 
 def assert_same(found, expected, tolerance=3e-5):

@@ -15,12 +15,9 @@ from thoughtlens.tracing import Intervention, Site, Zero
 from thoughtlens.tracing.cuts import ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
 from thoughtlens.tracing.material import Material
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 THOUGHTS = thought_names(6)
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.cutting.MAX_NEW_TOKENS", 12)
 
 
 def thoughts_under(reasoner, made):

@@ -14,7 +14,7 @@ from typing import Final
 
 import xarray as xr
 
-from thoughtlens.effects_schema import BASELINE, check_effects, effects_dataset
+from thoughtlens.effects_schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset
 from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing_folder, writing
 from thoughtlens.models.base import LatentReasoner
@@ -36,15 +36,13 @@ from thoughtlens.runs.engines import Engine, Local, Progress
 from thoughtlens.runs.extract import PROBLEMS, to_load
 from thoughtlens.runs.orders import Incremental
 from thoughtlens.runs.plans import Plan, check_plan
-from thoughtlens.runs.reading import Run
+from thoughtlens.runs.reading import ANALYSIS, Run
 from thoughtlens.tracing.cuts import Cut
 from thoughtlens.tracing.edits import Donor, Own, Resample
 from thoughtlens.tracing.material import donors, needs_material
 from thoughtlens.tracing.taps import Site
 
 EFFECTS: Final = "effects"
-STORED: Final = "effects.zarr"
-ANALYSIS: Final = "analysis"
 OUTCOMES: Final = ("correct", "gold_logprob", "kl", "answer")
 
 
@@ -118,7 +116,7 @@ def make_cuts(
         progress(sum(job.n_problems(shard) for shard in range(len(target.batches)) if shard not in todo))
         where.run(job, todo, progress)
         effects = check_effects(_put_together(run, target, plan))
-        with replacing_folder(run.path / ANALYSIS / STORED) as folder:
+        with replacing_folder(run.path / ANALYSIS / EFFECTS_STORE) as folder:
             effects.to_zarr(folder, zarr_format=3, consolidated=False)
     return effects
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,9 @@ from thoughtlens.runs.manifest import read_manifest
 from thoughtlens.runs.shards import fault_of
 from thoughtlens.runs.store import RESULTS, Store, check_files, unfinished
 from thoughtlens.schema import ATTENTION, PATTERNS
+
+ANALYSIS: Final = "analysis"
+"""The folder of a run for what is made from it."""
 
 
 @final
