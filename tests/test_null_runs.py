@@ -66,10 +66,10 @@ def test_another_pattern_has_a_folder_of_its_own(folder):
         ("llama", "it has architecture llama and not gpt2"),
         ("problems", "problems of fingerprint"),
         ("nowhere", "expected a run folder"),
+        ("run", "has the weights of"),
     ],
 )
 def test_a_null_that_is_none_ends_in_one_sentence_and_leaves_nothing(folder, null, part, tmp_path):
-
     call("extract", "--problems", folder / "20.jsonl", "--out", tmp_path / "run")
     said = sentence("analyze", tmp_path / "run", "--null", folder / null)
     assert part in said

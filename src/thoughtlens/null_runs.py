@@ -63,8 +63,13 @@ def over_null_run(
 
 
 def check_null(run: Run, null: Run) -> None:
-    """Raise `RunError` where a run can't be the null of another: other architecture, thoughts or problems."""
+    """Raise `RunError` where a run can't be the null of another: same weights, other architecture or problems."""
     one, other = _facts(run), _facts(null)
+    if run.manifest["options"]["model"]["sha256"] == null.manifest["options"]["model"]["sha256"]:
+        raise RunError(
+            f"{null.path} has the weights of {run.path}, which leaves nothing beyond it; make a null run with "
+            "`thoughtlens extract --random-weights 0`."
+        )
     apart = [f"{name} {other[name]} and not {one[name]}" for name in one if one[name] != other[name]]
     if apart:
         raise RunError(
