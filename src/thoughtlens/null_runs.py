@@ -65,6 +65,8 @@ def over_null_run(
 def check_null(run: Run, null: Run) -> None:
     """Raise `RunError` where a run can't be the null of another: same weights, other architecture or problems."""
     one, other = _facts(run), _facts(null)
+    for its in (run, null):
+        its.require_attention()
     if run.manifest["options"]["model"]["sha256"] == null.manifest["options"]["model"]["sha256"]:
         raise RunError(
             f"{null.path} has the weights of {run.path}, which leaves nothing beyond it; make a null run with "
