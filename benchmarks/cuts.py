@@ -20,17 +20,11 @@ import torch
 from benchmarks import shapes
 from benchmarks.measuring import Setting, round_lengths
 from benchmarks.timing import interleave, machine, ratios, spread
-from thoughtlens.decoding import tell
-from thoughtlens.models.base import LatentReasoner
-from thoughtlens.models.codi import Codi
-from thoughtlens.models.loading import load
+from thoughtlens.cuts import Cutting, Parts, Variants, ablate_head, ablate_thought, batch_of, copies_at_once, knock_out
+from thoughtlens.models import Codi, LatentReasoner, load
 from thoughtlens.problems import sample
-from thoughtlens.reading import Reading
-from thoughtlens.reasoning import think
-from thoughtlens.runs.cutting import Cutting, Parts, batch_of, copies_at_once
-from thoughtlens.tracing.cuts import ablate_head, ablate_thought, knock_out
-from thoughtlens.tracing.taps import Taps
-from thoughtlens.tracing.variants import Variants
+from thoughtlens.reasoning import Reading, tell, think
+from thoughtlens.taps import Taps
 
 N_THOUGHTS = 6
 SPOKEN = (list(range(10, 15)), [20, 21, 0])

@@ -50,9 +50,9 @@ def in_own_process(model: str, n: int) -> Sequence[int]:
 
 def extract_once(model: str, n: int) -> tuple[int, int]:
     """Extract n problems here; peak bytes of this process, and bytes of attention on disk."""
-    from thoughtlens.models.loading import load
+    from thoughtlens.models import load
     from thoughtlens.problems import sample
-    from thoughtlens.runs.extract import extract
+    from thoughtlens.runs import extract
 
     with tempfile.TemporaryDirectory() as folder:
         extract(load(model), sample("arithmetic", n=n), Path(folder) / "run")

@@ -23,11 +23,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.shapes import as_loaded, linear_layers, with_lora
-from thoughtlens.models.codi import Codi
-from thoughtlens.reading import Reading
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.measuring import recorder_for
-from thoughtlens.tracing.taps import Taps
+from thoughtlens.models import Codi
+from thoughtlens.reasoning import Reading, reason
+from thoughtlens.runs import recorder_for
+from thoughtlens.taps import Taps
 
 Method = Callable[[Sequence[str]], Any]
 

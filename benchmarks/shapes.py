@@ -14,11 +14,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
-from thoughtlens.models.activation import fuse_gelu
-from thoughtlens.models.codi import Codi
-from thoughtlens.models.markers import Markers
-from thoughtlens.models.projection import projection
-from thoughtlens.tracing import ATTENTION
+from thoughtlens.models import Codi, Markers, fuse_gelu, projection
+from thoughtlens.taps import ATTENTION
 
 LORA_TARGETS = {
     "gpt2": ["c_attn", "c_proj", "c_fc"],

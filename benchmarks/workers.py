@@ -22,11 +22,9 @@ from typing import NamedTuple
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from benchmarks.timing import machine, spread  # after the threads are told
-from thoughtlens.models.loading import load
+from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs.engines import Job, Progress, Work
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.ray_engine import Ray
+from thoughtlens.runs import Job, Progress, Ray, Work, extract
 
 WAIT = 0.05
 """Seconds between two looks at who is ready."""

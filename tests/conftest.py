@@ -7,11 +7,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from thoughtlens.models.catalog import bundled
-from thoughtlens.models.codi import Codi
-from thoughtlens.models.markers import Markers
-from thoughtlens.models.projection import projection
-from thoughtlens.tracing import ATTENTION
+from thoughtlens.models import Codi, Markers, bundled, projection
+from thoughtlens.taps import ATTENTION
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
 
@@ -78,7 +75,7 @@ def reasoner(request, tokenizer) -> Codi:
 @pytest.fixture
 def short_texts(monkeypatch):
     """Untrained models that are cut babble to the last position; twelve tokens of it are enough."""
-    monkeypatch.setattr("thoughtlens.runs.cutting.MAX_NEW_TOKENS", 12)
+    monkeypatch.setattr("thoughtlens.cuts.passes.MAX_NEW_TOKENS", 12)
 
 
 class Scripted:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 
 from tests.oracle import eager
+from thoughtlens.cuts import Cutting, batch_of
 from thoughtlens.problems import Problem
-from thoughtlens.runs.cutting import Cutting, batch_of
 
 PROBLEMS = [
     Problem("tom", "Tom has 5 apples. He buys 3 more. How many apples does he have?", "8", ("<<5+3=8>>",)),

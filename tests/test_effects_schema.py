@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.effects_schema import EFFECTS_DIMS, check_effects, effects_dataset
 from thoughtlens.errors import RunError
+from thoughtlens.schema import EFFECTS_DIMS, check_effects, effects_dataset
 
 LABELS, KINDS = ["none", "z4 ⊣ z1", "z3 ⊣ z2"], ["baseline", "cut", "control"]
 

@@ -1,30 +1,58 @@
-"""The tree of modules in the README is that of the package."""
+"""The layout of the package: the README's tree is the package's, and names say what modules hold."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "thoughtlens"
-ENTRANCES = {"__init__.py", "__main__.py"}
+MODULES = [path for path in PACKAGE.rglob("*.py") if path.name not in {"__init__.py", "__main__.py"}]
+TWINS = {"comparison", "effects", "heads", "maps", "run"}
+"""Names that analysis, plots and reports share on purpose: what one computes, the others draw and write."""
 
 
 def named() -> list[str]:
-    """Paths of the modules in the README's tree, a folder's modules being indented below it."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    tree = re.search(r"^    src/thoughtlens/\n((?:      .*\n)+)", text, re.MULTILINE)
-    assert tree is not None
+    """Paths of the modules in the README's tree: a line names a folder, then its modules, then what they hold."""
+    tree = re.search(r"^    src/thoughtlens/\n((?:      .*\n)+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     folder, paths = "", []
     for line in tree[1].splitlines():
-        indent, name = re.match(r"( +)(\S+) ", f"{line} ").groups()
-        folder = "" if len(indent) == 6 else folder
-        if name.endswith("/"):
-            folder = name
-        else:
-            paths.append(folder + name)
+        at_top = not line.startswith(" " * 7)
+        first, _, rest = line.strip().partition(" ")
+        folder = (first if first.endswith("/") else "") if at_top else folder
+        names = re.split(r" {3,}", (rest if first.endswith("/") else line).strip())[0]
+        paths += [f"{folder}{name}.py" for name in re.findall(r"\w+", names)]
     return paths
 
 
 def test_every_module_is_named_once():
-    modules = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path.name not in ENTRANCES]
-    assert Counter(named()) == Counter(modules)
+    assert Counter(named()) == Counter(path.relative_to(PACKAGE).as_posix() for path in MODULES)
+
+
+def test_rooms_are_few():
+    assert len(MODULES) <= 100
+    assert len([path for path in MODULES if path.parent == PACKAGE]) <= 6
+    assert len([path for path in PACKAGE.iterdir() if (path / "__init__.py").exists()]) <= 13
+
+
+def test_no_name_is_used_in_two_folders():
+    counts = Counter(path.stem for path in MODULES if path.parent.name != "cli" and path.stem not in TWINS)
+    assert [name for name, n in counts.items() if n > 1] == []
+
+
+def test_no_module_has_the_name_of_a_function_that_its_folder_exports():
+    for path in MODULES:
+        if path.parent.name == "cli":
+            continue
+        stems = {other.stem for other in MODULES if other.parent == path.parent}
+        public = {
+            node.name
+            for node in ast.parse(path.read_text("utf-8")).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        }
+        assert not public & stems, path
+
+
+def test_no_module_is_named_like_an_activity():
+    folders = {path.parent.name for path in MODULES} - {"training", "reasoning"}
+    assert [name for name in {path.stem for path in MODULES} | folders if name.endswith("ing")] == []

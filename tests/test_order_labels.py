@@ -1,4 +1,4 @@
-from thoughtlens.order_labels import orders_in, step_label
+from thoughtlens.names import orders_in, step_label
 
 
 def test_orders_are_read_back_in_the_order_of_their_steps():

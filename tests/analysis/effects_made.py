@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from thoughtlens.effects_schema import check_effects, effects_dataset
+from thoughtlens.schema import check_effects, effects_dataset
 
 
 def made_effects(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tests.analysis.effects_made import made_effects
 
-from thoughtlens.analysis.addresses import doses, edge_ends, families, head_places
+from thoughtlens.analysis import doses, edge_ends, families, head_places
 
 RIGHT = np.ones(4, dtype=bool)
 

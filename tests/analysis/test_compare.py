@@ -11,26 +11,30 @@ import xarray as xr
 from scipy.stats import false_discovery_control, permutation_test, spearmanr
 
 from thoughtlens.analysis import (
+    DEPTHS,
     Subject,
     analyze,
-    blocks,
+    as_ratios,
+    collect_depth_sums,
     compare,
     compare_groups,
     comparison_headline,
     comparison_overview,
     comparison_tables,
     composition,
+    group_seed,
     group_table,
+    layers_by_depth,
+    linearised,
     preference_sums,
     preferences,
+    rank_correlation,
+    relabellings,
     resample_weights,
 )
-from thoughtlens.analysis.compare import rank_correlation
-from thoughtlens.analysis.differences import relabellings
-from thoughtlens.analysis.groups import group_seed
-from thoughtlens.analysis.ratios import DEPTHS, as_ratios, collect_depth_sums, layers_by_depth, linearised
+from thoughtlens.analysis import pieces as blocks
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.labels import thought_names
+from thoughtlens.names import thought_names
 
 SINGLE = ("sequential", "skip", "thought_mass")
 BY_DEPTH = (*SINGLE, "preference", "lag_preference", "composition")

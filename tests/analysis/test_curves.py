@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from tests.analysis.effects_made import made_effects
 
-from thoughtlens.analysis.curves import ablation_curve, dose_response
-from thoughtlens.analysis.effects import summarise
+from thoughtlens.analysis import ablation_curve, dose_response, summarise
 from thoughtlens.errors import OptionError
 
 N = 100

@@ -8,14 +8,26 @@ from hypothesis import strategies as st
 from tests.analysis.test_nulls import uniform_attention
 from tests.models.test_planted import LEVELS, analysed
 
-from thoughtlens.analysis import analyze, collect_sums, headline, row_entropy, shares
-from thoughtlens.analysis.evidence import LEAST_EXCESS, head_types, measures
-from thoughtlens.analysis.moments import finish_moments, merge_moments, partial_moments
-from thoughtlens.analysis.nulls import causal_uniform, excess, row_mass_preserving
-from thoughtlens.analysis.significance import sign_flip_test
-from thoughtlens.analysis.statistics import bootstrap_mean
-from thoughtlens.labels import thought_names
-from thoughtlens.models.planted import PLANTED
+from thoughtlens.analysis import (
+    LEAST_EXCESS,
+    analyze,
+    bootstrap_mean,
+    causal_uniform,
+    collect_sums,
+    excess,
+    finish_moments,
+    head_types,
+    headline,
+    measures,
+    merge_moments,
+    partial_moments,
+    row_entropy,
+    row_mass_preserving,
+    shares,
+    sign_flip_test,
+)
+from thoughtlens.models import PLANTED
+from thoughtlens.names import thought_names
 from thoughtlens.schema import attention_dataset
 
 

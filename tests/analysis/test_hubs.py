@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis.hubs import hub_test
+from thoughtlens.analysis import hub_test
 from thoughtlens.errors import OptionError
 
 

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from thoughtlens.analysis.importance import edge_importance, head_importance, thought_importance
-from thoughtlens.analysis.rollout import rollout
-from thoughtlens.labels import ANSWER, EOT, thought_names
+from thoughtlens.analysis import edge_importance, head_importance, rollout, thought_importance
+from thoughtlens.names import ANSWER, EOT, thought_names
 
 THOUGHTS = thought_names(4)
 ROWS = [*THOUGHTS[1:], EOT, ANSWER]

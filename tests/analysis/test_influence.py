@@ -3,10 +3,9 @@ import pytest
 import xarray as xr
 from tests.analysis.effects_made import made_effects
 
-from thoughtlens.analysis.effects import summarise
-from thoughtlens.analysis.influence import edge_names, influence
+from thoughtlens.analysis import influence, summarise
 from thoughtlens.errors import OptionError
-from thoughtlens.labels import key_names, query_names
+from thoughtlens.names import edge_names, key_names, query_names
 
 N = 100
 

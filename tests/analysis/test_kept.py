@@ -10,13 +10,13 @@ from thoughtlens.analysis import (
     analyze,
     analyze_sums,
     block_sums,
-    blocks,
     kept_last_thought_shares,
     kept_rollout,
+    last_thought_shares,
     mean_rollout,
     row_entropy,
 )
-from thoughtlens.analysis.panels import last_thought_shares
+from thoughtlens.analysis import pieces as blocks
 
 OPTIONS = {"n_resamples": 40, "n_flips": 40, "seed": 3}
 UNTESTED = {"p", "q", "p_familywise", "hub_support", "reliability", "top_overlap", "top_overlap_by_chance", "type"}

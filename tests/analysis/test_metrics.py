@@ -15,7 +15,7 @@ from thoughtlens.analysis import (
     thought_map,
     thought_mass,
 )
-from thoughtlens.labels import query_names, thought_names
+from thoughtlens.names import query_names, thought_names
 
 SIZES = [1, 2, 3, 4, 5, 6, 12, 32]
 

@@ -5,10 +5,7 @@ import pytest
 import xarray as xr
 from tests.analysis.test_evidence import measured_one_by_one
 
-from thoughtlens.analysis import analyze
-from thoughtlens.analysis.null_run import evidence_over_run
-from thoughtlens.analysis.significance import sign_flip_test
-from thoughtlens.analysis.statistics import bootstrap_mean
+from thoughtlens.analysis import analyze, bootstrap_mean, evidence_over_run, sign_flip_test
 from thoughtlens.errors import RunError
 
 

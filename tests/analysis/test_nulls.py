@@ -9,17 +9,21 @@ import xarray as xr
 from tests.models.test_planted import measure, measured
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from thoughtlens.analysis import analyze
-from thoughtlens.analysis.metrics import thought_map
-from thoughtlens.analysis.moments import moments
-from thoughtlens.analysis.nulls import causal_uniform, excess, from_run, permuted, row_mass_preserving, token_shares
+from thoughtlens.analysis import (
+    analyze,
+    causal_uniform,
+    excess,
+    from_run,
+    moments,
+    permuted,
+    row_mass_preserving,
+    thought_map,
+    token_shares,
+)
 from thoughtlens.errors import RunError
-from thoughtlens.labels import key_names, query_names, thought_names
-from thoughtlens.models.codi import Codi
-from thoughtlens.models.markers import Markers
-from thoughtlens.models.planted import PLANTED, planted, planted_problems
-from thoughtlens.models.projection import projection
-from thoughtlens.tracing import ATTENTION
+from thoughtlens.models import PLANTED, Codi, Markers, planted_problems, planted_reasoner, projection
+from thoughtlens.names import key_names, query_names, thought_names
+from thoughtlens.taps import ATTENTION
 
 
 def shares_token_by_token(n_thoughts: int, n_question: int) -> xr.DataArray:
@@ -136,7 +140,7 @@ def test_a_null_of_another_shape_is_refused(make_attention, other):
 def random_weights(questions: list[str]) -> xr.Dataset:
     """A GPT-2 of the planted model's shape whose weights are drawn as GPT-2's own are."""
     torch.manual_seed(0)
-    tokenizer = planted().tokenizer
+    tokenizer = planted_reasoner().tokenizer
     markers = Markers(len(tokenizer))
     layers, heads = (max(places) + 1 for places in zip(*PLANTED.values(), strict=True))
     config = GPT2Config(

@@ -5,8 +5,17 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from thoughtlens.analysis import analyze, headline, preference_sums, preferences, tables
-from thoughtlens.analysis.ranking import LEAST_RELIABILITY, reliability, split_halves, unreliable
+from thoughtlens.analysis import (
+    LEAST_RELIABILITY,
+    analysis_tables,
+    analyze,
+    headline,
+    preference_sums,
+    preferences,
+    reliability,
+    split_halves,
+    unreliable,
+)
 
 
 def analyzed(dataset: xr.Dataset):
@@ -64,7 +73,7 @@ def test_heads_that_differ_by_chance_are_not_named(make_attention):
     assert facts["top_heads"] == []
     assert facts["strongest"] == {"hub": [], "sequential": [], "skip": []}
     assert f"reliability {found.ranking['reliability'].item():.2f}" in facts["ranking"]["unreliable"]
-    assert (tables(found)["heads"]["reliability"] == found.ranking["reliability"].item()).all()
+    assert (analysis_tables(found)["heads"]["reliability"] == found.ranking["reliability"].item()).all()
 
 
 def test_reliability_of_chance_is_none_on_average(make_attention):

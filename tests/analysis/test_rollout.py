@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from thoughtlens.analysis import mean_rollout, rollout, rollout_table
-from thoughtlens.labels import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
+from thoughtlens.names import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
 from thoughtlens.schema import attention_dataset
 
 SOURCES = [FIRST, QUESTION, BOT, EOT, ANSWER]
@@ -128,11 +128,11 @@ def test_mean_over_problems_has_its_interval_and_count(make_attention):
 
 def test_the_answer_of_the_planted_model_reaches_thoughts_that_it_never_looks_at():
     """Its carrier looks at the last thought alone: earlier ones reach it by the feedback, the last one most."""
-    from thoughtlens.models.planted import PLANTED, planted, planted_problems
+    from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
     from thoughtlens.reasoning import reason
-    from thoughtlens.runs.measuring import recorder_for
+    from thoughtlens.runs import recorder_for
 
-    reasoner, problems = planted(), planted_problems(3, seed=1)
+    reasoner, problems = planted_reasoner(), planted_problems(3, seed=1)
     recorder = recorder_for(reasoner, len(problems), 6)
     trace = reason(reasoner, [problem.question for problem in problems], taps=[recorder])
     dataset = attention_dataset(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from thoughtlens.analysis.significance import (
+from thoughtlens.analysis import (
     benjamini_hochberg,
     detectable_mean,
     detectable_proportion,
@@ -20,8 +20,8 @@ from thoughtlens.analysis.significance import (
     sign_flip_test,
     sign_flips,
     studentised,
+    weighted_sums,
 )
-from thoughtlens.analysis.statistics import weighted_sums
 from thoughtlens.errors import OptionError
 
 

@@ -7,16 +7,13 @@ import xarray as xr
 
 from thoughtlens.analysis import (
     analyze,
-    blocks,
     bootstrap_mean,
     bootstrap_ratio,
     collect_sums,
     composition,
     expected_sums,
-    head_maps,
     headline,
     hub_test,
-    layer_maps,
     moments,
     preference_sums,
     preferences,
@@ -25,7 +22,9 @@ from thoughtlens.analysis import (
     summary,
     tables,
 )
+from thoughtlens.analysis import pieces as blocks
 from thoughtlens.errors import RunError
+from thoughtlens.plots import head_maps_data, layer_maps
 
 PREVIOUS = {f"z{k + 1}": f"z{k}" for k in range(1, 32)}
 
@@ -311,7 +310,7 @@ def test_same_seed_same_bytes(make_attention):
 
 def test_maps_blank_what_the_mask_forbids(make_attention):
     found = analyzed(make_attention(n_layers=2, n_heads=3))
-    by_layer, by_head = layer_maps(found.moments), head_maps(found.moments, found.ranking, n_heads=4)
+    by_layer, by_head = layer_maps(found.moments), head_maps_data(found.moments, found.ranking, n_heads=4)
     assert by_layer.dims == ("layer", "query", "key")
     assert by_head.dims == ("rank", "query", "key")
     assert by_layer.sel(query="z2", key="z3").isnull().all()

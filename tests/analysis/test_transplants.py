@@ -3,8 +3,8 @@ import pytest
 import xarray as xr
 from scipy.stats import binomtest
 
-from thoughtlens.analysis.transplants import FOLLOWS, KEEPS, NEITHER, transplant_table, transplants
-from thoughtlens.effects_schema import check_effects, effects_dataset
+from thoughtlens.analysis import FOLLOWS, KEEPS, NEITHER, transplant_table, transplants
+from thoughtlens.schema import check_effects, effects_dataset
 
 PROBLEMS = ["p0", "p1", "p2", "p3", "p4", "p5"]
 

@@ -5,8 +5,16 @@ import pytest
 import xarray as xr
 from scipy.stats import permutation_test, spearmanr
 
-from thoughtlens.analysis.statistics import resample_weights
-from thoughtlens.analysis.verdict import precision_at, readings, relabelling_p, reliability, short, spearman, verdict
+from thoughtlens.analysis import (
+    effects_reliability,
+    judge,
+    precision_at,
+    readings,
+    relabelling_p,
+    resample_weights,
+    short,
+    spearman,
+)
 from thoughtlens.errors import OptionError
 
 HEADS = [f"L{layer}H{head}" for layer in range(4) for head in range(4)]
@@ -83,18 +91,18 @@ def test_reliability_is_cronbachs_alpha():
     items = table.transpose("unit", "problem").values
     k = items.shape[1]
     alpha = k / (k - 1) * (1 - items.var(0, ddof=1).sum() / items.sum(1).var(ddof=1))
-    assert reliability(table) == pytest.approx(alpha)
+    assert effects_reliability(table) == pytest.approx(alpha)
 
 
 def test_noise_is_not_reliable():
     # Alpha of pure noise is 0 on average, and below 0.5 in all but rare tables of 16 units.
-    assert reliability(damages(np.zeros(16), seed=4)) < 0.5
-    assert np.isnan(reliability(damages(np.zeros(16), noise=0.0)))
+    assert effects_reliability(damages(np.zeros(16), seed=4)) < 0.5
+    assert np.isnan(effects_reliability(damages(np.zeros(16), noise=0.0)))
 
 
 def test_attention_that_orders_heads_as_cutting_does_predicts_it():
     means = np.linspace(0, 2, 16)
-    table = verdict({"raw": units(means**2)}, damages(means), resample_weights(120))
+    table = judge({"raw": units(means**2)}, damages(means), resample_weights(120))
     row = table.sel(attention="raw")
     assert row["rho"].sel(value="estimate") == pytest.approx(spearmanr(means, damages(means).mean("problem")).statistic)
     assert row["rho"].sel(value="low") > 0.8
@@ -109,7 +117,7 @@ def test_attention_that_orders_heads_as_cutting_does_predicts_it():
 
 def test_attention_unrelated_to_the_effect_predicts_nothing():
     rng = np.random.default_rng(11)
-    table = verdict({"raw": units(rng.permutation(16))}, damages(np.zeros(16)), resample_weights(120))
+    table = judge({"raw": units(rng.permutation(16))}, damages(np.zeros(16)), resample_weights(120))
     sentence = readings(table, unit="heads")["raw"]
     assert sentence.startswith("looking did not predict cutting")
     assert "the effects themselves are noise" in sentence
@@ -117,14 +125,14 @@ def test_attention_unrelated_to_the_effect_predicts_nothing():
 
 def test_attention_to_what_does_not_matter_misleads():
     means = np.linspace(0, 2, 16)
-    table = verdict({"raw": units(-means)}, damages(means), resample_weights(120))
+    table = judge({"raw": units(-means)}, damages(means), resample_weights(120))
     assert readings(table, unit="heads")["raw"].startswith("raw attention misled")
 
 
 def test_few_units_that_agree_by_luck_are_not_called_a_prediction():
     names, means = ["z1", "z2", "z3", "z4"], [0.0, 1.0, 2.0, 3.0]
     looked = units([0, 1, 2, 3], names)
-    table = verdict({"raw": looked}, damages(means, names=names), resample_weights(120))
+    table = judge({"raw": looked}, damages(means, names=names), resample_weights(120))
     # Four units have 24 orders, two of which correlate perfectly: p = 1/12.
     assert table["p"].item() == pytest.approx(1 / 12)
     assert "no better than chance over thoughts" in readings(table, unit="thoughts")["raw"]
@@ -137,7 +145,7 @@ def test_every_kind_of_attention_has_a_row_over_the_units_it_knows():
         "value-weighted": units(means[:10], HEADS[:10]),
         "rolled out": units(np.where(np.arange(16) < 12, means, np.nan)),
     }
-    table = verdict(kinds, damages(means), resample_weights(120))
+    table = judge(kinds, damages(means), resample_weights(120))
     assert table["n_units"].values.tolist() == [16, 10, 12]
     assert list(readings(table, unit="heads")) == list(kinds)
 
@@ -145,7 +153,7 @@ def test_every_kind_of_attention_has_a_row_over_the_units_it_knows():
 def test_units_are_matched_by_name_and_not_by_place():
     means = np.linspace(0, 2, 16)
     shuffled = units(means).isel(unit=np.random.default_rng(0).permutation(16))
-    table = verdict({"a": units(means), "b": shuffled}, damages(means), resample_weights(120))
+    table = judge({"a": units(means), "b": shuffled}, damages(means), resample_weights(120))
     assert table["rho"].sel(attention="a").values == pytest.approx(table["rho"].sel(attention="b").values)
 
 
@@ -154,7 +162,7 @@ def test_attention_that_varies_over_problems_widens_the_interval():
     weights = resample_weights(120)
     looked = damages(means, noise=8.0, seed=9)
     samples = xr.dot(weights.astype(float), looked, dim="problem") / 120
-    table = verdict({"fixed": samples.isel(resample=0), "resampled": samples}, damages(means), weights)
+    table = judge({"fixed": samples.isel(resample=0), "resampled": samples}, damages(means), weights)
     width = table["rho"].sel(value="high") - table["rho"].sel(value="low")
     assert table["rho"].sel(value="estimate").values == pytest.approx(table["rho"].values[0, 0])
     assert width.sel(attention="resampled") > 1.5 * width.sel(attention="fixed")
@@ -165,7 +173,7 @@ def test_failed_problems_are_left_out():
     whole = damages(means, n=60)
     holed = whole.copy()
     holed[5, 3] = np.nan
-    table = verdict({"raw": units(means)}, holed, resample_weights(60))
+    table = judge({"raw": units(means)}, holed, resample_weights(60))
     assert table["rho"].sel(value="estimate").item() == pytest.approx(
         spearmanr(means, np.nanmean(holed.values, axis=0)).statistic
     )
@@ -176,27 +184,27 @@ def test_differences_that_are_rounding_alone_are_none():
     exact = np.concatenate([[1.0], np.zeros(15)])
     looked = units(np.arange(16)[::-1])
     weights = resample_weights(40)
-    tables = [verdict({"raw": looked}, damages(means, noise=0.0, n=40), weights) for means in (dead, exact)]
+    tables = [judge({"raw": looked}, damages(means, noise=0.0, n=40), weights) for means in (dead, exact)]
     assert tables[0]["rho"].values == pytest.approx(tables[1]["rho"].values)
 
 
 def test_the_interval_holds_its_estimate():
     rng = np.random.default_rng(0)
     means = rng.exponential(size=16) * 0.1
-    table = verdict({"raw": units(means)}, damages(means, noise=1.0, n=300), resample_weights(300))
+    table = judge({"raw": units(means)}, damages(means, noise=1.0, n=300), resample_weights(300))
     low, high = (table["rho"].sel(value=name).item() for name in ("low", "high"))
     assert low <= table["rho"].sel(value="estimate").item() <= high
 
 
 def test_cuts_without_any_effect_leave_nothing_to_say():
-    table = verdict({"raw": units(np.arange(16))}, damages(np.zeros(16), noise=0.0), resample_weights(120))
+    table = judge({"raw": units(np.arange(16))}, damages(np.zeros(16), noise=0.0), resample_weights(120))
     assert table["rho"].isnull().all() and table["precision"].isnull().all()
     assert "all 16 are alike" in readings(table, unit="heads")["raw"]
 
 
 def test_a_verdict_needs_attention():
     with pytest.raises(OptionError, match="0 kinds of attention"):
-        verdict({}, damages(np.zeros(16)), resample_weights(120))
+        judge({}, damages(np.zeros(16)), resample_weights(120))
 
 
 @pytest.mark.parametrize(

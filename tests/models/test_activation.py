@@ -6,7 +6,7 @@ import torch
 from tests.conftest import random_reasoner
 from transformers.activations import NewGELUActivation
 
-from thoughtlens.models.activation import fuse_gelu
+from thoughtlens.models import fuse_gelu
 from thoughtlens.reasoning import reason
 
 

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from thoughtlens.analysis import proportion_interval
-from thoughtlens.models.catalog import bundled, read_card
-from thoughtlens.models.loading import load
+from thoughtlens.evaluation import decode_thoughts, doctor, evaluate, results_read
+from thoughtlens.models import bundled, load, read_card
 from thoughtlens.problems import draw, load_set
-from thoughtlens.runs.conditions import evaluate
-from thoughtlens.runs.doctor import doctor
-from thoughtlens.runs.lens import decode_thoughts, results_read
 
 
 @pytest.mark.parametrize("name", bundled())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.loading import DTYPES, load, precision
+from thoughtlens.models import DTYPES, load, precision
 
 
 @pytest.mark.parametrize(

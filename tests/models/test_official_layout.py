@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from transformers.activations import NewGELUActivation
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.loading import load
+from thoughtlens.models import load
 from thoughtlens.reasoning import reason
 
 # peft asks transformers by a name that transformers is about to drop.
@@ -148,7 +148,7 @@ def test_loaded_gpt2_has_its_activation_in_one_kernel(tmp_path, tokenizer):
 def test_second_load_does_not_read_the_checkpoint_again(tmp_path, tokenizer, monkeypatch):
     made = Made(tmp_path, tokenizer)
     first = made.load()
-    monkeypatch.setattr("thoughtlens.models.merged.read_weights", lambda path: pytest.fail("merged twice"))
+    monkeypatch.setattr("thoughtlens.models.checkpoint.read_weights", lambda path: pytest.fail("merged twice"))
     second = made.load()
     for one, other in zip(first.lm.parameters(), second.lm.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -9,22 +9,27 @@ import torch
 from tests.conftest import QUESTIONS
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from thoughtlens.analysis import analyze
-from thoughtlens.analysis.hubs import hub_test
+from thoughtlens.analysis import analyze, hub_test
+from thoughtlens.cuts import Intervention, Replace, Zero
 from thoughtlens.errors import CheckpointError, OptionError
-from thoughtlens.labels import thought_names
-from thoughtlens.models.codi import Codi
-from thoughtlens.models.loading import load
-from thoughtlens.models.markers import Markers
-from thoughtlens.models.planted import PLANTED, Strengths, planted, planted_attention, planted_problems
-from thoughtlens.models.projection import projection
+from thoughtlens.evaluation import doctor, evaluate
+from thoughtlens.models import (
+    PLANTED,
+    Codi,
+    Markers,
+    Strengths,
+    load,
+    planted_attention,
+    planted_problems,
+    planted_reasoner,
+    projection,
+)
+from thoughtlens.names import thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.conditions import evaluate
-from thoughtlens.runs.doctor import doctor
-from thoughtlens.runs.measuring import recorder_for
+from thoughtlens.runs import recorder_for
 from thoughtlens.schema import attention_dataset, check_attention
-from thoughtlens.tracing import ATTENTION, Intervention, Replace, Site, Zero
+from thoughtlens.taps import ATTENTION, Site
 
 LEVELS = {
     "default": Strengths(),
@@ -35,7 +40,7 @@ LEVELS = {
 
 @pytest.fixture(scope="module")
 def reasoner() -> Codi:
-    return planted()
+    return planted_reasoner()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,7 @@ def measure(reasoner, questions, **options):
 @cache
 def measured(level: str):
     questions = [problem.question for problem in planted_problems(40, seed=3)]
-    return check_attention(measure(planted(LEVELS[level]), questions))
+    return check_attention(measure(planted_reasoner(LEVELS[level]), questions))
 
 
 @cache
@@ -217,7 +222,7 @@ def test_without_its_thoughts_nothing_is_answered(reasoner, problems):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_doctor_finds_it_sound(dtype):
-    assert [check for check in doctor(planted(dtype=dtype)) if not check.passed] == []
+    assert [check for check in doctor(planted_reasoner(dtype=dtype)) if not check.passed] == []
 
 
 def test_numbers_of_a_problem_do_not_depend_on_its_batch(reasoner):
@@ -229,7 +234,7 @@ def test_numbers_of_a_problem_do_not_depend_on_its_batch(reasoner):
 
 @pytest.mark.parametrize("n_thoughts", [1, 2, 3, 5, 32])
 def test_any_number_of_thoughts_can_be_planted(n_thoughts, problems):
-    reasoner = planted(n_thoughts=n_thoughts)
+    reasoner = planted_reasoner(n_thoughts=n_thoughts)
     dataset = measure(reasoner, [problem.question for problem in problems[:5]])
     rows = dataset["attention"].sel(query=thought_names(n_thoughts))
     for problem, n_tokens in zip(rows, dataset["n_question_tokens"].values, strict=True):
@@ -263,7 +268,7 @@ def test_a_wrong_setting_is_named(settings, error, message, tmp_path):
 
 def test_building_it_leaves_the_random_numbers_alone():
     before = torch.random.get_rng_state()
-    planted()
+    planted_reasoner()
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

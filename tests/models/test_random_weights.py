@@ -7,12 +7,10 @@ from typer.testing import CliRunner
 
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
-from thoughtlens.models.loading import load
-from thoughtlens.models.random_weights import randomize
-from thoughtlens.models.rerun import reasoner_of
+from thoughtlens.evaluation import doctor
+from thoughtlens.models import load, randomize, reasoner_of
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.doctor import doctor
-from thoughtlens.runs.reading import open_run
+from thoughtlens.runs import open_run
 
 BUNDLED = ["tiny-gpt2", "tiny-llama", "planted"]
 

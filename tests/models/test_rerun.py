@@ -9,11 +9,10 @@ from tests.conftest import QUESTIONS, random_reasoner
 from tests.models.test_official_layout import Made
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.loading import load
-from thoughtlens.models.rerun import reasoner_of
+from thoughtlens.models import load, reasoner_of
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.extract import extract
+from thoughtlens.runs import extract
 
 # peft asks transformers by a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -112,7 +111,7 @@ def test_a_pinned_base_is_asked_for_again(tmp_path, monkeypatch):
     manifest["notes"]["model_source"] = {"model": "owner/model", "base": "owner/base"}
     asked = {}
     monkeypatch.setattr(
-        "thoughtlens.models.rerun.load", lambda *given, **options: asked.update(options) or load("planted")
+        "thoughtlens.models.loader.load", lambda *given, **options: asked.update(options) or load("planted")
     )
     reasoner_of(manifest)
     assert (asked["base"], asked["revision"], asked["base_revision"]) == ("owner/base", "a" * 40, "b" * 40)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.weights import find_weights, read_weights
+from thoughtlens.models import find_weights, read_weights
 
 
 class Runs:

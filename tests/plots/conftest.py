@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from thoughtlens.labels import query_names, thought_names
+from thoughtlens.names import query_names, thought_names
 
 PARTS = ["first", "question", "bot", "earlier thoughts", "self", "eot", "answer"]
 VALUES = ["estimate", "low", "high"]

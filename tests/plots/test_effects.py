@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from tests.plots.test_plots import assert_readable, overlapping
 
 from thoughtlens import plots
-from thoughtlens.labels import thought_names
+from thoughtlens.names import thought_names
 from thoughtlens.plots import (
     ablation_curve,
     attention_against_effect,

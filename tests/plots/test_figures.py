@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from thoughtlens.plots import (
+    clipped,
     composition_by_layer,
     depth_profile,
     head_counts,
@@ -15,12 +16,12 @@ from thoughtlens.plots import (
     lag_profile,
     metric_distributions,
     model_comparison,
+    plain,
     question_tokens,
     save_figure,
+    short,
     skip_profile,
 )
-from thoughtlens.plots.heat import short
-from thoughtlens.plots.text import clipped, plain
 
 
 def dots(ax):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thoughtlens.problems.answers import gold_answer, read_answer, same_answer
+from thoughtlens.problems import gold_answer, read_answer, same_answer
 
 
 def test_plain_answer_is_read():

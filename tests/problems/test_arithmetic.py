@@ -5,8 +5,7 @@ from collections import Counter
 
 import pytest
 
-from thoughtlens.problems import load_set
-from thoughtlens.problems.arithmetic import DEFAULT_STEPS, LIMIT, arithmetic_problem, distinct_problems, split_of
+from thoughtlens.problems import DEFAULT_STEPS, LIMIT, arithmetic_problem, distinct_problems, load_set, split_of
 
 COUNTS = dict.fromkeys(range(2, 7), 1.0)
 EQUATION = re.compile(r"<<(\d+)([-+*])(\d+)=(\d+)>>")

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from thoughtlens.errors import ProblemSetError
-from thoughtlens.problems import files
-from thoughtlens.problems.files import Row, read_rows
+from thoughtlens.problems import Row, read_rows
+from thoughtlens.problems import rows as files
 
 GOOD = '{"question": "1+1?", "answer": 2}'
 

@@ -1,9 +1,7 @@
 import pytest
 
 from thoughtlens.errors import OptionError, ProblemSetError
-from thoughtlens.problems.files import Row
-from thoughtlens.problems.problem import Problem
-from thoughtlens.problems.rows import read_problems
+from thoughtlens.problems import Problem, Row, read_problems
 
 
 def read(*rows, fields=None):

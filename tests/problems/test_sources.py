@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import thoughtlens.problems as problems_package
 from thoughtlens.errors import OptionError, ProblemSetError
-from thoughtlens.problems import Problem, ProblemSet, draw, known_sets, load_set, sample, sources, write_problems
-from thoughtlens.problems.answers import gold_answer
+from thoughtlens.problems import Problem, ProblemSet, draw, gold_answer, known_sets, load_set, sample, write_problems
+from thoughtlens.problems import sets as sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

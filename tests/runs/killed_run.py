@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from thoughtlens.cli import main
-from thoughtlens.runs.measuring import Thinking
+from thoughtlens.runs import Thinking
 
 
 def noted(file: Path) -> None:

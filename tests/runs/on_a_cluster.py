@@ -6,10 +6,9 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from thoughtlens.models.loading import load
+from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.ray_engine import Ray
+from thoughtlens.runs import Ray, extract
 
 
 def kill_a_worker() -> None:

@@ -11,10 +11,7 @@ from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.errors import OptionError
 from thoughtlens.problems import Problem
-from thoughtlens.runs.batches import Halving, padding, plan
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.layout import MOST_PROBLEMS, problems_for
-from thoughtlens.runs.reading import open_run
+from thoughtlens.runs import MOST_PROBLEMS, Halving, extract, open_run, padding, plan, problems_for
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 

@@ -9,11 +9,10 @@ import xarray as xr
 from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.models.loading import load
+from thoughtlens.models import load
 from thoughtlens.problems import Problem, sample
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.reading import open_run
+from thoughtlens.runs import extract, open_run
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 
@@ -51,7 +50,7 @@ def test_batches_shards_and_order_change_nothing(reasoner, tmp_path):
 
 def test_answers_of_a_sound_model_do_not_depend_on_its_batch(tmp_path, monkeypatch):
     """True answers, so that the `answer` rows exist and are compared."""
-    monkeypatch.setattr("thoughtlens.runs.measuring.reason", reason)
+    monkeypatch.setattr("thoughtlens.runs.extraction.reason", reason)
     problems = sample("arithmetic", n=12)
     model = load("tiny-gpt2")
     one = extract(model, problems, tmp_path / "one", batch_size=1, dtype="float32")
@@ -92,7 +91,7 @@ def test_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):
 
 def test_a_complete_run_is_not_extracted_again(reasoner, tmp_path, monkeypatch):
     extract(reasoner, PROBLEMS, tmp_path / "run")
-    monkeypatch.setattr("thoughtlens.runs.measuring.reason", lambda *a, **k: pytest.fail("thought again"))
+    monkeypatch.setattr("thoughtlens.runs.extraction.reason", lambda *a, **k: pytest.fail("thought again"))
     done = []
     extract(reasoner, PROBLEMS, tmp_path / "run", progress=done.append)
     assert sum(done) == len(PROBLEMS)

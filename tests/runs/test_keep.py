@@ -11,16 +11,10 @@ from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.analysis import block_sums
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.keeping import MEAN
-from thoughtlens.models.loading import load
-from thoughtlens.outputs import analyze_run, summary, write_analysis, write_figures
+from thoughtlens.models import load
 from thoughtlens.problems import Problem, ProblemSet, sample
-from thoughtlens.runs.block_layout import SHARD_PROBLEMS, BlockLayout, Keep, deal
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.layout import Layout
-from thoughtlens.runs.progress import status
-from thoughtlens.runs.reading import open_run
-from thoughtlens.runs.store import Store
+from thoughtlens.reports import analyze_run, summary, write_analysis, write_figures
+from thoughtlens.runs import MEAN, SHARD_PROBLEMS, BlockLayout, Keep, Layout, Store, deal, extract, open_run, status
 
 N = 42
 EIGHT = Keep(block_sums, n_blocks=8)

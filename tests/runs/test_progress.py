@@ -6,12 +6,9 @@ import os
 import pytest
 
 from thoughtlens.errors import RunError
-from thoughtlens.models.loading import load
+from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.manifest import read_manifest
-from thoughtlens.runs.progress import status
-from thoughtlens.runs.shards import marker_name
+from thoughtlens.runs import extract, marker_name, read_manifest, status
 
 
 @pytest.fixture

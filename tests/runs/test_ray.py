@@ -8,15 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from thoughtlens.cli.app import engine_named
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.models.loading import load
+from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs.engine_names import engine_named
-from thoughtlens.runs.engines import Local
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.layout import Layout
-from thoughtlens.runs.reading import open_run
-from thoughtlens.runs.store import Store
+from thoughtlens.runs import Layout, Local, Store, extract, open_run
 
 pytest.importorskip("ray")
 

@@ -16,10 +16,7 @@ import pytest
 import xarray as xr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
-from thoughtlens.runs.layout import Layout
-from thoughtlens.runs.manifest import versions
-from thoughtlens.runs.reading import open_run
-from thoughtlens.runs.store import Store
+from thoughtlens.runs import Layout, Store, open_run, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}

@@ -10,19 +10,16 @@ import xarray as xr
 from tests.conftest import QUESTIONS, random_reasoner
 from typer.testing import CliRunner
 
-from thoughtlens.analysis import analyze, tables, value_shares
+from thoughtlens.analysis import analysis_tables, analyze, value_shares
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.models.output_projection import norm_factors
-from thoughtlens.models.planted import PLANTED
-from thoughtlens.outputs import analyze_run, write_analysis
+from thoughtlens.models import PLANTED, norm_factors
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
-from thoughtlens.runs.extract import extract
-from thoughtlens.runs.measuring import recorder_for
-from thoughtlens.runs.reading import open_run
+from thoughtlens.reports import analyze_run, write_analysis
+from thoughtlens.runs import extract, open_run, recorder_for
 from thoughtlens.schema import check_attention
-from thoughtlens.tracing import ValueRecorder
+from thoughtlens.taps import ValueRecorder
 
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS * 2)]
 
@@ -34,7 +31,7 @@ def reasoner(request, tokenizer):
 
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.measuring.reason", partial(reason, max_new_tokens=4))
+    monkeypatch.setattr("thoughtlens.runs.extraction.reason", partial(reason, max_new_tokens=4))
 
 
 def values_of(reasoner, questions):
@@ -153,7 +150,7 @@ def test_analysis_of_shares_is_written_beside_that_of_attention(reasoner, tmp_pa
     assert {path.parent for path in paths} == {tmp_path / "run/analysis/value-weighted"}
     assert json.loads(paths[0].read_text("utf-8"))["pattern"] == "value-weighted"
     whole = value_shares(run.attention.load())
-    expected = tables(analyze(whole, correct=whole["correct"]))["preferences_head"]
+    expected = analysis_tables(analyze(whole, correct=whole["correct"]))["preferences_head"]
     found = np.genfromtxt(tmp_path / "run/analysis/value-weighted/preferences_head.csv", delimiter=",", names=True)
     np.testing.assert_allclose(found["estimate"], expected["estimate"].to_numpy(), rtol=1e-6)
 

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from thoughtlens.problems.arithmetic import arithmetic_problem
-from thoughtlens.training.recipe import read_recipe
+from thoughtlens.problems import arithmetic_problem
+from thoughtlens.training import read_recipe
 
 HIDDEN = 16
 FAMILIES = ("gpt2", "llama")

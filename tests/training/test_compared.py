@@ -7,13 +7,11 @@ import pytest
 from scipy.stats import spearmanr
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.catalog import bundled, read_card
-from thoughtlens.models.loading import load
-from thoughtlens.outputs import analyze_run
+from thoughtlens.models import bundled, load, read_card
 from thoughtlens.problems import draw, load_set
-from thoughtlens.runs.extract import extract
-from thoughtlens.training.compared import rivals, seeds
-from thoughtlens.training.page import as_markdown
+from thoughtlens.reports import analyze_run
+from thoughtlens.runs import extract
+from thoughtlens.training import as_markdown, rivals, seeds
 
 FOLDERS = [bundled()["tiny-gpt2"], bundled()["tiny-gpt2-control"]]
 

@@ -2,9 +2,8 @@ import pytest
 from tests.training.conftest import STAGE, write_recipe
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.problems.arithmetic import arithmetic_problem
-from thoughtlens.training.data import Generated, Shuffled, counted_out, read_training_problems
-from thoughtlens.training.recipe import ProblemSource
+from thoughtlens.problems import arithmetic_problem
+from thoughtlens.training import Generated, ProblemSource, Shuffled, counted_out, read_training_problems
 
 
 def ids(dataset):

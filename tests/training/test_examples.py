@@ -3,7 +3,7 @@ import torch
 from tests.training.conftest import words
 
 from thoughtlens.problems import Problem
-from thoughtlens.training.examples import IGNORED, Collator
+from thoughtlens.training import IGNORED, Collator
 
 SUMS = [
     Problem("a", "Tom has 16 eggs.  He eats 3. How many?", "13", ("<<16-3=13>>",)),

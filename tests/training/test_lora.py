@@ -11,11 +11,8 @@ from tests.conftest import QUESTIONS
 from tests.training.conftest import FAMILIES, HIDDEN, STAGE, write_recipe
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.models.loading import load
-from thoughtlens.training.build import build
-from thoughtlens.training.export import export
-from thoughtlens.training.run import Options, train
-from thoughtlens.training.trainer import plan, train_stages
+from thoughtlens.models import load
+from thoughtlens.training import Options, build, export, plan, train, train_stages
 
 # peft asks transformers by a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -8,10 +8,17 @@ import torch
 from tests.training.conftest import FAMILIES, HIDDEN, tiny_lm
 from torch.nn.functional import cross_entropy
 
-from thoughtlens.models.markers import Markers
-from thoughtlens.training import objective
-from thoughtlens.training.examples import IGNORED, Collator
-from thoughtlens.training.objective import TERMS, CodiModule, _scrambled, distillation, per_problem_cross_entropy
+from thoughtlens.models import Markers
+from thoughtlens.training import (
+    IGNORED,
+    TERMS,
+    CodiModule,
+    Collator,
+    distillation,
+    objective,
+    per_problem_cross_entropy,
+)
+from thoughtlens.training.objective import _scrambled
 
 THOUGHTS = 4
 SUPERVISED = (1, 3)

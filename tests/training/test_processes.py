@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from tests.training import train_apart
 from tests.training.conftest import STAGE, write_recipe
 
-from thoughtlens.models.loading import load
-from thoughtlens.training.trainer import plan, train_stages
+from thoughtlens.models import load
+from thoughtlens.training import plan, train_stages
 
 
 @pytest.fixture(autouse=True)

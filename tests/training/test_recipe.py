@@ -4,8 +4,15 @@ from typer.testing import CliRunner
 
 from thoughtlens.cli import app
 from thoughtlens.errors import RecipeError
-from thoughtlens.training.recipe import NewBase, PretrainedBase, ProblemSource, bundled_recipes, read_recipe
-from thoughtlens.training.run import Options, with_options
+from thoughtlens.training import (
+    NewBase,
+    Options,
+    PretrainedBase,
+    ProblemSource,
+    bundled_recipes,
+    read_recipe,
+    with_options,
+)
 
 NEW = '[base]\ntype = "gpt2"\nvocabulary = 400\n[base.config]\nn_embd = 8\n'
 OLD = '[base]\npretrained = "gpt2"\n'

@@ -14,10 +14,7 @@ from tests.training import train_apart
 from tests.training.conftest import STAGE, write_recipe
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.training import trainer
-from thoughtlens.training.checkpoints import last_checkpoint
-from thoughtlens.training.recipe import read_recipe
-from thoughtlens.training.trainer import plan, train_stages
+from thoughtlens.training import last_checkpoint, plan, read_recipe, train_stages, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),

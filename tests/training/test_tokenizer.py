@@ -1,8 +1,8 @@
 import pytest
 
-from thoughtlens.models.catalog import bundled
-from thoughtlens.problems.arithmetic import LIMIT
-from thoughtlens.training.tokenizer import END, build_tokenizer
+from thoughtlens.models import bundled
+from thoughtlens.problems import LIMIT
+from thoughtlens.training import END, build_tokenizer
 
 
 @pytest.fixture(scope="module")

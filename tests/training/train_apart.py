@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from thoughtlens.training.run import train
+from thoughtlens.training import train
 
 
 def main(recipe: str, out: str, steps_to_live: int) -> None:

@@ -2,10 +2,22 @@
 
 1. `excess_cells` has what each problem and head have beyond the nulls, in a few numbers. They are added up over
    problems like all else, under resample weights for intervals and under flipped signs for p-values.
-2. `evidence` turns those sums into one number a measure; `evidence_of_levels` does for heads, layers and the model.
+2. `find_evidence`: one number a measure from those sums; `evidence_of_levels`: the same for heads, layers, the model.
 3. `head_types` names each head by what it shows.
 
 Attention is correlational: a type says where a head looks, not what it does.
+
+A run and a null run of the same problems become what the heads of the first do beyond those of the second.
+
+The null run is one of the same architecture that has learnt nothing of the matter, such as one with random weights.
+
+1. Both runs are read together. In each problem, each head of the run is held against the mean head of its layer in the
+   null run: under random weights the heads of a layer are exchangeable, and head 3 of one is not head 3 of the other.
+2. A row that only one of them has, such as that of an answer, is left out of both.
+3. What is compared is excess over the nulls of `excess_cells`, so that a run which merely gives thoughts more mass is
+   no evidence of a hub. The differences are tested as all evidence is.
+
+Problems are the replicates: intervals and p-values say nothing of other random weights, of which a run is one draw.
 """
 
 from typing import NamedTuple
@@ -13,10 +25,14 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.excess_cells import MASSES, PATTERNS, PLACES
-from thoughtlens.analysis.names import text
-from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
-from thoughtlens.analysis.statistics import interval
+from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, head_excess, without_rounding
+from thoughtlens.analysis.pieces import Blocks, counted_pieces
+from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, sign_flips, studentised
+from thoughtlens.analysis.statistics import interval, resample_weights
+from thoughtlens.analysis.sums import WeightedSums, squares_of
+from thoughtlens.errors import RunError
+from thoughtlens.names import text
+from thoughtlens.schema import n_thoughts_of
 
 DIFFUSE = "diffuse"
 
@@ -31,7 +47,7 @@ LEVEL = 0.05
 
 
 class Levels(NamedTuple):
-    """Evidence of heads, layers and the model, each as `evidence` gives it."""
+    """Evidence of heads, layers and the model, each as `find_evidence` gives it."""
 
     heads: xr.Dataset
     """dims (layer, head, …), with the `type` of each head"""
@@ -44,7 +60,7 @@ class Levels(NamedTuple):
 def evidence_of_levels(
     excess: xr.DataArray, flipped: xr.DataArray, squares: xr.Dataset, *, n_thoughts: int, confidence: float = 0.95
 ) -> Levels:
-    """`evidence` of every head, of the mean head of each layer, and of the mean of all.
+    """`find_evidence` of every head, of the mean head of each layer, and of the mean of all.
 
     Args:
         excess: Σ w·excess over problems, dims (resample, layer, head, cell), the first resample the sample itself.
@@ -54,7 +70,7 @@ def evidence_of_levels(
         confidence: of the intervals.
     """
     heads, layers, model = (
-        evidence(
+        find_evidence(
             _mean(excess, over), _mean(flipped, over), squares[level], n_thoughts=n_thoughts, confidence=confidence
         )
         for level, over in (("heads", []), ("layers", ["head"]), ("model", ["layer", "head"]))
@@ -62,7 +78,7 @@ def evidence_of_levels(
     return Levels(heads.assign(type=head_types(heads)), layers, model)
 
 
-def evidence(
+def find_evidence(
     sums: xr.DataArray, flipped: xr.DataArray, squares: xr.DataArray, *, n_thoughts: int, confidence: float = 0.95
 ) -> xr.Dataset:
     """Excess over the null of every measure, with interval, p-value and corrections over heads (or layers).
@@ -116,7 +132,7 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
     one more thought is far above its share of all tokens, and shows nothing by it.
 
     Args:
-        found: as `evidence` gives it.
+        found: as `find_evidence` gives it.
 
     Returns:
         Names, dims (...) without measure.
@@ -174,3 +190,71 @@ def _tested_hub(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.D
 def _units(z: xr.DataArray) -> tuple[str, ...]:
     """Heads, layers, or nothing for the model: what is corrected together."""
     return tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
+
+
+def evidence_over_run(
+    blocks: Blocks, null: Blocks, *, n_problems: int, n_resamples: int = 1000, n_flips: int = 1000, seed: int = 0
+) -> Levels:
+    """What heads, layers and the model do beyond a null run, with intervals, p-values and types.
+
+    x[problem, layer, head] = excess of the head − mean over heads of the excess of that layer in the null run, for each
+    measure of `find_evidence`.  Range −2 to 2.  Null 0, one-sided p (more than the null run).
+
+    Args:
+        blocks: an attention Dataset, or its problems block by block.
+        null: of the same problems in the same order and cut, of as many layers, heads and thoughts.
+        n_problems: how many there are.
+        n_resamples: bootstrap resamples of the problems.
+        n_flips: sign flips of the problems; up to 12 problems all are listed.
+        seed: same seed, same intervals and p-values; the resamples are those of `analyze`.
+
+    Returns:
+        As `evidence_of_levels`, with `n`.
+
+    Raises:
+        RunError: the two are of other problems or shapes.
+    """
+    resamples = resample_weights(n_problems, n_resamples=n_resamples, seed=seed)
+    sums, flipped = WeightedSums(resamples), WeightedSums(sign_flips(n_problems, n_flips=n_flips, seed=seed))
+    squares: xr.Dataset | None = None
+    n_seen, n_thoughts = 0, 0
+    for own, other in zip(counted_pieces(blocks), counted_pieces(null), strict=True):
+        attention = own[0]
+        _check_same(attention, other[0])
+        rows, null_rows = _shared(attention, other[0])
+        beyond = _beyond(head_excess(rows, own[1]), head_excess(null_rows, other[1]))
+        for weighted in (sums, flipped):
+            weighted.add(xr.Dataset({"excess": beyond}))
+        part = squares_of(beyond)
+        squares = part if squares is None else squares + part
+        n_seen, n_thoughts = n_seen + attention.sizes["problem"], n_thoughts_of(attention)
+    if squares is None or n_seen != n_problems:
+        raise RunError(f"found attention of {n_seen} problems, expected {n_problems}; extract again.")
+    totals = sums.total()["excess"], flipped.total()["excess"], squares.assign_coords(n=n_problems)
+    options = {"n_resamples": n_resamples, "n_flips": n_flips, "seed": seed}
+    found = evidence_of_levels(*totals, n_thoughts=n_thoughts)
+    return Levels(*(level.assign(n=n_problems).assign_attrs(options) for level in found))
+
+
+def _shared(attention: xr.DataArray, null: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The rows that both have: an untrained model hardly ever reaches an answer, and `eot` alone is not the readout."""
+    return attention.where(null.notnull()), null.where(attention.notnull())
+
+
+def _beyond(excess: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
+    mean_head = null.mean("head").drop_vars("problem", errors="ignore")
+    return without_rounding(excess.drop_vars("problem", errors="ignore") - mean_head).transpose(*excess.dims)
+
+
+def _check_same(attention: xr.DataArray, null: xr.DataArray) -> None:
+    # Labels that differ would be left out by the subtraction without a word.
+    alike = all(np.array_equal(attention[dim].values, null[dim].values) for dim in attention.dims)
+    if not alike:
+        raise RunError(
+            f"the null run has {_sizes(null)} and the run {_sizes(attention)}, or other problems; take one of the same "
+            "architecture, number of thoughts and problems."
+        )
+
+
+def _sizes(array: xr.DataArray) -> str:
+    return ", ".join(f"{size} {dim}" for dim, size in array.sizes.items())

@@ -20,8 +20,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import entr
 
-from thoughtlens.analysis.names import text
-from thoughtlens.labels import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
+from thoughtlens.names import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
 from thoughtlens.schema import n_thoughts_of
 
 EARLIER = "earlier thoughts"

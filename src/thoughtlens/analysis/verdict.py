@@ -35,7 +35,7 @@ DECIMALS = 5
 """Damages that differ in later decimals alone count as alike: float32 passes in other batches differ there too."""
 
 
-def verdict(
+def judge(
     importances: Mapping[str, xr.DataArray], damage: xr.DataArray, weights: xr.DataArray, *, top: int = TOP
 ) -> xr.Dataset:
     """Agreement of each kind of attention with the damage done by cutting.
@@ -59,7 +59,7 @@ def verdict(
         raise OptionError(f"found {len(importances)} kinds of attention and top {top}; a verdict needs one of each.")
     mean_damage = resampled_means(damage, weights).round(DECIMALS)
     rows = [
-        _row(looked, cut, top).assign(reliability=reliability(damage.sel(unit=looked["unit"].values)))
+        _row(looked, cut, top).assign(reliability=effects_reliability(damage.sel(unit=looked["unit"].values)))
         for looked, cut in (_known(importance, mean_damage) for importance in importances.values())
     ]
     names = np.array(list(importances), dtype=np.dtypes.StringDType())
@@ -76,7 +76,7 @@ def resampled_means(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray
     return weighted_sums(values.where(known, 0.0), weights) / n_drawn.where(n_drawn > 0)
 
 
-def reliability(damage: xr.DataArray) -> float:
+def effects_reliability(damage: xr.DataArray) -> float:
     """How far the mean damages would order the units alike on other problems of the kind.
 
     reliability = 1 − MS_residual / MS_units, of the table of problems and units: the share of the variance of the mean

@@ -4,10 +4,10 @@ Results go to stdout, progress and errors to stderr. A user's mistake ends in on
 Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
-from thoughtlens.cli import comparing, intervening, measuring, models, tokens, watching
+from thoughtlens.cli import intervene, measure, models, runs
 from thoughtlens.cli.app import app
 
-__all__ = ["app", "comparing", "intervening", "main", "measuring", "models", "tokens", "watching"]
+__all__ = ["app", "intervene", "main", "measure", "models", "runs"]
 
 
 def main() -> None:

@@ -1,13 +1,29 @@
-"""Commands about models and problem sets: what there is, whether a model is sound, training one."""
+"""Commands about models and problem sets: what there is, whether a model is sound, training one.
 
+The command that shows which tokens of a question each thought looks at.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from thoughtlens.cli import stages, terminal
-from thoughtlens.cli.app import app
-from thoughtlens.cli.options import DEFAULT_MODEL, Alpha, AsJson, Base, Device, Model, Precision, Revision
+from thoughtlens.cli import app as terminal
+from thoughtlens.cli import measure as stages
+from thoughtlens.cli.app import (
+    DEFAULT_MODEL,
+    Alpha,
+    AsJson,
+    Base,
+    Device,
+    Model,
+    Precision,
+    Revision,
+    RunFolder,
+    RunModel,
+    app,
+)
 from thoughtlens.errors import OptionError
 
 
@@ -22,7 +38,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Prove a loaded model: masks, positions, batches, taps, markers, tokenizer."""
-    from thoughtlens.runs.doctor import doctor as examine
+    from thoughtlens.evaluation.checks import doctor as examine
 
     checks = examine(stages.load_model(model, base, revision, alpha, dtype, device))
     if as_json:
@@ -43,7 +59,7 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """What can be named with --model, and the cards of the bundled models."""
-    from thoughtlens.models.catalog import PUBLISHED, bundled, read_card
+    from thoughtlens.models.hub import PUBLISHED, bundled, read_card
 
     if name is not None:
         stages.show_card(name, recompute, as_json=as_json)
@@ -93,8 +109,8 @@ def train(
 ) -> None:
     """Train a model that thinks, and write its folder with a card."""
     try:
-        from thoughtlens.training.run import Options
-        from thoughtlens.training.run import train as train_recipe
+        from thoughtlens.training.pipeline import Options
+        from thoughtlens.training.pipeline import train as train_recipe
     except ImportError as error:
         needed = "pip install 'thoughtlens[train]'"
         raise OptionError(f"training needs {error.name}, which is not installed; run `{needed}`.") from error
@@ -104,3 +120,52 @@ def train(
         return
     accuracy, n = stages.own_accuracy(card)
     terminal.tell(card, f"{to}: {accuracy} of {n} held-out problems; its card is {to / 'README.md'}", as_json=as_json)
+
+
+_N_TOP = 5
+
+
+@app.command()
+def tokens(
+    folder: RunFolder,
+    problem: Annotated[
+        list[str] | None, typer.Option("--problem", metavar="ID", help="A problem of the run; may be given again.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Without --problem: the first n problems.")] = 5,
+    model: RunModel = None,
+    base: Base = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which tokens of the question each thought attends to, over all layers and heads."""
+    from thoughtlens.evaluation.lens import as_json as told
+    from thoughtlens.evaluation.lens import choose_problems, question_attention
+    from thoughtlens.models.loader import reasoner_of
+    from thoughtlens.reports.run import draw_question_attention, write_question_attention
+    from thoughtlens.runs.folder import open_run
+
+    run = open_run(folder)
+    chosen = choose_problems(run, problem or (), n=n)
+    with terminal.working("load the run's model"):
+        reasoner = reasoner_of(run.manifest, model=model, base=base, device=device)
+    with terminal.working("tokens"):
+        n_thoughts = run.manifest["options"]["n_thoughts"]
+        measured = question_attention(reasoner, chosen, n_thoughts=n_thoughts)
+    found = told(measured, n_top=_N_TOP)
+    path = write_question_attention(run, found)
+    figures = [str(figure) for figure in draw_question_attention(run, measured)]
+    if as_json:
+        terminal.print_json({"file": str(path), "figures": figures, **found})
+        return
+    for of_problem in found["problems"]:
+        _show(of_problem)
+    terminal.tell({}, "\n".join([f"all tokens: {path}", *figures]), as_json=False)
+
+
+def _show(of_problem: Mapping[str, Any]) -> None:
+    columns = ("position", *(f"top {place}" for place in range(1, _N_TOP + 1)))
+    rows = [
+        (query, *(f"{named['text']!r} {named['attention']:.3f}" for named in top), *[""] * (_N_TOP - len(top)))
+        for query, top in of_problem["top"].items()
+    ]
+    terminal.table(columns, rows, title=f"{of_problem['id']}: {of_problem['question']}")

@@ -1,1 +1,5 @@
 """Latent reasoners: what one is, the families, checkpoints and bundled weights."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,10 +20,8 @@ import xarray as xr
 from transformers import AutoTokenizer
 
 from thoughtlens.errors import OptionError
-from thoughtlens.labels import BOT, FIRST, MAX_THOUGHTS, key_names, thought_names
-from thoughtlens.models.catalog import bundled
-from thoughtlens.models.codi import Codi
-from thoughtlens.models.markers import Markers
+from thoughtlens.models.checkpoint import digest
+from thoughtlens.models.hub import bundled
 from thoughtlens.models.planted_weights import (
     N_HEADS,
     N_LAYERS,
@@ -35,7 +33,8 @@ from thoughtlens.models.planted_weights import (
     planted_decoder,
     planted_projection,
 )
-from thoughtlens.models.weights import digest
+from thoughtlens.models.reasoner import Codi, Markers
+from thoughtlens.names import BOT, FIRST, MAX_THOUGHTS, key_names, thought_names
 from thoughtlens.problems import Problem
 
 PLANTED: Final[Mapping[str, tuple[int, int]]] = {
@@ -82,7 +81,7 @@ class Strengths:
                 raise OptionError(f"the strength {name} is {strength!r}, expected a share of attention from 0 to 1.")
 
 
-def planted(
+def planted_reasoner(
     strengths: Strengths = Strengths(),
     *,
     n_thoughts: int = 6,
@@ -129,7 +128,7 @@ def planted_attention(
 
     Args:
         n_question_tokens: prompt tokens before `bot`; what even heads give a thought depends on it.
-        strengths: as given to `planted`.
+        strengths: as given to `planted_reasoner`.
         n_thoughts: T.
 
     Returns:

@@ -20,11 +20,9 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from thoughtlens.labels import MAX_THOUGHTS
-from thoughtlens.models.markers import Markers
-from thoughtlens.models.projection import projection
-from thoughtlens.models.wording import answer_text
-from thoughtlens.tracing.attention import ATTENTION
+from thoughtlens.models.reasoner import Markers, answer_text, projection
+from thoughtlens.names import MAX_THOUGHTS
+from thoughtlens.taps import ATTENTION
 
 N_LAYERS: Final = 2
 N_HEADS: Final = 4

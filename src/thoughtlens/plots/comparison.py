@@ -6,10 +6,17 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from thoughtlens.plots.intervals import SERIES, Look, dodged, draw_null, draw_number, limits
-from thoughtlens.plots.panels import Panel, panel_axes
-from thoughtlens.plots.style import size_of
-from thoughtlens.plots.text import add_legend, add_title, few_ticks, name_axes, name_columns, name_rows, say_instead
+from thoughtlens.plots.parts import SERIES, Look, Panel, dodged, draw_null, draw_number, limits, panel_axes
+from thoughtlens.plots.style import (
+    add_legend,
+    add_title,
+    few_ticks,
+    name_axes,
+    name_columns,
+    name_rows,
+    say_instead,
+    size_of,
+)
 
 PANEL = Panel(width=236.0, height=112.0, left=78.0, right=16.0, bottom=32.0, top=24.0)
 LEGEND = 150.0

@@ -8,11 +8,23 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from thoughtlens.plots.heat import add_colour_bar, colours_for, draw_cells
-from thoughtlens.plots.intervals import draw_null, limits
-from thoughtlens.plots.panels import Panel, panel_axes
-from thoughtlens.plots.style import BLACK, BLUE, CHARACTER, GREY, LINE, TICK_SIZE, new_axes, size_of
-from thoughtlens.plots.text import add_title, clipped, few_ticks, name_axes, name_columns, name_rows
+from thoughtlens.plots.parts import Panel, add_colour_bar, colours_for, draw_cells, draw_null, limits, panel_axes
+from thoughtlens.plots.style import (
+    BLACK,
+    BLUE,
+    CHARACTER,
+    GREY,
+    LINE,
+    TICK_SIZE,
+    add_title,
+    clipped,
+    few_ticks,
+    name_axes,
+    name_columns,
+    name_rows,
+    new_axes,
+    size_of,
+)
 
 MAP_BAR = 9.0
 NAMED = 12

@@ -1,12 +1,19 @@
-"""Turn thought maps into tiles of one Axes: a row for each query, a column for each key, darker for more attention.
+"""Turn mean attention into the labelled thought maps that figures show; they draw what they get and compute nothing.
+
+Cells that the causal mask forbids are NaN here, so that a figure leaves them blank instead of showing a 0.
+
+Turn thought maps into tiles of one Axes: a row for each query, a column for each key, darker for more attention.
 
 1. The Axes is cut into a grid of squares with room for titles, ticks, axis names and a colour bar, all in points.
 2. All tiles share one colour scale from 0, so that they compare.
 3. Values are printed where a cell has room for them, in a smaller font where need be; tick labels are thinned alike.
 
 Cells that are NaN (forbidden by the causal mask) stay blank.
+
+Turn attention to the question's tokens into a heat map: which thought looks at which word?
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +21,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
-from thoughtlens.plots.heat import VALUE_SIZE, add_colour_bar, colours_for, draw_cells
+from thoughtlens.analysis.metrics import thought_map
+from thoughtlens.errors import OptionError
+from thoughtlens.plots.parts import VALUE_SIZE, add_colour_bar, colours_for, draw_cells, outline_cells
 from thoughtlens.plots.style import (
     CHARACTER,
     LABEL_SIZE,
@@ -22,14 +31,54 @@ from thoughtlens.plots.style import (
     SMALLEST_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
+    add_title,
+    clipped,
+    every,
+    name_axes,
+    name_columns,
+    name_rows,
     new_axes,
+    plain,
     size_of,
 )
-from thoughtlens.plots.text import name_columns, name_rows, plain
+
+
+def layer_maps(moments: xr.Dataset, *, layers: Sequence[int] | None = None) -> xr.DataArray:
+    """Mean thought map of each layer, or of those chosen: dims (layer, query, key)."""
+    mean = moments["mean"]
+    check_layers(mean["layer"].values, layers)
+    maps = _visible(mean if layers is None else mean.sel(layer=list(layers))).mean("head", skipna=False)
+    return maps.assign_attrs(long_name="mean attention, all heads of a layer", n=_n_problems(moments))
+
+
+def head_maps_data(moments: xr.Dataset, ranking: xr.Dataset, *, n_heads: int = 12) -> xr.DataArray:
+    """Mean thought maps of the first heads of a ranking: dims (rank, query, key) with `layer` and `head` of each."""
+    top = ranking.isel(rank=slice(n_heads))
+    maps = _visible(moments["mean"]).sel(layer=top["layer"], head=top["head"])
+    return maps.assign_attrs(long_name="mean attention of the top heads", n=_n_problems(moments))
+
+
+def check_layers(known: np.ndarray, chosen: Sequence[int] | None) -> None:
+    """Raise `OptionError` where a chosen layer is none of the run's."""
+    for layer in chosen or ():
+        if layer not in known:
+            raise OptionError(f"no layer {layer} in this run, expected 0 to {known.max()}; name one of them.")
+
+
+def _visible(mean: xr.DataArray) -> xr.DataArray:
+    maps = thought_map(mean)
+    order = np.arange(maps.sizes["query"])
+    seen = xr.DataArray(order[:, None] >= order[None, :], dims=("query", "key"))
+    return maps.where(seen)
+
+
+def _n_problems(moments: xr.Dataset) -> int:
+    return int(moments["n"].sel(query="z1").max())
+
 
 VALUE_CHARACTERS = 3.4
 """A printed value such as .12, with a little air."""
-WIDEST = 800.0
+WIDEST_maps = 800.0
 """Points that the tiles of a new figure may take side by side with their values printed."""
 
 
@@ -103,9 +152,9 @@ def _n_columns(n_tiles: int) -> int:
 
 def _axes_for(n_tiles: int, n_columns: int, n_thoughts: int) -> Axes:
     side = max(72.0, n_thoughts * VALUE_SIZE * VALUE_CHARACTERS * CHARACTER)
-    if side * n_columns > WIDEST:
+    if side * n_columns > WIDEST_maps:
         # Too many cells to print all values: smaller tiles, on a page that can still be read.
-        side = min(150.0, max(90.0, WIDEST / n_columns))
+        side = min(150.0, max(90.0, WIDEST_maps / n_columns))
     n_rows = -(-n_tiles // n_columns)
     width = n_columns * side + (n_columns - 1) * ROOM.gap + ROOM.left + ROOM.right
     height = n_rows * (side + ROOM.title) + (n_rows - 1) * ROOM.gap + ROOM.bottom + ROOM.top
@@ -172,3 +221,63 @@ def _frame(ax: Axes, maps: xr.DataArray, colours: ScalarMappable, *, n_tiles_hig
     ax.text(ROOM.left / width, below / height, attended, fontsize=LABEL_SIZE, **words)
     box = (1 - 48 / width, middle - tiles_high * 0.35 / height, 9 / width, tiles_high * 0.7 / height)
     add_colour_bar(ax, colours, maps, box)
+
+
+LONGEST = 14
+"""Characters of a token that are shown."""
+CELL_WIDTH, CELL_HEIGHT = 13.0, 14.0
+WIDEST = 900.0
+RIGHT = 66.0
+
+
+def question_tokens(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
+    """How much each thought attends to each token of a question.
+
+    Args:
+        data: `attention` with dims (query, token) and `text` (token), each token's text; optionally `n`, and `top`,
+            bool (query, token), cells to outline, the `n_top` largest of a row; the attribute `title` says more of it.
+        ax: where to draw, with room for tokens below and the colour bar on its right; a new figure without.
+
+    Returns:
+        The Axes drawn on.
+    """
+    cells = data["attention"].transpose("query", "token")
+    n_rows, n_columns = cells.shape
+    if ax is None:
+        width = min(WIDEST, max(220.0, CELL_WIDTH * n_columns))
+        height = max(56.0, CELL_HEIGHT * n_rows)
+        longest = max((len(str(text)) for text in data["text"].values), default=1)
+        below = min(LONGEST, longest) * CHARACTER * TICK_SIZE + 28.0
+        ax = new_axes(width, height, left=46.0, right=RIGHT, bottom=below, top=30.0)
+    width, height = size_of(ax)
+    colours = colours_for(cells)
+    draw_cells(ax, cells.values, colours, pitch=(width / n_columns, height / n_rows))
+    name_rows(ax, cells["query"].values)
+    top = data["top"].transpose("query", "token").values if "top" in data else np.zeros(cells.shape, dtype=bool)
+    outline_cells(ax, top, colours.to_rgba(cells.values))
+    _name_tokens(ax, [str(text) for text in data["text"].values], top.sum(0))
+    add_colour_bar(ax, colours, cells, (1 + 12.0 / width, 0.0, 10.0 / width, 1.0))
+    title = str(data.attrs.get("title", "which words do thoughts look at?"))
+    add_title(ax, title, n=int(data["n"]) if "n" in data else None, room=width + RIGHT - 8.0)
+    outlined = f" (outlined: top {data.attrs['n_top']} of a row)" if top.any() else ""
+    name_axes(ax, f"token of the question{outlined}", "query")
+    return ax
+
+
+def _name_tokens(ax: Axes, texts: list[str], weight: np.ndarray) -> None:
+    """Tokens upright, spaces at their ends shown; where they would touch, those of most weight."""
+    step = every(size_of(ax)[0] / len(texts), LINE * TICK_SIZE)
+    shown: list[int] = []
+    for place in np.argsort(-weight, kind="stable").tolist():
+        if all(abs(place - other) >= step for other in shown):
+            shown.append(place)
+    names = [clipped(_with_spaces(texts[place]), LONGEST) for place in shown]
+    ax.set_xticks(np.array(shown), names, fontsize=TICK_SIZE, rotation=90, parse_math=False)
+
+
+def _with_spaces(text: str) -> str:
+    inner = text.strip(" ")
+    if not inner:
+        return "␣" * len(text)
+    start = len(text) - len(text.lstrip(" "))
+    return "␣" * start + inner + "␣" * (len(text) - start - len(inner))

@@ -1,18 +1,5 @@
 """Problem sets: named and local ones, samples of them, and reading and comparing answers."""
 
-from thoughtlens.problems.answers import read_answer, same_answer
-from thoughtlens.problems.named import known_sets
-from thoughtlens.problems.problem import Problem
-from thoughtlens.problems.sources import ProblemSet, draw, load_set, sample, write_problems
+import lazy_loader
 
-__all__ = [
-    "Problem",
-    "ProblemSet",
-    "draw",
-    "known_sets",
-    "load_set",
-    "read_answer",
-    "same_answer",
-    "sample",
-    "write_problems",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from thoughtlens.problems.problem import Problem
+from thoughtlens.problems.rows import Problem
 
 LIMIT: Final = 30
 """Every value of a problem lies in 1 … LIMIT."""

@@ -1,17 +1,271 @@
-"""Turn rows of the known layouts into problems, or into one sentence that names the row that can't be.
+"""Turn a local `.json`, `.jsonl` or `.parquet` file into rows, or into one sentence that says where it is broken.
+
+Other people's files are read strictly: nothing that JSON doesn't allow (NaN, a number beyond floats, half a character),
+nothing that could take the machine down (endless lines, deep nesting, integers of thousands of digits). What the
+fields mean is not known here.
+
+A problem: what is asked, what the answer is, and how one gets there.
+
+Turn rows of the known layouts into problems, or into one sentence that names the row that can't be.
 
 Known are the field names of the named sets and of the files that their authors publish; any other name is mapped by
 the caller. Where the rows come from is not known here: `place` says how an error names one.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from thoughtlens.errors import OptionError, ProblemSetError
 from thoughtlens.problems.answers import gold_answer
-from thoughtlens.problems.files import Row
-from thoughtlens.problems.problem import Problem
+
+LONGEST_ROW = 1_000_000
+"""Bytes of the longest row that is read."""
+LARGEST_FILE = 1_000_000_000
+"""Bytes of the largest `.json` file, which has to fit into memory whole."""
+_MOST_DIGITS = 400
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One object of a file.
+
+    Attributes:
+        number: its line in a `.jsonl` file, else its place in the list, from 1.
+        fields: the object's values by name.
+    """
+
+    number: int
+    fields: dict[str, object]
+
+
+class _Refused(ValueError):
+    """A value that is JSON to Python, but not to us."""
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read every row of a file.
+
+    Args:
+        path: a `.jsonl` file of one object a line (blank lines are skipped), a `.json` list of objects, or `.parquet`.
+
+    Returns:
+        The rows in order, at least one.
+
+    Raises:
+        ProblemSetError: with the file, and the line or row, that can't be read.
+    """
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise ProblemSetError(
+            f"{path} ends in {path.suffix!r}, expected .jsonl, .json or .parquet; rename or convert it."
+        )
+    if not path.is_file():
+        found = "is not a file" if path.exists() else "does not exist"
+        raise ProblemSetError(f"{path} {found}, expected a file of problems; check the path.")
+    try:
+        rows = list(read(path))
+    except OSError as error:
+        raise ProblemSetError(f"{path} can't be read ({error.strerror or error}); check the file.") from error
+    if not rows:
+        raise ProblemSetError(f"{path} is empty, expected at least one problem; check how it was written.")
+    return rows
+
+
+def place_of(path: Path, number: int) -> str:
+    """How an error names a row: by line where the file has one row a line."""
+    return f"{path}, {'line' if path.suffix.lower() == '.jsonl' else 'row'} {number}"
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        # One byte more than is allowed tells an overlong line without reading the rest of it.
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW + 1), b""), start=1):
+            where = place_of(path, number)
+            _check_length(len(line), where)
+            if text := _decode(line, path, first_line=number).strip(" \t\r\n"):
+                value, end = _parse(text, 0, where)
+                if end != len(text):
+                    raise ProblemSetError(
+                        f"{where} goes on after its object ends, expected one a line; split the line."
+                    )
+                yield Row(number, _as_object(value, where))
+
+
+def _read_list(path: Path) -> Iterator[Row]:
+    if path.stat().st_size > LARGEST_FILE:
+        raise ProblemSetError(f"{path} is larger than {LARGEST_FILE:,} bytes; write it as .jsonl, one object a line.")
+    text = _decode(path.read_bytes(), path, first_line=1)
+    at = _skip(text, 0)
+    if at == len(text):
+        return
+    if text[at] != "[":
+        raise ProblemSetError(
+            f"{path}, line {_line(text, at)} is not a list, expected a list of objects; see .jsonl too."
+        )
+    yield from _list_rows(text, _skip(text, at + 1), path)
+
+
+def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
+    """Row by row rather than at once, so that whatever is wrong has a row and a line."""
+    number, line, counted = 0, 1, 0
+    while text[at : at + 1] != "]":
+        number, line, counted = number + 1, line + text.count("\n", counted, at), at
+        where = f"{place_of(path, number)} (line {line})"
+        value, end = _parse(text, at, where)
+        _check_length(end - at, where)
+        yield Row(number, _as_object(value, where))
+        at = _next_row(text, end, where)
+    if _skip(text, at + 1) != len(text):
+        raise ProblemSetError(f"{path}, line {_line(text, at)} goes on after the list ends; keep one list a file.")
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        # Heavy, and only this kind of file needs it.
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        message = f"{path} needs pyarrow, which is not installed; run `pip install 'thoughtlens[parquet]'`."
+        raise ProblemSetError(message) from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows: list[dict[str, object]] = file.read().to_pylist()
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+        raise ProblemSetError(f"{path} is not readable as Parquet ({_first_line(error)}); write it again.") from error
+    for number, fields in enumerate(rows, start=1):
+        yield Row(number, fields)
+
+
+_READERS = {".jsonl": _read_lines, ".json": _read_list, ".parquet": _read_parquet}
+
+
+def _decode(data: bytes, path: Path, *, first_line: int) -> str:
+    try:
+        return data.decode("utf-8-sig" if first_line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        # Not of `data`: the error counts without a byte order mark.
+        line = first_line + error.object.count(b"\n", 0, error.start)
+        found = f"byte 0x{error.object[error.start]:02x}"
+        raise ProblemSetError(
+            f"{path}, line {line} has {found}, which is not UTF-8; save the file as UTF-8."
+        ) from error
+
+
+def _check_length(length: int, where: str) -> None:
+    if length > LONGEST_ROW:
+        raise ProblemSetError(f"{where} is longer than {LONGEST_ROW:,} bytes, too long for a problem; check the file.")
+
+
+def _parse(text: str, start: int, where: str) -> tuple[object, int]:
+    """Parse the value that begins at `start`; return it and where it ends."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+        # An escaped surrogate without its other half parses, and fails only when it is written.
+        if text.find("\\u", start, end) >= 0:
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        found = f"{error.msg} at column {error.colno}" + (f" of line {error.lineno}" if "\n" in text else "")
+        raise ProblemSetError(f"{where} is not valid JSON ({found}); correct or drop it.") from error
+    except RecursionError as error:
+        raise ProblemSetError(f"{where} is nested too deeply, expected a flat object; correct or drop it.") from error
+    except UnicodeEncodeError as error:
+        raise ProblemSetError(
+            f"{where} has half of a surrogate pair, expected whole characters; correct it."
+        ) from error
+    except _Refused as error:
+        raise ProblemSetError(f"{where} has {error}; correct or drop it.") from error
+    return value, end
+
+
+def _as_object(value: object, where: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ProblemSetError(
+            f"{where} is a JSON {type(value).__name__}, expected an object with named fields; correct it."
+        )
+    return value
+
+
+def _next_row(text: str, end: int, where: str) -> int:
+    """Where the next row begins, or the list's end."""
+    at = _skip(text, end)
+    if text[at : at + 1] == "]":
+        return at
+    if text[at : at + 1] != ",":
+        found = f"line {_line(text, at)}"
+        raise ProblemSetError(f"{where} is followed by neither a comma nor the list's end ({found}); correct the file.")
+    following = _skip(text, at + 1)
+    if text[following : following + 1] == "]":
+        found = f"line {_line(text, at)}"
+        raise ProblemSetError(f"{where} is followed by a comma and no other row ({found}); drop the comma.")
+    return following
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _refuse_constant(name: str) -> float:
+    raise _Refused(f"{name}, which is not JSON and no answer")
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise _Refused(f"the number {text[:20]}, too large for a float")
+    return value
+
+
+def _parse_int(text: str) -> int:
+    # Python itself gives up at 4,300 digits, with an error that names no place.
+    if len(text) > _MOST_DIGITS:
+        raise _Refused(f"a whole number of {len(text):,} digits, more than {_MOST_DIGITS}")
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Refused(f"the field {next(name for name in names if names.count(name) > 1)!r} twice")
+    return fields
+
+
+_DECODER = json.JSONDecoder(
+    parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_int, object_pairs_hook=_unique
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer.
+
+    Attributes:
+        id: unique in its set; the key that joins everything about a problem.
+        question: the text put to the model.
+        answer: the gold answer as text: a number without commas, `true`/`false`, a letter A-E, or LaTeX.
+        steps: the worked steps, where the set gives them; `<<12-5=7>>` in the arithmetic set.
+    """
+
+    id: str
+    question: str
+    answer: str
+    steps: tuple[str, ...] = ()
+
 
 ID_FIELDS: Final = ("id", "ID", "qid", "unique_id")
 QUESTION_FIELDS: Final = ("question", "question_concat", "input", "problem", "instruction")

@@ -1,1 +1,5 @@
-"""Problems and a reasoner become a run folder; the engines, the store, and what is done with a run."""
+"""Run folders: written shard by shard, resumed, opened, checked."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

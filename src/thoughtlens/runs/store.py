@@ -1,30 +1,171 @@
-"""The Datasets of shards become one run folder that is whole, or says what it lacks.
+"""What was run, on what and by which versions becomes `manifest.json`, and is compared when a run goes on.
 
-    RUN/manifest.json    what was run (see `thoughtlens.runs.manifest`)
+    format    the version of this folder's layout
+    complete  true once every shard is there and verified
+    created, versions   when the run was begun, and by which packages
+    layout    sizes, dtype, shard size, fingerprint of the problem ids
+    options   what decides the numbers: a run only goes on under equal options
+    resumed   when and by which packages it went on, where these differ from `versions`
+    files     SHA-256 of the files written at the start
+    seconds, rounding, results, notes   written at the end: time over all shards, the largest difference between
+              attention (or sums) in memory and on disk, SHA-256 of the results, what the caller adds
+
+The manifest knows nothing about attention.
+
+The files of a shard become a marker: the promise that they are whole, checked whenever they are read again.
+
+    shards/000012.jsonl  the rows of the shard
+    shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds, rounding
+
+A shard without a marker, or with files other than its marker says, counts as missing.
+
+The Datasets of shards become one run folder that is whole, or says what it lacks.
+
+    RUN/manifest.json    what was run (see `thoughtlens.runs.store`)
     RUN/attention.zarr   the attention Dataset: `xarray.open_zarr(path, consolidated=False)`; or, where sums are kept in
-                         its place, RUN/sums.zarr (see `thoughtlens.runs.block_layout`)
+                         its place, RUN/sums.zarr (see `thoughtlens.runs.layout`)
     RUN/results.jsonl    a row a problem, put together at the end
-    RUN/shards/          the rows and the marker of each shard (see `thoughtlens.runs.shards`)
+    RUN/shards/          the rows and the marker of each shard (see `thoughtlens.runs.store`)
 
 1. `Store.open` begins a run or goes on with it.  2. `Store.write` writes the arrays and rows of a shard and, last, its
 marker: a kill loses at most the shard in progress.  3. `Store.finish` puts the results together and marks the run
 complete. Shards may be written by several processes, each shard by one. The store knows nothing about models.
 """
 
+import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Final, final
 
 import xarray as xr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines
-from thoughtlens.runs.block_layout import AnyLayout
-from thoughtlens.runs.manifest import MANIFEST, differences, new_manifest, now, read_manifest, versions
-from thoughtlens.runs.shards import SHARDS, fault_of, marker_name, promise, read_marker, rows_name
+from thoughtlens.runs.layout import AnyLayout, ids_fingerprint
+
+MANIFEST: Final = "manifest.json"
+FORMAT: Final = 1
+PACKAGES: Final = ("thoughtlens", "torch", "transformers", "numpy", "xarray", "zarr")
+
+_short = Repr()
+_short.maxstring = 60
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers, without importing any of them."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_manifest(layout: Mapping[str, Any], options: Mapping[str, Any]) -> Json:
+    """The manifest of a run that has just been begun, as JSON would give it back (tuples are lists)."""
+    manifest = {
+        "format": FORMAT,
+        "complete": False,
+        "created": now(),
+        "versions": versions(),
+        "layout": dict(layout),
+        "options": dict(options),
+    }
+    copied: Json = json.loads(json.dumps(manifest, allow_nan=False))
+    return copied
+
+
+def read_manifest(folder: Path) -> Json:
+    """Read the manifest of a run folder, or say that it is none."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise RunError(f"{folder} has no {MANIFEST}, expected a run folder; make one with `thoughtlens extract`.")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is not readable JSON ({error}); delete the folder and extract the run again.") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else manifest
+        raise RunError(
+            f"{path} has format {_short.repr(found)}, expected {FORMAT}; "
+            "use the thoughtlens that made it, or another folder."
+        )
+    if lacking := [name for name in ("layout", "options", "complete") if name not in manifest]:
+        raise RunError(f"{path} lacks {lacking[0]!r}; delete the folder and extract the run again.")
+    return manifest
+
+
+def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """One phrase for each entry in which two JSON objects differ, nested names joined by dots."""
+    there, here = dict(_flat(found)), dict(_flat(asked))
+    names = sorted(there.keys() | here.keys())
+    return [
+        f"{name} is {_said(there, name)} there and {_said(here, name)} here"
+        for name in names
+        if _said(there, name, full=True) != _said(here, name, full=True)
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
+
+
+def _said(values: Mapping[str, Any], name: str, *, full: bool = False) -> str:
+    if name not in values:
+        return "absent"
+    return repr(values[name]) if full else _short.repr(values[name])
+
+
+SHARDS: Final = "shards"
+
+
+def marker_name(shard: int) -> str:
+    """The marker of a shard, relative to the run folder."""
+    return f"{SHARDS}/{shard:06d}.json"
+
+
+def rows_name(shard: int) -> str:
+    """The rows of a shard, relative to the run folder."""
+    return f"{SHARDS}/{shard:06d}.jsonl"
+
+
+def promise(folder: Path, layout: AnyLayout, shard: int) -> Json:
+    """What the marker of a shard must say for the files as they are now."""
+    ids = layout.ids_of(shard)
+    files = fingerprints(folder, [*layout.array_files(shard), rows_name(shard)])
+    return {"shard": shard, "problem_ids": ids_fingerprint(ids), "rows": len(ids), "files": files}
+
+
+def read_marker(folder: Path, shard: int) -> Json:
+    """The marker of a shard; empty if it is missing or torn."""
+    try:
+        marker = json.loads((folder / marker_name(shard)).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return marker if isinstance(marker, dict) else {}
+
+
+def fault_of(folder: Path, layout: AnyLayout, shard: int) -> str | None:
+    """The first file of a shard that is missing or altered; None if the shard is whole."""
+    marker = read_marker(folder, shard)
+    if not marker:
+        return marker_name(shard)
+    found = promise(folder, layout, shard)
+    if any(marker.get(name) != found[name] for name in ("shard", "problem_ids", "rows")):
+        return marker_name(shard)
+    written, present = marker.get("files", {}), found["files"]
+    return next((name for name in present if present[name] is None or present[name] != written.get(name)), None)
+
 
 RESULTS: Final = "results.jsonl"
 

@@ -1,4 +1,8 @@
-"""The CODI loss: a teacher that writes its steps, a student that thinks them, and the distance between the two.
+"""The processes of one training, as torchrun and accelerate start them: how many, which one this is, what all hold.
+
+A training without a launcher is one process; nothing is gathered and no number changes.
+
+The CODI loss: a teacher that writes its steps, a student that thinks them, and the distance between the two.
 
 1. The teacher reads question, steps and answer; cross-entropy on steps and answer.
 2. The student reads the question, `bot`, T thoughts, `eot` and the answer; cross-entropy on the answer.
@@ -14,19 +18,51 @@ of step 3 is taken over the problems of all processes. The question is read once
 cache, cut back to the question.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thoughtlens.models.context import Context
-from thoughtlens.models.projection import projection
-from thoughtlens.training.examples import IGNORED, Batch, Padded
-from thoughtlens.training.ranks import gathered
+from thoughtlens.models.reasoner import projection
+from thoughtlens.reasoning.batch import Context
+from thoughtlens.training.data import IGNORED, Batch, Padded
+from thoughtlens.training.recipe import TERMS
 
-TERMS = ("teacher", "student", "distillation", "supervision", "equations")
+
+def n_processes() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this process; process 0 alone writes files."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def gathered(states: Tensor, dim: int) -> Tensor:
+    """The states of every process side by side, as constants; all must have the same shape."""
+    if not _together():
+        return states
+    others = [torch.empty_like(states) for _ in range(dist.get_world_size())]
+    dist.all_gather(others, states.contiguous())
+    return torch.cat(others, dim=dim)
+
+
+def averaged(values: Tensor) -> Tensor:
+    """The mean of each value over the processes."""
+    if not _together():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class Spoken(NamedTuple):

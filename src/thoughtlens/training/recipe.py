@@ -21,9 +21,11 @@ from types import UnionType
 from typing import Any, Final, get_args, get_type_hints
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.labels import MAX_THOUGHTS
+from thoughtlens.names import MAX_THOUGHTS
 from thoughtlens.problems.arithmetic import DEFAULT_STEPS
-from thoughtlens.training.objective import TERMS
+
+TERMS = ("teacher", "student", "distillation", "supervision", "equations")
+
 
 ARCHITECTURES: Final = ("gpt2", "llama")
 SCHEDULES: Final = ("cosine", "constant_with_warmup")
@@ -47,7 +49,7 @@ class Stage:
         weight_decay: of AdamW.
         betas: of AdamW.
         clip: largest norm of the gradient.
-        weights: weight of each loss term (`thoughtlens.training.objective.TERMS`).
+        weights: weight of each loss term (`thoughtlens.training.recipe.TERMS`).
         supervised: for each step's result but the last, the thought (from 1) that is to hold it.
         supervised_until: share of the stage after which step supervision has fallen, linearly, to nothing.
         scrambled: feed each problem another's thoughts or zeros, so that its answer can't depend on them.

@@ -1,0 +1,26 @@
+from . import cuts as cuts
+from . import plots as plots
+from .analysis import analyze as analyze
+from .cuts import intervene as intervene
+from .errors import ThoughtLensError as ThoughtLensError
+from .evaluation import decode_thoughts as decode_thoughts
+from .evaluation import doctor as doctor
+from .evaluation import evaluate as evaluate
+from .models import load as load
+from .problems import Problem as Problem
+from .problems import ProblemSet as ProblemSet
+from .problems import draw as draw
+from .problems import load_set as load_set
+from .problems import sample as sample
+from .published import export_npy as export_npy
+from .published import step_indexed as step_indexed
+from .reasoning import reason as reason
+from .reports import analyze_run as analyze_run
+from .reports import compare_runs as compare_runs
+from .reports import study as study
+from .reports import write_analysis as write_analysis
+from .reports import write_figures as write_figures
+from .runs import extract as extract
+from .runs import open_run as open_run
+
+__version__: str

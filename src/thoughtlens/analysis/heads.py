@@ -1,0 +1,296 @@
+"""Attention becomes a test of each head for a hub, against rows whose earlier thoughts are permuted.
+
+1. A hub is preferred by more than one row. So its preference (observed over expected attention, see `metrics`) is taken
+   without the row that favours it most: a head that only looks one thought back gives z5 all that z6 has, and no hub.
+2. The null permutes the earlier thoughts within each row, anew for every problem: what a row gives away stays, whom it
+   gives it to is chance. Summed over many problems such rows are normal, with a mean and a covariance known exactly, so
+   that draws of the sums stand for draws of the permutations, and a run is read once, a few problems at a time.
+3. The largest preference of a head, over its thoughts, is compared with the largest of each draw times `least`.
+   The p-values of all heads are corrected together (Benjamini and Hochberg 1995).
+
+Why `least`: any model with fixed weights prefers some thought by a little in every problem, if only because no two
+thoughts are equal. With problems as the only replicates and `least` = 1, enough of them make each such trifle
+significant, in random weights too. Permuting all problems alike would not help: a head is then a single map of
+T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts: too much for one head to survive
+correction over eight.
+So the question asked is whether a thought draws more than `least` times an even share, as of a minimum effect
+(Murphy and Myors 1999). For `least` > 1 the null is a scaled one, and the p-value no longer exact.
+
+What 1.5 keeps out: of 100 GPT-2s of width 64 with random weights, all have a hub with `least` = 1. With 1.5 none has at
+GPT-2's own initialisation (standard deviation 0.02, 30 problems; strongest 1.04, and 1.36 in two draws of width 768), 3
+have at 0.08 and 77 at 0.2 (100 problems), where single heads do give one thought two or three times its share. A hub
+here is a fact about attention, not about training.
+
+Turn the importance of heads into a ranking, and halves of the problems into how far it can be trusted.
+
+1. Problems are split at random into two halves, many times; a half is a row of 0/1 weights, so that its sums come from
+   the same pass as all others, and the other half is what is left of the total.
+2. Heads are ranked in both halves. Spearman's correlation of the two, stepped up to the whole sample, is the
+   reliability; how many of the first ten they share is the overlap.
+
+It knows nothing of what importance is made of, nor of causes.
+"""
+
+import numpy as np
+import xarray as xr
+from scipy.stats import false_discovery_control, rankdata
+
+from thoughtlens.analysis.metrics import preferences, thought_map
+from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.names import text
+
+LEAST = 1.5
+"""Half as much again as an even share: what a hub draws at least."""
+
+DRAWS_AT_ONCE = 500
+
+ENOUGH = 100
+"""Draws as strong as the observed that settle a head: its p is then known to a tenth (Besag and Clifford 1991)."""
+
+
+def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, seed: int = 0) -> xr.Dataset:
+    """Test in each head whether some thought is a hub.
+
+    strength[k] = min_r Σ_{q≠r} A[q, k] / Σ_{q≠r} M[q]/q, sums over problems and the rows q >= 2 that see k but one.
+    Range 0 to T − 1, null 1 and below: the minimum over left-out rows.  p = (1 + #{least · max_k strength* >= max_k
+    strength}) / (1 + draws), strength* under permuted rows; `p_corrected` by Benjamini and Hochberg over all heads.
+
+    Args:
+        blocks: an attention Dataset, or its problems block by block.
+        least: how many times its even share a hub draws; 1 for any preference at all.
+        n_draws: permutations drawn at most (a head that 100 of them match is settled); 1 / n_draws times the number of
+            heads must be well below 0.05.
+        seed: same seed, same p-values.
+
+    Returns:
+        `hub` (the thought's name, "" where undefined), `strength`, `p` and `p_corrected`, dims (layer, head); NaN where
+        a head gives earlier thoughts nothing, and everywhere with fewer than four thoughts.
+    """
+    if least < 1.0 or n_draws < 1:
+        raise OptionError(
+            f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
+        )
+    parts = (row_sums(attention) for attention in attention_pieces(blocks))
+    first = next(parts, None)
+    if first is None:
+        raise RunError("found no problems to test; extract at least one problem first.")
+    return hub_test_of(sum(parts, first), least=least, n_draws=n_draws, seed=seed)
+
+
+def hub_test_of(sums: xr.Dataset, *, least: float = LEAST, n_draws: int = 10_000, seed: int = 0) -> xr.Dataset:
+    """`hub_test` from `row_sums` added up over problems."""
+    rng = np.random.default_rng(seed)
+    observed, spread = sums["observed"].values, sums["variance"].values
+    strength = _strengths(observed)
+    p = np.ones(strength.shape[:-1])
+    for place in np.ndindex(p.shape):
+        p[place] = _p_value(observed[place], spread[place], float(_largest(strength[place])) / least, n_draws, rng)
+    return _labelled(sums, strength, p)
+
+
+def row_sums(attention: xr.DataArray) -> xr.Dataset:
+    """What the test takes of some problems: sums over them, which add up.
+
+    Args:
+        attention: dims (problem, layer, head, query, key).
+
+    Returns:
+        Attention `observed` (layer, head, query, key) on earlier thoughts, its `variance` (layer, head, query) in rows.
+    """
+    cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
+    order = np.arange(cells.sizes["query"])
+    earlier = np.where(order[:, None] > order[None, :], np.nan_to_num(cells.values), 0.0)
+    n_earlier = np.maximum(order, 1)
+    variance = (earlier**2).sum(-1) / n_earlier - (earlier.sum(-1) / n_earlier) ** 2
+    part = cells.isel(problem=0, drop=True)
+    return xr.Dataset(
+        {
+            "observed": part.copy(data=earlier.sum(0)),
+            "variance": part.isel(key=0, drop=True).copy(data=variance.clip(min=0.0).sum(0)),
+        }
+    )
+
+
+def _strengths(observed: np.ndarray) -> np.ndarray:
+    """Preference of each key without its best row: (…, query, key) to (…, key); NaN where but one row sees it."""
+    n_thoughts = observed.shape[-1]
+    order = np.arange(n_thoughts)
+    counts = (order[:, None] > order[None, :]) & (order[:, None] >= 2)
+    even = np.where(counts, observed.sum(-1, keepdims=True) / np.maximum(order, 1)[:, None], 0.0)
+    seen = np.where(counts, observed, 0.0)
+    above, below = (cells.sum(-2, keepdims=True) - cells for cells in (seen, even))
+    enough = counts & (counts.sum(0) > 1) & (below > 1e-9 * even.sum(-2, keepdims=True)) & (even > 0)
+    without = np.divide(above, below, out=np.full(observed.shape, np.inf), where=enough)
+    strengths = without.min(-2)
+    return np.where(np.isinf(strengths), np.nan, strengths)
+
+
+def _p_value(
+    observed: np.ndarray, variance: np.ndarray, strength: float, n_draws: int, rng: np.random.Generator
+) -> float:
+    """The share of draws with a strength as large; fewer draws are made for a head that chance matches readily."""
+    drawn = reached = 0
+    while drawn < n_draws and reached < ENOUGH:
+        n = min(DRAWS_AT_ONCE, n_draws - drawn)
+        reached += int((_null_maxima(observed, variance, n, rng) >= strength).sum())
+        drawn += n
+    return (1 + reached) / (1 + drawn)
+
+
+def _null_maxima(observed: np.ndarray, variance: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """The largest strength of one head in each draw of permuted rows."""
+    order = np.arange(len(observed))
+    earlier = order[:, None] > order[None, :]
+    n_earlier = np.maximum(order, 1)[:, None]
+    mean = observed.sum(-1, keepdims=True) / n_earlier
+    # Permuted cells of a row vary by `variance` and covary by −variance / (q − 1), so that their sum stays.
+    scale = np.sqrt(variance[:, None] * n_earlier / np.maximum(n_earlier - 1, 1))
+    noise = rng.standard_normal((n_draws, *observed.shape)) * earlier
+    noise -= noise.sum(-1, keepdims=True) / n_earlier
+    return _largest(_strengths(np.where(earlier, mean + scale * noise, 0.0)))
+
+
+def _largest(strengths: np.ndarray) -> np.ndarray:
+    largest: np.ndarray = np.where(np.isnan(strengths), -np.inf, strengths).max(-1)
+    return largest
+
+
+def _labelled(sums: xr.Dataset, strength: np.ndarray, p: np.ndarray) -> xr.Dataset:
+    largest = _largest(strength)
+    defined = np.isfinite(largest)
+    corrected = np.full(p.shape, np.nan)
+    corrected[defined] = false_discovery_control(p[defined]) if defined.any() else []
+    thoughts = sums["key"].values
+    names = np.where(defined, thoughts[np.where(np.isnan(strength), -np.inf, strength).argmax(-1)], "")
+    values = {
+        "hub": np.array(names, dtype=np.dtypes.StringDType()),
+        "strength": np.where(defined, largest, np.nan),
+        "p": np.where(defined, p, np.nan),
+        "p_corrected": corrected,
+    }
+    dims = ("layer", "head")
+    return xr.Dataset({k: (dims, v) for k, v in values.items()}, coords={d: sums[d].values for d in dims})
+
+
+N_SPLITS = 100
+
+N_TOP = 10
+"""Heads at the top whose overlap between halves is counted."""
+
+LEAST_RELIABILITY = 0.5
+"""Below it a ranking is more chance than head, and names no heads."""
+
+RESOLUTION = 1e-6
+"""Importances nearer than this are tied: float32 attention carries no more."""
+
+
+def rank_heads(heads: xr.Dataset) -> xr.Dataset:
+    """Heads by importance, the largest first.
+
+    importance = thought mass · (max_k H[k] − 1): the attention that a head gives its hub beyond an even split.
+    Range 0 to T − 2, since H averages 1 over keys.  Null 0, approached from above: chance makes some thought the
+    largest.  Heads whose importance is undefined come last; ties go by thought mass.
+
+    Args:
+        heads: `Analysis.heads`, dims (layer, head).
+
+    Returns:
+        The same along `rank` (from 1), with coords `layer`, `head` and `name`.
+    """
+    values = heads[["importance", "thought_mass"]].sel(value="estimate", drop=True).transpose("layer", "head")
+    # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
+    order = np.lexsort((-values["thought_mass"].values.ravel(), -values["importance"].values.ravel()))
+    layers, head_numbers = np.unravel_index(order, values["importance"].shape)
+    ranked = heads.isel(layer=xr.DataArray(layers, dims="rank"), head=xr.DataArray(head_numbers, dims="rank"))
+    names = [f"L{layer}H{head}" for layer, head in zip(ranked["layer"].values, ranked["head"].values, strict=True)]
+    return ranked.assign_coords(rank=np.arange(1, len(order) + 1), name=("rank", text(names)))
+
+
+def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) -> xr.DataArray:
+    """Which problems are in the first half of each random split: 0/1 uint8, dims (resample, problem).
+
+    Args:
+        n_problems: problems in the sample; of an odd number the first half has one less.
+        n_splits: random splits.
+        seed: same seed, same splits.
+    """
+    rng = np.random.default_rng(seed)
+    halves = np.zeros((n_splits, n_problems), dtype=np.uint8)
+    for row in halves:
+        row[rng.permutation(n_problems)[: n_problems // 2]] = 1
+    return xr.DataArray(halves, dims=("resample", "problem"))
+
+
+def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
+    """How far two halves of the problems agree on the ranking of heads.
+
+    r = mean over splits of Spearman's correlation of importance over heads;  reliability = 2r / (1 + r), that of the
+    whole sample (Spearman 1910, Brown 1910), or r itself where it is negative.  Range −1 to 1.  Null 0.
+    top_overlap = mean share of the first ten heads (half of the heads if there are fewer than twenty) that both halves
+    have, ties going by the order of heads.  Range 0-1.  Null `top_overlap_by_chance`, ten over the number of heads.
+
+    Args:
+        halves: `preference_sums` of the first halves, dims (resample, layer, head, ...).
+        total: of all problems, dims (layer, head, ...).
+
+    Returns:
+        `reliability`, `top_overlap`, `top_overlap_by_chance`, scalars; NaN where there is nothing to rank (one
+        problem, fewer than three heads or thoughts, or all heads alike).
+    """
+    whole = _importance(total.expand_dims("resample"))
+    defined = np.isfinite(whole[0])
+    first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (halves, total - halves))
+    n_heads = int(defined.sum())
+    r, n_top = _spearman(first, second), min(N_TOP, n_heads // 2)
+    known = n_heads >= 3 and bool(np.isfinite(r).all())
+    values = (
+        _stepped_up(float(r.mean())) if known else np.nan,
+        _overlap(first, second, n_top) if known else np.nan,
+        n_top / n_heads if known else np.nan,
+    )
+    return xr.Dataset(dict(zip(("reliability", "top_overlap", "top_overlap_by_chance"), values, strict=True)))
+
+
+def unreliable(ranking: xr.Dataset) -> str | None:
+    """Why a ranking should name no heads, in a sentence, or None.
+
+    Args:
+        ranking: with `reliability` and `n`, as `Analysis.ranking` has them.
+    """
+    found, n = float(ranking["reliability"]), int(ranking["n"])
+    if np.isnan(found):
+        return f"the ranking of heads can't be judged from n = {n}: halves of the problems rank nothing."
+    if found < LEAST_RELIABILITY:
+        return (
+            f"the ranking of heads is unreliable (split-half reliability {found:.2f}, expected {LEAST_RELIABILITY} or "
+            f"more, n = {n}): no head is named; take more problems."
+        )
+    return None
+
+
+def _importance(sums: xr.Dataset) -> np.ndarray:
+    """(resample, heads), rounded so that equal heads are tied."""
+    found = preferences(sums)
+    importance = found["thought_mass"] * (found["preference"].max("thought") - 1.0)
+    flat = importance.transpose("resample", "layer", "head").values.reshape(sums.sizes["resample"], -1)
+    rounded: np.ndarray = np.round(flat / RESOLUTION) * RESOLUTION
+    return rounded
+
+
+def _spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each row; NaN where a row is constant."""
+    one, other = (rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2 for values in (first, second))
+    spread = np.sqrt((one**2).sum(-1) * (other**2).sum(-1))
+    r: np.ndarray = np.divide((one * other).sum(-1), spread, out=np.full(len(one), np.nan), where=spread > 0)
+    return r
+
+
+def _stepped_up(r: float) -> float:
+    return 2 * r / (1 + r) if r > 0 else r
+
+
+def _overlap(first: np.ndarray, second: np.ndarray, n_top: int) -> float:
+    top = (np.argsort(-values, axis=-1, kind="stable")[:, :n_top] for values in (first, second))
+    shared = [len(np.intersect1d(one, other)) for one, other in zip(*top, strict=True)]
+    return float(np.mean(shared) / n_top)

@@ -1,0 +1,238 @@
+"""Models on their problems are read once each, so that they can be held against each other on the problems they share.
+
+Sums by depth are kept for each problem; sums by head only for the resamples. Memory grows by a few numbers a problem.
+What is made of them is not known here.
+
+What models have in common becomes sentences: what was compared, how, and what was left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from thoughtlens.analysis.metrics import preference_sums, preferences
+from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
+from thoughtlens.analysis.summary import with_importance
+from thoughtlens.analysis.sums import add_weighted
+from thoughtlens.errors import RunError
+
+PROFILES = ("importance", "sequential", "skip", "thought_mass")
+"""What heads are ranked by."""
+
+
+@final
+@dataclass(frozen=True)
+class Subject:
+    """A model on its problems, as a comparison needs it.
+
+    Attributes:
+        blocks: an attention Dataset, or its problems block by block, read once.
+        problems: what each problem is known by, in the order of the blocks; equal in two subjects if the same problem.
+        correct: bool, one a problem.
+        n_question_tokens: prompt tokens before `bot`, one a problem, if known.
+        head_types: the type of each head, dims (layer, head), if known.
+    """
+
+    blocks: Blocks
+    problems: Sequence[str]
+    correct: npt.ArrayLike
+    n_question_tokens: npt.ArrayLike | None = None
+    head_types: xr.DataArray | None = None
+
+
+class Seen(NamedTuple):
+    """What was read of a model."""
+
+    ratios: Ratios
+    """of the problems compared, in the order of these"""
+    profiles: xr.Dataset
+    """`PROFILES` of each head, dims (resample, layer, head)"""
+    n_thoughts: int
+
+    @property
+    def n(self) -> int:
+        """Problems compared."""
+        return self.ratios.above.sizes["problem"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and heads."""
+        return self.profiles.sizes["layer"], self.profiles.sizes["head"]
+
+
+def common_problems(subjects: Mapping[str, Subject]) -> list[str]:
+    """The problems that all subjects have, in the order of the first; none if there is but one to draw from."""
+    shared = set.intersection(*(set(subject.problems) for subject in subjects.values()))
+    first = next(iter(subjects.values()))
+    return [problem for problem in first.problems if problem in shared] if len(shared) > 1 else []
+
+
+def read_subject(subject: Subject, chosen: Sequence[str], weights: xr.DataArray) -> Seen:
+    """Read the chosen problems of a subject.
+
+    Args:
+        subject: the model; its blocks are used up.
+        chosen: the problems to keep, each among the subject's.
+        weights: how often each chosen problem is drawn, dims (resample, problem), in the order of `chosen`.
+
+    Returns:
+        The numbers of these problems, in the order of `chosen`.
+    """
+    places = places_of(chosen, subject.problems)
+    heads: dict[str, xr.DataArray] = {}
+    parts: list[xr.Dataset] = []
+    n_seen = 0
+    for attention in attention_pieces(subject.blocks):
+        here = places[n_seen : n_seen + attention.sizes["problem"]]
+        n_seen += attention.sizes["problem"]
+        _check_number(n_seen <= len(places), subject, f"{n_seen} or more")
+        kept = attention.isel(problem=np.flatnonzero(here >= 0))
+        sums = preference_sums(kept)
+        add_weighted(heads, sums, weights.isel(problem=here[here >= 0]))
+        parts.append(depth_sums(kept, sums).assign_coords(problem=here[here >= 0]))
+    _check_number(n_seen == len(places) == np.size(subject.correct), subject, str(n_seen))
+    correct = np.asarray(subject.correct, dtype=bool)[np.argsort(places)[(places < 0).sum() :]]
+    sums = join_problems(parts).sortby("problem")
+    return Seen(as_ratios(sums, correct), _profiles(xr.Dataset(heads)), sums.sizes["query"])
+
+
+def places_of(chosen: Sequence[str], problems: Sequence[str]) -> np.ndarray:
+    """Where each problem stands among the chosen; -1 for one that does not."""
+    place = {name: number for number, name in enumerate(chosen)}
+    return np.array([place.get(problem, -1) for problem in problems], dtype=np.int64)
+
+
+def _check_number(right: bool, subject: Subject, n_seen: str) -> None:
+    if not right:
+        raise RunError(
+            f"found attention of {n_seen} problems, names of {len(subject.problems)} and answers of "
+            f"{np.size(subject.correct)}, expected one number; extract again."
+        )
+
+
+def _profiles(sums: xr.Dataset) -> xr.Dataset:
+    # A layer at a time: the resampled preferences of all heads at once would be as large as the sums.
+    some = [
+        with_importance(preferences(sums.isel(layer=[layer])))[list(PROFILES)] for layer in range(sums.sizes["layer"])
+    ]
+    return xr.concat(some, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+
+
+CORRECTIONS = (
+    "p is of one number. p (Holm) holds for all differences shown together, over all layers and every pair, the "
+    "preferences for all thoughts among them; p_bh of the CSV tables is the false discovery rate (Benjamini and "
+    "Hochberg) over all differences of the table."
+)
+
+UNTESTED_TYPES = (
+    "Types of heads are named by what passes its test in each by itself: more problems name more heads, and no test "
+    "compares the counts."
+)
+
+
+def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Seen], common: list[str]) -> tuple[str, ...]:
+    """Everything that a reader of a comparison must know about its comparability.
+
+    Args:
+        subjects: the models as they were given.
+        seen: the same, as they were read.
+        common: the problems of all of them, none if they are compared unpaired.
+
+    Returns:
+        Plain sentences.
+    """
+    return (
+        _problems(subjects, common),
+        *_thoughts(seen),
+        *_tokens(subjects, common),
+        *_shapes(seen),
+        *_depths(seen),
+        *([UNTESTED_TYPES] if all(subject.head_types is not None for subject in subjects.values()) else []),
+        CORRECTIONS,
+    )
+
+
+def _problems(subjects: Mapping[str, Subject], common: list[str]) -> str:
+    sizes = {name: len(subject.problems) for name, subject in subjects.items()}
+    if not common:
+        each = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        return (
+            f"The models have fewer than two problems in common ({each}): differences are unpaired, between different "
+            "problems, and may come from these rather than from the models."
+        )
+    if set(sizes.values()) == {len(common)}:
+        return f"All have the same {len(common)} problems: differences are paired."
+    each = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+    return f"Only the {len(common)} problems that all have are compared, of {each}; differences are paired."
+
+
+def _thoughts(seen: Mapping[str, Seen]) -> list[str]:
+    counts = {name: model.n_thoughts for name, model in seen.items()}
+    if len(set(counts.values())) == 1:
+        return []
+    each = ", ".join(f"{name} has {count}" for name, count in counts.items())
+    return [
+        f"The numbers of thoughts differ ({each}): between such models preference by thought and skip are not "
+        "compared, and lags only as far as both have them; with more thoughts to look at, more mass on thoughts is to "
+        "be expected."
+    ]
+
+
+def _tokens(subjects: Mapping[str, Subject], common: list[str]) -> list[str]:
+    (first, base), *others = subjects.items()
+    cut = [name for name, subject in others if common and _cut_otherwise(subject, base, common)]
+    if not cut:
+        return []
+    return [
+        f"{_listed(cut)} cut{'s' if len(cut) == 1 else ''} questions into other numbers of tokens than {first} "
+        "(another tokenizer or prompt): what looks at the question looks at other keys."
+    ]
+
+
+def _cut_otherwise(one: Subject, other: Subject, common: list[str]) -> bool:
+    if one.n_question_tokens is None or other.n_question_tokens is None:
+        return False
+    lengths = [
+        dict(zip(subject.problems, np.asarray(subject.n_question_tokens).tolist(), strict=True))
+        for subject in (one, other)
+    ]
+    return any(lengths[0][problem] != lengths[1][problem] for problem in common)
+
+
+def _shapes(seen: Mapping[str, Seen]) -> list[str]:
+    (first, base), *others = seen.items()
+    alike = [name for name, model in others if model.shape == base.shape]
+    notes = [
+        f"{name} has {_shape(model)} layers × heads and {first} {_shape(base)}: their heads are not matched, so that "
+        "no profile of heads is correlated."
+        for name, model in others
+        if model.shape != base.shape
+    ]
+    if alike:
+        notes.append(
+            f"Heads of {_listed(alike)} are matched with those of {first} by their place, which means something only "
+            "for models that go back to the same weights; intervals of rank correlations are over problems, not heads."
+        )
+    return notes
+
+
+def _depths(seen: Mapping[str, Seen]) -> list[str]:
+    notes = []
+    for name, model in seen.items():
+        filled = layers_by_depth(model.shape[0]).any("layer").values
+        if empty := [depth for depth, has_layers in zip(DEPTHS, filled, strict=True) if not has_layers]:
+            notes.append(f"{name} has too few layers for every depth: {_listed(empty)} is undefined.")
+    return notes
+
+
+def _shape(model: Seen) -> str:
+    return " × ".join(map(str, model.shape))
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

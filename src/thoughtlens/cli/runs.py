@@ -1,0 +1,56 @@
+"""Commands that set runs side by side.
+
+The command that looks at a run from another terminal.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thoughtlens.cli import app as terminal
+from thoughtlens.cli import measure as stages
+from thoughtlens.cli.app import AsJson, RunFolder, app
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders; the first is the base.")],
+    to: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Name of each run, in order; the models' names if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare runs: where models look, by depth, and how well they do."""
+    from thoughtlens.reports.comparison import compare_runs, comparison_summary, labelled, write_comparison
+    from thoughtlens.runs.folder import open_run
+
+    runs = labelled([open_run(folder) for folder in folders], label or [])
+    with terminal.working("compare"):
+        comparison = compare_runs(runs)
+        paths = write_comparison(to, runs, comparison)
+    facts = comparison_summary(runs, comparison)
+    if as_json:
+        terminal.print_json(facts | {"files": [str(path) for path in paths]})
+        return
+    stages.show_side_by_side(facts, title=f"{' and '.join(runs)}, 95 % intervals over problems")
+    terminal.tell({}, f"tables: {to}", as_json=False)
+
+
+@app.command()
+def status(folder: RunFolder, as_json: AsJson = False) -> None:
+    """How far a run is, whoever is writing it."""
+    from thoughtlens.runs.folder import status as look
+
+    found = look(folder)
+    if found.complete:
+        ending = "complete"
+    elif found.seconds_left is None:
+        ending = "too early for an estimate"
+    else:
+        ending = f"about {terminal.duration(found.seconds_left)} left"
+    said = (
+        f"{found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards; {ending}"
+    )
+    terminal.tell({"run": str(folder), **found._asdict()}, said, as_json=as_json)

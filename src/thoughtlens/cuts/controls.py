@@ -1,0 +1,246 @@
+"""Turn cuts into the controls that they are measured against: the same edit, in the same scope, of something else.
+
+1. A cut is taken apart into units: a head, a layer, a thought, an edge; what has no unit (all thoughts, say) is left as
+   it is.
+2. Each unit is moved: a head to another of its layer, or to one that looks at thoughts as much; a thought to another
+   thought; an edge to another of its lag. Never to what the cut itself cuts, and to what the plan cuts only at the end.
+3. Two cuts often share a control, and another cut may be the only control there is. Each is one cut under one label, so
+   that it is made only once; `extra` says which the plan does not make already.
+
+Nothing of an intervention is read or changed but its address.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from functools import partial
+from itertools import islice, product
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from thoughtlens.cuts.edits import Own, Stop
+from thoughtlens.cuts.interventions import Intervention
+from thoughtlens.cuts.named import Cut
+from thoughtlens.errors import OptionError
+from thoughtlens.names import thought_names
+from thoughtlens.taps import Site
+
+Unit = tuple[tuple[str, Any], ...]
+"""One thing that is cut, by its address: (("layers", 4), ("heads", 5)) or (("queries", "z4"), ("keys", "z1"))."""
+
+PATIENCE: Final = 20
+"""Fresh orders that are tried for another control of a cut of several units before there is taken to be none."""
+
+Masses = Mapping[tuple[int, int], float]
+Candidates = Callable[[Unit], list[Unit]]
+_HEAD, _LAYER, _THOUGHT, _EDGE = ("layers", "heads"), ("layers",), ("queries",), ("queries", "keys")
+_MOVED: Final = {Site.HEAD: _HEAD, Site.THOUGHT: _THOUGHT, Site.SCORES: _EDGE, Site.PATTERN: _EDGE}
+"""The fields that say what is cut at each site; others are scope."""
+
+
+class Shape(NamedTuple):
+    """What a model has that can be cut."""
+
+    n_layers: int
+    n_heads: int
+    n_thoughts: int
+
+
+def controls_for(
+    cuts: Sequence[Cut], *, n: int, seed: int, shape: Shape, mass: xr.DataArray | None = None
+) -> dict[str, tuple[Cut, ...]]:
+    """Controls of each cut: the same number of other heads, layers, thoughts or edges.
+
+    Heads are drawn from the layer of each, or are those nearest in `mass` in any layer.  Edges between thoughts keep
+    their lag, or where no other edge has it come as near as they can; an edge from or to another slot keeps that slot.
+
+    Args:
+        cuts: the plan.
+        n: controls a cut; fewer where there are fewer.
+        seed: same seed, same controls.
+        shape: of the model.
+        mass: attention mass of each head, dims (layer, head), to match heads by.
+
+    Returns:
+        By the cut's label, its controls. One that is shared, or is itself in the plan, is there under the same label.
+
+    Raises:
+        OptionError: a cut has no control, as when it cuts everything there is.
+    """
+    if n < 1:
+        raise OptionError(f"found {n} controls a cut, expected at least 1; leave controls out, or ask for more.")
+    planned = {unit for cut in cuts for part in cut.parts for unit in _units(part)}
+    made = {_content(cut.parts): cut for cut in cuts}
+    labels = {cut.label for cut in cuts}
+    masses = None if mass is None else _masses(mass)
+    candidates = partial(_candidates, shape=shape, masses=masses, planned=planned, rng=np.random.default_rng(seed))
+    found: dict[str, tuple[Cut, ...]] = {}
+    for cut in cuts:
+        moved = list(islice(_moved(cut.parts, candidates), n))
+        if not moved:
+            raise OptionError(_no_control(cut, shape))
+        for parts in moved:
+            if _content(parts) not in made:
+                made[_content(parts)] = replace(cut, label=_new_label(parts, labels), parts=parts)
+        found[cut.label] = tuple(made[_content(parts)] for parts in moved)
+    return found
+
+
+def controllable(cuts: Sequence[Cut], shape: Shape) -> list[Cut]:
+    """The cuts of which there is something else that is like them: not one of all thoughts, say."""
+    found = []
+    for cut in cuts:
+        with suppress(OptionError):
+            controls_for([cut], n=1, seed=0, shape=shape)
+            found.append(cut)
+    return found
+
+
+def extra(controls: Mapping[str, Sequence[Cut]], cuts: Iterable[Cut]) -> tuple[Cut, ...]:
+    """The controls that the plan does not make already, each once, in their order."""
+    planned = {cut.label for cut in cuts}
+    once = {control.label: control for its in controls.values() for control in its if control.label not in planned}
+    return tuple(once.values())
+
+
+def _units(part: Intervention) -> list[Unit]:
+    """What a part cuts, one thing at a time; nothing where its address means all, or can't be moved."""
+    if isinstance(part.edit, Own | Stop):
+        return []
+    names = _MOVED[part.site]
+    if part.site is Site.HEAD and part.heads is None:
+        names = _LAYER
+    given = [getattr(part, name) for name in names]
+    if any(values is None for values in given):
+        return []
+    return [tuple(zip(names, values, strict=True)) for values in product(*map(sorted, given))]
+
+
+def _moved(parts: Sequence[Intervention], candidates: Candidates) -> Iterator[tuple[Intervention, ...]]:
+    """The parts with every unit moved elsewhere, each set of units once, in fresh orders while that gives new ones."""
+    places = [(part, unit) for part in parts for unit in _units(part)]
+    left = tuple(part for part in parts if not _units(part))
+    own = {unit for _, unit in places}
+    seen = {frozenset(own)}
+    # A round lists every place that one unit can be moved to, but only some of the pairs and triples of places.
+    rounds = left_over = 1 if len(places) == 1 else PATIENCE
+    while places and left_over:
+        n_seen = len(seen)
+        orders = [[unit for unit in candidates(unit) if unit not in own] for _, unit in places]
+        for skip in range(max(map(len, orders))):
+            chosen = _pick(orders, skip)
+            if chosen and frozenset(chosen) not in seen:
+                seen.add(frozenset(chosen))
+                yield left + tuple(_placed(part, unit) for (part, _), unit in zip(places, chosen, strict=True))
+        left_over = rounds if len(seen) > n_seen else left_over - 1
+
+
+def _pick(orders: Sequence[Sequence[Unit]], skip: int) -> list[Unit]:
+    """For each order the first that is not yet taken, after skipping some; nothing if one has none."""
+    chosen: list[Unit] = []
+    for order in orders:
+        left = [unit for unit in order if unit not in chosen]
+        if skip >= len(left):
+            return []
+        chosen.append(left[skip])
+    return chosen
+
+
+def _placed(part: Intervention, unit: Unit) -> Intervention:
+    return replace(part, **{name: type(getattr(part, name))((value,)) for name, value in unit})
+
+
+def _candidates(
+    unit: Unit, *, shape: Shape, masses: Masses | None, planned: set[Unit], rng: np.random.Generator
+) -> list[Unit]:
+    """Where a unit may be moved, the best first, at random among equals."""
+    names, values = zip(*unit, strict=True)
+    thoughts = thought_names(shape.n_thoughts)
+    if names == _HEAD:
+        layers = [values[0]] if masses is None else range(shape.n_layers)
+        others = [tuple(zip(_HEAD, place, strict=True)) for place in product(layers, range(shape.n_heads))]
+    elif names == _EDGE:
+        others = _edges(values[0], values[1], thoughts)
+    else:
+        others = [((names[0], value),) for value in (range(shape.n_layers) if names == _LAYER else thoughts)]
+    distance = partial(_distance, unit, thoughts=thoughts, masses=masses)
+    draws = rng.permutation(len(others))
+    # An edge of another lag is no control while one of its lag is left; else what the plan cuts comes last.
+    near_first = names == _EDGE
+    ranked = sorted(
+        (distance(other), other in planned, draw, place)
+        if near_first
+        else (other in planned, distance(other), draw, place)
+        for place, (other, draw) in enumerate(zip(others, draws, strict=True))
+    )
+    return [others[place] for *_, place in ranked if others[place] != unit]
+
+
+def _masses(mass: xr.DataArray) -> Masses:
+    places = product(map(int, mass["layer"].values), map(int, mass["head"].values))
+    return dict(zip(places, map(float, mass.transpose("layer", "head").values.ravel()), strict=True))
+
+
+def _edges(query: str, key: str, thoughts: Sequence[str]) -> list[Unit]:
+    """The edges that an edge may be moved to: ends that are thoughts move, others stay."""
+    queries = thoughts if query in thoughts else [query]
+    keys = thoughts if key in thoughts else [key]
+    order = {name: place for place, name in enumerate(thoughts)}
+    return [
+        (("queries", q), ("keys", k))
+        for q, k in product(queries, keys)
+        if q not in order or k not in order or order[k] < order[q]
+    ]
+
+
+def _distance(unit: Unit, other: Unit, *, thoughts: Sequence[str], masses: Masses | None) -> float:
+    """How far a candidate is from being like the unit in what is matched: mass of heads, lag of edges."""
+    here, there = dict(unit), dict(other)
+    if "heads" in here and masses is not None:
+        return abs(masses[here["layers"], here["heads"]] - masses[there["layers"], there["heads"]])
+    if "keys" in here and here["queries"] in thoughts and here["keys"] in thoughts:
+        lags = [thoughts.index(x["queries"]) - thoughts.index(x["keys"]) for x in (here, there)]
+        return float(abs(lags[0] - lags[1]))
+    return 0.0
+
+
+def _content(parts: Sequence[Intervention]) -> frozenset[tuple[object, ...]]:
+    """What a cut does, whatever it is called and however it is divided into parts."""
+    found = set()
+    for part in parts:
+        moved = _MOVED[part.site] if _units(part) else ()
+        manner = tuple((f.name, _plain(getattr(part, f.name))) for f in fields(part) if f.name not in moved)
+        found |= {(manner, unit) for unit in _units(part) or [()]}
+    return frozenset(found)
+
+
+def _plain(value: object) -> str:
+    return repr(sorted(map(str, value))) if isinstance(value, frozenset) else repr(value)
+
+
+def _new_label(parts: Sequence[Intervention], labels: set[str]) -> str:
+    """A label that no other cut has; added to the labels."""
+    plain = f"control {', '.join(_name(unit) for part in parts for unit in _units(part))}"
+    label, k = plain, 1
+    while label in labels:
+        k += 1
+        label = f"{plain} ({k})"
+    labels.add(label)
+    return label
+
+
+def _name(unit: Unit) -> str:
+    """Such as L4H5, L4, z1, z4 ⊣ z1."""
+    names, values = zip(*unit, strict=True)
+    if names in (_HEAD, _LAYER):
+        return "".join(f"{letter}{value}" for letter, value in zip("LH", values, strict=False))
+    return " ⊣ ".join(map(str, values))
+
+
+def _no_control(cut: Cut, shape: Shape) -> str:
+    return (
+        f"the cut {cut.label!r} has no control, since a model of {shape.n_layers} layers, {shape.n_heads} heads and "
+        f"{shape.n_thoughts} thoughts has nothing else like it; leave controls out for it."
+    )

@@ -1,0 +1,237 @@
+"""What takes the place of what was there: edits that need nothing else, and edits that need what other passes gave.
+
+An edit is a function `(tensor, moment) -> tensor` that gives the edited tensor everywhere; an intervention says where
+it is taken.  Those of `NAMED` are plain values, equal if they say the same, and written as JSON.  Those of `Drawn`
+stand for values of other passes: `tracing.material` turns each into a `Replace` or a `Noisy` for a batch of problems.
+"""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor
+
+from thoughtlens.errors import OptionError
+from thoughtlens.names import BOT
+from thoughtlens.taps import Moment, Site
+
+Sites = frozenset[Site]
+_ANY: Final[Sites] = frozenset({Site.THOUGHT, Site.PATTERN, Site.HEAD})
+_VECTORS: Final[Sites] = frozenset({Site.THOUGHT, Site.HEAD})
+_THOUGHTS: Final[Sites] = frozenset({Site.THOUGHT})
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Nothing in the place of what was there; of a pattern's cell, which leaves a row that sums to less than 1."""
+
+    sites: ClassVar[Sites] = _ANY
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Zeros of the same shape."""
+        return torch.zeros_like(tensor)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A score that the softmax turns into exactly 0, so that the rest of the row shares what the edge had."""
+
+    sites: ClassVar[Sites] = frozenset({Site.SCORES})
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Minus infinity everywhere."""
+        return torch.full_like(tensor, -torch.inf)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A multiple of what was there.
+
+    Attributes:
+        factor: 1 leaves all, 0 nothing.
+    """
+
+    factor: float
+    sites: ClassVar[Sites] = _ANY
+
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are one factor, and so have one label and one spec.
+        object.__setattr__(self, "factor", float(self.factor))
+        if not isfinite(self.factor):
+            raise OptionError(f"found the factor {self.factor}, expected a finite number; give one.")
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The tensor times the factor."""
+        scaled: Tensor = tensor * self.factor
+        return scaled
+
+
+@dataclass(frozen=True)
+class Add:
+    """A direction added to what was there, such as a difference of means.
+
+    Attributes:
+        vector: one number a channel: as wide as a thought, or as a head.
+    """
+
+    vector: tuple[float, ...]
+    sites: ClassVar[Sites] = _VECTORS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vector", tuple(map(float, self.vector)))
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The tensor plus the vector."""
+        if len(self.vector) != tensor.shape[-1]:
+            raise OptionError(
+                f"found a vector of {len(self.vector)} numbers to add at {moment.site}, expected {tensor.shape[-1]}; "
+                "give one number a channel."
+            )
+        return tensor + torch.tensor(self.vector, dtype=tensor.dtype, device=tensor.device)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """No thought at all: `eot` follows the last thought before. Read by whoever lets the model think, not a tap."""
+
+    sites: ClassVar[Sites] = _THOUGHTS
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """What is stopped is never met."""
+        raise OptionError("thoughts can't be stopped while they are thought; pass fewer n_thoughts, or intervene.")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean over the problems of the study that could be run, of the same position.
+
+    Of a head's outputs at `text`, the tokens of the answer that are not the `answer` query, each problem has one value,
+    their mean: so it is here, in `Resample` and in `Donor`. Name other positions to leave them alone.
+    """
+
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Resample:
+    """What another problem had there, drawn at random among those with as many steps, of all where there are none.
+
+    Attributes:
+        seed: same seed, same problems; the same for every position, layer and head.
+    """
+
+    seed: int = 0
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A random direction, as long as what was there.
+
+    Attributes:
+        seed: same seed, same directions, whatever the batch.
+    """
+
+    seed: int = 0
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Donor:
+    """What one given problem had there.
+
+    Attributes:
+        problem: its id; one of the study.
+    """
+
+    problem: str
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Own:
+    """What the problem itself had there when nothing was cut: it is frozen.
+
+    A head's output at `text` stays as it is: values are of the told answer, of which free text has no counterpart.
+    """
+
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """The problem's own thoughts, in another order.
+
+    Attributes:
+        seed: same seed, same order; never the order that was, and the same for all problems.
+    """
+
+    seed: int = 0
+    sites: ClassVar[Sites] = _THOUGHTS
+
+
+Drawn = Mean | Resample | Noise | Donor | Own | Shuffle
+Edit = Zero | Block | Scale | Add | Stop | Drawn
+
+NAMED: Final[dict[str, type[Edit]]] = {
+    "zero": Zero,
+    "block": Block,
+    "scale": Scale,
+    "add": Add,
+    "stop": Stop,
+    "mean": Mean,
+    "resample": Resample,
+    "noise": Noise,
+    "donor": Donor,
+    "own": Own,
+    "shuffle": Shuffle,
+}
+"""Every edit by its name."""
+
+NAME_OF: Final = {edit: name for name, edit in NAMED.items()}
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Given values in the place of what was there.
+
+    Attributes:
+        values: thoughts (problem, thought, hidden), or heads' outputs (problem, layer, head, position, channel) with
+            the positions bot, z1 … zT, eot, answer, text; one problem for all, or aligned with the batch as begun.
+    """
+
+    values: Tensor
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The given values of the positions that are met."""
+        return met(self.values, moment).to(tensor).expand_as(tensor)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Given directions, each as long as what was there.
+
+    Attributes:
+        directions: of length 1, laid out as the values of `Replace`.
+    """
+
+    directions: Tensor
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The directions of the positions that are met, stretched."""
+        stretched: Tensor = met(self.directions, moment).to(tensor) * tensor.norm(dim=-1, keepdim=True)
+        return stretched
+
+
+def met(values: Tensor, moment: Moment) -> Tensor:
+    """What values laid out as those of `Replace` say of a moment: (problem, [head, query,] channel)."""
+    rows = moment.rows.to(values.device) if len(values) > 1 else torch.zeros(1, dtype=torch.long)
+    codes = moment.queries.to(values.device)
+    if moment.site is Site.THOUGHT:
+        # One thought at a time is fed back, in all problems.
+        return values[rows, int(codes[0, 0]) - moment.slots["z1"]]
+    # Padding has a code of its own and is nobody's position: what stands there is never taken.
+    places = (codes - moment.slots[BOT]).clamp(min=0)
+    found = values[:, moment.layer][rows[:, None], :, places]
+    return found.transpose(1, 2)

@@ -1,0 +1,146 @@
+"""What a model thinks when it is left alone becomes the values of edits that put it elsewhere.
+
+One pass over the problems of a study, nothing cut, is kept: the thoughts, and where heads are edited the heads' outputs
+at each position of the thinking and of the told gold answer. From it every edit of `tracing.edits.Drawn` gets its
+values, the same for a problem whatever batch it is in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from thoughtlens.cuts.edits import Donor, Drawn, Mean, Noise, Noisy, Own, Replace, Resample, Shuffle
+from thoughtlens.cuts.interventions import Intervention
+from thoughtlens.errors import OptionError
+from thoughtlens.names import TEXT, query_names
+from thoughtlens.taps import Site, Tap
+
+
+@dataclass(frozen=True)
+class Material:
+    """What was kept of a pass in which nothing was cut.
+
+    Attributes:
+        problem_ids: of the study, in order.
+        n_steps: of each problem; 0 where the set does not say.
+        thoughts: (problem, thought, hidden); NaN, as heads are, of a problem that could not be run.
+        heads: (problem, layer, head, position, channel), positions bot, z1 … zT, eot, answer, text, the last the mean
+            over all other tokens of the told answer; None where no edit needs them.
+    """
+
+    problem_ids: tuple[str, ...]
+    n_steps: tuple[int, ...]
+    thoughts: Tensor
+    heads: Tensor | None = None
+
+    def at(self, site: Site) -> Tensor:
+        """What was kept at a site."""
+        if site is Site.THOUGHT:
+            return self.thoughts
+        assert self.heads is not None, "whoever makes the material looks at the plan first"
+        return self.heads
+
+    @cached_property
+    def head_means(self) -> Tensor:
+        """(1, layer, head, position, channel), of the problems that could be run."""
+        return self.at(Site.HEAD).nanmean(0, keepdim=True)
+
+
+def needs_material(part: Intervention) -> bool:
+    """Whether an intervention puts values of other passes in place."""
+    return isinstance(part.edit, Drawn)
+
+
+def bound(
+    part: Intervention, material: Material | None, problems: Tensor, known: dict[tuple[Drawn, Site], Tap]
+) -> Intervention:
+    """An intervention with the values that its edit stands for, for a batch of problems; others as they are.
+
+    Args:
+        part: the intervention.
+        material: of the study; may be None where no edit needs any.
+        problems: index (problem,) of each problem of the batch in the study.
+        known: what edits stand for in this batch; added to, since many parts of a plan share an edit.
+    """
+    if not isinstance(part.edit, Drawn):
+        return part
+    assert material is not None, "whoever cuts looks at the plan first"
+    key = part.edit, part.site
+    if isinstance(part.edit, Own) and part.site is Site.HEAD:
+        # Of the told answer's text a mean is kept: in the place of a single token it would be a change, not a freeze.
+        named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
+        part = replace(part, queries=named - {TEXT})
+    if key not in known:
+        known[key] = _edit(key[0], material, part.site, problems)
+    return replace(part, edit=known[key])
+
+
+def _edit(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
+    kept = material.at(site)
+    match edit:
+        case Mean():
+            return Replace(material.head_means if site is Site.HEAD else kept.nanmean(0, keepdim=True))
+        case Own():
+            return Replace(kept[problems])
+        case Donor():
+            return Replace(kept[[_place_of(edit.problem, material)]])
+        case Resample():
+            return Replace(kept[donors(material.n_steps, edit.seed)[problems]])
+        case Shuffle():
+            return Replace(kept[problems][:, derangement(kept.shape[1], edit.seed)])
+        case Noise():
+            return Noisy(_directions(kept.shape, edit.seed)[problems])
+        case _:
+            assert_never(edit)
+
+
+def donors(n_steps: Sequence[int], seed: int) -> Tensor:
+    """For each problem, another one with as many steps, at random; any other where none has as many.
+
+    Raises:
+        OptionError: there is only one problem.
+    """
+    if len(n_steps) < 2:
+        raise OptionError("found one problem, which has no other to take from; study at least 2.")
+    rng = torch.Generator().manual_seed(seed)
+    steps = torch.tensor(n_steps)
+    chosen = []
+    for place, own in enumerate(n_steps):
+        others = ((steps == own) & (torch.arange(len(steps)) != place)).nonzero().flatten()
+        if not len(others):
+            others = torch.tensor([other for other in range(len(steps)) if other != place])
+        chosen.append(int(others[torch.randint(len(others), (), generator=rng)]))
+    return torch.tensor(chosen)
+
+
+def derangement(n: int, seed: int) -> list[int]:
+    """An order of n things in which none is in its own place.
+
+    Raises:
+        OptionError: there is only one.
+    """
+    if n < 2:
+        raise OptionError(f"found {n} thoughts, which have no other order; think at least 2.")
+    rng = torch.Generator().manual_seed(seed)
+    while True:
+        order: list[int] = torch.randperm(n, generator=rng).tolist()
+        if all(place != where for place, where in enumerate(order)):
+            return order
+
+
+def _place_of(problem: str, material: Material) -> int:
+    if problem not in material.problem_ids:
+        raise OptionError(f"the donor {problem!r} is not among the {len(material.problem_ids)} problems; name one.")
+    return material.problem_ids.index(problem)
+
+
+@lru_cache(maxsize=2)  # one a site: they are as large as what was kept, and wanted for every few cuts of every batch
+def _directions(shape: torch.Size, seed: int) -> Tensor:
+    """Random directions of length 1 along the last axis, uniform over the sphere."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    directions: Tensor = drawn / drawn.norm(dim=-1, keepdim=True)
+    return directions

@@ -1,0 +1,228 @@
+"""What a thought would say: the model's own output layer applied to it (the logit lens).
+
+Three stages of each thought z_k can be read, and are kept apart:
+
+- `state_in`: the last hidden state that became z_k, before the projection (at `bot` for z1);
+- `thought`: z_k itself, after the projection, as it was fed back;
+- `state_out`: the last hidden state at z_k's own position, which becomes z_(k+1).
+
+Reading a token off a vector does not show that the model uses it. Source: nostalgebraist 2020, "interpreting GPT: the
+logit lens"; CODI's own probing (arXiv 2502.21074, section 5) reads `state_in`.
+
+Chosen problems become the attention of each thought to each token of their questions, and its top tokens by name.
+
+A run pools the question's tokens into one slot; here each is apart, averaged over layers and heads. It is what figure 6
+of CODI shows (Shen et al. 2025, arXiv 2502.21074), whose code is not published. Where a thought looks does not say what
+it takes from there: the first token is counted like any other, though models park attention on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from thoughtlens.errors import OptionError
+from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.names import query_names, thought_names
+from thoughtlens.problems import Problem
+from thoughtlens.reasoning.loop import Trace, reason
+from thoughtlens.runs.folder import Run
+from thoughtlens.taps import QuestionRecorder
+
+STAGES: Final = ("state_in", "thought", "state_out")
+_DIMS: Final = ("problem", "stage", "thought", "rank")
+
+
+@torch.inference_mode()
+def decode_thoughts(
+    reasoner: LatentReasoner, problems: Sequence[Problem], *, n_top: int = 5, batch_size: int = 100
+) -> xr.Dataset:
+    """The top tokens of the output layer at each thought, stage by stage.
+
+    Args:
+        reasoner: the model.
+        problems: what it thinks about.
+        n_top: how many tokens.
+        batch_size: problems a pass.
+
+    Returns:
+        `token`, text without blanks around it, and `probability`, 0 to 1, both (problem, stage, thought, rank); rank
+        counts from 1.
+
+    Raises:
+        OptionError: no token is asked for.
+    """
+    if n_top < 1:
+        raise OptionError(f"the number of top tokens is {n_top}, expected at least 1; pass a larger one.")
+    parts = [_decode(reasoner, batch, n_top) for batch in _batches(problems, batch_size)]
+    return xr.concat(parts, "problem", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+
+
+def results_read(decoded: xr.Dataset, problems: Sequence[Problem]) -> xr.Dataset:
+    """How often each step's result is among the decoded tokens, and how often another problem's is.
+
+    Args:
+        decoded: of these problems, from `decode_thoughts`.
+        problems: with steps such as `<<12-5=7>>`.
+
+    Returns:
+        `own` and `other`, shares from 0 to 1, (stage, step, thought): the problem's own result, and that of the next
+        problem that has such a step; `n` (step), the number of problems with that step. Steps count from 1. `other` is
+        what chance and the set's common values give.
+    """
+    n_steps = max(len(problem.steps) for problem in problems)
+    rows = [_of_step(decoded, problems, step) for step in range(n_steps)]
+    return xr.concat(rows, xr.DataArray(np.arange(1, n_steps + 1), dims="step", name="step"))
+
+
+def _batches(problems: Sequence[Problem], size: int) -> Sequence[Sequence[Problem]]:
+    return [problems[start : start + size] for start in range(0, len(problems), size)]
+
+
+def _decode(reasoner: LatentReasoner, problems: Sequence[Problem], n_top: int) -> xr.Dataset:
+    trace = reason(reasoner, [problem.question for problem in problems], max_new_tokens=1)
+    top = reasoner.lm.lm_head(_stages(trace)).float().softmax(-1).topk(n_top)
+    names = {int(i): reasoner.decode([int(i)]).strip() for i in top.indices.unique()}
+    tokens = np.vectorize(names.__getitem__, otypes=[object])(top.indices.cpu().numpy())
+    return xr.Dataset(
+        {"token": (_DIMS, tokens), "probability": (_DIMS, top.values.cpu().numpy())},
+        coords={
+            "problem": [problem.id for problem in problems],
+            "stage": list(STAGES),
+            "thought": thought_names(trace.thoughts.shape[1]),
+            "rank": np.arange(1, n_top + 1),
+        },
+    )
+
+
+def _stages(trace: Trace) -> Tensor:
+    return torch.stack([trace.states[:, :-1], trace.thoughts, trace.states[:, 1:]], dim=1)
+
+
+def _of_step(decoded: xr.Dataset, problems: Sequence[Problem], step: int) -> xr.Dataset:
+    rows = [row for row, problem in enumerate(problems) if len(problem.steps) > step]
+    own = np.array([_result(problems[row].steps[step]) for row in rows], dtype=object)
+    tokens = decoded["token"].isel(problem=rows)
+
+    def share(results: np.ndarray) -> xr.DataArray:
+        wanted = xr.DataArray(results, dims="problem", coords={"problem": tokens["problem"]})
+        return (tokens == wanted).any("rank").mean("problem")
+
+    return xr.Dataset({"own": share(own), "other": share(np.roll(own, -1)), "n": len(rows)})
+
+
+def _result(step: str) -> str:
+    return step.split("=")[-1].rstrip("> ")
+
+
+def choose_problems(run: Run, ids: Sequence[str] = (), *, n: int = 5) -> list[Problem]:
+    """Problems of a run: those named, in the order given, or its first n.
+
+    Raises:
+        OptionError: a problem is not in the run, or n is not positive.
+    """
+    asked = {row["id"]: Problem(row["id"], row["question"], row["gold"]) for row in run.results()}
+    if unknown := [name for name in ids if name not in asked]:
+        raise OptionError(
+            f"no problem {unknown[0]!r} in {run.path}, expected one such as {next(iter(asked))!r}; pass another."
+        )
+    if n < 1:
+        raise OptionError(f"the number of problems is {n}, expected at least 1; pass another --n.")
+    return [asked[name] for name in ids] or list(asked.values())[:n]
+
+
+def question_attention(
+    reasoner: LatentReasoner, problems: Sequence[Problem], *, n_thoughts: int | None = None, batch_size: int = 32
+) -> list[xr.Dataset]:
+    """How each position attends to each token of its question.
+
+    mean over layers and heads of A[q, token].  Range 0-1; a row sums to what the query gives `first` and `question`.
+    No null: an even row would give each token 1 over the number of positions seen.
+
+    Args:
+        reasoner: the model.
+        problems: what it thinks about.
+        n_thoughts: T; the number the model was trained with if None.
+        batch_size: problems a pass; no number depends on it beyond rounding.
+
+    Returns:
+        One Dataset a problem: `attention` (query, token), float32 or wider, NaN in the row of an answer that does not
+        exist; `text` (token), each token as text; attributes `problem`, its id, and `question`.
+    """
+    count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
+    batches = [problems[start : start + batch_size] for start in range(0, len(problems), batch_size)]
+    return [found for batch in batches for found in _attend(reasoner, batch, count)]
+
+
+def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[dict[str, Any]]]:
+    """The tokens of the question that each position attends to most, ready for JSON.
+
+    Args:
+        found: one problem's, from `question_attention`.
+        n: how many tokens.
+
+    Returns:
+        By query, the largest first: `token` (index from 0), `text`, `attention`; empty where the row does not exist.
+    """
+    texts = [str(text) for text in found["text"].values]
+    tops = {}
+    for query, row in zip(found["query"].values, found["attention"].values, strict=True):
+        order = np.argsort(-row, kind="stable")[:n].tolist() if np.isfinite(row).all() else []
+        tops[str(query)] = [{"token": place, "text": texts[place], "attention": float(row[place])} for place in order]
+    return tops
+
+
+def as_json(found: Sequence[xr.Dataset], *, n_top: int = 5) -> Mapping[str, Any]:
+    """Attention to the tokens of questions as JSON has it, problem by problem; null where there is no row."""
+    return {
+        "measure": "mean over layers and heads of the attention of each position to each token of the question",
+        "problems": [_problem_json(of_problem, n_top) for of_problem in found],
+    }
+
+
+def _attend(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> list[xr.Dataset]:
+    ids = [reasoner.prompt(problem.question)[:-1] for problem in problems]
+    recorder = QuestionRecorder(
+        n_problems=len(problems),
+        n_layers=reasoner.lm.config.num_hidden_layers,
+        n_thoughts=n_thoughts,
+        n_tokens=max(map(len, ids)),
+        dtype=reasoner.lm.dtype,
+    )
+    reason(reasoner, [problem.question for problem in problems], taps=[recorder], n_thoughts=n_thoughts)
+    means = recorder.attention.mean(1).numpy()
+    # Questions are padded on the left.
+    own = [mean[:, -len(tokens) :] for mean, tokens in zip(means, ids, strict=True)]
+    return [_labelled(reasoner, *given) for given in zip(problems, ids, own, strict=True)]
+
+
+def _labelled(reasoner: LatentReasoner, problem: Problem, ids: Sequence[int], attention: np.ndarray) -> xr.Dataset:
+    texts = [reasoner.tokenizer.decode([token]) for token in ids]
+    string = np.dtypes.StringDType()
+    return xr.Dataset(
+        {"attention": (("query", "token"), attention)},
+        coords={
+            "query": np.array(query_names(len(attention) - 3), dtype=string),
+            "token": np.arange(len(ids)),
+            "text": ("token", np.array(texts, dtype=string)),
+        },
+        attrs={"problem": problem.id, "question": problem.question},
+    )
+
+
+def _problem_json(found: xr.Dataset, n_top: int) -> dict[str, Any]:
+    rows = zip(found["query"].values, found["attention"].values, strict=True)
+    return {
+        "id": found.attrs["problem"],
+        "question": found.attrs["question"],
+        "tokens": [str(text) for text in found["text"].values],
+        "attention": {str(query): _numbers(row) for query, row in rows},
+        "top": top_tokens(found, n=n_top),
+    }
+
+
+def _numbers(row: np.ndarray) -> list[float] | None:
+    return [float(value) for value in row] if np.isfinite(row).all() else None

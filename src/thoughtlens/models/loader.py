@@ -1,0 +1,395 @@
+"""A name, Hub id or folder becomes a reasoner.
+
+1. The checkpoint's folder and the base's folder (configuration and tokenizer only) are found or fetched.
+2. The official layout is merged once and kept on disk as safetensors; the next load starts at 3.
+3. transformers loads the merged folder, and every missing, unexpected or misshapen key is an error.
+
+A reasoner becomes one of the same architecture that has learnt nothing: the null of every claim about training.
+
+1. The decoder is made anew from its own configuration, by transformers' own initialisation for it.
+2. The projection is drawn anew as PyTorch initialises it.  3. Tokenizer, markers and words stay.
+
+Attention of such a model is what architecture, markers and questions give by themselves. How far its weights spread is
+said by the configuration (`initializer_range`), and small models may ask for more than GPT-2's 0.02.
+
+The manifest of a run becomes the reasoner that it was made with, loaded again and known to be the same.
+
+It knows nothing of run folders: a manifest is any mapping with `options.model`, what decides the numbers, and, in
+`notes.model_source`, where the model was. The place may have changed since; the weights may not.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+
+from thoughtlens.errors import CheckpointError, OptionError
+from thoughtlens.models.checkpoint import digest, merged_folder
+from thoughtlens.models.hub import BASE_FILES, CHECKPOINT_FILES, PUBLISHED, bundled, fetch
+from thoughtlens.models.planted import Strengths, planted_reasoner
+from thoughtlens.models.reasoner import N_MARKERS, Codi, LatentReasoner, Markers, fuse_gelu, projection
+from thoughtlens.taps import ATTENTION
+
+DTYPES: Final = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+AUTO: Final = "auto"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    Attributes:
+        name: as the user gave it.
+        folder: the checkpoint.
+        base: configuration and tokenizer.
+        revision: commit of a Hub checkpoint.
+        base_revision: commit of a Hub base.
+        asked: `model` and `base` as they were asked for, folders by their whole path: enough to find them again.
+    """
+
+    name: str
+    folder: Path
+    base: Path
+    revision: str | None = None
+    base_revision: str | None = None
+    asked: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def load(
+    model: str | Path,
+    *,
+    base: str | Path | None = None,
+    revision: str | None = None,
+    base_revision: str | None = None,
+    alpha: float | None = None,
+    dtype: str = AUTO,
+    device: str | None = None,
+) -> Codi:
+    """Load a reasoner.
+
+    Args:
+        model: a bundled name, a Hub id, or a folder in the official CODI layout.
+        base: folder or Hub id of the base model, of which only configuration and tokenizer are read; the checkpoint's
+            own folder, or the known base of a published checkpoint, if None.
+        revision: branch, tag or commit of a Hub checkpoint.
+        base_revision: branch, tag or commit of a Hub base.
+        alpha: LoRA's alpha; what the folder's `thoughtlens.json` says, else 32, if None.
+        dtype: `float32`, `float64`, `bfloat16` or `float16`; `auto` is half precision on CUDA (bfloat16 where the GPU
+            has it) and float32 elsewhere. Patterns are float32 or wider in any case; TF32 stays as PyTorch has it, off.
+        device: `cpu`, `cuda`, `cuda:1`, …; an accelerator if there is one, if None.
+
+    Returns:
+        The reasoner, in evaluation mode.
+
+    Raises:
+        CheckpointError: it can't be found, can't be read safely, or is not a CODI checkpoint.
+    """
+    where = _device(device)
+    dtype = precision(dtype, where)
+    if alpha is not None and not math.isfinite(alpha):
+        raise CheckpointError(f"LoRA's alpha is {alpha}, expected a finite number; pass another --alpha.")
+    source = locate(model, base=base, revision=revision, base_revision=base_revision)
+    settings = _settings(source.folder)
+    if settings.get("family") == "planted":
+        return _plant(source, settings, DTYPES[dtype], where)
+    scale = alpha if alpha is not None else float(settings.get("lora_alpha", 32))
+    merged = merged_folder(source.folder, source.base, scale)
+    lm = _load_lm(merged, DTYPES[dtype], source)
+    prj = _load_projection(merged).to(device=where, dtype=DTYPES[dtype]).eval()
+    markers = Markers(lm.config.vocab_size - N_MARKERS)
+    tokenizer = _load_tokenizer(source.base, markers)
+    recorded = json.loads((merged / "source.json").read_text("utf-8"))
+    provenance = {"name": source.name, "revision": source.revision, "base_revision": source.base_revision} | recorded
+    provenance |= {"dtype": dtype, "device": str(where), "architecture": lm.config.model_type}
+    provenance |= {"source": dict(source.asked)}
+    return Codi(lm.to(where).eval(), prj, tokenizer, markers, int(settings.get("n_thoughts", 6)), provenance=provenance)
+
+
+def locate(
+    model: str | Path,
+    *,
+    base: str | Path | None = None,
+    revision: str | None = None,
+    base_revision: str | None = None,
+) -> Source:
+    """Find or fetch the files of a model; see `load`."""
+    name = str(model)
+    asked = {"model": name if name in bundled() else _whole(name), "base": None if base is None else _whole(str(base))}
+    commit = None
+    if revision is not None and (name in bundled() or Path(model).exists()):
+        raise CheckpointError(f"{name} is here and has no revisions; leave --revision out, or name a Hub model.")
+    if name in bundled():
+        folder = bundled()[name]
+    elif Path(model).is_dir():
+        folder = Path(model)
+    elif Path(model).exists():
+        raise CheckpointError(f"{name} is a file; pass the folder that holds it.")
+    elif _looks_like_path(name):
+        raise CheckpointError(f"no model {name!r}: there is no such folder; see `thoughtlens models` for names.")
+    else:
+        folder, commit = fetch(name, revision, CHECKPOINT_FILES)
+    wanted = base or (PUBLISHED[name].base if name in PUBLISHED else folder)
+    if Path(wanted).is_dir():
+        return Source(name, folder, Path(wanted), commit, asked=asked)
+    fetched = fetch(str(wanted), base_revision, BASE_FILES)
+    return Source(name, folder, fetched.folder, commit, fetched.commit, asked)
+
+
+def _whole(name: str) -> str:
+    """A folder by its whole path; a Hub id as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
+def precision(asked: str, device: torch.device) -> str:
+    """The name of the precision asked for; for `auto` the one that suits the device."""
+    if asked in DTYPES:
+        return asked
+    if asked != AUTO:
+        raise CheckpointError(f"no precision {asked!r}; use {AUTO} or one of {', '.join(DTYPES)}.")
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise CheckpointError(f"no device {name!r} here; use cpu, or cuda where there is an NVIDIA GPU.") from error
+
+
+def _looks_like_path(name: str) -> bool:
+    """Neither `name` nor `owner/name` of the Hub, or a bare word, which would be an official Hub model, never CODI."""
+    return name.count("/") != 1 or name.startswith((".", "/", "~"))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "thoughtlens.json"
+    if not path.is_file():
+        return {}
+    try:
+        settings: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is no JSON object ({error}); write the model again.") from error
+    for name, kinds in (("n_thoughts", int), ("lora_alpha", (int, float))):
+        if not isinstance(settings.get(name, 1), kinds):
+            raise CheckpointError(
+                f"{path} sets {name} to {settings[name]!r}, expected a number; write the model again."
+            )
+    return settings
+
+
+def _plant(source: Source, settings: dict[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
+    """A planted model: its folder holds strengths in the place of weights."""
+    known = {strength.name for strength in fields(Strengths)}
+    if odd := sorted(set(settings) - known - {"family", "n_thoughts"}):
+        raise CheckpointError(
+            f"{source.folder / 'thoughtlens.json'} sets {odd[0]!r}, expected of a planted model n_thoughts and "
+            f"{', '.join(sorted(known))}; take it out."
+        )
+    strengths = Strengths(**{name: value for name, value in settings.items() if name in known})
+    reasoner = planted_reasoner(strengths, n_thoughts=int(settings.get("n_thoughts", 6)), dtype=dtype, device=where)
+    own = {"name": source.name, "source": dict(source.asked)}
+    return replace(reasoner, provenance={**reasoner.provenance, **own})
+
+
+def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:
+    # What transformers would print as a table, `_check_report` says in a sentence.
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        lm, report = AutoModelForCausalLM.from_pretrained(
+            merged, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, local_files_only=True
+        )
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source.folder} does not fit the base {source.base} ({str(error).splitlines()[0]})."
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+    for kind, verb in (
+        ("missing_keys", "lacks"),
+        ("unexpected_keys", "has the unexpected key"),
+        ("mismatched_keys", "misshapes"),
+    ):
+        if odd := sorted(map(str, report[kind])):
+            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+            raise CheckpointError(
+                f"{source.folder} {verb} {odd[0]!r}{more} of the decoder; is the checkpoint whole, and the base right?"
+            )
+    return fuse_gelu(lm)
+
+
+def _load_projection(merged: Path) -> torch.nn.Sequential:
+    state = load_file(merged / "projection.safetensors")
+    inner, hidden = state["1.weight"].shape
+    prj = projection(hidden, inner)
+    prj.load_state_dict(state, strict=True)
+    return prj
+
+
+def _load_tokenizer(base: Path, markers: Markers) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{base} holds no tokenizer; copy the base model's tokenizer files there.") from error
+    # The official code adds a padding token at V; nothing else may lie beyond the vocabulary.
+    if len(tokenizer) > markers.vocabulary + 1:
+        raise CheckpointError(
+            f"the tokenizer in {base} has {len(tokenizer)} tokens, but the model's markers begin at "
+            f"{markers.vocabulary}; pass the base model that the checkpoint was trained from."
+        )
+    if tokenizer.eos_token_id is None:
+        raise CheckpointError(f"the tokenizer in {base} names no end token; pass the base model's own tokenizer.")
+    return tokenizer
+
+
+_MAX_SEED = 2**63 - 1
+
+
+def randomize(reasoner: Codi, *, seed: int) -> Codi:
+    """The same architecture and projection with weights drawn anew.
+
+    Args:
+        reasoner: the model; it stays as it is.
+        seed: same seed, same weights, in whatever precision and on whatever device; 0 to 2⁶³ − 1.
+
+    Returns:
+        A reasoner on the same device, in the same precision, with a name and a digest of its own.
+
+    Raises:
+        OptionError: the seed is out of range.
+    """
+    if not 0 <= seed <= _MAX_SEED:
+        raise OptionError(f"the seed of the random weights is {seed}, expected 0 to 2^63 - 1; pass another.")
+    # Drawn on the CPU in float32, then moved: other devices and precisions draw other numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        config = copy.deepcopy(reasoner.lm.config)
+        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
+        projection = _drawn_anew(reasoner.projection)
+    known = {**reasoner.provenance, "sha256": digest(lm, projection), "random_weights": seed}
+    known["name"] = f"{reasoner.provenance.get('name', 'model')}-random-weights-{seed}"
+    known["source"] = {**(reasoner.provenance.get("source") or {}), "random_weights": seed}
+    lm, projection = (
+        module.to(device=reasoner.lm.device, dtype=reasoner.lm.dtype).eval() for module in (lm, projection)
+    )
+    return replace(reasoner, lm=lm, projection=projection, provenance=known)
+
+
+def _drawn_anew(projection: nn.Module) -> nn.Module:
+    fresh = copy.deepcopy(projection).to(device="cpu", dtype=torch.float32)
+    for layer in fresh.modules():
+        if isinstance(layer, (nn.Linear, nn.LayerNorm)):
+            layer.reset_parameters()
+    return fresh
+
+
+IDENTITY: Final = ("name", "revision", "base_revision", "sha256", "lora_alpha", "architecture", "dtype")
+"""What of a model's provenance decides a run's numbers; the device and the file's place do not."""
+
+_SAME: Final = ("sha256", "lora_alpha", "architecture", "dtype")
+"""What must be equal for two loaded models to be one: the weights' digest stands for their name and revision."""
+
+
+def identity(reasoner: LatentReasoner) -> dict[str, Any]:
+    """What decides a run's numbers, as the run's manifest keeps it."""
+    return {name: reasoner.provenance.get(name) for name in IDENTITY}
+
+
+def reasoner_of(
+    manifest: Mapping[str, Any],
+    *,
+    model: str | Path | None = None,
+    base: str | Path | None = None,
+    device: str | None = None,
+) -> Codi:
+    """Load again the model that a run was made with.
+
+    Args:
+        manifest: of the run.
+        model: where the model is now, as for `load`; where the run found it if None.
+        base: where its base is now; where the run found it if None.
+        device: as for `load`.
+
+    Returns:
+        The reasoner, in the run's precision and under the name that it has in the run.
+
+    Raises:
+        CheckpointError: it can't be found, or is not the model of the run.
+    """
+    made_with = manifest["options"]["model"]
+    asked = _asked(manifest, made_with, model, base)
+    moved = model is not None
+    reasoner = load(
+        asked["model"],
+        base=asked["base"],
+        revision=None if moved else made_with.get("revision"),
+        base_revision=made_with.get("base_revision"),
+        alpha=made_with.get("lora_alpha"),
+        dtype=made_with["dtype"],
+        device=device,
+    )
+    if asked["random_weights"] is not None:
+        reasoner = randomize(reasoner, seed=int(asked["random_weights"]))
+    _check_same(made_with, identity(reasoner), str(asked["model"]))
+    return replace(reasoner, provenance={**reasoner.provenance, "name": made_with["name"]})
+
+
+def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReasoner:
+    """The reasoner, if it is the model that a run was made with.
+
+    Raises:
+        CheckpointError: it is another.
+    """
+    found = identity(reasoner)
+    _check_same(manifest["options"]["model"], found, str(found["name"]))
+    return reasoner
+
+
+def _asked(
+    manifest: Mapping[str, Any], made_with: Mapping[str, Any], model: str | Path | None, base: str | Path | None
+) -> Mapping[str, Any]:
+    """Where to look for the model and its base; a run that does not say where is asked for by its name."""
+    noted = manifest.get("notes", {}).get("model_source") or {}
+    place = model or noted.get("model") or made_with.get("name")
+    if place is None or made_with.get("dtype") is None:
+        raise CheckpointError(
+            "the run does not say which model it was made with, expected one loaded by name, Hub id or folder; "
+            "extract it again with such a model."
+        )
+    if model is None and Path(place).is_absolute() and not Path(place).is_dir():
+        raise CheckpointError(f"the model of the run was in {place}, which is no folder now; pass --model, its place.")
+    return {"model": place, "base": base or noted.get("base"), "random_weights": noted.get("random_weights")}
+
+
+def _check_same(made_with: Mapping[str, Any], found: Mapping[str, Any], place: str) -> None:
+    names = [name for name in _SAME if made_with.get(name) != found[name]]
+    # A base given as a folder has no revision to compare.
+    if None not in (made_with.get("base_revision"), found["base_revision"]):
+        names += [name for name in ("base_revision",) if made_with[name] != found[name]]
+    if names:
+        raise CheckpointError(
+            f"{place} is not the model of the run: its {names[0]} is {found[names[0]]!r}, expected "
+            f"{made_with.get(names[0])!r} as in the run; pass the run's model with --model."
+        )

@@ -1,0 +1,222 @@
+"""A run becomes the files of the 2025 scripts: same names, shapes, dtypes, JSON keys and CSV columns.
+
+    attention_patterns_raw.npy, attention_patterns_avg.npy      step-indexed maps, float16, and README.txt about them
+    attention_metadata.json, attention_stats.json, attention_summary.json
+    heads_ranked_by_flow.csv, …_hub.csv, …_skip.csv, ranked_heads.csv, critical_heads_findings.txt
+    attention_dataset_{n}_{split}.json                          the problems
+    model_comparison.json, model_comparison.png, .svg           of several runs, beside their folders
+
+1. One pass over the run writes the raw array and gathers mean and standard deviation.  2. `analysis.published` turns
+these into numbers.  3. Each file says that it is step-indexed: JSON in one more key, `convention`; text in its first
+line; CSV in a first line after `#` (`pandas.read_csv(path, comment="#")`). What the numbers are worth is not known
+here.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from thoughtlens.analysis import moments
+from thoughtlens.errors import RunError
+from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
+from thoughtlens.problems import Problem, load_set
+from thoughtlens.published.panels import comparison_panels
+from thoughtlens.published.ranks import findings, head_scores, ranked_tables
+from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
+from thoughtlens.runs.folder import Run
+
+EXPORT: Final = "export"
+COMPARISON: Final = "model_comparison.json"
+
+STEP_INDEXED_NOTE: Final = (
+    "Step-indexed, as in the 2025 scripts: row s is the query of thought z{s} and column j the key z{j+1}, so that "
+    "[s, s-1] is a thought's attention to itself; row 0 and the last column are empty; flow is 1 for every head with "
+    "any mass, and where all have some, composite scores end at 0.6."
+)
+
+_ARRAYS: Final = """\
+attention_patterns_raw.npy: float16, (problem, layer, head, row, column); problems as in attention_metadata.json.
+attention_patterns_avg.npy: float16, (layer, head, row, column); its mean over problems.
+"""
+
+
+class _Exported(NamedTuple):
+    paths: list[Path]
+    published: Published
+    n: int
+
+
+def export_npy(run: Run, out: Path | None = None) -> list[Path]:
+    """Write a run as the files of the 2025 scripts, step-indexed, each whole or not at all.
+
+    Args:
+        run: the run.
+        out: folder; `RUN/export` if None.
+
+    Returns:
+        The paths of this module's docstring but the comparison: first `attention_patterns_raw.npy` (problem, layer,
+        head, T, T) and `attention_patterns_avg.npy` (layer, head, T, T), both float16, last `README.txt`.
+
+    Raises:
+        RunError: the folder can't be written, the run's problems are not those that it measured, or it kept means.
+    """
+    run.require_attention()
+    return _export(run, out or run.path / EXPORT, _model_name(run)).paths
+
+
+def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
+    """Write each run to `out`/its model's name, numbered where names repeat, and a comparison of all beside them.
+
+    Args:
+        runs: at least one; side by side in this order.
+        out: folder, made if it is not there.
+
+    Returns:
+        The paths of `export_npy` for each run, then `model_comparison.json`, `.png` and `.svg`.
+
+    Raises:
+        RunError: as of `export_npy`.
+    """
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+
+    for run in runs:
+        run.require_attention()
+    names = unique([_model_name(run) for run in runs])
+    exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
+    with writing(out):
+        _write_json(out / COMPARISON, model_comparison({name: each.published for name, each in exported.items()}))
+        drawn = plots.model_comparison(comparison_panels({name: (of.published, of.n) for name, of in exported.items()}))
+        figures = plots.save_figure(drawn, out / Path(COMPARISON).stem)
+    return [*(path for each in exported.values() for path in each.paths), out / COMPARISON, *figures]
+
+
+def _export(run: Run, out: Path, name: str) -> _Exported:
+    problems = _problems(run)
+    with writing(out) as folder:
+        paths, maps = _write_arrays(run, folder)
+        published = Published(_size(run), attention_summary(maps["mean"], model=name), head_scores(maps["mean"]))
+        dataset = _write_problems(run, problems, folder)
+        stats = attention_stats(maps["mean"], maps["sd"], model=name, n_problems=len(problems))
+        facts = {
+            "attention_metadata": _metadata(run, problems, dataset.name),
+            "attention_stats": stats,
+            "attention_summary": published.summary,
+        }
+        paths += [_write_json(folder / f"{stem}.json", value) for stem, value in facts.items()]
+        paths += _write_heads(published, folder, name)
+        return _Exported([*paths, dataset, _write_text(folder / "README.txt", _ARRAYS)], published, len(problems))
+
+
+def _write_arrays(run: Run, folder: Path) -> tuple[list[Path], xr.Dataset]:
+    """Write both arrays in one pass over the run; return them with mean and sd, dims (layer, head, row, column)."""
+    raw, average = folder / "attention_patterns_raw.npy", folder / "attention_patterns_avg.npy"
+    sizes, n_thoughts = run.attention["attention"].sizes, run.manifest["options"]["n_thoughts"]
+    shape = (sizes["layer"], sizes["head"], n_thoughts, n_thoughts)
+    with _array(raw, (sizes["problem"], *shape)) as file:
+        measured = moments(_written(run.blocks(), file))
+    maps = xr.Dataset({name: step_indexed(measured[name]) for name in ("mean", "sd")})
+    with _array(average, shape) as file:
+        _append(file, maps["mean"])
+    return [raw, average], maps
+
+
+def _written(blocks: Iterable[xr.Dataset], file: BinaryIO) -> Iterator[xr.DataArray]:
+    """Attention block by block, the step-indexed maps of each written as it passes."""
+    for block in blocks:
+        _append(file, step_indexed(block["attention"]))
+        yield block["attention"]
+
+
+@contextmanager
+def _array(path: Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+    """A float16 `.npy` file to be filled from front to back."""
+    # Not a memory map: a full disk would end the process instead of raising.
+    with replacing_bytes(path) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        yield file
+
+
+def _append(file: BinaryIO, maps: xr.DataArray) -> None:
+    file.write(maps.values.astype("<f2").tobytes())
+
+
+def _write_problems(run: Run, problems: Sequence[Problem], folder: Path) -> Path:
+    """The sampled problems, a plain list: they have no steps that could be indexed."""
+    split = file_name(run.manifest["options"]["problems"]["split"] or "all")
+    path = folder / f"attention_dataset_{len(problems)}_{split}.json"
+    with replacing(path) as file:
+        file.write(json.dumps([_record(problem) for problem in problems], indent=2, ensure_ascii=False) + "\n")
+    return path
+
+
+def _record(problem: Problem) -> Json:
+    return {
+        "gsm8k_id": problem.id,
+        "question": problem.question,
+        "answer": problem.answer,
+        # GSM8K's own form; the words between the worked steps are not kept in a run.
+        "full_solution": "\n".join([*problem.steps, f"#### {problem.answer}"]),
+    }
+
+
+def _metadata(run: Run, problems: Sequence[Problem], dataset: str) -> Json:
+    sizes = run.attention["attention"].sizes
+    return {
+        "model_name": _model_name(run),
+        "model_path": run.manifest["options"]["model"]["name"],
+        "n_problems": len(problems),
+        "n_layers": sizes["layer"],
+        "n_heads": sizes["head"],
+        "continuous_thought_positions": list(range(run.manifest["options"]["n_thoughts"])),
+        "dataset_path": dataset,
+        "problems": [
+            {"index": index, "gsm8k_id": problem.id, "question_length": len(problem.question), "success": True}
+            for index, problem in enumerate(problems)
+        ],
+    }
+
+
+def _write_heads(published: Published, folder: Path, name: str) -> list[Path]:
+    tables = ranked_tables(published.heads)
+    for stem, table in tables.items():
+        with replacing(folder / f"{stem}.csv") as file:
+            file.write(f"# {STEP_INDEXED_NOTE}\n")
+            table.to_csv(file, index=False)
+    text = _write_text(folder / "critical_heads_findings.txt", findings(published.heads, model=name))
+    return [*(folder / f"{stem}.csv" for stem in tables), text]
+
+
+def _write_json(path: Path, value: Json) -> Path:
+    write_json(path, value | {"convention": STEP_INDEXED_NOTE})
+    return path
+
+
+def _write_text(path: Path, text: str) -> Path:
+    with replacing(path) as file:
+        file.write(f"{STEP_INDEXED_NOTE}\n{text}")
+    return path
+
+
+def _problems(run: Run) -> tuple[Problem, ...]:
+    path = run.path / "problems.jsonl"
+    problems = load_set(path).problems
+    if [problem.id for problem in problems] != [row["id"] for row in run.results()]:
+        raise RunError(f"{path} has other problems than {run.path} measured; run the same extraction again.")
+    return problems
+
+
+def _model_name(run: Run) -> str:
+    """The model's name as a name of a folder: the last part of an id or a path."""
+    name = run.manifest["options"]["model"]["name"]
+    return file_name(Path(str(name or run.path)).name)
+
+
+def _size(run: Run) -> str | None:
+    """The architecture: a run does not count its model's parameters."""
+    size: str | None = run.manifest["options"]["model"]["architecture"]
+    return size

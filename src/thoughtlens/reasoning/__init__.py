@@ -1,0 +1,5 @@
+"""The thinking pass of a batch: question, bot, thoughts, eot, answer."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,220 @@
+"""Keys and values in tensors with room to grow, so that a step writes one position and copies none of the earlier ones.
+
+transformers' own layer joins old and new into a new tensor at every step: it reads and writes the whole cache to add
+one position. Here that happens once in `ROOM` steps. Where gradients may be wanted its way stays: what a backward pass
+has kept must not be written over.
+
+What a model has read so far: its key-value cache, and which positions are real rather than padding.
+
+Attention masks and position ids are derived from `real` at every step. GPT-2 needs explicit positions under padding,
+and both families need the mask in single-token steps too, or a problem's numbers would depend on its batch.
+
+A batch on its way through a model: what was read so far, the codes of its positions, and the taps that meet it.
+
+Reading a batch of questions costs most of a pass. So a reading can be forked: the same questions go on under several
+sets of taps without being read again. And problems that are done can leave it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicLayer
+
+from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.names import FIRST, PAD_CODE, QUESTION, TEXT, slot_codes, text_code
+from thoughtlens.taps import Moment, Site, Taps
+
+ROOM: Final = 32
+"""Positions that a tensor can grow by before it is copied."""
+
+
+class _Growing:
+    """One tensor (problem, head, position, channel) with room after its last position."""
+
+    def __init__(self) -> None:
+        self.whole, self.shown = torch.empty(0), torch.empty(0)
+
+    def append(self, kept: Tensor, new: Tensor) -> Tensor:
+        """Kept and new positions, one after the other.
+
+        Args:
+            kept: what `append` gave last, or anything else, which is copied: rows were chosen, positions forgotten.
+            new: the positions to add.
+        """
+        start = kept.shape[-2] if kept.numel() else 0
+        end = start + new.shape[-2]
+        if kept is not self.shown or end > self.whole.shape[-2]:
+            self.whole = new.new_empty(*new.shape[:-2], end + ROOM, new.shape[-1])
+            if start:
+                self.whole[..., :start, :] = kept
+        self.whole[..., start:end, :] = new
+        self.shown = self.whole[..., :end, :]
+        return self.shown
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
+    """The cache of one layer; elsewhere than in inference mode it is transformers' own."""
+
+    keys: Any
+    values: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys, self._values = _Growing(), _Growing()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """Append new positions; all keys and values so far."""
+        if not torch.is_inference_mode_enabled():
+            joined: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **options)
+            return joined
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._keys.append(self.keys, key_states)
+        self.values = self._values.append(self.values, value_states)
+        return self.keys, self.values
+
+
+def roomy_cache() -> Cache:
+    """An empty cache of such layers."""
+    return Cache(layer_class_to_replicate=RoomyLayer)
+
+
+class Context:
+    """A growing batch of sequences, read by the decoder without its output layer.
+
+    Attributes:
+        backbone: the decoder stack, from embeddings to the final norm.
+        real: bool (problem, position), False on padding; None before the first read.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone = backbone
+        self.cache = roomy_cache()
+        self.real: Tensor | None = None
+
+    def read(self, inputs: Tensor, real: Tensor | None = None, **passed_down: Any) -> Any:
+        """Append positions to every sequence.
+
+        Args:
+            inputs: token ids (problem, position), or embeddings (problem, position, hidden).
+            real: bool (problem, position), False on padding; None means that all are real.
+            passed_down: handed to the attention function (`taps=` and codes) or the model (`output_hidden_states=`).
+
+        Returns:
+            The backbone's output for the new positions.
+        """
+        new = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device) if real is None else real
+        self.real = new if self.real is None else torch.cat([self.real, new], dim=1)
+        positions = (self.real.long().cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        as_input = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
+        return self.backbone(
+            **as_input,
+            attention_mask=self.real.long(),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            **passed_down,
+        )
+
+    def forget(self, n_positions: int) -> None:
+        """Take back the last positions read."""
+        if n_positions and self.real is not None:
+            self.cache.crop(-n_positions)
+            self.real = self.real[:, :-n_positions]
+
+    def fork(self, n_copies: int) -> "Context":
+        """The same batch `n_copies` times over, one whole batch after another; this one stays as it is."""
+        twin = Context(self.backbone)
+        for index, layer in enumerate(self.cache.layers):
+            copies = (kept.expand(n_copies, *kept.shape).flatten(0, 1) for kept in (layer.keys, layer.values))
+            twin.cache.update(*copies, index)
+        twin.real = None if self.real is None else self.real.repeat(n_copies, 1)
+        return twin
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the sequences alone."""
+        self.cache.batch_select_indices(rows)
+        if self.real is not None:
+            self.real = self.real[rows]
+
+
+class Reading:
+    """A batch on its way through the model.
+
+    Attributes:
+        reasoner: the model.
+        taps: what meets every step from `bot` on.
+        slots: code of each named slot, `text` among them.
+        keys: codes (problem, position) of what was read.
+        rows: index (problem,) of each present problem in the batch as it was begun.
+    """
+
+    def __init__(self, reasoner: LatentReasoner, taps: Taps, n_thoughts: int) -> None:
+        self.reasoner, self.taps = reasoner, taps
+        self.slots = slot_codes(n_thoughts) | {TEXT: text_code(n_thoughts)}
+        self.context = Context(reasoner.lm.base_model)
+        self.device = reasoner.lm.device
+        self.keys = torch.empty(0, dtype=torch.long)
+        self.rows = torch.empty(0, dtype=torch.long)
+
+    def question(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Read the questions in one pass; the last hidden states (problem, hidden)."""
+        width = max(map(len, prompts))
+        ids = torch.zeros((len(prompts), width), dtype=torch.long)
+        codes = torch.full((len(prompts), width), PAD_CODE)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            codes[row, width - len(prompt) :] = self.slots[QUESTION]
+            codes[row, width - len(prompt)] = self.slots[FIRST]
+        self.keys, self.rows = codes.to(self.device), torch.arange(len(prompts), device=self.device)
+        out = self.context.read(ids.to(self.device), self.keys != PAD_CODE)
+        state: Tensor = out.last_hidden_state[:, -1]
+        return state
+
+    def fork(self, n_copies: int = 1, *, taps: Taps | None = None, n_thoughts: int | None = None) -> "Reading":
+        """The same batch `n_copies` times over, one whole batch after another; this one stays as it is.
+
+        Args:
+            n_copies: how often each problem goes on.
+            taps: what meets the fork; those of this reading if None.
+            n_thoughts: T of the fork, where no thought has been read; that of this reading if None.
+        """
+        count = self.slots[TEXT] - len(slot_codes(0)) if n_thoughts is None else n_thoughts
+        twin = Reading(self.reasoner, self.taps if taps is None else taps, count)
+        twin.context = self.context.fork(n_copies)
+        twin.keys = self.keys.repeat(n_copies, 1)
+        twin.rows = torch.arange(len(twin.keys), device=self.device)
+        return twin
+
+    def keep(self, places: Tensor) -> None:
+        """Go on with the problems at these places alone; `rows` says who they are."""
+        self.context.keep(places)
+        self.keys, self.rows = self.keys[places], self.rows[places]
+
+    def forget(self, n_positions: int) -> None:
+        """Take back the last positions read."""
+        self.context.forget(n_positions)
+        self.keys = self.keys[:, : self.keys.shape[1] - n_positions]
+
+    def token(self, token: int, slot: str) -> Tensor:
+        """Read the same token in every problem; the last hidden states (problem, hidden)."""
+        return self.step(torch.full((len(self.keys), 1), token, device=self.device), self.all(slot))
+
+    def all(self, slot: str) -> Tensor:
+        """Codes (problem, 1) of one slot for every problem."""
+        return torch.full((len(self.keys), 1), self.slots[slot], device=self.device)
+
+    def step(self, inputs: Tensor, keys: Tensor, queries: Tensor | None = None) -> Tensor:
+        """Read one position in every problem, met by the taps; the last hidden states (problem, hidden)."""
+        self.keys = torch.cat([self.keys, keys], dim=1)
+        queries = keys if queries is None else queries
+        met = {"queries": queries, "keys": self.keys, "slots": self.slots, "rows": self.rows}
+        out = self.context.read(inputs, keys != PAD_CODE, taps=self.taps, **met)
+        state: Tensor = out.last_hidden_state[:, -1]
+        return state
+
+    def edited(self, thought: Tensor, slot: str) -> Tensor:
+        """Pass a thought through the taps, just before it is fed back."""
+        return self.taps(thought, Moment(Site.THOUGHT, None, self.all(slot), self.keys, self.slots, self.rows))

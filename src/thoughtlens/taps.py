@@ -1,0 +1,340 @@
+"""What a tap is, where taps are met, and how several of them follow one another.
+
+A tap is a function `(tensor, moment) -> tensor`. A recorder is a tap that returns what it got; an intervention is a tap
+that edits where it is addressed. Taps travel as a plain argument of the forward call, so that there are no hooks and
+no state on the model.
+
+The one attention function, registered with transformers together with its mask.
+
+transformers hands unknown keyword arguments of a forward call down to the attention function, so `taps=` and the codes
+of the positions arrive here as arguments. Without taps (the question's pass) PyTorch's fused attention runs and
+nothing is kept; with taps the arithmetic is that of transformers' eager attention, with every site in the open.
+
+Registering the function without the mask would make it silently not causal: transformers then passes no mask at all.
+
+Taps that keep what they see: attention and what it moves, pooled by slot, heads' outputs, and the thoughts.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+from thoughtlens.names import BOT, PAD_CODE
+
+
+class Site(StrEnum):
+    """The five places where a tensor meets the taps."""
+
+    THOUGHT = "thought"
+    """(problem, hidden): a thought, just before it is fed back."""
+    SCORES = "scores"
+    """(problem, head, query, key): before the softmax."""
+    VALUE = "value"
+    """(problem, key-value head, key, channel): what each key offers, before the weighted sum; met before PATTERN."""
+    PATTERN = "pattern"
+    """(problem, head, query, key): after the softmax, in float32 at least."""
+    HEAD = "head"
+    """(problem, head, query, channel): a head's output, before the output projection."""
+
+
+class Moment(NamedTuple):
+    """Where in the computation a tensor was met.
+
+    Attributes:
+        site: which of the five places.
+        layer: index of the layer; None for a thought, which is met between passes.
+        queries: codes (problem, query) of the positions that attend.
+        keys: codes (problem, key) of the positions that can be attended to; PAD_CODE on padding.
+        slots: code of each named slot.
+        rows: index (problem,) of each problem in the batch as it was begun; finished problems leave it.
+    """
+
+    site: Site
+    layer: int | None
+    queries: Tensor
+    keys: Tensor
+    slots: Mapping[str, int]
+    rows: Tensor
+
+
+Tap = Callable[[Tensor, Moment], Tensor]
+
+
+class Taps(tuple[Tap, ...]):
+    """Taps in the order in which a tensor passes them."""
+
+    __slots__ = ()
+
+    def __new__(cls, taps: Iterable[Tap] = ()) -> "Taps":
+        """Keep the order given."""
+        return super().__new__(cls, taps)
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Pass a tensor through every tap, from left to right."""
+        for tap in self:
+            tensor = tap(tensor, moment)
+        return tensor
+
+
+ATTENTION: Final = "thoughtlens"
+"""Name of the attention implementation to load a model with."""
+
+
+def tapped_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    *,
+    taps: Taps | None = None,
+    queries: Tensor | None = None,
+    keys: Tensor | None = None,
+    slots: Mapping[str, int] | None = None,
+    rows: Tensor | None = None,
+    **rest: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Scaled dot-product attention that shows its scores, pattern and head outputs to the taps.
+
+    Args:
+        module: the attention layer, for its `layer_idx`.
+        query: (problem, head, query, channel).
+        key: (problem, key-value head, key, channel).
+        value: (problem, key-value head, key, channel).
+        attention_mask: additive, broadcastable to (problem, head, query, key).
+        scaling: factor on the scores; 1 / √channels if None.
+        dropout: probability; only without taps.
+        taps: what watches or edits; None or empty for the fused function.
+        queries: codes (problem, query).
+        keys: codes (problem, key).
+        slots: code of each named slot.
+        rows: index (problem,) of each problem in the batch as it was begun.
+        rest: what transformers passes to every attention function.
+
+    Returns:
+        The output (problem, query, head, channel) and the pattern (problem, head, query, key) or None.
+    """
+    if not taps:
+        fused: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
+        )
+        return fused
+    # The loop passes all of them with the taps.
+    assert queries is not None and keys is not None and slots is not None and rows is not None
+    layer = int(module.layer_idx)  # type: ignore[arg-type]  # nn.Module types every attribute as Tensor or Module
+
+    def see(site: Site, tensor: Tensor) -> Tensor:
+        return taps(tensor, Moment(site, layer, queries, keys, slots, rows))
+
+    scores = _grouped(query, key.mT) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    scores = see(Site.SCORES, scores)
+    value = see(Site.VALUE, value)
+    # Never below float32, never above the scores' own precision: a float32 softmax of float64 scores turns the
+    # mask's minimum into -inf and a fully masked row into NaN.
+    pattern = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    pattern = see(Site.PATTERN, pattern)
+    heads = see(Site.HEAD, _grouped(pattern.to(value.dtype), value))
+    return heads.transpose(1, 2).contiguous(), pattern
+
+
+def _grouped(left: Tensor, right: Tensor) -> Tensor:
+    """Product of every head's matrix with that of its key-value head, which is read once for the group, not copied.
+
+    Args:
+        left: (problem, head, query, inner).
+        right: (problem, key-value head, inner, column); neighbouring heads share one.
+
+    Returns:
+        (problem, head, query, column).
+    """
+    n_problems, n_groups = right.shape[:2]
+    folded = left.reshape(n_problems, n_groups, -1, left.shape[-1]) @ right
+    return folded.view(*left.shape[:-1], right.shape[-1])
+
+
+AttentionInterface.register(ATTENTION, tapped_attention)
+AttentionMaskInterface.register(ATTENTION, eager_mask)
+
+
+class _Places(NamedTuple):
+    """Where the rows of one pass go, worked out once for all its layers.
+
+    Attributes:
+        queries: the codes it was worked out from.
+        keys: the codes it was worked out from.
+        problem: index of the problem of each row that is kept.
+        step: its index among the queries.
+        row: its index on the query axis.
+        in_slot: (problem, key, slot), 1 where a key is of a slot.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    problem: Tensor
+    step: Tensor
+    row: Tensor
+    in_slot: Tensor
+
+
+class AttentionRecorder:
+    """Keeps the pattern of every named query, its keys pooled by slot, on the model's device until it is asked for."""
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, dtype: torch.dtype) -> None:
+        shape = (n_problems, n_layers, n_heads, n_thoughts + 3, n_thoughts + 5)
+        self._kept = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+        self._places: _Places | None = None
+
+    @property
+    def attention(self) -> Tensor:
+        """(problem, layer, head, query, key) float32 or wider; NaN in a row that was never met."""
+        return self._kept.cpu()
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the pattern's rows; a later row of the same query takes the place of an earlier one."""
+        if moment.site is Site.PATTERN:
+            self._keep(tensor, moment)
+        return tensor
+
+    def _keep(self, pattern: Tensor, moment: Moment) -> None:
+        problem, step, row, in_slot = self._places_of(moment, pattern.dtype)[2:]
+        if not len(row):
+            return
+        self._kept = self._kept.to(pattern.device)
+        # Heads beside queries: a product for each problem, where broadcasting would copy `in_slot` for each head.
+        pooled = (pattern.flatten(1, 2) @ in_slot).view(*pattern.shape[:3], -1)
+        self._kept[moment.rows[problem], moment.layer, :, row] = pooled[problem, :, step].to(self._kept.dtype)
+
+    def _places_of(self, moment: Moment, dtype: torch.dtype) -> _Places:
+        known = self._places
+        if known is None or known.queries is not moment.queries or known.keys is not moment.keys:
+            rows = moment.queries - moment.slots[BOT]
+            problem, step = ((rows >= 0) & (rows < self._kept.shape[-2])).nonzero(as_tuple=True)
+            slots = torch.arange(self._kept.shape[-1], device=rows.device)
+            in_slot = (moment.keys[:, :, None] == slots).to(dtype)
+            known = _Places(moment.queries, moment.keys, problem, step, rows[problem, step], in_slot)
+            self._places = known
+        return known
+
+
+def _named_rows(moment: Moment, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Index of problem and of step of each query that has a row, and its row."""
+    rows = moment.queries.cpu() - moment.slots[BOT]
+    problem, step = ((rows >= 0) & (rows < n_rows)).nonzero(as_tuple=True)
+    return problem, step, rows[problem, step]
+
+
+class QuestionRecorder:
+    """Keeps how each named query attends to each token of the question, averaged over heads.
+
+    Attributes:
+        attention: (problem, layer, query, token) float32 or wider; tokens as they lie in the batch, padding first; NaN
+            in a row that was never met.
+    """
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_thoughts: int, n_tokens: int, dtype: torch.dtype) -> None:
+        shape = (n_problems, n_layers, n_thoughts + 3, n_tokens)
+        self.attention = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the pattern's first columns; a later row of the same query takes the place of an earlier one."""
+        if moment.site is Site.PATTERN:
+            problem, step, row = _named_rows(moment, self.attention.shape[-2])
+            mean = tensor[..., : self.attention.shape[-1]].mean(1).cpu()
+            self.attention[moment.rows.cpu()[problem], moment.layer, row] = mean[problem, step]
+        return tensor
+
+
+class ValueRecorder:
+    """Keeps how much each query is given by each key: the norm of the weighted, projected value, pooled by slot.
+
+    ‖α[q, k] · v[k] · W_O‖, W_O being the head's slice of the output projection; a slot of several tokens has the sum
+    of their norms, which is not the norm of their sum.  From 0, no null: a weight on a small value moves little.
+    Source: Kobayashi et al. 2020, arXiv 2004.10102.
+
+    Args:
+        rows: keeps the weighted rows, as it would keep those of a pattern.
+        factors: F (head, channel, rank) of each layer, with ‖v F‖ = ‖v W_O‖ for every v.
+    """
+
+    def __init__(self, rows: AttentionRecorder, factors: Sequence[Tensor]) -> None:
+        self._rows = rows
+        self._factors = factors
+        self._norms = torch.empty(0)
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Take the norms of the values, and weigh them by the pattern that follows."""
+        if moment.site is Site.VALUE and moment.layer is not None:
+            factor = self._factors[moment.layer]
+            # Neighbouring heads share the values of one key-value head, each with its own projection.
+            values = tensor.repeat_interleave(len(factor) // tensor.shape[1], dim=1)
+            self._norms = (values.to(factor.dtype) @ factor).norm(dim=-1)
+        elif moment.site is Site.PATTERN:
+            self._rows(tensor * self._norms[:, :, None], moment)
+        return tensor
+
+
+class PaddingWatch:
+    """Keeps the largest attention weight that any query has put on padding: it must be 0."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Look at the pattern's padded columns."""
+        if moment.site is Site.PATTERN:
+            on_padding = tensor * (moment.keys == PAD_CODE)[:, None, None]
+            self.worst = max(self.worst, float(on_padding.max()))
+        return tensor
+
+
+class ThoughtRecorder:
+    """Keeps the thoughts as they are fed back.
+
+    Attributes:
+        thoughts: one (problem, hidden) tensor a thought, in order.
+    """
+
+    def __init__(self) -> None:
+        self.thoughts: list[Tensor] = []
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep a thought."""
+        if moment.site is Site.THOUGHT:
+            self.thoughts.append(tensor)
+        return tensor
+
+
+class HeadRecorder:
+    """Keeps each head's output, before the output projection, at every position from `bot` on.
+
+    Positions are bot, z1 … zT, eot, answer and text; the last is the mean over all other generated tokens.
+    """
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, n_channels: int) -> None:
+        self._sums = torch.zeros(n_problems, n_layers, n_heads, n_thoughts + 4, n_channels)
+        self._counts = torch.zeros(n_problems, n_layers, n_thoughts + 4)
+
+    @property
+    def heads(self) -> Tensor:
+        """(problem, layer, head, position, channel) float32; NaN at a position that was never met."""
+        return self._sums / self._counts[:, :, None, :, None]
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the outputs of one step of one layer."""
+        if moment.site is Site.HEAD:
+            problem, step, place = _named_rows(moment, self._counts.shape[-1])
+            rows = moment.rows.cpu()[problem]
+            # One step has each problem once, so that nothing is added twice to one place.
+            self._sums[rows, moment.layer, :, place] += tensor[problem, :, step].float().cpu()
+            self._counts[rows, moment.layer, place] += 1
+        return tensor

@@ -1,0 +1,205 @@
+"""A small byte-level tokenizer, made from the generator's own problems, that can encode any text.
+
+Every number below 100, every common word and the marks `<<` and `>>` become one token; anything else falls back to
+pieces of words and at last to bytes. Words carry the spaces on both sides, so that a number is the same token wherever
+it stands and decoding gives back exactly the text that was encoded.
+
+A Hub id or folder becomes a pretrained base as CODI trains it: three more embeddings, LoRA around its layers.
+
+Its tokenizer stays as it is: the markers are ids, not words (github.com/zhenyi4/codi, `src/model.py`).
+
+A recipe becomes a `CodiModule` ready for training, with its tokenizer and markers.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, set_seed
+
+from thoughtlens.errors import RecipeError
+from thoughtlens.models.hub import BASE_FILES, fetch
+from thoughtlens.models.reasoner import ANSWER_PREFIX, Markers, answer_text
+from thoughtlens.problems.arithmetic import LIMIT, arithmetic_problem
+from thoughtlens.training.objective import CodiModule
+from thoughtlens.training.recipe import Lora, NewBase, PretrainedBase, Recipe
+
+END = "<|endoftext|>"
+_PIECES = r"<<|>> ?|\d{1,2}| ?[A-Za-z]+ ?|[^A-Za-z\d\s] ?|\s"
+_N_PROBLEMS = 20_000
+
+
+def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train the tokenizer; the same arguments always give the same one.
+
+    Args:
+        vocabulary: the most tokens it may have, at least 256 bytes, 100 numbers and the end token.
+
+    Returns:
+        The tokenizer, whose end token is the last of its vocabulary but for nothing: the markers come after it.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, clean_up_tokenization_spaces=False)
+
+
+def _corpus() -> Iterator[str]:
+    n_steps = dict.fromkeys(range(2, 7), 1.0)
+    for index in range(_N_PROBLEMS):
+        problem = arithmetic_problem(index, split="train", seed=-1, n_steps=n_steps)
+        yield problem.question
+        yield " ".join(problem.steps) + " " + answer_text(problem.answer)
+    # Seen often enough that each becomes one token, whether or not problems hold it.
+    yield from (f"{ANSWER_PREFIX} {number}" for number in range(100) for _ in range(LIMIT))
+
+
+TARGETS: Final = {
+    "gpt2": ("c_attn", "c_proj", "c_fc"),
+    "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+"""The layers that the official code updates, by family."""
+_WEIGHTS: Final = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
+
+
+class Decoder(NamedTuple):
+    """A language model with room for the markers, its tokenizer, and the markers."""
+
+    lm: Any
+    tokenizer: Any
+    markers: Markers
+
+
+def load_pretrained(base: PretrainedBase, *, dtype: torch.dtype) -> Decoder:
+    """Load a base and resize its embeddings by the markers.
+
+    Raises:
+        RecipeError: it is of another family, lacks weights, or its tokenizer can't be used.
+        CheckpointError: a Hub base can't be fetched.
+    """
+    folder = _folder(base)
+    lm = _load_lm(folder, dtype)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    markers = Markers(lm.config.vocab_size)
+    if tokenizer.eos_token_id is None or not tokenizer.is_fast or len(tokenizer) > markers.vocabulary:
+        raise RecipeError(
+            f"the tokenizer of {folder} has {len(tokenizer)} tokens and the end token {tokenizer.eos_token!r}, "
+            f"expected a fast one with an end token and at most {markers.vocabulary} tokens; "
+            "take the base model's own files."
+        )
+    lm.resize_token_embeddings(markers.n_embeddings, mean_resizing=False)
+    return Decoder(lm, tokenizer, markers)
+
+
+def with_lora(lm: Any, lora: Lora) -> Any:
+    """Wrap a base in low-rank updates; its own weights are trained no more."""
+    family = lm.config.model_type
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets or TARGETS[family]),
+        bias="none",
+        fan_in_fan_out=family == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return get_peft_model(lm, config)
+    except ValueError as error:
+        raise RecipeError(f"[lora] does not fit a {family} base ({error}); name some of {TARGETS[family]}.") from error
+
+
+def _folder(base: PretrainedBase) -> Path:
+    if Path(base.pretrained).is_dir():
+        return Path(base.pretrained)
+    return fetch(base.pretrained, base.revision, (*BASE_FILES, *_WEIGHTS)).folder
+
+
+def _load_lm(folder: Path, dtype: torch.dtype) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type not in TARGETS:
+            raise RecipeError(f"{folder} is of type {config.model_type!r}; CODI is trained on {' and '.join(TARGETS)}.")
+        lm, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"{folder} can't be loaded as a base ({reason}); pass a folder of transformers.") from error
+    if missing := sorted(map(str, report["missing_keys"])):
+        raise RecipeError(f"{folder} lacks {missing[0]!r}; pass the whole base model, not a checkpoint of CODI.")
+    return lm
+
+
+ARCHITECTURES = ("gpt2", "llama")
+
+
+class Untrained(NamedTuple):
+    """A module ready for training, with what is needed to feed it."""
+
+    module: CodiModule
+    tokenizer: PreTrainedTokenizerFast
+    markers: Markers
+
+
+def build(recipe: Recipe) -> Untrained:
+    """Make the recipe's model, from its seed; all that is new in it is drawn at random.
+
+    Raises:
+        RecipeError: the family is unknown, or its configuration refuses a setting.
+    """
+    set_seed(recipe.seed)
+    base = recipe.base
+    decoder = _pretrained(base, recipe) if isinstance(base, PretrainedBase) else _new(base, recipe.name)
+    hidden, bot = decoder.lm.config.hidden_size, decoder.markers.bot
+    lm = with_lora(decoder.lm, recipe.lora) if recipe.lora else decoder.lm
+    module = CodiModule(lm, hidden=hidden, inner=base.inner or hidden, bot=bot, n_thoughts=recipe.thoughts)
+    return Untrained(module, decoder.tokenizer, decoder.markers)
+
+
+def _pretrained(base: PretrainedBase, recipe: Recipe) -> Decoder:
+    # Weights that are trained stay in float32: bfloat16's eight bits would lose most of an update.
+    return load_pretrained(base, dtype=torch.bfloat16 if recipe.bf16 and recipe.lora else torch.float32)
+
+
+def _new(base: NewBase, name: str) -> Decoder:
+    if base.type not in ARCHITECTURES:
+        raise RecipeError(f"{name} asks for a base of type {base.type!r}; use one of {', '.join(ARCHITECTURES)}.")
+    tokenizer = build_tokenizer(base.vocabulary)
+    markers = Markers(len(tokenizer))
+    lm = AutoModelForCausalLM.from_config(_config(base, tokenizer, markers), attn_implementation="sdpa")
+    if base.type == "gpt2":
+        start_as_sinusoids(lm.transformer.wpe)
+    return Decoder(lm, tokenizer, markers)
+
+
+def _config(base: NewBase, tokenizer: PreTrainedTokenizerFast, markers: Markers) -> Any:
+    ids = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": markers.pad}
+    settings = dict(base.config) | ids | {"vocab_size": markers.n_embeddings, "tie_word_embeddings": True}
+    return AutoConfig.for_model(base.type, **settings)
+
+
+@torch.no_grad()
+def start_as_sinusoids(positions: nn.Embedding, scale: float = 0.1, longest: float = 200.0) -> None:
+    """Start learned positions as sinusoids: near positions begin alike, which a small model need not learn first."""
+    n_positions, width = positions.weight.shape
+    rates = torch.exp(-math.log(longest) * torch.arange(width // 2) / (width // 2))
+    angles = torch.arange(n_positions)[:, None] * rates
+    positions.weight.copy_(scale * torch.cat([angles.sin(), angles.cos()], dim=1))

@@ -1,0 +1,265 @@
+"""The command line as a user meets it: what it writes, what it says, and how it ends."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tests.commands import call, sentence
+from transformers import GPT2Config, GPT2LMHeadModel
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    result = call("run", "--n", 12, "--out", folder, "--json")
+    return folder, json.loads(result.stdout)
+
+
+def test_run_leaves_everything_that_it_promises(first):
+    folder, facts = first
+    for name in ("manifest.json", "problems.jsonl", "results.jsonl", "attention.zarr", "analysis/summary.json"):
+        assert (folder / name).exists(), name
+    for figure in ("head_maps", "layer_means", "row_composition", "hub_profile"):
+        assert (folder / "figures" / f"{figure}.png").stat().st_size > 10_000
+        assert (folder / "figures" / f"{figure}.svg").stat().st_size > 1_000
+    assert facts["n"] == 12
+    assert facts["accuracy"]["estimate"] >= 0.9
+
+
+def test_run_again_on_the_same_folder_gives_the_same(first):
+    folder, facts = first
+    again = json.loads(call("run", "--n", 12, "--out", folder, "--json").stdout)
+    assert again == facts
+
+
+def test_closing_table_names_accuracy_hub_flow_skip_and_heads(first):
+    text = call("analyze", first[0]).stdout
+    for word in ("accuracy", "hub", "sequential preference", "skip preference", "top heads", "L0H0"):
+        assert word in text
+
+
+def test_plot_and_export_can_be_made_again(first):
+    folder, _ = first
+    assert "hub_profile.png" in call("plot", folder).stdout
+    assert "attention_patterns_raw.npy" in call("export", folder, "--format", "npy").stdout
+    assert "self" in (folder / "export" / "README.txt").read_text("utf-8")
+
+
+def test_sample_then_extract_equals_run(first, tmp_path):
+    call("sample", "--problems", "arithmetic", "--n", 12, "--out", tmp_path / "some.jsonl")
+    call("extract", "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
+    one, other = ((folder / "results.jsonl").read_text("utf-8") for folder in (first[0], tmp_path / "run"))
+    assert one == other
+
+
+def test_models_and_problems_are_listed():
+    assert "tiny-gpt2" in call("models").stdout
+    assert "zen-E/CODI-gpt2" in json.loads(call("models", "--json").stdout)["published"]
+    assert set(json.loads(call("problems", "--json").stdout)) >= {
+        "arithmetic", "gsm8k", "svamp", "multiarith", "gsm_hard", "math500", "strategyqa", "commonsenseqa",
+    }  # fmt: skip
+
+
+def test_card_is_shown_and_recomputed():
+    assert "Before you claim anything" in call("models", "tiny-gpt2").stdout
+    found = json.loads(call("models", "tiny-gpt2", "--recompute", 20, "--json").stdout)
+    assert found["accuracy"]["own"]["n"] == 20
+
+
+def test_doctor_passes_and_says_what_it_measured():
+    checks = json.loads(call("doctor", "--model", "tiny-gpt2", "--json").stdout)["checks"]
+    assert len(checks) >= 7
+    assert all(check["passed"] and check["measured"] for check in checks)
+
+
+def test_doctor_fails_with_exit_code_1_when_a_check_does(monkeypatch):
+    from thoughtlens.evaluation import Check
+
+    monkeypatch.setattr("thoughtlens.evaluation.checks.doctor", lambda reasoner: [Check("rows", False, "sum to 2")])
+    assert "FAILED" in call("doctor", code=1).stdout
+
+
+def base_model(folder: Path) -> Path:
+    torch.manual_seed(0)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=60, n_embd=8, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0)
+    ).save_pretrained(folder)
+    return folder
+
+
+class Runs:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_no_such_model(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said = sentence("run", "--model", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert "nowhere" in said
+    assert "thoughtlens models" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_base_model_given_as_checkpoint(tmp_path):
+    said = sentence("run", "--model", base_model(tmp_path / "gpt2"), "--out", tmp_path / "run")
+    assert "is this the base model?" in said
+
+
+def test_pickle_that_would_run_code(tmp_path):
+    base_model(tmp_path / "evil")
+    (tmp_path / "evil" / "model.safetensors").unlink()
+    torch.save({"codi.x": Runs(tmp_path / "canary")}, tmp_path / "evil" / "pytorch_model.bin")
+    assert "run code" in sentence("doctor", "--model", tmp_path / "evil")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_empty_set(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "empty.jsonl" in sentence("run", "--problems", tmp_path / "empty.jsonl", "--out", tmp_path / "run")
+
+
+def test_malformed_line(tmp_path):
+    good = json.dumps({"question": "How many?", "answer": "3"})
+    (tmp_path / "bad.jsonl").write_text(f"{good}\n{{'question'\n")
+    said = sentence("run", "--problems", tmp_path / "bad.jsonl", "--out", tmp_path / "run")
+    assert "bad.jsonl" in said
+    assert "line 2" in said
+
+
+def test_foreign_output_folder(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("mine")
+    said = sentence("run", "--n", 2, "--out", tmp_path / "thesis")
+    assert "chapter1.tex" in said
+    assert sorted(path.name for path in (tmp_path / "thesis").iterdir()) == ["chapter1.tex"]
+
+
+def test_unwritable_output_folder():
+    assert "/proc/here" in sentence("run", "--n", 2, "--out", "/proc/here")
+
+
+@pytest.mark.parametrize("thoughts", [1, 2, 3, 32])
+def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, tmp_path):
+    """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
+    said = call("run", "--n", 3, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    assert ("undefined" in said) == (thoughts <= 3)
+    call("export", tmp_path / "run")
+
+
+@pytest.mark.parametrize("thoughts", [0, 33])
+def test_impossible_number_of_thoughts(thoughts, tmp_path):
+    said = sentence("run", "--n", 2, "--thoughts", thoughts, "--out", tmp_path / "run")
+    assert "expected 1 to 32" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_problems_than_there_are(tmp_path):
+    assert "2400" in sentence("run", "--n", 2401, "--out", tmp_path / "run").replace(",", "")
+
+
+def test_hub_without_a_network_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    environment = os.environ | {"HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "thoughtlens", "doctor", "--model", "zen-E/CODI-gpt2"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 2
+    assert "HF_HUB_OFFLINE is set" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--dtype", "float8"], "no precision 'float8'"),
+        (["run", "--device", "abacus"], "no device 'abacus'"),
+        (["run", "--field", "question"], "expected for instance question=NAME"),
+        (["run", "--batch-size", "0"], "expected at least 1"),
+        (["export", "nowhere"], "nowhere"),
+        (["analyze", "nowhere"], "nowhere"),
+        (["models", "gpt5"], "no bundled model 'gpt5'"),
+        (["train", "nothing", "--out", "x"], "no recipe 'nothing'"),
+        (["run", "--problems", "riddles"], "riddles"),
+        (["run", "--revision", "v1"], "has no revisions"),
+        (["run", "--alpha", "nan"], "expected a finite number"),
+        (["models", "tiny-gpt2", "--recompute", "1"], "take at least 2"),
+    ],
+)
+def test_wrong_option_ends_in_one_sentence(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in sentence(*arguments)
+
+
+def test_training_into_a_foreign_folder_leaves_it_alone(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    assert "no training of this tool" in sentence("train", "tiny-gpt2", "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_cache_that_can_not_be_written(monkeypatch):
+    monkeypatch.setenv("THOUGHTLENS_CACHE", "/proc/nocache")
+    assert "THOUGHTLENS_CACHE" in sentence("doctor")
+
+
+def test_small_sets_run_whole_without_saying_how_many(tmp_path):
+    rows = [
+        json.dumps({"question": f"Tom has {n} pens. How many pens does he have?", "answer": n}) for n in range(2, 5)
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows))
+    facts = json.loads(call("run", "--problems", tmp_path / "mine.jsonl", "--out", tmp_path / "run", "--json").stdout)
+    assert facts["n"] == 3
+
+
+def test_text_from_data_is_shown_as_text(tmp_path):
+    """A file's name can't be read as markup or move the cursor."""
+    said = sentence("run", "--problems", tmp_path / "[red]\x1b[2J.jsonl", "--out", tmp_path / "run")
+    assert "[red]" in said
+    assert "\x1b" not in said
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, thoughtlens.cli; sys.exit('torch' in sys.modules or 'xarray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "thoughtlens", "--help"], check=True, capture_output=True, timeout=60)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "sample", "extract", "analyze", "plot", "export", "models", "problems", "doctor", "train"]
+)
+def test_every_command_has_help(command):
+    assert len(call(command, "--help").stdout.splitlines()) > 5
+
+
+def test_planted_heads_are_on_top_of_their_lists(tmp_path):
+    facts = json.loads(call("run", "--model", "planted", "--n", 20, "--out", tmp_path / "run", "--json").stdout)
+    first = {name: heads[0]["name"] for name, heads in facts["strongest"].items()}
+    assert first == {"hub": "L1H0", "sequential": "L0H2", "skip": "L1H2"}
+    assert "L1H0 2.45" in call("analyze", tmp_path / "run").stdout
+
+
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2-control"])
+def test_every_bundled_model_runs(model, tmp_path):
+    facts = json.loads(call("run", "--model", model, "--n", 10, "--out", tmp_path / "run", "--json").stdout)
+    assert facts["n"] == facts["n_answer_rows"] == 10
+
+
+def test_real_questions_run_through_the_bundled_model(data_folder, tmp_path):
+    """GSM8K's own questions: every one encoded, every row a true partition, whatever the answers are worth."""
+    import numpy as np
+
+    from thoughtlens import open_run
+
+    call("run", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "run")
+    run = open_run(tmp_path / "run")
+    sums = run.attention["attention"].astype(np.float32).sum("key", skipna=False)
+    assert run.attention.sizes["problem"] == len(run.results()) == 8
+    assert float(np.abs(sums.sel(query=sums["query"] != "answer") - 1).max()) < 2e-3

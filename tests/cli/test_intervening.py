@@ -1,0 +1,96 @@
+"""`thoughtlens intervene` as a user calls it, on a bundled model."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from tests.commands import call, sentence
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    sample = folder.parent / "problems.jsonl"
+    call("sample", "--problems", "arithmetic", "--n", 16, "--out", sample)
+    call("extract", "--problems", sample, "--record", "values", "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studied(run):
+    options = ("--heads", "L0H0,L0H3,L3H3", "--thoughts", "z2,z3,z4", "--edges", "all", "--whole", "--controls", 2)
+    orders = ("--order", "attention", "--order", "value-weighted", "--order", "cause", "--random-orders", 2)
+    return json.loads(call("intervene", run, *options, *orders, "--n", 12, "--json").stdout)
+
+
+def test_the_headline_counts_what_was_made(studied):
+    # 3 heads, 3 thoughts, 15 edges, all thoughts zeroed and shuffled, 6 stops.
+    assert (studied["n"], studied["n_cuts"]) == (12, 3 + 3 + 15 + 2 + 6)
+    assert studied["n_orders"] == 5 * 3
+    assert {row["order"] for row in studied["orders"]} == {"attention", "value-weighted", "cause"}
+    assert studied["n_failed"] == 0
+
+
+def test_effects_and_figures_are_written(run, studied):
+    effects = xr.open_zarr(run / "analysis" / "effects.zarr", consolidated=False)
+    assert effects.sizes == {"intervention": len(pd.read_csv(run / "analysis" / "effects.csv")) + 1, "problem": 12}
+    assert studied["baseline"]["accuracy"]["estimate"] == pytest.approx(float(effects["correct"][0].mean()))
+    drawn = {path.stem for path in (run / "figures" / "effects").glob("*.png")}
+    assert {"effect_forest", "effect_map_heads", "influence_maps_edges", "ablation_curve"} <= drawn
+
+
+def test_the_run_as_it_was_and_the_baseline_answer_alike(run, studied):
+    effects = xr.open_zarr(run / "analysis" / "effects.zarr", consolidated=False)
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    answers = {row["id"]: row["answer"] or "" for row in rows}
+    assert [answers[str(name)] for name in effects["problem"].values] == list(effects["answer"].values[0])
+
+
+def test_the_first_order_ends_where_the_others_do(run, studied):
+    effects = xr.open_zarr(run / "analysis" / "effects.zarr", consolidated=False)
+    last = [f"{name} · first 3" for name in ("attention", "value-weighted", "cause", "random order 1")]
+    values = effects["gold_logprob"].sel(intervention=last).values
+    np.testing.assert_allclose(values, values[:1].repeat(4, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_dry_run_counts_and_cuts_nothing(run, studied):
+    before = (run / "analysis" / "effects.csv").read_bytes()
+    options = ("--heads", "all", "--order", "attention", "--random-orders", 3, "--controls", 1)
+    facts = json.loads(call("intervene", run, *options, "--dry-run", "--json").stdout)
+    assert (facts["n_cuts"], facts["n_orders"], facts["n_problems"]) == (16, 4 * 16, 16)
+    assert facts["n_passes"] == 16 * (1 + 16 + facts["n_controls"] + 4 * 16)
+    assert facts["seconds"] > 0
+    assert (run / "analysis" / "effects.csv").read_bytes() == before
+
+
+def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run):
+    result = call("intervene", run, "--heads", "top:2", "--n", 4, "--json")
+    assert json.loads(result.stdout)["n_cuts"] == 2
+    assert result.stderr == "" or result.stderr.startswith("Note: the ranking of heads")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "nothing to cut"),
+        (("--heads", "L9H0"), "'9' among its layers"),
+        (("--heads", "all", "--edit", "blur"), "no edit 'blur'"),
+        (("--heads", "all", "--order", "taste"), "no ranking of heads by 'taste'"),
+        (("--thoughts", "all", "--order", "attention"), "two heads or more"),
+        (("--heads", "all", "--match", "mood"), "--match"),
+        (("--heads", "all", "--controls", -1), "--controls"),
+        (("--heads", "all", "--n", 99), "99"),
+        (("--heads", "all", "--batch-size", 0), "batch size"),
+        (("--plan", "nowhere.json"), "nowhere.json"),
+        (("--heads", "all", "--model", "tiny-llama"), "not the model of the run"),
+        (("--heads", "all", "--workers", 2), "--engine ray"),
+    ],
+)
+def test_a_wrong_call_ends_in_one_sentence(run, options, said):
+    assert said in sentence("intervene", run, *options)
+
+
+def test_a_folder_that_is_no_run_says_so(tmp_path):
+    assert "expected a run folder" in sentence("intervene", tmp_path, "--heads", "all")

@@ -1,0 +1,200 @@
+"""Controls do the same to something else: never to what is cut, and to what the plan cuts only where they must."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from thoughtlens.cuts import Block, Cut, Intervention, Shape, Zero, controls_for, extra, plan_incremental
+from thoughtlens.errors import OptionError
+from thoughtlens.names import orders_in
+from thoughtlens.taps import Site
+
+SHAPE = Shape(n_layers=3, n_heads=4, n_thoughts=6)
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another edit than zero."""
+
+    def __call__(self, tensor, moment):
+        """The tensor itself."""
+        return tensor
+
+
+def head(layer, *heads, edit=None, queries=None):
+    part = Intervention(Site.HEAD, edit or Zero(), frozenset({layer}), frozenset(heads), queries=queries)
+    return Cut(", ".join(f"L{layer}H{h}" for h in heads), (part,))
+
+
+def thought(name):
+    return Cut(name, (Intervention(Site.THOUGHT, Zero(), queries=frozenset({name})),))
+
+
+def edge(query, key, heads=None):
+    part = Intervention(Site.SCORES, Block(), heads=heads, queries=frozenset({query}), keys=frozenset({key}))
+    return Cut(f"{query} ⊣ {key}", (part,))
+
+
+def heads_of(cut):
+    return {(layer, h) for part in cut.parts for layer in part.layers for h in part.heads}
+
+
+def ends_of(cut):
+    (part,) = cut.parts
+    return *part.queries, *part.keys
+
+
+@pytest.fixture
+def plan():
+    return [head(1, 2), head(1, 0), thought("z2"), edge("z4", "z2")]
+
+
+def test_controls_of_a_head_are_other_heads_of_its_layer_with_the_same_edit_and_scope():
+    cut = head(1, 2, queries=frozenset({"eot"}))
+    found = controls_for([cut], n=20, seed=0, shape=SHAPE)["L1H2"]
+    assert {heads_of(control).pop() for control in found} == {(1, 0), (1, 1), (1, 3)}
+    for control in found:
+        (part,) = control.parts
+        assert replace(part, heads=cut.parts[0].heads) == cut.parts[0]
+
+
+def test_heads_of_the_plan_are_taken_last(plan):
+    controls = controls_for(plan, n=2, seed=3, shape=SHAPE)
+    assert {heads_of(control).pop() for control in controls["L1H2"]} == {(1, 1), (1, 3)}
+    third = controls_for(plan, n=3, seed=3, shape=SHAPE)["L1H2"][2]
+    assert heads_of(third) == {(1, 0)}
+
+
+def test_no_control_cuts_what_its_cut_cuts():
+    cut = head(0, 0, 1)
+    found = controls_for([cut], n=50, seed=0, shape=Shape(2, 6, 6))[cut.label]
+    assert all(not heads_of(control) & heads_of(cut) and len(heads_of(control)) == 2 for control in found)
+    # Pairs of the four other heads: 4 · 3 / 2.
+    assert len({frozenset(heads_of(control)) for control in found}) == len(found) == 6
+
+
+def test_matched_heads_are_the_nearest_in_mass_of_any_layer():
+    mass = xr.DataArray(np.arange(12.0).reshape(3, 4) ** 2, dims=("layer", "head"))
+    mass = mass.assign_coords(layer=range(3), head=range(4))
+    found = controls_for([head(1, 1)], n=3, seed=0, shape=SHAPE, mass=mass)["L1H1"]
+    # 25 is 9 from 16, 11 from 36, 16 from 9.
+    assert [heads_of(control).pop() for control in found] == [(1, 0), (1, 2), (0, 3)]
+
+
+def test_controls_of_a_thought_are_other_thoughts(plan):
+    found = controls_for(plan, n=9, seed=0, shape=SHAPE)["z2"]
+    assert {name for control in found for name in control.parts[0].queries} == {"z1", "z3", "z4", "z5", "z6"}
+
+
+def test_controls_of_an_edge_keep_its_lag(plan):
+    found = controls_for(plan, n=3, seed=0, shape=SHAPE)["z4 ⊣ z2"]
+    assert {ends_of(control) for control in found} == {("z3", "z1"), ("z5", "z3"), ("z6", "z4")}
+
+
+def test_an_edge_of_a_lag_of_its_own_comes_as_near_as_it_can():
+    found = controls_for([edge("z6", "z1")], n=2, seed=0, shape=SHAPE)["z6 ⊣ z1"]
+    assert {ends_of(control) for control in found} == {("z5", "z1"), ("z6", "z2")}
+
+
+def test_an_edge_from_the_answer_stays_the_answers():
+    found = controls_for([edge("answer", "z1", frozenset({2}))], n=9, seed=0, shape=SHAPE)["answer ⊣ z1"]
+    assert {ends_of(control) for control in found} == {("answer", f"z{k}") for k in range(2, 7)}
+    assert {control.parts[0].heads for control in found} == {frozenset({2})}
+
+
+def test_what_has_no_address_of_its_own_stays_in_the_control():
+    everywhere = Intervention(Site.THOUGHT, Other())
+    cut = Cut("L0H0, frozen", (everywhere, *head(0, 0).parts))
+    for control in controls_for([cut], n=3, seed=0, shape=SHAPE)[cut.label]:
+        assert everywhere in control.parts and heads_of(Cut("", control.parts[1:])) <= {(0, 1), (0, 2), (0, 3)}
+
+
+def test_a_layer_is_moved_to_another_layer():
+    cut = Cut("layer 1", (Intervention(Site.HEAD, Zero(), frozenset({1})),))
+    found = controls_for([cut], n=5, seed=0, shape=SHAPE)["layer 1"]
+    assert {layer for control in found for layer in control.parts[0].layers} == {0, 2}
+    assert {control.parts[0].heads for control in found} == {None}
+
+
+def test_labels_are_unique_and_shared_controls_are_one_cut():
+    cuts = [head(1, 0), head(1, 1), head(2, 0)]
+    controls = controls_for(cuts, n=3, seed=0, shape=SHAPE)
+    every = {control.label: control for its in controls.values() for control in its}
+    assert len({frozenset(heads_of(control)) for control in every.values()}) == len(every)
+    assert cuts[1] in controls["L1H0"] and cuts[0] in controls["L1H1"]
+    new = extra(controls, cuts)
+    assert sorted(control.label for control in new) == [f"control L{p}" for p in ("1H2", "1H3", "2H1", "2H2", "2H3")]
+
+
+def test_the_same_head_cut_otherwise_is_another_control():
+    cuts = [head(1, 0), replace(head(1, 0, edit=Other()), label="other L1H0")]
+    controls = controls_for(cuts, n=3, seed=0, shape=SHAPE)
+    assert len(extra(controls, cuts)) == 6
+    assert len({control.label for control in extra(controls, cuts)}) == 6
+    for cut in cuts:
+        assert {control.parts[0].edit for control in controls[cut.label]} == {cut.parts[0].edit}
+
+
+def test_same_seed_same_controls(plan):
+    once, again, otherwise = (controls_for(plan, n=2, seed=seed, shape=Shape(3, 40, 6)) for seed in (7, 7, 8))
+    assert once == again != otherwise
+
+
+@pytest.mark.parametrize(
+    ("cut", "shape"),
+    [
+        (head(0, 0, 1, 2, 3), SHAPE),
+        (thought("z1"), Shape(3, 4, 1)),
+        (edge("z2", "z1"), Shape(3, 4, 2)),
+        (Cut("all thoughts", (Intervention(Site.THOUGHT, Zero()),)), SHAPE),
+    ],
+    ids=["all heads", "the only thought", "the only edge", "everything"],
+)
+def test_a_cut_without_anything_like_it_says_so(cut, shape):
+    with pytest.raises(OptionError, match=f"{cut.label}' has no control"):
+        controls_for([cut], n=5, seed=0, shape=shape)
+
+
+def test_no_controls_are_not_asked_for(plan):
+    with pytest.raises(OptionError, match="0 controls"):
+        controls_for(plan, n=0, seed=0, shape=SHAPE)
+
+
+@pytest.fixture
+def rankings():
+    cuts = [head(layer, h) for layer in range(2) for h in range(3)]
+    return {"attention": cuts, "effect": cuts[::-1]}
+
+
+def test_an_incremental_plan_adds_the_next_of_each_ranking(rankings):
+    plan = plan_incremental(rankings, n_orders=4)
+    steps = orders_in(cut.label for cut in plan.cuts)
+    assert {name: len(its) for name, its in steps.items()} == {"attention": 6, "effect": 6}
+    by_label = {cut.label: cut for cut in plan.cuts}
+    for name, ranking in rankings.items():
+        for k, label in enumerate(steps[name], start=1):
+            assert heads_of(by_label[label]) == set().union(*(heads_of(cut) for cut in ranking[:k]))
+
+
+def test_random_orders_are_orders_of_the_same_cuts_whatever_the_ranking(rankings):
+    plan = plan_incremental(rankings, n_orders=4, seed=2)
+    steps = orders_in(cut.label for cut in plan.random)
+    assert [len(its) for its in steps.values()] == [6] * 4
+    by_label = {cut.label: cut for cut in plan.random}
+    firsts = []
+    for its in steps.values():
+        sizes = [len(heads_of(by_label[label])) for label in its]
+        assert sizes == [1, 2, 3, 4, 5, 6]
+        firsts.append(tuple(sorted(heads_of(by_label[its[1]]))))
+    assert len(set(firsts)) > 1
+    turned = plan_incremental(dict(reversed(rankings.items())), n_orders=4, seed=2)
+    assert turned.random == plan.random
+
+
+def test_rankings_of_other_cuts_are_refused(rankings):
+    with pytest.raises(OptionError, match="the same cuts"):
+        plan_incremental(rankings | {"short": rankings["effect"][:2]})
+    with pytest.raises(OptionError, match="names random orders"):
+        plan_incremental({"random order 1": rankings["effect"]})

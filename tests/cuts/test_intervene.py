@@ -1,0 +1,302 @@
+"""A study of a run: the same effects however it is cut into batches and broken off, and what it refuses."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.conftest import random_reasoner
+from tests.cut_oracle import PROBLEMS
+
+import thoughtlens as tl
+from thoughtlens.cuts import (
+    Add,
+    Cut,
+    Cutting,
+    Intervention,
+    Mean,
+    Noise,
+    Own,
+    Resample,
+    Scale,
+    ablate_head,
+    ablate_thought,
+    batch_of,
+    controls_for,
+    cut,
+    donors,
+    freeze_thoughts,
+    intervene,
+    knock_out,
+    patch_head,
+    patch_thought,
+    shape_of,
+    shuffle_thoughts,
+    stop_after,
+)
+from thoughtlens.errors import CheckpointError, OptionError, RunError
+from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
+from thoughtlens.reports import open_effects, study, study_headline
+from thoughtlens.runs import extract, open_run
+from thoughtlens.schema import check_effects
+from thoughtlens.taps import Site
+
+pytestmark = pytest.mark.usefixtures("short_texts")
+
+SET = [replace(problem, id=f"{problem.id}{k}") for k in (1, 2) for problem in PROBLEMS]
+BARE = [ablate_head("L0H1"), knock_out("z3", "z1"), stop_after(1, n_thoughts=3)]
+DRAWN = [
+    ablate_head("L1H2", edit=Mean()),
+    ablate_thought("z2", edit=Resample(3)),
+    ablate_head("L2H0", edit=Noise(1)),
+    patch_thought("z3", "eva1"),
+    freeze_thoughts(ablate_head("L1H0")),
+    shuffle_thoughts(),
+]
+
+
+@pytest.fixture(scope="module")
+def reasoner(tokenizer):
+    return random_reasoner("gpt2", tokenizer, n_thoughts=3)
+
+
+@pytest.fixture(scope="module")
+def extracted(reasoner, tmp_path_factory):
+    from functools import partial
+
+    from thoughtlens.reasoning import reason
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("thoughtlens.runs.extraction.reason", partial(reason, max_new_tokens=2))
+        return extract(reasoner, SET, tmp_path_factory.mktemp("extracted") / "run").path
+
+
+@pytest.fixture
+def run(extracted, tmp_path):
+    return open_run(shutil.copytree(extracted, tmp_path / "run"))
+
+
+@pytest.fixture
+def again(extracted, tmp_path):
+    return open_run(shutil.copytree(extracted, tmp_path / "again"))
+
+
+def assert_same(found, expected, tolerance=3e-5):
+    for name in ("intervention", "problem", "kind", "spec", "correct", "answer", "failed", "donor"):
+        assert found[name].values.tolist() == expected[name].values.tolist(), name
+    for name in ("gold_logprob", "kl"):
+        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=0, atol=tolerance)
+
+
+def test_effects_are_those_of_the_cuts_on_the_run_s_problems(run, reasoner):
+    effects = intervene(run, BARE, reasoner=reasoner)
+    assert [str(label) for label in effects["intervention"].values] == ["none", *(one.label for one in BARE)]
+    assert [str(name) for name in effects["problem"].values] == [problem.id for problem in SET]
+    cutting = Cutting(reasoner, batch_of(reasoner, SET, 3), 3)
+    expected = [cutting.baseline, *cutting.outcomes([one.parts for one in BARE])]
+    for name in ("gold_logprob", "kl"):
+        values = [[getattr(outcome, name) for outcome in row] for row in expected]
+        np.testing.assert_allclose(effects[name].values, values, rtol=0, atol=3e-5)
+    assert effects["answer"].values.tolist() == [[outcome.answer for outcome in row] for row in expected]
+    assert (effects["kl"].values[0] == 0).all() and (effects["kl"].values[1:] >= 0).all()
+    stored = check_effects(open_effects(run))
+    assert_same(stored, effects, 0.0)
+    assert json.loads(str(stored["spec"].values[1])) == BARE[0].spec()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_change_nothing(batch_size, run, again, reasoner):
+    one = intervene(run, [*BARE, *DRAWN], reasoner=reasoner)
+    assert_same(intervene(again, [*BARE, *DRAWN], reasoner=reasoner, batch_size=batch_size), one)
+
+
+def test_a_study_that_was_broken_off_goes_on_and_does_nothing_twice(run, again, reasoner, passes):
+    plan = [*BARE, *DRAWN]
+    expected = intervene(again, plan, reasoner=reasoner, batch_size=3)
+    in_one_go, done = sum(passes), []
+    passes.clear()
+
+    def killed(n_passes):
+        done.append(n_passes)
+        if sum(done) >= 3 * (1 + len(plan)):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        intervene(run, plan, reasoner=reasoner, batch_size=3, progress=killed)
+    assert not (run.path / "analysis" / "effects.zarr").exists()
+    said = []
+    found = intervene(run, plan, reasoner=reasoner, batch_size=3, progress=said.append)
+    assert_same(found, expected, 0.0)
+    assert sum(passes) == in_one_go
+    assert sum(said) == len(SET) * (1 + len(plan))
+    passes.clear()
+    assert_same(intervene(run, plan, reasoner=reasoner, batch_size=3), expected, 0.0)
+    assert sum(passes) == 0
+
+
+def test_a_plan_that_grows_makes_only_what_is_new(run, again, reasoner, passes):
+    intervene(run, BARE[:2], reasoner=reasoner)
+    passes.clear()
+    grown = intervene(run, BARE, reasoner=reasoner)
+    assert sum(passes) == len(SET) * 2  # the baseline, which the new cut is compared with, and the new cut
+    assert_same(grown, intervene(again, BARE, reasoner=reasoner), 0.0)
+    passes.clear()
+    renamed = [replace(BARE[1], label="edge"), BARE[0]]
+    assert intervene(run, renamed, reasoner=reasoner)["intervention"].values.tolist() == ["none", "edge", "L0H1 zero"]
+    assert sum(passes) == 0
+
+
+def test_a_torn_file_of_outcomes_is_made_again(run, again, reasoner):
+    expected = intervene(again, BARE, reasoner=reasoner)
+    intervene(run, BARE, reasoner=reasoner)
+    (file,) = (run.path / "analysis" / "effects").glob("*/*.jsonl")
+    file.write_text(file.read_text("utf-8")[:-40], "utf-8")
+    assert_same(intervene(run, BARE, reasoner=reasoner), expected, 0.0)
+
+
+def test_n_and_seed_draw_the_same_problems(run, reasoner):
+    ids = [intervene(run, BARE[:1], reasoner=reasoner, n=5, seed=seed)["problem"].values.tolist() for seed in (1, 1, 2)]
+    assert ids[0] == ids[1] != ids[2]
+    assert len(set(ids[0])) == 5 and set(ids[0]) <= {problem.id for problem in SET}
+
+
+def test_the_donor_is_whose_values_were_put_in_place(run, reasoner):
+    plan = [ablate_thought("z2", edit=Resample(3)), patch_head("L0H0", "ann2"), ablate_head("L0H1"), DRAWN[4]]
+    donor = intervene(run, plan, reasoner=reasoner)["donor"].values.tolist()
+    ids = [problem.id for problem in SET]
+    others = donors([len(problem.steps) for problem in SET], 3)
+    assert donor[1] == [ids[place] for place in others] and donor[2] == ["ann2"] * 8
+    assert donor[0] == donor[3] == donor[4] == [""] * 8
+
+
+def test_controls_stand_beside_their_cuts(run, reasoner):
+    controls = controls_for(BARE[:1], n=2, seed=0, shape=shape_of(run))
+    effects = intervene(run, BARE[:1], controls=controls, reasoner=reasoner)
+    assert effects["kind"].values.tolist() == ["baseline", "cut", "control", "control"]
+    assert len(json.loads(effects.attrs["controls"])["L0H1 zero"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ([], "the plan has no cut, expected at least one"),
+        ([Cut("idle", ())], "the cut 'idle' has no parts"),
+        ([BARE[0], replace(BARE[1], label="L0H1 zero")], "two cuts are called 'L0H1 zero', expected each label once"),
+        ([replace(BARE[0], label="none")], "two cuts are called 'none'"),
+        ([ablate_head("L3H0")], "names '3' among its layers, expected 0 to 2"),
+        ([ablate_head("L0H4")], "names '4' among its heads, expected 0 to 3"),
+        ([ablate_head("L0H0", queries=["z4"])], "names 'z4' among its queries"),
+        ([ablate_head("L0H0", queries=["question"])], "names 'question' among its queries"),
+        ([ablate_head("L0H0", queries=[])], "names no queries, expected some"),
+        ([ablate_thought("bot")], "names 'bot' among its queries, expected z1, z2, z3"),
+        ([knock_out("z2", "text")], "names 'text' among its keys"),
+        ([knock_out("z2", [])], "names no keys"),
+        ([knock_out("bot", ["first", "question", "bot"])], "leaves bot nothing to look at; leave one of its keys"),
+        ([knock_out(["z3", "z1"], ["first", "question", "bot", "z1"])], "leaves z1 nothing to look at"),
+        ([knock_out(["bot", "z1"], ["z2", "z3"])], "names keys that come after its queries"),
+        ([knock_out("eot", "answer")], "names keys that come after its queries"),
+        ([patch_thought("z1", "nobody")], "the donor 'nobody' is not among the 8 problems that are cut"),
+        ([stop_after(3, n_thoughts=6)], "expected the last of 3 thoughts and nothing else"),
+        ([cut(*stop_after(1, n_thoughts=3).parts, *BARE[0].parts)], "use `stop_after`"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_before_anything_is_run(plan, said, run, reasoner, passes):
+    with pytest.raises(OptionError) as caught:
+        intervene(run, plan, reasoner=reasoner)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not passes and not (run.path / "analysis").exists()
+
+
+def test_what_needs_others_is_refused_where_there_are_none(run, reasoner, passes):
+    with pytest.raises(OptionError, match="found one problem, which has no other to take from"):
+        intervene(run, [ablate_thought("z1", edit=Resample())], reasoner=reasoner, n=1, allow_failed=True)
+    assert not passes
+
+
+def test_a_model_that_is_not_the_run_s_is_refused(run, reasoner):
+    other = replace(reasoner, provenance={"name": "other", "sha256": "0" * 64})
+    with pytest.raises(CheckpointError, match="other is not the model of the run: its sha256 is"):
+        intervene(run, BARE, reasoner=other)
+
+
+@pytest.fixture
+def broken(extracted, tmp_path):
+    """A run one of whose problems has a gold answer that does not fit into the room for answers."""
+    path = shutil.copytree(extracted, tmp_path / "broken")
+    lines = (path / "problems.jsonl").read_text("utf-8").splitlines()
+    row = json.loads(lines[5]) | {"answer": "7 " * 40}
+    (path / "problems.jsonl").write_text("\n".join([*lines[:5], json.dumps(row), *lines[6:]]) + "\n", "utf-8")
+    return open_run(path)
+
+
+PLAN = [BARE[0], ablate_head("L1H2", edit=Mean()), ablate_thought("z1", edit=Own()), patch_thought("z2", "ann1")]
+
+
+def test_a_problem_that_can_not_be_run_stops_the_study_with_one_sentence(broken, reasoner):
+    with pytest.raises(RunError) as caught:
+        intervene(broken, PLAN, reasoner=reasoner)
+    assert str(caught.value).startswith("problem few2 can't be run without a cut (the gold answer of few2 takes")
+    assert "--allow-failed" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (broken.path / "analysis" / "effects.zarr").exists()
+
+
+def test_where_failures_are_allowed_they_are_failed_and_never_wrong(broken, run, reasoner):
+    found = intervene(broken, PLAN, reasoner=reasoner, allow_failed=True)
+    others = [place for place in range(8) if place != 5]
+    assert found["failed"].values[:, 5].all() and not found["failed"].values[:, others].any()
+    assert np.isnan(found["gold_logprob"].values[:, 5]).all() and (found["answer"].values[:, 5] == "").all()
+    sound = intervene(run, [PLAN[0], *PLAN[2:]], reasoner=reasoner)
+    rows = [0, 1, 3, 4]  # the mean is over one problem less
+    for name in ("gold_logprob", "kl"):
+        np.testing.assert_allclose(
+            found[name].values[rows][:, others], sound[name].values[:, others], rtol=0, atol=3e-5
+        )
+    with pytest.raises(RunError, match="problem few2 can't be run"):  # what was allowed once is not allowed for good
+        intervene(broken, PLAN, reasoner=reasoner)
+
+
+def test_a_donor_that_can_not_be_run_makes_a_failure_and_no_wrong_answer(broken, reasoner):
+    found = intervene(broken, [patch_thought("z2", "few2"), BARE[0]], reasoner=reasoner, allow_failed=True)
+    assert found["failed"].values[1].all() and found["failed"].values[2].sum() == 1
+
+
+def test_a_cut_that_can_not_be_made_is_named(run, reasoner):
+    narrow = cut(Intervention(Site.HEAD, Add((1.0, 2.0)), frozenset({0})), label="narrow")
+    with pytest.raises(RunError, match=r"under the cut 'narrow' \(found a vector of 2 numbers to add at head, expect"):
+        intervene(run, [*BARE, narrow], reasoner=reasoner)
+    found = intervene(run, [*BARE, narrow], reasoner=reasoner, allow_failed=True)
+    assert found["failed"].values.sum(1).tolist() == [0, 0, 0, 0, 8]
+    assert_same(found.isel(intervention=slice(0, 4)), intervene(run, BARE, reasoner=reasoner))
+
+
+def test_a_cut_whose_numbers_overflow_is_failed(run, reasoner):
+    loud = cut(Intervention(Site.THOUGHT, Scale(1e38)), Intervention(Site.THOUGHT, Scale(1e38)), label="loud")
+    with pytest.raises(RunError, match=r"under the cut 'loud' \(log-probability nan"):
+        intervene(run, [loud], reasoner=reasoner)
+    found = intervene(run, [loud, BARE[0]], reasoner=reasoner, allow_failed=True)
+    assert found["failed"].values.any(1).tolist() == [False, True, False]
+
+
+def test_on_the_planted_model_the_carrier_is_first_and_looking_does_not_find_it(tmp_path):
+    """Its attention is even; hub, sink and sequential heads look at thoughts and carry nothing."""
+    reasoner = planted_reasoner()
+    run = tl.extract(reasoner, planted_problems(24, seed=3), tmp_path / "run")
+    plan = [ablate_head((layer, head)) for layer in range(2) for head in range(4)]
+    effects = intervene(run, plan, reasoner=reasoner)
+    correct = dict(zip(effects["intervention"].values.tolist(), effects["correct"].values.mean(1), strict=True))
+    carrier = "L{}H{} zero".format(*PLANTED["carrier"])
+    assert carrier == "L0H3 zero"
+    assert {label for label, share in correct.items() if share == 0} == {carrier}
+    assert all(share == 1 for label, share in correct.items() if label != carrier)
+    done = study(run, effects, n_resamples=200)
+    headline = study_headline(run, done)
+    assert headline["top"][0]["cut"] == carrier
+    lost = {row["cut"]: row["gold_logprob"]["estimate"] for row in headline["top"]}
+    assert lost[carrier] < -1
+    for role in ("sink", "even"):
+        assert lost["L{}H{} zero".format(*PLANTED[role])] == pytest.approx(0, abs=1e-4)
+    assert headline["n_significant"] == {"accuracy": 1, "gold_logprob": 1}
+    (rows,) = headline["verdict"].values()
+    for row in rows:
+        assert row["p"] > 0.5 and "no better than chance over heads" in row["reading"]

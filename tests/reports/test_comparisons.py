@@ -1,0 +1,203 @@
+"""Runs and groups side by side as a user meets them: `thoughtlens compare`, `thoughtlens analyze --by`."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.commands import call, sentence
+
+from thoughtlens.analysis import analyze
+from thoughtlens.reports import compare_runs, labelled
+from thoughtlens.runs import open_run
+
+MODELS = ("tiny-gpt2", "tiny-gpt2-control", "tiny-llama")
+TABLES = {
+    "comparison.json", "models.csv", "differences.csv", "rank_correlations.csv", "type_counts.csv", "head_types.csv",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs of three bundled models on the same 40 problems."""
+    folder = tmp_path_factory.mktemp("runs")
+    call("sample", "--problems", "arithmetic", "--n", 40, "--out", folder / "some.jsonl")
+    for model in MODELS:
+        call("extract", "--model", model, "--problems", folder / "some.jsonl", "--out", folder / model)
+    return [folder / model for model in MODELS]
+
+
+def few(folder, rows, *options, model="tiny-gpt2"):
+    """A run on problems given as rows."""
+    file = folder.with_suffix(".jsonl")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    call("extract", "--model", model, "--problems", file, "--out", folder, *options)
+    return folder
+
+
+def asked(*starts):
+    return [
+        {
+            "id": f"p{i}",
+            "question": f"Tom has {n} pens. He buys 3 more. How many pens does he have?",
+            "answer": str(n + 3),
+        }
+        for i, n in enumerate(starts)
+    ]
+
+
+def test_three_models_end_in_tables_that_agree_with_their_runs(runs, tmp_path):
+    out = tmp_path / "together"
+    facts = json.loads(call("compare", *runs, "--out", out, "--json").stdout)
+    assert {path.name for path in out.iterdir()} == TABLES | {"model_comparison.png", "model_comparison.svg"}
+    files = facts.pop("files")
+    assert facts == json.loads((out / "comparison.json").read_text("utf-8"))
+    assert {path.rsplit("/", 1)[1] for path in files} == TABLES | {"model_comparison.png", "model_comparison.svg"}
+    assert list(facts["own"]) == list(MODELS)
+    correct = [[row["correct"] for row in open_run(run).results()] for run in runs]
+    for model, right in zip(MODELS, correct, strict=True):
+        assert facts["own"][model]["accuracy"]["estimate"] == pytest.approx(np.mean(right))
+    opened = [open_run(run) for run in runs]
+    flow = [
+        analyze(run.blocks(), correct=run.attention["correct"], n_resamples=1).model["sequential"] for run in opened
+    ]
+    table = pd.read_csv(out / "differences.csv", keep_default_na=False)
+    for place, model in enumerate(MODELS[1:], start=1):
+        row = table[(table["model"] == model) & (table["measure"] == "sequential") & (table["depth"] == "all")]
+        expected = (flow[place] - flow[0]).sel(value="estimate").item()
+        assert row["estimate"].item() == pytest.approx(expected)
+        assert row["minus"].item() == "tiny-gpt2"
+        assert row["n"].item() == 40
+
+
+def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
+    text = call("compare", *runs[:2], "--out", tmp_path / "out").stdout
+    words = "tiny-gpt2-control − tiny-gpt2", "accuracy", "hub preference", "p (Holm)", "All have the same 40 problems"
+    for word in words:
+        assert word in text
+
+
+def test_types_of_heads_are_those_of_each_runs_own_analysis(runs, tmp_path):
+    out = tmp_path / "together"
+    facts = json.loads(call("compare", *runs, "--out", out, "--json").stdout)
+    types = pd.read_csv(out / "head_types.csv")
+    for model, run in zip(MODELS, runs, strict=True):
+        assert facts["own"][model]["types"] == json.loads(call("analyze", run, "--json").stdout)["types"]
+        heads = pd.read_csv(run / "analysis" / "heads.csv").merge(types[types["model"] == model], on=["layer", "head"])
+        assert len(heads) == 16
+        assert (heads["type_x"] == heads["type_y"]).all()
+    assert "types of heads" in call("compare", *runs, "--out", out).stdout
+
+
+def test_a_run_compared_with_itself_differs_by_nothing(runs, tmp_path):
+    call("compare", runs[0], runs[0], "--label", "once", "--label", "again", "--out", tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out" / "differences.csv")
+    assert (table[["estimate", "low", "high"]] == 0.0).all(axis=None)
+    assert (table["p"] == 1.0).all()
+    correlations = pd.read_csv(tmp_path / "out" / "rank_correlations.csv")
+    np.testing.assert_allclose(correlations[["estimate", "low", "high"]], 1.0)
+
+
+def test_runs_of_one_model_are_called_by_their_folders(runs, tmp_path):
+    other = few(tmp_path / "other", asked(2, 3, 4), model="tiny-llama")
+    assert list(labelled([open_run(runs[2]), open_run(other)])) == ["tiny-llama", "other"]
+
+
+def test_equal_ids_of_other_questions_are_other_problems(tmp_path):
+    one, other = few(tmp_path / "one", asked(2, 3, 4)), few(tmp_path / "other", asked(5, 6, 7))
+    found = compare_runs({"one": open_run(one), "other": open_run(other)}, n_resamples=20)
+    assert found.models.attrs["paired"] is False
+    assert "fewer than two problems in common (one has 3, other has 3)" in found.notes[0]
+    part = few(tmp_path / "part", asked(2, 3, 9, 10))
+    found = compare_runs({"one": open_run(one), "part": open_run(part)}, n_resamples=20)
+    assert found.models.attrs["paired"] is True
+    assert found.models["n"].values.tolist() == [2, 2]
+
+
+def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined(tmp_path):
+    one = few(tmp_path / "one", asked(2, 3, 4))
+    other = few(tmp_path / "two", asked(2, 3, 4), "--thoughts", 2)
+    facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
+    assert any("numbers of thoughts differ" in note for note in facts["notes"])
+    assert facts["own"]["two"]["hub"] == {"thought": None, "estimate": None, "low": None, "high": None}
+    text = call("compare", one, other, "--out", tmp_path / "out").stdout
+    assert "undefined" in text
+
+
+def test_chosen_problems_are_those_of_the_whole(runs):
+    run = open_run(runs[0])
+    chosen = np.arange(40) % 3 == 1
+    parts = list(run.blocks(5, chosen=chosen))
+    assert [part.sizes["problem"] for part in parts] == [5, 5, 3]
+    together = np.concatenate([part["attention"].values for part in parts])
+    np.testing.assert_array_equal(together, run.attention["attention"].values[chosen].astype(np.float32))
+
+
+def test_analyze_by_writes_each_group_and_their_differences(runs):
+    run = runs[1]
+    facts = json.loads(call("analyze", run, "--by", "correct", "--by", "n_steps", "--json").stdout)
+    results = open_run(run).results()
+    steps = [len(json.loads(line)["steps"]) for line in (run / "problems.jsonl").read_text("utf-8").splitlines()]
+    expected = {
+        "correct": pd.Series(["solved" if row["correct"] else "failed" for row in results]).value_counts().to_dict(),
+        "n_steps": pd.Series(steps).astype(str).value_counts().to_dict(),
+    }
+    for grouped in facts["groups"]:
+        folder = run / "analysis" / f"by_{grouped['by']}"
+        sizes = {group: n for group, n in expected[grouped["by"]].items() if n > 1}
+        assert {group: numbers["n"] for group, numbers in grouped["own"].items()} == sizes
+        assert {path.name for path in folder.iterdir()} == {*sizes, "groups.csv"}
+        whole = {path.name for path in (run / "analysis").iterdir() if path.is_file()} - {"rollout.csv"}
+        for group, n in sizes.items():
+            assert {path.name for path in (folder / group).iterdir()} == whole
+            own = json.loads((folder / group / "summary.json").read_text("utf-8"))
+            assert own["n"] == n
+            assert own["sequential"]["low"] == pytest.approx(grouped["own"][group]["sequential"]["low"])
+    table = pd.read_csv(run / "analysis" / "by_correct" / "groups.csv", keep_default_na=False)
+    assert "accuracy" not in set(table["measure"])
+    assert "accuracy" in set(pd.read_csv(run / "analysis" / "by_n_steps" / "groups.csv")["measure"])
+
+
+def test_a_group_of_too_few_is_said_in_the_terminal(tmp_path):
+    wrong = [row | {"answer": "-1"} for row in asked(2, 3, 4)]
+    text = call("analyze", few(tmp_path / "run", wrong), "--by", "correct").stdout
+    assert "solved has 0 problems, too few to be resampled, and is left out." in text
+    assert "failed is the only group" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["one"], "expected two or more to compare"),
+        (["one", "one"], "give each run a --label"),
+        (["one", "other", "--label", "x"], "found 1 labels for 2 runs"),
+        (["one", "other", "--label", "x", "--label", "x"], "2 runs are called 'x'"),
+        (["one", "nowhere"], "expected a run folder"),
+    ],
+    ids=["one", "twice", "few labels", "same labels", "no run"],
+)
+def test_wrong_runs_or_labels_end_in_one_sentence_and_leave_nothing(runs, tmp_path, arguments, part):
+    named = {"one": runs[0], "other": runs[1], "nowhere": tmp_path / "nowhere"}
+    out = tmp_path / "out"
+    assert part in sentence("compare", *(named.get(name, name) for name in arguments), "--out", out)
+    assert not out.exists()
+
+
+def test_a_file_in_the_way_is_said(runs, tmp_path):
+    (tmp_path / "out").write_text("mine", "utf-8")
+    assert "can't write" in sentence("compare", runs[0], runs[1], "--out", tmp_path / "out")
+    assert (tmp_path / "out").read_text("utf-8") == "mine"
+
+
+def test_wrong_groupings_end_in_one_sentence_and_leave_nothing(tmp_path):
+    run = few(tmp_path / "run", asked(2, 3, 4))
+    assert "no grouping 'colour', expected correct or n_steps" in sentence("analyze", run, "--by", "colour")
+    assert "have no steps" in sentence("analyze", run, "--by", "correct", "--by", "n_steps")
+    single = few(tmp_path / "single", asked(2))
+    assert "no group has two problems" in sentence("analyze", single, "--by", "correct")
+    (run / "problems.jsonl").write_text(json.dumps(asked(9)[0]) + "\n", "utf-8")
+    assert "is not what the run was made from" in sentence("analyze", run, "--by", "n_steps")
+    (run / "problems.jsonl").unlink()
+    assert "problems.jsonl does not exist" in sentence("analyze", run, "--by", "n_steps")
+    assert not (run / "analysis").exists()
+    assert not (single / "analysis").exists()
