@@ -13,6 +13,7 @@ from .curves import dose_response as dose_response
 from .curves import influence as influence
 from .curves import transplant_table as transplant_table
 from .curves import transplants as transplants
+from .effects import Study as Study
 from .effects import controls_of as controls_of
 from .effects import damage_of as damage_of
 from .effects import doses as doses

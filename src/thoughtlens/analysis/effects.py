@@ -60,6 +60,23 @@ FEWEST_FLIPS: Final = 6
 """Problems that must flip, all one way, for McNemar's exact p below 0.05: 2 · 0.5⁶ = 0.031."""
 
 
+class Study(NamedTuple):
+    """What `study` returns."""
+
+    effects: xr.Dataset
+    """what every cut did to every problem"""
+    summary: xr.Dataset
+    """as `analysis.effects.summarise` gives it"""
+    families: dict[str, dict[str, str]]
+    """cuts of single heads, thoughts and edges: label by unit"""
+    importances: dict[str, dict[str, xr.DataArray]]
+    """by family and kind of attention, dims (resample, unit)"""
+    verdicts: dict[str, xr.Dataset]
+    """by family of three units or more, as `analysis.verdict.judge` gives it"""
+    attention: xr.DataArray
+    """mean attention over problems, layers and heads, dims (query, key)"""
+
+
 def paired_differences(effects: xr.Dataset) -> xr.Dataset:
     """Each cut less the baseline, problem by problem.
 

@@ -16,7 +16,7 @@ A study of cuts becomes its figures, in `RUN/figures/effects/`, as PNG and SVG: 
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
@@ -28,6 +28,7 @@ from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
     OUTCOMES,
     TESTED,
+    Study,
     as_damage,
     doses,
     edge_ends,
@@ -55,23 +56,6 @@ FEWEST_UNITS: Final = 3
 """Heads, thoughts or edges that can be in an order at all."""
 RANKED_BY: Final = "gold_logprob"
 """The outcome that the verdict and the figures go by: finer than accuracy, on the same problems."""
-
-
-class Study(NamedTuple):
-    """What `study` returns."""
-
-    effects: xr.Dataset
-    """what every cut did to every problem"""
-    summary: xr.Dataset
-    """as `analysis.effects.summarise` gives it"""
-    families: dict[str, dict[str, str]]
-    """cuts of single heads, thoughts and edges: label by unit"""
-    importances: dict[str, dict[str, xr.DataArray]]
-    """by family and kind of attention, dims (resample, unit)"""
-    verdicts: dict[str, xr.Dataset]
-    """by family of three units or more, as `analysis.verdict.judge` gives it"""
-    attention: xr.DataArray
-    """mean attention over problems, layers and heads, dims (query, key)"""
 
 
 def open_effects(run: Run) -> xr.Dataset:
