@@ -206,7 +206,8 @@ def of_json(one: bytes, other: bytes) -> list[str]:
     lines = [f"{path}: removed, was {before[path]}" for path in before if path not in after]
     lines += [f"{path}: added, is {after[path]}" for path in after if path not in before]
     both = [path for path in before if path in after and before[path] != after[path]]
-    return [f"{path}: {before[path]} -> {after[path]}" for path in both] + lines or ["keys in another order"]
+    lines += [f"{path}: {before[path]} -> {after[path]}" for path in both]
+    return lines or ["keys in another order"]
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -275,12 +276,17 @@ def of_values(one: np.ndarray, other: np.ndarray) -> str:
         return f"{len(places)} of {one.size} differ, the first at {first}: {was!r} -> {now!r}"
     one, other = one.astype(float), other.astype(float)
     unlike = ~((one == other) | (np.isnan(one) & np.isnan(other)))
-    undefined = unlike & (np.isnan(one) | np.isnan(other))
-    left, right = (values[unlike & ~undefined] for values in (one, other))
-    apart = np.abs(left - right)
-    said = f", by at most {apart.max():.3g}, relative {(apart / np.maximum(abs(left), abs(right))).max():.3g}"
-    alone = f", {undefined.sum()} undefined on one side" if undefined.any() else ""
-    return f"{unlike.sum()} of {one.size} differ{said if apart.size else ''}{alone}" if unlike.any() else ""
+    if not unlike.any():
+        return ""
+    left, right = one[unlike], other[unlike]
+    undefined = np.isnan(left) | np.isnan(right)
+    said = [f"{unlike.sum()} of {one.size} differ"]
+    if undefined.any():
+        said.append(f"{undefined.sum()} undefined on one side")
+    if not undefined.all():
+        apart, scale = np.abs(left - right)[~undefined], np.maximum(abs(left), abs(right))[~undefined]
+        said.append(f"by at most {apart.max():.3g}, relative {(apart / scale).max():.3g}")
+    return ", ".join(said)
 
 
 DIFFERENCES = {
