@@ -148,9 +148,6 @@ def _load_lm(folder: Path, dtype: torch.dtype) -> Any:
     return lm
 
 
-ARCHITECTURES = ("gpt2", "llama")
-
-
 class Untrained(NamedTuple):
     """A module ready for training, with what is needed to feed it."""
 
@@ -163,11 +160,11 @@ def build(recipe: Recipe) -> Untrained:
     """Make the recipe's model, from its seed; all that is new in it is drawn at random.
 
     Raises:
-        RecipeError: the family is unknown, or its configuration refuses a setting.
+        RecipeError: a pretrained base can't be used, or LoRA does not fit it.
     """
     set_seed(recipe.seed)
     base = recipe.base
-    decoder = _pretrained(base, recipe) if isinstance(base, PretrainedBase) else _new(base, recipe.name)
+    decoder = _pretrained(base, recipe) if isinstance(base, PretrainedBase) else _new(base)
     hidden, bot = decoder.lm.config.hidden_size, decoder.markers.bot
     lm = with_lora(decoder.lm, recipe.lora) if recipe.lora else decoder.lm
     module = CodiModule(lm, hidden=hidden, inner=base.inner or hidden, bot=bot, n_thoughts=recipe.thoughts)
@@ -179,9 +176,7 @@ def _pretrained(base: PretrainedBase, recipe: Recipe) -> Decoder:
     return load_pretrained(base, dtype=torch.bfloat16 if recipe.bf16 and recipe.lora else torch.float32)
 
 
-def _new(base: NewBase, name: str) -> Decoder:
-    if base.type not in ARCHITECTURES:
-        raise RecipeError(f"{name} asks for a base of type {base.type!r}; use one of {', '.join(ARCHITECTURES)}.")
+def _new(base: NewBase) -> Decoder:
     tokenizer = build_tokenizer(base.vocabulary)
     markers = Markers(len(tokenizer))
     lm = AutoModelForCausalLM.from_config(_config(base, tokenizer, markers), attn_implementation="sdpa")
