@@ -1,4 +1,5 @@
 from .card import as_markdown as as_markdown
+from .card import measured_again as measured_again
 from .card import rivals as rivals
 from .card import seeds as seeds
 from .data import IGNORED as IGNORED

@@ -22,12 +22,12 @@ from scipy.stats import spearmanr
 
 from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval
 from thoughtlens.errors import CheckpointError
-from thoughtlens.evaluation.conditions import CONDITIONS, Outcome, evaluate
+from thoughtlens.evaluation.conditions import CONDITIONS, Solved, evaluate
 from thoughtlens.evaluation.lens import decode_thoughts, results_read
 from thoughtlens.files import replacing, write_json
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import Codi, LatentReasoner
-from thoughtlens.problems import Problem, ProblemSet
+from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.runs.extraction import extract
 from thoughtlens.runs.store import versions
 from thoughtlens.training.objective import n_processes
@@ -92,7 +92,30 @@ def measure(
     }
 
 
-def _accuracy(outcome: Outcome, problems: Sequence[Problem]) -> Json:
+def measured_again(card: Json, n: int, *, progress: Callable[[int], None] = lambda n_problems: None) -> Json:
+    """Measure the numbers of a bundled model's card again, on a sample of the card's problems.
+
+    Args:
+        card: from `thoughtlens.models.read_card`.
+        n: how many problems.
+        progress: called with the number of problems solved, after each pass.
+
+    Returns:
+        The card with accuracies and lens of these problems.
+
+    Raises:
+        ProblemSetError: there are fewer problems.
+
+    Example:
+        >>> from thoughtlens.models import read_card
+        >>> measured_again(read_card("tiny-gpt2"), 4)["accuracy"]["own"]["n"]
+        4
+    """
+    problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), n)
+    return card | measure(load(card["name"], dtype="float32"), problems.problems, progress=progress)
+
+
+def _accuracy(outcome: Solved, problems: Sequence[Problem]) -> Json:
     correct = outcome.correct
     counts = sorted({len(problem.steps) for problem in problems})
     by_steps = {
