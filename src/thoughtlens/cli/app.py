@@ -3,14 +3,16 @@
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
-from thoughtlens.runs.engines import Engine, Local
+
+if TYPE_CHECKING:
+    from thoughtlens.runs.engines import Engine
 
 
 class OneSentence(TyperGroup):
@@ -112,8 +114,8 @@ Address = Annotated[
 ENGINES: Final = ("local", "ray")
 
 
-def engine_named(name: str, *, workers: int | None = None, address: str | None = None) -> Engine:
-    """The engine of a name; Ray, which is large and may not be installed, is imported only where it is asked for."""
+def engine_named(name: str, *, workers: int | None = None, address: str | None = None) -> "Engine":
+    """The engine of a name. Engines are imported here: torch is slow to import, and Ray may not be installed."""
     if name == "ray":
         try:
             from thoughtlens.runs.ray_engine import Ray
@@ -126,4 +128,6 @@ def engine_named(name: str, *, workers: int | None = None, address: str | None =
         raise OptionError(f"no engine {name!r}; there are: {', '.join(ENGINES)}.")
     if workers is not None or address is not None:
         raise OptionError("--workers and --address belong to --engine ray; leave them out, or add --engine ray.")
+    from thoughtlens.runs.engines import Local
+
     return Local()
