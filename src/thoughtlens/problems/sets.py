@@ -9,7 +9,7 @@ import json
 import random
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
@@ -17,7 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from thoughtlens.errors import OptionError, ProblemSetError
-from thoughtlens.files import replacing
+from thoughtlens.files import write_json_lines
 from thoughtlens.problems.rows import Problem, Row, check_fields, place_of, read_problems, read_rows
 
 
@@ -71,8 +71,12 @@ class ProblemSet:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the problems, whatever file or data set they came from."""
-        records = [asdict(problem) for problem in self.problems]
-        return hashlib.sha256(json.dumps(records, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return rows_fingerprint([asdict(problem) for problem in self.problems])
+
+
+def rows_fingerprint(rows: Sequence[Mapping[str, object]]) -> str:
+    """SHA-256 of problems as the rows of a file that `write_problems` wrote."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def known_sets() -> dict[str, NamedSet]:
@@ -217,8 +221,7 @@ def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
     if path.suffix.lower() != ".jsonl":
         raise OptionError(f"{path} ends in {path.suffix!r}, expected .jsonl; name such a file.")
     try:
-        with replacing(path) as file:
-            file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
+        write_json_lines(path, map(asdict, problems))
     except UnicodeEncodeError as error:
         raise ProblemSetError(f"{path} can't hold half of a surrogate pair; write whole characters.") from error
     except OSError as error:

@@ -212,7 +212,8 @@ def reason(
 
     Example:
         >>> from thoughtlens.models import load
-        >>> trace = reason(load("tiny-gpt2"), ["Ann has 2 bags of 4 pens. She finds 3 more. How many pens does she have?"])
+        >>> question = "Ann has 2 bags of 4 pens. She finds 3 more. How many pens does she have?"
+        >>> trace = reason(load("tiny-gpt2"), [question])
         >>> trace.texts, tuple(trace.thoughts.shape)
         (['The answer is: 11'], (1, 6, 64))
 

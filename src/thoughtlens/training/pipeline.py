@@ -19,7 +19,7 @@ from thoughtlens.training.card import make_card, rivals, seeds, training_facts, 
 from thoughtlens.training.model import Untrained
 from thoughtlens.training.objective import rank
 from thoughtlens.training.recipe import PretrainedBase, Recipe, read_recipe
-from thoughtlens.training.trainer import plan, save_weights, train_stages
+from thoughtlens.training.trainer import prepare, save_weights, train_stages
 
 
 def export(made: Untrained, recipe: Recipe, out: Path) -> None:
@@ -82,14 +82,14 @@ def train(
         The card; None in a process other than the first, which writes no files.
     """
     chosen = options or Options()
-    planned = plan(with_options(read_recipe(name_or_path), chosen))
+    prepared = prepare(with_options(read_recipe(name_or_path), chosen))
     if rank() > 0:
-        train_stages(planned, out)
+        train_stages(prepared, out)
         return None
-    with counting(f"train {planned.recipe.name}", planned.n_steps) as advance:
-        made = train_stages(planned, out, advance)
-    export(made, planned.recipe, out)
-    return _describe(planned.recipe, out, chosen, counting)
+    with counting(f"train {prepared.recipe.name}", prepared.n_steps) as advance:
+        made = train_stages(prepared, out, advance)
+    export(made, prepared.recipe, out)
+    return _describe(prepared.recipe, out, chosen, counting)
 
 
 def with_options(recipe: Recipe, options: Options) -> Recipe:

@@ -108,7 +108,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
     partial.replace(path)
 
 
-class Plan(NamedTuple):
+class Prepared(NamedTuple):
     """A training that can begin: its recipe with all epochs counted out in steps, the module, and the problems.
 
     Attributes:
@@ -127,18 +127,18 @@ class Plan(NamedTuple):
         return sum(stage.steps for stage in self.recipe.stages)
 
 
-def plan(recipe: Recipe) -> Plan:
+def prepare(recipe: Recipe) -> Prepared:
     """Build the model and read the problems of a recipe."""
     made = build(recipe)
     problems = read_training_problems(recipe.problems, made.tokenizer) if recipe.problems else None
-    return Plan(counted_out(recipe, len(problems or ()), n_processes()), made, problems)
+    return Prepared(counted_out(recipe, len(problems or ()), n_processes()), made, problems)
 
 
-def train_stages(planned: Plan, out: Path, advance: Callable[[int], None] = lambda n_steps: None) -> Untrained:
+def train_stages(prepared: Prepared, out: Path, advance: Callable[[int], None] = lambda n_steps: None) -> Untrained:
     """Train through every stage, going on where an earlier call on the same folder stopped.
 
     Args:
-        planned: what to train.
+        prepared: what to train.
         out: folder; checkpoints and logs go to `out/training`.
         advance: called with the number of steps done.
 
@@ -148,16 +148,16 @@ def train_stages(planned: Plan, out: Path, advance: Callable[[int], None] = lamb
     Raises:
         RecipeError: the folder holds a training begun by another recipe.
     """
-    made = planned.made
-    claim(planned.recipe, out / "training")
-    for number, stage in enumerate(planned.recipe.stages, start=1):
+    made = prepared.made
+    claim(prepared.recipe, out / "training")
+    for number, stage in enumerate(prepared.recipe.stages, start=1):
         folder = out / "training" / f"{number}-{stage.name}"
         finished = folder / "finished.safetensors"
         if finished.exists():
             made.module.load_state_dict(load_file(finished), strict=True)
             advance(stage.steps)
             continue
-        _train_stage(planned, stage, folder, seed=planned.recipe.seed * 100 + number, advance=advance)
+        _train_stage(prepared, stage, folder, seed=prepared.recipe.seed * 100 + number, advance=advance)
         if rank() == 0:
             save_weights(made.module, finished)
     return made
@@ -251,16 +251,16 @@ def _entry(line: str) -> dict[str, Any]:
     return entry
 
 
-def _train_stage(planned: Plan, stage: Stage, folder: Path, *, seed: int, advance: Callable[[int], None]) -> None:
+def _train_stage(prepared: Prepared, stage: Stage, folder: Path, *, seed: int, advance: Callable[[int], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    module, tokenizer, markers = planned.made
+    module, tokenizer, markers = prepared.made
     module.supervised = stage.supervised
     module.scrambled = stage.scrambled
     trainer = StageTrainer(
         model=module,
-        args=_arguments(planned.recipe, stage, folder, seed),
-        train_dataset=_dataset(planned, stage, seed),
-        data_collator=Collator(tokenizer, markers.eot, markers.pad, after_steps=planned.recipe.after_steps),
+        args=_arguments(prepared.recipe, stage, folder, seed),
+        train_dataset=_dataset(prepared, stage, seed),
+        data_collator=Collator(tokenizer, markers.eot, markers.pad, after_steps=prepared.recipe.after_steps),
         callbacks=[Anneal(module, stage), Report(folder / "log.jsonl", advance)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -271,11 +271,11 @@ def _train_stage(planned: Plan, stage: Stage, folder: Path, *, seed: int, advanc
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def _dataset(planned: Plan, stage: Stage, seed: int) -> Dataset[Problem]:
+def _dataset(prepared: Prepared, stage: Stage, seed: int) -> Dataset[Problem]:
     length = stage.steps * stage.accumulation * stage.batch * n_processes()
-    if planned.problems is None:
+    if prepared.problems is None:
         return Generated(stage, seed, length)
-    return Shuffled(planned.problems, seed, length)
+    return Shuffled(prepared.problems, seed, length)
 
 
 def _arguments(recipe: Recipe, stage: Stage, folder: Path, seed: int) -> TrainingArguments:
