@@ -1,8 +1,6 @@
-"""A trained model and the bundled test problems become its card: how it was made, how well it does, its weaknesses.
+"""Cards of trained models: how a model was made, how well it does, its weaknesses, and the models beside it.
 
-A card becomes a page for people, beside the card itself.
-
-Trained models become what a card sets side by side: rivals by accuracy, seeds of a recipe by what they attend to.
+In: a trained model, its recipe and held-out problems; out: JSON values, and the same as a page for people.
 """
 
 import json
@@ -47,18 +45,7 @@ def make_card(
     training: Mapping[str, Any],
     progress: Callable[[int], None] = lambda n_problems: None,
 ) -> Json:
-    """Measure a model and describe it.
-
-    Args:
-        reasoner: the trained model.
-        recipe: what it was trained by.
-        problems: held-out problems.
-        training: what is known of the training: command, seconds.
-        progress: called with the number of problems solved, six times over all of them.
-
-    Returns:
-        The card, as JSON values.
-    """
+    """Measure a model on held-out problems and describe it, as JSON values; `training` is that of `training_facts`."""
     config = reasoner.lm.config
     return {
         "name": recipe.name,
@@ -79,11 +66,10 @@ def make_card(
 def measure(
     reasoner: Codi, problems: Sequence[Problem], *, progress: Callable[[int], None] = lambda n_problems: None
 ) -> Json:
-    """What of a card can be measured again.
+    """The part of a card that can be measured again: accuracy and lens.
 
-    Returns:
-        `accuracy`, of each condition with n and a 95 % Wilson interval, over all problems and by number of steps; and
-        `lens`, for each step the thought that names its result most often.
+    `accuracy`, of each condition with n and a 95 % Wilson interval, over all problems and by number of steps; and
+    `lens`, for each step the thought that names its result most often.
     """
     outcomes = evaluate(reasoner, problems, progress=progress)
     return {
@@ -122,7 +108,7 @@ def _accuracy(outcome: Solved, problems: Sequence[Problem]) -> Json:
         str(count): _share([c for c, problem in zip(correct, problems, strict=True) if len(problem.steps) == count])
         for count in counts
     }
-    # A model robbed of its thoughts may write its steps out instead, as it learnt to do as its own teacher.
+    # A model without its thoughts may write its steps out instead, as it learnt to do as its own teacher.
     wrote_steps = sum("<<" in text for text in outcome.texts) / len(outcome.texts)
     return _share(correct) | {"wrote_steps": round(wrote_steps, 4), "by_steps": by_steps}
 
@@ -221,7 +207,7 @@ def _template() -> Template:
 
 
 def rivals(folders: Sequence[Path]) -> list[Json]:
-    """How well other models do, from the cards in their folders.
+    """Read how well other models do, from the cards in their folders.
 
     Args:
         folders: of models trained by recipes of this package.
@@ -231,6 +217,11 @@ def rivals(folders: Sequence[Path]) -> list[Json]:
 
     Raises:
         CheckpointError: a folder has no card.
+
+    Example:
+        >>> from thoughtlens.models import bundled
+        >>> rivals([bundled()["tiny-gpt2-control"]])[0]["name"]
+        'tiny-gpt2-control'
     """
     rows = []
     for folder in folders:
@@ -245,10 +236,10 @@ def rivals(folders: Sequence[Path]) -> list[Json]:
 
 
 def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int], None]) -> Json:
-    """What stays and what changes when only the seed of a recipe does.
+    """Compare models of one recipe that were trained from different seeds.
 
     Args:
-        folders: models of one recipe, from different seeds.
+        folders: of the models, with their cards.
         problems: what they are compared on.
         progress: called with 1 after each model.
 
