@@ -31,7 +31,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.errors import OptionError
 from thoughtlens.names import query_names
-from thoughtlens.reasoning import Reading, tell, think
+from thoughtlens.reasoning import BatchPass, tell, think
 from thoughtlens.taps import HeadRecorder, Site, Taps, ThoughtRecorder
 
 POSITIONS = [*query_names(6), "text"]
@@ -79,7 +79,7 @@ def passed(reasoner, parts, places=range(4)):
         n_problems=len(problems), n_layers=3, n_heads=config.num_attention_heads, n_thoughts=6, n_channels=channels
     )
     with torch.inference_mode():
-        reading = Reading(reasoner, Taps([*parts, fed, seen]), 6)
+        reading = BatchPass(reasoner, Taps([*parts, fed, seen]), 6)
         reading.question([reasoner.question(problem.question) for problem in problems])
         state = think(reading, reasoner.markers.bot, 6).state
         tell(reading, state, [reasoner.spoken(problem.answer) for problem in problems])

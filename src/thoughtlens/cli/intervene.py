@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from thoughtlens.cli import app as terminal
 from thoughtlens.cli import measure as stages
+from thoughtlens.cli import terminal
 from thoughtlens.cli.app import Address, AsJson, Base, Device, EngineName, RunFolder, RunModel, Workers, app
 from thoughtlens.errors import OptionError
 

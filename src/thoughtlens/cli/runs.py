@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from thoughtlens.cli import app as terminal
 from thoughtlens.cli import measure as stages
+from thoughtlens.cli import terminal
 from thoughtlens.cli.app import AsJson, RunFolder, app
 
 

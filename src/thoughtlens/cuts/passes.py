@@ -28,7 +28,7 @@ from thoughtlens.cuts.named import thoughts_left
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem, same_answer
-from thoughtlens.reasoning.batch import Reading
+from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, tell, think
 from thoughtlens.taps import Taps
 
@@ -119,7 +119,7 @@ class Cutting:
         self._reasoner, self._batch, self._n_thoughts = reasoner, batch, n_thoughts
         self._answers: dict[tuple[str, str], tuple[bool, str]] = {}
         with torch.inference_mode():
-            self._reading = Reading(reasoner, Taps(), n_thoughts)
+            self._reading = BatchPass(reasoner, Taps(), n_thoughts)
             self._reading.question([prompt[:-1] for prompt in batch.prompts])
             passed = self._pass([()], n_thoughts, watching)
         self._first, self.thoughts = passed.told.first, passed.thoughts
@@ -152,10 +152,10 @@ class Cutting:
         reading.taps = edits
         return _Passed(told, self._texts(reading, thinking.state, told, count), thinking.thoughts)
 
-    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> Reading:
+    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> BatchPass:
         return self._reading.fork(n_copies, taps=taps, n_thoughts=n_thoughts)
 
-    def _texts(self, reading: Reading, state: Tensor, told: Told, count: int) -> list[str]:
+    def _texts(self, reading: BatchPass, state: Tensor, told: Told, count: int) -> list[str]:
         """What each row says freely; where that is what it was told, it need not be decoded again."""
         n_cuts = len(state) // len(self._batch.problems)
         texts = [self._reasoner.decode([*prefix, *value]) for prefix, value in self._batch.spoken] * n_cuts
