@@ -18,7 +18,7 @@ def run(tmp_path):
 
 
 def test_a_complete_run_has_nothing_left(run):
-    assert status(run.path) == (10, 10, 4, 4, True, 0.0)
+    assert status(run.path) == (10, 10, 4, 4, True, 0.0, (), ())
 
 
 def test_pace_is_that_of_the_markers(run, tmp_path):

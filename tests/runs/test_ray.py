@@ -45,7 +45,7 @@ def test_a_lost_node_and_a_killed_worker_cost_no_shard(disturbed, tmp_path):
 
 
 def test_a_run_folder_that_a_worker_cannot_see_is_said(tmp_path):
-    store = Store(tmp_path / "elsewhere", Layout(("a",), n_layers=1, n_heads=1, n_thoughts=2))
+    store = Store(tmp_path / "elsewhere", Layout.of(("a",), n_layers=1, n_heads=1, n_thoughts=2))
     with pytest.raises(RunError, match="same path on every node"):
         store.check_reachable()
 

@@ -20,8 +20,6 @@ import json
 import os
 import pickle
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +33,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from thoughtlens.errors import CheckpointError
+from thoughtlens.files import replacing_folder
 from thoughtlens.models.reasoner import N_MARKERS
 
 WEIGHT_FILES: Final = ("model.safetensors", "pytorch_model.bin")
@@ -237,23 +236,13 @@ def merged_folder(checkpoint: Path, base: Path, alpha: float) -> Path:
     try:
         folder = cached_assets_path("thoughtlens", "merged", fingerprint, assets_dir=cache)
         if not (folder / "source.json").is_file():
-            _fill(folder, weights, config, alpha)
+            with replacing_folder(folder) as partial:
+                _write_merged(partial, weights, config, alpha)
     except OSError as error:
         raise CheckpointError(
             f"can't write the cache of merged models ({error}); make room there, or set THOUGHTLENS_CACHE to a folder."
         ) from error
     return folder
-
-
-def _fill(folder: Path, weights: Path, config: Any, alpha: float) -> None:
-    # Written aside and renamed, so that a broken-off merge never looks like a finished one.
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
-    try:
-        _write_merged(aside, weights, config, alpha)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read_config(base: Path) -> Any:

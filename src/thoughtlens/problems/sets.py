@@ -16,17 +16,16 @@ not known here.
 
 import hashlib
 import json
-import os
 import random
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from thoughtlens.errors import OptionError, ProblemSetError
+from thoughtlens.files import write_json_lines
 from thoughtlens.problems.rows import Problem, Row, check_fields, place_of, read_problems, read_rows
 
 
@@ -358,16 +357,11 @@ def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
     path = Path(path)
     if path.suffix.lower() != ".jsonl":
         raise OptionError(f"{path} ends in {path.suffix!r}, expected .jsonl; name such a file.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    lines = [json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems]
     try:
-        partial.write_bytes("".join(lines).encode())
-        partial.replace(path)
+        write_json_lines(path, map(asdict, problems))
     except UnicodeEncodeError as error:
         raise ProblemSetError(f"{path} can't hold half of a surrogate pair; write whole characters.") from error
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise ProblemSetError(f"{path} can't be written ({error.strerror}); choose a folder that is there.") from error
 
 
