@@ -18,7 +18,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -280,8 +280,12 @@ class ProblemSet:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the problems, whatever file or hub they came from."""
-        records = [asdict(problem) for problem in self.problems]
-        return hashlib.sha256(json.dumps(records, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return rows_fingerprint([asdict(problem) for problem in self.problems])
+
+
+def rows_fingerprint(rows: Sequence[Mapping[str, object]]) -> str:
+    """SHA-256 of problems as the rows of a file that `write_problems` wrote."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sample(

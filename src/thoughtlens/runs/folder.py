@@ -9,10 +9,10 @@ comparison comes first and covers everything, at the cost of one reading of the 
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import xarray as xr
 
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, fingerprint
-from thoughtlens.problems import Problem, draw, load_set
+from thoughtlens.problems import Problem, ProblemSet, draw, read_rows, rows_fingerprint
 from thoughtlens.runs.layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
 from thoughtlens.runs.store import (
     MANIFEST,
@@ -101,19 +101,20 @@ class Run:
             RunError: `problems.jsonl` was edited since.
         """
         path, asked = self.path / PROBLEMS, self.manifest["options"]["problems"]["fingerprint"]
-        found = load_set(path)
-        if found.fingerprint != asked:
+        rows: list[Any] = [row.fields for row in read_rows(path)]
+        # Of the rows as they are: read as anybody's file, an answer such as "1,000" would be tidied.
+        if (found := rows_fingerprint(rows)) != asked:
             raise RunError(
-                f"{path} has other problems than {self.path} measured (fingerprint {found.fingerprint[:12]}, expected "
-                f"{asked[:12]}), so it is not what the run was made from; run the same extraction again to restore it."
+                f"{path} has other problems than {self.path} measured (SHA-256 {found[:12]}, expected {asked[:12]}), "
+                "so it is not what the run was made from; run the same extraction again to restore it."
             )
-        known = {problem.id: problem for problem in found.problems}
+        known = {row["id"]: Problem(**row | {"steps": tuple(row["steps"])}) for row in rows}
         if unknown := [name for name in ids if name not in known]:
             raise OptionError(
                 f"no problem {unknown[0]!r} in {self.path}, expected one such as {next(iter(known))!r}; pass another."
             )
-        chosen = tuple(known[name] for name in ids) or found.problems
-        return draw(replace(found, problems=chosen), n, seed).problems
+        chosen = tuple(known[name] for name in ids or known)
+        return draw(ProblemSet(chosen, path.stem, None, str(path)), n, seed).problems
 
     def results(self) -> list[Json]:
         """One row a problem, in order: `id`, `question`, `gold`, generated `text`, parsed `answer`, `correct`, ….
