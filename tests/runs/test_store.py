@@ -15,12 +15,12 @@ import pytest
 import xarray as xr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
-from thoughtlens.runs import Layout, Store, open_run, versions
+from thoughtlens.runs import RAW, Layout, Store, open_run, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
 IDS = tuple(f"é/тест/{k:02d} 日本" for k in range(25))
-SIZES = {"n_layers": 2, "n_heads": 3, "n_thoughts": 4, "shard_size": 10}
+SIZES = {"n_layers": 2, "n_heads": 3, "n_thoughts": 4, "shard_size": 10, "keep": RAW}
 LAYOUT = Layout.of(IDS, **SIZES)
 N_SHARDS = 3
 
@@ -359,9 +359,9 @@ def test_a_shard_whose_rows_do_not_sum_to_one_is_refused(folder: Path) -> None:
 
 def test_ids_are_unique_and_shards_hold_something() -> None:
     with pytest.raises(ProblemSetError, match="two problems have the id 'a'"):
-        Layout.of(("a", "b", "a"), n_layers=1, n_heads=1, n_thoughts=1)
+        Layout.of(("a", "b", "a"), n_layers=1, n_heads=1, n_thoughts=1, keep=RAW)
     with pytest.raises(OptionError, match="the shard size is 0"):
-        Layout.of(("a",), n_layers=1, n_heads=1, n_thoughts=1, shard_size=0)
+        Layout.of(("a",), n_layers=1, n_heads=1, n_thoughts=1, shard_size=0, keep=RAW)
 
 
 @pytest.mark.parametrize("shard_size", [1, 25, 100, 96])

@@ -7,6 +7,7 @@ from .engines import Work as Work
 from .engines import padding as padding
 from .engines import plan as plan
 from .extraction import MEAN as MEAN
+from .extraction import RAW as RAW
 from .extraction import ExtractionJob as ExtractionJob
 from .extraction import extract as extract
 from .extraction import recorder_for as recorder_for
@@ -15,7 +16,6 @@ from .folder import Status as Status
 from .folder import open_run as open_run
 from .folder import status as status
 from .layout import MOST_PROBLEMS as MOST_PROBLEMS
-from .layout import RAW as RAW
 from .layout import SHARD_PROBLEMS as SHARD_PROBLEMS
 from .layout import Keep as Keep
 from .layout import Layout as Layout

@@ -30,21 +30,40 @@ from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problem
 from thoughtlens.reasoning.loop import reason
 from thoughtlens.runs.engines import TOKENS, Engine, Halving, Local, Progress, Work, padding, plan
 from thoughtlens.runs.folder import PROBLEMS, Run
-from thoughtlens.runs.layout import RAW, Keep, Layout
+from thoughtlens.runs.layout import Keep, Layout, Seen
 from thoughtlens.runs.store import Store
 from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED, attention_dataset, check_attention
 from thoughtlens.taps import AttentionRecorder, ValueRecorder
 
 log = logging.getLogger(__name__)
 
+
+def each_apart(seen: Seen, n_rows: int) -> xr.Dataset:
+    """The problems as they were seen, each in its own row: an attention Dataset in the order of the rows."""
+    whole: dict[Any, tuple[Any, np.ndarray]] = {}
+    labels = xr.Dataset()
+    for dataset, rows in seen:
+        labels = dataset.drop_dims("problem")
+        for name, values in dataset.variables.items():
+            if "problem" in values.dims:
+                # Whole from the start: pieces put together at the end would be held twice.
+                empty = np.empty((n_rows, *values.shape[1:]), values.dtype)
+                whole.setdefault(name, (values.dims, empty))[1][rows] = values.values
+    return labels.assign(whole)
+
+
+RAW: Final = Keep(each_apart, None)
+"""The attention of every problem, and whether it was solved."""
+
+
 MEAN: Final = Keep(block_sums)
 """Sums over at most 512 blocks of problems: disk for attention does not grow with the number of problems."""
 
-KEEPS: Final = {"raw": RAW, "mean": MEAN}
+KEEPS: Final = {"raw": None, "mean": MEAN}
 
 
-def keep_named(name: str) -> Keep:
-    """What `--keep` means.
+def keep_named(name: str) -> Keep | None:
+    """What `--keep` means; None for the attention of every problem.
 
     Raises:
         OptionError: the name is unknown.
@@ -157,7 +176,7 @@ def extract(
     shard_size: int | None = None,
     dtype: Literal["float16", "float32"] = "float16",
     record: Sequence[str] = (),
-    keep: Keep = RAW,
+    keep: Keep | None = None,
     engine: Engine | None = None,
     progress: Progress = lambda n_problems: None,
 ) -> Run:
@@ -172,8 +191,8 @@ def extract(
         shard_size: problems a shard, the most that a kill can cost; what makes 64 MB of attention if None.
         dtype: of attention on disk; sums are float32.
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
-        keep: what is kept of the problems: `RAW`, their attention, or `MEAN`, sums over blocks of them, so that disk
-            does not grow with their number.
+        keep: what is kept of the problems in the place of their attention: `MEAN`, sums over blocks of them, so that
+            disk does not grow with their number; all attention if None.
         engine: where the shards are worked on; in this process if None.
         progress: called with the number of problems done, also for those found done.
 
@@ -185,17 +204,21 @@ def extract(
         RunError: the folder can't be written, is foreign, or holds a run of other options.
 
     Example:
+        >>> from tempfile import TemporaryDirectory
         >>> from thoughtlens import load, sample
-        >>> run = extract(load("planted"), sample("arithmetic", n=4), "runs/small")  # doctest: +SKIP
-        >>> run.attention["attention"].shape  # doctest: +SKIP
-        (4, 3, 4, 9, 11)
+        >>> folder = TemporaryDirectory()
+        >>> run = extract(load("planted"), sample("arithmetic", n=2), f"{folder.name}/run")
+        >>> dict(run.attention["attention"].sizes)
+        {'problem': 2, 'layer': 2, 'head': 4, 'query': 9, 'key': 11}
+        >>> [row["correct"] for row in run.results()]
+        [True, True]
     """
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     _check_options(count, batch_size)
-    if keep != RAW and record:
+    if keep is not None and record:
         raise OptionError(f"can't keep means and record {record[0]!r} beside attention; leave --record out, or --keep.")
-    prompts = _checked_prompts(reasoner, chosen.problems, count)
+    kept, prompts = keep or RAW, _checked_prompts(reasoner, chosen.problems, count)
     layout = Layout.of(
         tuple(problem.id for problem in chosen.problems),
         n_layers=reasoner.lm.config.num_hidden_layers,
@@ -204,7 +227,7 @@ def extract(
         shard_size=shard_size,
         dtype=dtype,
         record=sorted(set(record)),
-        keep=keep,
+        keep=kept,
     )
     store = Store.open(out, layout, options=_options(reasoner, chosen, count))
     write_problems(Path(out) / PROBLEMS, chosen.problems)
@@ -212,7 +235,7 @@ def extract(
     progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
     load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
-    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep), missing, progress)
+    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, kept), missing, progress)
     notes: dict[str, Any] = {}
     if missing:
         batching = _plan_notes(store, [len(prompt) for prompt in prompts], batch_size)

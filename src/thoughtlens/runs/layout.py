@@ -3,8 +3,8 @@
 In: the ids of the problems, the sizes of the model, and what is kept of each problem (`Keep`).
 Out: an empty Zarr group with an array for each variable, and the place in it of everything that a shard holds.
 
-1. A row belongs to some problems. In a run that keeps all attention (`RAW`) each problem has a row of its own. In a run
-   that keeps sums, the problems are dealt out at random to rows of equal size (to within one), the blocks: a block is
+1. A row belongs to some problems. In a run that keeps all attention each problem has a row of its own. In a run that
+   keeps sums, the problems are dealt out at random to rows of equal size (to within one), the blocks: a block is
    like a sample of the problems, so that resampling blocks gives about the intervals that resampling problems gives.
 2. A shard is some rows one after the other, and the unit of work: one worker measures its problems and writes it. It is
    one file an array, so that nobody else writes to that file.
@@ -83,24 +83,6 @@ class Keep:
             raise OptionError(f"the number of blocks is {self.n_blocks}, expected at least 1; pass a larger one.")
 
 
-def each_apart(seen: Seen, n_rows: int) -> xr.Dataset:
-    """The problems as they were seen, each in its own row: an attention Dataset in the order of the rows."""
-    whole: dict[Any, tuple[Any, np.ndarray]] = {}
-    labels = xr.Dataset()
-    for dataset, rows in seen:
-        labels = dataset.drop_dims("problem")
-        for name, values in dataset.variables.items():
-            if "problem" in values.dims:
-                # Whole from the start: pieces put together at the end would be held twice.
-                empty = np.empty((n_rows, *values.shape[1:]), values.dtype)
-                whole.setdefault(name, (values.dims, empty))[1][rows] = values.values
-    return labels.assign(whole)
-
-
-RAW: Final = Keep(each_apart, None)
-"""The attention of every problem, and whether it was solved."""
-
-
 @dataclass(frozen=True, eq=False)
 class Layout:
     """The sizes of a run and the place of each problem in it; made by `Layout.of`, or read from a run folder.
@@ -115,7 +97,8 @@ class Layout:
         template: what is stored of one row; only its names, labels, sizes and dtypes count.
 
     Example:
-        >>> layout = Layout.of(("a", "b", "c"), n_layers=2, n_heads=3, n_thoughts=4, shard_size=2)
+        >>> from thoughtlens.runs import RAW
+        >>> layout = Layout.of(("a", "b", "c"), n_layers=2, n_heads=3, n_thoughts=4, shard_size=2, keep=RAW)
         >>> layout.n_shards, layout.ids_of(1)
         (2, ['c'])
         >>> layout.array_files(1)[0]
@@ -141,7 +124,7 @@ class Layout:
         shard_size: int | None = None,
         dtype: Literal["float16", "float32"] = "float16",
         record: Sequence[str] = (),
-        keep: Keep = RAW,
+        keep: Keep,
     ) -> "Layout":
         """The layout of a run that has not been begun.
 
@@ -254,11 +237,13 @@ class Layout:
                     f"shard {shard} has sizes {found} of {name}, expected {expected}; extract with the run's model and "
                     "version."
                 )
-            largest = float(given[name].max())
-            if stored.dtype.kind == "f" and largest > float(np.finfo(stored.dtype).max):
-                raise RunError(
-                    f"shard {shard} reaches {largest:.3g}, beyond {stored.dtype}; extract with dtype='float32'."
-                )
+            if stored.dtype.kind == "f":
+                # Unlike the maximum, `fmax` leaves out NaN without a copy.
+                largest = float(np.fmax.reduce(given[name].values, axis=None))
+                if largest > float(np.finfo(stored.dtype).max):
+                    raise RunError(
+                        f"shard {shard} reaches {largest:.3g}, beyond {stored.dtype}; extract with dtype='float32'."
+                    )
         if ATTENTION in self.template:
             for piece in _pieces(dataset):
                 check_attention(piece)
