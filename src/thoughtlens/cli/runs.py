@@ -53,4 +53,5 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
     said = (
         f"{found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards; {ending}"
     )
+    said += "".join(f"; {kind}: {', '.join(of)}" for kind, of in found._asdict().items() if of and isinstance(of, tuple))
     terminal.tell({"run": str(folder), **found._asdict()}, said, as_json=as_json)

@@ -20,7 +20,8 @@ import xarray as xr
 
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, fingerprint
-from thoughtlens.problems import Problem, ProblemSet, draw, read_rows, rows_fingerprint
+from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
+from thoughtlens.problems.sets import rows_fingerprint
 from thoughtlens.runs.layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
 from thoughtlens.runs.store import (
     MANIFEST,
