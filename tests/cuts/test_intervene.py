@@ -226,7 +226,7 @@ def broken(extracted, tmp_path):
     """A run one of whose problems has a gold answer that does not fit into the room for answers."""
     path = shutil.copytree(extracted, tmp_path / "broken")
     lines = (path / "problems.jsonl").read_text("utf-8").splitlines()
-    row = json.loads(lines[5]) | {"answer": "7 " * 40}
+    row = json.loads(lines[5]) | {"answer": ("7 " * 40).strip()}
     (path / "problems.jsonl").write_text("\n".join([*lines[:5], json.dumps(row), *lines[6:]]) + "\n", "utf-8")
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
     manifest["options"]["problems"]["fingerprint"] = load_set(path / "problems.jsonl").fingerprint
