@@ -37,6 +37,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.errors import CheckpointError, OptionError, RunError
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
+from thoughtlens.problems import load_set
 from thoughtlens.reports import open_effects, study, study_headline
 from thoughtlens.runs import extract, open_run
 from thoughtlens.schema import check_effects
@@ -225,8 +226,11 @@ def broken(extracted, tmp_path):
     """A run one of whose problems has a gold answer that does not fit into the room for answers."""
     path = shutil.copytree(extracted, tmp_path / "broken")
     lines = (path / "problems.jsonl").read_text("utf-8").splitlines()
-    row = json.loads(lines[5]) | {"answer": "7 " * 40}
+    row = json.loads(lines[5]) | {"answer": ("7 " * 40).strip()}
     (path / "problems.jsonl").write_text("\n".join([*lines[:5], json.dumps(row), *lines[6:]]) + "\n", "utf-8")
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    manifest["options"]["problems"]["fingerprint"] = load_set(path / "problems.jsonl").fingerprint
+    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     return open_run(path)
 
 

@@ -53,4 +53,6 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
     said = (
         f"{found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards; {ending}"
     )
+    named = {"studies": found.studies, "analyses": found.analyses}
+    said += "".join(f"; {kind}: {', '.join(names)}" for kind, names in named.items() if names)
     terminal.tell({"run": str(folder), **found._asdict()}, said, as_json=as_json)

@@ -35,10 +35,9 @@ from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing_folder, writing
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.problems import draw, load_set
 from thoughtlens.runs import engines as batches
 from thoughtlens.runs.engines import Engine, Local, Progress
-from thoughtlens.runs.extraction import PROBLEMS, to_load
+from thoughtlens.runs.extraction import to_load
 from thoughtlens.runs.folder import ANALYSIS, Run
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset
 from thoughtlens.taps import Site
@@ -128,7 +127,7 @@ def target_of(
     """The problems of a run that are cut, in batches of like length; the arguments are those of `intervene`."""
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
-    problems = draw(load_set(run.path / PROBLEMS), n, seed).problems
+    problems = run.problems(n=n, seed=seed)
     lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
     grouped = tuple(map(tuple, batches.plan(lengths, batch_size)))
     n_thoughts = int(run.manifest["options"]["n_thoughts"])

@@ -145,15 +145,11 @@ def choose_problems(run: Run, ids: Sequence[str] = (), *, n: int = 5) -> list[Pr
 
     Raises:
         OptionError: a problem is not in the run, or n is below 1.
+        RunError: `problems.jsonl` was edited since.
     """
-    asked = {row["id"]: Problem(row["id"], row["question"], row["gold"]) for row in run.results()}
-    if unknown := [name for name in ids if name not in asked]:
-        raise OptionError(
-            f"no problem {unknown[0]!r} in {run.path}, expected one such as {next(iter(asked))!r}; pass another."
-        )
     if n < 1:
         raise OptionError(f"the number of problems is {n}, expected at least 1; pass another --n.")
-    return [asked[name] for name in ids] or list(asked.values())[:n]
+    return list(run.problems(ids))[: None if ids else n]
 
 
 def question_attention(

@@ -22,9 +22,8 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis import moments
-from thoughtlens.errors import RunError
 from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
-from thoughtlens.problems import Problem, load_set
+from thoughtlens.problems import Problem
 from thoughtlens.published.panels import comparison_panels
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
@@ -96,7 +95,7 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
 
 
 def _export(run: Run, out: Path, name: str) -> _Exported:
-    problems = _problems(run)
+    problems = run.problems()
     with writing(out) as folder:
         paths, maps = _write_arrays(run, folder)
         published = Published(_size(run), attention_summary(maps["mean"], model=name), head_scores(maps["mean"]))
@@ -200,14 +199,6 @@ def _write_text(path: Path, text: str) -> Path:
     with replacing(path) as file:
         file.write(f"{STEP_INDEXED_NOTE}\n{text}")
     return path
-
-
-def _problems(run: Run) -> tuple[Problem, ...]:
-    path = run.path / "problems.jsonl"
-    problems = load_set(path).problems
-    if [problem.id for problem in problems] != [row["id"] for row in run.results()]:
-        raise RunError(f"{path} has other problems than {run.path} measured; run the same extraction again.")
-    return problems
 
 
 def _model_name(run: Run) -> str:

@@ -189,7 +189,7 @@ class Trace:
 @torch.inference_mode()
 def reason(
     reasoner: LatentReasoner,
-    questions: Sequence[str],
+    questions: Sequence[str] | Sequence[Sequence[int]],
     *,
     taps: Iterable[Tap] = (),
     n_thoughts: int | None = None,
@@ -199,7 +199,8 @@ def reason(
 
     Args:
         reasoner: the model.
-        questions: one text a problem; lengths may differ, and a problem's numbers do not depend on the others.
+        questions: one text a problem, or its token ids as `LatentReasoner.prompt` gives them; lengths may differ, and a
+            problem's numbers do not depend on the others.
         taps: what watches or edits the pass, in this order.
         n_thoughts: T; the number the model was trained with if None; 0 goes from `bot` to `eot` at once.
         max_new_tokens: the longest answer.
@@ -220,7 +221,7 @@ def reason(
     Reference: Shen et al. 2025, arXiv 2502.21074.
     """
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
-    prompts = [reasoner.prompt(question) for question in questions]
+    prompts = [reasoner.prompt(asked) if isinstance(asked, str) else asked for asked in questions]
     rooms = answer_rooms(reasoner, prompts, count, max_new_tokens)
     batch = BatchPass(reasoner, Taps(taps), count)
     batch.question([prompt[:-1] for prompt in prompts])

@@ -37,14 +37,11 @@ from thoughtlens.analysis.ratios import collect_depth_sums
 from thoughtlens.analysis.shared_problems import UNTESTED_TYPES, common_problems
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import replacing, write_json, writing
-from thoughtlens.problems import load_set
 from thoughtlens.reports.run import write_analysis
 from thoughtlens.runs.folder import ANALYSIS, Run
 
 BY: Final = ("correct", "n_steps")
 """What the problems of a run can be grouped by."""
-
-PROBLEMS: Final = "problems.jsonl"
 
 
 class GroupedRun(NamedTuple):
@@ -206,17 +203,14 @@ def _subject(run: Run) -> Subject:
     attention = run.attention
     return Subject(
         run.blocks(),
-        [f"{row['id']}: {row['question']}" for row in run.results()],
+        [f"{problem.id}: {problem.question}" for problem in run.problems()],
         attention["correct"].values,
         attention["n_question_tokens"].values,
     )
 
 
 def _n_steps(run: Run) -> np.ndarray:
-    problems = load_set(str(run.path / PROBLEMS))
-    if problems.fingerprint != run.manifest["options"]["problems"]["fingerprint"]:
-        raise RunError(f"{run.path / PROBLEMS} is not what the run was made from; extract the run again.")
-    counts = np.array([len(problem.steps) for problem in problems.problems])
+    counts = np.array([len(problem.steps) for problem in run.problems()])
     if not counts.any():
         raise RunError(f"the problems of {run.path} have no steps, so that n_steps groups nothing; use --by correct.")
     return counts

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.files import PARTIAL, replacing, write_json
+from thoughtlens.files import replacing, replacing_path, write_json
 from thoughtlens.problems import Problem
 from thoughtlens.runs.store import differences
 from thoughtlens.training.data import Batch, Collator, Generated, Padded, Shuffled, counted_out, read_training_problems
@@ -102,9 +102,8 @@ def untied(module: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's weights; a kill leaves the old file or none."""
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    save_file(untied(module), partial, metadata={"format": "pt"})
-    partial.replace(path)
+    with replacing_path(path) as partial:
+        save_file(untied(module), partial, metadata={"format": "pt"})
 
 
 class Prepared(NamedTuple):
