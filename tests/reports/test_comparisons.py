@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from tests.commands import call, sentence
 
-from thoughtlens.analysis import analyze
-from thoughtlens.reports import compare_runs, labelled
+from thoughtlens.analysis import analyze, compare
+from thoughtlens.reports import labelled
 from thoughtlens.runs import open_run
 
 MODELS = ("tiny-gpt2", "tiny-gpt2-control", "tiny-llama")
@@ -105,13 +105,13 @@ def test_runs_of_one_model_are_called_by_their_folders(runs, tmp_path):
 
 def test_equal_ids_of_other_questions_are_other_problems(tmp_path):
     one, other = few(tmp_path / "one", asked(2, 3, 4)), few(tmp_path / "other", asked(5, 6, 7))
-    found = compare_runs({"one": open_run(one), "other": open_run(other)}, n_resamples=20)
-    assert found.models.attrs["paired"] is False
+    found = compare({"one": open_run(one), "other": open_run(other)}, n_resamples=20)
+    assert found.measures.attrs["paired"] is False
     assert "fewer than two problems in common (one has 3, other has 3)" in found.notes[0]
     part = few(tmp_path / "part", asked(2, 3, 9, 10))
-    found = compare_runs({"one": open_run(one), "part": open_run(part)}, n_resamples=20)
-    assert found.models.attrs["paired"] is True
-    assert found.models["n"].values.tolist() == [2, 2]
+    found = compare({"one": open_run(one), "part": open_run(part)}, n_resamples=20)
+    assert found.measures.attrs["paired"] is True
+    assert found.measures["n"].values.tolist() == [2, 2]
 
 
 def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined(tmp_path):
