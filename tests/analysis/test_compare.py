@@ -499,6 +499,28 @@ def test_every_two_groups_are_told_apart(make_attention):
     assert estimates["2", "1"] == pytest.approx(estimates["2", ""] - estimates["1", ""])
 
 
+def test_groups_and_models_have_the_same_tables(make_attention):
+    dataset = make_attention(n_problems=8, n_heads=2)
+    members = np.arange(8) < 4
+    types = xr.DataArray(np.array([["hub", "sink"], ["skip", "hub"]], dtype="T"), dims=("layer", "head"))
+    found = compare_groups(
+        collect_depth_sums(dataset),
+        {"x": members, "y": ~members},
+        correct=dataset["correct"],
+        n_resamples=20,
+        head_types={"x": types, "y": types},
+    )
+    assert found.dim == "group"
+    assert compared(dataset, dataset).dim == "model"
+    tables = comparison_tables(found)
+    assert list(tables) == ["groups", "differences", "rank_correlations", "type_counts", "head_types"]
+    assert set(tables["groups"]["group"]) == {"x", "y"}
+    assert tables["rank_correlations"].empty
+    types = comparison_headline(found)["own"]["y"]["types"]
+    assert {kind: n for kind, n in types.items() if n} == {"hub": 2, "skip": 1, "sink": 1}
+    assert any("no test compares the counts" in note for note in found.notes)
+
+
 def test_groups_too_small_to_resample_are_refused(make_attention):
     dataset = make_attention(n_problems=2)
     groups = {"one": np.array([True, False]), "other": np.array([False, True])}

@@ -1,6 +1,7 @@
 """Runs and groups side by side as a user meets them: `thoughtlens compare`, `thoughtlens analyze --by`."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ import pytest
 from tests.commands import call, sentence
 
 from thoughtlens.analysis import analyze, compare
-from thoughtlens.reports import labelled
+from thoughtlens.errors import OptionError
+from thoughtlens.reports import labelled, write_comparison
 from thoughtlens.runs import open_run
 
 MODELS = ("tiny-gpt2", "tiny-gpt2-control", "tiny-llama")
@@ -181,6 +183,29 @@ def test_wrong_runs_or_labels_end_in_one_sentence_and_leave_nothing(runs, tmp_pa
     out = tmp_path / "out"
     assert part in sentence("compare", *(named.get(name, name) for name in arguments), "--out", out)
     assert not out.exists()
+
+
+def test_a_folder_holds_one_comparison(runs, tmp_path):
+    out = tmp_path / "out"
+    labels = ("--label", "a", "--label", "b")
+    call("compare", *runs[:2], *labels, "--out", out)
+    before = {path.name: path.read_bytes() for path in out.glob("*.csv")}
+    # The same runs from a copy elsewhere are the same comparison.
+    copied = shutil.copytree(runs[1], tmp_path / "copied")
+    call("compare", runs[0], copied, *labels, "--out", out)
+    swapped = sentence("compare", *runs[:2], "--label", "b", "--label", "a", "--out", out)
+    assert f"{out} holds another comparison: it is of a and b and not of b and a; name another --out" in swapped
+    assert "b.model.name is 'tiny-gpt2-control' there and 'tiny-llama' here" in sentence(
+        "compare", runs[0], runs[2], *labels, "--out", out
+    )
+    one, other = (open_run(run) for run in runs[:2])
+    with pytest.raises(OptionError, match="n_resamples is 1000 there and 50 here; seed is 0 there and 1 here"):
+        write_comparison(out, {"a": one, "b": other}, n_resamples=50, seed=1)
+    assert {path.name: path.read_bytes() for path in out.glob("*.csv")} == before
+    facts = json.loads(call("compare", runs[0], runs[2], "--out", out, "--force", "--json").stdout)
+    assert set(pd.read_csv(out / "models.csv")["model"]) == {"tiny-gpt2", "tiny-llama"} == set(facts["runs"])
+    (out / "comparison.json").write_text("{", "utf-8")
+    assert "is not readable JSON" in sentence("compare", runs[0], runs[2], "--out", out)
 
 
 def test_a_file_in_the_way_is_said(runs, tmp_path):
