@@ -38,13 +38,13 @@ from thoughtlens.analysis.shared_problems import (
     Side,
     Subject,
     common_problems,
+    head_types_of,
     notes_on,
     notes_on_groups,
     read_subject,
     subject_of,
 )
-from thoughtlens.analysis.statistics import interval, spearman
-from thoughtlens.analysis.summary import CONFIDENCE, analyze
+from thoughtlens.analysis.statistics import CONFIDENCE, interval, spearman
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import text, thought_names
 
@@ -116,7 +116,7 @@ def compare(subjects: Mapping[str, Subject | ComparableRun], *, n_resamples: int
     common = common_problems(models)
     for name, of in subjects.items():
         if not isinstance(of, Subject):
-            models[name] = replace(models[name], head_types=_head_types(of, models[name], common, seed))
+            models[name] = replace(models[name], head_types=head_types_of(of, models[name], common, seed))
     paired = bool(common)
     seeds = _seeds(models, seed, paired=paired)
     sides = {
@@ -231,15 +231,6 @@ def rank_correlation(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
     known = np.isfinite(flat[0]).all(0) & np.isfinite(flat[1]).all(0)
     rho = spearman(*(value[:, known] for value in flat))
     return xr.DataArray(rho if known.sum() >= 3 else np.full(len(rho), np.nan), dims="resample")
-
-
-def _head_types(run: ComparableRun, subject: Subject, common: Sequence[str], seed: int) -> xr.DataArray:
-    """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
-    shared = set(common)
-    chosen = np.array([not shared or problem in shared for problem in subject.problems])
-    # Types come from sign flips: one resample is enough.
-    found = analyze(run.blocks(chosen=chosen), correct=np.asarray(subject.correct)[chosen], n_resamples=1, seed=seed)
-    return found.evidence["type"]
 
 
 def _seeds(names: Iterable[str], seed: int, *, paired: bool) -> dict[str, int]:

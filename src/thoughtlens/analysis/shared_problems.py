@@ -16,7 +16,7 @@ from thoughtlens.analysis.metrics import preference_sums, preferences
 from thoughtlens.analysis.pieces import Blocks, attention_pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
 from thoughtlens.analysis.statistics import resample_weights
-from thoughtlens.analysis.summary import with_importance
+from thoughtlens.analysis.summary import analyze, with_importance
 from thoughtlens.analysis.sums import add_weighted
 from thoughtlens.errors import RunError
 
@@ -94,6 +94,15 @@ def common_problems(subjects: Mapping[str, Subject]) -> list[str]:
     shared = set.intersection(*(set(subject.problems) for subject in subjects.values()))
     first = next(iter(subjects.values()))
     return [problem for problem in first.problems if problem in shared] if len(shared) > 1 else []
+
+
+def head_types_of(run: ComparableRun, subject: Subject, common: Sequence[str], seed: int) -> xr.DataArray:
+    """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
+    shared = set(common)
+    chosen = np.array([not shared or problem in shared for problem in subject.problems])
+    # Types come from sign flips: one resample is enough.
+    found = analyze(run.blocks(chosen=chosen), correct=np.asarray(subject.correct)[chosen], n_resamples=1, seed=seed)
+    return found.evidence["type"]
 
 
 def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, seed: int) -> Side:

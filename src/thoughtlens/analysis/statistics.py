@@ -19,6 +19,9 @@ from scipy.stats import binomtest, rankdata
 from thoughtlens.errors import OptionError
 from thoughtlens.names import text
 
+CONFIDENCE = 0.95
+"""Of every interval that is reported."""
+
 VALUES = ("estimate", "low", "high")
 """Labels of the `value` dim that every number with an interval carries."""
 
