@@ -213,6 +213,9 @@ def comparison_overview(comparison: Comparison) -> xr.Dataset:
     Returns:
         `preference` (model, thought, value), `lag_preference` (model, lag, value), `composition` (model, part, value),
         `type_share` (model, type), of all heads, and `accuracy` (model, value), with `n` (model).
+
+    Example:
+        `comparison_overview(tl.compare(runs))["type_share"].to_pandas()`
     """
     names = ["preference", "lag_preference", "composition", "accuracy", "n"]
     values = comparison.measures[names].sel(depth="all", drop=True)

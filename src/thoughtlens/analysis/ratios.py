@@ -96,6 +96,9 @@ def collect_depth_sums(blocks: Blocks) -> xr.Dataset:
 
     Raises:
         RunError: there is no problem.
+
+    Example:
+        `collect_depth_sums(tl.open_run("runs/a").blocks())`
     """
     return join_problems([depth_sums(attention, preference_sums(attention)) for attention in attention_pieces(blocks)])
 

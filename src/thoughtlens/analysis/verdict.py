@@ -22,6 +22,7 @@ import xarray as xr
 
 from thoughtlens.analysis.statistics import interval, short, spearman, weighted_sums
 from thoughtlens.errors import OptionError
+from thoughtlens.names import text
 
 MOST_ORDERS = 10_000
 """Relabellings of the units: all of them if there are no more, else as many drawn at random."""
@@ -61,8 +62,8 @@ def judge(
         _row(looked, cut, top).assign(reliability=effects_reliability(damage.sel(unit=looked["unit"].values)))
         for looked, cut in (_known(importance, mean_damage) for importance in importances.values())
     ]
-    names = np.array(list(importances), dtype=np.dtypes.StringDType())
-    table: xr.Dataset = xr.concat(rows, xr.DataArray(names, dims="attention", name="attention"))
+    names = xr.DataArray(text(importances), dims="attention", name="attention")
+    table: xr.Dataset = xr.concat(rows, names)
     return table.assign(n=int(damage.notnull().any("unit").sum())).assign_attrs(
         n_resamples=weights.sizes["resample"] - 1
     )

@@ -58,6 +58,12 @@ def head_scores(mean: xr.DataArray) -> pd.DataFrame:
         A row a head, in the order of layers and heads: `layer`, `head`, `layer_type`, `flow_score`, `hub_score`,
         `hub_position`, `skip_score`, `max_attention`, `mean_attention`, `composite_score`, `functional_type`; floats
         are float32.
+
+    Example:
+        >>> axes = [("layer", [0]), ("head", [0, 1]), ("row", [0, 1, 2]), ("column", [0, 1, 2])]
+        >>> mean = xr.DataArray(np.tril(np.ones((1, 2, 3, 3)), -1), axes)
+        >>> head_scores(mean)["flow_score"].tolist()
+        [1.0, 1.0]
     """
     maps = mean.reset_coords(drop=True).astype(np.float32)
     columns = maps.sum("row", skipna=False)
@@ -101,6 +107,9 @@ def ranked_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns:
         By the name of their file, without its ending: `heads_ranked_by_flow`, `heads_ranked_by_hub`,
         `heads_ranked_by_skip` and, by composite, `ranked_heads`.
+
+    Example:
+        `ranked_tables(head_scores(mean))["ranked_heads"].head(3)`, the top three heads.
     """
     return {name: ranked(scores, by)[columns] for name, (by, columns) in TABLES.items()}
 

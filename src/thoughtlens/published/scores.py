@@ -54,7 +54,10 @@ def step_indexed(attention: xr.DataArray) -> xr.DataArray:
         dims (..., row, column), steps from 0; a row that does not exist is NaN where it would have values.
 
     Example:
-        `step_indexed(run.attention["attention"]).sel(row=3, column=2)`, thought z3's attention to itself.
+        >>> from thoughtlens.names import key_names, query_names
+        >>> even = xr.DataArray(np.ones((5, 7)), [("query", query_names(2)), ("key", key_names(2))])
+        >>> step_indexed(even).values.tolist()
+        [[0.0, 0.0], [1.0, 0.0]]
     """
     thoughts = thought_map(attention)
     cells = thoughts.transpose(..., "query", "key").values
@@ -96,6 +99,12 @@ def attention_stats(mean: xr.DataArray, sd: xr.DataArray, *, model: str, n_probl
 
     Returns:
         Ready for JSON, with the keys of the 2025 scripts.
+
+    Example:
+        >>> axes = [("layer", [0]), ("head", [0, 1]), ("row", [0, 1, 2]), ("column", [0, 1, 2])]
+        >>> mean = xr.DataArray(np.tril(np.ones((1, 2, 3, 3)), -1), axes)
+        >>> attention_stats(mean, 0 * mean, model="even", n_problems=9)["position_stats"][0]["avg_incoming_attention"]
+        2.0
     """
     maps, spread = mean.astype(np.float32), sd.astype(np.float32)
     mean_std = float(spread.mean())
@@ -133,6 +142,12 @@ def attention_summary(mean: xr.DataArray, *, model: str) -> Json:
 
     Returns:
         Ready for JSON, with the keys of the 2025 scripts; an average of no cells (T = 1) is None.
+
+    Example:
+        >>> axes = [("layer", [0]), ("head", [0, 1]), ("row", [0, 1, 2]), ("column", [0, 1, 2])]
+        >>> mean = xr.DataArray(np.tril(np.ones((1, 2, 3, 3)), -1), axes)
+        >>> attention_summary(mean, model="even")["hub_analysis"]["all_hub_scores"]
+        [2.0, 1.0, 0.0]
     """
     maps = mean.astype(np.float32)
     last, before = _last_steps(maps)
