@@ -204,8 +204,9 @@ def test_a_folder_holds_one_comparison(runs, tmp_path):
     assert {path.name: path.read_bytes() for path in out.glob("*.csv")} == before
     facts = json.loads(call("compare", runs[0], runs[2], "--out", out, "--force", "--json").stdout)
     assert set(pd.read_csv(out / "models.csv")["model"]) == {"tiny-gpt2", "tiny-llama"} == set(facts["runs"])
-    (out / "comparison.json").write_text("{", "utf-8")
-    assert "is not readable JSON" in sentence("compare", runs[0], runs[2], "--out", out)
+    for content in ("{", "{}", "[]"):
+        (out / "comparison.json").write_text(content, "utf-8")
+        assert "can't be read as a comparison" in sentence("compare", runs[0], runs[2], "--out", out)
 
 
 def test_a_file_in_the_way_is_said(runs, tmp_path):

@@ -140,25 +140,23 @@ def _check_same(folder: Path, asked: Json) -> None:
     if not path.is_file():
         return
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is not readable JSON ({error}); name another --out, or pass --force.") from None
-    there, here = (" and ".join(facts["runs"]) for facts in (found, asked))
-    differing = [f"it is of {there} and not of {here}"] if there != here else _differing(found, asked)
-    if differing:
+        found = _identity(json.loads(path.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} can't be read as a comparison ({error!r}); name another --out, or pass --force."
+        ) from None
+    expected = _identity(asked)
+    # Order counts: differences are to the first.
+    there, here = (" and ".join(facts["runs"]) for facts in (found, expected))
+    if differing := [f"it is of {there} and not of {here}"] if there != here else differences(found, expected):
         raise OptionError(
             f"{folder} holds another comparison: {'; '.join(differing)}; name another --out, or pass --force."
         )
 
 
-def _differing(found: Json, asked: Json) -> list[str]:
-    """How two comparisons of equal labels differ, in phrases."""
-    there, here = (
-        {name: facts[name] for name in ("n_resamples", "seed")}
-        | {label: {name: of[name] for name in RECORDED} for label, of in facts["runs"].items()}
-        for facts in (found, asked)
-    )
-    return differences(there, here)
+def _identity(facts: Json) -> Json:
+    runs = {label: {name: run[name] for name in RECORDED} for label, run in facts["runs"].items()}
+    return {"n_resamples": facts["n_resamples"], "seed": facts["seed"], "runs": runs}
 
 
 class GroupedRun(NamedTuple):
