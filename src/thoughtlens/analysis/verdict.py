@@ -19,10 +19,10 @@ from math import factorial
 
 import numpy as np
 import xarray as xr
-from scipy.stats import rankdata
 
-from thoughtlens.analysis.statistics import interval, weighted_sums
+from thoughtlens.analysis.statistics import interval, short, spearman, weighted_sums
 from thoughtlens.errors import OptionError
+from thoughtlens.names import text
 
 MOST_ORDERS = 10_000
 """Relabellings of the units: all of them if there are no more, else as many drawn at random."""
@@ -62,8 +62,8 @@ def judge(
         _row(looked, cut, top).assign(reliability=effects_reliability(damage.sel(unit=looked["unit"].values)))
         for looked, cut in (_known(importance, mean_damage) for importance in importances.values())
     ]
-    names = np.array(list(importances), dtype=np.dtypes.StringDType())
-    table: xr.Dataset = xr.concat(rows, xr.DataArray(names, dims="attention", name="attention"))
+    names = xr.DataArray(text(importances), dims="attention", name="attention")
+    table: xr.Dataset = xr.concat(rows, names)
     return table.assign(n=int(damage.notnull().any("unit").sum())).assign_attrs(
         n_resamples=weights.sizes["resample"] - 1
     )
@@ -98,15 +98,6 @@ def effects_reliability(damage: xr.DataArray) -> float:
     noise = float((residual**2).sum()) / ((n_problems - 1) * (n_units - 1))
     signal = n_problems * float((units**2).sum()) / (n_units - 1)
     return float(max(0.0, 1.0 - noise / signal))
-
-
-def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's correlation over the last axis, ties at their mean rank; NaN where all are alike or one is NaN."""
-    ranks = [_centred_ranks(values) for values in (first, second)]
-    spread = np.sqrt((ranks[0] ** 2).sum(-1) * (ranks[1] ** 2).sum(-1))
-    product = (ranks[0] * ranks[1]).sum(-1)
-    rho: np.ndarray = np.divide(product, spread, out=np.full(product.shape, np.nan), where=spread > 0)
-    return rho.clip(-1.0, 1.0)
 
 
 def precision_at(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
@@ -177,14 +168,6 @@ def _holding_estimate(bounds: xr.DataArray) -> xr.DataArray:
     return bounds.copy(data=[estimate, np.fmin(low, estimate), np.fmax(high, estimate)])
 
 
-def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    if not values.shape[-1]:
-        return np.zeros(values.shape)
-    ranks = rankdata(values, axis=-1, nan_policy="propagate")
-    centred: np.ndarray = ranks - ranks.mean(-1, keepdims=True)
-    return centred
-
-
 def _membership(values: np.ndarray, k: int) -> np.ndarray:
     """1 for the k largest, 0 for the rest; what ties across the border shares the places left."""
     if not values.shape[-1]:
@@ -235,12 +218,3 @@ def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:
 def _overlap(shared: float, k: int) -> str:
     many = f"{shared:.1f}".removesuffix(".0")
     return f"{many} of the top {k} by attention {'is' if many == '1' else 'are'} among the top {k} by effect"
-
-
-def short(number: float) -> str:
-    """Two decimals without the zero before the point: .41, −.10, 1.00; `undefined` for NaN."""
-    if np.isnan(number):
-        return "undefined"
-    text = f"{abs(number):.2f}"
-    sign = "−" if number < 0 and float(text) else ""
-    return sign + (text[1:] if text.startswith("0.") else text)

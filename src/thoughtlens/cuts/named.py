@@ -4,7 +4,6 @@ A cut is a value: frozen, compared by what it says, written as JSON and read bac
 where it stands for values of other passes (`mean`, `resample`, …) these are found when it is made.
 """
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
 from thoughtlens.cuts.interventions import Intervention, as_spec, from_spec
 from thoughtlens.errors import OptionError
-from thoughtlens.names import thought_names
+from thoughtlens.names import head_place, thought_names
 from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"
@@ -199,18 +198,6 @@ def freezable(base: Cut) -> bool:
     """Whether a cut leaves a thought as it is: it stops none, and does not replace all."""
     own = [part for part in base.parts if part.site is Site.THOUGHT]
     return not any(isinstance(part.edit, Stop) or part.queries is None for part in own)
-
-
-def head_place(name: str) -> tuple[int, int]:
-    """Layer and head of a name such as `L4H5`.
-
-    Raises:
-        OptionError: it is no such name.
-    """
-    found = re.fullmatch(r"L(\d+)H(\d+)", name)
-    if found is None:
-        raise OptionError(f"found the head {name!r}, expected one such as L4H5; write layer and head so.")
-    return int(found[1]), int(found[2])
 
 
 def thoughts_left(parts: Iterable[Intervention], n_thoughts: int) -> int:

@@ -35,7 +35,6 @@ from thoughtlens.cuts.named import (
     cut_from_spec,
     freezable,
     freeze_thoughts,
-    head_place,
     knock_out,
     shuffle_thoughts,
     stop_after,
@@ -44,7 +43,7 @@ from thoughtlens.cuts.named import (
     zero_value_edge,
 )
 from thoughtlens.errors import OptionError
-from thoughtlens.names import RANDOM, TEXT, key_names, query_names, step_label, thought_names
+from thoughtlens.names import RANDOM, TEXT, head_place, key_names, query_names, step_label, thought_names
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import Site
 

@@ -13,7 +13,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from thoughtlens.analysis.effects import as_damage, controls_of, damage_of
-from thoughtlens.analysis.verdict import ALPHA, short
+from thoughtlens.analysis.statistics import short
+from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.plots.parts import SERIES, Look, dodged, draw_null, draw_number, draw_stacks, limits
 from thoughtlens.plots.style import (
     BLACK,

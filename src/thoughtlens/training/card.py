@@ -16,9 +16,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 from jinja2 import Environment, StrictUndefined, Template
-from scipy.stats import spearmanr
 
-from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval
+from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval, spearman
 from thoughtlens.errors import CheckpointError
 from thoughtlens.evaluation.conditions import CONDITIONS, Solved, evaluate
 from thoughtlens.evaluation.lens import decode_thoughts, results_read
@@ -268,4 +267,4 @@ def _analyze(reasoner: LatentReasoner, problems: ProblemSet) -> Analysis:
 
 def _agreement(one: Analysis, other: Analysis) -> float:
     ranked = [np.nan_to_num(a.heads["importance"].sel(value="estimate").values.ravel()) for a in (one, other)]
-    return round(float(spearmanr(ranked[0], ranked[1]).statistic), 3)
+    return round(float(spearman(*ranked)), 3)
