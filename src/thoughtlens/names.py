@@ -8,7 +8,7 @@ A *slot* is a named position, or a named group of positions, on the query or the
 token, pooled. The thought `z1` is the first vector fed back: row `z1` is the query made when `z1` is the input.
 The code of a slot is its index on the key axis, so that codes of both axes compare directly.
 
-The labels of cuts made one after the other: the first k of an order, written and read back.
+The names of heads and edges, and the labels of cuts made one after the other.
 
 Turn names into the one kind of text array that labels, Zarr and tables all take.
 """
@@ -62,27 +62,31 @@ def text_code(n_thoughts: int) -> int:
 RANDOM: Final = "random order"
 """What the names of random orders begin with."""
 
-_STEP: Final = re.compile(r"(?P<order>.+) · first (?P<k>[1-9][0-9]*)")
-
 
 def step_label(order: str, k: int) -> str:
     """The label of the cut of an order's first k."""
     return f"{order} · first {k}"
 
 
-def orders_in(labels: Iterable[str]) -> dict[str, list[str]]:
-    """The orders among labels: by name, the labels of their steps 1, 2, …; an order that lacks a step is left out."""
-    steps: dict[str, dict[int, str]] = {}
-    for label in labels:
-        if found := _STEP.fullmatch(label):
-            steps.setdefault(found["order"], {})[int(found["k"])] = label
-    whole = {order: its for order, its in steps.items() if sorted(its) == list(range(1, len(its) + 1))}
-    return {order: [its[k] for k in sorted(its)] for order, its in whole.items()}
-
-
 def text(names: npt.ArrayLike | Iterable[str]) -> np.ndarray:
     """Names as variable-length strings: those of fixed length warn in Zarr 3."""
     return np.array(names, dtype=np.dtypes.StringDType())
+
+
+def head(layer: int, number: int) -> str:
+    """The name of a head, such as `L4H5`."""
+    return f"L{layer}H{number}"
+
+
+def head_place(name: str) -> tuple[int, int] | None:
+    """Layer and number of the head of this name; None if it names no head."""
+    found = re.fullmatch(r"L(\d+)H(\d+)", name)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def edge(query: str, key: str) -> str:
+    """The name of an edge, such as `z4 ⊣ z1`."""
+    return f"{query} ⊣ {key}"
 
 
 def edge_names(n_thoughts: int) -> list[tuple[str, str]]:
@@ -92,9 +96,8 @@ def edge_names(n_thoughts: int) -> list[tuple[str, str]]:
 
 
 HEADS: Final = "heads"
-
-
+KV_GROUPS: Final = "kv_groups"
 THOUGHTS: Final = "thoughts"
-
-
 EDGES: Final = "edges"
+WHOLE: Final = "whole"
+"""Families of cuts: of single heads, key-value groups, thoughts and edges, and of all thoughts at once."""

@@ -94,11 +94,11 @@ def test_effects_are_those_of_the_cuts_on_the_run_s_problems(run, reasoner):
     assert [str(label) for label in effects["intervention"].values] == ["none", *(one.label for one in BARE)]
     assert [str(name) for name in effects["problem"].values] == [problem.id for problem in SET]
     cutting = Cutting(reasoner, batch_of(reasoner, SET, 3), 3)
-    expected = [cutting.baseline, *cutting.outcomes([one.parts for one in BARE])]
+    expected = [cutting.baseline, cutting.outcomes([one.parts for one in BARE])]
     for name in ("gold_logprob", "kl"):
-        values = [[getattr(outcome, name) for outcome in row] for row in expected]
+        values = np.concatenate([getattr(outcomes, name) for outcomes in expected])
         np.testing.assert_allclose(effects[name].values, values, rtol=0, atol=3e-5)
-    assert effects["answer"].values.tolist() == [[outcome.answer for outcome in row] for row in expected]
+    assert effects["answer"].values.tolist() == [row for outcomes in expected for row in outcomes.answer.tolist()]
     assert (effects["kl"].values[0] == 0).all() and (effects["kl"].values[1:] >= 0).all()
     stored = check_effects(open_effects(run))
     assert_same(stored, effects, 0.0)
