@@ -36,8 +36,8 @@ Coordinates along `problem`: the ids. Coordinates along `intervention`:
     edit          what takes its place, such as "zero", "mean" or "resample, 3"; several are joined by a plus
     at            the queries at which heads are cut, such as "eot, answer"; "" for all
     dose          how much of the edit is made: 1 − factor where a cut scales, else NaN
-    order         the name of the ranking, or "random order 3", whose first k are cut; "" unless the kind is "order"
-    k             how many of the order are cut, 1, 2, …; 0 unless the kind is "order"
+    order         the name of the ranking, or "random order 3", whose first k are cut; "" if it is of no order
+    k             how many of the order are cut, 1, 2, …; 0 if it is of no order
 
 Attributes: `controls`, a JSON object from the label of a cut to the labels of its controls, and whatever the producer
 adds: `model` and `problems` as JSON, `n_thoughts`.
@@ -231,8 +231,10 @@ def effects_dataset(
     for name, nothing in _NOTHING.items():
         values = [row[name] for row in rows]
         coords[name] = ("intervention", text(values) if nothing == "" else np.array(values, dtype=type(nothing)))
+    # Zarr writes text in the order of memory: rows and columns of an array in Fortran's order would change places.
+    arrays = {name: np.asarray(array, dtype=dtypes.get(name), order="C") for name, array in outcomes.items()}
     return xr.Dataset(
-        {name: (EFFECTS_DIMS, np.asarray(array, dtype=dtypes.get(name))) for name, array in outcomes.items()},
+        {name: (EFFECTS_DIMS, array) for name, array in arrays.items()},
         coords=coords,
         attrs={"controls": json.dumps(told, ensure_ascii=False), **(attrs or {})},
     )
@@ -285,10 +287,10 @@ def _check_addresses(dataset: xr.Dataset, kinds: list[str]) -> None:
             raise RunError(f"the baseline cuts {unit or family or edit or at or dose!r}, expected nothing; cut again.")
         if unit and not family:
             raise RunError(f"{label!r} cuts the unit {unit!r} of no family, expected one such as heads; name it.")
-        if (kind == "order", k >= 1) != (order != "", order != ""):
+        if (k >= 1) != (order != "") or (kind == "order" and not order):
             raise RunError(
-                f"{label!r} is of kind {kind!r} and step {k} of the order {order!r}, expected steps 1, 2, … of a named "
-                "order where the kind is order, and 0 of none elsewhere; intervene again."
+                f"{label!r}, of kind {kind!r}, is step {k} of the order {order!r}, expected step 1, 2, … of a named "
+                "order or 0 of none; intervene again."
             )
         if order and (order, k) in steps:
             raise RunError(f"two cuts are step {k} of the order {order!r}, expected one; intervene again.")

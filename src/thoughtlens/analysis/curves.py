@@ -46,10 +46,10 @@ def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
         >>> print(curve_of(summarise(example_effects(), n_resamples=50, n_flips=50)))
         None
     """
-    named, chance = {}, {}
-    for name, labels in orders(summary).items():
-        (chance if name.startswith(RANDOM) else named)[name] = labels
-    lengths = {len(labels) for labels in (*named.values(), *chance.values())}
+    every = orders(summary)
+    chance = {name: labels for name, labels in every.items() if name.startswith(RANDOM)}
+    named = {name: labels for name, labels in every.items() if name not in chance}
+    lengths = {len(labels) for labels in every.values()}
     return ablation_curve(summary, named, chance) if named and len(lengths) == 1 else None
 
 

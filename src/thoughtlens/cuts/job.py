@@ -93,7 +93,7 @@ def read_outcomes(folder: Path, batch: int, n_problems: int) -> tuple[dict[str, 
 def append_outcomes(folder: Path, batch: int, keys: Sequence[str], outcomes: Outcomes) -> None:
     """Write the outcomes of further cuts of a batch, a line each."""
     # JSON has no NaN.
-    values = [np.where(its != its, None, its).tolist() if its.dtype == float else its.tolist() for its in outcomes]
+    values = [np.where(np.equal(its, its), its.astype(object), np.array(None)).tolist() for its in outcomes]
     rows = (dict(zip(("cut", *Outcomes._fields), row, strict=True)) for row in zip(keys, *values, strict=True))
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     with _path(folder, batch).open("ab") as file:
@@ -157,7 +157,7 @@ class Target:
         Raises:
             OptionError: a question, or its gold answer, does not fit into the model's positions.
         """
-        problems, prompts = ([its[place] for place in places] for its in (self.problems, self.prompts))
+        problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
         return batch_of(reasoner, problems, self.n_thoughts, prompts)
 
 
@@ -203,7 +203,7 @@ class CutJob:
             cutter, passes = self._cutter(reasoner, material, batch), Halving(len(batch))
             for start in range(0, len(todo), GROUP):
                 those = todo[start : start + GROUP]
-                pieces = passes.work_off([range(len(batch))], partial(cutter, those=those))
+                pieces = passes.work_off([batch], partial(cutter, those=those))
                 found = joined((outcomes for _, outcomes in pieces), 1)
                 append_outcomes(target.folder, shard, [BASELINE_KEY, *(self.keys[cut] for cut in those)], found)
                 log.info("intervene: %d cuts of batch %d, %d problems", len(those), shard, len(batch))
@@ -212,17 +212,17 @@ class CutJob:
         return work
 
     def _cutter(self, reasoner: LatentReasoner, material: Material | None, batch: Sequence[int]) -> Cutter:
-        problems, prompts = ([its[place] for place in batch] for its in (self.target.problems, self.target.prompts))
+        target, lengths = self.target, [len(self.target.prompts[place]) for place in batch]
         return Cutter(
             reasoner,
-            problems,
-            prompts,
+            target.problems,
+            target.prompts,
             [cut.parts for cut in self.cuts],
-            self.target.n_thoughts,
-            bind=lambda parts, places: bind(parts, material, [batch[place] for place in places]),
+            target.n_thoughts,
+            bind=lambda parts, places: bind(parts, material, places),
             refuse=self._refuse,
             # Planned for the whole batch, so that half a batch takes half the memory.
-            n_copies=copies_at_once(reasoner, list(map(len, prompts)), self.target.n_thoughts),
+            n_copies=copies_at_once(reasoner, lengths, target.n_thoughts),
         )
 
     def _refuse(self, problem: Problem, cut: int | None, reason: str) -> None:

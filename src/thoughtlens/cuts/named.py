@@ -57,16 +57,17 @@ def cut(*parts: Intervention, label: str | None = None) -> Cut:
 def _unit(part: Intervention) -> tuple[str, str, float | None]:
     """Family, unit and dose of the cut of this part alone."""
     dose = 1.0 - part.edit.factor if isinstance(part.edit, Scale) else None
-    layers, heads, queries, keys = (list(its or ()) for its in (part.layers, part.heads, part.queries, part.keys))
+    layers, heads = sorted(part.layers or ()), sorted(part.heads or ())
+    queries, keys = sorted(part.queries or ()), sorted(part.keys or ())
     match part.site, [len(layers), len(heads), len(queries), len(keys)]:
         case Site.HEAD, [1, 1, _, _]:
-            return HEADS, head(int(layers[0]), int(heads[0])), dose
+            return HEADS, head(layers[0], heads[0]), dose
         case Site.THOUGHT, [_, _, n, _] if n == 0 or isinstance(part.edit, Stop):
             return WHOLE, "", dose
         case Site.THOUGHT, [_, _, 1, _]:
-            return THOUGHTS, str(queries[0]), dose
+            return THOUGHTS, queries[0], dose
         case ((Site.SCORES | Site.PATTERN), [0, 0, 1, 1]):
-            return EDGES, edge(str(queries[0]), str(keys[0])), dose
+            return EDGES, edge(queries[0], keys[0]), dose
         case _:
             return "", "", dose
 

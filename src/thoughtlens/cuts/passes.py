@@ -264,9 +264,11 @@ def copies_at_once(reasoner: LatentReasoner, lengths: Sequence[int], n_thoughts:
 class Cutter:
     """Makes the baseline and every cut of problems that pass together, and finds what can't be run.
 
+    Called with places of the problems, and of the cuts; it returns the outcomes of the baseline and then of the cuts.
+
     Attributes:
         reasoner: the model.
-        problems: of one batch.
+        problems: of the study.
         prompts: their questions as token ids.
         cuts: the interventions of each cut, as they were planned.
         n_thoughts: T.
@@ -288,15 +290,7 @@ class Cutter:
     read: dict[tuple[int, ...], list[tuple[Sequence[int], Cutting | str]]] = field(default_factory=dict)
 
     def __call__(self, places: Sequence[int], those: Sequence[int]) -> Outcomes:
-        """Cut some problems.
-
-        Args:
-            places: of the problems.
-            those: which cuts.
-
-        Returns:
-            The baseline, then the cuts, of these problems.
-        """
+        """The baseline and these cuts of the problems at these places."""
         if (batch := tuple(places)) not in self.read:
             self.read.clear()
             # Before any cut: where failures are not allowed, none is made in vain.
@@ -306,7 +300,7 @@ class Cutter:
         return joined([self._made(piece, reading, those) for piece, reading in self.read[batch]], 1)
 
     def _reading(self, places: Sequence[int]) -> Cutting | str:
-        problems, prompts = ([its[place] for place in places] for its in (self.problems, self.prompts))
+        problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
         return Cutting(self.reasoner, batch_of(self.reasoner, problems, self.n_thoughts, prompts), self.n_thoughts)
 
     def _unreadable(self, place: int, error: Exception) -> str:

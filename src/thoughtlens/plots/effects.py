@@ -76,9 +76,7 @@ def effect_forest_data(summary: xr.Dataset, *, outcome: str = "gold_logprob", mo
     )
 
 
-def effect_map(
-    summary: xr.Dataset, heads: Mapping[str, str], *, outcome: str = "gold_logprob"
-) -> xr.Dataset:
+def effect_map(summary: xr.Dataset, heads: Mapping[str, str], *, outcome: str = "gold_logprob") -> xr.Dataset:
     """What cutting each single head costs, as the figure of heads (layers × heads) draws it.
 
     Args:
