@@ -56,11 +56,12 @@ def run_plan(reasoner: Codi, batches: Sequence[Any], cuts: Sequence[Parts], kind
     """Log-probabilities of the gold answers, cut by cut."""
     found = []
     for problems in batches:
-        cutting = kind(reasoner, batch_of(reasoner, problems, N_THOUGHTS), N_THOUGHTS)
-        n_copies = copies_at_once(reasoner, [len(reasoner.prompt(p.question)) for p in problems], N_THOUGHTS)
+        batch = batch_of(reasoner, problems, N_THOUGHTS)
+        cutting = kind(reasoner, batch, N_THOUGHTS)
+        n_copies = copies_at_once(reasoner, list(map(len, batch.prompts)), N_THOUGHTS)
         for start in range(0, len(cuts), n_copies):
             outcomes = cutting.outcomes(cuts[start : start + n_copies])
-            found += [outcome.gold_logprob for row in outcomes for outcome in row]
+            found += outcomes.gold_logprob.ravel().tolist()
     return found
 
 

@@ -65,22 +65,10 @@ RANDOM: Final = "random order"
 _BLOCKS: Final = " ⊣ "
 """Between the query and the key of an edge."""
 
-_STEP: Final = re.compile(r"(?P<order>.+) · first (?P<k>[1-9][0-9]*)")
-
 
 def step_label(order: str, k: int) -> str:
     """The label of the cut of an order's first k."""
     return f"{order} · first {k}"
-
-
-def orders_in(labels: Iterable[str]) -> dict[str, list[str]]:
-    """The orders among labels: by name, the labels of their steps 1, 2, …; an order that lacks a step is left out."""
-    steps: dict[str, dict[int, str]] = {}
-    for label in labels:
-        if found := _STEP.fullmatch(label):
-            steps.setdefault(found["order"], {})[int(found["k"])] = label
-    whole = {order: its for order, its in steps.items() if sorted(its) == list(range(1, len(its) + 1))}
-    return {order: [its[k] for k in sorted(its)] for order, its in whole.items()}
 
 
 def text(names: Iterable[object]) -> np.ndarray:
@@ -123,5 +111,8 @@ def edge_names(n_thoughts: int) -> list[tuple[str, str]]:
 
 
 HEADS: Final = "heads"
+KV_GROUPS: Final = "kv_groups"
 THOUGHTS: Final = "thoughts"
 EDGES: Final = "edges"
+WHOLE: Final = "whole"
+"""Families of cuts: of single heads, key-value groups, thoughts and edges, and of all thoughts at once."""

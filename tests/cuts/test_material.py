@@ -38,12 +38,13 @@ POSITIONS = [*query_names(6), "text"]
 HEAD = Intervention(Site.HEAD, Mean(), frozenset({1}), frozenset({2}))
 
 
-def target(batches=((0, 1, 2, 3),)):
-    return Target(Path("unused"), tuple(PROBLEMS), batches, 6)
+def target(reasoner, batches=((0, 1, 2, 3),)):
+    prompts = tuple(reasoner.prompt(problem.question) for problem in PROBLEMS)
+    return Target(Path("unused"), tuple(PROBLEMS), batches, 6, prompts)
 
 
 def material(reasoner, **options):
-    return measure_material(reasoner, target(**options), [HEAD])
+    return measure_material(reasoner, target(reasoner, **options), [HEAD])
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from .curves import FOLLOWS as FOLLOWS
 from .curves import KEEPS as KEEPS
 from .curves import NEITHER as NEITHER
 from .curves import ablation_curve as ablation_curve
+from .curves import curve_of as curve_of
 from .curves import dose_response as dose_response
 from .curves import influence as influence
 from .curves import transplant_table as transplant_table
@@ -15,10 +16,9 @@ from .effects import Study as Study
 from .effects import controls_of as controls_of
 from .effects import damage_of as damage_of
 from .effects import doses as doses
-from .effects import edge_ends as edge_ends
 from .effects import effects_table as effects_table
 from .effects import families as families
-from .effects import head_places as head_places
+from .effects import orders as orders
 from .effects import paired_differences as paired_differences
 from .effects import summarise as summarise
 from .evidence import LEAST_EXCESS as LEAST_EXCESS

@@ -1,4 +1,6 @@
-"""Set attention beside cause: does looking at a model predict what cutting it does?
+"""Whether attention predicts what cutting does: correlations over heads, thoughts or edges, and their sentences.
+
+In: importances by attention and damages by problem, labelled arrays.  Out: a labelled table and a sentence a row.
 
 1. A *unit* is a head, a thought or an edge. Its importance comes from attention, its damage is what cutting it costs.
 2. Spearman's correlation over the units, and how many of the first k by attention are among the first k by damage.
@@ -9,8 +11,6 @@
 4. Noise in the damage pulls a correlation towards 0, in the resamples more than in the sample. So the interval errs
    towards 0, is widened to hold its estimate, and stands beside the reliability of the damages: where they hardly
    order the units themselves, no attention could predict them.
-
-It knows nothing of attention maps, models or files: labelled arrays in, a labelled table and its sentences out.
 """
 
 from collections.abc import Mapping
@@ -54,6 +54,20 @@ def judge(
     Returns:
         dims (attention): `rho` and `precision` with `value` (NaN if all units are alike), `p` of rho over units,
         `chance` of precision, `k`, `n_units`, `reliability` of the damages and `n`, the number of problems.
+
+    Raises:
+        OptionError: there is no kind of attention, or `top` is below 1.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> from thoughtlens.analysis import resample_weights
+        >>> names = ["z1", "z2", "z3", "z4"]
+        >>> costs = np.tile([0.0, 1.0, 2.0, 3.0], (9, 1))
+        >>> damage = xr.DataArray(costs, dims=("problem", "unit"), coords={"unit": names})
+        >>> looked = xr.DataArray([0.1, 0.2, 0.3, 0.4], dims="unit", coords={"unit": names})
+        >>> table = judge({"raw": looked}, damage, resample_weights(9, n_resamples=20))
+        >>> table["rho"].sel(attention="raw", value="estimate").item(), round(table["p"].item(), 3)
+        (1.0, 0.083)
     """
     if not importances or top < 1:
         raise OptionError(f"found {len(importances)} kinds of attention and top {top}; a verdict needs one of each.")
@@ -70,7 +84,7 @@ def judge(
 
 
 def resampled_means(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
-    """Mean over problems in every resample, of those that are not NaN: `problem` becomes `resample`."""
+    """Mean over problems in every resample, of those that are not NaN: dims (problem, …) to (resample, …)."""
     known = values.notnull()
     n_drawn = weighted_sums(known, weights)
     return weighted_sums(values.where(known, 0.0), weights) / n_drawn.where(n_drawn > 0)
@@ -88,6 +102,12 @@ def effects_reliability(damage: xr.DataArray) -> float:
 
     Returns:
         NaN for fewer than two units or problems, and where all damages are alike.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> damage = xr.DataArray([[0.0, 1.0], [0.2, 1.0], [0.1, 1.3]], dims=("problem", "unit"))
+        >>> round(effects_reliability(damage), 3)
+        0.987
     """
     table = damage.transpose("problem", "unit").dropna("problem").values.astype(np.float64)
     n_problems, n_units = table.shape
@@ -101,7 +121,20 @@ def effects_reliability(damage: xr.DataArray) -> float:
 
 
 def precision_at(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
-    """Share of the k largest of the one that are among the k largest of the other, over the last axis."""
+    """Share of the k largest of the one that are among the k largest of the other, over the last axis.
+
+    Range 0-1, null k / n_units; units that tie for the last places share them.
+
+    Args:
+        first: shape (…, unit).
+        second: a shape that broadcasts against it.
+        k: how many are largest, at most the number of units.
+
+    Example:
+        >>> import numpy as np
+        >>> precision_at(np.array([3.0, 2.0, 1.0]), np.array([9.0, 1.0, 2.0]), 2).item()
+        0.5
+    """
     shared: np.ndarray = (_membership(first, k) * _membership(second, k)).sum(-1) / max(1, k)
     return shared
 
@@ -110,6 +143,19 @@ def relabelling_p(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> fl
     """Two-sided p of Spearman's correlation, units of the one relabelled: exact up to 7 units, then drawn.
 
     p = (1 + #{|rho*| ≥ |rho|}) / (1 + draws), without the ones where every order is enumerated.
+
+    Args:
+        first: one number a unit.
+        second: one number a unit.
+        seed: of the draws.
+
+    Returns:
+        0-1; NaN where the correlation is undefined.
+
+    Example:
+        >>> import numpy as np
+        >>> round(relabelling_p(np.arange(4.0), np.arange(4.0)), 3)
+        0.083
     """
     observed = float(spearman(first, second))
     if np.isnan(observed):
@@ -126,11 +172,19 @@ def readings(table: xr.Dataset, *, unit: str) -> dict[str, str]:
     """One sentence a kind of attention, which claims no more than its interval and p-value allow.
 
     Args:
-        table: as `verdict` gives it.
+        table: as `judge` gives it.
         unit: what was cut, in the plural: heads, thoughts, edges.
 
     Returns:
         By the attention's name.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> from thoughtlens.analysis import resample_weights
+        >>> damage = xr.DataArray(np.zeros((9, 2)), dims=("problem", "unit"), coords={"unit": ["z1", "z2"]})
+        >>> table = judge({"raw": damage.isel(problem=0)}, damage, resample_weights(9, n_resamples=20))
+        >>> readings(table, unit="thoughts")["raw"]
+        "raw attention and the effect of cutting thoughts can't be set side by side: all 2 are alike"
     """
     return {str(name): _reading(table.sel(attention=name), str(name), unit) for name in table["attention"].values}
 
@@ -196,11 +250,8 @@ def _reading(row: xr.Dataset, name: str, unit: str) -> str:
     sentence = f"{_claim(low, high, float(row['p']), name, unit)}: {numbers}; {_overlap(shared, k)}"
     steady = float(row["reliability"])
     # Written so that NaN speaks too.
-    return (
-        sentence
-        if steady >= RELIABLE
-        else f"{sentence}; the effects themselves are noise (reliability {short(steady)})"
-    )
+    noise = "" if steady >= RELIABLE else f"; the effects themselves are noise (reliability {short(steady)})"
+    return sentence + noise
 
 
 def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:

@@ -12,10 +12,10 @@ here (`Local`) or on other processes (`thoughtlens.runs.ray_engine`), and does n
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from itertools import chain
+from typing import Final, NoReturn, Protocol, TypeVar
 
 import torch
 
@@ -65,6 +65,51 @@ def padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
     return padded / sum(lengths) - 1.0
 
 
+def halves(batch: Sequence[int]) -> list[Sequence[int]]:
+    """The two halves of a batch of two or more."""
+    middle = len(batch) // 2
+    return [batch[:middle], batch[middle:]]
+
+
+def bisect(
+    batches: Iterable[Sequence[int]],
+    work: Callable[[Sequence[int]], Result],
+    alone: Callable[[int, Exception], Result],
+    *,
+    failures: tuple[type[Exception], ...],
+    passed_on: tuple[type[Exception], ...] = (),
+    parts: Callable[[Sequence[int]], Iterable[Sequence[int]]] = halves,
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """Do the work on every batch; one whose work fails is divided, and its parts are tried.
+
+    Args:
+        batches: indices of what is worked on together.
+        work: does a batch.
+        alone: gives the result of an index whose work fails alone, or raises.
+        failures: what makes a batch be divided.
+        passed_on: what ends everything, though it is one of the failures.
+        parts: divides a batch that failed.
+
+    Returns:
+        Every part that passed, or is alone, with its result; in order.
+    """
+    left = iter(batches)
+    while (batch := next(left, None)) is not None:
+        try:
+            result, failure = work(batch), None
+        except passed_on:
+            raise
+        except failures as error:
+            # Without its traceback, which holds the tensors of the pass.
+            failure = error.with_traceback(None)
+        if failure is None:
+            yield batch, result
+        elif len(batch) == 1:
+            yield batch, alone(batch[0], failure)
+        else:
+            left = chain(parts(batch), left)
+
+
 class Halving:
     """Works off batches, in smaller ones once the device has run out of memory.
 
@@ -84,38 +129,30 @@ class Halving:
         Raises:
             OptionError: a single problem does not fit.
         """
-        left = deque(batches)
-        while left:
-            batch = left.popleft()
-            if len(batch) > self.batch_size:
-                left.extendleft([batch[self.batch_size :], batch[: self.batch_size]])
-                continue
-            try:
-                result = work(batch)
-            except torch.OutOfMemoryError:
-                result = None
-            # Not in the handler, whose traceback holds the tensors that did not fit.
-            if result is None:
-                self._halve(len(batch))
-                left.appendleft(batch)
-            else:
-                yield batch, result
+        fitting = chain.from_iterable(map(self._fitting, batches))
+        return bisect(fitting, work, self._too_large, failures=(torch.OutOfMemoryError,), parts=self._halved)
 
-    def _halve(self, n_problems: int) -> None:
-        self.failures += 1
-        if n_problems == 1:
-            raise OptionError(
-                "one problem alone does not fit into the device's memory, expected it to; pass --dtype bfloat16 or "
-                "another --device."
-            )
-        self.batch_size = n_problems // 2
+    def _fitting(self, batch: Sequence[int]) -> Iterator[Sequence[int]]:
+        """A batch in pieces of what fits, as it is known when each is asked for."""
+        while len(batch):
+            piece, batch = batch[: self.batch_size], batch[self.batch_size :]
+            yield piece
+
+    def _halved(self, batch: Sequence[int]) -> Iterator[Sequence[int]]:
+        self.failures, self.batch_size = self.failures + 1, len(batch) // 2
         log.warning(
-            "%d problems do not fit into the device's memory together; going on with %d",
-            n_problems,
-            self.batch_size,
+            "%d problems do not fit into the device's memory together; going on with %d", len(batch), self.batch_size
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        return self._fitting(batch)
+
+    def _too_large(self, place: int, error: Exception) -> NoReturn:
+        self.failures += 1
+        raise OptionError(
+            "one problem alone does not fit into the device's memory, expected it to; pass --dtype bfloat16 or "
+            "another --device."
+        )
 
 
 Progress = Callable[[int], None]
