@@ -129,7 +129,7 @@ def test_a_unit_that_is_zeroed_at_the_same_positions_has_that_as_its_whole_dose(
 
 
 def test_names_of_units_are_written_and_read_in_one_place():
-    assert [head_name(3, 11), head(0, 0), edge_name("answer", "z6")] == ["L3H11", "L0H0", "answer ⊣ z6"]
+    assert [head_name(3, 11), head_name(0, 0), edge_name("answer", "z6")] == ["L3H11", "L0H0", "answer ⊣ z6"]
     assert [head_place(name) for name in ("L3H11", "L0H0")] == [(3, 11), (0, 0)]
     for name in ("z6", "L3G1"):
         with pytest.raises(OptionError, match="expected one such as L4H5"):
