@@ -2,6 +2,7 @@ from . import cuts as cuts
 from . import plots as plots
 from .analysis import analyze as analyze
 from .cuts import intervene as intervene
+from .cuts import plan_cuts as plan_cuts
 from .errors import ThoughtLensError as ThoughtLensError
 from .evaluation import decode_thoughts as decode_thoughts
 from .evaluation import doctor as doctor

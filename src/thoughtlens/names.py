@@ -20,6 +20,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from thoughtlens.errors import OptionError
+
 FIRST: Final = "first"
 QUESTION: Final = "question"
 BOT: Final = "bot"
@@ -83,6 +85,19 @@ def orders_in(labels: Iterable[str]) -> dict[str, list[str]]:
 def text(names: npt.ArrayLike | Iterable[str]) -> np.ndarray:
     """Names as variable-length strings: those of fixed length warn in Zarr 3."""
     return np.array(names, dtype=np.dtypes.StringDType())
+
+
+def head_name(layer: int, head: int) -> str:
+    """The name of a head, such as `L4H5`."""
+    return f"L{layer}H{head}"
+
+
+def head_place(name: str) -> tuple[int, int]:
+    """Layer and head of a name such as `L4H5`; `OptionError` where it is no such name."""
+    found = re.fullmatch(r"L(\d+)H(\d+)", name)
+    if found is None:
+        raise OptionError(f"found the head {name!r}, expected one such as L4H5; write layer and head so.")
+    return int(found[1]), int(found[2])
 
 
 def edge_names(n_thoughts: int) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from thoughtlens.cuts import (
     Noise,
     Own,
     Resample,
+    Shape,
     Target,
     Zero,
     ablate_head,
@@ -39,7 +40,7 @@ HEAD = Intervention(Site.HEAD, Mean(), frozenset({1}), frozenset({2}))
 
 
 def target(batches=((0, 1, 2, 3),)):
-    return Target(Path("unused"), tuple(PROBLEMS), batches, 6)
+    return Target(Path("unused"), tuple(PROBLEMS), batches, Shape(3, 8, 6))
 
 
 def material(reasoner, **options):

@@ -14,19 +14,19 @@ worker, and the worker that cuts a batch writes its outcomes. Values that edits 
 A plan of cuts becomes how many passes it is and how long they would take, from a few of them made.
 """
 
-import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save
 
+from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.edits import Drawn, Zero
 from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.cuts.material import Material, bound, needs_material
@@ -49,17 +49,6 @@ Kept = dict[str, list[Outcome]]
 def key_of(cut: Cut) -> str:
     """What a cut does, as one line of JSON."""
     return json.dumps(cut.spec(), ensure_ascii=False, sort_keys=True)
-
-
-def study_folder(effects: Path, options: Mapping[str, Any]) -> Path:
-    """Where a study keeps its outcomes.
-
-    Args:
-        effects: the folder of a run's studies.
-        options: what decides the numbers, as JSON can say it.
-    """
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-    return effects / digest[:12]
 
 
 def read_outcomes(folder: Path, batch: int, n_problems: int) -> Kept:
@@ -124,13 +113,18 @@ class Target:
         folder: of the study (`thoughtlens.cuts.job`).
         problems: of the study, in order.
         batches: indices of the problems of each batch; every problem is in one.
-        n_thoughts: T.
+        shape: the sizes of the model.
     """
 
     folder: Path
     problems: tuple[Problem, ...]
     batches: tuple[tuple[int, ...], ...]
-    n_thoughts: int
+    shape: Shape
+
+    @property
+    def n_thoughts(self) -> int:
+        """T."""
+        return self.shape.n_thoughts
 
     @property
     def ids(self) -> list[str]:

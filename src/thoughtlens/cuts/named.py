@@ -1,22 +1,23 @@
-"""What is cut: interventions made together, under one label; every experiment has a function that names it.
+"""Cuts, and a function that names each experiment: head, thought and edge ablation, patching, stopping, freezing.
 
-A cut is a value: frozen, compared by what it says, written as JSON and read back. It says nothing about problems, and
-where it stands for values of other passes (`mean`, `resample`, …) these are found when it is made.
+in: what is cut, by name; out: a `Cut`, interventions made together under one label. A cut is a frozen value, compared
+by what it says, that can be written as JSON and read back. It knows nothing of problems: values of other passes
+(`mean`, `resample`, …) are looked up when the cut is made.
 """
 
-import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
-from thoughtlens.cuts.interventions import Intervention, as_spec, from_spec
+from thoughtlens.cuts.edits import NAME_OF, Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
+from thoughtlens.cuts.interventions import EDGE_SITES, Intervention, as_spec, from_spec, listed
 from thoughtlens.errors import OptionError
-from thoughtlens.names import thought_names
+from thoughtlens.names import EDGES, HEADS, THOUGHTS, head_name, head_place, thought_names
 from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"
 _ZERO: Final = Zero()
+Names = str | Collection[str]
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,82 @@ class Cut:
     Attributes:
         label: its readable name, unique in a plan.
         parts: the interventions, made in this order.
+        order: the name of the order of which it is a step, "" if of none.
+        k: how many units that step cuts; 0 outside an order.
+
+    Example:
+        >>> one = ablate_head("L0H3")
+        >>> one.label, one.family, one.unit
+        ('L0H3 zero', 'heads, zero', 'L0H3')
     """
 
     label: str
     parts: tuple[Intervention, ...]
+    order: str = ""
+    k: int = 0
 
     def spec(self) -> list[dict[str, Any]]:
         """The parts as JSON can say them."""
         return [as_spec(part) for part in self.parts]
 
+    @property
+    def unit(self) -> str:
+        """The one head, thought or edge that is cut, such as `L4H5`, `z1` or `z4 ⊣ z1`; "" where there is no one."""
+        return self._unit[1]
+
+    @property
+    def family(self) -> str:
+        """What compares with it: the kind of unit, the edit and the scope, as `heads, zero at eot`; "" without unit."""
+        kind, unit = self._unit
+        if not unit:
+            return ""
+        part = self.parts[0]
+        scope = f" at {listed(part.queries)}" if kind == HEADS and part.queries else ""
+        return f"{kind}, {_manner(part.edit)}{scope}"
+
+    @property
+    def dose(self) -> float | None:
+        """The degree of a cut that scales its unit: 0 leaves all, 1 nothing; None for other cuts."""
+        edit = self.parts[0].edit if self.unit else None
+        return 1.0 - edit.factor if isinstance(edit, Scale) else None
+
+    @property
+    def _unit(self) -> tuple[str, str]:
+        """Kind and name of the unit; none of several parts, whose joint effect is no property of one unit."""
+        if len(self.parts) != 1 or self.order or not isinstance(self.parts[0].edit, Edit):
+            return "", ""
+        part = self.parts[0]
+        layers, heads = [*(part.layers or ())], [*(part.heads or ())]
+        queries, keys = [*(part.queries or ())], [*(part.keys or ())]
+        if part.site is Site.HEAD and len(layers) == len(heads) == 1:
+            return HEADS, head_name(layers[0], heads[0])
+        if part.site is Site.THOUGHT and len(queries) == 1 and not isinstance(part.edit, Stop):
+            return THOUGHTS, queries[0]
+        if part.site in EDGE_SITES and len(queries) == len(keys) == 1 and not layers and not heads:
+            return EDGES, f"{queries[0]} ⊣ {keys[0]}"
+        return "", ""
+
+
+def _manner(edit: Any) -> str:
+    """The edit without its degree, such as `zero`, `scale` or `resample, 3`."""
+    told = [getattr(edit, field.name) for field in fields(edit) if getattr(edit, field.name) != field.default]
+    return ", ".join([NAME_OF[type(edit)], *(() if isinstance(edit, Scale) else map(str, told))])
+
 
 def cut(*parts: Intervention, label: str | None = None) -> Cut:
-    """Interventions made together, under a label of their own or theirs joined by a plus."""
+    """Interventions made together.
+
+    Args:
+        parts: the interventions, in order.
+        label: of the cut; the labels of its parts, joined by a plus, if None.
+
+    Raises:
+        OptionError: there is no part.
+
+    Example:
+        >>> cut(*ablate_head("L1H0").parts, *ablate_thought("z2").parts).label
+        'L1H0 zero + z2 zero'
+    """
     if not parts:
         raise OptionError("found no intervention, expected at least one; a cut of nothing is the baseline.")
     return Cut(" + ".join(part.label for part in parts) if label is None else label, parts)
@@ -46,8 +111,16 @@ def cut(*parts: Intervention, label: str | None = None) -> Cut:
 def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
     """The cut that a JSON list describes, as `Cut.spec` writes it.
 
+    Args:
+        spec: the list, a JSON object an intervention.
+        label: as for `cut`.
+
     Raises:
         OptionError: it describes none.
+
+    Example:
+        >>> cut_from_spec([{"site": "head", "edit": "zero", "layers": [4], "heads": [5]}]) == ablate_head("L4H5")
+        True
     """
     if not isinstance(spec, list):
         raise OptionError(f"found {spec!r}, expected a list of interventions; write one as [{{…}}].")
@@ -55,13 +128,20 @@ def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
 
 
 def ablate_head(head: str | tuple[int, int], *, edit: Edit = _ZERO, queries: Collection[str] | None = None) -> Cut:
-    """Take a head's output away, before the output projection mixes it with the others'.
+    """Replace a head's output, before the output projection mixes it with the outputs of other heads.
 
     Args:
         head: such as `L4H5`, or (layer, head).
         edit: what takes its place.
-        queries: slots at which it is taken away, of bot, z1 … zT, eot, answer, text; all of these if None. The
+        queries: slots at which it is replaced, of bot, z1 … zT, eot, answer, text; all of these if None. The
             question's pass is never cut.
+
+    Raises:
+        OptionError: the name is none of a head, or the edit cannot be made on a head's output.
+
+    Example:
+        >>> ablate_head("L4H5", queries=["eot", "answer"]).label
+        'L4H5 zero at answer, eot'
     """
     layer, number = head_place(head) if isinstance(head, str) else head
     return cut(_head_part(layer, [number], edit, queries))
@@ -76,7 +156,7 @@ def ablate_kv_group(
     edit: Edit = _ZERO,
     queries: Collection[str] | None = None,
 ) -> Cut:
-    """Take the outputs of all query heads away that share one key-value head (grouped-query attention).
+    """Replace the outputs of all query heads that share one key-value head (grouped-query attention).
 
     Args:
         layer: index of the layer.
@@ -85,6 +165,13 @@ def ablate_kv_group(
         n_groups: key-value heads of the layer.
         edit: what takes their place.
         queries: as for `ablate_head`.
+
+    Raises:
+        OptionError: the layer has no such group.
+
+    Example:
+        >>> ablate_kv_group(2, 1, n_heads=8, n_groups=2).label
+        'L2H4,5,6,7 zero'
     """
     if n_heads % n_groups or not 0 <= group < n_groups:
         raise OptionError(f"found group {group} of {n_groups} over {n_heads} heads; expected 0 to {n_groups - 1}.")
@@ -92,83 +179,149 @@ def ablate_kv_group(
     return cut(_head_part(layer, range(group * size, (group + 1) * size), edit, queries))
 
 
-def ablate_thought(thought: str | Collection[str] | None, *, edit: Edit = _ZERO) -> Cut:
-    """Put something else in the place of a thought, or of several; later thoughts are thought anew.
+def ablate_thought(thought: Names | None, *, edit: Edit = _ZERO) -> Cut:
+    """Replace a thought, or several; later thoughts are computed anew.
 
     Args:
         thought: such as `z3`, or several; all if None.
         edit: what takes its place.
+
+    Raises:
+        OptionError: the edit cannot be made on a thought.
+
+    Example:
+        >>> ablate_thought(["z2", "z10"]).label
+        'z2, z10 zero'
     """
     return cut(Intervention(Site.THOUGHT, edit, queries=None if thought is None else _names(thought)))
 
 
 def knock_out(
-    query: str | Collection[str],
-    key: str | Collection[str],
+    query: Names,
+    key: Names,
     *,
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> Cut:
-    """Block an edge before the softmax, so that the row spreads over what is left and still sums to 1.
+    """Block an edge before the softmax: the row is spread over the keys that are left and still sums to 1.
 
     Args:
         query: the slot that attends, or several.
         key: the slot attended to, or several.
         layers: in which; in all if None.
         heads: in which; in all if None.
+
+    Example:
+        >>> knock_out("z4", "z1", layers=[4], heads=[5]).label
+        'z4 ⊣ z1, L4H5'
     """
     return cut(_edge_part(Site.SCORES, Block(), query, key, layers, heads))
 
 
 def zero_value_edge(
-    query: str | Collection[str],
-    key: str | Collection[str],
+    query: Names,
+    key: Names,
     *,
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> Cut:
-    """Take away what an edge moves, after the softmax: the rest of the row stays as it was and sums to less than 1."""
+    """Zero an edge after the softmax: the rest of the row stays as it was, and sums to less than 1.
+
+    Args:
+        query: the slot that attends, or several.
+        key: the slot attended to, or several.
+        layers: in which; in all if None.
+        heads: in which; in all if None.
+
+    Example:
+        >>> zero_value_edge("z4", "z1").label
+        'z4 ⊣ z1 zero'
+    """
     return cut(_edge_part(Site.PATTERN, Zero(), query, key, layers, heads))
 
 
 def weaken_edge(
-    query: str | Collection[str],
-    key: str | Collection[str],
+    query: Names,
+    key: Names,
     factor: float,
     *,
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> Cut:
-    """Move this share of what an edge moves: 1 leaves all, 0 is `zero_value_edge`."""
+    """Multiply the weight of an edge after the softmax.
+
+    Args:
+        query: the slot that attends, or several.
+        key: the slot attended to, or several.
+        factor: 1 leaves all, 0 is `zero_value_edge`.
+        layers: in which; in all if None.
+        heads: in which; in all if None.
+
+    Raises:
+        OptionError: the factor is not finite.
+
+    Example:
+        >>> weaken_edge("z4", "z1", 0.25).dose
+        0.75
+    """
     return cut(_edge_part(Site.PATTERN, Scale(factor), query, key, layers, heads))
 
 
-def patch_thought(thought: str | Collection[str], donor: str) -> Cut:
-    """Give every problem one problem's thought in the place of its own.
+def patch_thought(thought: Names, donor: str) -> Cut:
+    """Give every problem the thought of one problem in the place of its own.
 
     Args:
         thought: such as `z3`, or several.
         donor: id of the problem, one of the study.
+
+    Example:
+        >>> patch_thought("z3", "gsm_7").label
+        'z3 donor gsm_7'
     """
     return ablate_thought(thought, edit=Donor(donor))
 
 
 def patch_head(head: str | tuple[int, int], donor: str, *, queries: Collection[str] | None = None) -> Cut:
-    """Give every problem what a head put out on one problem, at the same positions."""
+    """Give every problem the output of a head on one problem, at the same positions.
+
+    Args:
+        head: as for `ablate_head`.
+        donor: id of the problem, one of the study.
+        queries: as for `ablate_head`.
+
+    Example:
+        >>> patch_head("L0H1", "gsm_7", queries=["z6"]).label
+        'L0H1 donor gsm_7 at z6'
+    """
     return ablate_head(head, edit=Donor(donor), queries=queries)
 
 
 def shuffle_thoughts(seed: int = 0) -> Cut:
-    """Feed each problem's own thoughts in another order, in which none is in its place."""
+    """Feed each problem its own thoughts in another order, in which none is in its place.
+
+    Args:
+        seed: same seed, same order.
+
+    Example:
+        >>> shuffle_thoughts().label
+        'thoughts shuffle'
+    """
     return cut(Intervention(Site.THOUGHT, Shuffle(seed)))
 
 
 def stop_after(k: int, *, n_thoughts: int) -> Cut:
-    """Think the first k thoughts alone; `eot` follows at once.
+    """Think the first k thoughts only; `eot` follows at once.
 
     Args:
         k: 0 for none, up to n_thoughts − 1.
         n_thoughts: of the model.
+
+    Raises:
+        OptionError: k is out of range.
+
+    Example:
+        >>> stop_after(2, n_thoughts=6).label
+        'stop after z2'
     """
     if not 0 <= k < n_thoughts:
         raise OptionError(f"found a stop after {k} of {n_thoughts} thoughts, expected 0 to {n_thoughts - 1}.")
@@ -178,14 +331,18 @@ def stop_after(k: int, *, n_thoughts: int) -> Cut:
 
 
 def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cut:
-    """The same cut, with thoughts kept as they were when nothing was cut: what is left is its way past them.
+    """The same cut, with thoughts as they were when nothing was cut: what is left is its direct effect, past them.
 
     Args:
-        base: the cut; what it replaces itself is not frozen.
+        base: the cut; a thought that it replaces itself is not frozen.
         thoughts: which are frozen; all if None.
 
     Raises:
         OptionError: the cut leaves no thought that could be frozen.
+
+    Example:
+        >>> freeze_thoughts(ablate_head("L1H0")).label
+        'L1H0 zero, thoughts frozen'
     """
     if not freezable(base):
         raise OptionError(f"the cut {base.label!r} leaves no thought that could be frozen; make it without freezing.")
@@ -199,18 +356,6 @@ def freezable(base: Cut) -> bool:
     """Whether a cut leaves a thought as it is: it stops none, and does not replace all."""
     own = [part for part in base.parts if part.site is Site.THOUGHT]
     return not any(isinstance(part.edit, Stop) or part.queries is None for part in own)
-
-
-def head_place(name: str) -> tuple[int, int]:
-    """Layer and head of a name such as `L4H5`.
-
-    Raises:
-        OptionError: it is no such name.
-    """
-    found = re.fullmatch(r"L(\d+)H(\d+)", name)
-    if found is None:
-        raise OptionError(f"found the head {name!r}, expected one such as L4H5; write layer and head so.")
-    return int(found[1]), int(found[2])
 
 
 def thoughts_left(parts: Iterable[Intervention], n_thoughts: int) -> int:
@@ -236,16 +381,11 @@ def _head_part(layer: int, heads: Iterable[int], edit: Edit, queries: Collection
 
 
 def _edge_part(
-    site: Site,
-    edit: Edit,
-    query: str | Collection[str],
-    key: str | Collection[str],
-    layers: Collection[int] | None,
-    heads: Collection[int] | None,
+    site: Site, edit: Edit, query: Names, key: Names, layers: Collection[int] | None, heads: Collection[int] | None
 ) -> Intervention:
-    where: Sequence[frozenset[int] | None] = [None if its is None else frozenset(its) for its in (layers, heads)]
-    return Intervention(site, edit, where[0], where[1], _names(query), _names(key))
+    layers, heads = (None if its is None else frozenset(its) for its in (layers, heads))
+    return Intervention(site, edit, layers, heads, _names(query), _names(key))
 
 
-def _names(given: str | Collection[str]) -> frozenset[str]:
+def _names(given: Names) -> frozenset[str]:
     return frozenset({given} if isinstance(given, str) else given)
