@@ -151,7 +151,7 @@ def intervene(
     model, plan, target = _prepared(run, plan, n=n, seed=seed, reasoner=reasoner, batch_size=batch_size)
     check_plan(plan.made, target)
     asked = _manifest(model, target, plan, plan.seed if seed is None else seed, batch_size, call)
-    folder = run.path / STUDIES / (_digest(asked.identity(), asked.plans[0].sha256) if study is None else named(study))
+    folder = run.path / STUDIES / (_digest(asked.identity(), asked.plans[0].sha256) if study is None else checked_name(study))
     with writing(folder):
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES_FOLDER)
@@ -200,7 +200,7 @@ def studies(folder: Path) -> dict[str, Manifest]:
     return {name: found[name] for name in sorted(found)}
 
 
-def named(study: str) -> str:
+def checked_name(study: str) -> str:
     """The name of a study, if a folder can have it; `OptionError` if not."""
     if file_name(study) != study:
         raise OptionError(
