@@ -100,6 +100,11 @@ def head_place(name: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def edge_name(query: str, key: str) -> str:
+    """The name of the edge from a query to a key, such as `z4 ⊣ z1`."""
+    return f"{query} ⊣ {key}"
+
+
 def edge_names(n_thoughts: int) -> list[tuple[str, str]]:
     """Every edge (query, key) from a thought to an earlier one, in the order in which they are met."""
     names = thought_names(n_thoughts)
@@ -113,3 +118,9 @@ THOUGHTS: Final = "thoughts"
 
 
 EDGES: Final = "edges"
+
+
+KV_GROUPS: Final = "kv_groups"
+
+
+WHOLE: Final = "whole"

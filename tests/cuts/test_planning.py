@@ -9,7 +9,6 @@ import pytest
 import xarray as xr
 
 from thoughtlens.cuts import (
-    Cut,
     Intervention,
     Mean,
     Noise,
@@ -18,7 +17,9 @@ from thoughtlens.cuts import (
     Scale,
     Zero,
     ablate_head,
+    ablate_kv_group,
     ablate_thought,
+    cut,
     freeze_thoughts,
     knock_out,
     named_edit,
@@ -27,6 +28,7 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
+from thoughtlens.cuts.plan import plan_from_json
 from thoughtlens.errors import OptionError
 from thoughtlens.taps import Site
 
@@ -150,17 +152,28 @@ def test_a_cut_knows_its_family_its_unit_and_its_dose():
     zeroed, late, half = ablate_head("L1H2"), ablate_head((0, 3), queries=["eot", "z2"]), weaken_edge("z3", "z1", 0.5)
     found = [zeroed, late, half, ablate_thought("z2", edit=Resample(3)), knock_out("z3", "z2")]
     assert [(cut.family, cut.unit, cut.dose) for cut in found] == [
-        ("heads, zero", "L1H2", None),
-        ("heads, zero at eot, z2", "L0H3", None),
-        ("edges, scale", "z3 ⊣ z1", 0.5),
-        ("thoughts, resample, 3", "z2", None),
-        ("edges, block", "z3 ⊣ z2", None),
+        ("heads", "L1H2", None),
+        ("heads", "L0H3", None),
+        ("edges", "z3 ⊣ z1", 0.5),
+        ("thoughts", "z2", None),
+        ("edges", "z3 ⊣ z2", None),
     ]
     assert zero_value_edge("z3", "z1").dose is None
-    several = Cut("two heads", (Intervention(Site.HEAD, Zero(), frozenset({0}), frozenset({1, 2})),))
+    several = cut(Intervention(Site.HEAD, Zero(), frozenset({0}), frozenset({1, 2})))
     of_one_head = knock_out("z3", "z1", layers=[0], heads=[1])
-    for cut in (several, freeze_thoughts(zeroed), stop_after(2, n_thoughts=3), ablate_thought(None), of_one_head):
-        assert (cut.family, cut.unit, cut.dose) == ("", "", None)
+    for one in (several, freeze_thoughts(zeroed), of_one_head):
+        assert (one.family, one.unit, one.dose) == ("", "", None)
+    for one in (stop_after(2, n_thoughts=3), ablate_thought(None), ablate_thought(None, edit=Mean())):
+        assert (one.family, one.unit) == ("whole", "")
+    group = ablate_kv_group(1, 1, n_heads=4, n_groups=2)
+    assert (group.family, group.unit) == ("kv_groups", "L1G1")
+
+
+def test_a_plan_comes_back_from_json_with_what_it_knows_of_its_cuts():
+    asked = {"heads": "all", "kv_groups": "L1G1", "thoughts": "all", "edges": "z3:z1", "edits": ["zero", "scale:0.5"]}
+    found = planned(**asked, whole=True, controls=2, orders=["cause"])
+    back = plan_from_json(json.loads(json.dumps(found.as_json())))
+    assert back == found and back.extended(found) == found
 
 
 def test_steps_of_orders_know_their_order_and_how_many_they_cut():

@@ -80,11 +80,11 @@ class Intervention:
         said = "" if isinstance(self.edit, Block) else f" {what}"
         if self.site in EDGE_SITES:
             where = _where(self.layers, self.heads)
-            edge = f"{listed(self.queries)} ⊣ {listed(self.keys)}"
+            edge = f"{_listed(self.queries)} ⊣ {_listed(self.keys)}"
             return f"{edge}{said}, {where}" if where else f"{edge}{said}"
         if self.site is Site.THOUGHT:
-            return f"{listed(self.queries, every='thoughts')}{said}"
-        scope = "" if self.queries is None else f" at {listed(self.queries)}"
+            return f"{_listed(self.queries, every='thoughts')}{said}"
+        scope = "" if self.queries is None else f" at {_listed(self.queries)}"
         return f"{_where(self.layers, self.heads) or 'heads'}{said}{scope}"
 
     def meets(self, site: Site, layer: int | None) -> bool:
@@ -197,8 +197,7 @@ def _where(layers: frozenset[int] | None, heads: frozenset[int] | None) -> str:
     return "".join(letter + ",".join(map(str, sorted(its))) for letter, its in said if its is not None)
 
 
-def listed(names: frozenset[str] | None, *, every: str = "all") -> str:
-    """Names of slots in their order, joined by commas."""
+def _listed(names: frozenset[str] | None, *, every: str = "all") -> str:
     return every if names is None else ", ".join(sorted(names, key=_in_order))
 
 

@@ -6,13 +6,13 @@ by what it says, that can be written as JSON and read back. It knows nothing of 
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from thoughtlens.cuts.edits import NAME_OF, Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
-from thoughtlens.cuts.interventions import EDGE_SITES, Intervention, as_spec, from_spec, listed
+from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
+from thoughtlens.cuts.interventions import Intervention, as_spec, from_spec
 from thoughtlens.errors import OptionError
-from thoughtlens.names import EDGES, HEADS, THOUGHTS, head_name, head_place, thought_names
+from thoughtlens.names import EDGES, HEADS, KV_GROUPS, THOUGHTS, WHOLE, edge_name, head_name, head_place, thought_names
 from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"
@@ -27,17 +27,18 @@ class Cut:
     Attributes:
         label: its readable name, unique in a plan.
         parts: the interventions, made in this order.
-        order: the name of the order of which it is a step, "" if of none.
-        k: how many units that step cuts; 0 outside an order.
-
-    Example:
-        >>> one = ablate_head("L0H3")
-        >>> one.label, one.family, one.unit
-        ('L0H3 zero', 'heads, zero', 'L0H3')
+        family: what sort of thing is cut: heads, kv_groups, thoughts, edges or whole; "" if none of these.
+        unit: the one thing of its family that is cut, such as `L4H5`, `z1` or `z4 ⊣ z1`; "" if it is not one thing.
+        dose: 1 − factor where the cut scales: 0 leaves all, 1 nothing.
+        order: the name of the order whose first `k` units are cut, "" if it is of none.
+        k: how many of the order.
     """
 
     label: str
     parts: tuple[Intervention, ...]
+    family: str = ""
+    unit: str = ""
+    dose: float | None = None
     order: str = ""
     k: int = 0
 
@@ -45,52 +46,9 @@ class Cut:
         """The parts as JSON can say them."""
         return [as_spec(part) for part in self.parts]
 
-    @property
-    def unit(self) -> str:
-        """The one head, thought or edge that is cut, such as `L4H5`, `z1` or `z4 ⊣ z1`; "" where there is no one."""
-        return self._unit[1]
-
-    @property
-    def family(self) -> str:
-        """What compares with it: the kind of unit, the edit and the scope, as `heads, zero at eot`; "" without unit."""
-        kind, unit = self._unit
-        if not unit:
-            return ""
-        part = self.parts[0]
-        scope = f" at {listed(part.queries)}" if kind == HEADS and part.queries else ""
-        return f"{kind}, {_manner(part.edit)}{scope}"
-
-    @property
-    def dose(self) -> float | None:
-        """The degree of a cut that scales its unit: 0 leaves all, 1 nothing; None for other cuts."""
-        edit = self.parts[0].edit if self.unit else None
-        return 1.0 - edit.factor if isinstance(edit, Scale) else None
-
-    @property
-    def _unit(self) -> tuple[str, str]:
-        """Kind and name of the unit; none of several parts, whose joint effect is no property of one unit."""
-        if len(self.parts) != 1 or self.order or not isinstance(self.parts[0].edit, Edit):
-            return "", ""
-        part = self.parts[0]
-        layers, heads = [*(part.layers or ())], [*(part.heads or ())]
-        queries, keys = [*(part.queries or ())], [*(part.keys or ())]
-        if part.site is Site.HEAD and len(layers) == len(heads) == 1:
-            return HEADS, head_name(layers[0], heads[0])
-        if part.site is Site.THOUGHT and len(queries) == 1 and not isinstance(part.edit, Stop):
-            return THOUGHTS, queries[0]
-        if part.site in EDGE_SITES and len(queries) == len(keys) == 1 and not layers and not heads:
-            return EDGES, f"{queries[0]} ⊣ {keys[0]}"
-        return "", ""
-
-
-def _manner(edit: Any) -> str:
-    """The edit without its degree, such as `zero`, `scale` or `resample, 3`."""
-    told = [getattr(edit, field.name) for field in fields(edit) if getattr(edit, field.name) != field.default]
-    return ", ".join([NAME_OF[type(edit)], *(() if isinstance(edit, Scale) else map(str, told))])
-
 
 def cut(*parts: Intervention, label: str | None = None) -> Cut:
-    """Interventions made together.
+    """Interventions made together; family, unit and dose are those of a single part.
 
     Args:
         parts: the interventions, in order.
@@ -102,10 +60,31 @@ def cut(*parts: Intervention, label: str | None = None) -> Cut:
     Example:
         >>> cut(*ablate_head("L1H0").parts, *ablate_thought("z2").parts).label
         'L1H0 zero + z2 zero'
+        >>> ablate_head("L1H0").family, ablate_head("L1H0").unit
+        ('heads', 'L1H0')
     """
     if not parts:
         raise OptionError("found no intervention, expected at least one; a cut of nothing is the baseline.")
-    return Cut(" + ".join(part.label for part in parts) if label is None else label, parts)
+    said = " + ".join(part.label for part in parts) if label is None else label
+    return Cut(said, parts, *(_unit(parts[0]) if len(parts) == 1 else ()))
+
+
+def _unit(part: Intervention) -> tuple[str, str, float | None]:
+    """Family, unit and dose of the cut of this part alone; what several parts do is no property of one unit."""
+    dose = 1.0 - part.edit.factor if isinstance(part.edit, Scale) else None
+    layers, heads = sorted(part.layers or ()), sorted(part.heads or ())
+    queries, keys = sorted(part.queries or ()), sorted(part.keys or ())
+    match part.site, [len(layers), len(heads), len(queries), len(keys)]:
+        case Site.HEAD, [1, 1, _, _]:
+            return HEADS, head_name(layers[0], heads[0]), dose
+        case Site.THOUGHT, [_, _, n, _] if n == 0 or isinstance(part.edit, Stop):
+            return WHOLE, "", dose
+        case Site.THOUGHT, [_, _, 1, _]:
+            return THOUGHTS, queries[0], dose
+        case ((Site.SCORES | Site.PATTERN), [0, 0, 1, 1]):
+            return EDGES, edge_name(queries[0], keys[0]), dose
+        case _:
+            return "", "", dose
 
 
 def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
@@ -176,7 +155,8 @@ def ablate_kv_group(
     if n_heads % n_groups or not 0 <= group < n_groups:
         raise OptionError(f"found group {group} of {n_groups} over {n_heads} heads; expected 0 to {n_groups - 1}.")
     size = n_heads // n_groups
-    return cut(_head_part(layer, range(group * size, (group + 1) * size), edit, queries))
+    made = cut(_head_part(layer, range(group * size, (group + 1) * size), edit, queries))
+    return made if size == 1 else replace(made, family=KV_GROUPS, unit=f"L{layer}G{group}")
 
 
 def ablate_thought(thought: Names | None, *, edit: Edit = _ZERO) -> Cut:
@@ -349,7 +329,7 @@ def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cu
     # First, so that the cut's own edits of thoughts come on top.
     part = Intervention(Site.THOUGHT, Own(), queries=None if thoughts is None else frozenset(thoughts))
     said = FROZEN if thoughts is None else f"{part.label.removesuffix(' own')} frozen"
-    return replace(base, label=f"{base.label}, {said}", parts=(part, *base.parts))
+    return cut(part, *base.parts, label=f"{base.label}, {said}")
 
 
 def freezable(base: Cut) -> bool:

@@ -72,6 +72,9 @@ RANKINGS: Final = (ATTENTION, VALUES, CAUSE)
 RANKED_BY: Final = "gold_logprob"
 """The outcome whose loss ranks heads by cause: finer than accuracy, on the same problems."""
 
+_KNOWN: Final = ("family", "unit", "dose")
+"""What a cut says of itself beside its label and parts."""
+
 _TOP: Final = "top:"
 _LATENT: Final = "thoughts"
 """Stands for all thoughts among the positions of `at`."""
@@ -114,7 +117,7 @@ class Plan:
         """By the name of each head that was planned to be cut alone, the first of its cuts."""
         found: dict[str, Cut] = {}
         for cut in self.cuts:
-            if cut.family.startswith(HEADS) and cut.label not in self.exploratory:
+            if cut.family == HEADS and cut.label not in self.exploratory:
                 found.setdefault(cut.unit, cut)
         return found
 
@@ -167,6 +170,7 @@ class Plan:
                     "label": cut.label,
                     "kind": "cut" if cut.label in studied else "control",
                     "exploratory": cut.label in self.exploratory,
+                    **{name: getattr(cut, name) for name in _KNOWN},
                     "parts": cut.spec(),
                 }
                 for cut in self.made
@@ -188,7 +192,7 @@ def _under_free_label(cut: Cut, known: Mapping[str, Cut]) -> Cut:
 
 def plan_from_json(found: Mapping[str, Any]) -> Plan:
     """The plan that `Plan.as_json` wrote."""
-    made = {entry["label"]: cut_from_spec(entry["parts"], entry["label"]) for entry in found["cuts"]}
+    made = {entry["label"]: _cut_of(entry) for entry in found["cuts"]}
     return Plan(
         tuple(made[entry["label"]] for entry in found["cuts"] if entry["kind"] == "cut"),
         {label: tuple(made[name] for name in its) for label, its in found["controls"].items()},
@@ -199,6 +203,11 @@ def plan_from_json(found: Mapping[str, Any]) -> Plan:
         exploratory=tuple(entry["label"] for entry in found["cuts"] if entry["exploratory"]),
         notes=tuple(found["notes"]),
     )
+
+
+def _cut_of(entry: Mapping[str, Any]) -> Cut:
+    made = cut_from_spec(entry["parts"], entry.get("label"))
+    return replace(made, **{name: entry[name] for name in _KNOWN if name in entry})
 
 
 def shape_of(run: Run) -> Shape:
@@ -338,9 +347,7 @@ def read_cuts(path: Path) -> list[Cut]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         listed = found["cuts"] if isinstance(found, dict) else found
-        return [
-            cut_from_spec(entry["parts"], entry.get("label")) for entry in listed if entry.get("kind", "cut") == "cut"
-        ]
+        return [_cut_of(entry) for entry in listed if entry.get("kind", "cut") == "cut"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(
             f"{path} can't be read as a plan ({type(error).__name__}: {error}), expected a JSON list of objects with "
@@ -494,7 +501,7 @@ def cumulative(rankings: Mapping[str, Sequence[Cut]], *, n_random: int = 10, see
     rng = np.random.default_rng(seed)
     drawn = {f"{RANDOM} {k}": [first[place] for place in rng.permutation(len(first))] for k in range(1, n_random + 1)}
     return tuple(
-        Cut(step_label(name, k), tuple(part for cut in order[:k] for part in cut.parts), name, k)
+        Cut(step_label(name, k), tuple(part for cut in order[:k] for part in cut.parts), order=name, k=k)
         for name, order in (*rankings.items(), *drawn.items())
         for k in range(1, len(order) + 1)
     )

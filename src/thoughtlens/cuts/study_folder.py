@@ -151,7 +151,8 @@ def intervene(
     model, plan, target = _prepared(run, plan, n=n, seed=seed, reasoner=reasoner, batch_size=batch_size)
     check_plan(plan.made, target)
     asked = _manifest(model, target, plan, plan.seed if seed is None else seed, batch_size, call)
-    folder = run.path / STUDIES / (_digest(asked.identity(), asked.plans[0].sha256) if study is None else checked_name(study))
+    name = _digest(asked.identity(), asked.plans[0].sha256) if study is None else checked_name(study)
+    folder = run.path / STUDIES / name
     with writing(folder):
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES_FOLDER)
