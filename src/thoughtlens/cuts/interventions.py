@@ -126,6 +126,11 @@ def as_spec(part: Intervention) -> dict[str, Any]:
 
     Raises:
         OptionError: its edit is none of `cuts.edits`.
+
+    Example:
+        >>> from thoughtlens.cuts import Scale
+        >>> as_spec(Intervention(Site.THOUGHT, Scale(0.5), queries=frozenset({"z2"})))["edit"]
+        {'name': 'scale', 'factor': 0.5}
     """
     if not isinstance(part.edit, Edit):
         raise OptionError(f"found the edit {part.edit!r}, expected one of {', '.join(NAMED)}; only these have a name.")
@@ -141,6 +146,10 @@ def from_spec(spec: Any) -> Intervention:
 
     Raises:
         OptionError: it describes none.
+
+    Example:
+        >>> from_spec({"site": "head", "edit": "mean", "layers": [4], "heads": [5]}).label
+        'L4H5 mean'
     """
     try:
         edit = {"name": spec["edit"]} if isinstance(spec["edit"], str) else dict(spec["edit"])

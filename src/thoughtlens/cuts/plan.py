@@ -96,6 +96,11 @@ class Plan:
         controlled: how controls were drawn, as the study's manifest says it.
         exploratory: labels of cuts that were added after the study had begun.
         notes: what a reader of the plan should know, a sentence each.
+
+    Example:
+        >>> plan = Plan((ablate_head("L0H0"), ablate_head("L0H1")), orders=("cause",), n_random=2)
+        >>> plan.n_steps, plan.n_passes(n_problems=100)
+        (6, 1000)
     """
 
     cuts: tuple[Cut, ...]
@@ -325,7 +330,19 @@ def _with_controls(plan: Plan, n: int, match: str, shape: Shape, seen: Callable[
 
 
 def named_edit(name: str, seed: int = 0) -> Edit:
-    """The edit of a name such as `mean` or `scale:0.5`; `OptionError` where there is no such edit."""
+    """The edit of a name.
+
+    Args:
+        name: `zero`, `mean`, `resample`, `noise`, or `scale:F` with a number F.
+        seed: of the edits that draw.
+
+    Raises:
+        OptionError: there is no such edit.
+
+    Example:
+        >>> named_edit("scale:0.5")
+        Scale(factor=0.5)
+    """
     word, _, factor = name.partition(":")
     plain: dict[str, Edit] = {"zero": Zero(), "mean": Mean(), "resample": Resample(seed), "noise": Noise(seed)}
     if word in plain and not factor:

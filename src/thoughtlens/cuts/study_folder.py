@@ -182,10 +182,25 @@ def estimate_study(
     reasoner: LatentReasoner | None = None,
     batch_size: int = 32,
 ) -> dict[str, Any]:
-    """How many passes a plan is, and how long they would take; nothing is written. The arguments are `intervene`'s.
+    """How many passes a plan takes, and how long, from a few of its cuts made; nothing is written.
+
+    Args:
+        run: the run; this and the others as for `intervene`.
+        plan: what is cut.
+        n: how many problems.
+        seed: of their draw.
+        reasoner: the run's model.
+        batch_size: problems that pass together at most.
 
     Returns:
         `n_problems`, `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_passes`, `seconds`.
+
+    Raises:
+        OptionError: a cut is not one of this model, or two have the same label.
+
+    Example:
+        >>> estimate_study(run, plan_cuts(run, heads="all"), n=100)["n_passes"]  # doctest: +SKIP
+        14500
     """
     model, plan, target = _prepared(run, plan, n=n, seed=seed, reasoner=reasoner, batch_size=batch_size)
     check_plan(plan.made, target)
@@ -196,7 +211,18 @@ def estimate_study(
 
 
 def studies(folder: Path) -> dict[str, Manifest]:
-    """The manifests of a run's studies, by name."""
+    """The manifests of a run's studies, by name.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        RunError: a manifest can't be read.
+
+    Example:
+        >>> {name: study.finished for name, study in studies(run.path).items()}  # doctest: +SKIP
+        {'first': '2026-01-31T12:00:00+00:00'}
+    """
     found = {path.parent.name: read_manifest(path.parent) for path in folder.glob(f"{STUDIES}/*/{MANIFEST}")}
     return {name: found[name] for name in sorted(found)}
 
