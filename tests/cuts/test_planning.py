@@ -174,6 +174,9 @@ def test_a_plan_comes_back_from_json_with_what_it_knows_of_its_cuts():
     found = planned(**asked, whole=True, controls=2, orders=["cause"])
     back = plan_from_json(json.loads(json.dumps(found.as_json())))
     assert back == found and back.extended(found) == found
+    for one, other in zip(back.made, found.made, strict=True):
+        assert (one.family, one.unit, one.dose) == (other.family, other.unit, other.dose)
+    assert {one.family for one in found.cuts} == {"heads", "kv_groups", "thoughts", "edges", "whole"}
 
 
 def test_steps_of_orders_know_their_order_and_how_many_they_cut():

@@ -6,7 +6,7 @@ by what it says, that can be written as JSON and read back. It knows nothing of 
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
@@ -22,7 +22,7 @@ Names = str | Collection[str]
 
 @dataclass(frozen=True)
 class Cut:
-    """Interventions that are made together.
+    """Interventions that are made together; equal to another if label and parts are.
 
     Attributes:
         label: its readable name, unique in a plan.
@@ -36,11 +36,11 @@ class Cut:
 
     label: str
     parts: tuple[Intervention, ...]
-    family: str = ""
-    unit: str = ""
-    dose: float | None = None
-    order: str = ""
-    k: int = 0
+    family: str = field(default="", compare=False)
+    unit: str = field(default="", compare=False)
+    dose: float | None = field(default=None, compare=False)
+    order: str = field(default="", compare=False)
+    k: int = field(default=0, compare=False)
 
     def spec(self) -> list[dict[str, Any]]:
         """The parts as JSON can say them."""
