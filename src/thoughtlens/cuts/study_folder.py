@@ -18,7 +18,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
@@ -380,7 +379,7 @@ def _prepare(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> N
 def _put_together(run: Run, target: Target, plan: Plan, steps: Sequence[Cut]) -> xr.Dataset:
     """The effects of a plan's cuts and of the steps of its orders, from the outcomes on disk."""
     cuts = (*plan.made, *steps)
-    studied = len(plan.cuts), len(plan.made) - len(plan.cuts), len(steps)
+    n_controls = len(plan.made) - len(plan.cuts)
     rows: list[list[Outcome]] = [[failed("")] * len(target.problems) for _ in range(1 + len(cuts))]
     keys = [BASELINE_KEY, *map(key_of, cuts)]
     for shard, batch in enumerate(target.batches):
@@ -396,7 +395,7 @@ def _put_together(run: Run, target: Target, plan: Plan, steps: Sequence[Cut]) ->
             "donor": [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)],
         },
         labels=[BASELINE, *(cut.label for cut in cuts)],
-        kinds=["baseline", *chain(*(repeat(*its) for its in zip(("cut", "control", "order"), studied, strict=True)))],
+        kinds=["baseline", *["cut"] * len(plan.cuts), *["control"] * n_controls, *["order"] * len(steps)],
         specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
         problem_ids=target.ids,
         controls={label: [control.label for control in its] for label, its in plan.controls.items()},
