@@ -3,6 +3,7 @@ from . import plots as plots
 from .analysis import analyze as analyze
 from .analysis import compare as compare
 from .cuts import intervene as intervene
+from .cuts import plan_cuts as plan_cuts
 from .errors import ThoughtLensError as ThoughtLensError
 from .evaluation import decode_thoughts as decode_thoughts
 from .evaluation import doctor as doctor
