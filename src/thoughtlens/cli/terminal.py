@@ -6,7 +6,7 @@ Text from data, from a model or from a file is escaped: it can't be read as mark
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 from rich.control import strip_control_codes
@@ -16,8 +16,8 @@ from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
 
-UNDEFINED: Final = "undefined"
-_STRONGEST: Final = ("hub", "sequential", "skip")
+UNDEFINED = "undefined"
+STRONGEST = ("hub", "sequential", "skip")
 
 
 def shown(value: object) -> str:
@@ -76,7 +76,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 
 
 def closing(facts: Mapping[str, Any]) -> None:
-    """The closing tables of a run: accuracy, preferences, excess over the nulls, and top heads."""
+    """The closing tables of a run: accuracy, preferences, what is beyond the nulls, and its top heads."""
     hub, hubs, even = facts["hub"], facts["hub_heads"], "of an even share"
     rows = [
         ("accuracy", with_interval(facts["accuracy"], percent=True)),
@@ -95,7 +95,7 @@ def closing(facts: Mapping[str, Any]) -> None:
 
 
 def beyond_nulls(evidence: Mapping[str, Any], *, title: str) -> None:
-    """The table of each measure's excess over its null, and a line that says which null that is."""
+    """The excess of each measure, and what it is over."""
     of_null: dict[str, list[str]] = {}
     for name, found in evidence.items():
         of_null.setdefault(found["null"], []).append(name)
@@ -118,7 +118,7 @@ def _top_heads(facts: Mapping[str, Any]) -> None:
     ]
     names = ("head", "type", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
     table(names, heads, title="top heads by attention (not by cause)")
-    lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in facts["strongest"][name])) for name in _STRONGEST]
+    lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in facts["strongest"][name])) for name in STRONGEST]
     if all(len(row) > 1 for row in lists):
         places = ("strongest for", "first", "second", "third")
         table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
