@@ -12,8 +12,9 @@ from thoughtlens.runs import Ray, extract
 
 
 def kill_a_worker() -> None:
-    for process in psutil.process_iter(["cmdline"]):
-        if any(word.startswith("ray::_Worker") for word in process.info["cmdline"] or []):
+    # Of this cluster alone: another one may be at work on the machine.
+    for process in psutil.Process().children(recursive=True):
+        if any(word.startswith("ray::_Worker") for word in process.cmdline()):
             process.kill()
             sys.stdout.write("killed a worker\n")
             return

@@ -181,7 +181,6 @@ def test_a_damaged_sum_is_refused_and_done_again(tokenizer, tmp_path):
     assert next(again.sums())["mass"].notnull().all()
 
 
-@pytest.mark.timeout(300)
 def test_ray_workers_add_up_what_this_process_does(mean, model, tmp_path):
     ray_engine = pytest.importorskip("thoughtlens.runs.ray_engine")
     there = extract(

@@ -43,7 +43,7 @@ def begin(folder: Path, problems: Path, keep: str) -> subprocess.Popen:
 
 
 def end(process: subprocess.Popen) -> None:
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate()
     assert process.returncode == 0, said[-2000:]
 
 
@@ -101,7 +101,6 @@ def undisturbed(request, problems, tmp_path_factory) -> Undisturbed:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("place", range(N_KILLS))
 def test_a_killed_run_goes_on_to_the_same_bytes_and_redoes_one_shard_at_most(undisturbed, problems, tmp_path, place):
     folder, share = tmp_path / "run", random.Random(f"{SEED} {place} {undisturbed.keep}").random()
