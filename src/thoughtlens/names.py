@@ -8,9 +8,8 @@ A *slot* is a named position, or a named group of positions, on the query or the
 token, pooled. The thought `z1` is the first vector fed back: row `z1` is the query made when `z1` is the input.
 The code of a slot is its index on the key axis, so that codes of both axes compare directly.
 
-The names of heads and edges, and the labels of cuts made one after the other.
-
-Turn names into the one kind of text array that labels, Zarr and tables all take.
+Also the names of heads and edges, of families of cuts and of steps of an order, and the one kind of text array that
+labels, Zarr and tables all take.
 """
 
 import re
