@@ -246,8 +246,8 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
 
     def watch(places: Sequence[int]) -> list[torch.Tensor]:
         recorder = _recorder(reasoner, target, len(places))
-        taps = Taps([recorder] if with_heads else [])
-        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, taps)
+        watching = Taps([recorder] if with_heads else [])
+        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, watching)
         kept = [passed.thoughts.float().cpu().clone(), *([recorder.heads] if with_heads else [])]
         for values in kept:
             values[torch.from_numpy(passed.baseline.failure[0] != "")] = torch.nan
