@@ -45,8 +45,7 @@ from thoughtlens.analysis.shared_problems import (
     notes_on,
     read_subject,
 )
-from thoughtlens.analysis.statistics import interval, resample_weights
-from thoughtlens.analysis.summary import CONFIDENCE
+from thoughtlens.analysis.statistics import CONFIDENCE, interval, resample_weights
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import thought_names
 

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.metrics import preference_sums, preferences
 from thoughtlens.analysis.pieces import Blocks, attention_pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
-from thoughtlens.analysis.summary import with_importance
 from thoughtlens.analysis.sums import add_weighted
 from thoughtlens.errors import RunError
 

@@ -15,6 +15,9 @@ from scipy.special import ndtri
 
 from thoughtlens.errors import OptionError
 
+CONFIDENCE = 0.95
+"""Of every interval that is reported."""
+
 VALUES = ("estimate", "low", "high")
 """Labels of the `value` dim that every number with an interval carries."""
 

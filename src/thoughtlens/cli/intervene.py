@@ -158,11 +158,10 @@ def _single_heads(cuts: Sequence["Cut"]) -> dict[str, "Cut"]:
 
 def _top_heads(bench: Bench) -> list[str]:
     """Names of the heads by attention; a ranking that can't be trusted says so, and is followed all the same."""
-    from thoughtlens.analysis.heads import unreliable
-    from thoughtlens.reports.run import analyze_run
+    from thoughtlens.analysis import analyze, unreliable
 
     with terminal.working("rank heads"):
-        ranking = analyze_run(bench.run).ranking
+        ranking = analyze(bench.run).ranking
     if (reason := unreliable(ranking)) is not None:
         terminal.warn(f"{reason.rstrip('.')}; what is cut is no better than a draw.")
     return [str(name) for name in ranking["name"].values]
@@ -170,10 +169,10 @@ def _top_heads(bench: Bench) -> list[str]:
 
 def _mass(bench: Bench) -> "xr.DataArray":
     """Attention of each head to thoughts, dims (layer, head)."""
-    from thoughtlens.reports.run import analyze_run
+    from thoughtlens.analysis import analyze
 
     with terminal.working("attention mass of heads"):
-        return analyze_run(bench.run).heads["thought_mass"].sel(value="estimate", drop=True)
+        return analyze(bench.run).heads["thought_mass"].sel(value="estimate", drop=True)
 
 
 def study_and_write(done: "Run", *, figures: bool = True) -> tuple[dict[str, Any], list[Path]]:

@@ -1,8 +1,6 @@
-"""Runs side by side, or groups of one run's problems, become tables.
+"""Runs side by side, as tables and a figure in a folder of their own.
 
     DIR/comparison.json, models.csv, differences.csv, rank_correlations.csv, type_counts.csv, head_types.csv
-    RUN/analysis/by_correct/groups.csv, and the tables of `analyze` in a folder for each group: solved, failed
-    RUN/analysis/by_n_steps/…           the same by the number of steps: 2, 3, 4, …
 
 Two runs share a problem if its id and its question are the same: `test_0` of two sets is not one problem. Everything
 here can be made again from the runs; nothing here measures anything.
@@ -12,48 +10,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis import (
-    Analysis,
     Comparison,
-    Grouped,
     Subject,
-    analyze,
     compare,
-    compare_groups,
     comparison_headline,
     comparison_overview,
     comparison_tables,
-    group_table,
 )
-from thoughtlens.analysis.comparison import enough, group_seed
-from thoughtlens.analysis.evidence import type_counts
-from thoughtlens.analysis.ratios import collect_depth_sums
-from thoughtlens.analysis.shared_problems import UNTESTED_TYPES, common_problems
-from thoughtlens.errors import OptionError, RunError
+from thoughtlens.analysis.evidence import find_types, type_counts
+from thoughtlens.analysis.shared_problems import common_problems
+from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing, write_json, writing
-from thoughtlens.problems import load_set
-from thoughtlens.reports.run import write_analysis
-from thoughtlens.runs.folder import ANALYSIS, Run
-
-BY: Final = ("correct", "n_steps")
-"""What the problems of a run can be grouped by."""
-
-PROBLEMS: Final = "problems.jsonl"
-
-
-class GroupedRun(NamedTuple):
-    """A run by groups of its problems."""
-
-    by: str
-    grouped: Grouped
-    analyses: dict[str, Analysis]
-    """of each group that has two problems or more"""
+from thoughtlens.runs.folder import Run
 
 
 def compare_runs(runs: Mapping[str, Run], *, n_resamples: int = 1000, seed: int = 0) -> Comparison:
@@ -117,76 +92,6 @@ def write_comparison(out: Path, runs: Mapping[str, Run], comparison: Comparison)
         return [folder / "comparison.json", *written, *plots.save_figure(drawn, folder / "model_comparison")]
 
 
-def groups_by(run: Run, by: str) -> dict[str, np.ndarray]:
-    """Which problems of a run belong to which group.
-
-    Args:
-        run: the run.
-        by: `correct`, for solved and failed, or `n_steps`, for the number of worked steps.
-
-    Returns:
-        bool for each problem, by the group's name.
-
-    Raises:
-        OptionError: there is no such grouping.
-        RunError: the problems have no steps, or are not those of the run.
-    """
-    if by not in BY:
-        raise OptionError(f"no grouping {by!r}, expected {' or '.join(BY)}; choose one.")
-    if by == "correct":
-        correct = run.attention["correct"].values
-        return {"solved": correct, "failed": ~correct}
-    counts = _n_steps(run)
-    return {str(count): counts == count for count in np.unique(counts[counts > 0])}
-
-
-def analyze_groups(run: Run, by: str, *, n_resamples: int = 1000, seed: int = 0) -> GroupedRun:
-    """Analyse each group of a run's problems as the whole run is, and compare the groups.
-
-    Args:
-        run: the run.
-        by: as in `groups_by`.
-        n_resamples: bootstrap resamples of each group, and permutations of their labels.
-        seed: same seed, same numbers.
-
-    Raises:
-        RunError: no group has two problems, besides what `groups_by` raises.
-    """
-    groups, correct = groups_by(run, by), run.attention["correct"].values
-    sums = collect_depth_sums(run.blocks())
-    grouped = compare_groups(sums, groups, correct=correct, n_resamples=n_resamples, seed=seed)
-    analyses = {
-        name: analyze(run.blocks(chosen=of), correct=correct[of], n_resamples=n_resamples, seed=group_seed(seed, place))
-        for place, (name, of) in enumerate(enough(groups).items())
-    }
-    without = int((~np.any(list(groups.values()), axis=0)).sum())
-    notes = (f"{without} problems have no steps and are in no group.",) if without else ()
-    return GroupedRun(by, grouped._replace(notes=(*notes, *grouped.notes)), analyses)
-
-
-def groups_summary(of: GroupedRun) -> dict[str, Any]:
-    """The headline numbers of each group and of the differences, with what was left out."""
-    grouped = of.grouped
-    facts = comparison_headline(grouped.groups, grouped.differences, grouped.p_values, without=_empty(of.by))
-    types = {name: analysis.evidence["type"] for name, analysis in of.analyses.items()}
-    return {"by": of.by, **_with_types(facts, types), "notes": [*grouped.notes, UNTESTED_TYPES]}
-
-
-def write_groups(run: Run, of: GroupedRun) -> list[Path]:
-    """Write `groups.csv`, and the analysis of each group to a folder of its name; return their paths."""
-    table = group_table(of.grouped, without=_empty(of.by))
-    with writing(run.path / ANALYSIS / f"by_{of.by}") as folder:
-        written = [_write_table(folder / "groups.csv", table)]
-    return written + [
-        path for name, analysis in of.analyses.items() for path in write_analysis(run, analysis, folder / name)
-    ]
-
-
-def _empty(by: str) -> tuple[str, ...]:
-    """Measures that say nothing of groups: solved problems are solved."""
-    return ("accuracy",) if by == "correct" else ()
-
-
 def _with_types(facts: dict[str, Any], types: Mapping[str, xr.DataArray]) -> dict[str, Any]:
     """The headline, each model's or group's number of heads of each type beside its own numbers."""
     for name, of in types.items():
@@ -197,9 +102,7 @@ def _with_types(facts: dict[str, Any], types: Mapping[str, xr.DataArray]) -> dic
 def _head_types(run: Run, problems: Sequence[str], common: Set[str], seed: int) -> xr.DataArray:
     """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
     chosen = np.array([not common or problem in common for problem in problems])
-    correct = run.attention["correct"].values[chosen]
-    # Types come from sign flips: there is nothing to resample.
-    return analyze(run.blocks(chosen=chosen), correct=correct, n_resamples=1, seed=seed).evidence["type"]
+    return find_types(run.blocks(chosen=chosen), n_problems=int(chosen.sum()), seed=seed)
 
 
 def _subject(run: Run) -> Subject:
@@ -210,16 +113,6 @@ def _subject(run: Run) -> Subject:
         attention["correct"].values,
         attention["n_question_tokens"].values,
     )
-
-
-def _n_steps(run: Run) -> np.ndarray:
-    problems = load_set(str(run.path / PROBLEMS))
-    if problems.fingerprint != run.manifest["options"]["problems"]["fingerprint"]:
-        raise RunError(f"{run.path / PROBLEMS} is not what the run was made from; extract the run again.")
-    counts = np.array([len(problem.steps) for problem in problems.problems])
-    if not counts.any():
-        raise RunError(f"the problems of {run.path} have no steps, so that n_steps groups nothing; use --by correct.")
-    return counts
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> Path:

@@ -38,7 +38,7 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.importance import RAW, Looks, look
+from thoughtlens.analysis.importance import RAW, VALUES, WEIGHTS, Looks, look, patterned
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
@@ -46,7 +46,7 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.names import EDGES, HEADS, RANDOM, THOUGHTS, orders_in
 from thoughtlens.plots import effects as effect_panels
-from thoughtlens.reports.run import FIGURES, VALUES, WEIGHTS, pattern_blocks
+from thoughtlens.reports.run import FIGURES
 from thoughtlens.runs.folder import ANALYSIS, Run
 from thoughtlens.schema import EFFECTS_STORE, check_effects
 
@@ -258,7 +258,7 @@ _OUTCOME: Final = "gold_logprob"
 
 def other_attention(run: Run) -> dict[str, Blocks]:
     """Kinds of attention that a run holds beside the weights, by name, block by block."""
-    return {VALUES: pattern_blocks(run, VALUES)} if schema.VALUE_WEIGHTED in run.attention else {}
+    return {VALUES: patterned(run, VALUES)} if schema.VALUE_WEIGHTED in run.attention else {}
 
 
 def check_ranking(run: Run, by: str) -> None:
@@ -277,7 +277,7 @@ def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
         by: `attention` or `value-weighted`.
         problems: ids of the problems that count.
     """
-    looked = look(pattern_blocks(run, by), problems, how=by).importances[HEADS][by].mean("problem")
+    looked = look(patterned(run, by), problems, how=by).importances[HEADS][by].mean("problem")
     return _sorted(dict(zip(map(str, looked["unit"].values), looked.values.tolist(), strict=True)))
 
 

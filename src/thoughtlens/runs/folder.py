@@ -22,6 +22,7 @@ import zarr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, fingerprint
+from thoughtlens.problems import Problem, load_set
 from thoughtlens.runs.layout import ATTENTION_GROUP, BLOCK, AnyLayout, BlockLayout, Layout
 from thoughtlens.runs.layout import SUMS_GROUP as SUMS
 from thoughtlens.runs.store import (
@@ -38,6 +39,8 @@ from thoughtlens.schema import ATTENTION, PATTERNS
 
 ANALYSIS: Final = "analysis"
 """The folder of a run for what is made from it."""
+
+PROBLEMS: Final = "problems.jsonl"
 
 
 @final
@@ -80,6 +83,17 @@ class Run:
     def results(self) -> list[Json]:
         """One row a problem: id, generated text, parsed answer, correct."""
         return list(self._rows())
+
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems of the run, in order, as they were extracted.
+
+        Raises:
+            RunError: the file of problems is not what the run was made from.
+        """
+        found = load_set(str(self.path / PROBLEMS))
+        if found.fingerprint != self.manifest["options"]["problems"]["fingerprint"]:
+            raise RunError(f"{self.path / PROBLEMS} is not what the run was made from; extract the run again.")
+        return found.problems
 
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each problem was solved, in order."""

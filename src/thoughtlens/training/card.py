@@ -277,7 +277,7 @@ def _seeds_table(name: str, seeds: Mapping[str, Any] | None) -> list[str]:
         return []
     others = [m["seed"] for m in seeds["models"][1:]]
     rows = [
-        f"| {m['seed']} | {m['accuracy']['estimate']:.1%} | {m['hub']['thought']} {_range(m['hub'])} "
+        f"| {m['seed']} | {m['accuracy']['estimate']:.1%} | {m['preferred']['thought']} {_range(m['preferred'])} "
         f"| {_range(m['sequential'])} | {_range(m['skip'])} | {', '.join(m['top_heads'])} |"
         for m in seeds["models"]
     ]
@@ -286,7 +286,7 @@ def _seeds_table(name: str, seeds: Mapping[str, Any] | None) -> list[str]:
         "",
         f"Seeds of this recipe, on {seeds['models'][0]['n']} problems; 95 % bootstrap intervals over problems:",
         "",
-        "| seed | accuracy | hub and its H | sequential preference | skip preference | top heads |",
+        "| seed | accuracy | most preferred thought and its H | sequential preference | skip preference | top heads |",
         "|---|---|---|---|---|---|",
         *rows,
         "",
@@ -338,8 +338,8 @@ def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int
         progress: called with 1 after each model.
 
     Returns:
-        `models`, for each its seed, accuracy, hub, sequential and skip preference and top five heads; and
-        `agreement`, Spearman's rank correlation of the heads' importance for each pair of models.
+        `models`, for each its seed, accuracy, most preferred thought, sequential and skip preference and top five
+        heads; and `agreement`, Spearman's rank correlation of the heads' importance for each pair of models.
     """
     analyses, rows = [], []
     for folder in folders:
