@@ -278,10 +278,11 @@ def _analyze_run(
     n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
     found = _analyze(blocks, null, correct, groups, options, n_blocks=n_blocks)
     found.options["name"] = name
-    if apart:
-        rmtree(folder)  # with the tables of the other options
     with writing(folder):
         write_bundle(folder / SAVED, found, about)
+        for left in (path for path in folder.iterdir() if apart and path.name != SAVED):
+            # What was written of the other options.
+            rmtree(left) if left.is_dir() else left.unlink()
     return found
 
 
