@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from thoughtlens.analysis import analysis_tables as tables
 from thoughtlens.analysis import (
     analyze,
     bootstrap_mean,
@@ -21,7 +22,6 @@ from thoughtlens.analysis import (
     rank_heads,
     summary,
 )
-from thoughtlens.analysis import analysis_tables as tables
 from thoughtlens.analysis import pieces as blocks
 from thoughtlens.errors import RunError
 from thoughtlens.plots import head_maps_data, layer_maps

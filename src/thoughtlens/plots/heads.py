@@ -135,7 +135,7 @@ def head_scores(analysis: Analysis) -> xr.Dataset:
 
 
 def layer_scores(analysis: Analysis) -> xr.Dataset:
-    """Metrics of each layer: preference for the thought that the run prefers, sequential, skip, thought mass, and how cells spread.
+    """Metrics of each layer: preference for the thought that the run prefers, the other preferences, mass and spread.
 
     Returns:
         `score` (metric, layer, value), `null` (metric), NaN where there is none, and `n`. The spread is the population
