@@ -108,7 +108,15 @@ def evidence_of_levels(
 
 
 def measures(n_thoughts: int) -> list[str]:
-    """The measures of evidence, in the order in which they are shown."""
+    """The measures of evidence, in the order in which they are shown.
+
+    Args:
+        n_thoughts: T.
+
+    Example:
+        >>> measures(4)[:4], measures(4)[-1]
+        (['hub', 'sequential', 'skip', 'sink'], 'lag3')
+    """
     return [*PATTERNS, *PLACES, *MASSES, *(f"lag{lag}" for lag in range(2, n_thoughts))]
 
 
@@ -129,6 +137,9 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
 
     Returns:
         Names, dims (...) without measure.
+
+    Example:
+        `head_types(tl.analyze(run).evidence).sel(layer=0, head=1).item()`, such as `sequential`
     """
     excess = found["excess"].sel(value="estimate", drop=True)
     enough = excess.where(passing(found), -np.inf)

@@ -241,6 +241,9 @@ def rank_heads(heads: xr.Dataset) -> xr.Dataset:
 
     Returns:
         The same along `rank` (from 1), with coords `layer`, `head` and `name`.
+
+    Example:
+        `rank_heads(tl.analyze(run).heads)["name"].values[:10]`; an analysis has it as `ranking`
     """
     values = heads[["importance", "thought_mass"]].sel(value="estimate", drop=True).transpose("layer", "head")
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
@@ -266,6 +269,10 @@ def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) ->
         n_problems: problems in the sample; of an odd number the first half has one less.
         n_splits: random splits.
         seed: same seed, same splits.
+
+    Example:
+        >>> split_halves(7, n_splits=2).sum("problem").values
+        array([3, 3], dtype=uint64)
     """
     rng = np.random.default_rng(seed)
     halves = np.zeros((n_splits, n_problems), dtype=np.uint8)
@@ -289,6 +296,8 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
     Returns:
         `reliability`, `top_overlap`, `top_overlap_by_chance`, scalars; NaN where there is nothing to rank (one
         problem, fewer than three heads or thoughts, or all heads alike).
+
+    Reference: Spearman (1910) and Brown (1910), British Journal of Psychology 3.
     """
     whole = _importance(total.expand_dims("resample"))
     defined = np.isfinite(whole[0])
@@ -309,6 +318,9 @@ def unreliable(ranking: xr.Dataset) -> str | None:
 
     Args:
         ranking: with `reliability` and `n`, as `Analysis.ranking` has them.
+
+    Example:
+        `unreliable(tl.analyze(run).ranking)`
     """
     found, n = float(ranking["reliability"]), int(ranking["n"])
     if np.isnan(found):

@@ -52,6 +52,11 @@ def value_shares(block: xr.Dataset) -> xr.Dataset:
 
     Returns:
         The same Dataset with `attention`, float64, in the place of `value_weighted`.
+
+    Example:
+        `value_shares(next(run.blocks(pattern="value_weighted")))`, of a run made with `--record values`
+
+    Reference: Kobayashi et al. (2020), arXiv 2004.10102.
     """
     norms = block[VALUE_WEIGHTED].astype(np.float64)
     total = norms.sum("key", skipna=False)
@@ -169,6 +174,12 @@ def look(blocks: Blocks, problems: Sequence[str], *, how: str = RAW) -> Looks:
 
     Returns:
         Importances by problem, so that they can be resampled together with effects; heads have no rolled-out kind.
+
+    Raises:
+        RunError: the run lacks some of the problems.
+
+    Example:
+        `look(run.blocks(), ["test_0", "test_1"]).importances["heads"]["raw"].mean("problem")`
     """
     found: list[xr.Dataset] = []
     wanted = frozenset(problems)
@@ -214,6 +225,9 @@ def head_importance(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (problem, unit), units named such as L4H5.
+
+    Example:
+        `head_importance(run.attention["attention"]).mean("problem").sel(unit="L4H5")`
     """
     rows = _later_rows(attention, 0.0).sum("key", skipna=False).mean("query")
     flat = rows.stack(unit=("layer", "head"))
@@ -232,6 +246,9 @@ def thought_importance(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (problem, unit), the thoughts.
+
+    Example:
+        `thought_importance(rollout(run.attention["attention"])).mean("problem")`
     """
     rows = _over_heads(_later_rows(attention, np.nan))
     return _named(rows.mean("query").rename(key="unit"), thought_names(n_thoughts_of(attention)))
@@ -247,6 +264,9 @@ def edge_importance(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (problem, unit), units named such as `z4 ⊣ z1`.
+
+    Example:
+        `edge_importance(run.attention["attention"]).mean("problem").sel(unit="z4 ⊣ z1")`
     """
     mean = _over_heads(attention.astype(np.float64))
     edges = edge_names(n_thoughts_of(attention))

@@ -219,6 +219,9 @@ def open_analysis(run: StoredRun, name: str | None = None) -> Analysis:
 
     Raises:
         RunError: there is no such analysis, or the run has changed since.
+
+    Example:
+        `open_analysis(tl.open_run("runs/first")).heads["hub"]`
     """
     folder = run.path / FOLDER / (name or "")
     about = read_about(folder / SAVED)
@@ -243,6 +246,9 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
 
     Returns:
         As `preference_sums`, float64, dims (problem, ...).
+
+    Example:
+        `bootstrap_ratio(collect_sums(run.blocks())["sequential"], expected_sums(…)["sequential"])`
     """
     return join_problems(
         [preference_sums(attention).sum(list(over), skipna=False) for attention in attention_pieces(blocks)]

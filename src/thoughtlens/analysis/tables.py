@@ -41,6 +41,9 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         there are of each; `ranking`, its reliability and `unreliable`, the reason not to trust it or None; `top_heads`,
         a list of the table `heads`' rows; and `strongest`, for `hub`, `sequential` and `skip` the three heads that give
         it most attention beyond an even split.  Both lists are empty where the ranking is unreliable.
+
+    Example:
+        `headline(tl.analyze(run))["hub"]["thought"]`
     """
     model, n = analysis.model, int(analysis.model["n"])
     named = analysis.ranking.isel(rank=slice(0 if unreliable(analysis.ranking) else None))
@@ -109,6 +112,9 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         `evidence_layer` and `evidence_head` (measure, thought of the hub, excess with its interval, p, q, p_familywise,
         n), `moments` (a row a cell of each head), and `heads` (a row a head, by rank, with its type, its hub, the
         strength and corrected p of the hub test, and the reliability of the ranking).
+
+    Example:
+        `analysis_tables(tl.analyze(run))["heads"].query("type == 'hub'")`
     """
     # Dims of a Dataset are in the order in which its labels were read, which differs from time to time.
     moments = analysis.moments.to_dataframe(dim_order=["layer", "head", "query", "key"]).reset_index()
