@@ -40,7 +40,8 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         the excess of the mean head over its null, with p and the number of heads that pass; `types`, how many heads
         there are of each; `ranking`, its reliability and `unreliable`, the reason not to trust it or None; `top_heads`,
         a list of the table `heads`' rows; and `strongest`, for `hub`, `sequential` and `skip` the three heads that give
-        it most attention beyond an even split.  Both lists are empty where the ranking is unreliable.
+        it most attention beyond an even split, for `hub` of those that have one.  Both lists are empty where the
+        ranking is unreliable.
 
     Example:
         `headline(tl.analyze(run))["hub"]["thought"]`
@@ -74,7 +75,10 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
             {str(key): _finite(value) for key, value in row.items()}
             for row in _heads_table(named.isel(rank=slice(n_heads))).to_dict("records")
         ],
-        "strongest": {name: _strongest(named, measure) for name, measure in lists.items()},
+        "strongest": {
+            name: _strongest(named.isel(rank=named["hub"].values != "") if name == "hub" else named, measure)
+            for name, measure in lists.items()
+        },
     }
 
 

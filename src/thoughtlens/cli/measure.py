@@ -212,7 +212,7 @@ def _close(done: "Run", facts: dict[str, Any], *, as_json: bool) -> None:
     _show_excess(facts["evidence"], title="attention of a row beyond its null")
     terminal.show_items(facts["top_heads"], TOP_HEADS, title="top heads by attention (not by cause)")
     lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in its)) for name, its in facts["strongest"].items()]
-    if all(len(row) > 1 for row in lists):
+    if lists := [row for row in lists if len(row) > 1]:
         places = ("strongest for", "first", "second", "third")
         terminal.table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
     terminal.tell({}, f"results: {done.path}", as_json=False)
