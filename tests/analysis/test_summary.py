@@ -306,7 +306,7 @@ def test_tables_hold_the_evidence_of_the_right_head(make_attention):
         row, expected = table.loc[(measure, 1, 2)], found.evidence.sel(layer=1, head=2, measure=measure)
         np.testing.assert_array_equal(row[["estimate", "low", "high"]].astype(float), expected["excess"])
         for name in ("p", "q", "p_familywise"):
-            assert row[name] == expected[name].item()
+            np.testing.assert_equal(row[name], expected[name].item())
         assert row["thought"] == (expected["hub"].item() if measure == "hub" else "")
     heads = tables(found)["heads"].set_index(["layer", "head"])
     for place in np.ndindex(2, 3):
