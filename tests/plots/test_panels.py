@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import analyze, last_thought_shares, rank_heads
+from thoughtlens.analysis import analyze, rank_heads
 from thoughtlens.errors import OptionError
 from thoughtlens.names import key_names, thought_names
 from thoughtlens.plots import (
@@ -66,7 +66,7 @@ def test_masses_of_heads_are_means_over_rows(attention, analysis):
 
 
 def test_layers_carry_the_preference_for_the_hub_of_the_run(analysis):
-    scores, hub = layer_scores(analysis), analysis.model["hub"].item()
+    scores, hub = layer_scores(analysis), analysis.model["preferred"].item()
     np.testing.assert_array_equal(
         scores["score"].sel(metric=f"preference for {hub}"), analysis.layers["preference"].sel(thought=hub)
     )
@@ -88,21 +88,22 @@ def test_few_thoughts_leave_panels_that_can_be_drawn(make_attention, n_thoughts)
     dataset = make_attention(n_thoughts=n_thoughts)
     analysis = analyze(dataset, correct=np.ones(5, dtype=bool), n_resamples=5)
     assert layer_scores(analysis)["score"].sel(metric="sequential preference").isnull().all()
-    assert last_thought_shares(dataset, n_resamples=5)["share"].sizes["thought"] == n_thoughts - 1
+    assert analysis.last_thought["share"].sizes["thought"] == n_thoughts - 1
 
 
 def test_even_rows_share_evenly(plant_attention):
-    share = last_thought_shares(plant_attention(lambda query, key: 1.0), n_resamples=10)["share"]
+    share = analyze(plant_attention(lambda query, key: 1.0), n_resamples=10).last_thought["share"]
     np.testing.assert_allclose(share, 1 / 5, rtol=1e-6)
     assert share.attrs["null"] == 1 / 5
 
 
 def test_shares_of_the_last_thought_are_ratios_of_sums_whatever_the_blocks(attention):
-    whole = last_thought_shares(counted(attention), n_resamples=50)
+    right = np.ones(9, dtype=bool)
+    whole = analyze(counted(attention), correct=right, n_resamples=50).last_thought
     given = [float(attention.sel(query="z6", key=f"z{k}").astype(np.float64).sum()) for k in range(1, 6)]
     np.testing.assert_allclose(whole["share"].sel(value="estimate"), np.array(given) / sum(given), rtol=1e-6)
     blocks = [counted(attention.isel(problem=part)) for part in (slice(0, 2), slice(2, None))]
-    xr.testing.assert_allclose(last_thought_shares(blocks, n_resamples=50), whole)
+    xr.testing.assert_allclose(analyze(blocks, correct=right, n_resamples=50).last_thought, whole)
     assert whole["n"] == 9
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.evidence import find_types
+from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.metrics import preference_sums, preferences
 from thoughtlens.analysis.pieces import Blocks, attention_pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
 from thoughtlens.analysis.statistics import resample_weights
-from thoughtlens.analysis.summary import analyze, with_importance
 from thoughtlens.analysis.sums import add_weighted
 from thoughtlens.errors import RunError
 
@@ -100,9 +101,7 @@ def head_types_of(run: ComparableRun, subject: Subject, common: Sequence[str], s
     """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
     shared = set(common)
     chosen = np.array([not shared or problem in shared for problem in subject.problems])
-    # Types come from sign flips: one resample is enough.
-    found = analyze(run.blocks(chosen=chosen), correct=np.asarray(subject.correct)[chosen], n_resamples=1, seed=seed)
-    return found.evidence["type"]
+    return find_types(run.blocks(chosen=chosen), n_problems=int(chosen.sum()), seed=seed)
 
 
 def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, seed: int) -> Side:

@@ -86,8 +86,8 @@ def intervene(
     from thoughtlens.cuts import estimate_study, plan_cuts
     from thoughtlens.cuts import intervene as make
     from thoughtlens.models import reasoner_of
-    from thoughtlens.reports import analyze_run, write_study
     from thoughtlens.reports import study as summarise
+    from thoughtlens.reports import write_study
     from thoughtlens.runs import open_run
 
     where = engine_named(engine, workers=workers, address=address)
@@ -112,7 +112,6 @@ def intervene(
             random_orders=random_orders,
             seed=seed,
             reasoner=reasoner,
-            analysis=lambda: analyze_run(run),
         )
     for note in planned.notes:
         terminal.warn(note)

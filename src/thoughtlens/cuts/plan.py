@@ -21,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, look, paired_differences, unreliable, value_shares
+from thoughtlens.analysis import Analysis, analyze, look, paired_differences, unreliable
+from thoughtlens.analysis.importance import patterned
 from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
 from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
 from thoughtlens.cuts.interventions import EDGE_SITES, Intervention
@@ -280,7 +281,7 @@ def plan_cuts(
     run.require_attention()
     orders, shape = tuple(dict.fromkeys(orders)), shape_of(run)
     _check_options(run, controls, match, orders, random_orders)
-    seen = cache(analysis or (lambda: analyze(run.blocks(), correct=run.correct())))
+    seen = cache(analysis or (lambda: analyze(run)))
     known = [named_edit(edit, seed) if isinstance(edit, str) else edit for edit in dict.fromkeys(edits)]
     where = None if at is None else _positions(at, shape)
     made = [ablate_head(head, edit=edit, queries=where) for head in _heads(heads, shape, seen) for edit in known]
@@ -468,8 +469,7 @@ def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
         by: `attention` or `value-weighted`.
         problems: ids of the problems that count.
     """
-    blocks = run.blocks() if by == ATTENTION else map(value_shares, run.blocks(pattern=VALUE_WEIGHTED))
-    looked = look(blocks, problems, how=by).importances[HEADS][by].mean("problem")
+    looked = look(patterned(run, by), problems, how=by).importances[HEADS][by].mean("problem")
     return _largest_first(dict(zip(map(str, looked["unit"].values), looked.values.tolist(), strict=True)))
 
 

@@ -135,13 +135,13 @@ def head_scores(analysis: Analysis) -> xr.Dataset:
 
 
 def layer_scores(analysis: Analysis) -> xr.Dataset:
-    """Metrics of each layer: preference for the run's hub, sequential, skip, thought mass, and how cells spread.
+    """Metrics of each layer: preference for the thought that the run prefers, the other preferences, mass and spread.
 
     Returns:
         `score` (metric, layer, value), `null` (metric), NaN where there is none, and `n`. The spread is the population
         standard deviation over the cells (q, k), k < q, of a layer's mean thought map; it has no interval (NaN).
     """
-    hub = str(analysis.model["hub"].item())
+    hub = str(analysis.model["preferred"].item())
     names = [name for name in METRICS if name not in ("hub preference", "importance")]
     data = _scores(analysis.layers, names, _spread(analysis))
     if not hub:

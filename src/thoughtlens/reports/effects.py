@@ -30,7 +30,7 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.importance import RAW, Looks, look
+from thoughtlens.analysis.importance import RAW, VALUES, Looks, look, patterned
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
@@ -39,7 +39,7 @@ from thoughtlens.errors import RunError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.names import EDGES, HEADS, THOUGHTS
 from thoughtlens.plots import effects as effect_panels
-from thoughtlens.reports.run import FIGURES, VALUES, pattern_blocks
+from thoughtlens.reports.run import FIGURES
 from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
 
@@ -105,7 +105,7 @@ def study(
     found = families(effects)
     weights = resample_weights(effects.sizes["problem"], n_resamples=n_resamples, seed=seed)
     problems = [str(name) for name in effects["problem"].values]
-    held = {VALUES: pattern_blocks(run, VALUES)} if VALUE_WEIGHTED in run.attention else {}
+    held = {VALUES: patterned(run, VALUES)} if VALUE_WEIGHTED in run.attention else {}
     kinds_of_attention = {RAW: run.blocks()} | dict(held if others is None else others)
     looked = {how: look(blocks, problems, how=how) for how, blocks in kinds_of_attention.items()}
     kinds = {kind: _kinds_of_attention(looked.values(), kind) for kind in (HEADS, THOUGHTS, EDGES)}
