@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from thoughtlens import compare
 from thoughtlens.cuts import ablate_head
 from thoughtlens.cuts import intervene as make_cuts
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
@@ -12,7 +13,6 @@ from thoughtlens.evaluation import choose_problems
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, sample
 from thoughtlens.published import export_npy
-from thoughtlens import compare
 from thoughtlens.runs import extract, open_run
 
 PROBLEMS = sample("arithmetic", n=6)

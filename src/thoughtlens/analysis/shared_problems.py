@@ -4,7 +4,7 @@ In: runs, or `Subject`s, by name. Out: a `Side` for each, and sentences. Sums by
 by head only for the resamples, so that memory grows by a few numbers a problem.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, final
 
@@ -52,8 +52,8 @@ class ComparableRun(Protocol):
     def attention(self) -> xr.Dataset:
         """The attention Dataset, with `correct` and `n_question_tokens` of each problem."""
 
-    def results(self) -> list[dict[str, Any]]:
-        """A row a problem, with `id` and `question`."""
+    def problems(self) -> Iterable[Any]:
+        """The problems, with `id` and `question`, checked to be those that the run was made from."""
 
     def blocks(self, *, chosen: npt.ArrayLike | None = None) -> Iterator[xr.Dataset]:
         """The chosen problems block by block."""
@@ -84,7 +84,7 @@ def subject_of(run: ComparableRun) -> Subject:
     attention = run.attention
     return Subject(
         run.blocks(),
-        [f"{row['id']}: {row['question']}" for row in run.results()],
+        [f"{problem.id}: {problem.question}" for problem in run.problems()],
         attention["correct"].values,
         attention["n_question_tokens"].values,
     )

@@ -286,10 +286,10 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
         without: measures that say nothing, as in `group_table`.
 
     Returns:
-        `own`, for each model or group its `n`, estimate, low, high of accuracy, hub (the most preferred `thought`),
+        `own`, for each model or group its `n`, estimate, low, high of accuracy, preferred (H of the most preferred `thought`),
         sequential, skip and thought mass, and `types`, its heads of each type, if known; `differences`, a list of the
-        same numbers for each pair (`of`, `minus`) with `p` and `p_holm`, the hub being the thought that is the
-        hub of `minus`. Holm's correction is over all of these numbers of all pairs and over the preferences for all
+        same numbers for each pair (`of`, `minus`) with `p` and `p_holm`, `preferred` being of the thought that
+        `minus` prefers. Holm's correction is over all of these numbers of all pairs and over the preferences for all
         thoughts, since the one shown is chosen by the data.
 
     Example:
@@ -299,9 +299,9 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
     values, differences, p_values = (part.drop_vars(list(without), errors="ignore") for part in parts)
     dim = comparison.dim
     sides = {str(name): values.sel({dim: name, "depth": "all"}) for name in values[dim].values}
-    hubs = {name: _hub(side["preference"]) for name, side in sides.items()}
+    preferred = {name: _preferred(side["preference"]) for name, side in sides.items()}
     own: dict[str, Any] = {
-        name: {"n": int(side["n"].item()), **_numbers(side, hubs[name])} for name, side in sides.items()
+        name: {"n": int(side["n"].item()), **_numbers(side, preferred[name])} for name, side in sides.items()
     }
     for name, types in comparison.head_types.items():
         own[name]["types"] = type_counts(types)
@@ -310,11 +310,11 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
     for pair in differences["pair"].values:
         row, *p = (part.sel(pair=pair) for part in (differences.sel(depth="all"), *tests))
         minus = str(row["minus"].item())
-        pairs.append({"of": str(row[dim].item()), "minus": minus, **_numbers(row, hubs[minus], *p)})
+        pairs.append({"of": str(row[dim].item()), "minus": minus, **_numbers(row, preferred[minus], *p)})
     return {"own": own, "differences": pairs}
 
 
-def _hub(preference: xr.DataArray) -> str | None:
+def _preferred(preference: xr.DataArray) -> str | None:
     observed = preference.sel(value="estimate", drop=True).dropna("thought")
     return str(observed["thought"].values[observed.values.argmax()]) if observed.size else None
 
@@ -328,12 +328,12 @@ def _with_holm(p: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     return shown, corrected
 
 
-def _numbers(row: xr.Dataset, hub: str | None, *tests: xr.Dataset) -> dict[str, Any]:
+def _numbers(row: xr.Dataset, thought: str | None, *tests: xr.Dataset) -> dict[str, Any]:
     found = {name: _number(row[name], *(of[name] for of in tests)) for name in HEADLINE if name in row}
-    # Without a hub every preference is undefined, that of z1 like any other.
-    place = {"thought": "z1" if hub is None else hub}
+    # Without a most preferred thought every preference is undefined, that of z1 like any other.
+    place = {"thought": "z1" if thought is None else thought}
     preference = _number(row["preference"].sel(place), *(of["preference"].sel(place) for of in tests))
-    return {"hub": {"thought": hub, **preference}, **found}
+    return {"preferred": {"thought": thought, **preference}, **found}
 
 
 def _number(value: xr.DataArray, *tests: xr.DataArray) -> dict[str, float | None]:

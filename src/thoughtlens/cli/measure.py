@@ -124,7 +124,7 @@ TOP_HEADS: Final[tuple[terminal.Row, ...]] = (
 SIDE_BY_SIDE: Final[tuple[terminal.Row, ...]] = (
     ("problems", "n", str),
     ("accuracy", "accuracy", _percent),
-    ("hub preference", "hub", _thought_and_number),
+    ("most preferred thought, its H", "preferred", _thought_and_number),
     ("sequential preference", "sequential", _thought_and_number),
     ("skip preference", "skip", _thought_and_number),
     ("thought mass", "thought_mass", _percent),
