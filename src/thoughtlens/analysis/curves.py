@@ -27,6 +27,7 @@ from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.statistics import VALUES, proportion_interval
 from thoughtlens.analysis.verdict import ALPHA, DECIMALS
 from thoughtlens.errors import OptionError
+from thoughtlens.names import RANDOM, orders_in
 from thoughtlens.schema import BASELINE
 
 Orders = Mapping[str, Sequence[str]]
@@ -60,6 +61,15 @@ def ablation_curve(summary: xr.Dataset, orders: Orders, random_orders: Orders) -
     joined: xr.Dataset = xr.concat(scores, outcome)
     table = xr.Dataset({**curves, **bands}).merge(joined.transpose("order", "outcome"))
     return table.assign(n_random=len(random_orders), n=int(summary["n"].max()))
+
+
+def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
+    """The curves of the orders among the cuts, as `ablation_curve` gives them, if there are any."""
+    orders = orders_in(str(label) for label in summary["intervention"].values)
+    named = {name: labels for name, labels in orders.items() if not name.startswith(RANDOM)}
+    chance = {name: labels for name, labels in orders.items() if name.startswith(RANDOM)}
+    lengths = {len(labels) for labels in orders.values()}
+    return ablation_curve(summary, named, chance) if named and len(lengths) == 1 else None
 
 
 def dose_response(summary: xr.Dataset, doses: Mapping[str, Mapping[float, str]]) -> xr.Dataset:

@@ -74,6 +74,8 @@ class Analysis(NamedTuple):
     """`hub_test`: hub, strength, p, p_corrected (layer, head)"""
     accuracy: xr.Dataset
     """accuracy (value), Wilson interval; n"""
+    last_thought: xr.Dataset
+    """`last_thought_shares`: share (thought, value), its attribute `null` an even share; n"""
 
 
 def analyze(
@@ -93,14 +95,27 @@ def analyze(
     """
     draws = draw(len(np.asarray(correct)), n_resamples=n_resamples, n_flips=n_flips, seed=seed)
     options = {"n_resamples": n_resamples, "n_flips": n_flips, "seed": seed}
-    return summarise(accumulate(measured(blocks), draws), correct=correct, options=options)
+    rows: list[xr.DataArray] = []
+    totals = accumulate(measured(_collecting(blocks, rows)), draws)
+    last = last_thought_shares_of(xr.concat(rows, "problem"), n_resamples=n_resamples, seed=seed)
+    return summarise(totals, last, correct=correct, options=options)
 
 
-def summarise(totals: Totals, *, correct: npt.ArrayLike, options: Mapping[str, float]) -> Analysis:
+def _collecting(blocks: Blocks, rows: list[xr.DataArray]) -> Iterator[xr.Dataset]:
+    """The same blocks, the last thought's rows of each collected on the way."""
+    for block in [blocks] if isinstance(blocks, xr.Dataset) else blocks:
+        rows += [last_thought_rows(attention) for attention in attention_pieces(block)]
+        yield block
+
+
+def summarise(
+    totals: Totals, last_thought: xr.Dataset, *, correct: npt.ArrayLike, options: Mapping[str, float]
+) -> Analysis:
     """The summary of a run that has been added up.
 
     Args:
         totals: as `accumulate` gives them.
+        last_thought: as `last_thought_shares` gives it.
         correct: bool, one a problem.
         options: `n_resamples`, `n_flips`, `seed`, and whatever else the Datasets shall carry as attributes.
     """
@@ -125,6 +140,7 @@ def summarise(totals: Totals, *, correct: npt.ArrayLike, options: Mapping[str, f
         layer_evidence=found.layers,
         model_evidence=found.model,
         hubs=hub_test_of(totals.rows, seed=seed).assign(n=n),
+        last_thought=last_thought,
     )
 
 
@@ -264,8 +280,10 @@ def analyze_sums(
         As `analyze`; `n` counts problems, and the attribute `n_blocks` what the intervals are over.
     """
     options = {"n_resamples": n_resamples, "n_flips": n_flips, "seed": seed}
+    kept = list(kept)
     totals = accumulate(_parts(kept), draw(n_blocks, **options))
-    return summarise(totals, correct=correct, options={**options, "n_blocks": n_blocks})
+    last = kept_last_thought_shares(kept, n_resamples=n_resamples, seed=seed)
+    return summarise(totals, last, correct=correct, options={**options, "n_blocks": n_blocks})
 
 
 def kept_rollout(kept: Iterable[xr.Dataset], *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:

@@ -25,7 +25,6 @@ from thoughtlens.analysis import moments
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
 from thoughtlens.problems import Problem, load_set
-from thoughtlens.published.panels import comparison_panels
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
 from thoughtlens.runs.folder import Run
@@ -82,7 +81,9 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     Raises:
         RunError: as of `export_npy`.
     """
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+    # Drawn with matplotlib, which is slow to import and needed nowhere else here.
+    from thoughtlens.plots.style import save_figure
+    from thoughtlens.published.panels import compared_models
 
     for run in runs:
         run.require_attention()
@@ -90,8 +91,8 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):
         _write_json(out / COMPARISON, model_comparison({name: each.published for name, each in exported.items()}))
-        drawn = plots.model_comparison(comparison_panels({name: (of.published, of.n) for name, of in exported.items()}))
-        figures = plots.save_figure(drawn, out / Path(COMPARISON).stem)
+        drawn = compared_models({name: (of.published, of.n) for name, of in exported.items()})
+        figures = save_figure(drawn, out / Path(COMPARISON).stem)
     return [*(path for each in exported.values() for path in each.paths), out / COMPARISON, *figures]
 
 

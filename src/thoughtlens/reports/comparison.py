@@ -27,7 +27,6 @@ from thoughtlens.analysis import (
     compare,
     compare_groups,
     comparison_headline,
-    comparison_overview,
     comparison_tables,
     group_table,
 )
@@ -113,7 +112,7 @@ def write_comparison(out: Path, runs: Mapping[str, Run], comparison: Comparison)
     with writing(out) as folder:
         write_json(folder / "comparison.json", comparison_summary(runs, comparison))
         written = [_write_table(folder / f"{name}.csv", of) for name, of in comparison_tables(comparison).items()]
-        drawn = plots.model_comparison(comparison_overview(comparison))
+        drawn = plots.model_comparison(comparison)
         return [folder / "comparison.json", *written, *plots.save_figure(drawn, folder / "model_comparison")]
 
 

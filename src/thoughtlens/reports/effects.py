@@ -16,14 +16,13 @@ A study of cuts becomes its figures, in `RUN/figures/effects/`, as PNG and SVG: 
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
 
 from thoughtlens import schema
-from thoughtlens.analysis import curves
-from thoughtlens.analysis.curves import influence, transplant_table
+from thoughtlens.analysis.curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
     OUTCOMES,
@@ -31,10 +30,8 @@ from thoughtlens.analysis.effects import (
     Study,
     as_damage,
     doses,
-    edge_ends,
     effects_table,
     families,
-    head_places,
     paired_differences,
     summarise,
 )
@@ -44,11 +41,13 @@ from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import replacing, write_json, writing
-from thoughtlens.names import EDGES, HEADS, RANDOM, THOUGHTS, orders_in
-from thoughtlens.plots import effects as effect_panels
+from thoughtlens.names import EDGES, HEADS, THOUGHTS
 from thoughtlens.reports.run import FIGURES, VALUES, WEIGHTS, pattern_blocks
 from thoughtlens.runs.folder import ANALYSIS, Run
 from thoughtlens.schema import EFFECTS_STORE, check_effects
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TOP: Final = 10
 """Cuts that the headline names."""
@@ -202,15 +201,6 @@ def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
     ]
 
 
-def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
-    """The curves of the orders among the cuts, if there are any."""
-    orders = orders_in(str(label) for label in summary["intervention"].values)
-    named = {name: labels for name, labels in orders.items() if not name.startswith(RANDOM)}
-    chance = {name: labels for name, labels in orders.items() if name.startswith(RANDOM)}
-    lengths = {len(labels) for labels in orders.values()}
-    return curves.ablation_curve(summary, named, chance) if named and len(lengths) == 1 else None
-
-
 def _orders(summary: xr.Dataset) -> list[dict[str, Any]]:
     curve = curve_of(summary)
     if curve is None:
@@ -311,41 +301,27 @@ def write_study_figures(run: Run, done: Study) -> list[Path]:
         # What an earlier plan drew is not of this one.
         for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
             old.unlink()
-        return [
-            path
-            for name, (figure, data) in study_figure_data(done).items()
-            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
-        ]
+        return [path for name, ax in study_figures(done).items() for path in plots.save_figure(ax, folder / name)]
 
 
-def study_figure_data(done: Study) -> dict[str, tuple[str, xr.Dataset]]:
-    """By the name of a file, its figure function and what it draws."""
-    drawn = {"effect_forest": ("effect_forest", effect_panels.effect_forest_data(done.summary))}
-    for name, cuts in done.families.items():
-        drawn |= _family_figures(done, name, cuts)
-    curve = curve_of(done.summary)
-    if curve is not None:
-        drawn["ablation_curve"] = ("ablation_curve", effect_panels.ablation_curve_data(curve))
-    if (given := transplant_table(done.effects)) is not None:
-        drawn["transplants"] = ("transplant_bars", given)
-    if graded := doses(done.summary):
-        curve = curves.dose_response(done.summary, graded)
-        drawn["dose_response"] = ("dose_response", effect_panels.dose_response_data(curve))
-    return drawn
+def study_figures(done: Study) -> dict[str, "Axes"]:
+    """The figures that the cuts of a study give, by the name of their file."""
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
-
-def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, tuple[str, xr.Dataset]]:
-    """The scatter of a family against each kind of attention, and its map."""
-    kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")
-    drawn = {}
-    for how, importance in done.importances.get(name, {}).items():
-        row = done.verdicts[name].sel(attention=how)
-        named = importance.assign_attrs(long_name=f"importance by {how} attention, {kind}")
-        data = effect_panels.attention_against_effect(named, done.summary, cuts, row, outcome=RANKED_BY)
-        drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ("attention_against_effect", data)
-    if kind == HEADS:
-        drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, head_places(cuts)))
-    if kind == EDGES:
-        maps = influence(done.summary, edge_ends(cuts), done.attention)
-        drawn[f"influence_maps_{stem}"] = ("influence_maps", effect_panels.influence_maps(maps))
+    drawn = {"effect_forest": plots.effect_forest(done)}
+    for name in done.families:
+        kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")
+        for how in done.importances.get(name, {}):
+            ax = plots.attention_against_effect(done, family=name, attention=how)
+            drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ax
+        if kind == HEADS:
+            drawn[f"effect_map_{stem}"] = plots.effect_map(done, family=name)
+        if kind == EDGES:
+            drawn[f"influence_maps_{stem}"] = plots.influence_maps(done, family=name)
+    if curve_of(done.summary) is not None:
+        drawn["ablation_curve"] = plots.ablation_curve(done)
+    if transplant_table(done.effects) is not None:
+        drawn["transplants"] = plots.transplant_bars(done)
+    if doses(done.summary):
+        drawn["dose_response"] = plots.dose_response(done)
     return drawn
