@@ -282,7 +282,8 @@ def metric_distributions(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
             continue
         panel.hist(known, bins=24, color=BLUE, linewidth=0)
         draw_null(panel, null, upright=True, above=True)
-        panel.locator_params(nbins=6)
+        panel.locator_params(axis="x", nbins=6)
+        panel.locator_params(axis="y", nbins=6, integer=True)
         missing = len(values) - len(known)
         name_axes(panel, f"{name} ({missing} undefined)" if missing else name, "heads")
     fit(*tiles)

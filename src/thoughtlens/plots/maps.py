@@ -217,10 +217,10 @@ def question_tokens(question_attention: xr.Dataset, *, n_top: int = 3, ax: Axes 
     outlined = f" (outlined: top {n_top} of a row)" if top.any() else ""
     image = draw_map(ax, cells, scale_of(cells), x=f"token of the question{outlined}", y="query")
     outline_cells(ax, image, top)
+    _name_tokens(ax, texts, top.sum(0))
     add_colour_bar(image, [ax], cells)
     problem = question_attention.attrs["problem"]
     add_title(ax, f"{problem}: attention to the question, mean over layers and heads", n=1)
-    _name_tokens(ax, texts, top.sum(0))
     fit(ax)
     return ax
 

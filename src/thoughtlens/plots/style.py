@@ -279,7 +279,8 @@ def fit(*axes: Axes) -> None:
     """Lay out the figure of these Axes, then make their titles, names, tick labels and cell values fit."""
     _lay_out(axes)
     # Lines that are broken make an Axes lower.
-    if any([_break_title(ax) for ax in axes]):
+    broken = [_break_title(ax) for ax in axes]
+    if any(broken):
         _lay_out(axes)
     for ax in axes:
         _shrink_title(ax)
@@ -343,8 +344,9 @@ def _thin(axis: Axis) -> None:
         if low <= place <= high and label.get_text()
     ]
     drawn.sort(key=lambda tick: tick[2])
-    gap = 0.1 * TICK_SIZE / POINTS_PER_INCH * figure_of(axis.axes).dpi
-    gap *= 4 if isinstance(axis, XAxis) else 1
+    # Words side by side need a space between them, lines below each other need none.
+    space = 0.4 if isinstance(axis, XAxis) and not any(label.get_rotation() for label in axis.get_ticklabels()) else 0.1
+    gap = space * TICK_SIZE / POINTS_PER_INCH * figure_of(axis.axes).dpi
     step = 1
     while any(start < end + gap for (*_, end), (*_, start, _) in zip(drawn[::step], drawn[step::step], strict=False)):
         step += 1
