@@ -5,12 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from thoughtlens.models import Codi, Markers, bundled, projection
 from thoughtlens.taps import ATTENTION
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
+
+# A loaded machine is slow to draw examples too: no test may depend on the clock.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+pytest_plugins = ["tests.attention_made"]
 
 QUESTIONS = [
     "Tom has 5 apples. He buys 3 more. How many apples does he have?",

@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from tests import architecture
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "thoughtlens"
 MODULES = [path for path in PACKAGE.rglob("*.py") if path.name not in {"__init__.py", "__main__.py"}]
@@ -56,3 +58,7 @@ def test_no_module_has_the_name_of_a_function_that_its_folder_exports():
 def test_no_module_is_named_like_an_activity():
     folders = {path.parent.name for path in MODULES} - {"training", "reasoning"}
     assert [name for name in {path.stem for path in MODULES} | folders if name.endswith("ing")] == []
+
+
+def test_the_diagram_is_that_of_the_imports():
+    assert architecture.diagram() in architecture.PAGE.read_text("utf-8"), "run: python tests/architecture.py"
