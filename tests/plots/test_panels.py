@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import xarray as xr
-
 from tests.plots.test_figures import cells, dots, panels_of
+
 from thoughtlens.analysis import analyze, cell_spread, last_thought_shares, rank_heads, thought_composition
 from thoughtlens.errors import OptionError
 from thoughtlens.names import key_names, thought_names
