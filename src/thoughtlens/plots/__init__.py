@@ -1,7 +1,7 @@
 """Figures of results: an Analysis, a Comparison, a Study or a question's attention in, Axes out.
 
-Each is `(result, *, choice…, ax=None) -> Axes`. It selects, sorts and labels, and computes no statistic. Without `ax` it
-draws on a figure of its own, without pyplot or a display; `save_figure` writes that.
+Each is `(result, *, choice…, ax=None) -> Axes`. It selects, sorts and labels, and computes no statistic. Without `ax`
+it draws on a figure of its own, without pyplot or a display; `save_figure` writes that.
 """
 
 import lazy_loader
