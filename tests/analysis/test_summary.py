@@ -24,7 +24,6 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis import pieces as blocks
 from thoughtlens.errors import RunError
-from thoughtlens.plots import head_maps_data, layer_maps
 
 PREVIOUS = {f"z{k + 1}": f"z{k}" for k in range(1, 32)}
 
@@ -349,18 +348,3 @@ def test_same_seed_same_bytes(make_attention):
     once, again, other = (analyzed(dataset, seed=seed) for seed in (0, 0, 1))
     xr.testing.assert_identical(once.heads, again.heads)
     assert not once.model["sequential"].equals(other.model["sequential"])
-
-
-def test_maps_blank_what_the_mask_forbids(make_attention):
-    found = analyzed(make_attention(n_layers=2, n_heads=3))
-    by_layer, by_head = layer_maps(found.moments), head_maps_data(found.moments, found.ranking, n_heads=4)
-    assert by_layer.dims == ("layer", "query", "key")
-    assert by_head.dims == ("rank", "query", "key")
-    assert by_layer.sel(query="z2", key="z3").isnull().all()
-    assert by_layer.sel(query="z3", key=["z1", "z2", "z3"]).notnull().all()
-    first = found.ranking.isel(rank=0)
-    np.testing.assert_array_equal(
-        by_head.isel(rank=0).sel(query="z5", key="z2"),
-        found.moments["mean"].sel(layer=first["layer"], head=first["head"], query="z5", key="z2"),
-    )
-    assert by_layer.attrs["n"] == 5

@@ -12,7 +12,7 @@ from tests.analysis.effects_made import made_effects
 
 from thoughtlens.errors import RunError
 from thoughtlens.names import step_label
-from thoughtlens.reports import open_effects, study, study_figure_data, study_headline, write_study
+from thoughtlens.reports import open_effects, study, study_figures, study_headline, write_study
 from thoughtlens.schema import attention_dataset
 
 N, LAYERS, HEADS, THOUGHTS = 60, 2, 4, 4
@@ -227,7 +227,7 @@ def test_effects_are_read_from_the_study_that_is_named(run, tmp_path):
 
 def test_a_plan_of_heads_alone_gives_the_figures_of_heads(run):
     effects = effects_where(np.linspace(0.0, 0.7, 8)).isel(intervention=slice(0, 9)).assign_attrs(controls="{}")
-    figures = study_figure_data(study(run, effects, n_resamples=50))
+    figures = study_figures(study(run, effects, n_resamples=50))
     assert set(figures) == {"effect_forest", "effect_map_heads", "attention_against_effect_heads_raw"}
 
 

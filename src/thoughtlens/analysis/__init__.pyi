@@ -38,6 +38,7 @@ from .importance import rollout as rollout
 from .importance import thought_importance as thought_importance
 from .importance import value_shares as value_shares
 from .metrics import cell_sets as cell_sets
+from .metrics import cell_spread as cell_spread
 from .metrics import composition as composition
 from .metrics import expected_sums as expected_sums
 from .metrics import preference_sums as preference_sums
@@ -46,6 +47,7 @@ from .metrics import readout as readout
 from .metrics import readout_sums as readout_sums
 from .metrics import row_entropy as row_entropy
 from .metrics import shares as shares
+from .metrics import thought_composition as thought_composition
 from .metrics import thought_map as thought_map
 from .metrics import thought_mass as thought_mass
 from .nulls import causal_uniform as causal_uniform

@@ -73,6 +73,23 @@ def composition(attention: xr.DataArray) -> xr.DataArray:
     return parts.transpose(..., "query", "part").rename("composition")
 
 
+def thought_composition(attention: xr.DataArray) -> xr.DataArray:
+    """Composition of the thoughts' rows, mean over thoughts: dims (..., query, key) to (..., part)."""
+    rows = composition(attention)
+    return rows.sel(query=thought_map(attention)["query"]).mean("query")
+
+
+def cell_spread(attention: xr.DataArray) -> xr.DataArray:
+    """How far the cells among thoughts lie apart: dims (..., query, key) to (...).
+
+    spread = population standard deviation over the cells (q, k), k < q.  Range 0-0.5; NaN below two thoughts.  No null.
+    """
+    cells = thought_map(attention)
+    order = np.arange(cells.sizes["query"])
+    earlier = xr.DataArray(order[:, None] > order[None, :], dims=("query", "key"))
+    return cells.astype(np.float64).where(earlier).std(("query", "key"))
+
+
 @cache
 def _part_cells(n_thoughts: int) -> xr.DataArray:
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)

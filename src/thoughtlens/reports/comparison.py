@@ -17,7 +17,6 @@ import pandas as pd
 from thoughtlens.analysis import (
     compare,
     comparison_headline,
-    comparison_overview,
     comparison_tables,
 )
 from thoughtlens.errors import OptionError, RunError
@@ -108,7 +107,7 @@ def write_comparison(
         # What an interrupted command leaves must not pass for the comparison that was there before.
         (folder / COMPARISON).unlink(missing_ok=True)
         written = [_write_table(folder / f"{name}.csv", of) for name, of in tables.items()]
-        drawn = plots.model_comparison(comparison_overview(comparison))
+        drawn = plots.model_comparison(comparison)
         written += plots.save_figure(drawn, folder / FIGURE)
         write_json(folder / COMPARISON, facts)
     return facts | {"files": [str(path) for path in (folder / COMPARISON, *written)]}

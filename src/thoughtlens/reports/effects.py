@@ -11,13 +11,12 @@ All of it can be made again from `effects.zarr` beside it; nothing here measures
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis import curves
-from thoughtlens.analysis.curves import curve_of, influence, transplant_table
+from thoughtlens.analysis.curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
     OUTCOMES,
@@ -38,10 +37,12 @@ from thoughtlens.cuts.plan import RANKED_BY
 from thoughtlens.errors import RunError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.names import EDGES, HEADS, THOUGHTS
-from thoughtlens.plots import effects as effect_panels
 from thoughtlens.reports.run import FIGURES
 from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TOP: Final = 10
 """Cuts that the headline names."""
@@ -294,41 +295,27 @@ def write_study_figures(run: Run, done: Study) -> list[Path]:
         # What an earlier plan drew is not of this one.
         for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
             old.unlink()
-        return [
-            path
-            for name, (figure, data) in study_figure_data(done).items()
-            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
-        ]
+        return [path for name, ax in study_figures(done).items() for path in plots.save_figure(ax, folder / name)]
 
 
-def study_figure_data(done: Study) -> dict[str, tuple[str, xr.Dataset]]:
-    """By the name of a file, its figure function and what it draws."""
-    drawn = {"effect_forest": ("effect_forest", effect_panels.effect_forest_data(done.summary))}
-    for name, cuts in done.families.items():
-        drawn |= _family_figures(done, name, cuts)
-    curve = curve_of(done.summary)
-    if curve is not None:
-        drawn["ablation_curve"] = ("ablation_curve", effect_panels.ablation_curve_data(curve))
-    if (given := transplant_table(done.effects)) is not None:
-        drawn["transplants"] = ("transplant_bars", given)
-    if graded := doses(done.summary):
-        curve = curves.dose_response(done.summary, graded)
-        drawn["dose_response"] = ("dose_response", effect_panels.dose_response_data(curve))
-    return drawn
+def study_figures(done: Study) -> dict[str, "Axes"]:
+    """The figures that the cuts of a study give, by the name of their file."""
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
-
-def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, tuple[str, xr.Dataset]]:
-    """The scatter of a family against each kind of attention, and its map."""
-    kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")
-    drawn = {}
-    for how, importance in done.importances.get(name, {}).items():
-        row = done.verdicts[name].sel(attention=how)
-        named = importance.assign_attrs(long_name=f"importance by {how} attention, {kind}")
-        data = effect_panels.attention_against_effect(named, done.summary, cuts, row, outcome=RANKED_BY)
-        drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ("attention_against_effect", data)
-    if kind == HEADS:
-        drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, cuts))
-    if kind == EDGES:
-        maps = influence(done.summary, cuts, done.attention)
-        drawn[f"influence_maps_{stem}"] = ("influence_maps", effect_panels.influence_maps(maps))
+    drawn = {"effect_forest": plots.effect_forest(done)}
+    for name in done.families:
+        kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")
+        for how in done.importances.get(name, {}):
+            ax = plots.attention_against_effect(done, family=name, attention=how)
+            drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ax
+        if kind == HEADS:
+            drawn[f"effect_map_{stem}"] = plots.effect_map(done, family=name)
+        if kind == EDGES:
+            drawn[f"influence_maps_{stem}"] = plots.influence_maps(done, family=name)
+    if curve_of(done.summary) is not None:
+        drawn["ablation_curve"] = plots.ablation_curve(done)
+    if transplant_table(done.effects) is not None:
+        drawn["transplants"] = plots.transplant_bars(done)
+    if doses(done.summary):
+        drawn["dose_response"] = plots.dose_response(done)
     return drawn

@@ -12,7 +12,7 @@ the run; nothing here measures anything.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 import xarray as xr
@@ -29,10 +29,13 @@ from thoughtlens.analysis import (
 from thoughtlens.analysis.tables import evidence_tables
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.names import ANSWER
-from thoughtlens.plots.heads import Choice, figure_data, question_panel
-from thoughtlens.published.panels import step_figure_data
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.folder import ANALYSIS, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from thoughtlens.plots.heads import Choice
 
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
@@ -138,14 +141,12 @@ def draw_question_attention(run: Run, found: Sequence[xr.Dataset]) -> list[Path]
         return [
             path
             for name, of_problem in zip(names, found, strict=True)
-            for path in plots.save_figure(
-                plots.question_tokens(question_panel(of_problem)), folder / f"question_tokens_{name}"
-            )
+            for path in plots.save_figure(plots.question_tokens(of_problem), folder / f"question_tokens_{name}")
         ]
 
 
 def write_figures(
-    run: Run, analysis: Analysis, choice: Choice | None = None, *, step_indexed: bool = False
+    run: Run, analysis: Analysis, choice: "Choice | None" = None, *, step_indexed: bool = False
 ) -> list[Path]:
     """Draw the figures of an analysis, each in a file named like what it shows; return their paths.
 
@@ -155,21 +156,36 @@ def write_figures(
         choice: which layers, heads and metric are drawn; all layers and the top 20 heads if None.
         step_indexed: draw what the 2025 scripts drew, as they indexed thoughts, into a folder of its own.
     """
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+    # Drawn with matplotlib, which is slow to import and needed nowhere else here.
+    from thoughtlens.plots import save_figure
+    from thoughtlens.published.panels import step_figures
 
-    drawn = step_figure_data(analysis, choice) if step_indexed else _figure_data(analysis, choice)
+    drawn = step_figures(analysis, choice) if step_indexed else _figures(analysis, choice)
     with writing(run.path / FIGURES / STEP_INDEXED if step_indexed else run.path / FIGURES) as folder:
-        return [
-            path
-            for name, (figure, data) in drawn.items()
-            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
-        ]
+        return [path for name, ax in drawn.items() for path in save_figure(ax, folder / name)]
 
 
-def _figure_data(analysis: Analysis, choice: Choice | None) -> dict[str, tuple[str, xr.DataArray | xr.Dataset]]:
-    """By the name of a file, its figure function and what it draws."""
-    data = figure_data(analysis, choice=choice, types=analysis.evidence["type"])
-    return {name: (name, drawn) for name, drawn in (data | {"skip_profile": analysis.last_thought}).items()}
+def _figures(analysis: Analysis, choice: "Choice | None") -> "dict[str, Axes]":
+    """Every figure of one run, by the name of its file."""
+    from thoughtlens import plots
+    from thoughtlens.plots.heads import Choice
+
+    choice = choice or Choice()
+    top: dict[str, Any] = {"heads": choice.heads} | ({} if choice.top is None else {"top": choice.top})
+    return {
+        "head_maps": plots.head_maps(analysis, **top),
+        "layer_means": plots.layer_means(analysis, layers=choice.layers),
+        "row_composition": plots.row_composition(analysis),
+        "composition_by_layer": plots.composition_by_layer(analysis),
+        "hub_profile": plots.hub_profile(analysis),
+        "lag_profile": plots.lag_profile(analysis),
+        "skip_profile": plots.skip_profile(analysis),
+        "depth_profile": plots.depth_profile(analysis),
+        "head_map": plots.head_map(analysis, metric=choice.metric),
+        "head_ranking": plots.head_ranking(analysis, metric=choice.metric, **top),
+        "metric_distributions": plots.metric_distributions(analysis),
+        "head_counts": plots.head_counts(analysis),
+    }
 
 
 def _groups_headline(analysis: Analysis, by: str) -> Json:
