@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from tests.analysis.effects_made import made_effects
-from tests.reports.test_studies import RunInMemory, part
+from tests.reports.test_studies import RunInMemory, unit
 
 from thoughtlens.analysis import analyze, compare, rank_heads, transplant_table
 from thoughtlens.analysis.shared_problems import Subject
-from thoughtlens.names import key_names, query_names, step_label, thought_names
+from thoughtlens.names import edge_name, head_name, key_names, query_names, step_label, thought_names
 from thoughtlens.reports import study
 from thoughtlens.schema import attention_dataset
 
@@ -85,6 +85,7 @@ def made_analysis(n_layers=12, n_heads=12, n_thoughts=6, *, n_answers=7401):
             "preference": (("thought", "value"), numbers(preference)),
             "lag_preference": (("lag", "value"), numbers(lags)),
             "hub": hub,
+            "preferred": hub,
             "n": 7473,
         },
         coords={"thought": thoughts, "lag": range(1, n_thoughts), "value": VALUES},
@@ -136,43 +137,36 @@ def made_comparison(n_thoughts=6, names=("tiny-gpt2", "tiny-llama"), *, typed=Tr
     return compare(subjects, n_resamples=10)
 
 
-def _specs(kind, n):
-    """Specs of cuts by their labels: n heads, the edges among n thoughts, n steps of orders, or degrees for n heads."""
-    places = [(k // 32, k % 32) for k in range(n)]
+def _cuts(kind, n):
+    """What is cut by label: n heads, the edges among n thoughts, n steps of orders, or degrees for n heads."""
+    heads = [head_name(k // 32, k % 32) for k in range(n)]
     if kind == "edges":
-        edges = [(q, k) for q in range(2, n + 1) for k in range(1, q)]
-        return {f"z{q} ⊣ z{k}": part("scores", "block", queries=[f"z{q}"], keys=[f"z{k}"]) for q, k in edges}
+        edges = [edge_name(f"z{q}", f"z{k}") for q in range(2, n + 1) for k in range(1, q)]
+        return {edge: unit("edges", edge, "block") for edge in edges}
     if kind == "orders":
         orders = ("attention", "value-weighted", "rolled out", "effect", "random order 1", "random order 2")
-        return {step_label(order, k): "[]" for order in orders for k in range(1, n + 1)}
+        return {step_label(order, k): {"order": order, "k": k} for order in orders for k in range(1, n + 1)}
     if kind == "doses":
-        edits = [{"name": "scale", "factor": factor} for factor in (0.75, 0.5, 0.25)]
-        return {
-            f"L{layer}H{head}, {edit['factor']}": part("head", edit, layers=[layer], heads=[head])
-            for layer, head in places
-            for edit in edits
-        }
-    return {
-        f"L{layer}H{head}, every later query of the thoughts": part("head", "zero", layers=[layer], heads=[head])
-        for layer, head in places
-    }
+        factors = (0.75, 0.5, 0.25)
+        return {f"{head}, {x}": unit("heads", head, "scale", dose=1 - x) for head in heads for x in factors}
+    return {f"{head}, every later query of the thoughts": unit("heads", head) for head in heads}
 
 
 @lru_cache
 def made_study(kind="heads", n=5):
     """Cuts of one kind on a made-up run: the first costs most, the last third costs nothing; heads have controls."""
-    rng, specs = np.random.default_rng(3), _specs(kind, n)
-    costs = np.clip(np.linspace(1.0, -0.5, len(specs)), 0.0, 1.0) if len(specs) > 1 else [0.5]
+    rng, cuts = np.random.default_rng(3), _cuts(kind, n)
+    costs = np.clip(np.linspace(1.0, -0.5, len(cuts)), 0.0, 1.0) if len(cuts) > 1 else [0.5]
     base = rng.normal(-1, 0.2, size=N)
-    logprob = {label: base - cost + rng.normal(0, 0.05, N) for label, cost in zip(specs, costs, strict=True)}
+    logprob = {label: base - cost + rng.normal(0, 0.05, N) for label, cost in zip(cuts, costs, strict=True)}
     controls = {}
     if kind == "heads":
         drawn = [f"chance {k}" for k in range(9)]
-        controls = {label: drawn[: 3 + place % 7] for place, label in enumerate(specs)}
+        controls = {label: drawn[: 3 + place % 7] for place, label in enumerate(cuts)}
         logprob |= {label: base + rng.normal(0, 0.05, N) for label in {x for its in controls.values() for x in its}}
     correct = {label: values > -1.6 for label, values in logprob.items()}
     effects = made_effects(
-        correct, baseline=base > -1.6, logprob=logprob | {"none": base}, controls=controls, specs=specs
+        correct, baseline=base > -1.6, logprob=logprob | {"none": base}, controls=controls, addresses=cuts
     )
     n_thoughts, n_heads = (n, 3) if kind == "edges" else (4, min(32, max(3, n)))
     n_layers = -(-n // 32) if kind in ("heads", "doses") else 1

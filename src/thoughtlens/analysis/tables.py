@@ -289,8 +289,8 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
         `own`, for each model or group its `n`, estimate, low, high of accuracy, preferred (H of the most preferred
         `thought`), sequential, skip and thought mass, and `types`, its heads of each type, if known; `differences`, a
         list of the same numbers for each pair (`of`, `minus`) with `p` and `p_holm`, `preferred` being of the thought
-        that `minus` prefers. Holm's correction is over all of these numbers of all pairs and over the preferences for all
-        thoughts, since the one shown is chosen by the data.
+        that `minus` prefers. Holm's correction is over all of these numbers of all pairs and over the preferences for
+        all thoughts, since the one shown is chosen by the data.
 
     Example:
         `comparison_headline(tl.compare(runs))["differences"][0]["sequential"]["p_holm"]`

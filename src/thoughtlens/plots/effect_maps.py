@@ -13,6 +13,7 @@ from matplotlib.transforms import Bbox
 
 from thoughtlens.analysis.curves import influence
 from thoughtlens.analysis.effects import Study, damage_of
+from thoughtlens.analysis.statistics import short
 from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.errors import OptionError
 from thoughtlens.names import EDGES, HEADS, head_place
