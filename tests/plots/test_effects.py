@@ -6,7 +6,7 @@ import xarray as xr
 from tests.analysis.effects_made import made_effects
 from tests.plots.results_made import made_study, made_transplants
 from tests.plots.test_figures import cells, panels_of
-from tests.reports.test_studies import part
+from tests.reports.test_studies import unit
 
 from thoughtlens.analysis import (
     FOLLOWS,
@@ -56,9 +56,15 @@ def heads():
     """Head h of layer l breaks 10·l + h problems of a hundred, but L0H0 mends 20; L1H2 has three controls."""
     rows = {label: broken(10 * layer + head) for (layer, head), label in HEADS.items()}
     rows["L0H0"] = np.ones(N, dtype=bool)
-    specs = {label: part("head", "zero", layers=[layer], heads=[head]) for (layer, head), label in HEADS.items()}
+    addresses = {label: unit("heads", label) for label in HEADS.values()}
     rows |= {name: broken(k) for name, k in (("a", 4), ("b", 0), ("c", 1))}
-    return made(rows, controls={"L1H2": ["a", "b", "c"], "L1H1": ["a"]}, specs=specs)
+    return made(rows, controls={"L1H2": ["a", "b", "c"], "L1H1": ["a"]}, addresses=addresses)
+
+
+def steps(labels):
+    """The addresses of steps of orders, by their labels."""
+    split = {label: label.split(" · first ") for label in labels}
+    return {label: {"order": order, "k": int(k)} for label, (order, k) in split.items()}
 
 
 def dots(ax):
@@ -135,7 +141,7 @@ def test_a_scatter_is_titled_with_its_verdict(heads):
 def test_curves_are_drawn_as_costs_with_their_ends_in_order():
     rows = {step_label("attention", 1): broken(1), step_label("attention", 2): broken(12)}
     rows |= {step_label("random order 1", k): broken(4 * k) for k in (1, 2)}
-    done = study_of(made(rows, specs=dict.fromkeys(rows, "[]")))
+    done = study_of(made(rows, addresses=steps(rows)))
     for outcome in ("accuracy", "kl"):
         ax = ablation_curve(done, outcome=outcome)
         curve = next(line for line in ax.lines if line.get_linewidth() == 1.4)
@@ -148,7 +154,7 @@ def test_curves_are_drawn_as_costs_with_their_ends_in_order():
 
 def test_a_curve_without_random_orders_names_none(drawn_text):
     rows = {step_label("attention", k): broken(k) for k in (1, 2)}
-    texts, _, _ = drawn_text(ablation_curve(study_of(made(rows, specs=dict.fromkeys(rows, "[]")))))
+    texts, _, _ = drawn_text(ablation_curve(study_of(made(rows, addresses=steps(rows)))))
     assert "attention" in texts
     assert not [text for text in texts if "random" in text]
 
@@ -162,12 +168,12 @@ def test_random_orders_are_counted(drawn_text):
 def test_doses_keep_the_costly_targets_in_their_order(drawn_text):
     lost = {("x", 0): 1, ("y", 1): 12, ("z", 2): 10}
     rows = {f"{name} {factor}": broken(n) for (name, _), n in lost.items() for factor in (0.5, 0.25)}
-    specs = {
-        f"{name} {factor}": part("head", {"name": "scale", "factor": factor}, layers=[0], heads=[head])
+    addresses = {
+        f"{name} {factor}": unit("heads", f"L0H{head}", "scale", dose=1 - factor)
         for name, head in lost
         for factor in (0.5, 0.25)
     }
-    ax = dose_response(study_of(made(rows, specs=specs)), outcome="accuracy", most=2)
+    ax = dose_response(study_of(made(rows, addresses=addresses)), outcome="accuracy", most=2)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["L0H1", "L0H2"]
     assert ax.get_title(loc="left").replace("\n", " ").endswith("2 of 3 (n = 100)")
     lines = [line for line in ax.lines if line.get_linewidth() == 0.9]
