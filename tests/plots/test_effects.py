@@ -19,7 +19,6 @@ from thoughtlens.analysis import (
     transplant_table,
 )
 from thoughtlens.analysis.curves import curve_of
-from thoughtlens.analysis.effects import edge_ends
 from thoughtlens.errors import OptionError
 from thoughtlens.names import step_label
 from thoughtlens.plots import (
@@ -251,7 +250,7 @@ def test_a_map_of_nothing_has_no_colour_bar():
 
 def test_maps_of_edges_hold_their_cells_and_outline_the_significant():
     done = made_study("edges", 6)
-    maps = influence(done.summary, edge_ends(done.families["edges"]), done.attention)
+    maps = influence(done.summary, done.families["edges"], done.attention)
     tiles = panels_of(influence_maps(done))
     expected = (maps["gold_logprob"].sel(value="estimate"), maps["attention"], maps["disagreement"])
     for tile, values in zip(tiles, expected, strict=True):
