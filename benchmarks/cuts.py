@@ -23,7 +23,7 @@ from benchmarks.timing import interleave, machine, ratios, spread
 from thoughtlens.cuts import Cutting, Parts, Variants, ablate_head, ablate_thought, batch_of, copies_at_once, knock_out
 from thoughtlens.models import Codi, LatentReasoner, load
 from thoughtlens.problems import sample
-from thoughtlens.reasoning import Reading, tell, think
+from thoughtlens.reasoning import BatchPass, tell, think
 from thoughtlens.taps import Taps
 
 N_THOUGHTS = 6
@@ -46,8 +46,8 @@ def plan_of(n_layers: int, n_heads: int, n_cuts: int) -> list[Parts]:
 class ReadAgain(Cutting):
     """As `Cutting`, but every copy of the batch reads its questions itself."""
 
-    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> Reading:
-        reading = Reading(self._reasoner, taps, n_thoughts)
+    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> BatchPass:
+        reading = BatchPass(self._reasoner, taps, n_thoughts)
         reading.question([prompt[:-1] for prompt in self._batch.prompts] * n_copies)
         return reading
 
@@ -56,11 +56,12 @@ def run_plan(reasoner: Codi, batches: Sequence[Any], cuts: Sequence[Parts], kind
     """Log-probabilities of the gold answers, cut by cut."""
     found = []
     for problems in batches:
-        cutting = kind(reasoner, batch_of(reasoner, problems, N_THOUGHTS), N_THOUGHTS)
-        n_copies = copies_at_once(reasoner, [len(reasoner.prompt(p.question)) for p in problems], N_THOUGHTS)
+        batch = batch_of(reasoner, problems, N_THOUGHTS)
+        cutting = kind(reasoner, batch, N_THOUGHTS)
+        n_copies = copies_at_once(reasoner, list(map(len, batch.prompts)), N_THOUGHTS)
         for start in range(0, len(cuts), n_copies):
             outcomes = cutting.outcomes(cuts[start : start + n_copies])
-            found += [outcome.gold_logprob for row in outcomes for outcome in row]
+            found += outcomes.gold_logprob.ravel().tolist()
     return found
 
 
@@ -109,7 +110,7 @@ def sweep(n_cuts: int, rounds: int, batch_size: int, *, answers: bool = True) ->
 def swept(reasoner: LatentReasoner, prompts: Sequence[str], cuts: Sequence[Parts], told: bool) -> torch.Tensor:
     """Last hidden states (row, hidden) after all cuts, copies as many as fit at once."""
     ids = [reasoner.prompt(prompt) for prompt in prompts]
-    reading = Reading(reasoner, Taps(), N_THOUGHTS)
+    reading = BatchPass(reasoner, Taps(), N_THOUGHTS)
     reading.question([prompt[:-1] for prompt in ids])
     n_copies, states = copies_at_once(reasoner, list(map(len, ids)), N_THOUGHTS), []
     for start in range(0, len(cuts), n_copies):
@@ -125,13 +126,13 @@ def one_by_one(reasoner: LatentReasoner, prompts: Sequence[str], cuts: Sequence[
     ids = [reasoner.prompt(prompt) for prompt in prompts]
     states = []
     for parts in cuts:
-        reading = Reading(reasoner, Taps(parts), N_THOUGHTS)
+        reading = BatchPass(reasoner, Taps(parts), N_THOUGHTS)
         reading.question([prompt[:-1] for prompt in ids])
         states.append(_answered(reading, ids, told))
     return torch.cat(states)
 
 
-def _answered(reading: Reading, prompts: Sequence[Sequence[int]], told: bool) -> torch.Tensor:
+def _answered(reading: BatchPass, prompts: Sequence[Sequence[int]], told: bool) -> torch.Tensor:
     state = think(reading, prompts[0][-1], N_THOUGHTS).state
     if told:
         tell(reading, state, [SPOKEN] * len(state))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.shapes import as_loaded, linear_layers, with_lora
 from thoughtlens.models import Codi
-from thoughtlens.reasoning import Reading, reason
+from thoughtlens.reasoning import BatchPass, reason
 from thoughtlens.runs import recorder_for
 from thoughtlens.taps import Taps
 
@@ -124,7 +124,7 @@ def captured(reasoner: Codi, questions: Sequence[str], n_thoughts: int) -> Tenso
 @torch.inference_mode()
 def read_questions(reasoner: Codi, questions: Sequence[str]) -> Tensor:
     """The questions alone."""
-    return Reading(reasoner, Taps(), 0).question([reasoner.question(question) for question in questions])
+    return BatchPass(reasoner, Taps(), 0).question([reasoner.question(question) for question in questions])
 
 
 class Products:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from tests.oracle import eager
-from thoughtlens.cuts import Cutting, batch_of
+from thoughtlens.cuts import Cutting, Outcomes, batch_of
 from thoughtlens.problems import Problem
 
 PROBLEMS = [
@@ -34,10 +34,26 @@ class Naive(NamedTuple):
     first: torch.Tensor
 
 
+class Outcome(NamedTuple):
+    """What one cut does to one problem."""
+
+    correct: bool
+    gold_logprob: float
+    kl: float
+    answer: str
+    failure: str
+
+
+def rows(found: Outcomes):
+    """Outcomes problem by problem: a list a cut."""
+    columns = [array.tolist() for array in found]
+    return [[Outcome(*values) for values in zip(*its, strict=True)] for its in zip(*columns, strict=True)]
+
+
 def outcomes(reasoner, cuts, problems=PROBLEMS, n_thoughts=6):
     """Outcomes of bare interventions, that need no values of other passes: a list a cut."""
     cutting = Cutting(reasoner, batch_of(reasoner, problems, n_thoughts), n_thoughts)
-    return cutting.outcomes([cut.parts for cut in cuts])
+    return rows(cutting.outcomes([cut.parts for cut in cuts]))
 
 
 def projections(lm, layer):

@@ -27,6 +27,7 @@ def effects(**outcomes) -> xr.Dataset:
         kinds=KINDS,
         specs=["[]"] * 3,
         problem_ids=["p0", "p1"],
+        addresses=[{}, {"family": "edges", "unit": "z4 ⊣ z1", "edit": "block"}, {"dose": 0.5}],
         controls={"z4 ⊣ z1": ["z3 ⊣ z2"]},
     )
 
@@ -38,6 +39,16 @@ def test_effects_are_labelled_and_come_back_from_disk(tmp_path):
         xr.testing.assert_identical(check_effects(stored).load(), told)
     assert told["answer"].dims == EFFECTS_DIMS
     assert json.loads(told.attrs["controls"]) == {"z4 ⊣ z1": ["z3 ⊣ z2"]}
+    assert told["unit"].values.tolist() == ["", "z4 ⊣ z1", ""] and told["k"].values.tolist() == [0, 0, 0]
+    np.testing.assert_equal(told["dose"].values, [np.nan, np.nan, 0.5])
+
+
+def address(row, **values):
+    """The effects with other coordinates at one intervention."""
+    dataset = effects()
+    for name, value in values.items():
+        dataset[name].values[row] = value
+    return dataset
 
 
 def set_at(name, row, value):
@@ -57,6 +68,14 @@ def set_at(name, row, value):
         (effects().isel(intervention=[0, 1, 1]), "two interventions are called 'z4 ⊣ z1'"),
         (effects().drop_vars("kl"), "nothing as 'kl'"),
         (effects().transpose(), "as 'correct', expected dims"),
+        (effects().drop_vars("unit"), "lack the coordinate 'unit'"),
+        (address(0, family="heads"), "the baseline cuts 'heads', expected nothing"),
+        (address(0, dose=0.5), "the baseline cuts 0.5, expected nothing"),
+        (address(2, unit="L0H0"), "'z3 ⊣ z2' cuts the unit 'L0H0' of no family"),
+        (address(1, order="attention"), "of kind 'cut', is step 0 of the order 'attention'"),
+        (address(1, k=2), "is step 2 of the order ''"),
+        (address(1, kind="order"), "of kind 'order', is step 0 of the order ''"),
+        (address([1, 2], order="attention", k=1), "two cuts are step 1 of the order 'attention'"),
     ],
 )
 def test_a_broken_promise_is_refused(dataset, said):
@@ -70,3 +89,10 @@ def test_a_failed_problem_has_no_answer():
     check_effects(effects(failed=failed, gold_logprob=gone, kl=gone))
     with pytest.raises(RunError, match="a problem that failed has an answer"):
         check_effects(effects(failed=failed, gold_logprob=gone, kl=gone, answer=np.full((3, 2), "1")))
+
+
+def test_answers_in_any_order_of_memory_come_back_from_disk_in_their_places(tmp_path):
+    answers = np.array([["1", "2"], ["3", "4"], ["5", "6"]], dtype=np.dtypes.StringDType())
+    effects(answer=np.asfortranarray(answers)).to_zarr(tmp_path / "effects.zarr", zarr_format=3, consolidated=False)
+    with xr.open_zarr(tmp_path / "effects.zarr", consolidated=False) as stored:
+        assert stored["answer"].values.tolist() == answers.tolist()

@@ -1,6 +1,7 @@
 from . import cuts as cuts
 from . import plots as plots
 from .analysis import analyze as analyze
+from .analysis import compare as compare
 from .cuts import intervene as intervene
 from .errors import ThoughtLensError as ThoughtLensError
 from .evaluation import decode_thoughts as decode_thoughts
@@ -16,7 +17,6 @@ from .published import export_npy as export_npy
 from .published import step_indexed as step_indexed
 from .reasoning import reason as reason
 from .reports import analyze_run as analyze_run
-from .reports import compare_runs as compare_runs
 from .reports import study as study
 from .reports import write_analysis as write_analysis
 from .reports import write_figures as write_figures

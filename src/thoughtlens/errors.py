@@ -27,3 +27,8 @@ class RecipeError(ThoughtLensError):
 
 class OptionError(ThoughtLensError):
     """An option is outside what it may be."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error of another library says; its class if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

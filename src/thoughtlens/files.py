@@ -1,7 +1,8 @@
-"""Text, bytes, JSON, JSON Lines and folders become files that are whole or not there at all.
+"""Files and folders that are whole or not there at all, their fingerprints, and safe names for them.
 
-Each is written beside its place, flushed to the disk, then moved there in one step, so that a kill or a full disk
-leaves the old file or none. Never NaN: JSON has no word for it, and other readers stop at Python's.
+In: text, bytes, JSON, rows of JSON, or whatever a block writes. Out: the file. Each is written beside its place,
+flushed to the disk, then moved there in one step, so that a kill or a full disk leaves the old file or none. JSON never
+holds NaN: the standard has no word for it, and other readers stop at Python's.
 """
 
 import hashlib
@@ -23,19 +24,24 @@ PARTIAL = ".partial"
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[Path]:
-    """Make a folder to write into; what the disk or its rights forbid becomes one sentence.
+def writing(folder: Path, *, called: str = "", make: bool = True) -> Iterator[Path]:
+    """Make a folder to write into; what the disk or its rights forbid is said in one sentence.
+
+    Args:
+        folder: the folder, made with its parents if `make`.
+        called: what it is, for the sentence: "the run folder ".
+        make: whether to make it.
 
     Raises:
         RunError: the folder or something in it can't be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
         yield folder
     except OSError as error:
-        raise RunError(
-            f"can't write {folder} ({error.strerror or error}); make room there, or name another."
-        ) from error
+        reason = error.strerror or str(error)
+        raise RunError(f"can't write {called}{folder} ({reason}); make room there, or name another.") from error
 
 
 @contextmanager
@@ -51,12 +57,18 @@ def replacing(path: Path) -> Iterator[TextIO]:
 @contextmanager
 def replacing_bytes(path: Path) -> Iterator[BinaryIO]:
     """Open a binary file that takes the place of `path` if the block ends well, and is gone if not."""
+    with replacing_path(path) as partial, partial.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def replacing_path(path: Path) -> Iterator[Path]:
+    """Name a file to write that takes the place of `path` if the block ends well, and is gone if not."""
     # The name is unique, since workers on several machines may share the folder.
     partial = path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
     try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
+        yield partial
+        with partial.open("r+b") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     finally:

@@ -1,4 +1,4 @@
-"""The names of positions, and the integer codes that stand for them inside a forward pass.
+"""The names of positions, heads and edges, and the integer codes that stand for positions inside a forward pass.
 
 A *slot* is a named position, or a named group of positions, on the query or the key axis:
 
@@ -8,9 +8,8 @@ A *slot* is a named position, or a named group of positions, on the query or the
 token, pooled. The thought `z1` is the first vector fed back: row `z1` is the query made when `z1` is the input.
 The code of a slot is its index on the key axis, so that codes of both axes compare directly.
 
-The labels of cuts made one after the other: the first k of an order, written and read back.
-
-Turn names into the one kind of text array that labels, Zarr and tables all take.
+A head is called `L4H5` (layer 4, head 5, both from 0) and an edge `z4 ⊣ z1` (query z4, key z1). `text` makes the one
+kind of text array that labels, Zarr and tables all take. The labels of cuts made one after the other are here, too.
 """
 
 import re
@@ -18,7 +17,8 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from thoughtlens.errors import OptionError
 
 FIRST: Final = "first"
 QUESTION: Final = "question"
@@ -62,7 +62,8 @@ def text_code(n_thoughts: int) -> int:
 RANDOM: Final = "random order"
 """What the names of random orders begin with."""
 
-_STEP: Final = re.compile(r"(?P<order>.+) · first (?P<k>[1-9][0-9]*)")
+_BLOCKS: Final = " ⊣ "
+"""Between the query and the key of an edge."""
 
 
 def step_label(order: str, k: int) -> str:
@@ -70,19 +71,37 @@ def step_label(order: str, k: int) -> str:
     return f"{order} · first {k}"
 
 
-def orders_in(labels: Iterable[str]) -> dict[str, list[str]]:
-    """The orders among labels: by name, the labels of their steps 1, 2, …; an order that lacks a step is left out."""
-    steps: dict[str, dict[int, str]] = {}
-    for label in labels:
-        if found := _STEP.fullmatch(label):
-            steps.setdefault(found["order"], {})[int(found["k"])] = label
-    whole = {order: its for order, its in steps.items() if sorted(its) == list(range(1, len(its) + 1))}
-    return {order: [its[k] for k in sorted(its)] for order, its in whole.items()}
+def text(names: Iterable[object]) -> np.ndarray:
+    """Names as an array of variable-length strings: strings of fixed length warn in Zarr 3."""
+    return np.array(names if isinstance(names, np.ndarray) else list(names), dtype=np.dtypes.StringDType())
 
 
-def text(names: npt.ArrayLike | Iterable[str]) -> np.ndarray:
-    """Names as variable-length strings: those of fixed length warn in Zarr 3."""
-    return np.array(names, dtype=np.dtypes.StringDType())
+def head_name(layer: int, head: int) -> str:
+    """The name of a head, such as `L4H5`."""
+    return f"L{layer}H{head}"
+
+
+def head_place(name: str) -> tuple[int, int]:
+    """Layer and head of a name such as `L4H5`.
+
+    Raises:
+        OptionError: it is no such name.
+    """
+    found = re.fullmatch(r"L(\d+)H(\d+)", name)
+    if found is None:
+        raise OptionError(f"found the head {name!r}, expected one such as L4H5; write layer and head so.")
+    return int(found[1]), int(found[2])
+
+
+def edge_name(query: str, key: str) -> str:
+    """The name of the edge from a query to a key, such as `z4 ⊣ z1`."""
+    return f"{query}{_BLOCKS}{key}"
+
+
+def edge_place(name: str) -> tuple[str, str]:
+    """Query and key of an edge's name, as `edge_name` writes it."""
+    query, _, key = name.partition(_BLOCKS)
+    return query, key
 
 
 def edge_names(n_thoughts: int) -> list[tuple[str, str]]:
@@ -92,9 +111,8 @@ def edge_names(n_thoughts: int) -> list[tuple[str, str]]:
 
 
 HEADS: Final = "heads"
-
-
+KV_GROUPS: Final = "kv_groups"
 THOUGHTS: Final = "thoughts"
-
-
 EDGES: Final = "edges"
+WHOLE: Final = "whole"
+"""Families of cuts: of single heads, key-value groups, thoughts and edges, and of all thoughts at once."""

@@ -13,12 +13,12 @@ On request there is a second pattern beside it:
 
 It is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the head moves.
 
-The effects Dataset: what every producer of causal cuts writes and every analysis of them may rely on.
+The effects Dataset: what every producer of cuts writes and every analysis of them may rely on.
 
     correct       (intervention, problem)  bool: the parsed answer equals the gold answer
     gold_logprob  (intervention, problem)  float32, nats: of the gold answer's tokens and the end token, teacher-forced
                                            after the answer prefix
-    kl            (intervention, problem)  float32, nats: KL(baseline ‖ edited) of the first answer token; 0 in the
+    kl            (intervention, problem)  float32, nats: KL(baseline ‖ cut) of the first answer token; 0 in the
                                            baseline
     answer        (intervention, problem)  text: the parsed answer, "" if there is none
     failed        (intervention, problem)  bool: the problem could not be run under this cut, so that its other values
@@ -26,10 +26,18 @@ The effects Dataset: what every producer of causal cuts writes and every analysi
     donor         (intervention, problem)  text, may be missing: the id of the problem whose values were put in place,
                                            "" where there is none or there are several
 
+Coordinates along `problem`: the ids. Coordinates along `intervention`:
+
     intervention  unique readable labels; the first is "none", the baseline
-    problem       ids
-    kind          (intervention)  "baseline", "cut", "control", or "order": one of several made one after the other
-    spec          (intervention)  JSON list of the interventions made together; "[]" for the baseline
+    kind          "baseline", "cut", "control", or "order": one of several cuts made one after the other
+    spec          JSON list of the interventions made together; "[]" for the baseline
+    family        what sort of thing is cut: "heads", "kv_groups", "thoughts", "edges", "whole", …; "" if none of these
+    unit          the one thing of its family that is cut, such as "L4H5", "z1" or "z4 ⊣ z1"; "" if it is not one thing
+    edit          what takes its place, such as "zero", "mean" or "resample, 3"; several are joined by a plus
+    at            the queries at which heads are cut, such as "eot, answer"; "" for all
+    dose          how much of the edit is made: 1 − factor where a cut scales, else NaN
+    order         the name of the ranking, or "random order 3", whose first k are cut; "" if it is of no order
+    k             how many of the order are cut, 1, 2, …; 0 if it is of no order
 
 Attributes: `controls`, a JSON object from the label of a cut to the labels of its controls, and whatever the producer
 adds: `model` and `problems` as JSON, `n_thoughts`.
@@ -44,7 +52,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import RunError
-from thoughtlens.names import key_names, query_names
+from thoughtlens.names import key_names, query_names, text
 
 ATTENTION = "attention"
 VALUE_WEIGHTED = "value_weighted"
@@ -169,14 +177,23 @@ BASELINE: Final = "none"
 
 KINDS: Final = ("baseline", "cut", "control", "order")
 _TEXT: Final = np.dtypes.StringDType()
-_DTYPES: Final[dict[str, Any]] = {
+_VARIABLES: Final[dict[str, Any]] = {
     "correct": np.bool_,
     "gold_logprob": np.float32,
     "kl": np.float32,
     "answer": _TEXT,
     "failed": np.bool_,
 }
-_OPTIONAL: Final[dict[str, Any]] = {"donor": _TEXT}
+_NOTHING: Final[dict[str, Any]] = {
+    "family": "",
+    "unit": "",
+    "edit": "",
+    "at": "",
+    "dose": np.nan,
+    "order": "",
+    "k": 0,
+}
+"""Coordinates that say what was cut, as they are where they say nothing."""
 
 
 def effects_dataset(
@@ -186,6 +203,7 @@ def effects_dataset(
     kinds: Sequence[str],
     specs: Sequence[str],
     problem_ids: Sequence[str],
+    addresses: Sequence[Mapping[str, Any]] | None = None,
     controls: Mapping[str, Sequence[str]] | None = None,
     attrs: Mapping[str, object] | None = None,
 ) -> xr.Dataset:
@@ -194,41 +212,89 @@ def effects_dataset(
     Args:
         outcomes: the variables of this module's docstring, each of shape (intervention, problem); others are kept too.
         labels: one readable label an intervention, the baseline first.
-        kinds: one of `KINDS` an intervention.
+        kinds: "baseline", "cut", "control" or "order", one an intervention.
         specs: JSON list of the interventions made together, one an intervention.
         problem_ids: one id a problem.
+        addresses: for each intervention its `family`, `unit`, `edit`, `at`, `dose`, `order` and `k`; what is left out
+            says nothing.
         controls: labels of the controls of each cut.
         attrs: provenance.
 
     Returns:
         The Dataset of this module's docstring.
     """
-    values = {name: np.asarray(array, dtype=(_DTYPES | _OPTIONAL).get(name)) for name, array in outcomes.items()}
+    dtypes = _VARIABLES | {"donor": _TEXT}
     told = {label: list(others) for label, others in (controls or {}).items()}
+    rows = [_NOTHING | dict(address) for address in addresses or [{}] * len(labels)]
+    coords: dict[str, Any] = {"intervention": text(labels), "problem": text(problem_ids)}
+    coords |= {name: ("intervention", text(values)) for name, values in {"kind": kinds, "spec": specs}.items()}
+    for name, nothing in _NOTHING.items():
+        values = [row[name] for row in rows]
+        coords[name] = ("intervention", text(values) if nothing == "" else np.array(values, dtype=type(nothing)))
+    # Zarr writes text in the order of memory: rows and columns of an array in Fortran's order would change places.
+    arrays = {name: np.asarray(array, dtype=dtypes.get(name), order="C") for name, array in outcomes.items()}
     return xr.Dataset(
-        {name: (EFFECTS_DIMS, array) for name, array in values.items()},
-        coords={
-            "intervention": np.array(labels, dtype=_TEXT),
-            "problem": np.array(problem_ids, dtype=_TEXT),
-            "kind": ("intervention", np.array(kinds, dtype=_TEXT)),
-            "spec": ("intervention", np.array(specs, dtype=_TEXT)),
-        },
+        {name: (EFFECTS_DIMS, array) for name, array in arrays.items()},
+        coords=coords,
         attrs={"controls": json.dumps(told, ensure_ascii=False), **(attrs or {})},
+    )
+
+
+def example_effects() -> xr.Dataset:
+    """Effects for examples: two cuts of four problems, of which the first cut breaks two and the second none.
+
+    Example:
+        >>> example_effects()["correct"].sum("problem").values.tolist()
+        [4, 2, 4]
+    """
+    correct = np.array([[True] * 4, [False, False, True, True], [True] * 4])
+    logprob = np.where(correct, -1.0, -3.0)
+    outcomes = {"correct": correct, "gold_logprob": logprob, "kl": logprob[0] - logprob}
+    heads = ["L0H0", "L0H1"]
+    return effects_dataset(
+        outcomes | {"answer": np.where(correct, "8", "9"), "failed": np.zeros_like(correct)},
+        labels=[BASELINE, *(f"{head} zero" for head in heads)],
+        kinds=["baseline", "cut", "cut"],
+        specs=["[]"] * 3,
+        problem_ids=["p0", "p1", "p2", "p3"],
+        addresses=[{}, *({"family": "heads", "unit": head, "edit": "zero"} for head in heads)],
     )
 
 
 def check_effects(dataset: xr.Dataset) -> xr.Dataset:
     """Raise `RunError` unless the Dataset keeps the promises of this module; return it unchanged."""
-    for name in _DTYPES:
+    for name in _VARIABLES:
         if name not in dataset or dataset[name].dims != EFFECTS_DIMS:
             found = dataset[name].dims if name in dataset else "nothing"
             raise RunError(f"the effects have {found} as {name!r}, expected dims {EFFECTS_DIMS}; intervene again.")
+    if missing := [name for name in ("kind", "spec", *_NOTHING) if name not in dataset.coords]:
+        raise RunError(f"the effects lack the coordinate {missing[0]!r} of their cuts, expected it; intervene again.")
     labels = [str(label) for label in dataset["intervention"].values]
     kinds = [str(kind) for kind in dataset["kind"].values]
     _check_labels(labels, kinds)
+    _check_addresses(dataset, kinds)
     _check_controls(json.loads(dataset.attrs["controls"]), dict(zip(labels, kinds, strict=True)))
     _check_values(dataset)
     return dataset
+
+
+def _check_addresses(dataset: xr.Dataset, kinds: list[str]) -> None:
+    """That the baseline is of nothing, a unit of a family, and each step of an order there once."""
+    columns = zip(*(dataset[name].values.tolist() for name in ("intervention", *_NOTHING)), strict=True)
+    steps = set()
+    for kind, (label, family, unit, edit, at, dose, order, k) in zip(kinds, columns, strict=True):
+        if kind == "baseline" and (family or unit or edit or at or not np.isnan(dose)):
+            raise RunError(f"the baseline cuts {unit or family or edit or at or dose!r}, expected nothing; cut again.")
+        if unit and not family:
+            raise RunError(f"{label!r} cuts the unit {unit!r} of no family, expected one such as heads; name it.")
+        if (k >= 1) != (order != "") or (kind == "order" and not order):
+            raise RunError(
+                f"{label!r}, of kind {kind!r}, is step {k} of the order {order!r}, expected step 1, 2, … of a named "
+                "order or 0 of none; intervene again."
+            )
+        if order and (order, k) in steps:
+            raise RunError(f"two cuts are step {k} of the order {order!r}, expected one; intervene again.")
+        steps.add((order, k))
 
 
 def _check_labels(labels: list[str], kinds: list[str]) -> None:

@@ -1,18 +1,15 @@
-"""What a tap is, where taps are met, and how several of them follow one another.
+"""Taps: functions that watch or edit a forward pass, the five sites where they apply, and the recorders among them.
 
-A tap is a function `(tensor, moment) -> tensor`. A recorder is a tap that returns what it got; an intervention is a tap
-that edits where it is addressed. Taps travel as a plain argument of the forward call, so that there are no hooks and
-no state on the model.
+A tap is a function `(tensor, moment) -> tensor`. A recorder is a tap that returns the tensor as it is and keeps some of
+it; an intervention is a tap that edits the tensor where it is addressed. Taps travel as a plain argument of the forward
+call, so that there are no hooks and no state on the model:
 
-The one attention function, registered with transformers together with its mask.
-
-transformers hands unknown keyword arguments of a forward call down to the attention function, so `taps=` and the codes
-of the positions arrive here as arguments. Without taps (the question's pass) PyTorch's fused attention runs and
-nothing is kept; with taps the arithmetic is that of transformers' eager attention, with every site in the open.
-
-Registering the function without the mask would make it silently not causal: transformers then passes no mask at all.
-
-Taps that keep what they see: attention and what it moves, pooled by slot, heads' outputs, and the thoughts.
+- transformers hands unknown keyword arguments of a forward call down to the attention function, so `taps=` and the
+  codes of the positions arrive in `tapped_attention` as arguments.
+- Without taps (the question's pass) PyTorch's fused attention runs and nothing is kept; with taps the arithmetic is
+  that of transformers' eager attention, with every site in the open.
+- The function is registered with transformers together with its mask: without one, transformers would pass no mask at
+  all, and attention would not be causal.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,14 +26,14 @@ from thoughtlens.names import BOT, PAD_CODE
 
 
 class Site(StrEnum):
-    """The five places where a tensor meets the taps."""
+    """The five sites where tensors pass through the taps."""
 
     THOUGHT = "thought"
     """(problem, hidden): a thought, just before it is fed back."""
     SCORES = "scores"
     """(problem, head, query, key): before the softmax."""
     VALUE = "value"
-    """(problem, key-value head, key, channel): what each key offers, before the weighted sum; met before PATTERN."""
+    """(problem, key-value head, key, channel): the values, before the weighted sum; taps see them before PATTERN."""
     PATTERN = "pattern"
     """(problem, head, query, key): after the softmax, in float32 at least."""
     HEAD = "head"
@@ -44,15 +41,15 @@ class Site(StrEnum):
 
 
 class Moment(NamedTuple):
-    """Where in the computation a tensor was met.
+    """Where in the computation a tap sees a tensor.
 
     Attributes:
-        site: which of the five places.
-        layer: index of the layer; None for a thought, which is met between passes.
+        site: one of the five sites.
+        layer: index of the layer; None for a thought, which is fed back between passes.
         queries: codes (problem, query) of the positions that attend.
         keys: codes (problem, key) of the positions that can be attended to; PAD_CODE on padding.
         slots: code of each named slot.
-        rows: index (problem,) of each problem in the batch as it was begun; finished problems leave it.
+        rows: index (problem,) of each present problem in the batch as it was begun; finished problems leave the batch.
     """
 
     site: Site
@@ -64,10 +61,18 @@ class Moment(NamedTuple):
 
 
 Tap = Callable[[Tensor, Moment], Tensor]
+"""A function from a tensor and its moment to the tensor that the pass goes on with."""
 
 
 class Taps(tuple[Tap, ...]):
-    """Taps in the order in which a tensor passes them."""
+    """Several taps as one: a tensor passes through them in their order.
+
+    Example:
+        >>> double, add = (lambda tensor, moment: 2 * tensor), (lambda tensor, moment: tensor + 1)
+        >>> moment = Moment(Site.THOUGHT, None, *[torch.empty(0)] * 2, {}, torch.empty(0))
+        >>> Taps([double, add])(torch.tensor([1.0]), moment).item()
+        3.0
+    """
 
     __slots__ = ()
 
@@ -83,7 +88,7 @@ class Taps(tuple[Tap, ...]):
 
 
 ATTENTION: Final = "thoughtlens"
-"""Name of the attention implementation to load a model with."""
+"""The name that `tapped_attention` is registered under: the `attn_implementation` to load a model with."""
 
 
 def tapped_attention(
@@ -148,14 +153,9 @@ def tapped_attention(
 
 
 def _grouped(left: Tensor, right: Tensor) -> Tensor:
-    """Product of every head's matrix with that of its key-value head, which is read once for the group, not copied.
+    """Product of every head's matrix with that of its key-value head, without copying the latter for each head.
 
-    Args:
-        left: (problem, head, query, inner).
-        right: (problem, key-value head, inner, column); neighbouring heads share one.
-
-    Returns:
-        (problem, head, query, column).
+    (problem, head, query, inner) @ (problem, key-value head, inner, column); neighbouring heads share one.
     """
     n_problems, n_groups = right.shape[:2]
     folded = left.reshape(n_problems, n_groups, -1, left.shape[-1]) @ right
@@ -166,69 +166,60 @@ AttentionInterface.register(ATTENTION, tapped_attention)
 AttentionMaskInterface.register(ATTENTION, eager_mask)
 
 
-class _Places(NamedTuple):
-    """Where the rows of one pass go, worked out once for all its layers.
-
-    Attributes:
-        queries: the codes it was worked out from.
-        keys: the codes it was worked out from.
-        problem: index of the problem of each row that is kept.
-        step: its index among the queries.
-        row: its index on the query axis.
-        in_slot: (problem, key, slot), 1 where a key is of a slot.
-    """
-
-    queries: Tensor
-    keys: Tensor
-    problem: Tensor
-    step: Tensor
-    row: Tensor
-    in_slot: Tensor
-
-
 class AttentionRecorder:
-    """Keeps the pattern of every named query, its keys pooled by slot, on the model's device until it is asked for."""
+    """Keeps the pattern of every named query, its keys pooled by slot, on the model's device until it is asked for.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> from thoughtlens.reasoning import reason
+        >>> recorder = AttentionRecorder(n_problems=1, n_layers=4, n_heads=4, n_thoughts=6, dtype=torch.float32)
+        >>> trace = reason(load("tiny-gpt2"), ["Ann has 2 bags of 4 pens. How many?"], taps=[recorder])
+        >>> tuple(recorder.attention.shape)
+        (1, 4, 4, 9, 11)
+    """
 
     def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, dtype: torch.dtype) -> None:
         shape = (n_problems, n_layers, n_heads, n_thoughts + 3, n_thoughts + 5)
         self._kept = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
-        self._places: _Places | None = None
+        self._of: tuple[Tensor, Tensor] | None = None
+        self._places = (torch.empty(0),) * 4
 
     @property
     def attention(self) -> Tensor:
-        """(problem, layer, head, query, key) float32 or wider; NaN in a row that was never met."""
+        """(problem, layer, head, query, key) float32 or wider; NaN in the row of a query that did not occur."""
         return self._kept.cpu()
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
-        """Keep the pattern's rows; a later row of the same query takes the place of an earlier one."""
+        """Keep the pattern's rows; of several rows of a query the last one is kept."""
         if moment.site is Site.PATTERN:
             self._keep(tensor, moment)
         return tensor
 
     def _keep(self, pattern: Tensor, moment: Moment) -> None:
-        problem, step, row, in_slot = self._places_of(moment, pattern.dtype)[2:]
+        problem, step, row, in_slot = self._places_of(moment, pattern.dtype)
         if not len(row):
             return
         self._kept = self._kept.to(pattern.device)
-        # Heads beside queries: a product for each problem, where broadcasting would copy `in_slot` for each head.
+        # One product a problem, heads and queries side by side: broadcasting would copy `in_slot` for each head.
         pooled = (pattern.flatten(1, 2) @ in_slot).view(*pattern.shape[:3], -1)
         self._kept[moment.rows[problem], moment.layer, :, row] = pooled[problem, :, step].to(self._kept.dtype)
 
-    def _places_of(self, moment: Moment, dtype: torch.dtype) -> _Places:
-        known = self._places
-        if known is None or known.queries is not moment.queries or known.keys is not moment.keys:
-            rows = moment.queries - moment.slots[BOT]
-            problem, step = ((rows >= 0) & (rows < self._kept.shape[-2])).nonzero(as_tuple=True)
-            slots = torch.arange(self._kept.shape[-1], device=rows.device)
+    def _places_of(self, moment: Moment, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where the rows of this pass go (`_named_rows`), and (problem, key, slot), 1 where a key is of a slot.
+
+        Found at the first layer of a pass and kept for the others, which have the same queries and keys.
+        """
+        if self._of is None or self._of[0] is not moment.queries or self._of[1] is not moment.keys:
+            slots = torch.arange(self._kept.shape[-1], device=moment.keys.device)
             in_slot = (moment.keys[:, :, None] == slots).to(dtype)
-            known = _Places(moment.queries, moment.keys, problem, step, rows[problem, step], in_slot)
-            self._places = known
-        return known
+            self._of = moment.queries, moment.keys
+            self._places = (*_named_rows(moment.queries, moment, self._kept.shape[-2]), in_slot)
+        return self._places
 
 
-def _named_rows(moment: Moment, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+def _named_rows(queries: Tensor, moment: Moment, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Index of problem and of step of each query that has a row, and its row."""
-    rows = moment.queries.cpu() - moment.slots[BOT]
+    rows = queries - moment.slots[BOT]
     problem, step = ((rows >= 0) & (rows < n_rows)).nonzero(as_tuple=True)
     return problem, step, rows[problem, step]
 
@@ -238,7 +229,7 @@ class QuestionRecorder:
 
     Attributes:
         attention: (problem, layer, query, token) float32 or wider; tokens as they lie in the batch, padding first; NaN
-            in a row that was never met.
+            in the row of a query that did not occur.
     """
 
     def __init__(self, *, n_problems: int, n_layers: int, n_thoughts: int, n_tokens: int, dtype: torch.dtype) -> None:
@@ -246,24 +237,25 @@ class QuestionRecorder:
         self.attention = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
-        """Keep the pattern's first columns; a later row of the same query takes the place of an earlier one."""
+        """Keep the pattern's first columns; of several rows of a query the last one is kept."""
         if moment.site is Site.PATTERN:
-            problem, step, row = _named_rows(moment, self.attention.shape[-2])
+            problem, step, row = _named_rows(moment.queries.cpu(), moment, self.attention.shape[-2])
             mean = tensor[..., : self.attention.shape[-1]].mean(1).cpu()
             self.attention[moment.rows.cpu()[problem], moment.layer, row] = mean[problem, step]
         return tensor
 
 
 class ValueRecorder:
-    """Keeps how much each query is given by each key: the norm of the weighted, projected value, pooled by slot.
+    """Keeps how much each key gives each query: the norm of the weighted, projected value, pooled by slot.
 
     ‖α[q, k] · v[k] · W_O‖, W_O being the head's slice of the output projection; a slot of several tokens has the sum
     of their norms, which is not the norm of their sum.  From 0, no null: a weight on a small value moves little.
-    Source: Kobayashi et al. 2020, arXiv 2004.10102.
 
     Args:
-        rows: keeps the weighted rows, as it would keep those of a pattern.
+        rows: the recorder that keeps these rows, as it would keep those of a pattern.
         factors: F (head, channel, rank) of each layer, with ‖v F‖ = ‖v W_O‖ for every v.
+
+    Reference: Kobayashi et al. 2020, arXiv 2004.10102.
     """
 
     def __init__(self, rows: AttentionRecorder, factors: Sequence[Tensor]) -> None:
@@ -272,7 +264,7 @@ class ValueRecorder:
         self._norms = torch.empty(0)
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
-        """Take the norms of the values, and weigh them by the pattern that follows."""
+        """Keep the norms of the values; weight them by the pattern, which follows."""
         if moment.site is Site.VALUE and moment.layer is not None:
             factor = self._factors[moment.layer]
             # Neighbouring heads share the values of one key-value head, each with its own projection.
@@ -284,7 +276,7 @@ class ValueRecorder:
 
 
 class PaddingWatch:
-    """Keeps the largest attention weight that any query has put on padding: it must be 0."""
+    """Keeps the largest attention weight that any query puts on padding: it must be 0."""
 
     def __init__(self) -> None:
         self.worst = 0.0
@@ -326,15 +318,15 @@ class HeadRecorder:
 
     @property
     def heads(self) -> Tensor:
-        """(problem, layer, head, position, channel) float32; NaN at a position that was never met."""
+        """(problem, layer, head, position, channel) float32; NaN at a position that did not occur."""
         return self._sums / self._counts[:, :, None, :, None]
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the outputs of one step of one layer."""
         if moment.site is Site.HEAD:
-            problem, step, place = _named_rows(moment, self._counts.shape[-1])
+            problem, step, place = _named_rows(moment.queries.cpu(), moment, self._counts.shape[-1])
             rows = moment.rows.cpu()[problem]
-            # One step has each problem once, so that nothing is added twice to one place.
+            # A step has each problem once, so no place occurs twice in this indexed addition.
             self._sums[rows, moment.layer, :, place] += tensor[problem, :, step].float().cpu()
             self._counts[rows, moment.layer, place] += 1
         return tensor

@@ -13,7 +13,7 @@ def made_effects(
     logprob: dict[str, np.ndarray] | None = None,
     controls: dict[str, list[str]] | None = None,
     failed: dict[str, list[int]] | None = None,
-    specs: dict[str, str] | None = None,
+    addresses: dict[str, dict[str, object]] | None = None,
 ) -> xr.Dataset:
     """Cuts with these correct answers; log-probability −1 where right and −3 where wrong, unless given."""
     labels = ["none", *correct]
@@ -36,8 +36,9 @@ def made_effects(
         },
         labels=labels,
         kinds=["baseline", *("control" if label in others else "cut" for label in correct)],
-        specs=[(specs or {}).get(label, "[]") for label in labels],
+        specs=["[]"] * len(labels),
         problem_ids=[f"p{k}" for k in range(right.shape[1])],
+        addresses=[(addresses or {}).get(label, {}) for label in labels],
         controls=controls,
         attrs={"n_thoughts": 6},
     )

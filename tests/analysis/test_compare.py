@@ -14,7 +14,6 @@ from thoughtlens.analysis import (
     DEPTHS,
     Subject,
     analyze,
-    as_ratios,
     collect_depth_sums,
     compare,
     compare_groups,
@@ -24,15 +23,13 @@ from thoughtlens.analysis import (
     composition,
     group_seed,
     group_table,
-    layers_by_depth,
-    linearised,
     preference_sums,
     preferences,
-    rank_correlation,
-    relabellings,
     resample_weights,
 )
 from thoughtlens.analysis import pieces as blocks
+from thoughtlens.analysis.comparison import rank_correlation
+from thoughtlens.analysis.ratios import as_ratios, layers_by_depth, linearised, relabellings
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import thought_names
 
@@ -85,7 +82,7 @@ def test_a_model_compared_with_itself_differs_by_exactly_nothing(make_attention)
     found = compared(dataset, dataset)
     for name in BY_DEPTH:
         difference, p = found.differences[name], found.p_values[name]
-        defined = found.models[name].isel(model=0, drop=True).notnull()
+        defined = found.measures[name].isel(model=0, drop=True).notnull()
         assert defined.any()
         assert (difference.isel(pair=0).where(defined, 0.0) == 0.0).all()
         assert (p.isel(pair=0).where(defined.isel(value=0), 1.0) == 1.0).all()
@@ -108,7 +105,7 @@ def test_paired_differences_are_those_of_naive_loops(make_attention):
 
 def test_a_models_own_numbers_are_those_of_its_analysis(make_attention):
     one, other = make_attention(n_problems=8, missing=(2,)), make_attention(n_problems=8, seed=1)
-    found = compared(one, other, seed=4).models.sel(model="a", depth="all")
+    found = compared(one, other, seed=4).measures.sel(model="a", depth="all")
     whole = analyze(one, correct=one["correct"], n_resamples=60, seed=4)
     for name in ("preference", "lag_preference", *SINGLE):
         np.testing.assert_allclose(found[name], whole.model[name].transpose(..., "value"), rtol=1e-10)
@@ -274,7 +271,7 @@ def test_models_of_other_shapes_have_no_profile_in_common(make_attention):
 
 def test_two_layers_have_no_middle_and_it_is_said(make_attention):
     found = compared(make_attention(n_layers=2), make_attention(n_layers=4, seed=1))
-    assert found.models["sequential"].sel(model="a", depth="middle").isnull().all()
+    assert found.measures["sequential"].sel(model="a", depth="middle").isnull().all()
     assert found.differences["sequential"].sel(depth="middle").isnull().all()
     assert found.p_values["sequential"].sel(depth="middle").isnull().all()
     assert "a has too few layers for every depth: middle is undefined." in found.notes
@@ -290,13 +287,13 @@ def test_other_numbers_of_thoughts_leave_lags_and_composition(make_attention):
     for name in ("sequential", "thought_mass", "composition"):
         assert between[name].notnull().all()
     assert between["lag"].values[between["lag_preference"].isel(pair=0).notnull()].tolist() == [1, 2, 3, 4]
-    assert found.models["preference"].sel(model="a", depth="all", value="estimate").notnull().sum() == 4
+    assert found.measures["preference"].sel(model="a", depth="all", value="estimate").notnull().sum() == 4
     assert any("a has 5, b has 8, c has 5" in note for note in found.notes)
     assert found.rank_correlations["importance"].isel(pair=0).isnull().all()
     assert found.rank_correlations["sequential"].isel(pair=0).notnull().all()
     alone = analyze(few, correct=few["correct"], n_resamples=60).model
     np.testing.assert_allclose(
-        found.models["lag_preference"].sel(model="a", depth="all", lag=alone["lag"]),
+        found.measures["lag_preference"].sel(model="a", depth="all", lag=alone["lag"]),
         alone["lag_preference"].transpose("lag", "value"),
     )
 
@@ -305,7 +302,7 @@ def test_other_problems_are_compared_unpaired_and_it_is_said(make_attention):
     dataset = make_attention(n_problems=6)
     others = dataset.assign_coords(problem=np.array([f"q{i}" for i in range(6)], dtype="T"))
     found = compared(dataset, others)
-    assert found.models.attrs["paired"] is False
+    assert found.measures.attrs["paired"] is False
     assert "fewer than two problems in common" in found.notes[0]
     difference = found.differences["sequential"].sel(depth="all").isel(pair=0)
     assert difference.sel(value="estimate") == 0.0
@@ -349,13 +346,13 @@ def test_the_figures_data_is_that_of_all_layers(make_attention):
         "n": ("model",),
     }
     assert {name: data[name].dims for name in data.data_vars} == dims
-    np.testing.assert_array_equal(data["preference"], found.models["preference"].sel(depth="all"))
+    np.testing.assert_array_equal(data["preference"], found.measures["preference"].sel(depth="all"))
 
 
 def test_tables_hold_every_defined_number_once(make_attention):
     found = compared(make_attention(n_layers=2), make_attention(n_layers=2, seed=1), make_attention(seed=2))
     tables = comparison_tables(found)
-    for name, of in (("models", found.models), ("differences", found.differences)):
+    for name, of in (("models", found.measures), ("differences", found.differences)):
         defined = sum(int(of[m].sel(value="estimate").notnull().sum()) for m in (*BY_DEPTH, "accuracy"))
         assert len(tables[name]) == defined
         assert not tables[name].duplicated(["model", "measure", "position", "depth"]).any()
@@ -370,18 +367,18 @@ def test_tables_hold_every_defined_number_once(make_attention):
 
 def test_the_headline_names_each_hub_and_compares_it_with_the_same_thought(make_attention):
     found = compared(make_attention(), make_attention(seed=1))
-    facts = comparison_headline(found.models, found.differences, found.p_values)
-    base = found.models["preference"].sel(model="a", depth="all", value="estimate")
+    facts = comparison_headline(found)
+    base = found.measures["preference"].sel(model="a", depth="all", value="estimate")
     hub = str(base["thought"].values[int(np.nanargmax(base))])
     assert facts["own"]["a"]["hub"]["thought"] == hub
     [pair] = facts["differences"]
-    other = found.models["preference"].sel(model="b", depth="all", value="estimate", thought=hub)
+    other = found.measures["preference"].sel(model="b", depth="all", value="estimate", thought=hub)
     assert pair["hub"]["estimate"] == pytest.approx(other.item() - base.sel(thought=hub).item())
 
 
 def test_p_of_the_closing_table_is_holms_over_all_thoughts_and_pairs(make_attention):
     found = compared(*(make_attention(n_problems=7, seed=seed) for seed in range(3)))
-    pairs = comparison_headline(found.models, found.differences, found.p_values)["differences"]
+    pairs = comparison_headline(found)["differences"]
     own = found.p_values.sel(depth="all")
     family = np.concatenate([own[name].values.ravel() for name in ("accuracy", *SINGLE, "preference")])
     family = family[np.isfinite(family)]
@@ -457,11 +454,11 @@ def test_a_groups_numbers_are_those_of_its_analysis(make_attention):
         alone = analyze(part, correct=part["correct"], n_resamples=50, seed=group_seed(2, place))
         for measure in ("preference", "lag_preference", *SINGLE):
             np.testing.assert_allclose(
-                found.groups[measure].sel(group=name, depth="all"),
+                found.measures[measure].sel(group=name, depth="all"),
                 alone.model[measure].transpose(..., "value"),
                 rtol=1e-10,
             )
-        assert found.groups["n"].sel(group=name) == of.sum()
+        assert found.measures["n"].sel(group=name) == of.sum()
 
 
 def test_groups_of_one_size_are_not_drawn_alike(make_attention):
@@ -481,11 +478,11 @@ def test_a_group_of_one_is_left_out_and_said(make_attention):
     dataset = make_attention(n_problems=6)
     groups = {"one": np.arange(6) == 0, "rest": np.arange(6) > 0}
     found = compare_groups(collect_depth_sums(dataset), groups, correct=dataset["correct"], n_resamples=20)
-    assert found.groups["group"].values.tolist() == ["rest"]
+    assert found.measures["group"].values.tolist() == ["rest"]
     assert found.notes[0] == "one has 1 problem, too few to be resampled, and is left out."
     assert found.differences.sizes["pair"] == 0
     assert set(group_table(found)["group"]) == {"rest"}
-    assert comparison_headline(*found[:3])["differences"] == []
+    assert comparison_headline(found)["differences"] == []
 
 
 def test_every_two_groups_are_told_apart(make_attention):
@@ -500,6 +497,28 @@ def test_every_two_groups_are_told_apart(make_attention):
     assert "accuracy" not in set(table["measure"])
     estimates = table[table["measure"] == "skip"].set_index(["group", "minus"])["estimate"]
     assert estimates["2", "1"] == pytest.approx(estimates["2", ""] - estimates["1", ""])
+
+
+def test_groups_and_models_have_the_same_tables(make_attention):
+    dataset = make_attention(n_problems=8, n_heads=2)
+    members = np.arange(8) < 4
+    types = xr.DataArray(np.array([["hub", "sink"], ["skip", "hub"]], dtype="T"), dims=("layer", "head"))
+    found = compare_groups(
+        collect_depth_sums(dataset),
+        {"x": members, "y": ~members},
+        correct=dataset["correct"],
+        n_resamples=20,
+        head_types={"x": types, "y": types},
+    )
+    assert found.dim == "group"
+    assert compared(dataset, dataset).dim == "model"
+    tables = comparison_tables(found)
+    assert list(tables) == ["groups", "differences", "rank_correlations", "type_counts", "head_types"]
+    assert set(tables["groups"]["group"]) == {"x", "y"}
+    assert tables["rank_correlations"].empty
+    types = comparison_headline(found)["own"]["y"]["types"]
+    assert {kind: n for kind, n in types.items() if n} == {"hub": 2, "skip": 1, "sink": 1}
+    assert any("no test compares the counts" in note for note in found.notes)
 
 
 def test_groups_too_small_to_resample_are_refused(make_attention):
@@ -528,7 +547,7 @@ def test_few_thoughts_leave_numbers_undefined_and_break_nothing(make_attention, 
     one, other = (make_attention(n_thoughts=n_thoughts, seed=seed) for seed in (0, 1))
     found = compared(one, other)
     assert found.differences["composition"].sel(depth="all").notnull().all()
-    assert found.models["skip"].isnull().all()
-    facts = comparison_headline(found.models, found.differences, found.p_values)
+    assert found.measures["skip"].isnull().all()
+    facts = comparison_headline(found)
     assert facts["differences"][0]["skip"]["p"] is None
     comparison_tables(found)

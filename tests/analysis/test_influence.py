@@ -5,7 +5,7 @@ from tests.analysis.effects_made import made_effects
 
 from thoughtlens.analysis import influence, summarise
 from thoughtlens.errors import OptionError
-from thoughtlens.names import edge_names, key_names, query_names
+from thoughtlens.names import edge_name, edge_names, key_names, query_names
 
 N = 100
 
@@ -24,7 +24,7 @@ def attention():
 
 @pytest.fixture
 def edges():
-    return {(query, key): f"{query} ⊣ {key}" for query, key in edge_names(3)}
+    return {name: name for name in (edge_name(*ends) for ends in edge_names(3))}
 
 
 def cut_to_break(n_broken):
@@ -67,13 +67,13 @@ def test_influences_that_differ_by_rounding_alone_have_one_rank(attention, edges
     effects = made_effects(dict.fromkeys(rounding, right), baseline=right, logprob=rounding)
     apart = influence(summarise(effects, n_flips=100), edges, attention)["disagreement"]
     # All three at ½ by influence; by attention 1, 0, ½.
-    np.testing.assert_allclose([apart.sel(query=q, key=k) for q, k in edges], [-0.5, 0.5, 0.0])
+    np.testing.assert_allclose([apart.sel(query=q, key=k) for q, k in edge_names(3)], [-0.5, 0.5, 0.0])
 
 
 def test_edges_that_were_not_cut_are_blank_in_every_map(attention, edges):
     summary = summarise(cut_to_break({"z3 ⊣ z1": 30, "z3 ⊣ z2": 10}))
-    del edges["z2", "z1"]
-    maps = influence(summary, edges | {("eot", "z1"): "unused"}, attention)
+    del edges["z2 ⊣ z1"]
+    maps = influence(summary, edges | {"eot ⊣ z1": "unused"}, attention)
     for name in ("accuracy", "attention", "disagreement"):
         assert np.isnan(maps[name].sel(query="z2", key="z1")).all()
     assert maps["attention"].sel(query="z3", key="z2") == 0.3

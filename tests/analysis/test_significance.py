@@ -124,6 +124,7 @@ P_VALUES = arrays.arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1
 
 
 @given(P_VALUES)
+@settings(deadline=None)
 def test_q_values_are_scipys(p):
     np.testing.assert_allclose(
         benjamini_hochberg(xr.DataArray(p, dims="head")), scipy.stats.false_discovery_control(p), rtol=1e-12
@@ -199,6 +200,7 @@ def test_a_detectable_proportion_is_detected_as_often_as_it_says(discordant, n):
 
 
 @given(discordant=st.floats(0.01, 1), n=st.integers(10, 10_000), power=st.sampled_from([0.5, 0.8, 0.95]))
+@settings(deadline=None)
 def test_a_detectable_proportion_solves_its_equation(discordant, n, power):
     delta = detectable_proportion(discordant, n, power=power)
     at_level, at_power = scipy.stats.norm.ppf([0.975, power])

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import scipy.stats
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from thoughtlens.analysis import (
     bootstrap_mean,
@@ -11,6 +12,7 @@ from thoughtlens.analysis import (
     interval,
     proportion_interval,
     resample_weights,
+    spearman,
     statistics,
     weighted_sums,
 )
@@ -164,12 +166,27 @@ def test_impossible_confidence_is_an_error(confidence):
 
 
 @given(n=st.integers(1, 5000), share=st.floats(0, 1), confidence=st.sampled_from([0.8, 0.95, 0.99]))
+@settings(deadline=None)
 def test_wilson_interval_is_scipys(n, share, confidence):
     n_true = round(share * n)
     oracle = scipy.stats.binomtest(n_true, n).proportion_ci(confidence_level=confidence, method="wilson")
     estimate, low, high = proportion_interval(n_true, n, confidence=confidence).values
     assert (estimate, low, high) == pytest.approx((n_true / n, oracle.low, oracle.high), abs=1e-12)
     assert 0 <= low <= estimate <= high <= 1
+
+
+@given(arrays.arrays(np.float64, (2, 3, 7), elements=st.integers(0, 4).map(float)))
+@settings(deadline=None)
+def test_spearman_is_scipys_with_ties_in_every_row(values):
+    for found, first, second in zip(spearman(*values), *values, strict=True):
+        alike = np.ptp(first) == 0 or np.ptp(second) == 0
+        oracle = np.nan if alike else scipy.stats.spearmanr(first, second).statistic
+        assert found == pytest.approx(oracle, abs=1e-12, nan_ok=True)
+
+
+def test_spearman_of_what_is_unknown_or_nothing_is_nan():
+    assert np.isnan(spearman([1.0, np.nan, 3.0], [1.0, 2.0, 3.0]))
+    assert np.isnan(spearman([], []))
 
 
 def test_all_of_ten_is_not_certainty():

@@ -5,7 +5,7 @@ import torch
 from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.names import PAD_CODE
-from thoughtlens.reasoning import Reading, decode, tell, think
+from thoughtlens.reasoning import BatchPass, decode, tell, think
 from thoughtlens.taps import Site, Taps
 
 
@@ -50,7 +50,7 @@ class WithBlank(Says):
 def positions(reasoner, read):
     watch = Watch()
     with torch.inference_mode():
-        reading = Reading(reasoner, Taps([watch]), 2)
+        reading = BatchPass(reasoner, Taps([watch]), 2)
         reading.question([reasoner.question(question) for question in QUESTIONS[: len(reasoner.scripts)]])
         state = think(reading, reasoner.markers.bot, 2).state
         read(reading, state)

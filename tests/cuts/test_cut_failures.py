@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from tests.conftest import random_reasoner
-from tests.cut_oracle import PROBLEMS
+from tests.cut_oracle import PROBLEMS, rows
 from tests.cuts.test_cutting import assert_alike
 
 from thoughtlens.cuts import Cutter, Cutting, Intervention, Replace, ablate_head, ablate_thought, batch_of, knock_out
@@ -50,7 +50,9 @@ def _tear(tensor, moment):
 
 
 def cutter_of(reasoner, bind, refuse, problems=EIGHT, n_copies=3):
-    return Cutter(reasoner, problems, [one.parts for one in CUTS], 6, bind, refuse, n_copies)
+    prompts = [reasoner.prompt(problem.question) for problem in problems]
+    cutter = Cutter(reasoner, problems, prompts, [one.parts for one in CUTS], 6, bind, refuse, n_copies)
+    return lambda places, those: rows(cutter(places, those))
 
 
 def unbound(parts, places):
@@ -117,7 +119,7 @@ def test_running_out_of_memory_is_nobodys_failure(gpt2):
 def test_numbers_too_large_to_be_numbers_are_failures(gpt2):
     """Infinite thoughts come out of the norms as NaN; a wrong answer would be read from them."""
     part = Intervention(Site.THOUGHT, lambda tensor, moment: tensor * torch.inf)
-    (found,) = Cutting(gpt2, batch_of(gpt2, PROBLEMS, 6), 6).outcomes([(part,)])
+    (found,) = rows(Cutting(gpt2, batch_of(gpt2, PROBLEMS, 6), 6).outcomes([(part,)]))
     assert all("expected finite numbers" in outcome.failure for outcome in found)
 
 
@@ -127,7 +129,7 @@ def test_a_row_with_nothing_left_fails_instead_of_looking_at_padding(gpt2):
     cutting = Cutting(gpt2, batch_of(gpt2, problems, 6), 6)
     whole = knock_out("bot", ["first", "question"]).parts + knock_out("bot", "bot").parts
     single = knock_out("bot", ["first", "bot"]).parts
-    left, some = cutting.outcomes([whole, single])
+    left, some = rows(cutting.outcomes([whole, single]))
     assert all(outcome.failure for outcome in left)
     assert [bool(outcome.failure) for outcome in some] == [True, False, False, False, False]
 
@@ -136,7 +138,7 @@ def test_a_failure_under_one_cut_leaves_its_problem_under_others(gpt2):
     cutting = Cutting(gpt2, batch_of(gpt2, PROBLEMS, 6), 6)
     nothing = (Intervention(Site.THOUGHT, lambda tensor, moment: tensor * torch.nan),)
     sound = ablate_thought("z3").parts
-    expected = cutting.outcomes([sound])[0]
-    failed, found = cutting.outcomes([nothing, sound])
+    (expected,) = rows(cutting.outcomes([sound]))
+    failed, found = rows(cutting.outcomes([nothing, sound]))
     assert all(outcome.failure for outcome in failed)
     assert_alike(found, expected)

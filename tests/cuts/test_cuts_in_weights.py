@@ -5,7 +5,17 @@ import copy
 import pytest
 import torch
 from tests.conftest import FAMILIES, QUESTIONS, random_reasoner
-from tests.cut_oracle import PROBLEMS, assert_as_naive, every_head, late, masked, outcomes, projections, without_heads
+from tests.cut_oracle import (
+    PROBLEMS,
+    assert_as_naive,
+    every_head,
+    late,
+    masked,
+    outcomes,
+    projections,
+    rows,
+    without_heads,
+)
 
 from thoughtlens.cuts import (
     Cutting,
@@ -114,7 +124,7 @@ def test_a_head_cut_with_thoughts_frozen_is_a_pass_in_which_thoughts_are_given(r
     before = plain(reasoner)
     naive = [late(reasoner, after, problem, given=one.thoughts) for problem, one in zip(PROBLEMS, before, strict=True)]
     cutting = Cutting(reasoner, batch_of(reasoner, PROBLEMS, 6), 6)
-    found = cutting.outcomes([frozen(reasoner, made), made.parts])
+    found = rows(cutting.outcomes([frozen(reasoner, made), made.parts]))
     assert_as_naive(found[0], naive, before)
     assert any(abs(one.kl - other.kl) > 1e-5 for one, other in zip(*found, strict=True))
 

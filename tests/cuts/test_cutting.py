@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from tests.conftest import random_reasoner
-from tests.cut_oracle import PROBLEMS, kl, late, without_heads
+from tests.cut_oracle import PROBLEMS, kl, late, rows, without_heads
 
 from thoughtlens.cuts import (
     Add,
@@ -57,7 +57,8 @@ CUTS = [
 
 
 def bound(reasoner, cuts, problems, tmp_path, n_thoughts=6):
-    target = Target(tmp_path, tuple(problems), (tuple(range(len(problems))),), n_thoughts)
+    prompts = tuple(reasoner.prompt(problem.question) for problem in problems)
+    target = Target(tmp_path, tuple(problems), (tuple(range(len(problems))),), n_thoughts, prompts)
     needing = [part for one in cuts for part in one.parts]
     material = measure_material(reasoner, target, needing)
     return lambda parts, places: bind(parts, material, places)
@@ -82,7 +83,7 @@ def each_alone(reasoner, cuts, made, problems=PROBLEMS):
         row = []
         for place, problem in enumerate(problems):
             cutting = cutting_of(reasoner, [problem])
-            row.append(cutting.outcomes(made([one.parts], [place]))[0][0])
+            row.append(rows(cutting.outcomes(made([one.parts], [place])))[0][0])
         found.append(row)
     return found
 
@@ -90,24 +91,25 @@ def each_alone(reasoner, cuts, made, problems=PROBLEMS):
 def test_many_cuts_at_once_are_each_cut_alone(reasoner, tmp_path):
     made = bound(reasoner, CUTS, PROBLEMS, tmp_path)
     cutting = cutting_of(reasoner)
-    together = cutting.outcomes(made([one.parts for one in CUTS], range(4)))
+    together = rows(cutting.outcomes(made([one.parts for one in CUTS], range(4))))
     for found, expected in zip(together, each_alone(reasoner, CUTS, made), strict=True):
         assert_alike(found, expected)
-    before = [outcome.gold_logprob for outcome in cutting.baseline]
+    before = cutting.baseline.gold_logprob[0]
     for row in together:  # every cut does something
         assert max(abs(outcome.gold_logprob - own) for outcome, own in zip(row, before, strict=True)) > 3e-3
 
 
 def test_order_of_problems_and_of_cuts_and_chunks_change_nothing(reasoner, tmp_path):
     made = bound(reasoner, CUTS, PROBLEMS, tmp_path)
-    expected = cutting_of(reasoner).outcomes(made([one.parts for one in CUTS], range(4)))
+    expected = rows(cutting_of(reasoner).outcomes(made([one.parts for one in CUTS], range(4))))
+    prompts = [reasoner.prompt(problem.question) for problem in PROBLEMS]
     rng = random.Random(0)
     for n_copies in (1, 3, len(CUTS)):
         places = rng.sample(range(4), 4)
         order = rng.sample(range(len(CUTS)), len(CUTS))
         cuts = [CUTS[place].parts for place in order]
-        cutter = Cutter(reasoner, PROBLEMS, cuts, 6, made, refuse=never, n_copies=n_copies)
-        found = cutter(places, range(len(cuts)))[1:]
+        cutter = Cutter(reasoner, PROBLEMS, prompts, cuts, 6, made, refuse=never, n_copies=n_copies)
+        found = rows(cutter(places, range(len(cuts))))[1:]
         for row, place in zip(found, order, strict=True):
             assert_alike(row, [expected[place][problem] for problem in places])
 
@@ -119,19 +121,19 @@ def never(problem, cut_place, reason_):
 def test_the_baseline_is_what_the_model_says_when_it_is_left_alone(reasoner):
     cutting = cutting_of(reasoner)
     trace = reason(reasoner, [problem.question for problem in PROBLEMS], max_new_tokens=12)
-    for problem, outcome, text in zip(PROBLEMS, cutting.baseline, trace.texts, strict=True):
+    for problem, outcome, text in zip(PROBLEMS, *rows(cutting.baseline), trace.texts, strict=True):
         assert outcome.answer == (reasoner.read_answer(text) or "")
         assert outcome.correct == same_answer(reasoner.read_answer(text), problem.answer)
         naive = late(reasoner, reasoner.lm, problem)
         assert outcome.gold_logprob == pytest.approx(naive.logprob, abs=3e-5)
-    assert [outcome.kl for outcome in cutting.baseline] == [0.0] * 4
+    assert cutting.baseline.kl.tolist() == [[0.0] * 4]
     torch.testing.assert_close(cutting.thoughts, trace.thoughts, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer_head", [(0, 0), (1, 3)])
 def test_kl_is_that_of_the_values_first_token_from_the_baseline_to_the_cut(layer_head, reasoner):
     after = without_heads(reasoner, [layer_head])
-    found = cutting_of(reasoner).outcomes([ablate_head(layer_head).parts])[0]
+    (found,) = rows(cutting_of(reasoner).outcomes([ablate_head(layer_head).parts]))
     for problem, outcome in zip(PROBLEMS, found, strict=True):
         before, cut_ = late(reasoner, reasoner.lm, problem), late(reasoner, after, problem)
         assert outcome.kl == pytest.approx(kl(before.first, cut_.first), abs=1e-6)
@@ -154,8 +156,8 @@ def test_kl_is_that_of_the_values_first_token_from_the_baseline_to_the_cut(layer
 def test_a_problem_patched_with_itself_says_and_is_told_the_same(part, reasoner, tmp_path):
     made = bound(reasoner, [cut(part)], PROBLEMS, tmp_path)
     cutting = cutting_of(reasoner)
-    (found,) = cutting.outcomes(made([(part,)], range(4)))
-    assert_alike(found, cutting.baseline, 1e-5)
+    (found,) = rows(cutting.outcomes(made([(part,)], range(4))))
+    assert_alike(found, *rows(cutting.baseline), 1e-5)
     trace = reason(reasoner, [p.question for p in PROBLEMS], taps=made([(part,)], range(4))[0], max_new_tokens=12)
     assert trace.texts == reason(reasoner, [p.question for p in PROBLEMS], max_new_tokens=12).texts
 
@@ -165,7 +167,7 @@ def test_stopping_after_k_thoughts_is_thinking_k(k, reasoner, monkeypatch):
     """Untrained models babble to the last position: a longer thinking would leave them less room."""
     monkeypatch.setattr("thoughtlens.cuts.passes.MAX_NEW_TOKENS", 256)
     problems = PROBLEMS[:2]
-    (found,) = cutting_of(reasoner, problems).outcomes([stop_after(k, n_thoughts=6).parts])
+    (found,) = rows(cutting_of(reasoner, problems).outcomes([stop_after(k, n_thoughts=6).parts]))
     texts = reason(reasoner, [problem.question for problem in problems], n_thoughts=k).texts
     assert [outcome.answer for outcome in found] == [reasoner.read_answer(text) or "" for text in texts]
     for problem, outcome in zip(problems, found, strict=True):
@@ -183,7 +185,7 @@ def test_texts_that_are_not_decoded_again_are_what_would_be_decoded(name, tmp_pa
     cuts += [ablate_head("L1H1", edit=Resample(), queries=["answer"]), ablate_head("L2H0", queries=["text"])]
     made = bound(model, cuts, problems, tmp_path)
     parts = made([one.parts for one in cuts], range(24))
-    found = cutting_of(model, problems).outcomes(parts)
+    found = rows(cutting_of(model, problems).outcomes(parts))
     questions = [problem.question for problem in problems]
     for row, its in zip(found, parts, strict=True):
         texts = reason(model, questions, taps=its).texts

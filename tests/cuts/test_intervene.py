@@ -37,6 +37,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.errors import CheckpointError, OptionError, RunError
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
+from thoughtlens.problems import load_set
 from thoughtlens.reports import open_effects, study, study_headline
 from thoughtlens.runs import extract, open_run
 from thoughtlens.schema import check_effects
@@ -83,7 +84,8 @@ def again(extracted, tmp_path):
 
 
 def assert_same(found, expected, tolerance=3e-5):
-    for name in ("intervention", "problem", "kind", "spec", "correct", "answer", "failed", "donor"):
+    coordinates = ("intervention", "problem", "kind", "spec", "family", "unit", "edit", "at", "order", "k")
+    for name in (*coordinates, "correct", "answer", "failed", "donor"):
         assert found[name].values.tolist() == expected[name].values.tolist(), name
     for name in ("gold_logprob", "kl"):
         np.testing.assert_allclose(found[name].values, expected[name].values, rtol=0, atol=tolerance)
@@ -94,11 +96,11 @@ def test_effects_are_those_of_the_cuts_on_the_run_s_problems(run, reasoner):
     assert [str(label) for label in effects["intervention"].values] == ["none", *(one.label for one in BARE)]
     assert [str(name) for name in effects["problem"].values] == [problem.id for problem in SET]
     cutting = Cutting(reasoner, batch_of(reasoner, SET, 3), 3)
-    expected = [cutting.baseline, *cutting.outcomes([one.parts for one in BARE])]
+    expected = [cutting.baseline, cutting.outcomes([one.parts for one in BARE])]
     for name in ("gold_logprob", "kl"):
-        values = [[getattr(outcome, name) for outcome in row] for row in expected]
+        values = np.concatenate([getattr(outcomes, name) for outcomes in expected])
         np.testing.assert_allclose(effects[name].values, values, rtol=0, atol=3e-5)
-    assert effects["answer"].values.tolist() == [[outcome.answer for outcome in row] for row in expected]
+    assert effects["answer"].values.tolist() == [row for outcomes in expected for row in outcomes.answer.tolist()]
     assert (effects["kl"].values[0] == 0).all() and (effects["kl"].values[1:] >= 0).all()
     stored = check_effects(open_effects(run))
     assert_same(stored, effects, 0.0)
@@ -147,12 +149,17 @@ def test_a_plan_that_grows_makes_only_what_is_new(run, again, reasoner, passes):
     assert sum(passes) == 0
 
 
-def test_a_torn_file_of_outcomes_is_made_again(run, again, reasoner):
+def test_a_torn_line_of_outcomes_is_made_again_and_no_other(run, again, reasoner, passes):
     expected = intervene(again, BARE, reasoner=reasoner)
     intervene(run, BARE, reasoner=reasoner)
     (file,) = (run.path / "analysis" / "effects").glob("*/*.jsonl")
     file.write_text(file.read_text("utf-8")[:-40], "utf-8")
+    passes.clear()
     assert_same(intervene(run, BARE, reasoner=reasoner), expected, 0.0)
+    assert sum(passes) == len(SET) * 2  # the baseline, and the cut whose line is torn
+    passes.clear()
+    assert_same(intervene(run, BARE, reasoner=reasoner), expected, 0.0)
+    assert not passes
 
 
 def test_n_and_seed_draw_the_same_problems(run, reasoner):
@@ -225,8 +232,11 @@ def broken(extracted, tmp_path):
     """A run one of whose problems has a gold answer that does not fit into the room for answers."""
     path = shutil.copytree(extracted, tmp_path / "broken")
     lines = (path / "problems.jsonl").read_text("utf-8").splitlines()
-    row = json.loads(lines[5]) | {"answer": "7 " * 40}
+    row = json.loads(lines[5]) | {"answer": ("7 " * 40).strip()}
     (path / "problems.jsonl").write_text("\n".join([*lines[:5], json.dumps(row), *lines[6:]]) + "\n", "utf-8")
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    manifest["options"]["problems"]["fingerprint"] = load_set(path / "problems.jsonl").fingerprint
+    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     return open_run(path)
 
 

@@ -31,19 +31,20 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.errors import OptionError
 from thoughtlens.names import query_names
-from thoughtlens.reasoning import Reading, tell, think
+from thoughtlens.reasoning import BatchPass, tell, think
 from thoughtlens.taps import HeadRecorder, Site, Taps, ThoughtRecorder
 
 POSITIONS = [*query_names(6), "text"]
 HEAD = Intervention(Site.HEAD, Mean(), frozenset({1}), frozenset({2}))
 
 
-def target(batches=((0, 1, 2, 3),)):
-    return Target(Path("unused"), tuple(PROBLEMS), batches, 6)
+def target(reasoner, batches=((0, 1, 2, 3),)):
+    prompts = tuple(reasoner.prompt(problem.question) for problem in PROBLEMS)
+    return Target(Path("unused"), tuple(PROBLEMS), batches, 6, prompts)
 
 
 def material(reasoner, **options):
-    return measure_material(reasoner, target(**options), [HEAD])
+    return measure_material(reasoner, target(reasoner, **options), [HEAD])
 
 
 @torch.no_grad()
@@ -79,7 +80,7 @@ def passed(reasoner, parts, places=range(4)):
         n_problems=len(problems), n_layers=3, n_heads=config.num_attention_heads, n_thoughts=6, n_channels=channels
     )
     with torch.inference_mode():
-        reading = Reading(reasoner, Taps([*parts, fed, seen]), 6)
+        reading = BatchPass(reasoner, Taps([*parts, fed, seen]), 6)
         reading.question([reasoner.question(problem.question) for problem in problems])
         state = think(reading, reasoner.markers.bot, 6).state
         tell(reading, state, [reasoner.spoken(problem.answer) for problem in problems])

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
-from thoughtlens.evaluation import as_json, choose_problems, question_attention, top_tokens
+from thoughtlens.evaluation import choose_problems, question_attention, question_attention_facts, top_tokens
 from thoughtlens.models import load
 from thoughtlens.names import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_panel
@@ -83,7 +83,7 @@ def test_the_planted_carrier_finds_the_largest_number():
 
 
 def test_missing_rows_are_null_in_json(reasoner):
-    told = as_json(question_attention(Scripted(reasoner, SAID), PROBLEMS), n_top=2)
+    told = question_attention_facts(question_attention(Scripted(reasoner, SAID), PROBLEMS), n_top=2)
     again = json.loads(json.dumps(told, allow_nan=False))
     assert again["problems"][3]["attention"]["answer"] is None
     assert len(again["problems"][0]["top"]["z1"]) == 2

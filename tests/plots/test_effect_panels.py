@@ -7,14 +7,15 @@ from thoughtlens.analysis import curves, judge, resample_weights, summarise
 from thoughtlens.plots import effects as effect_panels
 
 N = 100
-HEADS = {(layer, head): f"L{layer}H{head}" for layer in range(2) for head in range(3)}
+PLACES = [(layer, head) for layer in range(2) for head in range(3)]
+HEADS = {f"L{layer}H{head}": f"L{layer}H{head}" for layer, head in PLACES}
 
 
 @pytest.fixture
 def summary():
     """Head h of layer l breaks 10·l + h problems of a hundred, but L0H0 mends 20; L1H2 has three controls."""
     baseline = np.arange(N) >= 20
-    rows = {label: np.arange(N) >= 20 + 10 * layer + head for (layer, head), label in HEADS.items()}
+    rows = {label: np.arange(N) >= 20 + 10 * layer + head for (layer, head), label in zip(PLACES, HEADS, strict=True)}
     rows["L0H0"] = np.ones(N, dtype=bool)
     controls = {"L1H2": ["a", "b", "c"], "L1H1": ["a"]}
     rows |= {name: np.arange(N) >= 20 + k for name, k in (("a", 4), ("b", 0), ("c", 1))}
@@ -41,7 +42,7 @@ def test_a_forest_of_too_many_cuts_keeps_those_farthest_from_0_and_says_so(summa
 
 
 def test_a_map_has_a_cell_a_head_and_none_where_nothing_was_cut(summary):
-    some = {place: label for place, label in HEADS.items() if place != (0, 1)}
+    some = {place: label for place, label in HEADS.items() if place != "L0H1"}
     data = effect_panels.effect_map(summary, some, outcome="accuracy")
     np.testing.assert_allclose(data["score"], [[-0.20, np.nan, 0.02], [0.10, 0.11, 0.12]], atol=1e-12)
     np.testing.assert_array_equal(data["marked"], [[True, False, False], [True, True, True]])

@@ -25,8 +25,17 @@ def small(tmp_path):
 
 
 def test_public_names_are_exported():
-    values = {"Problem", "ProblemSet"}
+    values = {"Problem", "ProblemSet", "Row", "DEFAULT_STEPS", "LIMIT"}
     verbs = {"draw", "known_sets", "load_set", "read_answer", "same_answer", "sample", "write_problems"}
+    verbs |= {
+        "gold_answer",
+        "read_problems",
+        "read_rows",
+        "rows_fingerprint",
+        "arithmetic_problem",
+        "distinct_problems",
+        "split_of",
+    }
     assert set(problems_package.__all__) == values | verbs
 
 

@@ -7,7 +7,7 @@ from tests import oracle
 from tests.conftest import QUESTIONS, Scripted, random_reasoner
 
 from thoughtlens.errors import OptionError
-from thoughtlens.reasoning import Reading, reason, tell, think, write_out
+from thoughtlens.reasoning import BatchPass, reason, tell, think, write_out
 from thoughtlens.taps import AttentionRecorder, PaddingWatch, Taps
 
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]
@@ -185,7 +185,7 @@ def test_a_fork_reads_on_as_the_whole_would_and_leaves_its_origin_alone(tokenize
     reasoner = random_reasoner("gpt2", tokenizer, torch.float64)
     prompts = [reasoner.question(question) for question in QUESTIONS[:2]]
     with torch.inference_mode():
-        origin, again = (Reading(reasoner, Taps(), 2) for _ in range(2))
+        origin, again = (BatchPass(reasoner, Taps(), 2) for _ in range(2))
         for reading in (origin, again):
             reading.question(prompts)
         forked = think(origin.fork(3), reasoner.markers.bot, 2).thoughts
@@ -201,7 +201,7 @@ def test_told_answers_have_the_probability_of_one_eager_pass(family, tokenizer):
     answers = ["7", "1234"]
     prompts = [reasoner.question(question) for question in QUESTIONS[:2]]
     with torch.inference_mode():
-        reading = Reading(reasoner, Taps(), 3)
+        reading = BatchPass(reasoner, Taps(), 3)
         reading.question(prompts)
         thinking = think(reading, reasoner.markers.bot, 3)
         told = tell(reading, thinking.state, [reasoner.spoken(answer) for answer in answers])

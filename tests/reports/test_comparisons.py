@@ -1,14 +1,16 @@
 """Runs and groups side by side as a user meets them: `thoughtlens compare`, `thoughtlens analyze --by`."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 from tests.commands import call, sentence
 
-from thoughtlens.analysis import analyze
-from thoughtlens.reports import compare_runs, labelled
+from thoughtlens.analysis import analyze, compare
+from thoughtlens.errors import OptionError
+from thoughtlens.reports import labelled, write_comparison
 from thoughtlens.runs import open_run
 
 MODELS = ("tiny-gpt2", "tiny-gpt2-control", "tiny-llama")
@@ -105,13 +107,13 @@ def test_runs_of_one_model_are_called_by_their_folders(runs, tmp_path):
 
 def test_equal_ids_of_other_questions_are_other_problems(tmp_path):
     one, other = few(tmp_path / "one", asked(2, 3, 4)), few(tmp_path / "other", asked(5, 6, 7))
-    found = compare_runs({"one": open_run(one), "other": open_run(other)}, n_resamples=20)
-    assert found.models.attrs["paired"] is False
+    found = compare({"one": open_run(one), "other": open_run(other)}, n_resamples=20)
+    assert found.measures.attrs["paired"] is False
     assert "fewer than two problems in common (one has 3, other has 3)" in found.notes[0]
     part = few(tmp_path / "part", asked(2, 3, 9, 10))
-    found = compare_runs({"one": open_run(one), "part": open_run(part)}, n_resamples=20)
-    assert found.models.attrs["paired"] is True
-    assert found.models["n"].values.tolist() == [2, 2]
+    found = compare({"one": open_run(one), "part": open_run(part)}, n_resamples=20)
+    assert found.measures.attrs["paired"] is True
+    assert found.measures["n"].values.tolist() == [2, 2]
 
 
 def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined(tmp_path):
@@ -181,6 +183,30 @@ def test_wrong_runs_or_labels_end_in_one_sentence_and_leave_nothing(runs, tmp_pa
     out = tmp_path / "out"
     assert part in sentence("compare", *(named.get(name, name) for name in arguments), "--out", out)
     assert not out.exists()
+
+
+def test_a_folder_holds_one_comparison(runs, tmp_path):
+    out = tmp_path / "out"
+    labels = ("--label", "a", "--label", "b")
+    call("compare", *runs[:2], *labels, "--out", out)
+    before = {path.name: path.read_bytes() for path in out.glob("*.csv")}
+    # The same runs from a copy elsewhere are the same comparison.
+    copied = shutil.copytree(runs[1], tmp_path / "copied")
+    call("compare", runs[0], copied, *labels, "--out", out)
+    swapped = sentence("compare", *runs[:2], "--label", "b", "--label", "a", "--out", out)
+    assert f"{out} holds another comparison: it is of a and b and not of b and a; name another --out" in swapped
+    assert "b.model.name is 'tiny-gpt2-control' there and 'tiny-llama' here" in sentence(
+        "compare", runs[0], runs[2], *labels, "--out", out
+    )
+    one, other = (open_run(run) for run in runs[:2])
+    with pytest.raises(OptionError, match="n_resamples is 1000 there and 50 here; seed is 0 there and 1 here"):
+        write_comparison(out, {"a": one, "b": other}, n_resamples=50, seed=1)
+    assert {path.name: path.read_bytes() for path in out.glob("*.csv")} == before
+    facts = json.loads(call("compare", runs[0], runs[2], "--out", out, "--force", "--json").stdout)
+    assert set(pd.read_csv(out / "models.csv")["model"]) == {"tiny-gpt2", "tiny-llama"} == set(facts["runs"])
+    for content in ("{", "{}", "[]"):
+        (out / "comparison.json").write_text(content, "utf-8")
+        assert "can't be read as a comparison" in sentence("compare", runs[0], runs[2], "--out", out)
 
 
 def test_a_file_in_the_way_is_said(runs, tmp_path):

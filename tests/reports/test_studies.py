@@ -47,24 +47,25 @@ def attention_where(looks):
     return attention_dataset(values, problem_ids=ids, correct=np.ones(N), n_question_tokens=np.full(N, 9))
 
 
-def part(site, edit, **address):
-    return json.dumps([{"site": site, "edit": edit} | dict.fromkeys(("layers", "heads", "queries", "keys")) | address])
+def unit(family, name, edit="zero", **dose):
+    return {"family": family, "unit": name, "edit": edit, **dose}
 
 
 def effects_where(costs):
     """Cutting head h costs `costs[h]` nats, with a little noise; thoughts, edges, orders and degrees are cut too."""
     rng = np.random.default_rng(1)
-    specs = {f"L{layer}H{head}": part("head", "zero", layers=[layer], heads=[head]) for layer, head in UNITS}
-    lost = dict(zip(specs, costs, strict=True))
-    specs |= {f"z{k}": part("thought", "zero", queries=[f"z{k}"]) for k in range(1, 5)}
+    cuts = {name: unit("heads", name) for name in (f"L{layer}H{head}" for layer, head in UNITS)}
+    lost = dict(zip(cuts, costs, strict=True))
+    cuts |= {f"z{k}": unit("thoughts", f"z{k}") for k in range(1, 5)}
     lost |= {f"z{k}": 0.1 * k for k in range(1, 5)}
     edges = [(q, k) for q in range(2, 5) for k in range(1, q)]
-    specs |= {f"z{q} ⊣ z{k}": part("scores", "block", queries=[f"z{q}"], keys=[f"z{k}"]) for q, k in edges}
+    cuts |= {f"z{q} ⊣ z{k}": unit("edges", f"z{q} ⊣ z{k}", "block") for q, k in edges}
     lost |= {f"z{q} ⊣ z{k}": 0.05 * q * k for q, k in edges}
     for order in ("attention", "random order 1", "random order 2"):
         lost |= {step_label(order, k): 0.1 * k * (1 + ("random" in order)) for k in range(1, 9)}
-    grades = {f"half {x}": part("head", {"name": "scale", "factor": x}, layers=[0], heads=[0]) for x in (0.25, 0.5)}
-    specs, lost = specs | grades, lost | {"half 0.25": 0.3, "half 0.5": 0.2}
+        cuts |= {step_label(order, k): {"order": order, "k": k} for k in range(1, 9)}
+    grades = {f"half {x}": unit("heads", "L0H0", "scale", dose=1 - x) for x in (0.25, 0.5)}
+    cuts, lost = cuts | grades, lost | {"half 0.25": 0.3, "half 0.5": 0.2}
     base = rng.normal(-1, 0.2, size=N)
     logprob = {label: base - cost + rng.normal(0, 0.02, size=N) for label, cost in lost.items()}
     controls = {
@@ -74,7 +75,8 @@ def effects_where(costs):
     controls["attention · first 8"] += [step_label("random order 2", k) for k in range(1, 9)]
     logprob["L0H1 by chance"] = base
     correct = {label: values > -1.6 for label, values in logprob.items()}
-    return made_effects(correct, baseline=base > -1.6, logprob=logprob | {"none": base}, controls=controls, specs=specs)
+    found = logprob | {"none": base}
+    return made_effects(correct, baseline=base > -1.6, logprob=found, controls=controls, addresses=cuts)
 
 
 @pytest.fixture(scope="module")

@@ -5,19 +5,19 @@ import time
 from pathlib import Path
 
 from thoughtlens.cli import main
-from thoughtlens.runs import Thinking
+from thoughtlens.runs import ExtractionJob
 
 
 def noted(file: Path) -> None:
     """Let every shard be noted whose work begins, whatever becomes of it."""
-    begin = Thinking.__init__
+    begin = ExtractionJob.measure
 
-    def beginning(self: Thinking, reasoner: object, problems: list, run_layout: object) -> None:
+    def beginning(self: ExtractionJob, reasoner: object, passes: object, shard: int, progress: object) -> None:
         with file.open("a") as notes:
-            notes.write(f"{problems[0].id} {time.time()}\n")
-        begin(self, reasoner, problems, run_layout)
+            notes.write(f"{self.store.layout.ids_of(shard)[0]} {time.time()}\n")
+        begin(self, reasoner, passes, shard, progress)
 
-    Thinking.__init__ = beginning
+    ExtractionJob.measure = beginning
 
 
 if __name__ == "__main__":

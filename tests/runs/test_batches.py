@@ -12,6 +12,7 @@ from tests.conftest import QUESTIONS, random_reasoner
 from thoughtlens.errors import OptionError
 from thoughtlens.problems import Problem
 from thoughtlens.runs import MOST_PROBLEMS, Halving, extract, open_run, padding, plan, problems_for
+from thoughtlens.runs.engines import bisect
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 
@@ -119,6 +120,36 @@ def test_halving_does_every_piece_once_in_order(n_problems, batch_size, room):
     assert [index for batch, _ in done for index in batch] == list(range(n_problems))
     assert all(result == sum(batch) for batch, result in done)
     assert sum(size > room for size in tried) <= np.log2(batch_size) + 1  # a size that failed is not tried again
+
+
+@given(st.integers(1, 40), st.sets(st.integers(0, 39)))
+def test_bisection_finds_what_fails_alone_and_does_the_rest_once_in_order(n_problems, spoilt):
+    tried, done_alone = [], {}
+
+    def work(batch):
+        tried.append(list(batch))
+        if spoilt & set(batch):
+            raise ValueError(f"{sorted(spoilt & set(batch))}")
+        return "done"
+
+    def alone(index, error):
+        done_alone[index] = str(error)
+        return "failed"
+
+    found = list(bisect([range(n_problems)], work, alone, failures=(ValueError,)))
+    assert [index for batch, _ in found for index in batch] == list(range(n_problems))
+    failed = [index for batch, how in found if how == "failed" for index in batch]
+    assert failed == sorted(spoilt & set(range(n_problems)))
+    assert done_alone == {index: f"[{index}]" for index in failed}
+    assert len(tried) <= 1 + 2 * len(failed) * np.ceil(np.log2(max(2, n_problems)))
+
+
+def test_bisection_passes_on_what_is_no_failure_of_the_batch():
+    def work(batch):
+        raise torch.OutOfMemoryError if len(batch) < 4 else RuntimeError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(bisect([range(4)], work, lambda k, e: None, failures=(RuntimeError,), passed_on=(torch.OutOfMemoryError,)))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -1,6 +1,8 @@
 """Extraction: every problem once, in order, the same whatever the batches, and what it refuses."""
 
 import json
+from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 import xarray as xr
 from tests.conftest import QUESTIONS, random_reasoner
 
+from thoughtlens import files
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, sample
@@ -95,6 +98,51 @@ def test_a_complete_run_is_not_extracted_again(reasoner, tmp_path, monkeypatch):
     done = []
     extract(reasoner, PROBLEMS, tmp_path / "run", progress=done.append)
     assert sum(done) == len(PROBLEMS)
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """How often each file was hashed."""
+    counts = Counter()
+    original = files.fingerprint
+
+    def counting(path):
+        counts[path.as_posix()] += 1
+        return original(path)
+
+    for name in ("files", "runs.store", "runs.folder"):
+        monkeypatch.setattr(f"thoughtlens.{name}.fingerprint", counting)
+    return counts
+
+
+def test_each_array_is_hashed_once_as_it_is_written_and_once_where_the_run_goes_on(reasoner, tmp_path, hashed):
+    def arrays():
+        return {name: n for name, n in hashed.items() if "/c/" in name}
+
+    run = extract(reasoner, PROBLEMS, tmp_path / "run", shard_size=4)
+    n_files = len(arrays())
+    assert n_files == 3 * 3 + len(run.attention.coords)  # three variables in three shards, and the labels
+    assert set(arrays().values()) == {1}
+    extract(reasoner, PROBLEMS, tmp_path / "run", shard_size=4)
+    assert set(arrays().values()) == {2}
+    open_run(tmp_path / "run")  # of a user, who is told of every damage
+    assert set(arrays().values()) == {3}
+
+
+def test_each_question_is_tokenized_once(reasoner, tmp_path):
+    class Counting:
+        asked: ClassVar = Counter()
+
+        def __getattr__(self, name):
+            return getattr(reasoner, name)
+
+        def prompt(self, text):
+            self.asked[text] += 1
+            return reasoner.prompt(text)
+
+    problems = [Problem(f"p{row}", f"{row} {question}", "8") for row, question in enumerate(QUESTIONS)]
+    extract(Counting(), problems, tmp_path / "run", batch_size=2)
+    assert Counting.asked == {problem.question: 1 for problem in problems}
 
 
 def test_other_options_are_refused_by_name(reasoner, tmp_path):

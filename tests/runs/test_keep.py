@@ -14,7 +14,7 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, ProblemSet, sample
 from thoughtlens.reports import analyze_run, summary, write_analysis, write_figures
-from thoughtlens.runs import MEAN, SHARD_PROBLEMS, BlockLayout, Keep, Layout, Store, deal, extract, open_run, status
+from thoughtlens.runs import MEAN, SHARD_PROBLEMS, Keep, Layout, Store, deal, extract, open_run, status
 
 N = 42
 EIGHT = Keep(block_sums, n_blocks=8)
@@ -121,7 +121,7 @@ def test_problems_are_dealt_out_evenly_and_at_random(n_problems, n_blocks):
 @pytest.mark.parametrize("n_problems", [1, 100, 512, 7473, 385_000])
 def test_shards_are_whole_blocks_and_not_too_large(n_problems):
     ids = tuple(map(str, range(n_problems)))
-    layout = BlockLayout.of(Layout(ids, n_layers=1, n_heads=1, n_thoughts=2), MEAN)
+    layout = Layout.of(ids, n_layers=1, n_heads=1, n_thoughts=2, keep=MEAN)
     members = [layout.problems_of(shard) for shard in range(layout.n_shards)]
     assert sorted(place for places in members for place in places) == list(range(n_problems))
     assert max(map(len, members)) <= SHARD_PROBLEMS
@@ -262,14 +262,14 @@ def test_no_blocks_at_all_are_refused():
 
 
 def test_sums_of_another_model_are_refused(tmp_path):
-    layout = BlockLayout.of(Layout(("a", "b"), n_layers=2, n_heads=3, n_thoughts=2), MEAN)
+    layout = Layout.of(("a", "b"), n_layers=2, n_heads=3, n_thoughts=2, keep=MEAN)
     store = Store.open(tmp_path / "run", layout, options={})
-    other = BlockLayout.of(Layout(("a", "b"), n_layers=2, n_heads=4, n_thoughts=2), MEAN).template
+    other = Layout.of(("a", "b"), n_layers=2, n_heads=4, n_thoughts=2, keep=MEAN).template
     with pytest.raises(RunError, match="extract with the run's model"):
         store.write(0, other, [{"id": "a"}, {"id": "b"}])
 
 
 def test_a_set_without_problems_has_no_shards():
-    layout = BlockLayout.of(Layout((), n_layers=1, n_heads=1, n_thoughts=2), MEAN)
+    layout = Layout.of((), n_layers=1, n_heads=1, n_thoughts=2, keep=MEAN)
     assert layout.n_shards == 0
     assert ProblemSet((), "none", None, "given").problems == ()

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from tests.commands import call
 
 from thoughtlens.errors import RunError
 from thoughtlens.models import load
@@ -18,7 +19,7 @@ def run(tmp_path):
 
 
 def test_a_complete_run_has_nothing_left(run):
-    assert status(run.path) == (10, 10, 4, 4, True, 0.0)
+    assert status(run.path) == (10, 10, 4, 4, True, 0.0, (), ())
 
 
 def test_pace_is_that_of_the_markers(run, tmp_path):
@@ -39,6 +40,22 @@ def test_one_marker_says_nothing_about_the_pace(run):
     for shard in (1, 2, 3):
         (run.path / marker_name(shard)).unlink()
     assert status(run.path).seconds_left is None
+
+
+def test_studies_and_analyses_are_listed_by_name_once_they_are_summed_up(run):
+    for place, file in (
+        ("studies/heads", "manifest.json"),
+        ("studies/edges", "manifest.json"),
+        ("studies/begun", "plan.json"),
+        ("analysis", "summary.json"),
+        ("analysis/by-correct", "summary.json"),
+        ("analysis/effects", "x.json"),
+    ):
+        (run.path / place).mkdir(parents=True, exist_ok=True)
+        (run.path / place / file).write_text("{}")
+    assert status(run.path)[6:] == (("edges", "heads"), ("analysis", "by-correct"))
+    said = " ".join(call("status", run.path).stdout.split())
+    assert said.endswith("complete; studies: edges, heads; analyses: analysis, by-correct")
 
 
 def test_what_is_no_run_is_said(tmp_path):

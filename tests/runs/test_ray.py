@@ -12,7 +12,7 @@ from thoughtlens.cli.app import engine_named
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs import Layout, Local, Store, extract, open_run
+from thoughtlens.runs import RAW, Layout, Local, Store, extract, open_run
 
 pytest.importorskip("ray")
 
@@ -45,7 +45,7 @@ def test_a_lost_node_and_a_killed_worker_cost_no_shard(disturbed, tmp_path):
 
 
 def test_a_run_folder_that_a_worker_cannot_see_is_said(tmp_path):
-    store = Store(tmp_path / "elsewhere", Layout(("a",), n_layers=1, n_heads=1, n_thoughts=2))
+    store = Store(tmp_path / "elsewhere", Layout.of(("a",), n_layers=1, n_heads=1, n_thoughts=2, keep=RAW))
     with pytest.raises(RunError, match="same path on every node"):
         store.check_reachable()
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +15,18 @@ import pytest
 import xarray as xr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
-from thoughtlens.runs import Layout, Store, open_run, versions
+from thoughtlens.runs import RAW, Layout, Store, open_run, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
 IDS = tuple(f"é/тест/{k:02d} 日本" for k in range(25))
-LAYOUT = Layout(IDS, n_layers=2, n_heads=3, n_thoughts=4, shard_size=10)
+SIZES = {"n_layers": 2, "n_heads": 3, "n_thoughts": 4, "shard_size": 10, "keep": RAW}
+LAYOUT = Layout.of(IDS, **SIZES)
 N_SHARDS = 3
+
+
+def resized(**sizes: object) -> Layout:
+    return Layout.of(IDS, **SIZES | sizes)
 
 
 def seen(layout: Layout, ids: list[str], *, seed: int = 0) -> xr.Dataset:
@@ -82,7 +86,7 @@ def flip(path: Path) -> None:
 
 
 def test_what_was_written_is_read_back(folder: Path) -> None:
-    layout = replace(LAYOUT, dtype="float32")
+    layout = resized(dtype="float32")
     complete(folder, layout)
     xr.testing.assert_identical(open_run(folder).attention.load().drop_attrs(), expected(layout))
 
@@ -134,7 +138,7 @@ def test_manifest_says_what_was_run_by_which_versions(folder: Path) -> None:
 
 
 def test_a_shard_without_a_single_correct_problem_is_whole(folder: Path) -> None:
-    layout = replace(LAYOUT, problem_ids=IDS[:3])
+    layout = Layout.of(IDS[:3], **SIZES)
     store = Store.open(folder, layout, options=OPTIONS)
     ids = layout.ids_of(0)
     dataset = seen(layout, ids).assign(correct=("problem", np.zeros(3, dtype=bool)))
@@ -261,8 +265,8 @@ def test_a_complete_run_is_not_done_again(run_folder: Path) -> None:
     [
         (LAYOUT, OPTIONS | {"model": "other"}, "options.model is 'tiny' there and 'other' here"),
         (LAYOUT, {"model": "tiny"}, "options.problems.seed is 42 there and absent here"),
-        (replace(LAYOUT, n_thoughts=6), OPTIONS, "layout.n_thoughts is 4 there and 6 here"),
-        (replace(LAYOUT, problem_ids=IDS[::-1]), OPTIONS, "layout.problem_ids is"),
+        (resized(n_thoughts=6), OPTIONS, "layout.n_thoughts is 4 there and 6 here"),
+        (Layout.of(IDS[::-1], **SIZES), OPTIONS, "layout.problem_ids is"),
     ],
     ids=["model", "absent", "thoughts", "order"],
 )
@@ -343,7 +347,7 @@ def test_a_shard_of_another_model_is_refused(folder: Path) -> None:
     store = Store.open(folder, LAYOUT, options=OPTIONS)
     ids = LAYOUT.ids_of(0)
     with pytest.raises(RunError, match="shard 0 has sizes"):
-        store.write(0, seen(replace(LAYOUT, n_heads=1), ids), rows_of(ids))
+        store.write(0, seen(resized(n_heads=1), ids), rows_of(ids))
 
 
 def test_a_shard_whose_rows_do_not_sum_to_one_is_refused(folder: Path) -> None:
@@ -355,21 +359,21 @@ def test_a_shard_whose_rows_do_not_sum_to_one_is_refused(folder: Path) -> None:
 
 def test_ids_are_unique_and_shards_hold_something() -> None:
     with pytest.raises(ProblemSetError, match="two problems have the id 'a'"):
-        Layout(("a", "b", "a"), n_layers=1, n_heads=1, n_thoughts=1)
+        Layout.of(("a", "b", "a"), n_layers=1, n_heads=1, n_thoughts=1, keep=RAW)
     with pytest.raises(OptionError, match="the shard size is 0"):
-        Layout(("a",), n_layers=1, n_heads=1, n_thoughts=1, shard_size=0)
+        Layout.of(("a",), n_layers=1, n_heads=1, n_thoughts=1, shard_size=0, keep=RAW)
 
 
 @pytest.mark.parametrize("shard_size", [1, 25, 100, 96])
 def test_any_shard_size_reads_back(folder: Path, shard_size: int) -> None:
-    layout = replace(LAYOUT, shard_size=shard_size)
+    layout = resized(shard_size=shard_size)
     complete(folder, layout)
     xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected(layout)["correct"])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_manifest_says_the_largest_rounding_on_disk(folder: Path, dtype: str) -> None:
-    complete(folder, replace(LAYOUT, dtype=dtype))
+    complete(folder, resized(dtype=dtype))
     run = open_run(folder)
     difference = run.attention["attention"].values.astype(np.float32) - expected()["attention"].values
     assert run.manifest["rounding"] == pytest.approx(np.nanmax(np.abs(difference)))

@@ -16,6 +16,11 @@ from thoughtlens.training import as_markdown, rivals, seeds
 FOLDERS = [bundled()["tiny-gpt2"], bundled()["tiny-gpt2-control"]]
 
 
+@pytest.mark.parametrize("name", bundled())
+def test_page_of_a_card_is_the_bundled_readme(name):
+    assert as_markdown(read_card(name)).encode() == (bundled()[name] / "README.md").read_bytes()
+
+
 def test_rivals_are_what_their_cards_say(tmp_path):
     found = rivals(FOLDERS)
     assert [row["name"] for row in found] == ["tiny-gpt2", "tiny-gpt2-control"]

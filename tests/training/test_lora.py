@@ -12,7 +12,7 @@ from tests.training.conftest import FAMILIES, HIDDEN, STAGE, write_recipe
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.models import load
-from thoughtlens.training import Options, build, export, plan, train, train_stages
+from thoughtlens.training import Options, build, export, prepare, train, train_stages
 
 # peft asks transformers by a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -29,7 +29,7 @@ def _own_cache(tmp_path, monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trained_module_and_its_loaded_folder_give_the_same_numbers(family, bases, tmp_path, tokenizer):
     recipe = write_recipe(tmp_path / "r.toml", bases[family], tables=LORA, stages=(TWENTY,))
-    made = train_stages(plan(recipe), tmp_path / "out")
+    made = train_stages(prepare(recipe), tmp_path / "out")
     export(made, recipe, tmp_path / "out")
     module = made.module.cpu().eval()
     reasoner = load(tmp_path / "out", device="cpu")
@@ -50,7 +50,7 @@ def test_trained_module_and_its_loaded_folder_give_the_same_numbers(family, base
 def test_only_updates_and_projection_are_trained(family, bases, tmp_path):
     recipe = write_recipe(tmp_path / "r.toml", bases[family], tables=LORA, stages=(TWENTY.replace("20", "2"),))
     before = {name: value.clone() for name, value in build(recipe).module.state_dict().items()}
-    after = train_stages(plan(recipe), tmp_path / "out").module.cpu().state_dict()
+    after = train_stages(prepare(recipe), tmp_path / "out").module.cpu().state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "lora_" in name or name.startswith("prj.")}
 
@@ -95,7 +95,7 @@ def test_targets_that_are_not_there_are_said(bases, tmp_path):
 
 def test_bfloat16_keeps_the_base_in_it_and_the_updates_in_float32(bases, tmp_path):
     recipe = write_recipe(tmp_path / "r.toml", bases["gpt2"], top="bf16 = true", tables=LORA)
-    made = train_stages(plan(recipe), tmp_path / "out")
+    made = train_stages(prepare(recipe), tmp_path / "out")
     export(made, recipe, tmp_path / "out")
     kinds = {name: value.dtype for name, value in load_file(tmp_path / "out" / "model.safetensors").items()}
     for name, dtype in kinds.items():
@@ -107,7 +107,7 @@ def test_bfloat16_keeps_the_base_in_it_and_the_updates_in_float32(bases, tmp_pat
 def test_base_without_lora_is_trained_whole(bases, tmp_path):
     recipe = write_recipe(tmp_path / "r.toml", bases["llama"])
     before = {name: value.clone() for name, value in build(recipe).module.state_dict().items()}
-    made = train_stages(plan(recipe), tmp_path / "out")
+    made = train_stages(prepare(recipe), tmp_path / "out")
     assert all(not torch.equal(before[name], value.cpu()) for name, value in made.module.state_dict().items())
     export(made, recipe, tmp_path / "out")
     assert load(tmp_path / "out").n_thoughts == 3

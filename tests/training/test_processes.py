@@ -12,7 +12,7 @@ from tests.training import train_apart
 from tests.training.conftest import STAGE, write_recipe
 
 from thoughtlens.models import load
-from thoughtlens.training import plan, train_stages
+from thoughtlens.training import prepare, train_stages
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(bases, tmp_path, proble
     assert (said.count("card: True"), said.count("card: False")) == (1, 1)
     assert load(tmp_path / "two").n_thoughts == 3
     one = write_recipe(tmp_path / "full.toml", bases["llama"], stages=stages(batch=8))
-    train_stages(plan(one), tmp_path / "one")
+    train_stages(prepare(one), tmp_path / "one")
 
     for stage in ("1-explicit", "2-codi"):
         two_logs, one_logs = logged(tmp_path / "two", stage), logged(tmp_path / "one", stage)
@@ -75,6 +75,6 @@ def test_accumulated_batches_train_as_one_of_their_size(bases, tmp_path):
     for batch, accumulation in ((4, 2), (8, 1)):
         name = f"{batch}x{accumulation}"
         recipe = write_recipe(tmp_path / f"{name}.toml", bases["gpt2"], stages=stages(batch, accumulation, learnt))
-        train_stages(plan(recipe), tmp_path / name)
+        train_stages(prepare(recipe), tmp_path / name)
         losses.append([entry["loss"] for entry in logged(tmp_path / name, "2-codi")])
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)

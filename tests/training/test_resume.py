@@ -14,7 +14,7 @@ from tests.training import train_apart
 from tests.training.conftest import STAGE, write_recipe
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.training import last_checkpoint, plan, read_recipe, train_stages, trainer
+from thoughtlens.training import last_checkpoint, prepare, read_recipe, train_stages, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -55,7 +55,7 @@ def finish(recipe, out, steps_to_live=-1):
         if done == steps_to_live:
             raise Killed
 
-    return train_stages(plan(read_recipe(recipe)), out, advance)
+    return train_stages(prepare(read_recipe(recipe)), out, advance)
 
 
 def same_weights(one, other):
@@ -111,7 +111,7 @@ def test_checkpoint_whose_writing_was_killed_is_passed_over(file, left, whole, t
 def test_finished_training_is_not_trained_again(recipe, whole, monkeypatch):
     monkeypatch.setattr(trainer, "_train_stage", lambda *args, **options: pytest.fail("trained again"))
     counted = []
-    made = train_stages(plan(read_recipe(recipe)), whole, counted.append)
+    made = train_stages(prepare(read_recipe(recipe)), whole, counted.append)
     assert sum(counted) == 12
     finished = load_file(whole / "training" / "2-codi" / "finished.safetensors")
     assert all(torch.equal(finished[name], value) for name, value in made.module.state_dict().items())
@@ -142,10 +142,10 @@ def test_folder_begun_by_another_recipe_is_refused(recipe, whole, bases, tmp_pat
     with pytest.raises(
         RecipeError, match=r"begun otherwise \(recipe\.stages\.1-bare\.rate is 0\.01 there and 0\.02 here\)"
     ):
-        train_stages(plan(changed), whole)
+        train_stages(prepare(changed), whole)
 
 
 def test_words_of_a_recipe_may_change_afterwards(recipe, whole, bases, tmp_path):
     top = 'about = "mended"\ncaveats = ["one more"]'
     changed = write_recipe(tmp_path / "r.toml", bases["gpt2"], top=top, tables=LORA, stages=(EQUATIONS, CODI))
-    train_stages(plan(changed), whole)
+    train_stages(prepare(changed), whole)

@@ -1,14 +1,13 @@
 from .comparison import Comparison as Comparison
-from .comparison import Grouped as Grouped
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
 from .comparison import comparison_overview as comparison_overview
 from .comparison import group_seed as group_seed
-from .comparison import rank_correlation as rank_correlation
 from .curves import FOLLOWS as FOLLOWS
 from .curves import KEEPS as KEEPS
 from .curves import NEITHER as NEITHER
 from .curves import ablation_curve as ablation_curve
+from .curves import curve_of as curve_of
 from .curves import dose_response as dose_response
 from .curves import influence as influence
 from .curves import transplant_table as transplant_table
@@ -17,10 +16,9 @@ from .effects import Study as Study
 from .effects import controls_of as controls_of
 from .effects import damage_of as damage_of
 from .effects import doses as doses
-from .effects import edge_ends as edge_ends
 from .effects import effects_table as effects_table
 from .effects import families as families
-from .effects import head_places as head_places
+from .effects import orders as orders
 from .effects import paired_differences as paired_differences
 from .effects import summarise as summarise
 from .evidence import LEAST_EXCESS as LEAST_EXCESS
@@ -63,11 +61,7 @@ from .pieces import merge_moments as merge_moments
 from .pieces import moments as moments
 from .pieces import partial_moments as partial_moments
 from .ratios import DEPTHS as DEPTHS
-from .ratios import as_ratios as as_ratios
 from .ratios import collect_depth_sums as collect_depth_sums
-from .ratios import layers_by_depth as layers_by_depth
-from .ratios import linearised as linearised
-from .ratios import relabellings as relabellings
 from .shared_problems import Subject as Subject
 from .significance import benjamini_hochberg as benjamini_hochberg
 from .significance import detectable_mean as detectable_mean
@@ -83,6 +77,8 @@ from .statistics import bootstrap_ratio as bootstrap_ratio
 from .statistics import interval as interval
 from .statistics import proportion_interval as proportion_interval
 from .statistics import resample_weights as resample_weights
+from .statistics import short as short
+from .statistics import spearman as spearman
 from .statistics import weighted_sums as weighted_sums
 from .summary import Analysis as Analysis
 from .summary import analyze as analyze
@@ -103,5 +99,3 @@ from .verdict import judge as judge
 from .verdict import precision_at as precision_at
 from .verdict import readings as readings
 from .verdict import relabelling_p as relabelling_p
-from .verdict import short as short
-from .verdict import spearman as spearman

@@ -1,33 +1,30 @@
-"""Two or more models become what each attends to, how they differ from the first, and what could not be compared.
+"""Models, or groups of one run's problems, compared: where they attend, by depth, and how well they do.
 
-1. Problems are matched by what they are known by. With two in common or more, everything is measured on these and
-   differences are paired; with fewer, each model keeps its own problems and differences are unpaired.
-2. Attention is compared for the whole model and by relative depth, so that models of different depth can be.
-3. Models of the same layers × heads have the profiles of their heads correlated by rank.
+In: runs by name, or the sums of one run and its groups of problems. Out: a `Comparison`, along `model` or `group`.
 
-Whatever is left out is said in `Comparison.notes`. Nothing here reads files.
+1. Models are compared on the problems that they have in common. With two or more of these, differences are paired; with
+   fewer, each model keeps its own problems and differences are unpaired. Each model is compared with the first.
+2. Groups are of different problems, since a model meets every problem once: each is resampled by itself, and each is
+   compared with every earlier one. A group of fewer than two problems can't be resampled and is left out. Groups made
+   by what the model did (solved, failed) are no experiment, and neither are others.
+3. Attention is compared over all layers and by relative depth, so that models of different depth can be compared.
+4. Models with the same numbers of layers and heads have the profiles of their heads correlated by rank.
 
-Groups of a run's problems become what the model does in each, and how each two of them differ.
-
-A model meets every problem once, so that groups are of different problems: each is resampled by itself, and the p-value
-deals the problems of two groups out to them anew. A group of fewer than two problems has nothing to be resampled and is
-left out. How the groups were made is not known here; groups made by what the model did (solved, failed) are no
-experiment, and neither are others.
+What was left out is said in `Comparison.notes`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from scipy.stats import rankdata
 
 from thoughtlens.analysis.evidence import TYPES
 from thoughtlens.analysis.ratios import (
     DEPTHS,
-    Difference,
     Ratios,
     as_ratios,
     layers_by_depth,
@@ -37,228 +34,106 @@ from thoughtlens.analysis.ratios import (
     unpaired_difference,
 )
 from thoughtlens.analysis.shared_problems import (
-    CORRECTIONS,
-    PROFILES,
-    Seen,
+    ComparableRun,
+    Side,
     Subject,
     common_problems,
+    head_types_of,
     notes_on,
+    notes_on_groups,
     read_subject,
+    subject_of,
 )
-from thoughtlens.analysis.statistics import interval, resample_weights
-from thoughtlens.analysis.summary import CONFIDENCE
+from thoughtlens.analysis.statistics import CONFIDENCE, interval, spearman
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import thought_names
+from thoughtlens.names import text, thought_names
 
 NEED_SAME_THOUGHTS = ("preference", "skip")
 """Measures whose cells are other ones when the number of thoughts differs."""
 
+Pairs = Sequence[tuple[str, str]]
+"""What is compared: the name of a side, and that of the side it is compared with."""
+
 
 class Comparison(NamedTuple):
-    """What `compare` returns; `value` is estimate, low, high, and undefined numbers are NaN.
+    """What `compare` and `compare_groups` return; the dim that holds the sides, `model` or `group`, is `dim`.
 
     The measures are `accuracy` (…) and, by `depth` (all, early, middle, late), `preference` (…, thought),
     `lag_preference` (…, lag), `sequential`, `skip`, `thought_mass`, and `composition` (…, part) of the thoughts' rows.
+    `value` is estimate, low, high; undefined numbers are NaN. Each Dataset has the attributes `paired`, `n_resamples`,
+    `seed` and `confidence`.
     """
 
-    models: xr.Dataset
-    """the measures (model, …, value); n (model); attrs `paired`, `n_resamples`, `seed`, `confidence`"""
+    measures: xr.Dataset
+    """the measures of each side, dims (model or group, …, value); `n`, its number of problems"""
     differences: xr.Dataset
-    """the measures of `model` less those of `minus`, the first one: (pair, …, value); n and n_minus (pair)"""
+    """the measures of a side less those of the side `minus`: (pair, …, value); n and n_minus (pair)"""
     p_values: xr.Dataset
     """of the differences, two-sided, each by itself: (pair, …); `comparison_tables` corrects them"""
     rank_correlations: xr.Dataset
-    """Spearman over heads of `importance`, `sequential`, `skip`, `thought_mass`: (pair, value); NaN if shapes differ"""
+    """Spearman's correlation over heads of `importance`, `sequential`, `skip`, `thought_mass`: (pair, value); NaN where
+    shapes differ; of models only"""
     type_counts: xr.Dataset
-    """type_count (model, depth, type), the heads of each type; without any type unless every model has them"""
+    """type_count (model or group, depth, type), the heads of each type; without any type unless every side has them"""
     head_types: dict[str, xr.DataArray]
-    """the type of each head (layer, head), by model; of those that have them"""
+    """the type of each head (layer, head), by side; of those that have them"""
     notes: tuple[str, ...]
     """what was compared and what was not, in sentences"""
 
+    @property
+    def dim(self) -> str:
+        """`model` or `group`."""
+        return str(self.measures["n"].dims[0])
 
-def compare(subjects: Mapping[str, Subject], *, n_resamples: int = 1000, seed: int = 0) -> Comparison:
+
+def compare(subjects: Mapping[str, Subject | ComparableRun], *, n_resamples: int = 1000, seed: int = 0) -> Comparison:
     """Compare models by where they attend, by relative depth, and by accuracy.
 
+    A difference is a measure of one model less that of the first. Intervals are over problems (bootstrap). p-values
+    flip the signs of the problems' differences where models share problems, and deal the problems out anew where not.
+
     Args:
-        subjects: two or more, by the names that the result has; differences are to the first.
+        subjects: two or more runs, by the names that the result has; differences are to the first. A run is read twice,
+            some problems at a time: for the types of its heads, and for the rest.
         n_resamples: bootstrap resamples of the problems, sign flips and permutations.
         seed: same seed, same numbers.
 
     Returns:
-        Labelled Datasets and notes, see `Comparison`.
+        Labelled Datasets and notes, see `Comparison`; the sides have the dim `model`.
 
     Raises:
         OptionError: fewer than two subjects.
-        RunError: a subject's attention, problems and answers are not of one number.
+        RunError: a run kept means, or attention, problems and answers of a subject are not of one number.
+
+    Example:
+        `tl.compare({"trained": tl.open_run("runs/a"), "control": tl.open_run("runs/b")}).differences["sequential"]`
+
+    Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap.
     """
     if len(subjects) < 2:
         raise OptionError(f"found {len(subjects)} run, expected two or more to compare; name another one.")
-    common = common_problems(subjects)
-    # Different problems are drawn independently, the same ones alike.
-    seeds = {name: seed if common else seed + place for place, name in enumerate(subjects)}
-    weights = {
-        name: resample_weights(len(common or subject.problems), n_resamples=n_resamples, seed=seeds[name])
-        for name, subject in subjects.items()
+    models = {name: of if isinstance(of, Subject) else subject_of(of) for name, of in subjects.items()}
+    common = common_problems(models)
+    for name, of in subjects.items():
+        if not isinstance(of, Subject):
+            models[name] = replace(models[name], head_types=head_types_of(of, models[name], common, seed))
+    paired = bool(common)
+    seeds = _seeds(models, seed, paired=paired)
+    sides = {
+        name: read_subject(of, common or of.problems, n_resamples=n_resamples, seed=seeds[name])
+        for name, of in models.items()
     }
-    seen = {name: read_subject(of, common or of.problems, weights[name]) for name, of in subjects.items()}
-    seen = _same_positions(seen)
-    values, p_values = _differences_compare(seen, seeds, paired=bool(common), n_resamples=n_resamples)
-    options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE, "paired": bool(common)}
-    return Comparison(
-        models=_models(seen, weights).assign_attrs(options),
-        differences=values.assign_attrs(options),
-        p_values=p_values.assign_attrs(options),
-        rank_correlations=_rank_correlations(seen).assign_attrs(options),
-        type_counts=_type_counts(subjects),
-        head_types={name: of.head_types for name, of in subjects.items() if of.head_types is not None},
-        notes=notes_on(subjects, seen, common),
+    first, *others = sides
+    return _side_by_side(
+        "model",
+        _same_positions(sides),
+        [(name, first) for name in others],
+        {name: of.head_types for name, of in models.items() if of.head_types is not None},
+        notes_on(models, sides, common),
+        n_resamples=n_resamples,
+        seeds=seeds,
+        paired=paired,
     )
-
-
-def comparison_overview(comparison: Comparison) -> xr.Dataset:
-    """What a figure of the models shows: their numbers over all layers.
-
-    Returns:
-        `preference` (model, thought, value), `lag_preference` (model, lag, value), `composition` (model, part, value),
-        `type_share` (model, type), of all heads, and `accuracy` (model, value), with `n` (model).
-    """
-    names = ["preference", "lag_preference", "composition", "accuracy", "n"]
-    values = comparison.models[names].sel(depth="all", drop=True)
-    counts = comparison.type_counts["type_count"].sel(depth="all", drop=True)
-    # Of all heads: models have more or fewer.
-    return values.assign(type_share=counts / counts.sum("type").clip(min=1))
-
-
-def rank_correlation(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
-    """Spearman's correlation over heads in every resample.
-
-    Args:
-        one: a number of each head, dims (resample, layer, head).
-        other: the same of another model of the same layers × heads.
-
-    Returns:
-        dims (resample), -1 to 1; heads without a number in any resample of either are left out, and fewer than three
-        heads or equal numbers give NaN.
-    """
-    values = [profile.transpose("resample", "layer", "head").values for profile in (one, other)]
-    flat = [value.reshape(len(value), -1) for value in values]
-    known = np.isfinite(flat[0]).all(0) & np.isfinite(flat[1]).all(0)
-    if known.sum() < 3:
-        return xr.DataArray(np.full(len(flat[0]), np.nan), dims="resample")
-    ranks = [rankdata(value[:, known], axis=1) for value in flat]
-    centred = [xr.DataArray(rank - rank.mean(1, keepdims=True), dims=("resample", "place")) for rank in ranks]
-    spread = (centred[0] ** 2).sum("place") * (centred[1] ** 2).sum("place")
-    return (centred[0] * centred[1]).sum("place") / np.sqrt(spread.where(spread > 0))
-
-
-def _same_positions(seen: Mapping[str, Seen]) -> dict[str, Seen]:
-    """Every model with as many thoughts and lags as any; those that it lacks are undefined."""
-    most = max(model.n_thoughts for model in seen.values())
-    axes = {"thought": _text_compare(thought_names(most)), "lag": np.arange(1, most)}
-    return {
-        name: model._replace(ratios=Ratios(*(part.reindex(axes, fill_value=0.0) for part in model.ratios)))
-        for name, model in seen.items()
-    }
-
-
-def _models(seen: Mapping[str, Seen], weights: Mapping[str, xr.DataArray]) -> xr.Dataset:
-    rows = [measured(model.ratios, weights[name]).assign(n=model.n) for name, model in seen.items()]
-    return stack(rows, "model").assign_coords(model=_text_compare(list(seen)))
-
-
-def _differences_compare(
-    seen: Mapping[str, Seen], seeds: Mapping[str, int], *, paired: bool, n_resamples: int
-) -> tuple[xr.Dataset, xr.Dataset]:
-    first, *others = seen
-    found: list[Difference] = []
-    for name in others:
-        one, minus = _comparable(seen[name], seen[first])
-        if paired:
-            found.append(paired_difference(one, minus, n_resamples=n_resamples, seed=seeds[first]))
-        else:
-            found.append(unpaired_difference(one, minus, n_resamples=n_resamples, seeds=(seeds[name], seeds[first])))
-    counts = {"n": ("pair", [seen[name].n for name in others]), "n_minus": ("pair", [seen[first].n] * len(others))}
-    values = stack([difference.values for difference in found], "pair").assign(counts)
-    p_values = stack([difference.p for difference in found], "pair")
-    return _label_pairs(values, seen), _label_pairs(p_values, seen)
-
-
-def _comparable(one: Seen, minus: Seen) -> tuple[Ratios, Ratios]:
-    """The ratios of both, undefined where they are of different cells."""
-    if one.n_thoughts == minus.n_thoughts:
-        return one.ratios, minus.ratios
-    empty = {name: xr.zeros_like(one.ratios.below[name]) for name in NEED_SAME_THOUGHTS}
-    left, right = (side.ratios._replace(below=side.ratios.below.assign(empty)) for side in (one, minus))
-    return left, right
-
-
-def _rank_correlations(seen: Mapping[str, Seen]) -> xr.Dataset:
-    first, *others = seen
-    rows = [
-        xr.Dataset({name: interval(_correlation(seen[other], seen[first], name)) for name in PROFILES})
-        for other in others
-    ]
-    return _label_pairs(stack(rows, "pair"), seen)
-
-
-def _correlation(one: Seen, other: Seen, name: str) -> xr.DataArray:
-    values, others = one.profiles[name], other.profiles[name]
-    same_cells = one.n_thoughts == other.n_thoughts or name not in ("importance", *NEED_SAME_THOUGHTS)
-    if one.shape != other.shape or not same_cells:
-        return xr.full_like(values.isel(layer=0, head=0, drop=True), np.nan)
-    return rank_correlation(values, others)
-
-
-def _type_counts(subjects: Mapping[str, Subject]) -> xr.Dataset:
-    found = [subject.head_types for subject in subjects.values() if subject.head_types is not None]
-    if len(found) < len(subjects):
-        found = []
-    met = {str(kind) for types in found for kind in types.values.ravel()}
-    known = sorted(met, key=lambda kind: (TYPES.index(kind) if kind in TYPES else len(TYPES), kind))
-    counts = np.zeros((len(subjects), len(DEPTHS), len(known)), dtype=np.int64)
-    for row, types in zip(counts, found, strict=False):
-        named = types.transpose("layer", "head").values
-        for depth, members in zip(row, layers_by_depth(len(named)).values, strict=True):
-            depth[:] = [(named[members] == kind).sum() for kind in known]
-    labels = {"model": _text_compare(list(subjects)), "depth": _text_compare(DEPTHS), "type": _text_compare(known)}
-    return xr.Dataset({"type_count": (("model", "depth", "type"), counts)}, coords=labels)
-
-
-def _label_pairs(values: xr.Dataset, seen: Mapping[str, Seen]) -> xr.Dataset:
-    first, *others = seen
-    return values.assign_coords(
-        pair=_text_compare([f"{name} − {first}" for name in others]),
-        model=("pair", _text_compare(others)),
-        minus=("pair", _text_compare([first] * len(others))),
-    )
-
-
-def _text_compare(names: Sequence[str]) -> np.ndarray:
-    return np.array(names, dtype=np.dtypes.StringDType())
-
-
-class Grouped(NamedTuple):
-    """What `compare_groups` returns; measures, `value` and `p_values` are those of `compare.Comparison`."""
-
-    groups: xr.Dataset
-    """the measures (group, depth, …, value); n (group)"""
-    differences: xr.Dataset
-    """the measures of `group` less those of `minus`, an earlier one: (pair, depth, …, value); n and n_minus (pair)"""
-    p_values: xr.Dataset
-    """(pair, depth, …)"""
-    notes: tuple[str, ...]
-
-
-def enough(groups: Mapping[str, npt.ArrayLike]) -> dict[str, np.ndarray]:
-    """The groups of two problems or more, which can be resampled."""
-    masks = {name: np.asarray(members, dtype=bool) for name, members in groups.items()}
-    return {name: members for name, members in masks.items() if members.sum() > 1}
-
-
-def group_seed(seed: int, place: int) -> int:
-    """The seed of a group's resamples: another one for each, or groups of a size would be drawn alike."""
-    return seed + place
 
 
 def compare_groups(
@@ -268,87 +143,200 @@ def compare_groups(
     correct: npt.ArrayLike,
     n_resamples: int = 1000,
     seed: int = 0,
-) -> Grouped:
-    """Compare groups of the problems of one run.
+    head_types: Mapping[str, xr.DataArray] | None = None,
+) -> Comparison:
+    """Compare groups of the problems of one run, each with every earlier one.
 
     Args:
-        sums: of all problems, as `ratios.collect_depth_sums` gives them.
+        sums: of all problems of the run, as `collect_depth_sums` gives them.
         groups: bool for each problem, whether it belongs; by the names that the result has.
         correct: bool, one a problem.
         n_resamples: bootstrap resamples of each group, and permutations.
         seed: same seed, same numbers; a group's intervals are those of `analyze` with `group_seed`.
+        head_types: the type of each head (layer, head) in each group of two problems or more, if known.
 
     Returns:
-        Labelled Datasets and notes; without pairs if only one group is left.
+        Labelled Datasets and notes, see `Comparison`; the sides have the dim `group`. there are no pairs if only one
+        group is left.
 
     Raises:
         RunError: no group has two problems.
+
+    Example:
+        `compare_groups(collect_depth_sums(run.blocks()), {"solved": right, "failed": ~right}, correct=right)`
     """
     kept, right = enough(groups), np.asarray(correct, dtype=bool)
     if not kept:
         raise RunError("no group has two problems or more; extract more problems, or group them otherwise.")
-    sides = {name: as_ratios(sums.isel(problem=np.flatnonzero(of)), right[of]) for name, of in kept.items()}
-    seeds = {name: group_seed(seed, place) for place, name in enumerate(sides)}
-    rows = [
-        measured(side, resample_weights(_n(side), n_resamples=n_resamples, seed=seeds[name])).assign(n=_n(side))
-        for name, side in sides.items()
-    ]
-    values, p_values = _differences(sides, seeds, n_resamples)
-    options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE, "paired": False}
-    return Grouped(
-        stack(rows, "group").assign_coords(group=_text(list(sides))).assign_attrs(options),
-        values.assign_attrs(options),
-        p_values.assign_attrs(options),
-        _notes(groups, list(kept)),
+    ratios = {name: as_ratios(sums.isel(problem=np.flatnonzero(of)), right[of]) for name, of in kept.items()}
+    return _side_by_side(
+        "group",
+        {name: Side(of, xr.Dataset(), sums.sizes["query"]) for name, of in ratios.items()},
+        [(later, earlier) for earlier, later in combinations(kept, 2)],
+        dict(head_types or {}),
+        notes_on_groups(groups, kept, typed=bool(head_types)),
+        n_resamples=n_resamples,
+        seeds=_seeds(kept, seed, paired=False),
+        paired=False,
     )
 
 
-def _differences(
-    sides: Mapping[str, Ratios], seeds: Mapping[str, int], n_resamples: int
-) -> tuple[xr.Dataset, xr.Dataset]:
-    pairs = [(later, earlier) for earlier, later in combinations(sides, 2)]
-    if not pairs:
-        return xr.Dataset(coords=_labels(pairs)), xr.Dataset(coords=_labels(pairs))
-    found: list[Difference] = [
-        unpaired_difference(sides[one], sides[minus], n_resamples=n_resamples, seeds=(seeds[one], seeds[minus]))
-        for one, minus in pairs
-    ]
-    counts = {
-        "n": ("pair", [_n(sides[one]) for one, _ in pairs]),
-        "n_minus": ("pair", [_n(sides[minus]) for _, minus in pairs]),
+def enough(groups: Mapping[str, npt.ArrayLike]) -> dict[str, np.ndarray]:
+    """The groups of two problems or more, which can be resampled."""
+    masks = {name: np.asarray(members, dtype=bool) for name, members in groups.items()}
+    return {name: members for name, members in masks.items() if members.sum() > 1}
+
+
+def group_seed(seed: int, place: int) -> int:
+    """The seed of the resamples of a side with problems of its own: sides of one size would otherwise be drawn alike.
+
+    Args:
+        seed: of the comparison.
+        place: of the side, from 0, among those that are compared.
+
+    Returns:
+        The seed with which `analyze` gives the side's own intervals.
+
+    Example:
+        >>> group_seed(42, 1)
+        43
+    """
+    return seed + place
+
+
+def comparison_overview(comparison: Comparison) -> xr.Dataset:
+    """The numbers of a comparison of models that its figure shows, over all layers.
+
+    Args:
+        comparison: as `compare` returns it.
+
+    Returns:
+        `preference` (model, thought, value), `lag_preference` (model, lag, value), `composition` (model, part, value),
+        `type_share` (model, type), of all heads, and `accuracy` (model, value), with `n` (model).
+
+    Example:
+        `comparison_overview(tl.compare(runs))["type_share"].to_pandas()`
+    """
+    names = ["preference", "lag_preference", "composition", "accuracy", "n"]
+    values = comparison.measures[names].sel(depth="all", drop=True)
+    counts = comparison.type_counts["type_count"].sel(depth="all", drop=True)
+    # Shares and not counts: models differ in their number of heads.
+    return values.assign(type_share=counts / counts.sum("type").clip(min=1))
+
+
+def rank_correlation(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Spearman's correlation over heads in every resample: dims (resample, layer, head) twice to (resample), −1 to 1.
+
+    Heads without a number in any resample of either are left out; fewer than three heads give NaN.
+    """
+    values = [profile.transpose("resample", "layer", "head").values for profile in (one, other)]
+    flat = [value.reshape(len(value), -1) for value in values]
+    known = np.isfinite(flat[0]).all(0) & np.isfinite(flat[1]).all(0)
+    rho = spearman(*(value[:, known] for value in flat))
+    return xr.DataArray(rho if known.sum() >= 3 else np.full(len(rho), np.nan), dims="resample")
+
+
+def _seeds(names: Iterable[str], seed: int, *, paired: bool) -> dict[str, int]:
+    """The seed of each side: one for all that have the same problems, else independent ones."""
+    return {name: seed if paired else group_seed(seed, place) for place, name in enumerate(names)}
+
+
+def _same_positions(sides: Mapping[str, Side]) -> dict[str, Side]:
+    """Every model with as many thoughts and lags as any; those that it lacks are undefined."""
+    most = max(side.n_thoughts for side in sides.values())
+    axes = {"thought": text(thought_names(most)), "lag": np.arange(1, most)}
+    return {
+        name: side._replace(ratios=Ratios(*(part.reindex(axes, fill_value=0.0) for part in side.ratios)))
+        for name, side in sides.items()
     }
-    values = stack([difference.values for difference in found], "pair").assign(counts)
-    p_values = stack([difference.p for difference in found], "pair")
-    return values.assign_coords(_labels(pairs)), p_values.assign_coords(_labels(pairs))
 
 
-def _labels(pairs: list[tuple[str, str]]) -> dict[str, xr.DataArray]:
+def _side_by_side(
+    dim: str,
+    sides: Mapping[str, Side],
+    pairs: Pairs,
+    head_types: dict[str, xr.DataArray],
+    notes: tuple[str, ...],
+    *,
+    n_resamples: int,
+    seeds: Mapping[str, int],
+    paired: bool,
+) -> Comparison:
+    """The comparison of sides that have the same positions, in the pairs that are named."""
+    options = {"n_resamples": n_resamples, "seed": min(seeds.values()), "confidence": CONFIDENCE, "paired": paired}
+    rows = [measured(of.ratios, n_resamples=n_resamples, seed=seeds[name]).assign(n=of.n) for name, of in sides.items()]
+    values, p_values = _differences(sides, pairs, n_resamples, seeds, paired=paired)
+    labels = _labels(dim, pairs)
+    return Comparison(
+        measures=stack(rows, dim).assign_coords({dim: text(sides)}).assign_attrs(options),
+        differences=values.assign_coords(labels).assign_attrs(options),
+        p_values=p_values.assign_coords(labels).assign_attrs(options),
+        rank_correlations=_rank_correlations(sides, pairs).assign_coords(labels).assign_attrs(options),
+        type_counts=_type_counts(dim, list(sides), head_types).assign_attrs(options),
+        head_types=head_types,
+        notes=notes,
+    )
+
+
+def _labels(dim: str, pairs: Pairs) -> dict[str, tuple[str, np.ndarray]]:
     names = {
         "pair": [f"{one} − {minus}" for one, minus in pairs],
-        "group": [one for one, _ in pairs],
+        dim: [one for one, _ in pairs],
         "minus": [minus for _, minus in pairs],
     }
-    return {name: xr.DataArray(_text(of), dims="pair") for name, of in names.items()}
+    return {name: ("pair", text(of)) for name, of in names.items()}
 
 
-def _notes(groups: Mapping[str, npt.ArrayLike], kept: list[str]) -> tuple[str, ...]:
-    sizes = {name: int(np.sum(members)) for name, members in groups.items()}
-    notes = [
-        f"{name} has {size} problem{'s' * (size != 1)}, too few to be resampled, and is left out."
-        for name, size in sizes.items()
-        if name not in kept
+def _differences(
+    sides: Mapping[str, Side], pairs: Pairs, n_resamples: int, seeds: Mapping[str, int], *, paired: bool
+) -> tuple[xr.Dataset, xr.Dataset]:
+    values, p_values = [], []
+    for one, minus in pairs:
+        both = _comparable(sides[one], sides[minus])
+        difference, p = (
+            paired_difference(*both, n_resamples=n_resamples, seed=seeds[one])
+            if paired
+            else unpaired_difference(*both, n_resamples=n_resamples, seeds=(seeds[one], seeds[minus]))
+        )
+        values.append(difference.assign(n=sides[one].n, n_minus=sides[minus].n))
+        p_values.append(p)
+    return stack(values, "pair"), stack(p_values, "pair")
+
+
+def _comparable(one: Side, minus: Side) -> tuple[Ratios, Ratios]:
+    """The ratios of both, undefined where they are of different cells."""
+    if one.n_thoughts == minus.n_thoughts:
+        return one.ratios, minus.ratios
+    empty = {name: xr.zeros_like(one.ratios.below[name]) for name in NEED_SAME_THOUGHTS}
+    left, right = (side.ratios._replace(below=side.ratios.below.assign(empty)) for side in (one, minus))
+    return left, right
+
+
+def _rank_correlations(sides: Mapping[str, Side], pairs: Pairs) -> xr.Dataset:
+    rows = [
+        xr.Dataset({str(name): interval(_correlation(sides[one], sides[minus], str(name))) for name in profiles})
+        for one, minus in pairs
+        if (profiles := sides[one].profiles)
     ]
-    if len(kept) == 1:
-        notes.append(f"{kept[0]} is the only group, so that there are no differences.")
-    else:
-        notes.append("Groups are of different problems: what differs between them need not come from what they are by.")
-        notes.append(CORRECTIONS)
-    return tuple(notes)
+    return stack(rows, "pair")
 
 
-def _n(side: Ratios) -> int:
-    return side.above.sizes["problem"]
+def _correlation(one: Side, other: Side, name: str) -> xr.DataArray:
+    values, others = one.profiles[name], other.profiles[name]
+    same_cells = one.n_thoughts == other.n_thoughts or name not in ("importance", *NEED_SAME_THOUGHTS)
+    if one.shape != other.shape or not same_cells:
+        return xr.full_like(values.isel(layer=0, head=0, drop=True), np.nan)
+    return rank_correlation(values, others)
 
 
-def _text(names: list[str]) -> np.ndarray:
-    return np.array(names, dtype=np.dtypes.StringDType())
+def _type_counts(dim: str, names: Sequence[str], head_types: Mapping[str, xr.DataArray]) -> xr.Dataset:
+    found = list(head_types.values()) if len(head_types) == len(names) else []
+    met = {str(kind) for types in found for kind in types.values.ravel()}
+    known = sorted(met, key=lambda kind: (TYPES.index(kind) if kind in TYPES else len(TYPES), kind))
+    counts = np.zeros((len(names), len(DEPTHS), len(known)), dtype=np.int64)
+    for row, types in zip(counts, found, strict=False):
+        named = types.transpose("layer", "head").values
+        for depth, members in zip(row, layers_by_depth(len(named)).values, strict=True):
+            depth[:] = [(named[members] == kind).sum() for kind in known]
+    labels = {dim: text(names), "depth": text(DEPTHS), "type": text(known)}
+    return xr.Dataset({"type_count": ((dim, "depth", "type"), counts)}, coords=labels)

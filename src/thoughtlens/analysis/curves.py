@@ -1,36 +1,56 @@
-"""Turn cuts made one after the other, or by degrees, into curves with intervals.
+"""What cuts made one after the other, by degrees, of edges, and of transplanted thoughts cost.
 
-An *order* is a list of cuts, each made together with those before it: the top 1, 2, … heads of a ranking. It is set
-against random orders of the same heads: whichever ranking costs more, sooner, found the heads that matter. A *dose* is
-how much of one cut is made. Which cut stands where is given by its label; nothing here reads what was cut.
+In: summarised effects, and labels of cuts by what they cut (`analysis.effects`).  Out: labelled tables with intervals.
 
-Turn cuts of edges into the influence of each thought on each later one, beside the attention between them.
-
-Influence of k on q is the damage of blocking the edge `zq ⊣ zk` in all heads. Attention and influence have other units,
-so that they are compared by rank: the disagreement of an edge is its place by influence less its place by attention.
-
-Turn answers given with another problem's thoughts into whom they follow: the donor, the problem itself, or neither.
-
-A thought that carries the answer takes it along. What a transplant does is known only where donor and receiver answer
-differently when left alone, so that other problems are left out and counted.
+- An *order* is a list of cuts, each made together with those before it: the first 1, 2, … heads of a ranking. It is set
+  against random orders of the same heads: a ranking that costs more, sooner, found the heads that matter.
+- A *dose* is how much of one cut is made.
+- The *influence* of zk on zq is the damage of blocking the edge `zq ⊣ zk` in all heads. Attention and influence have
+  other units, so that they are compared by rank.
+- A *transplant* gives a problem the thoughts of another, the donor. Whose answer follows is known only where donor and
+  receiver answer differently when nothing is cut; other problems are left out and counted.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from thoughtlens.analysis.effects import DAMAGE_SIGN, OUTCOMES, damage_of
+from thoughtlens.analysis.effects import DAMAGE_SIGN, OUTCOMES, damage_of, orders
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.statistics import VALUES, proportion_interval
 from thoughtlens.analysis.verdict import ALPHA, DECIMALS
 from thoughtlens.errors import OptionError
+from thoughtlens.names import RANDOM, edge_name, text
 from thoughtlens.schema import BASELINE
 
 Orders = Mapping[str, Sequence[str]]
 """Labels of the cuts of an order, for k = 1, 2, …, by the order's name."""
+
+
+def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
+    """The curves of the orders among the cuts, as `ablation_curve` gives them.
+
+    Args:
+        summary: as `summarise` gives it.
+
+    Returns:
+        None if there is no order but random ones, or if the orders differ in length.
+
+    Example:
+        >>> from thoughtlens.analysis import summarise
+        >>> from thoughtlens.schema import example_effects
+        >>> print(curve_of(summarise(example_effects(), n_resamples=50, n_flips=50)))
+        None
+    """
+    every = orders(summary)
+    chance = {name: labels for name, labels in every.items() if name.startswith(RANDOM)}
+    named = {name: labels for name, labels in every.items() if name not in chance}
+    lengths = {len(labels) for labels in every.values()}
+    return ablation_curve(summary, named, chance) if named and len(lengths) == 1 else None
 
 
 def ablation_curve(summary: xr.Dataset, orders: Orders, random_orders: Orders) -> xr.Dataset:
@@ -41,25 +61,45 @@ def ablation_curve(summary: xr.Dataset, orders: Orders, random_orders: Orders) -
 
     Args:
         summary: as `summarise` gives it.
-        orders: by the ranking's name; of one length.
+        orders: labels of the cuts for k = 1, 2, …, by the ranking's name; of one length.
         random_orders: random orders of the same length; may be empty.
 
     Returns:
         dims (order, k) with k = 0, 1, …: `accuracy`, `gold_logprob` and `kl` (…, value), the effect against the
         baseline, 0 at k = 0; `random_accuracy`, … (k, value): mean over random orders and the range of 95 % of them
-        (of all of them, if under 40), NaN without; `area` and `p` (order, outcome); `n_random`.
+        (of all of them, if under 40), NaN without; `area` and `p` (order, outcome), p in 0-1; `n_random`; `n` problems.
+
+    Raises:
+        OptionError: there is no order, or they differ in length.
+
+    Example:
+        >>> from thoughtlens.analysis import summarise
+        >>> from thoughtlens.schema import example_effects
+        >>> summary = summarise(example_effects(), n_resamples=50, n_flips=50)
+        >>> curve = ablation_curve(summary, {"attention": ["L0H1 zero", "L0H0 zero"]}, {})
+        >>> curve["accuracy"].sel(order="attention", value="estimate").values.tolist()
+        [0.0, 0.0, -0.5]
     """
-    n_steps = {len(labels) for labels in (*orders.values(), *random_orders.values())}
-    if not orders or len(n_steps) != 1:
-        raise OptionError(f"found {len(orders)} orders of {sorted(n_steps)} cuts, expected one or more of one length.")
-    curves = {name: _curves(summary[name], orders) for name in OUTCOMES}
-    chance = {name: _curves(summary[name], random_orders) for name in OUTCOMES} if random_orders else {}
-    bands = {f"random_{name}": _band(chance[name] if chance else None, curve) for name, curve in curves.items()}
-    scores = [_areas(curve, chance.get(name), DAMAGE_SIGN[name]) for name, curve in curves.items()]
-    outcome = xr.DataArray(np.array(OUTCOMES, dtype=np.dtypes.StringDType()), dims="outcome", name="outcome")
-    joined: xr.Dataset = xr.concat(scores, outcome)
-    table = xr.Dataset({**curves, **bands}).merge(joined.transpose("order", "outcome"))
-    return table.assign(n_random=len(random_orders), n=int(summary["n"].max()))
+    lengths = {len(labels) for labels in (*orders.values(), *random_orders.values())}
+    if not orders or len(lengths) != 1:
+        raise OptionError(f"found {len(orders)} orders of {sorted(lengths)} cuts, expected one or more of one length.")
+    table = xr.Dataset({"n_random": len(random_orders), "n": int(summary["n"].max())})
+    areas = []
+    for name in OUTCOMES:
+        curve = _curves(summary[name], orders)
+        area = curve.sel(value="estimate", drop=True)[:, 1:].mean("k")
+        band, p = xr.full_like(curve.isel(order=0, drop=True), np.nan), xr.full_like(area, np.nan)
+        if random_orders:
+            drawn = _curves(summary[name], random_orders).sel(value="estimate", drop=True).values
+            levels = (0.025, 0.975) if len(drawn) >= 40 else (0.0, 1.0)
+            band = band.copy(data=np.stack([drawn.mean(0), *np.quantile(drawn, levels, axis=0)], axis=-1))
+            # Equal areas may differ in their last bits.
+            worse = DAMAGE_SIGN[name] * (drawn[:, 1:].mean(1) - area.values[:, None]) >= -1e-9
+            p = p.copy(data=(1 + worse.sum(1)) / (1 + len(drawn)))
+        table = table.assign({name: curve, f"random_{name}": band})
+        areas.append(xr.Dataset({"area": area, "p": p}))
+    joined: xr.Dataset = xr.concat(areas, xr.DataArray(text(OUTCOMES), dims="outcome", name="outcome"))
+    return table.merge(joined.transpose("order", "outcome"))
 
 
 def dose_response(summary: xr.Dataset, doses: Mapping[str, Mapping[float, str]]) -> xr.Dataset:
@@ -67,107 +107,106 @@ def dose_response(summary: xr.Dataset, doses: Mapping[str, Mapping[float, str]])
 
     Args:
         summary: as `summarise` gives it.
-        doses: by the name of what is cut, the label of each degree; 0 is no cut at all and need not be given.
+        doses: by the name of what is cut, the label of each degree (`analysis.effects.doses`); 0 is no cut at all and
+            need not be given.
 
     Returns:
         dims (target, dose): `accuracy`, `gold_logprob` and `kl` (…, value), the effect against the baseline, 0 at dose
-        0 and NaN where a target was not given that dose.
+        0 and NaN where a target was not given that dose; `n` problems.
+
+    Example:
+        >>> from thoughtlens.analysis import summarise
+        >>> from thoughtlens.schema import example_effects
+        >>> summary = summarise(example_effects(), n_resamples=50, n_flips=50)
+        >>> curve = dose_response(summary, {"L0H0": {0.5: "L0H1 zero", 1.0: "L0H0 zero"}})
+        >>> curve["accuracy"].sel(target="L0H0", value="estimate").values.tolist()
+        [0.0, 0.0, -0.5]
     """
-    levels = np.array(sorted({0.0} | {dose for given in doses.values() for dose in given}))
-    names = np.array(list(doses), dtype=np.dtypes.StringDType())
-    coords = {"target": names, "dose": levels, "value": summary["value"].values}
-    found = {}
-    for outcome in OUTCOMES:
-        values = np.full((len(names), len(levels), len(VALUES)), np.nan)
-        values[:, levels == 0.0] = 0.0
+    levels = sorted({0.0} | {dose for given in doses.values() for dose in given})
+    shape = (len(doses), len(levels), len(VALUES))
+    found = {outcome: np.full(shape, np.nan) for outcome in OUTCOMES}
+    for outcome, values in found.items():
+        values[:, levels.index(0.0)] = 0.0
         for place, given in enumerate(doses.values()):
             for dose, label in given.items():
-                values[place, np.flatnonzero(levels == dose)[0]] = summary[outcome].sel(intervention=label).values
-        found[outcome] = (("target", "dose", "value"), values)
-    return xr.Dataset(found, coords=coords).assign(n=int(summary["n"].max()))
+                values[place, levels.index(dose)] = summary[outcome].sel(intervention=label).values
+    return xr.Dataset(
+        {outcome: (("target", "dose", "value"), values) for outcome, values in found.items()},
+        coords={"target": text(list(doses)), "dose": levels, "value": summary["value"].values},
+    ).assign(n=int(summary["n"].max()))
 
 
 def _curves(effect: xr.DataArray, orders: Orders) -> xr.DataArray:
     """Dims (order, k, value), from k = 0."""
-    names = np.array(list(orders), dtype=np.dtypes.StringDType())
     found = [effect.sel(intervention=list(labels)).values for labels in orders.values()]
     values = np.stack([np.concatenate([np.zeros((1, len(VALUES))), rows]) for rows in found])
-    coords = {"order": names, "k": np.arange(values.shape[1]), "value": effect["value"].values}
+    coords = {"order": text(list(orders)), "k": np.arange(values.shape[1]), "value": effect["value"].values}
     return xr.DataArray(values, dims=("order", "k", "value"), coords=coords)
 
 
-def _band(chance: xr.DataArray | None, like: xr.DataArray) -> xr.DataArray:
-    template = like.isel(order=0, drop=True)
-    if chance is None:
-        return xr.full_like(template, np.nan)
-    drawn = chance.sel(value="estimate").values
-    levels = (0.025, 0.975) if len(drawn) >= 40 else (0.0, 1.0)
-    low, high = np.quantile(drawn, levels, axis=0)
-    return template.copy(data=np.stack([drawn.mean(0), low, high], axis=-1))
-
-
-def _areas(curve: xr.DataArray, chance: xr.DataArray | None, sign: float) -> xr.Dataset:
-    area, drawn = (None if c is None else c.sel(value="estimate", drop=True)[:, 1:].mean("k") for c in (curve, chance))
-    assert area is not None, "there is an order, since `ablation_curve` checked that there is"
-    if drawn is None:
-        return xr.Dataset({"area": area, "p": xr.full_like(area, np.nan)})
-    # Equal areas may differ in their last bits.
-    as_bad = (sign * drawn.values[None, :] >= sign * area.values[:, None] - 1e-9).sum(1)
-    return xr.Dataset({"area": area, "p": area.copy(data=(1 + as_bad) / (1 + drawn.sizes["order"]))})
-
-
-Edges = Mapping[tuple[str, str], str]
-"""The label of the cut of each edge (query, key)."""
-
-
 def influence(
-    summary: xr.Dataset, edges: Edges, attention: xr.DataArray, *, ranked_by: str = "gold_logprob"
+    summary: xr.Dataset, edges: Mapping[str, str], attention: xr.DataArray, *, ranked_by: str = "gold_logprob"
 ) -> xr.Dataset:
     """Influence of thoughts on thoughts, the attention between them, and where the two disagree.
 
     disagreement = r(influence) − r(attention), r an edge's rank among the edges cut, from 0 (least) to 1 (most), ties
     at their mean, an influence whose interval holds 0 being 0.  Range −1 to 1, 0 where both order the edge alike;
     above 0, cutting matters more than looking says.
-    It sums to 0 over the edges: it says where attention and influence part, `verdict` says how far they agree.
+    It sums to 0 over the edges: it says where attention and influence part, `judge` says how far they agree.
 
     Args:
         summary: as `summarise` gives it.
-        edges: the cuts of edges between thoughts; cuts of other edges are left out.
+        edges: label of the cut of each edge, such as `z4 ⊣ z1`, as `families` gives them; other edges than those from a
+            thought to an earlier one are left out.
         attention: mean attention, dims (query, key) with the thoughts among both, such as the moments' mean over heads.
         ranked_by: the outcome whose damage is ranked.
 
     Returns:
         dims (query, key), both the thoughts: `accuracy`, `gold_logprob` and `kl` (…, value), the damage of cutting the
         edge; `attention` of the same edges; `disagreement`; NaN where no edge was cut. And `significant`, after Holm
-        over the whole plan, 5 %.
+        over the whole plan, 5 %. Attributes `ranked_by` and `n`.
+
+    Raises:
+        OptionError: no edge between thoughts was cut.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> from thoughtlens.analysis import summarise
+        >>> from thoughtlens.names import key_names, query_names
+        >>> from thoughtlens.schema import example_effects
+        >>> summary = summarise(example_effects(), n_resamples=50, n_flips=50)
+        >>> even = xr.DataArray(np.full((5, 7), 0.1), {"query": query_names(2), "key": key_names(2)})
+        >>> maps = influence(summary, {"z2 ⊣ z1": "L0H0 zero"}, even)
+        >>> maps["accuracy"].sel(query="z2", key="z1", value="estimate").item()
+        0.5
     """
-    cells = thought_map(attention)
-    thoughts = [str(name) for name in cells["query"].values]
-    among = {edge: label for edge, label in edges.items() if set(edge) <= set(thoughts)}
+    seen = thought_map(attention).astype(np.float64)
+    thoughts = [str(name) for name in seen["query"].values]
+    among = {
+        (row, column): edges[name]
+        for row, query in enumerate(thoughts)
+        for column, key in enumerate(thoughts[:row])
+        if (name := edge_name(query, key)) in edges
+    }
     if not among:
         raise OptionError(
             "no edge between thoughts was cut, expected some such as z4 ⊣ z1; intervene with --edges all."
         )
-    maps = xr.Dataset({outcome: _map_of(damage_of(summary, outcome), among, thoughts) for outcome in OUTCOMES})
-    seen = cells.astype(np.float64).where(maps[ranked_by].sel(value="estimate", drop=True).notnull())
-    apart = _places(_known(maps[ranked_by])) - _places(seen)
-    p = summary["p_holm"].sel(outcome=ranked_by)
-    significant = seen.copy(data=np.zeros(seen.shape, dtype=bool))
-    for (query, key), label in among.items():
-        significant.loc[{"query": query, "key": key}] = bool(p.sel(intervention=label) < ALPHA)
-    return maps.assign(attention=seen, disagreement=apart, significant=significant).assign_attrs(
-        ranked_by=ranked_by, n=int(summary["n"].max())
-    )
-
-
-def _map_of(damage: xr.DataArray, edges: Edges, thoughts: list[str]) -> xr.DataArray:
-    values = np.full((len(thoughts), len(thoughts), damage.sizes["value"]), np.nan)
-    for (query, key), label in edges.items():
-        values[thoughts.index(query), thoughts.index(key)] = damage.sel(intervention=label).values
-    names = np.array(thoughts, dtype=np.dtypes.StringDType())
-    return xr.DataArray(
-        values, dims=("query", "key", "value"), coords={"query": names, "key": names, "value": damage["value"].values}
-    )
+    rows, columns = (list(ends) for ends in zip(*among, strict=True))
+    labels, shape = list(among.values()), (len(thoughts), len(thoughts))
+    maps = xr.Dataset(coords={"query": text(thoughts), "key": text(thoughts), "value": summary["value"].values})
+    for outcome in OUTCOMES:
+        values = np.full((*shape, len(VALUES)), np.nan)
+        values[rows, columns] = damage_of(summary, outcome).sel(intervention=labels).values
+        maps[outcome] = ("query", "key", "value"), values
+    significant = np.zeros(shape, dtype=bool)
+    significant[rows, columns] = summary["p_holm"].sel(outcome=ranked_by, intervention=labels) < ALPHA
+    seen = seen.where(maps[ranked_by].sel(value="estimate", drop=True).notnull())
+    return maps.assign(
+        attention=seen,
+        disagreement=_places(_known(maps[ranked_by])) - _places(seen),
+        significant=(("query", "key"), significant),
+    ).assign_attrs(ranked_by=ranked_by, n=int(summary["n"].max()))
 
 
 def _known(damage: xr.DataArray) -> xr.DataArray:
@@ -187,7 +226,7 @@ def _places(cells: xr.DataArray) -> xr.DataArray:
 
 
 FOLLOWS, KEEPS, NEITHER = "follows the donor", "keeps its own", "neither"
-AT_RANDOM = "by chance"
+AT_RANDOM: Final = "by chance"
 
 
 def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
@@ -203,15 +242,30 @@ def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
             that are transplants alone.
 
     Returns:
-        dims (intervention, answer, value): `share` of problems, Wilson interval, `answer` one of the three names of
-        this module; `n` (intervention) problems that count and `n_left_out`.
+        dims (intervention, answer, value): `share` of problems, 0-1, Wilson interval, `answer` one of `FOLLOWS`,
+        `KEEPS` and `NEITHER`; `n` (intervention) problems that count and `n_left_out`.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> effects = example_effects().isel(intervention=[0, 1])
+        >>> effects["answer"][1, 0] = effects["answer"][0, 3] = "7"  # p0 gives what p3 gives alone
+        >>> donors = effects["answer"].sel(intervention=["L0H0 zero"]).copy(data=[["p3", "p0", "p1", "p2"]])
+        >>> table = transplants(effects, donors).isel(intervention=0)
+        >>> table["share"].sel(answer=FOLLOWS, value="estimate").item(), int(table["n"])
+        (1.0, 2)
     """
-    baseline = effects.sel(intervention=BASELINE, drop=True)
-    own = np.where(baseline["failed"].values, "", baseline["answer"].values)
-    answer_of = {str(name): str(answer) for name, answer in zip(effects["problem"].values, own, strict=True)}
-    rows = [
-        _row(effects.sel(intervention=label), donors.sel(intervention=label), answer_of) for label in _labels(donors)
-    ]
+    own = _own_answers(effects)
+    rows = []
+    for label in donors["intervention"].values:
+        cut = effects.sel(intervention=label)
+        theirs = np.array([own.get(str(name), "") for name in donors.sel(intervention=label).values], dtype=object)
+        mine, given = np.array(list(own.values()), dtype=object), cut["answer"].values.astype(object)
+        counts = ~cut["failed"].values & (mine != "") & (theirs != "") & (mine != theirs)
+        follows, keeps = counts & (given == theirs), counts & (given == mine)
+        n = int(counts.sum())
+        shares = [proportion_interval(int(its.sum()), n) for its in (follows, keeps, counts & ~follows & ~keeps)]
+        answers = xr.DataArray(text((FOLLOWS, KEEPS, NEITHER)), dims="answer", name="answer")
+        rows.append(xr.Dataset({"share": xr.concat(shares, answers), "n": n, "n_left_out": len(counts) - n}))
     table: xr.Dataset = xr.concat(rows, donors["intervention"])
     return table
 
@@ -229,35 +283,48 @@ def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None
     Returns:
         Also `p` (intervention) of the true donors, one-sided: (1 + #{shifts of all problems against each other whose
         donors are followed by as large a share}) / (1 + #shifts); NaN by chance. None if no thought was transplanted.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> print(transplant_table(example_effects()))
+        None
     """
     labels = _transplanted(effects)
     if not labels:
         return None
-    donors = effects["donor"].sel(intervention=labels).drop_vars(["kind", "spec"])
+    donors = effects["donor"].sel(intervention=labels).reset_coords(drop=True)
     problems = effects["problem"].values
     rng = np.random.default_rng(seed)
     # A shift of the problems by chance gives none itself; where it gives the true donor the row says so once in n.
     shifts = rng.integers(1, len(problems), size=len(labels)) if len(problems) > 1 else np.zeros(len(labels), int)
     drawn = donors.copy(data=np.stack([np.roll(problems, shift) for shift in shifts]))
-    names = [f"{label}, {AT_RANDOM}" for label in labels]
-    true = transplants(effects, donors)
-    followed = true["share"].sel(answer=FOLLOWS, value="estimate")
-    p = [_shift_p(effects, label, followed.sel(intervention=label).item()) for label in labels]
-    by_chance = _renamed(transplants(effects, drawn), names).assign(p=("intervention", np.full(len(labels), np.nan)))
-    found = [true.assign(p=("intervention", p)), by_chance]
+    true, by_chance = transplants(effects, donors), transplants(effects, drawn)
+    followed = true["share"].sel(answer=FOLLOWS, value="estimate").values
+    p = [_shift_p(effects, label, share) for label, share in zip(labels, followed, strict=True)]
+    names = text([f"{label}, {AT_RANDOM}" for label in labels])
+    found = [
+        true.assign(p=("intervention", p)),
+        by_chance.assign_coords(intervention=names).assign(p=("intervention", np.full(len(labels), np.nan))),
+    ]
     in_pairs = np.arange(2 * len(labels)).reshape(2, -1).T.ravel()
     joined: xr.Dataset = xr.concat(found, "intervention").isel(intervention=in_pairs)
     return joined
 
 
+def _own_answers(effects: xr.Dataset) -> dict[str, str]:
+    """The baseline answer of each problem, "" if there is none."""
+    baseline = effects.sel(intervention=BASELINE, drop=True)
+    answers = np.where(baseline["failed"].values, "", baseline["answer"].values)
+    return dict(zip(map(str, effects["problem"].values), map(str, answers), strict=True))
+
+
 def _shift_p(effects: xr.Dataset, label: str, share: float) -> float:
     """How often donors that are not the true ones would be followed by as large a share of problems."""
-    cut, baseline = effects.sel(intervention=label), effects.sel(intervention=BASELINE, drop=True)
-    own = np.where(baseline["failed"].values, "", baseline["answer"].values.astype(object))
+    cut, own = effects.sel(intervention=label), list(_own_answers(effects).values())
     # Equal texts have equal numbers, which compare faster.
-    _, codes = np.unique(np.concatenate([own, cut["answer"].values.astype(object)]).astype(str), return_inverse=True)
+    _, codes = np.unique(np.array([*own, *cut["answer"].values.tolist()], dtype=str), return_inverse=True)
     receiver, given = codes[: len(own)], codes[len(own) :]
-    known = own != ""
+    known = np.array(own, dtype=object) != ""
     at_least = n_shifts = 0
     for shift in range(1, len(own)):
         theirs = np.roll(receiver, shift)
@@ -272,32 +339,6 @@ def _transplanted(effects: xr.Dataset) -> list[str]:
     """Cuts that put one other problem's thoughts in the place of every problem's."""
     if "donor" not in effects:
         return []
-    cuts = zip(effects["intervention"].values, effects["kind"].values, effects["spec"].values, strict=True)
-    of_thoughts = [
-        str(label)
-        for label, kind, spec in cuts
-        if kind == "cut" and all(part["site"] == "thought" for part in json.loads(str(spec)))
-    ]
-    return [label for label in of_thoughts if (effects["donor"].sel(intervention=label).values != "").all()]
-
-
-def _renamed(table: xr.Dataset, names: list[str]) -> xr.Dataset:
-    return table.assign_coords(intervention=np.array(names, dtype=np.dtypes.StringDType()))
-
-
-def _labels(donors: xr.DataArray) -> list[str]:
-    return [str(label) for label in donors["intervention"].values]
-
-
-def _row(cut: xr.Dataset, donors: xr.DataArray, answer_of: dict[str, str]) -> xr.Dataset:
-    problems = [str(name) for name in cut["problem"].values]
-    own = np.array([answer_of[name] for name in problems], dtype=object)
-    theirs = np.array([answer_of.get(str(name), "") for name in donors.sel(problem=problems).values], dtype=object)
-    counts = ~cut["failed"].values & (own != "") & (theirs != "") & (own != theirs)
-    given = cut["answer"].values.astype(object)
-    follows, keeps = counts & (given == theirs), counts & (given == own)
-    n = int(counts.sum())
-    shares = [proportion_interval(int(hits.sum()), n) for hits in (follows, keeps, counts & ~follows & ~keeps)]
-    names = np.array((FOLLOWS, KEEPS, NEITHER), dtype=np.dtypes.StringDType())
-    joined: xr.DataArray = xr.concat(shares, xr.DataArray(names, dims="answer", name="answer"))
-    return xr.Dataset({"share": joined, "n": n, "n_left_out": len(problems) - n})
+    given = (effects["donor"].values != "").all(1) & (effects["kind"].values == "cut")
+    specs = zip(effects["intervention"].values[given], effects["spec"].values[given], strict=True)
+    return [str(cut) for cut, spec in specs if all(part["site"] == "thought" for part in json.loads(str(spec)))]

@@ -1,24 +1,20 @@
-"""Turn what cuts did to each problem into paired effects with intervals, tests, and a place among their controls.
+"""What cuts cost: paired effects with intervals and tests, each among its controls, and the cuts that compare.
+
+In: an effects Dataset (`thoughtlens.schema`).  Out: labelled tables, and labels of cuts by what they cut.
 
 1. Each cut is paired with the baseline on the same problems; a problem that failed under either is left out of that
    pair and counted, never taken for wrong.
 2. The mean difference over problems gets its interval from one set of resamples for all cuts.
-3. Accuracy is tested by McNemar's exact test, the gold answer's log-probability by sign flips. Holm and Benjamini and
-   Hochberg correct over the family, the plan's cuts without baseline and controls; so does the largest of each flip.
-4. A cut's damage is placed among the damages of its own controls, which need no model of chance.
-
-It knows nothing of models, files or figures; what was cut is only a label here.
-
-Turn the specs of cuts into what they cut: one head, one thought, one edge, one degree of the same.
-
-A spec is a JSON list of parts, each with `site`, `edit`, `layers`, `heads`, `queries` and `keys`, None meaning all.
-Only cuts of one part are read: what several parts do together is no property of a single unit. Cuts of one unit by
-different edits, or in different scopes, are different questions and form families of their own.
+3. Accuracy is tested by McNemar's exact test, the gold answer's log-probability by sign flips. Holm's and Benjamini and
+   Hochberg's corrections are over all cuts of the plan, without baseline and controls; so is the max-T p-value.
+4. A cut's damage is placed among the damages of its own controls, which needs no model of chance.
+5. `families`, `doses` and `orders` read the coordinates that say what was cut. Cuts of single units by different edits,
+   or at different positions, are different questions and form families of their own.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -34,7 +30,7 @@ from thoughtlens.analysis.significance import (
 )
 from thoughtlens.analysis.statistics import bootstrap_mean, proportion_interval
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import EDGES, HEADS, THOUGHTS
+from thoughtlens.names import EDGES, HEADS, THOUGHTS, text
 from thoughtlens.schema import BASELINE
 
 OUTCOMES: Final = ("accuracy", "gold_logprob", "kl")
@@ -49,7 +45,7 @@ COLUMNS: Final = {
 """What a table says of each outcome beside its interval."""
 
 DAMAGE_SIGN: Final = {"accuracy": -1.0, "gold_logprob": -1.0, "kl": 1.0}
-"""What turns an effect into damage, larger for worse."""
+"""The factor by which an effect is damage, larger for worse."""
 
 ROUNDING: Final = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 1e-1, "float16": 1e-2}
 """Nats by which log-probabilities of one answer differ between passes that differ in their batch alone, at most.
@@ -58,6 +54,12 @@ Such differences have a direction: over many problems a test would find it, and 
 
 FEWEST_FLIPS: Final = 6
 """Problems that must flip, all one way, for McNemar's exact p below 0.05: 2 · 0.5⁶ = 0.031."""
+
+
+ADDRESS: Final = ("family", "unit", "edit", "at", "dose")
+"""Coordinates that say what a cut cuts, and how."""
+
+ZERO: Final = "zero"
 
 
 class Study(NamedTuple):
@@ -80,13 +82,20 @@ class Study(NamedTuple):
 def paired_differences(effects: xr.Dataset) -> xr.Dataset:
     """Each cut less the baseline, problem by problem.
 
+    difference[cut, problem] = outcome[cut, problem] − outcome[baseline, problem].
+
     Args:
         effects: an effects Dataset (`thoughtlens.schema`).
 
     Returns:
         float64, dims (intervention, problem), without the baseline: `accuracy` (−1 broken, 0, 1 mended),
-        `gold_logprob` (nats; what the model's precision can't tell from 0 is 0) and `kl` (nats); NaN where the problem
-        failed under the cut or in the baseline.
+        `gold_logprob` (nats; what the model's precision can't tell from 0 is 0) and `kl` (nats, 0 or more); NaN where
+        the problem failed under the cut or in the baseline.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> paired_differences(example_effects())["accuracy"].sel(intervention="L0H0 zero").values.tolist()
+        [-1.0, -1.0, 0.0, 0.0]
     """
     cuts = effects.drop_sel(intervention=BASELINE)
     baseline = effects.sel(intervention=BASELINE, drop=True)
@@ -116,7 +125,7 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
         seed: same seed, same numbers.
 
     Returns:
-        dims (intervention), the baseline left out, with coords `kind` and `spec`:
+        dims (intervention), the baseline left out, with the coordinates of the effects Dataset:
         `accuracy`, `gold_logprob`, `kl` (…, value): mean paired difference, cut − baseline;
         `n` pairs, `n_failed`, `n_broken` (right before, wrong after) and `n_mended`;
         `p`, `p_holm`, `p_bh` (…, outcome) over the plan's cuts, NaN for controls and for kl; `p_max_t` of gold_logprob,
@@ -125,6 +134,17 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
         `controls` (…, outcome, value): mean, least and largest effect of the cut's controls, `n_controls`, and
         `p_controls` (…, outcome) = (1 + #{controls at least as damaging}) / (1 + n_controls), NaN without controls;
         and of the baseline `baseline_accuracy` and `baseline_gold_logprob` (value), `n_problems`.
+
+    Raises:
+        RunError: no problem was run both with and without a cut.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> summary = summarise(example_effects(), n_resamples=50, n_flips=50)
+        >>> summary["accuracy"].sel(value="estimate").values.tolist()
+        [-0.5, 0.0]
+        >>> summary["n_broken"].values.tolist(), summary["n"].values.tolist()
+        ([2, 0], [4, 4])
     """
     differences = paired_differences(effects)
     if not differences["accuracy"][(differences["kind"] == "cut").values].notnull().any():
@@ -138,7 +158,24 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
 
 
 def damage_of(summary: xr.Dataset, outcome: str) -> xr.DataArray:
-    """The effect with larger for worse, dims (intervention, value); its low and high are the damage's own."""
+    """The effect of each cut with larger for worse.
+
+    Args:
+        summary: as `summarise` gives it.
+        outcome: accuracy, gold_logprob or kl.
+
+    Returns:
+        dims (intervention, value); low and high are the ends of the damage's own interval.
+
+    Raises:
+        OptionError: there is no such outcome.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> summary = summarise(example_effects(), n_resamples=50, n_flips=50)
+        >>> damage_of(summary, "gold_logprob").sel(value="estimate").values.tolist()
+        [1.0, -0.0]
+    """
     return as_damage(summary[check_outcome(outcome)], outcome)
 
 
@@ -151,7 +188,13 @@ def as_damage(effect: xr.DataArray, outcome: str) -> xr.DataArray:
 
 
 def controls_of(effects: xr.Dataset) -> dict[str, list[str]]:
-    """The labels of each cut's controls."""
+    """The labels of each cut's controls, by its own label.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> controls_of(example_effects())
+        {}
+    """
     found: dict[str, list[str]] = json.loads(effects.attrs.get("controls", "{}"))
     return found
 
@@ -170,16 +213,21 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
         `intervention`, `kind`, `n`, `n_failed`, `n_broken`, `n_mended`; for each outcome its effect as `accuracy`,
         `accuracy_low`, `accuracy_high`, …; `accuracy_p`, `accuracy_p_holm`, `accuracy_p_bh`, `accuracy_mde`,
         `accuracy_p_controls`, …; `n_controls` and `spec`.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> table = effects_table(summarise(example_effects(), n_resamples=50, n_flips=50))
+        >>> table[["intervention", "accuracy", "n_broken"]].to_csv(index=False).splitlines()[-1]
+        'L0H1 zero,0.0,0'
     """
-    told = summary.reset_coords(["kind", "spec"])
-    table = told[["kind", "n", "n_failed", "n_broken", "n_mended"]].to_dataframe()
+    columns = {name: summary[name].values for name in ("kind", "n", "n_failed", "n_broken", "n_mended")}
     for outcome in OUTCOMES:
         for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
-            table[outcome + suffix] = told[outcome].sel(value=value).values
+            columns[outcome + suffix] = summary[outcome].sel(value=value).values
         for name in COLUMNS[outcome]:
-            table[f"{outcome}_{name}"] = told[name].sel(outcome=outcome).values
-    table = table.assign(n_controls=told["n_controls"].values, spec=told["spec"].values)
-    return table.reset_index()
+            columns[f"{outcome}_{name}"] = summary[name].sel(outcome=outcome).values
+    columns |= {name: summary[name].values for name in ("n_controls", "spec")}
+    return pd.DataFrame({"intervention": summary["intervention"].values, **columns})
 
 
 def _counts(accuracy: xr.DataArray) -> dict[str, xr.DataArray]:
@@ -203,23 +251,23 @@ def _baseline(effects: xr.Dataset, *, n_resamples: int, seed: int) -> dict[str, 
 
 
 def _tests(effects: xr.Dataset, differences: xr.Dataset, *, n_flips: int, seed: int) -> dict[str, xr.DataArray]:
-    """p-values of the family, corrected within it, and what n pairs could find."""
+    """p-values of the plan's cuts, corrected over these, and what n pairs could find."""
     known = differences["accuracy"].notnull()
-    in_family = ((differences["kind"] == "cut") & known.any("problem")).values
-    family = differences["intervention"].values[in_family]
+    among = ((differences["kind"] == "cut") & known.any("problem")).values
     # A pair that is left out is wrong both times here: it flips neither way.
     before = effects["correct"].sel(intervention=BASELINE, drop=True) & known
     after = effects["correct"].sel(intervention=differences["intervention"]) & known
-    logprob = differences["gold_logprob"].sel(intervention=family).drop_vars(["kind", "spec"])
-    flipped = sign_flip_test(logprob, n_flips=n_flips, seed=seed).reindex(intervention=differences["intervention"])
-    p = {"accuracy": mcnemar(before, after)["p"].where(in_family), "gold_logprob": flipped["p"]}
-    corrections = {"p_holm": holm, "p_bh": benjamini_hochberg}
-    corrected = {
-        name: _by_outcome({outcome: correct(values) for outcome, values in p.items()})
-        for name, correct in corrections.items()
+    logprob = differences["gold_logprob"].reset_coords(drop=True)
+    flipped = sign_flip_test(logprob[{"intervention": among}], n_flips=n_flips, seed=seed)
+    flipped = flipped.reindex(intervention=logprob["intervention"])
+    p = {"accuracy": mcnemar(before, after)["p"].where(among), "gold_logprob": flipped["p"]}
+    return {
+        "p": _by_outcome(p),
+        "p_holm": _by_outcome({outcome: holm(values) for outcome, values in p.items()}),
+        "p_bh": _by_outcome({outcome: benjamini_hochberg(values) for outcome, values in p.items()}),
+        "p_max_t": _by_outcome({"gold_logprob": flipped["p_familywise"]}),
+        "mde": _detectable(differences),
     }
-    max_t = _by_outcome({"gold_logprob": flipped["p_familywise"]})
-    return {"p": _by_outcome(p), **corrected, "p_max_t": max_t, "mde": _detectable(differences)}
 
 
 def _detectable(differences: xr.Dataset) -> xr.DataArray:
@@ -242,7 +290,7 @@ def _by_outcome(columns: Mapping[str, xr.DataArray]) -> xr.DataArray:
     """One array with an `outcome` dim; what is missing is NaN."""
     template = next(iter(columns.values()))
     parts = [columns.get(name, xr.full_like(template, np.nan, dtype=np.float64)) for name in OUTCOMES]
-    names = xr.DataArray(np.array(OUTCOMES, dtype=np.dtypes.StringDType()), dims="outcome", name="outcome")
+    names = xr.DataArray(text(OUTCOMES), dims="outcome", name="outcome")
     joined: xr.DataArray = xr.concat(parts, names, coords="minimal", compat="override")
     return joined.transpose("intervention", "outcome", ...)
 
@@ -276,103 +324,89 @@ def _placed_among(
     return summary["n"].copy(data=p), summary[outcome].copy(data=spread)
 
 
-FACTOR: Final = "factor"
-"""What is left of what an edit scales: 1 leaves all, and is dose 0."""
-
-
-STOP: Final = "stop"
-"""The edit that leaves out a thought and all after it: it is of one thought only where that is the last."""
-
-
-class Unit(NamedTuple):
-    """What one cut cuts."""
-
-    kind: str
-    """heads, thoughts or edges"""
-    name: str
-    """such as L4H5, z1 or z4 ⊣ z1"""
-    manner: str
-    """the edit and the scope, the same for cuts that compare"""
-    dose: float | None
-    """its degree, where the edit has one"""
-
-
 def families(effects: xr.Dataset) -> dict[str, dict[str, str]]:
-    """Cuts of single units that compare: the label of each unit's cut, by what was cut and, if there are several, how.
+    """Cuts of single heads, thoughts and edges that compare: the label of each unit's cut.
 
     Args:
-        effects: an effects Dataset or its summary; controls are left out, and so are degrees below the largest.
+        effects: an effects Dataset or its summary; controls are left out, and so are doses below a unit's largest.
 
     Returns:
-        By name such as `heads` or `heads, zero`: label by unit, in the order of the plan.
+        By name such as `heads`, or `heads, zero at answer` if heads are cut in several ways: label by unit, in the
+        order of the plan.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> families(example_effects())
+        {'heads': {'L0H0': 'L0H0 zero', 'L0H1': 'L0H1 zero'}}
     """
     found: dict[tuple[str, str], dict[str, tuple[float, str]]] = {}
-    for label, unit in _units(effects):
-        family, dose = found.setdefault((unit.kind, unit.manner), {}), 1.0 if unit.dose is None else unit.dose
-        if unit.name not in family or dose > family[unit.name][0]:
-            family[unit.name] = dose, label
-    kinds = [kind for kind, _ in found]
-    names = {key: key[0] if kinds.count(key[0]) == 1 else f"{key[0]}, {key[1]}" for key in found}
-    return {names[key]: {name: label for name, (_, label) in family.items()} for key, family in found.items()}
+    for label, (family, unit, edit, at, dose) in _single_units(effects):
+        cuts, size = found.setdefault((family, edit + _at(at)), {}), 1.0 if np.isnan(dose) else dose
+        if unit not in cuts or size > cuts[unit][0]:
+            cuts[unit] = size, label
+    kinds = [family for family, _ in found]
+    names = {(family, how): family if kinds.count(family) == 1 else f"{family}, {how}" for family, how in found}
+    return {names[key]: {unit: label for unit, (_, label) in cuts.items()} for key, cuts in found.items()}
 
 
 def doses(effects: xr.Dataset) -> dict[str, dict[float, str]]:
-    """Graded cuts: by unit, the label of each degree; units with one degree alone are left out.
+    """Cuts of single units by degrees: the label of each dose.
 
-    A unit that is scaled and is also zeroed in the same scope has that as its degree 1.
+    Args:
+        effects: an effects Dataset or its summary; controls are left out.
+
+    Returns:
+        By unit, such as `L4H5` or `L4H5 at answer`: label by dose. A unit that is scaled, and zeroed at the same
+        positions, has that as its dose 1; units with one dose alone are left out.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> cuts = example_effects().assign_coords(dose=("intervention", [float("nan"), 0.5, 1.0]))
+        >>> doses(cuts.assign_coords(unit=("intervention", ["", "L0H0", "L0H0"])))
+        {'L0H0': {0.5: 'L0H0 zero', 1.0: 'L0H1 zero'}}
     """
-    found: dict[tuple[str, str], dict[float, str]] = {}
-    whole: dict[tuple[str, str], str] = {}
-    for label, unit in _units(effects):
-        if unit.dose is not None:
-            found.setdefault((unit.name, unit.manner.removeprefix("scale")), {})[unit.dose] = label
-        elif unit.manner.startswith("zero"):
-            whole[unit.name, unit.manner.removeprefix("zero")] = label
-    for unit_in_scope, levels in found.items():
-        if unit_in_scope in whole:
-            levels.setdefault(1.0, whole[unit_in_scope])
-    return {f"{name}{scope}": levels for (name, scope), levels in found.items() if len(levels) > 1}
+    graded: dict[str, dict[float, str]] = {}
+    whole: dict[str, str] = {}
+    for label, (_, unit, edit, at, dose) in _single_units(effects):
+        if not np.isnan(dose):
+            graded.setdefault(unit + _at(at), {})[dose] = label
+        elif edit == ZERO:
+            whole[unit + _at(at)] = label
+    for target in graded.keys() & whole.keys():
+        graded[target].setdefault(1.0, whole[target])
+    return {target: levels for target, levels in graded.items() if len(levels) > 1}
 
 
-def head_places(family: Mapping[str, str]) -> dict[tuple[int, int], str]:
-    """A family of heads by (layer, head)."""
-    places = {name: name.removeprefix("L").split("H") for name in family}
-    return {(int(layer), int(head)): family[name] for name, (layer, head) in places.items()}
+def orders(effects: xr.Dataset) -> dict[str, list[str]]:
+    """Cuts made one after the other: the labels of the first 1, 2, … of each order.
+
+    Args:
+        effects: an effects Dataset or its summary.
+
+    Returns:
+        By the order's name; an order that lacks a step is left out.
+
+    Example:
+        >>> from thoughtlens.schema import example_effects
+        >>> cuts = example_effects().assign_coords(k=("intervention", [0, 1, 2]))
+        >>> orders(cuts.assign_coords(order=("intervention", ["", "attention", "attention"])))
+        {'attention': ['L0H0 zero', 'L0H1 zero']}
+    """
+    steps: dict[str, dict[int, str]] = {}
+    for label, name, k in zip(*(effects[c].values.tolist() for c in ("intervention", "order", "k")), strict=True):
+        if name:
+            steps.setdefault(name, {})[k] = label
+    whole = {name: its for name, its in steps.items() if sorted(its) == list(range(1, len(its) + 1))}
+    return {name: [its[k] for k in sorted(its)] for name, its in whole.items()}
 
 
-def edge_ends(family: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """A family of edges by (query, key)."""
-    ends = {name: name.split(" ⊣ ") for name in family}
-    return {(query, key): family[name] for name, (query, key) in ends.items()}
+def _single_units(effects: xr.Dataset) -> Iterator[tuple[str, tuple[str, str, str, str, float]]]:
+    """Label, and family, unit, edit, at and dose, of the plan's cuts of single heads, thoughts and edges."""
+    columns = (effects[name].values.tolist() for name in ("intervention", "kind", *ADDRESS))
+    for label, kind, family, *address in zip(*columns, strict=True):
+        if kind == "cut" and family in (HEADS, THOUGHTS, EDGES) and address[0]:
+            yield label, (family, *address)
 
 
-def _units(effects: xr.Dataset) -> Iterator[tuple[str, Unit]]:
-    columns = (effects[name].values for name in ("intervention", "kind", "spec"))
-    for label, kind, spec in zip(*columns, strict=True):
-        parts = json.loads(str(spec))
-        unit = _unit(parts[0]) if kind == "cut" and len(parts) == 1 else None
-        if unit is not None:
-            yield str(label), unit
-
-
-def _unit(part: Mapping[str, Any]) -> Unit | None:
-    edit = part["edit"] if isinstance(part["edit"], dict) else {"name": part["edit"]}
-    dose = 1.0 - float(edit[FACTOR]) if FACTOR in edit else None
-    how = ", ".join(str(value) for name, value in edit.items() if name != FACTOR)
-    layers, heads, queries, keys = (_named(part.get(name)) for name in ("layers", "heads", "queries", "keys"))
-    if part["site"] == "head" and len(layers) == len(heads) == 1:
-        return Unit(HEADS, f"L{layers[0]}H{heads[0]}", _manner(how, queries), dose)
-    if part["site"] == "thought" and len(queries) == 1 and edit["name"] != STOP:
-        return Unit(THOUGHTS, queries[0], how, dose)
-    if part["site"] in ("scores", "pattern") and len(queries) == len(keys) == 1 and not layers and not heads:
-        return Unit(EDGES, f"{queries[0]} ⊣ {keys[0]}", how, dose)
-    return None
-
-
-def _named(names: Iterable[object] | None) -> list[str]:
-    """What a part of an address names; nothing where it means all."""
-    return [] if names is None else [str(name) for name in names]
-
-
-def _manner(how: str, queries: list[str]) -> str:
-    return f"{how} at {', '.join(queries)}" if queries else how
+def _at(positions: str) -> str:
+    return f" at {positions}" if positions else ""

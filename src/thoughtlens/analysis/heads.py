@@ -33,12 +33,13 @@ It knows nothing of what importance is made of, nor of causes.
 
 import numpy as np
 import xarray as xr
-from scipy.stats import false_discovery_control, rankdata
 
 from thoughtlens.analysis.metrics import preferences, thought_map
 from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.significance import benjamini_hochberg
+from thoughtlens.analysis.statistics import spearman
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import text
+from thoughtlens.names import head_name, text
 
 LEAST = 1.5
 """Half as much again as an even share: what a hub draws at least."""
@@ -159,8 +160,7 @@ def _largest(strengths: np.ndarray) -> np.ndarray:
 def _labelled(sums: xr.Dataset, strength: np.ndarray, p: np.ndarray) -> xr.Dataset:
     largest = _largest(strength)
     defined = np.isfinite(largest)
-    corrected = np.full(p.shape, np.nan)
-    corrected[defined] = false_discovery_control(p[defined]) if defined.any() else []
+    corrected = benjamini_hochberg(xr.DataArray(np.where(defined, p, np.nan), dims=("layer", "head"))).values
     thoughts = sums["key"].values
     names = np.where(defined, thoughts[np.where(np.isnan(strength), -np.inf, strength).argmax(-1)], "")
     values = {
@@ -203,7 +203,7 @@ def rank_heads(heads: xr.Dataset) -> xr.Dataset:
     order = np.lexsort((-values["thought_mass"].values.ravel(), -values["importance"].values.ravel()))
     layers, head_numbers = np.unravel_index(order, values["importance"].shape)
     ranked = heads.isel(layer=xr.DataArray(layers, dims="rank"), head=xr.DataArray(head_numbers, dims="rank"))
-    names = [f"L{layer}H{head}" for layer, head in zip(ranked["layer"].values, ranked["head"].values, strict=True)]
+    names = map(head_name, ranked["layer"].values, ranked["head"].values)
     return ranked.assign_coords(rank=np.arange(1, len(order) + 1), name=("rank", text(names)))
 
 
@@ -242,7 +242,7 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
     defined = np.isfinite(whole[0])
     first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (halves, total - halves))
     n_heads = int(defined.sum())
-    r, n_top = _spearman(first, second), min(N_TOP, n_heads // 2)
+    r, n_top = spearman(first, second), min(N_TOP, n_heads // 2)
     known = n_heads >= 3 and bool(np.isfinite(r).all())
     values = (
         _stepped_up(float(r.mean())) if known else np.nan,
@@ -276,14 +276,6 @@ def _importance(sums: xr.Dataset) -> np.ndarray:
     flat = importance.transpose("resample", "layer", "head").values.reshape(sums.sizes["resample"], -1)
     rounded: np.ndarray = np.round(flat / RESOLUTION) * RESOLUTION
     return rounded
-
-
-def _spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each row; NaN where a row is constant."""
-    one, other = (rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2 for values in (first, second))
-    spread = np.sqrt((one**2).sum(-1) * (other**2).sum(-1))
-    r: np.ndarray = np.divide((one * other).sum(-1), spread, out=np.full(len(one), np.nan), where=spread > 0)
-    return r
 
 
 def _stepped_up(r: float) -> float:

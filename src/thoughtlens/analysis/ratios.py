@@ -1,26 +1,23 @@
-"""Turn attention into the two sums that each measure of a model is the ratio of, problem by problem and by depth.
+"""The measures of a model as ratios of sums over problems, by depth; and the difference of two sets of them, tested.
+
+In: attention, or sums of it by depth. Out: estimates with intervals, differences and p-values.
 
 1. Every measure is observed over possible: Σ_p above[p] / Σ_p below[p], sums over problems. Heads and layers are
-   averaged within a problem, which leaves the ratios those of `metrics` and makes models of any size weigh alike.
-2. Depth is relative, d = layer / (L − 1): `early` d < 1/3, `middle`, `late` d > 2/3, and `all`. Models of different
-   numbers of layers share it. The bins mirror each other: four layers split 1, 2, 1. A lone layer is `middle`, and of
-   two none is: what a bin without layers would say is undefined.
-3. Since sums are linear, resamples, permutations and groups of problems are all products of weights with these numbers,
-   which are few: a run of any size fits in memory.
+   averaged within a problem first. The ratios stay those of `metrics`, and models of any size count alike.
+2. Depth is relative, d = layer / (L − 1): `early` is d < 1/3, `late` is d > 2/3, `middle` is what lies between, and
+   `all` is every layer, so that models with different numbers of layers can be compared. The bins mirror each other
+   (four layers split 1, 2, 1). A single layer is `middle`; of two layers none is, and what a bin without layers would
+   say is undefined.
+3. Sums are linear: resamples, permutations and groups of problems are products of weights with these few numbers, so
+   that a run of any size fits in memory.
 
-What is compared with what is not known here.
+Two sets of ratios of the same problems are compared *paired*: each resample draws the same problems for both, and the
+p-value flips the sign of each problem's difference, since without a difference a problem is as likely to favour the one
+as the other. Accuracy has McNemar's exact test, which is the same for 0 and 1. Sets of different problems are compared
+*unpaired*: each side is resampled by itself, and the p-value deals all problems out to the two sides anew.
 
-Two sets of ratios become their difference, with an interval and a p-value.
-
-*Paired*, the same problems twice: each resample draws the same problems for both. The p-value flips the sign of each
-problem's difference (`significance.flip_p_values`): under the null of no difference, a problem is as likely to favour
-the one as the other. Accuracy has McNemar's exact test, which is that for 0 and 1.
-
-*Unpaired*, different problems: each side is resampled by itself. The p-value deals the problems out to the two sides
-anew: under the null they are of one kind.
-
-p counts the draws at least as far from 0 as what was observed, itself among them: it is never 0. Each p-value is of one
-number; `comparison_tables` corrects them over what is shown.
+p counts the draws at least as far from 0 as the observed difference, which is one of them: p is never 0. Each p-value
+is of one number; `comparison_tables` and `comparison_headline` correct them over what they show.
 
 References: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §15 (permutation) and §8 (paired resampling);
 McNemar (1947), Psychometrika 12, exact by the binomial.
@@ -39,20 +36,25 @@ from thoughtlens.analysis.pieces import Blocks, attention_pieces
 from thoughtlens.analysis.significance import flip_p_values, mcnemar, sign_flips, studentised
 from thoughtlens.analysis.statistics import interval, proportion_interval, resample_weights, weighted_sums
 from thoughtlens.errors import RunError
-from thoughtlens.names import thought_names
+from thoughtlens.names import text, thought_names
 from thoughtlens.schema import n_thoughts_of
 
 DEPTHS = ("all", "early", "middle", "late")
 POSITIONS = {"preference": "thought", "lag_preference": "lag", "composition": "part"}
 """The dim along which a measure has positions; the others are single numbers."""
 MEASURES = ("accuracy", "preference", "lag_preference", "sequential", "skip", "thought_mass", "composition")
+TIE = 1e-9
+"""Draws within this relative distance of the observed difference count as equal to it: sums are rounded."""
+
+Difference = tuple[xr.Dataset, xr.Dataset]
+"""One set of ratios less another, dims (…, value), and the two-sided p-values, dims (…)."""
 
 
 class Ratios(NamedTuple):
     """Numerators and denominators of the measures, dims (problem, depth, …); a denominator of 0 is an undefined ratio.
 
-    `preference` (thought), `lag_preference` (lag), `sequential`, `skip`, `thought_mass` as in `metrics.preferences`;
-    `composition` (part) the mean over the thoughts' rows; `accuracy` (problem) without depth.
+    `preference` (thought), `lag_preference` (lag), `sequential`, `skip` and `thought_mass` are as in
+    `metrics.preferences`; `composition` (part) is the mean over the thoughts' rows; `accuracy` (problem) has no depth.
     """
 
     above: xr.Dataset
@@ -65,19 +67,13 @@ def layers_by_depth(n_layers: int) -> xr.DataArray:
     # In whole numbers: 1/3 as a float would put a layer at exactly 1/3 on either side.
     early, late = 3 * layer < n_layers - 1, 3 * layer > 2 * (n_layers - 1)
     rows = np.stack([np.ones(n_layers, dtype=bool), early, ~early & ~late, late])
-    return xr.DataArray(rows, dims=("depth", "layer"), coords={"depth": _text(DEPTHS)})
+    return xr.DataArray(rows, dims=("depth", "layer"), coords={"depth": text(DEPTHS)})
 
 
 def depth_sums(attention: xr.DataArray, sums: xr.Dataset) -> xr.Dataset:
-    """What the ratios are made of, averaged over the heads and layers of each depth.
+    """`preference_sums` and the composition of the thoughts' rows, averaged over each depth: (problem, depth, …).
 
-    Args:
-        attention: dims (problem, layer, head, query, key).
-        sums: its `preference_sums`.
-
-    Returns:
-        Those sums and `composition` (…, part), the mean over the thoughts' rows, dims (problem, depth, …); `present`
-        (problem, depth), 1 where the depth has layers.
+    `present` (problem, depth) is 1 where the depth has layers.
     """
     rows = composition(attention.mean("head", skipna=False)).sel(query=thought_names(n_thoughts_of(attention)))
     by_layer = sums.mean("head").assign(composition=rows.mean("query")).drop_vars("layer", errors="ignore")
@@ -89,7 +85,21 @@ def depth_sums(attention: xr.DataArray, sums: xr.Dataset) -> xr.Dataset:
 
 
 def collect_depth_sums(blocks: Blocks) -> xr.Dataset:
-    """`depth_sums` of every problem of a run: dims (problem, depth, …), the problems in order."""
+    """What the ratios of every problem of a run are made of, read in one pass.
+
+    Args:
+        blocks: an attention Dataset, or its problems block by block.
+
+    Returns:
+        dims (problem, depth, …), the problems in order: `preference_sums` averaged over the heads and layers of each
+        depth; `composition` (…, part), the mean over the thoughts' rows; and `present`, 1 where the depth has layers.
+
+    Raises:
+        RunError: there is no problem.
+
+    Example:
+        `collect_depth_sums(tl.open_run("runs/a").blocks())`
+    """
     return join_problems([depth_sums(attention, preference_sums(attention)) for attention in attention_pieces(blocks)])
 
 
@@ -101,15 +111,9 @@ def join_problems(parts: list[xr.Dataset]) -> xr.Dataset:
 
 
 def as_ratios(sums: xr.Dataset, correct: np.ndarray) -> Ratios:
-    """The ratios of some problems.
+    """The ratios of some problems, from their `collect_depth_sums` and whether each was solved.
 
-    Args:
-        sums: as `collect_depth_sums` gives them.
-        correct: bool, one a problem.
-
-    Returns:
-        Numerators and denominators; where `metrics.preferences` says nothing about the problems together (no cells, or
-        hardly any thought mass) the denominators are 0.
+    Where `metrics.preferences` is undefined for all of them together, the denominators are 0.
     """
     expected = expected_sums(sums)
     if_all_mass = expected_sums(sums.assign(mass=sums["rows"])).sum("problem")
@@ -128,12 +132,7 @@ def as_ratios(sums: xr.Dataset, correct: np.ndarray) -> Ratios:
 
 
 def resampled(ratios: Ratios, weights: xr.DataArray) -> xr.Dataset:
-    """Every measure in every resample: dims (resample, …).
-
-    Args:
-        ratios: of some problems.
-        weights: dims (resample, problem), how often each counts.
-    """
+    """Every measure in every resample, dims (resample, …); the weights say how often each problem counts."""
     above, below = (part.map(weighted_sums, weights=weights) for part in ratios)
     return _divide(above, below)
 
@@ -152,26 +151,10 @@ def _divide(above: xr.Dataset, below: xr.Dataset) -> xr.Dataset:
     return above / below.where(below > 0)
 
 
-def _text(names: tuple[str, ...]) -> np.ndarray:
-    return np.array(names, dtype=np.dtypes.StringDType())
-
-
-TIE = 1e-9
-"""Draws within this relative distance of the observed difference count as equal to it: sums are rounded."""
-
-
-class Difference(NamedTuple):
-    """One set of ratios less another."""
-
-    values: xr.Dataset
-    """dims (…, value)"""
-    p: xr.Dataset
-    """dims (…), two-sided"""
-
-
-def measured(ratios: Ratios, weights: xr.DataArray) -> xr.Dataset:
-    """Every measure with its interval, dims (…, value): bootstrap over problems; accuracy as Wilson has it."""
+def measured(ratios: Ratios, *, n_resamples: int, seed: int) -> xr.Dataset:
+    """Every measure with its interval, dims (…, value): a bootstrap over problems, but Wilson's for accuracy."""
     right = ratios.above["accuracy"]
+    weights = resample_weights(right.size, n_resamples=n_resamples, seed=seed)
     values = resampled(ratios, weights).map(interval)
     return values.assign(accuracy=proportion_interval(int(right.sum()), right.size))
 
@@ -184,7 +167,7 @@ def paired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seed: int
     flips = sign_flips(n, n_flips=n_resamples, seed=seed)
     p = (linearised(one) - linearised(minus)).map(flipped_p, flips=flips)
     exact = mcnemar(one.above["accuracy"] > 0, minus.above["accuracy"] > 0)["p"]
-    return Difference(samples.map(interval), p.assign(accuracy=exact))
+    return samples.map(interval), p.assign(accuracy=exact)
 
 
 def flipped_p(values: xr.DataArray, flips: xr.DataArray) -> xr.DataArray:
@@ -196,26 +179,16 @@ def flipped_p(values: xr.DataArray, flips: xr.DataArray) -> xr.DataArray:
 
 
 def unpaired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seeds: tuple[int, int]) -> Difference:
-    """One set of ratios less another of other problems.
-
-    Args:
-        one: of some problems.
-        minus: of others.
-        n_resamples: resamples of each side, and permutations of the labels.
-        seeds: of the resamples of each side; two that are equal would not be independent.
-
-    Returns:
-        The difference and its p-value.
-    """
+    """One set of ratios less another of other problems; the seeds of the two sides must differ to be independent."""
     sizes = [side.above.sizes["problem"] for side in (one, minus)]
     drawn = [resample_weights(n, n_resamples=n_resamples, seed=seed) for n, seed in zip(sizes, seeds, strict=True)]
     samples = resampled(one, drawn[0]) - resampled(minus, drawn[1])
     pooled = Ratios(*(join_problems(list(parts)) for parts in zip(one, minus, strict=True)))
     labels = relabellings(*sizes, n_draws=n_resamples, seed=seeds[0])
     dealt = resampled(pooled, labels) - resampled(pooled, 1 - labels)
-    # A measure that only one of the sides has is not told by dealing out the problems of the other.
+    # If one side lacks the measure, the permutation p-value is undefined.
     observed = samples.isel(resample=0, drop=True)
-    return Difference(samples.map(interval), two_sided(dealt).where(observed.notnull()))
+    return samples.map(interval), two_sided(dealt).where(observed.notnull())
 
 
 def two_sided(draws: xr.Dataset) -> xr.Dataset:
@@ -241,5 +214,7 @@ def relabellings(n_one: int, n_minus: int, *, n_draws: int, seed: int) -> xr.Dat
 
 
 def stack(parts: list[xr.Dataset], dim: str) -> xr.Dataset:
-    """Datasets of the same labels as one, along a new dim."""
+    """Datasets of the same labels as one, along a new dim; of none, an empty one."""
+    if not parts:
+        return xr.Dataset()
     return xr.concat(parts, dim, data_vars="all", coords="minimal", compat="equals", join="exact")

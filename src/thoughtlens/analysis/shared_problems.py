@@ -1,14 +1,12 @@
-"""Models on their problems are read once each, so that they can be held against each other on the problems they share.
+"""The models of a comparison: each read once, on the problems that all have, and notes on what could not be compared.
 
-Sums by depth are kept for each problem; sums by head only for the resamples. Memory grows by a few numbers a problem.
-What is made of them is not known here.
-
-What models have in common becomes sentences: what was compared, how, and what was left out.
+In: runs, or `Subject`s, by name. Out: a `Side` for each, and sentences. Sums by depth are kept for each problem, sums
+by head only for the resamples, so that memory grows by a few numbers a problem.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +15,8 @@ import xarray as xr
 from thoughtlens.analysis.metrics import preference_sums, preferences
 from thoughtlens.analysis.pieces import Blocks, attention_pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
-from thoughtlens.analysis.summary import with_importance
+from thoughtlens.analysis.statistics import resample_weights
+from thoughtlens.analysis.summary import analyze, with_importance
 from thoughtlens.analysis.sums import add_weighted
 from thoughtlens.errors import RunError
 
@@ -32,7 +31,7 @@ class Subject:
 
     Attributes:
         blocks: an attention Dataset, or its problems block by block, read once.
-        problems: what each problem is known by, in the order of the blocks; equal in two subjects if the same problem.
+        problems: a name for each problem, in the order of the blocks; the same in two subjects if it is one problem.
         correct: bool, one a problem.
         n_question_tokens: prompt tokens before `bot`, one a problem, if known.
         head_types: the type of each head, dims (layer, head), if known.
@@ -45,13 +44,27 @@ class Subject:
     head_types: xr.DataArray | None = None
 
 
-class Seen(NamedTuple):
-    """What was read of a model."""
+class ComparableRun(Protocol):
+    """What a comparison reads of a run, such as a `thoughtlens.runs.Run`."""
+
+    @property
+    def attention(self) -> xr.Dataset:
+        """The attention Dataset, with `correct` and `n_question_tokens` of each problem."""
+
+    def results(self) -> list[dict[str, Any]]:
+        """A row a problem, with `id` and `question`."""
+
+    def blocks(self, *, chosen: npt.ArrayLike | None = None) -> Iterator[xr.Dataset]:
+        """The chosen problems block by block."""
+
+
+class Side(NamedTuple):
+    """What was read of a model, or of a group of its problems."""
 
     ratios: Ratios
-    """of the problems compared, in the order of these"""
+    """of the problems compared; of models in one order for all"""
     profiles: xr.Dataset
-    """`PROFILES` of each head, dims (resample, layer, head)"""
+    """`PROFILES` of each head, dims (resample, layer, head); empty for a group"""
     n_thoughts: int
 
     @property
@@ -65,25 +78,38 @@ class Seen(NamedTuple):
         return self.profiles.sizes["layer"], self.profiles.sizes["head"]
 
 
+def subject_of(run: ComparableRun) -> Subject:
+    """A run as a subject. A problem is known by its id and its question: `test_0` of two sets is not one problem."""
+    attention = run.attention
+    return Subject(
+        run.blocks(),
+        [f"{row['id']}: {row['question']}" for row in run.results()],
+        attention["correct"].values,
+        attention["n_question_tokens"].values,
+    )
+
+
 def common_problems(subjects: Mapping[str, Subject]) -> list[str]:
-    """The problems that all subjects have, in the order of the first; none if there is but one to draw from."""
+    """The problems that all subjects have, in the order of the first; none if there are fewer than two."""
     shared = set.intersection(*(set(subject.problems) for subject in subjects.values()))
     first = next(iter(subjects.values()))
     return [problem for problem in first.problems if problem in shared] if len(shared) > 1 else []
 
 
-def read_subject(subject: Subject, chosen: Sequence[str], weights: xr.DataArray) -> Seen:
-    """Read the chosen problems of a subject.
+def head_types_of(run: ComparableRun, subject: Subject, common: Sequence[str], seed: int) -> xr.DataArray:
+    """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
+    shared = set(common)
+    chosen = np.array([not shared or problem in shared for problem in subject.problems])
+    # Types come from sign flips: one resample is enough.
+    found = analyze(run.blocks(chosen=chosen), correct=np.asarray(subject.correct)[chosen], n_resamples=1, seed=seed)
+    return found.evidence["type"]
 
-    Args:
-        subject: the model; its blocks are used up.
-        chosen: the problems to keep, each among the subject's.
-        weights: how often each chosen problem is drawn, dims (resample, problem), in the order of `chosen`.
 
-    Returns:
-        The numbers of these problems, in the order of `chosen`.
-    """
-    places = places_of(chosen, subject.problems)
+def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, seed: int) -> Side:
+    """What is compared of a subject: the chosen problems in their order, with resamples of these."""
+    weights = resample_weights(len(chosen), n_resamples=n_resamples, seed=seed)
+    place = {name: number for number, name in enumerate(chosen)}
+    places = np.array([place.get(problem, -1) for problem in subject.problems], dtype=np.int64)
     heads: dict[str, xr.DataArray] = {}
     parts: list[xr.Dataset] = []
     n_seen = 0
@@ -98,13 +124,7 @@ def read_subject(subject: Subject, chosen: Sequence[str], weights: xr.DataArray)
     _check_number(n_seen == len(places) == np.size(subject.correct), subject, str(n_seen))
     correct = np.asarray(subject.correct, dtype=bool)[np.argsort(places)[(places < 0).sum() :]]
     sums = join_problems(parts).sortby("problem")
-    return Seen(as_ratios(sums, correct), _profiles(xr.Dataset(heads)), sums.sizes["query"])
-
-
-def places_of(chosen: Sequence[str], problems: Sequence[str]) -> np.ndarray:
-    """Where each problem stands among the chosen; -1 for one that does not."""
-    place = {name: number for number, name in enumerate(chosen)}
-    return np.array([place.get(problem, -1) for problem in problems], dtype=np.int64)
+    return Side(as_ratios(sums, correct), _profiles(xr.Dataset(heads)), sums.sizes["query"])
 
 
 def _check_number(right: bool, subject: Subject, n_seen: str) -> None:
@@ -117,9 +137,8 @@ def _check_number(right: bool, subject: Subject, n_seen: str) -> None:
 
 def _profiles(sums: xr.Dataset) -> xr.Dataset:
     # A layer at a time: the resampled preferences of all heads at once would be as large as the sums.
-    some = [
-        with_importance(preferences(sums.isel(layer=[layer])))[list(PROFILES)] for layer in range(sums.sizes["layer"])
-    ]
+    layers = [sums.isel(layer=[layer]) for layer in range(sums.sizes["layer"])]
+    some = [with_importance(preferences(of_layer))[list(PROFILES)] for of_layer in layers]
     return xr.concat(some, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
 
 
@@ -135,17 +154,8 @@ UNTESTED_TYPES = (
 )
 
 
-def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Seen], common: list[str]) -> tuple[str, ...]:
-    """Everything that a reader of a comparison must know about its comparability.
-
-    Args:
-        subjects: the models as they were given.
-        seen: the same, as they were read.
-        common: the problems of all of them, none if they are compared unpaired.
-
-    Returns:
-        Plain sentences.
-    """
+def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Side], common: list[str]) -> tuple[str, ...]:
+    """What was compared, how, and what was left out, in sentences; `common` is empty if compared unpaired."""
     return (
         _problems(subjects, common),
         *_thoughts(seen),
@@ -171,7 +181,7 @@ def _problems(subjects: Mapping[str, Subject], common: list[str]) -> str:
     return f"Only the {len(common)} problems that all have are compared, of {each}; differences are paired."
 
 
-def _thoughts(seen: Mapping[str, Seen]) -> list[str]:
+def _thoughts(seen: Mapping[str, Side]) -> list[str]:
     counts = {name: model.n_thoughts for name, model in seen.items()}
     if len(set(counts.values())) == 1:
         return []
@@ -185,7 +195,7 @@ def _thoughts(seen: Mapping[str, Seen]) -> list[str]:
 
 def _tokens(subjects: Mapping[str, Subject], common: list[str]) -> list[str]:
     (first, base), *others = subjects.items()
-    cut = [name for name, subject in others if common and _cut_otherwise(subject, base, common)]
+    cut = [name for name, subject in others if _tokens_differ(subject, base, common)]
     if not cut:
         return []
     return [
@@ -194,17 +204,15 @@ def _tokens(subjects: Mapping[str, Subject], common: list[str]) -> list[str]:
     ]
 
 
-def _cut_otherwise(one: Subject, other: Subject, common: list[str]) -> bool:
+def _tokens_differ(one: Subject, other: Subject, common: list[str]) -> bool:
+    """Whether a common problem's question has other numbers of tokens, where both know them."""
     if one.n_question_tokens is None or other.n_question_tokens is None:
         return False
-    lengths = [
-        dict(zip(subject.problems, np.asarray(subject.n_question_tokens).tolist(), strict=True))
-        for subject in (one, other)
-    ]
-    return any(lengths[0][problem] != lengths[1][problem] for problem in common)
+    first, second = (dict(zip(of.problems, np.asarray(of.n_question_tokens), strict=True)) for of in (one, other))
+    return any(first[problem] != second[problem] for problem in common)
 
 
-def _shapes(seen: Mapping[str, Seen]) -> list[str]:
+def _shapes(seen: Mapping[str, Side]) -> list[str]:
     (first, base), *others = seen.items()
     alike = [name for name, model in others if model.shape == base.shape]
     notes = [
@@ -221,7 +229,7 @@ def _shapes(seen: Mapping[str, Seen]) -> list[str]:
     return notes
 
 
-def _depths(seen: Mapping[str, Seen]) -> list[str]:
+def _depths(seen: Mapping[str, Side]) -> list[str]:
     notes = []
     for name, model in seen.items():
         filled = layers_by_depth(model.shape[0]).any("layer").values
@@ -230,9 +238,25 @@ def _depths(seen: Mapping[str, Seen]) -> list[str]:
     return notes
 
 
-def _shape(model: Seen) -> str:
+def _shape(model: Side) -> str:
     return " × ".join(map(str, model.shape))
 
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def notes_on_groups(groups: Mapping[str, npt.ArrayLike], kept: Collection[str], typed: bool) -> tuple[str, ...]:
+    """Which groups were left out, and what differences between groups of problems can't show."""
+    sizes = {name: int(np.sum(members)) for name, members in groups.items()}
+    notes = [
+        f"{name} has {size} problem{'s' * (size != 1)}, too few to be resampled, and is left out."
+        for name, size in sizes.items()
+        if name not in kept
+    ]
+    if len(kept) == 1:
+        notes.append(f"{next(iter(kept))} is the only group, so that there are no differences.")
+    else:
+        notes.append("Groups are of different problems: what differs between them need not come from what they are by.")
+        notes.append(CORRECTIONS)
+    return (*notes, *([UNTESTED_TYPES] if typed else []))

@@ -1,14 +1,14 @@
-"""Turn per-problem differences into p-values, and many p-values into corrected ones; plan how many problems to take.
+"""P-values of per-problem differences, corrections for many tests, and the smallest difference that n problems show.
+
+In: arrays with the dim `problem`, or p-values. Out: labelled p-values. Problems are the replicates: a p-value says
+nothing about other weights of the same architecture.
 
 1. If a difference is as likely to be −x as x, flipping the signs of problems at random changes nothing. Flipped sums
-   are ±1 weights @ values, the mechanism of `statistics`: row 0 of the weights is the sample as observed.
+   are ±1 weights @ values, as in `statistics`; row 0 of the weights is the sample as observed.
 2. A flipped sum is studentised: z = Σ s·x / sqrt(Σ x²), which orders flips as Student's t does, since flips leave Σ x²
    alone. p is the share of flips whose z reaches the observed one.
 3. The largest z of a family in each flip gives p-values that hold for the whole family at once (Westfall and Young
-   1993): of the same flips, so that what the members share is taken into account.
-
-It knows nothing of attention: problems in, labelled p-values out. Problems are the replicates; a p-value says nothing
-about other weights of the same architecture.
+   1993, Resampling-Based Multiple Testing). The same flips serve all members, so that their dependence counts.
 """
 
 from collections.abc import Callable
@@ -33,15 +33,22 @@ TIES = 1e-9
 
 
 def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
-    """Signs of problems in every flip: dims (resample, problem), resample 0 being the sample itself.
+    """Signs of problems in every flip.
 
     Args:
-        n_problems: problems in the sample; up to 12 all 2^n flips are listed, each once.
-        n_flips: flips drawn beside the observed one, for more problems.
+        n_problems: n, the problems in the sample; up to 12 all 2^n flips are listed, each once.
+        n_flips: flips drawn beside the observed one, for more than 12 problems.
         seed: same seed, same flips.
 
     Returns:
-        int8, ±1.
+        int8, ±1, dims (resample, problem); resample 0 is the sample itself, all +1.
+
+    Raises:
+        OptionError: there is no problem, or no flip was asked for.
+
+    Example:
+        >>> sign_flips(2).values.tolist()
+        [[1, 1], [-1, 1], [1, -1], [-1, -1]]
     """
     if n_problems < 1 or n_flips < 1:
         raise OptionError(f"found {n_problems} problems and {n_flips} flips; a p-value needs at least one of each.")
@@ -54,11 +61,21 @@ def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.Dat
 
 
 def studentised(flipped: xr.DataArray, squares: xr.DataArray) -> xr.DataArray:
-    """Studentised sums of every flip: z = Σ s·x / sqrt(Σ x²), range ±sqrt(n); 0 where all differences are 0.
+    """Studentised sums of every flip.
+
+    z = Σ s·x / sqrt(Σ x²).  Range ±sqrt(n), null 0; 0 where all differences are 0.
 
     Args:
         flipped: Σ s·x, dims (resample, ...).
         squares: Σ x², dims (...).
+
+    Returns:
+        dims (resample, ...).
+
+    Example:
+        >>> x = xr.DataArray([3.0, 4.0], dims="problem")
+        >>> float(studentised(weighted_sums(x, sign_flips(2)), (x**2).sum())[0])
+        1.4
     """
     return (flipped / np.sqrt(squares.where(squares > 0.0))).fillna(0.0)
 
@@ -70,8 +87,8 @@ def flip_p_values(
 
     p[i] = #{flips: max_j z*[j] >= z[i]} / #flips, the observed flip among them, j over the family of i (itself alone if
     `over` is empty).  Range 1/#flips-1; single-step and so valid for any member picked after the fact.  Where no other
-    flip reaches z, p is at most |family| · exp(−z²/2) (Hoeffding 1963, exact for any n; twice that if two-sided): as
-    many flips as it takes to see such a z can't be drawn.
+    flip reaches z, p is at most |family| · exp(−z²/2) (exact for any n; twice that if two-sided): as many flips as it
+    takes to see such a z can't be drawn.
 
     Args:
         statistics: as `studentised` gives them, dims (resample, ...), resample 0 the observed.
@@ -80,6 +97,13 @@ def flip_p_values(
 
     Returns:
         float64, dims (...).
+
+    Example:
+        >>> x = xr.DataArray([1.0, 2.0, 3.0], dims="problem")
+        >>> float(flip_p_values(studentised(weighted_sums(x, sign_flips(3)), (x**2).sum())))
+        0.25
+
+    References: Hoeffding (1963), Journal of the American Statistical Association 58; Westfall and Young (1993).
     """
     z = abs(statistics) if alternative == "two-sided" else statistics
     observed = z.isel(resample=0, drop=True)
@@ -99,7 +123,7 @@ def sign_flip_test(
     n_flips: int = 10_000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Test means over problems against 0 by flipping signs.
+    """Test means over problems against 0 by flipping the signs of problems.
 
     Args:
         differences: dims (problem, ...); NaN problems are left out.
@@ -109,7 +133,17 @@ def sign_flip_test(
         seed: same seed, same p-values.
 
     Returns:
-        `mean`, `n` (problems that are not NaN), `p`, and `p_familywise` (max-T), dims (...); NaN where n is 0.
+        `mean`, `n` (problems that are not NaN), `p`, and `p_familywise` (largest z of the family), dims (...); NaN
+        where n is 0.
+
+    Raises:
+        OptionError: there is no problem, or no flip was asked for.
+
+    Example:
+        >>> sign_flip_test(xr.DataArray([1.0, 2.0, 3.0], dims="problem"))["p"].item()
+        0.25
+
+    References: as `flip_p_values`.
     """
     n = differences.notnull().sum("problem")
     values = differences.fillna(0.0)
@@ -125,25 +159,43 @@ def sign_flip_test(
 
 
 def benjamini_hochberg(p: xr.DataArray, *, over: tuple[str, ...] = ()) -> xr.DataArray:
-    """q-values: the false discovery rate at which each test would just pass (Benjamini and Hochberg 1995).
+    """q-values: the false discovery rate at which each test would just pass.
 
-    q[i] = min_{j: p[j] >= p[i]} p[j] · m / rank[j].
+    q[i] = min_{j: p[j] >= p[i]} p[j] · m / rank[j], m tests.
 
     Args:
-        p: p-values; NaN stays NaN and doesn't count.
+        p: p-values, any dims; NaN stays NaN and doesn't count.
         over: dims of the tests corrected together; all if empty.
+
+    Returns:
+        The dims of `p`, 0-1, each at least its p.
+
+    Example:
+        >>> benjamini_hochberg(xr.DataArray([0.01, 0.02, 0.9], dims="head")).values.tolist()
+        [0.03, 0.03, 0.9]
+
+    Reference: Benjamini and Hochberg (1995), Journal of the Royal Statistical Society B 57.
     """
     return _corrected(p, over, _false_discovery)
 
 
 def holm(p: xr.DataArray, *, over: tuple[str, ...] = ()) -> xr.DataArray:
-    """p-values that hold for all tests at once, however they depend on each other (Holm 1979).
+    """p-values that hold for all tests at once, however they depend on each other.
 
-    With p sorted upwards, adjusted[i] = max_{j<=i} min(1, (m − j) · p[j]), j from 0.
+    With p sorted upwards, adjusted[i] = max_{j<=i} min(1, (m − j) · p[j]), j from 0, m tests.
 
     Args:
-        p: p-values; NaN stays NaN and doesn't count.
+        p: p-values, any dims; NaN stays NaN and doesn't count.
         over: dims of the tests corrected together; all if empty.
+
+    Returns:
+        The dims of `p`, 0-1, each at least its p.
+
+    Example:
+        >>> holm(xr.DataArray([0.01, 0.02, 0.9], dims="head")).values.tolist()
+        [0.03, 0.04, 0.9]
+
+    Reference: Holm (1979), Scandinavian Journal of Statistics 6.
     """
     return _corrected(p, over, _holm)
 
@@ -151,7 +203,7 @@ def holm(p: xr.DataArray, *, over: tuple[str, ...] = ()) -> xr.DataArray:
 def mcnemar(before: xr.DataArray, after: xr.DataArray) -> xr.Dataset:
     """Exact McNemar test: do as many problems go from wrong to right as from right to wrong?
 
-    p = P(|X − m/2| >= |lost − m/2|), X ~ Binomial(m, 1/2), m = lost + gained; 1 where m is 0 (McNemar 1947, exact).
+    p = P(|X − m/2| >= |lost − m/2|), X ~ Binomial(m, 1/2), m = lost + gained; 1 where m is 0.
 
     Args:
         before: bool, dims (problem, ...).
@@ -159,6 +211,13 @@ def mcnemar(before: xr.DataArray, after: xr.DataArray) -> xr.Dataset:
 
     Returns:
         `lost` (right before, wrong after), `gained`, `n` and two-sided `p`, the dims but `problem`.
+
+    Example:
+        >>> before, after = (xr.DataArray(x, dims="problem") for x in ([True] * 6, [False] * 5 + [True]))
+        >>> float(mcnemar(before, after)["p"])
+        0.0625
+
+    Reference: McNemar (1947), Psychometrika 12; exact by the binomial.
     """
     right, now = before.astype(bool), after.astype(bool)
     lost, gained = (right & ~now).sum("problem"), (~right & now).sum("problem")
@@ -176,6 +235,16 @@ def detectable_mean(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.
         n: problems.
         alpha: level of the test.
         power: chance of finding a difference of this size.
+
+    Returns:
+        δ, above 0, in the unit of `sd`.
+
+    Raises:
+        OptionError: no problem, or a level or power that is not between 0 and 1.
+
+    Example:
+        >>> round(detectable_mean(1.0, 100), 2)
+        0.28
     """
     at_level, at_power = _normal_quantiles(n, alpha, power)
     return float((at_level + at_power) * sd / n**0.5)
@@ -184,7 +253,7 @@ def detectable_mean(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.
 def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest difference of paired proportions, such as accuracies, that McNemar's test on n problems would show.
 
-    δ solves δ·sqrt(n) = z_{1−α/2}·sqrt(ψ) + z_{power}·sqrt(ψ − δ²), ψ the share of discordant problems (Connor 1987).
+    δ solves δ·sqrt(n) = z_{1−α/2}·sqrt(ψ) + z_{power}·sqrt(ψ − δ²), ψ the share of discordant problems.
     A normal approximation, a few hundredths of power off where fewer than some fifty problems are discordant.
 
     Args:
@@ -195,6 +264,15 @@ def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, pow
 
     Returns:
         δ, 0-1; NaN where n problems show no difference that ψ leaves room for (δ can't exceed ψ).
+
+    Raises:
+        OptionError: a share outside 0 to 1, or as `detectable_mean`.
+
+    Example:
+        >>> round(detectable_proportion(0.1, 1000), 3)
+        0.028
+
+    Reference: Connor (1987), Biometrics 43.
     """
     if not 0.0 <= discordant <= 1.0:
         raise OptionError(f"the discordant share is {discordant}, expected a share of problems from 0 to 1.")
@@ -214,7 +292,7 @@ def _normal_quantiles(n: int, alpha: float, power: float) -> tuple[float, float]
 
 
 def _share_reaching(largest: xr.DataArray, observed: xr.DataArray) -> xr.DataArray:
-    # A few flips at a time: a family's members each against its maximum would be flips × members at once.
+    # A few flips at a time: all flips × members of a family at once would fill the memory.
     step = max(1, CHUNK_CELLS // max(1, observed.size))
     n_flips = largest.sizes["resample"]
     counts = xr.zeros_like(observed, dtype=np.int64)

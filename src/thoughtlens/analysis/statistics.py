@@ -1,19 +1,26 @@
-"""Turn per-problem numbers into estimates with intervals, by resampling problems.
+"""Estimates with intervals from per-problem numbers, rank correlation, and numbers as short text.
 
-1. A resample draws n of n problems with replacement; how often each is drawn is a row of multinomial weights.
+In: arrays with the dim `problem`. Out: arrays with the dim `value`: estimate, low, high.
+
+1. A resample draws n of n problems with replacement; how often each problem is drawn is a row of multinomial weights.
 2. Row 0 of the weights is all ones: the sample as observed.
-3. Sums over problems are linear, so weights @ values gives the sums of every resample in one product, and sums of
-   blocks add up: a run is resampled without holding it.
-4. Any function of those sums (a ratio, a maximum) is taken after; percentiles over the resamples are its interval.
+3. Sums over problems are linear. So weights @ values gives the sums of every resample in one product, and the sums of
+   blocks of problems add up: a run is resampled without being held in memory.
+4. Any function of those sums (a ratio, a maximum) is taken afterwards; its interval is percentiles over the resamples.
 
 Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13 (percentile interval).
 """
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
-from scipy.special import ndtri
+from scipy.stats import binomtest, rankdata
 
 from thoughtlens.errors import OptionError
+from thoughtlens.names import text
+
+CONFIDENCE = 0.95
+"""Of every interval that is reported."""
 
 VALUES = ("estimate", "low", "high")
 """Labels of the `value` dim that every number with an interval carries."""
@@ -23,15 +30,22 @@ CHUNK_CELLS = 4_000_000
 
 
 def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0) -> xr.DataArray:
-    """How often each problem is drawn: dims (resample, problem), resample 0 being the sample itself.
+    """How often each problem is drawn in each bootstrap resample.
 
     Args:
-        n_problems: problems in the sample, drawn as often with replacement.
+        n_problems: n, the problems in the sample; each resample draws n of them with replacement.
         n_resamples: resamples beside the observed one.
         seed: same seed, same weights.
 
     Returns:
-        uint8 counts (a problem drawn more than 255 times does not happen), each row summing to `n_problems`.
+        uint8 counts, dims (resample, problem), each row summing to n; resample 0 is the sample itself, all ones.
+
+    Raises:
+        OptionError: there is no problem, or no resample was asked for.
+
+    Example:
+        >>> resample_weights(3, n_resamples=2).sum("problem").values.tolist()
+        [3, 3, 3]
     """
     if n_problems < 1 or n_resamples < 1:
         raise OptionError(
@@ -45,11 +59,19 @@ def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0)
 
 
 def weighted_sums(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
-    """Sum over problems in every resample, in float64: `problem` becomes `resample`.
+    """Sums over problems in every resample: sum[b] = Σ_p weights[b, p] · values[p], in float64.
 
     Args:
         values: dims (problem, ...), free of NaN.
-        weights: as `resample_weights` gives them, or the columns that belong to these problems.
+        weights: dims (resample, problem), as `resample_weights` gives them, or the columns of these problems.
+
+    Returns:
+        float64, dims (resample, ...).
+
+    Example:
+        >>> values = xr.DataArray([1.0, 2.0, 6.0], dims="problem")
+        >>> float(weighted_sums(values, resample_weights(3))[0])
+        9.0
     """
     values = values.drop_vars("problem", errors="ignore")
     # As floats, in one matrix product: a product of integers would not use BLAS.
@@ -60,8 +82,8 @@ def weighted_sums(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
 def interval(samples: xr.DataArray, *, confidence: float = 0.95) -> xr.DataArray:
     """Percentile interval of a statistic over its resamples.
 
-    low, high = the (1 ∓ confidence)/2 quantiles of resamples 1 …; estimate = resample 0.  Resamples in which the
-    statistic is undefined are left out; where all are, so is the interval.
+    low, high = the (1 ∓ confidence)/2 quantiles of resamples 1, 2, …; estimate = resample 0.  Resamples in which the
+    statistic is undefined are left out; where it is undefined in all of them, so is the interval.
 
     Args:
         samples: dims (resample, ...), resample 0 being the observed value.
@@ -69,6 +91,15 @@ def interval(samples: xr.DataArray, *, confidence: float = 0.95) -> xr.DataArray
 
     Returns:
         dims (..., value) with `value` in estimate, low, high.
+
+    Raises:
+        OptionError: `confidence` is not between 0 and 1.
+
+    Example:
+        >>> interval(xr.DataArray([0.5, 0.0, 0.25, 0.5, 0.75, 1.0], dims="resample"), confidence=0.5).values.tolist()
+        [0.5, 0.25, 0.75]
+
+    Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
     """
     _check_confidence(confidence)
     samples = samples.transpose("resample", ...)
@@ -89,7 +120,7 @@ def bootstrap_ratio(
     """Ratio of sums over problems, with its bootstrap interval.
 
     Σ_p numerator[p] / Σ_p denominator[p].  A problem that is NaN in either is left out of both; NaN where the
-    denominator sums to 0. Problems are resampled whole: all cells of a problem together.
+    denominator sums to 0. All cells of a problem are drawn together.
 
     Args:
         numerator: dims (problem, ...).
@@ -100,6 +131,14 @@ def bootstrap_ratio(
 
     Returns:
         float64, the numerator's other dims and `value` in estimate, low, high.
+
+    Raises:
+        OptionError: no problem or no resample, or `confidence` is not between 0 and 1.
+
+    Example:
+        >>> right, asked = (xr.DataArray(values, dims="problem") for values in ([1.0, 3.0], [2.0, 4.0]))
+        >>> round(float(bootstrap_ratio(right, asked).sel(value="estimate")), 3)
+        0.667
     """
     above, below = (_flat(array) for array in xr.broadcast(numerator, denominator))
     known = above.notnull() & below.notnull()
@@ -118,7 +157,7 @@ def bootstrap_ratio(
 def bootstrap_mean(
     values: xr.DataArray, *, n_resamples: int = 1000, seed: int = 0, confidence: float = 0.95
 ) -> xr.DataArray:
-    """Mean over problems, with its bootstrap interval; NaN problems are left out.
+    """Mean over problems, with its bootstrap interval; a problem that is NaN is left out.
 
     Args:
         values: dims (problem, ...).
@@ -128,6 +167,13 @@ def bootstrap_mean(
 
     Returns:
         float64, the other dims and `value` in estimate, low, high.
+
+    Raises:
+        OptionError: as `bootstrap_ratio`.
+
+    Example:
+        >>> bootstrap_mean(xr.DataArray([2.0, 2.0], dims="problem")).values.tolist()
+        [2.0, 2.0, 2.0]
     """
     return bootstrap_ratio(
         values, xr.ones_like(values, dtype=np.float64), n_resamples=n_resamples, seed=seed, confidence=confidence
@@ -137,26 +183,77 @@ def bootstrap_mean(
 def proportion_interval(n_true: int, n: int, *, confidence: float = 0.95) -> xr.DataArray:
     """A proportion with its Wilson score interval.
 
-    centre = (p + z²/2n) / (1 + z²/n), half-width = z/(1 + z²/n) · sqrt(p(1 − p)/n + z²/4n²).  Range 0-1, never of
-    width 0, so that 10 of 10 does not claim certainty.  Reference: Wilson (1927), JASA 22.
+    centre = (p + z²/2n) / (1 + z²/n), half-width = z/(1 + z²/n) · sqrt(p(1 − p)/n + z²/4n²), p = n_true / n.
+    Range 0-1, never of width 0, so that 10 of 10 does not claim certainty.
 
     Args:
-        n_true: how many are.
+        n_true: how many are true, 0 to n.
         n: of how many; 0 gives NaN.
         confidence: coverage, between 0 and 1.
 
     Returns:
         `value` in estimate, low, high.
+
+    Raises:
+        OptionError: `confidence` is not between 0 and 1.
+
+    Example:
+        >>> proportion_interval(10, 10).round(3).values.tolist()
+        [1.0, 0.722, 1.0]
+
+    Reference: Wilson (1927), Journal of the American Statistical Association 22.
     """
     _check_confidence(confidence)
     if n == 0:
         return _with_values(*(xr.DataArray(np.nan) for _ in VALUES))
-    z, p = float(ndtri((1.0 + confidence) / 2.0)), n_true / n
-    scale = 1.0 + z**2 / n
-    centre, half = (p + z**2 / (2 * n)) / scale, z / scale * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
-    # Rounding may leave the ends of [0, 1] by 1e-17, and p itself outside its interval.
-    low, high = min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
-    return _with_values(*(xr.DataArray(x) for x in (p, low, high)))
+    p, bounds = n_true / n, binomtest(n_true, n).proportion_ci(confidence, method="wilson")
+    # Rounding may leave p outside its interval by 1e-17.
+    return _with_values(*(xr.DataArray(x) for x in (p, min(p, bounds.low), max(p, bounds.high))))
+
+
+def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Spearman's rank correlation over the last axis.
+
+    rho = Pearson's correlation of the ranks; values that tie share their mean rank.  Range −1 to 1, null 0.
+
+    Args:
+        first: shape (…, n).
+        second: shape (…, n), or one that broadcasts against it.
+
+    Returns:
+        Shape (…); NaN where all values of a side are alike, or one of them is NaN.
+
+    Example:
+        >>> spearman([1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 40.0, 30.0]).round(2).item()
+        0.8
+
+    Reference: Spearman (1904), American Journal of Psychology 15.
+    """
+    one, other = (_centred_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second))
+    spread = np.sqrt((one**2).sum(-1) * (other**2).sum(-1))
+    product = (one * other).sum(-1)
+    rho: npt.NDArray[np.float64] = np.divide(product, spread, out=np.full(product.shape, np.nan), where=spread > 0)
+    return rho.clip(-1.0, 1.0)
+
+
+def short(number: float) -> str:
+    """A number in a sentence: two decimals without the zero before the point.
+
+    Args:
+        number: any, most often −1 to 1.
+
+    Returns:
+        Such as `.41`, `−.10` or `1.00`; `undefined` for NaN.
+
+    Example:
+        >>> short(-0.1)
+        '−.10'
+    """
+    if np.isnan(number):
+        return "undefined"
+    digits = f"{abs(number):.2f}"
+    sign = "−" if number < 0 and float(digits) else ""
+    return sign + digits.removeprefix("0")
 
 
 def _check_confidence(confidence: float) -> None:
@@ -188,7 +285,15 @@ def _quantiles(samples: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return bounds
 
 
+def _centred_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    if not values.shape[-1]:
+        return np.zeros(values.shape)
+    ranks = rankdata(values, axis=-1, nan_policy="propagate")
+    centred: npt.NDArray[np.float64] = ranks - ranks.mean(-1, keepdims=True)
+    return centred
+
+
 def _with_values(estimate: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> xr.DataArray:
-    names = xr.DataArray(np.array(VALUES, dtype=np.dtypes.StringDType()), dims="value", name="value")
+    names = xr.DataArray(text(VALUES), dims="value", name="value")
     labelled: xr.DataArray = xr.concat([estimate, low, high], names)
     return labelled.transpose(..., "value")

@@ -33,11 +33,9 @@ from thoughtlens.analysis.importance import mean_rollout_of, rollout_sums
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout, thought_map
 from thoughtlens.analysis.nulls import excess_cells
 from thoughtlens.analysis.pieces import Blocks, attention_pieces, counted_pieces, merge_moments, partial_moments
-from thoughtlens.analysis.statistics import CHUNK_CELLS, bootstrap_ratio, interval, proportion_interval
+from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, bootstrap_ratio, interval, proportion_interval
 from thoughtlens.analysis.sums import Part, Totals, accumulate, add_weighted, draw, measured, problem_sums
 from thoughtlens.names import ANSWER, EOT, text
-
-CONFIDENCE = 0.95
 
 
 class Analysis(NamedTuple):

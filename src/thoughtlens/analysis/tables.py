@@ -1,15 +1,13 @@
-"""Turn the summary of a run into the few numbers of a closing table (JSON) and tidy tables (CSV).
+"""The headline numbers (for JSON) and tidy tables (for CSV, a row a number) of an analysis and of a comparison."""
 
-Turn a comparison of models or groups into tidy tables, a row a number, and the few numbers of a closing table.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis.comparison import Comparison, Grouped
+from thoughtlens.analysis.comparison import Comparison
 from thoughtlens.analysis.evidence import LEVEL, Levels, passing, type_counts
 from thoughtlens.analysis.heads import LEAST, unreliable
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
@@ -198,82 +196,98 @@ def _wide(value: xr.DataArray) -> pd.DataFrame:
     return value.reset_coords(drop=True).to_dataset(dim="value").to_dataframe().reset_index()
 
 
-Number = dict[str, str | float | None]
-
 HEADLINE = ("accuracy", "sequential", "skip", "thought_mass")
 _COUNTS = ("n", "n_minus")
 
 
 def comparison_tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
-    """Every number of a comparison.
+    """Every number of a comparison; undefined numbers are left out.
+
+    Args:
+        comparison: of models or of groups.
 
     Returns:
-        `models` (model, measure, position, depth, estimate, low, high, n); `differences`, the same with `minus`, `p`,
-        `p_bh` (Benjamini and Hochberg, over all rows of the table) and `n_minus`; `rank_correlations` (model, minus,
-        measure, estimate, low, high); `type_counts` (model, depth, type, n_heads); `head_types` (model, layer, head,
-        type). Undefined numbers are left out.
+        By the name of their file, with the column `model` or `group`: `models` or `groups` (measure, position, depth,
+        estimate, low, high, n); `differences`, the same with `minus`, `p`, `p_bh` (Benjamini and Hochberg, over all
+        rows of the table) and `n_minus`; `rank_correlations` (minus, measure, estimate, low, high); `type_counts`
+        (depth, type, n_heads); `head_types` (layer, head, type).
+
+    Example:
+        `comparison_tables(tl.compare(runs))["differences"].query("p_bh < 0.05")`
     """
-    correlations = _tidy(comparison.rank_correlations, ["model", "minus"])
-    counts = comparison.type_counts["type_count"].rename("n_heads")
+    dim = comparison.dim
+    frames = [
+        types.rename("type").reset_coords(drop=True).to_dataframe().reset_index().assign(**{dim: name})
+        for name, types in comparison.head_types.items()
+    ]
+    columns = [dim, "layer", "head", "type"]
     return {
-        "models": _tidy(comparison.models, ["model"]),
-        "differences": _corrected(_tidy(comparison.differences, ["model", "minus"], comparison.p_values)),
-        "rank_correlations": correlations.drop(columns=["position", "depth"]),
-        "type_counts": counts.to_dataframe().reset_index(),
-        "head_types": _types_table(comparison.head_types),
+        f"{dim}s": _tidy([comparison.measures], [dim], _COUNTS[:1]),
+        "differences": _corrected(_tidy([comparison.differences, comparison.p_values], [dim, "minus"], _COUNTS)),
+        "rank_correlations": _tidy([comparison.rank_correlations], [dim, "minus"]).drop(columns=["position", "depth"]),
+        "type_counts": comparison.type_counts["type_count"].rename("n_heads").to_dataframe().reset_index(),
+        "head_types": pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns),
     }
 
 
-def group_table(grouped: Grouped, *, without: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Every number of each group, over all layers, then the differences between each two.
+def group_table(comparison: Comparison, *, without: Iterable[str] = ()) -> pd.DataFrame:
+    """Every number of each group over all layers, then the differences between each two; undefined ones are left out.
 
     Args:
-        grouped: the groups.
+        comparison: as `compare_groups` returns it.
         without: measures that say nothing, such as the accuracy of groups made by it.
 
     Returns:
         A row a number: group, minus (empty for a group's own, as p is), measure, position, depth, estimate, low, high,
-        p, p_bh (over all differences of the table), n, n_minus. Undefined numbers are left out.
+        p, p_bh (over all differences of the table), n, n_minus.
+
+    Example:
+        `group_table(compare_groups(sums, {"solved": right, "failed": ~right}, correct=right), without=["accuracy"])`
     """
-    own, values, p_values = (part.sel(depth=["all"]) if "depth" in part.dims else part for part in grouped[:3])
-    frames = [_tidy(own, ["group"]).assign(minus="", p=np.nan, n_minus=0)]
+    parts = (comparison.measures, comparison.differences, comparison.p_values)
+    own, values, p_values = (part.sel(depth=["all"]) if "depth" in part.dims else part for part in parts)
+    frames = [_tidy([own], ["group"], _COUNTS[:1]).assign(minus="", p=np.nan, n_minus=0)]
     if values.sizes["pair"]:
-        frames.append(_tidy(values, ["group", "minus"], p_values))
+        frames.append(_tidy([values, p_values], ["group", "minus"], _COUNTS))
     columns = ["group", "minus", "measure", "position", "depth", *VALUES, "p", *_COUNTS]
     table = pd.concat(frames, ignore_index=True)[columns]
-    return _corrected(table[~table["measure"].isin(without)].reset_index(drop=True))
+    return _corrected(table[~table["measure"].isin(list(without))].reset_index(drop=True))
 
 
-def comparison_headline(
-    values: xr.Dataset, differences: xr.Dataset, p_values: xr.Dataset, *, without: tuple[str, ...] = ()
-) -> dict[str, object]:
-    """The few numbers of a closing table, over all layers, ready for JSON (undefined is None).
+def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The few numbers of a comparison that a closing table shows, over all layers, ready for JSON (undefined is None).
 
     Args:
-        values: `Comparison.models` or `Grouped.groups`.
-        differences: of the same.
-        p_values: of the differences.
+        comparison: of models or of groups.
         without: measures that say nothing, as in `group_table`.
 
     Returns:
-        `own`, for each model or group its `n` and estimate, low, high of accuracy, hub (the most preferred `thought`),
-        sequential, skip and thought mass; `differences`, a list of the same for each pair (`of`, `minus`) with `p` and
-        `p_holm`, the hub being the thought that is the hub of `minus`. Holm's correction is over all of these numbers
-        of all pairs, and over the preferences for all thoughts: the one shown is chosen by the data.
+        `own`, for each model or group its `n`, estimate, low, high of accuracy, hub (the most preferred `thought`),
+        sequential, skip and thought mass, and `types`, its heads of each type, if known; `differences`, a list of the
+        same numbers for each pair (`of`, `minus`) with `p` and `p_holm`, the hub being the thought that is the
+        hub of `minus`. Holm's correction is over all of these numbers of all pairs and over the preferences for all
+        thoughts, since the one shown is chosen by the data.
+
+    Example:
+        `comparison_headline(tl.compare(runs))["differences"][0]["sequential"]["p_holm"]`
     """
-    said = (part.drop_vars(without, errors="ignore") for part in (values, differences, p_values))
-    values, differences, p_values = said
-    who = str(values["n"].dims[0])
-    own = {str(name.item()): values.sel({who: name, "depth": "all"}) for name in values[who]}
-    hubs = {name: _hub(row["preference"]) for name, row in own.items()}
-    tests = _holm(p_values.sel(depth="all")) if p_values.data_vars else []
+    parts = (comparison.measures, comparison.differences, comparison.p_values)
+    values, differences, p_values = (part.drop_vars(list(without), errors="ignore") for part in parts)
+    dim = comparison.dim
+    sides = {str(name): values.sel({dim: name, "depth": "all"}) for name in values[dim].values}
+    hubs = {name: _hub(side["preference"]) for name, side in sides.items()}
+    own: dict[str, Any] = {
+        name: {"n": int(side["n"].item()), **_numbers(side, hubs[name])} for name, side in sides.items()
+    }
+    for name, types in comparison.head_types.items():
+        own[name]["types"] = type_counts(types)
+    tests = _with_holm(p_values.sel(depth="all")) if p_values.data_vars else ()
     pairs = []
-    for pair in differences["pair"]:
-        row, *test = (part.sel(pair=pair) for part in (differences.sel(depth="all"), *tests))
+    for pair in differences["pair"].values:
+        row, *p = (part.sel(pair=pair) for part in (differences.sel(depth="all"), *tests))
         minus = str(row["minus"].item())
-        pairs.append({"of": str(row[who].item()), "minus": minus, **_numbers(row, hubs[minus], *test)})
-    rows = {name: {"n": int(row["n"].item()), **_numbers(row, hubs[name])} for name, row in own.items()}
-    return {"own": rows, "differences": pairs}
+        pairs.append({"of": str(row[dim].item()), "minus": minus, **_numbers(row, hubs[minus], *p)})
+    return {"own": own, "differences": pairs}
 
 
 def _hub(preference: xr.DataArray) -> str | None:
@@ -281,20 +295,16 @@ def _hub(preference: xr.DataArray) -> str | None:
     return str(observed["thought"].values[observed.values.argmax()]) if observed.size else None
 
 
-def _holm(p: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """The p-values of a closing table, dims (pair, …), and what Holm's correction makes of all of them."""
+def _with_holm(p: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The p-values of a closing table, dims (pair, …), and the same corrected by Holm, all together."""
     shown = p[[name for name in (*HEADLINE, "preference") if name in p]]
-    ends = np.cumsum([values.size for values in shown.data_vars.values()])
     flat = np.concatenate([values.values.ravel() for values in shown.data_vars.values()])
-    parts = np.split(holm(xr.DataArray(flat, dims="test")).values, ends[:-1])
-    corrected = {
-        name: values.copy(data=part.reshape(values.shape))
-        for (name, values), part in zip(shown.data_vars.items(), parts, strict=True)
-    }
-    return shown, shown.assign(corrected)
+    left = iter(holm(xr.DataArray(flat, dims="test")).values)
+    corrected = shown.map(lambda of: of.copy(data=np.fromiter(left, np.float64, of.size).reshape(of.shape)))
+    return shown, corrected
 
 
-def _numbers(row: xr.Dataset, hub: str | None, *tests: xr.Dataset) -> dict[str, Number]:
+def _numbers(row: xr.Dataset, hub: str | None, *tests: xr.Dataset) -> dict[str, Any]:
     found = {name: _number(row[name], *(of[name] for of in tests)) for name in HEADLINE if name in row}
     # Without a hub every preference is undefined, that of z1 like any other.
     place = {"thought": "z1" if hub is None else hub}
@@ -302,10 +312,10 @@ def _numbers(row: xr.Dataset, hub: str | None, *tests: xr.Dataset) -> dict[str, 
     return {"hub": {"thought": hub, **preference}, **found}
 
 
-def _number(value: xr.DataArray, *tests: xr.DataArray) -> Number:
-    found: dict[str, float] = {name: value.sel(value=name).item() for name in VALUES}
-    found |= {name: p.item() for name, p in zip(("p", "p_holm"), tests, strict=False)}
-    return {name: number if np.isfinite(number) else None for name, number in found.items()}
+def _number(value: xr.DataArray, *tests: xr.DataArray) -> dict[str, float | None]:
+    numbers = [*(value.sel(value=name) for name in VALUES), *tests]
+    names = (*VALUES, "p", "p_holm")
+    return {name: of.item() if np.isfinite(of) else None for name, of in zip(names, numbers, strict=False)}
 
 
 def _corrected(table: pd.DataFrame) -> pd.DataFrame:
@@ -315,26 +325,18 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _types_table(types: Mapping[str, xr.DataArray]) -> pd.DataFrame:
-    columns = ["model", "layer", "head", "type"]
-    frames = [
-        of.rename("type").reset_coords(drop=True).to_dataframe().reset_index().assign(model=name)[columns]
-        for name, of in types.items()
-    ]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
-
-
-def _tidy(values: xr.Dataset, who: list[str], p_values: xr.Dataset | None = None) -> pd.DataFrame:
-    counts = [name for name in _COUNTS if name in values]
-    tests = ["p"] if p_values is not None else []
-    frames = []
+def _tidy(parts: list[xr.Dataset], sides: list[str], counts: Sequence[str] = ()) -> pd.DataFrame:
+    """A row for each defined number of the first part, with its p of the second part if there is one."""
+    values, *p_values = parts
+    tests, frames = ["p"][: len(p_values)], []
     for name in dict.fromkeys((*MEASURES, *PROFILES)):
         if name in values:
-            wide = values[name].to_dataset(dim="value").assign(values[counts])
-            wide = wide if p_values is None else wide.assign(p=p_values[name])
-            frames.append(_labelled(wide, name))
-    table = pd.concat(frames, ignore_index=True).dropna(subset=["estimate"])
-    return table[[*who, "measure", "position", "depth", *VALUES, *tests, *counts]].reset_index(drop=True)
+            wide = values[name].to_dataset(dim="value").assign(values[list(counts)])
+            frames.append(_labelled(wide.assign(dict(zip(tests, (of[name] for of in p_values), strict=True))), name))
+    columns = [*sides, "measure", "position", "depth", *VALUES, *tests, *counts]
+    if not frames:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True).dropna(subset=["estimate"])[columns].reset_index(drop=True)
 
 
 def _labelled(wide: xr.Dataset, measure: str) -> pd.DataFrame:

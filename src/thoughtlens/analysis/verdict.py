@@ -1,4 +1,6 @@
-"""Set attention beside cause: does looking at a model predict what cutting it does?
+"""Whether attention predicts what cutting does: correlations over heads, thoughts or edges, and their sentences.
+
+In: importances by attention and damages by problem, labelled arrays.  Out: a labelled table and a sentence a row.
 
 1. A *unit* is a head, a thought or an edge. Its importance comes from attention, its damage is what cutting it costs.
 2. Spearman's correlation over the units, and how many of the first k by attention are among the first k by damage.
@@ -9,8 +11,6 @@
 4. Noise in the damage pulls a correlation towards 0, in the resamples more than in the sample. So the interval errs
    towards 0, is widened to hold its estimate, and stands beside the reliability of the damages: where they hardly
    order the units themselves, no attention could predict them.
-
-It knows nothing of attention maps, models or files: labelled arrays in, a labelled table and its sentences out.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from math import factorial
 
 import numpy as np
 import xarray as xr
-from scipy.stats import rankdata
 
-from thoughtlens.analysis.statistics import interval, weighted_sums
+from thoughtlens.analysis.statistics import interval, short, spearman, weighted_sums
 from thoughtlens.errors import OptionError
+from thoughtlens.names import text
 
 MOST_ORDERS = 10_000
 """Relabellings of the units: all of them if there are no more, else as many drawn at random."""
@@ -54,6 +54,20 @@ def judge(
     Returns:
         dims (attention): `rho` and `precision` with `value` (NaN if all units are alike), `p` of rho over units,
         `chance` of precision, `k`, `n_units`, `reliability` of the damages and `n`, the number of problems.
+
+    Raises:
+        OptionError: there is no kind of attention, or `top` is below 1.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> from thoughtlens.analysis import resample_weights
+        >>> names = ["z1", "z2", "z3", "z4"]
+        >>> costs = np.tile([0.0, 1.0, 2.0, 3.0], (9, 1))
+        >>> damage = xr.DataArray(costs, dims=("problem", "unit"), coords={"unit": names})
+        >>> looked = xr.DataArray([0.1, 0.2, 0.3, 0.4], dims="unit", coords={"unit": names})
+        >>> table = judge({"raw": looked}, damage, resample_weights(9, n_resamples=20))
+        >>> table["rho"].sel(attention="raw", value="estimate").item(), round(table["p"].item(), 3)
+        (1.0, 0.083)
     """
     if not importances or top < 1:
         raise OptionError(f"found {len(importances)} kinds of attention and top {top}; a verdict needs one of each.")
@@ -62,15 +76,15 @@ def judge(
         _row(looked, cut, top).assign(reliability=effects_reliability(damage.sel(unit=looked["unit"].values)))
         for looked, cut in (_known(importance, mean_damage) for importance in importances.values())
     ]
-    names = np.array(list(importances), dtype=np.dtypes.StringDType())
-    table: xr.Dataset = xr.concat(rows, xr.DataArray(names, dims="attention", name="attention"))
+    names = xr.DataArray(text(importances), dims="attention", name="attention")
+    table: xr.Dataset = xr.concat(rows, names)
     return table.assign(n=int(damage.notnull().any("unit").sum())).assign_attrs(
         n_resamples=weights.sizes["resample"] - 1
     )
 
 
 def resampled_means(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
-    """Mean over problems in every resample, of those that are not NaN: `problem` becomes `resample`."""
+    """Mean over problems in every resample, of those that are not NaN: dims (problem, …) to (resample, …)."""
     known = values.notnull()
     n_drawn = weighted_sums(known, weights)
     return weighted_sums(values.where(known, 0.0), weights) / n_drawn.where(n_drawn > 0)
@@ -88,6 +102,12 @@ def effects_reliability(damage: xr.DataArray) -> float:
 
     Returns:
         NaN for fewer than two units or problems, and where all damages are alike.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> damage = xr.DataArray([[0.0, 1.0], [0.2, 1.0], [0.1, 1.3]], dims=("problem", "unit"))
+        >>> round(effects_reliability(damage), 3)
+        0.987
     """
     table = damage.transpose("problem", "unit").dropna("problem").values.astype(np.float64)
     n_problems, n_units = table.shape
@@ -100,17 +120,21 @@ def effects_reliability(damage: xr.DataArray) -> float:
     return float(max(0.0, 1.0 - noise / signal))
 
 
-def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's correlation over the last axis, ties at their mean rank; NaN where all are alike or one is NaN."""
-    ranks = [_centred_ranks(values) for values in (first, second)]
-    spread = np.sqrt((ranks[0] ** 2).sum(-1) * (ranks[1] ** 2).sum(-1))
-    product = (ranks[0] * ranks[1]).sum(-1)
-    rho: np.ndarray = np.divide(product, spread, out=np.full(product.shape, np.nan), where=spread > 0)
-    return rho.clip(-1.0, 1.0)
-
-
 def precision_at(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
-    """Share of the k largest of the one that are among the k largest of the other, over the last axis."""
+    """Share of the k largest of the one that are among the k largest of the other, over the last axis.
+
+    Range 0-1, null k / n_units; units that tie for the last places share them.
+
+    Args:
+        first: shape (…, unit).
+        second: a shape that broadcasts against it.
+        k: how many are largest, at most the number of units.
+
+    Example:
+        >>> import numpy as np
+        >>> precision_at(np.array([3.0, 2.0, 1.0]), np.array([9.0, 1.0, 2.0]), 2).item()
+        0.5
+    """
     shared: np.ndarray = (_membership(first, k) * _membership(second, k)).sum(-1) / max(1, k)
     return shared
 
@@ -119,6 +143,19 @@ def relabelling_p(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> fl
     """Two-sided p of Spearman's correlation, units of the one relabelled: exact up to 7 units, then drawn.
 
     p = (1 + #{|rho*| ≥ |rho|}) / (1 + draws), without the ones where every order is enumerated.
+
+    Args:
+        first: one number a unit.
+        second: one number a unit.
+        seed: of the draws.
+
+    Returns:
+        0-1; NaN where the correlation is undefined.
+
+    Example:
+        >>> import numpy as np
+        >>> round(relabelling_p(np.arange(4.0), np.arange(4.0)), 3)
+        0.083
     """
     observed = float(spearman(first, second))
     if np.isnan(observed):
@@ -135,11 +172,19 @@ def readings(table: xr.Dataset, *, unit: str) -> dict[str, str]:
     """One sentence a kind of attention, which claims no more than its interval and p-value allow.
 
     Args:
-        table: as `verdict` gives it.
+        table: as `judge` gives it.
         unit: what was cut, in the plural: heads, thoughts, edges.
 
     Returns:
         By the attention's name.
+
+    Example:
+        >>> import numpy as np, xarray as xr
+        >>> from thoughtlens.analysis import resample_weights
+        >>> damage = xr.DataArray(np.zeros((9, 2)), dims=("problem", "unit"), coords={"unit": ["z1", "z2"]})
+        >>> table = judge({"raw": damage.isel(problem=0)}, damage, resample_weights(9, n_resamples=20))
+        >>> readings(table, unit="thoughts")["raw"]
+        "raw attention and the effect of cutting thoughts can't be set side by side: all 2 are alike"
     """
     return {str(name): _reading(table.sel(attention=name), str(name), unit) for name in table["attention"].values}
 
@@ -177,14 +222,6 @@ def _holding_estimate(bounds: xr.DataArray) -> xr.DataArray:
     return bounds.copy(data=[estimate, np.fmin(low, estimate), np.fmax(high, estimate)])
 
 
-def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    if not values.shape[-1]:
-        return np.zeros(values.shape)
-    ranks = rankdata(values, axis=-1, nan_policy="propagate")
-    centred: np.ndarray = ranks - ranks.mean(-1, keepdims=True)
-    return centred
-
-
 def _membership(values: np.ndarray, k: int) -> np.ndarray:
     """1 for the k largest, 0 for the rest; what ties across the border shares the places left."""
     if not values.shape[-1]:
@@ -213,11 +250,8 @@ def _reading(row: xr.Dataset, name: str, unit: str) -> str:
     sentence = f"{_claim(low, high, float(row['p']), name, unit)}: {numbers}; {_overlap(shared, k)}"
     steady = float(row["reliability"])
     # Written so that NaN speaks too.
-    return (
-        sentence
-        if steady >= RELIABLE
-        else f"{sentence}; the effects themselves are noise (reliability {short(steady)})"
-    )
+    noise = "" if steady >= RELIABLE else f"; the effects themselves are noise (reliability {short(steady)})"
+    return sentence + noise
 
 
 def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:
@@ -235,12 +269,3 @@ def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:
 def _overlap(shared: float, k: int) -> str:
     many = f"{shared:.1f}".removesuffix(".0")
     return f"{many} of the top {k} by attention {'is' if many == '1' else 'are'} among the top {k} by effect"
-
-
-def short(number: float) -> str:
-    """Two decimals without the zero before the point: .41, −.10, 1.00; `undefined` for NaN."""
-    if np.isnan(number):
-        return "undefined"
-    text = f"{abs(number):.2f}"
-    sign = "−" if number < 0 and float(text) else ""
-    return sign + (text[1:] if text.startswith("0.") else text)

@@ -1,181 +1,18 @@
-"""What the command line shows: results on stdout, progress and errors on stderr, each in one way.
+"""The command-line application: how a user's mistake ends a command, and the options that commands share."""
 
-Text from data, from a model or from a file is escaped: it can't be read as markup or move the cursor.
-
-The application: how its commands begin, and how a user's mistake ends them, in one sentence and exit code 2.
-
-The options that commands share, each said once.
-
-A name becomes an engine; Ray, which is large and may not be there, is imported only where it is asked for.
-"""
-
-import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.console import Console
-from rich.control import strip_control_codes
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from typer.core import TyperGroup
 
+from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
-from thoughtlens.runs.engines import Engine, Local
 
-out, err = Console(), Console(stderr=True)
-
-UNDEFINED = "undefined"
-STRONGEST = ("hub", "sequential", "skip")
-
-
-def shown(value: object) -> str:
-    """Any text as it may be printed."""
-    return escape(strip_control_codes(str(value)).replace("\x1b", ""))
-
-
-def print_error(error: Exception) -> None:
-    """One sentence on stderr."""
-    err.print(f"[bold red]Error:[/] {shown(error)}", soft_wrap=True, highlight=False)
-
-
-def warn(sentence: str) -> None:
-    """One sentence on stderr about what goes on all the same."""
-    err.print(f"[bold yellow]Note:[/] {shown(sentence)}", soft_wrap=True, highlight=False)
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))  # noqa: T201 (rich would wrap and colour it)
-
-
-def tell(facts: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
-    """A result, for machines or for people."""
-    if as_json:
-        print_json(facts)
-    else:
-        out.print(shown(sentence), soft_wrap=True, highlight=False)
-
-
-@contextmanager
-def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr; yields a function that takes how many more are done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda n_more: progress.advance(task, n_more)
-
-
-@contextmanager
-def working(what: str) -> Iterator[None]:
-    """A spinner on stderr for work that can't be counted."""
-    if err.is_terminal:
-        with err.status(what):
-            yield
-    else:
-        yield
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """A table on stdout."""
-    drawn = Table(*columns, title=shown(title) or None, title_justify="left")
-    for row in rows:
-        drawn.add_row(*map(shown, row))
-    out.print(drawn)
-
-
-def closing(facts: Mapping[str, Any]) -> None:
-    """The closing tables of a run: accuracy, preferences, what is beyond the nulls, and its top heads."""
-    hub, hubs, even = facts["hub"], facts["hub_heads"], "of an even share"
-    rows = [
-        ("accuracy", with_interval(facts["accuracy"], percent=True)),
-        ("answer rows", f"{facts['n_answer_rows']} (texts that reached the answer prefix)"),
-        ("hub", f"{hub['thought']}: {with_interval(hub)} {even}" if hub["thought"] else UNDEFINED),
-        ("sequential preference", f"{with_interval(facts['sequential'])} {even}"),
-        ("skip preference", f"{with_interval(facts['skip'])} {even}"),
-        ("heads with a hub", f"{hubs['n_heads']} of {hubs['of']} (beyond {hubs['least']} even shares, q < 0.05)"),
-        ("types of heads", counted(facts["types"])),
-        ("ranking of heads", _ranking(facts["ranking"])),
-    ]
-    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
-    table(("measure", "value"), rows, title=f"{title}, 95 % intervals over {facts['intervals_over']}")
-    beyond_nulls(facts["evidence"], title="attention of a row beyond its null")
-    _top_heads(facts)
-
-
-def beyond_nulls(evidence: Mapping[str, Any], *, title: str) -> None:
-    """The excess of each measure, and what it is over."""
-    of_null: dict[str, list[str]] = {}
-    for name, found in evidence.items():
-        of_null.setdefault(found["null"], []).append(name)
-    rows = [
-        (f"{name} {found.get('thought') or ''}", with_interval(found), p_value(found["p"]), found["n_heads"])
-        for name, found in evidence.items()
-    ]
-    title += ", mean of all heads; heads: 0.05 or more, q < 0.05"
-    table(("measure", "excess", "p", "heads with it"), rows, title=title)
-    tell({}, "; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items()), as_json=False)
-
-
-def _top_heads(facts: Mapping[str, Any]) -> None:
-    if not facts["top_heads"]:
-        return
-    columns = ("hub_preference", "sequential", "skip", "thought_mass", "importance")
-    heads = [
-        (h["name"], h["type"], h["hub"] or UNDEFINED, *(_number(h[name]) for name in columns))
-        for h in facts["top_heads"]
-    ]
-    names = ("head", "type", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
-    table(names, heads, title="top heads by attention (not by cause)")
-    lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in facts["strongest"][name])) for name in STRONGEST]
-    if all(len(row) > 1 for row in lists):
-        places = ("strongest for", "first", "second", "third")
-        table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
-
-
-def _ranking(ranking: Mapping[str, Any]) -> str:
-    if ranking["unreliable"]:
-        return str(ranking["unreliable"])
-    overlap, chance = (_number(ranking[name], percent=True) for name in ("top_overlap", "top_overlap_by_chance"))
-    return f"reliability {_number(ranking['reliability'])}; halves share {overlap} of the top heads (chance {chance})"
-
-
-def p_value(value: float | None) -> str:
-    """`0.012`, or `< 0.001`."""
-    if value is None:
-        return UNDEFINED
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """`3 hub, 1 sink`: what there is, with its number."""
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-
-
-def with_interval(number: Mapping[str, Any], *, percent: bool = False) -> str:
-    """`1.23 [1.20, 1.27]`, or the same in percent; `undefined` where there is no number."""
-    if number["estimate"] is None:
-        return UNDEFINED
-    estimate, low, high = (_number(number[name], percent=percent) for name in ("estimate", "low", "high"))
-    return f"{estimate} [{low}, {high}]"
-
-
-def _number(value: float | None, *, percent: bool = False) -> str:
-    if value is None:
-        return UNDEFINED
-    return f"{value:.1%}" if percent else f"{value:.2f}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+if TYPE_CHECKING:
+    from thoughtlens.runs.engines import Engine
 
 
 class OneSentence(TyperGroup):
@@ -186,7 +23,7 @@ class OneSentence(TyperGroup):
         try:
             return super().invoke(ctx)
         except ThoughtLensError as error:
-            print_error(error)
+            terminal.print_error(error)
             ctx.exit(2)
 
 
@@ -274,30 +111,23 @@ Address = Annotated[
 ]
 
 
-NAMES: Final = ("local", "ray")
+ENGINES: Final = ("local", "ray")
 
 
-def engine_named(name: str, *, workers: int | None = None, address: str | None = None) -> Engine:
-    """The engine that the command line means.
-
-    Args:
-        name: `local` or `ray`.
-        workers: Ray: how many; one a GPU, or one a CPU where there is none, if None.
-        address: Ray: of a running cluster; one on this machine is started and stopped if None.
-
-    Raises:
-        OptionError: the name is unknown, Ray is not installed, or local work is given Ray's options.
-    """
+def engine_named(name: str, *, workers: int | None = None, address: str | None = None) -> "Engine":
+    """The engine of a name. Engines are imported here: torch is slow to import, and Ray may not be installed."""
     if name == "ray":
         try:
-            from thoughtlens.runs.ray_engine import Ray  # an extra, large and slow to import
+            from thoughtlens.runs.ray_engine import Ray
         except ImportError as error:
             raise OptionError(
                 "--engine ray needs Ray, which is not installed; run `pip install 'thoughtlens[ray]'`."
             ) from error
         return Ray(workers=workers, address=address)
     if name != "local":
-        raise OptionError(f"no engine {name!r}; there are: {', '.join(NAMES)}.")
+        raise OptionError(f"no engine {name!r}; there are: {', '.join(ENGINES)}.")
     if workers is not None or address is not None:
         raise OptionError("--workers and --address belong to --engine ray; leave them out, or add --engine ray.")
+    from thoughtlens.runs.engines import Local
+
     return Local()

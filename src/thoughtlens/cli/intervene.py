@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from thoughtlens.cli import app as terminal
 from thoughtlens.cli import measure as stages
+from thoughtlens.cli import terminal
 from thoughtlens.cli.app import Address, AsJson, Base, Device, EngineName, RunFolder, RunModel, Workers, app
 from thoughtlens.errors import OptionError
+from thoughtlens.names import HEADS
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -148,12 +149,7 @@ def _with_orders(planned: Planned, rankings: Mapping[str, Sequence[str]]) -> "Pl
 
 def _single_heads(cuts: Sequence["Cut"]) -> dict[str, "Cut"]:
     """By the head's name, the first cut of each single head."""
-    found: dict[str, Cut] = {}
-    for cut in cuts:
-        part = cut.parts[0]
-        if len(cut.parts) == 1 and part.site == "head" and part.layers and part.heads and len(part.heads) == 1:
-            found.setdefault(f"L{min(part.layers)}H{min(part.heads)}", cut)
-    return found
+    return {cut.unit: cut for cut in reversed(cuts) if cut.family == HEADS}
 
 
 def _top_heads(bench: Bench) -> list[str]:

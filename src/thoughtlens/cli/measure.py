@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thoughtlens.cli import app as terminal
+from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_COUNT,
     DEFAULT_MODEL,
@@ -258,36 +258,6 @@ def _side(numbers: dict[str, Any], name: str) -> str:
 
 def _tests(number: dict[str, Any]) -> tuple[float | None, float | None]:
     return number["p"], number["p_holm"]
-
-
-def own_accuracy(card: dict[str, Any]) -> tuple[str, str]:
-    """Accuracy with a model's own thoughts, and of how many problems, as text."""
-    own = card["accuracy"]["own"]
-    return f"{own['accuracy']:.1%}", f"{own['n']:,}"
-
-
-def show_card(name: str, recompute: int | None, *, as_json: bool) -> None:
-    """A bundled model's card, its figures measured again on `recompute` problems if asked."""
-    from thoughtlens.models.hub import bundled, read_card
-    from thoughtlens.training.card import as_markdown
-
-    if name not in bundled():
-        raise OptionError(f"no bundled model {name!r}; there are: {', '.join(bundled())}.")
-    card = read_card(name)
-    if recompute is not None:
-        card |= _recompute(name, card, recompute)
-    terminal.tell(card, as_markdown(card), as_json=as_json)
-
-
-def _recompute(name: str, card: dict[str, Any], n: int) -> dict[str, Any]:
-    from thoughtlens.evaluation.conditions import CONDITIONS
-    from thoughtlens.models.loader import load
-    from thoughtlens.problems import draw, load_set
-    from thoughtlens.training.card import measure
-
-    problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), n)
-    with terminal.counting("recompute", n * len(CONDITIONS)) as progress:
-        return measure(load(name, dtype="float32"), problems.problems, progress=progress)
 
 
 @app.command()

@@ -1,7 +1,4 @@
-"""Commands about models and problem sets: what there is, whether a model is sound, training one.
-
-The command that shows which tokens of a question each thought looks at.
-"""
+"""Commands on models and problem sets: `models`, `problems`, `doctor`, `train` and `tokens`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thoughtlens.cli import app as terminal
-from thoughtlens.cli import measure as stages
+from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_MODEL,
     Alpha,
@@ -24,7 +20,11 @@ from thoughtlens.cli.app import (
     RunModel,
     app,
 )
+from thoughtlens.cli.measure import load_model
 from thoughtlens.errors import OptionError
+
+_N_TOP = 5
+"""Top tokens of each position that `tokens` shows."""
 
 
 @app.command()
@@ -37,10 +37,10 @@ def doctor(
     dtype: Precision = "float32",
     as_json: AsJson = False,
 ) -> None:
-    """Prove a loaded model: masks, positions, batches, taps, markers, tokenizer."""
-    from thoughtlens.evaluation.checks import doctor as examine
+    """Check a loaded model: masks, positions, batches, taps, markers, tokenizer."""
+    from thoughtlens import evaluation
 
-    checks = examine(stages.load_model(model, base, revision, alpha, dtype, device))
+    checks = evaluation.doctor(load_model(model, base, revision, alpha, dtype, device))
     if as_json:
         terminal.print_json({"model": model, "checks": [vars(check) for check in checks]})
     else:
@@ -59,10 +59,10 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """What can be named with --model, and the cards of the bundled models."""
-    from thoughtlens.models.hub import PUBLISHED, bundled, read_card
+    from thoughtlens.models import PUBLISHED, bundled, read_card
 
     if name is not None:
-        stages.show_card(name, recompute, as_json=as_json)
+        _show_card(name, recompute, as_json=as_json)
         return
     cards = {known: read_card(known) for known in bundled()}
     if as_json:
@@ -70,9 +70,29 @@ def models(
             {"bundled": cards, "published": {known: vars(published) for known, published in PUBLISHED.items()}}
         )
         return
-    rows = [(known, "bundled", *stages.own_accuracy(card), card["about"]) for known, card in cards.items()]
+    rows = [(known, "bundled", *_own_accuracy(card), card["about"]) for known, card in cards.items()]
     rows += [(known, "Hub", "", "", published.about) for known, published in PUBLISHED.items()]
     terminal.table(("name", "where", "accuracy", "n", "about"), rows)
+
+
+def _show_card(name: str, recompute: int | None, *, as_json: bool) -> None:
+    from thoughtlens.evaluation import CONDITIONS
+    from thoughtlens.models import bundled, read_card
+    from thoughtlens.training import as_markdown, measured_again
+
+    if name not in bundled():
+        raise OptionError(f"no bundled model {name!r}; there are: {', '.join(bundled())}.")
+    card = read_card(name)
+    if recompute is not None:
+        with terminal.counting("recompute", recompute * len(CONDITIONS)) as progress:
+            card = measured_again(card, recompute, progress=progress)
+    terminal.tell(card, as_markdown(card), as_json=as_json)
+
+
+def _own_accuracy(card: Mapping[str, Any]) -> tuple[str, str]:
+    """Accuracy with a model's own thoughts, and of how many problems."""
+    own = card["accuracy"]["own"]
+    return f"{own['accuracy']:.1%}", f"{own['n']:,}"
 
 
 @app.command(name="problems")
@@ -109,8 +129,8 @@ def train(
 ) -> None:
     """Train a model that thinks, and write its folder with a card."""
     try:
-        from thoughtlens.training.pipeline import Options
-        from thoughtlens.training.pipeline import train as train_recipe
+        from thoughtlens.training import Options
+        from thoughtlens.training import train as train_recipe
     except ImportError as error:
         needed = "pip install 'thoughtlens[train]'"
         raise OptionError(f"training needs {error.name}, which is not installed; run `{needed}`.") from error
@@ -118,11 +138,8 @@ def train(
     card = train_recipe(recipe, to, counting=terminal.counting, options=options)
     if card is None:  # one of several processes, and not the one that writes
         return
-    accuracy, n = stages.own_accuracy(card)
+    accuracy, n = _own_accuracy(card)
     terminal.tell(card, f"{to}: {accuracy} of {n} held-out problems; its card is {to / 'README.md'}", as_json=as_json)
-
-
-_N_TOP = 5
 
 
 @app.command()
@@ -138,31 +155,29 @@ def tokens(
     as_json: AsJson = False,
 ) -> None:
     """Which tokens of the question each thought attends to, over all layers and heads."""
-    from thoughtlens.evaluation.lens import as_json as told
-    from thoughtlens.evaluation.lens import choose_problems, question_attention
-    from thoughtlens.models.loader import reasoner_of
+    from thoughtlens.evaluation import choose_problems, question_attention, question_attention_facts
+    from thoughtlens.models import reasoner_of
     from thoughtlens.reports.run import draw_question_attention, write_question_attention
-    from thoughtlens.runs.folder import open_run
+    from thoughtlens.runs import open_run
 
     run = open_run(folder)
     chosen = choose_problems(run, problem or (), n=n)
     with terminal.working("load the run's model"):
         reasoner = reasoner_of(run.manifest, model=model, base=base, device=device)
     with terminal.working("tokens"):
-        n_thoughts = run.manifest["options"]["n_thoughts"]
-        measured = question_attention(reasoner, chosen, n_thoughts=n_thoughts)
-    found = told(measured, n_top=_N_TOP)
-    path = write_question_attention(run, found)
+        measured = question_attention(reasoner, chosen, n_thoughts=run.manifest["options"]["n_thoughts"])
+    facts = question_attention_facts(measured, n_top=_N_TOP)
+    path = write_question_attention(run, facts)
     figures = [str(figure) for figure in draw_question_attention(run, measured)]
     if as_json:
-        terminal.print_json({"file": str(path), "figures": figures, **found})
+        terminal.print_json({"file": str(path), "figures": figures, **facts})
         return
-    for of_problem in found["problems"]:
-        _show(of_problem)
+    for of_problem in facts["problems"]:
+        _show_tokens(of_problem)
     terminal.tell({}, "\n".join([f"all tokens: {path}", *figures]), as_json=False)
 
 
-def _show(of_problem: Mapping[str, Any]) -> None:
+def _show_tokens(of_problem: Mapping[str, Any]) -> None:
     columns = ("position", *(f"top {place}" for place in range(1, _N_TOP + 1)))
     rows = [
         (query, *(f"{named['text']!r} {named['attention']:.3f}" for named in top), *[""] * (_N_TOP - len(top)))

@@ -1,38 +1,34 @@
-"""Commands that set runs side by side.
-
-The command that looks at a run from another terminal.
-"""
+"""Commands on whole runs: `compare` sets several side by side, `status` says how far one is."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thoughtlens.cli import app as terminal
 from thoughtlens.cli import measure as stages
+from thoughtlens.cli import terminal
 from thoughtlens.cli.app import AsJson, RunFolder, app
 
 
 @app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders; the first is the base.")],
-    to: Annotated[Path, typer.Option("--out", help="The folder to write to.")],
+    to: Annotated[Path, typer.Option("--out", help="The folder to write to; it holds one comparison.")],
     label: Annotated[
         list[str] | None, typer.Option("--label", help="Name of each run, in order; the models' names if not given.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another comparison in the folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare runs: where models look, by depth, and how well they do."""
-    from thoughtlens.reports.comparison import compare_runs, comparison_summary, labelled, write_comparison
-    from thoughtlens.runs.folder import open_run
+    """Compare runs: where models attend, by depth, and how well they do."""
+    from thoughtlens.reports import labelled, write_comparison
+    from thoughtlens.runs import open_run
 
     runs = labelled([open_run(folder) for folder in folders], label or [])
     with terminal.working("compare"):
-        comparison = compare_runs(runs)
-        paths = write_comparison(to, runs, comparison)
-    facts = comparison_summary(runs, comparison)
+        facts = write_comparison(to, runs, force=force)
     if as_json:
-        terminal.print_json(facts | {"files": [str(path) for path in paths]})
+        terminal.print_json(facts)
         return
     stages.show_side_by_side(facts, title=f"{' and '.join(runs)}, 95 % intervals over problems")
     terminal.tell({}, f"tables: {to}", as_json=False)
@@ -53,4 +49,6 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
     said = (
         f"{found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards; {ending}"
     )
+    named = {"studies": found.studies, "analyses": found.analyses}
+    said += "".join(f"; {kind}: {', '.join(names)}" for kind, names in named.items() if names)
     terminal.tell({"run": str(folder), **found._asdict()}, said, as_json=as_json)

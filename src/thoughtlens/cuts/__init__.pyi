@@ -43,6 +43,7 @@ from .named import weaken_edge as weaken_edge
 from .named import zero_value_edge as zero_value_edge
 from .passes import Cutter as Cutter
 from .passes import Cutting as Cutting
+from .passes import Outcomes as Outcomes
 from .passes import Parts as Parts
 from .passes import batch_of as batch_of
 from .passes import copies_at_once as copies_at_once

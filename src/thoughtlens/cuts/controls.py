@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
+from thoughtlens.cuts import named
 from thoughtlens.cuts.edits import Own, Stop
 from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.cuts.named import Cut
@@ -83,7 +84,7 @@ def controls_for(
             raise OptionError(_no_control(cut, shape))
         for parts in moved:
             if _content(parts) not in made:
-                made[_content(parts)] = replace(cut, label=_new_label(parts, labels), parts=parts)
+                made[_content(parts)] = named.cut(*parts, label=_new_label(parts, labels))
         found[cut.label] = tuple(made[_content(parts)] for parts in moved)
     return found
 

@@ -10,8 +10,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import xarray as xr
 
 from thoughtlens.cuts.controls import Shape, controllable, controls_for
@@ -29,22 +30,20 @@ from thoughtlens.cuts.job import (
 )
 from thoughtlens.cuts.material import donors, needs_material
 from thoughtlens.cuts.named import Cut
-from thoughtlens.cuts.passes import Outcome, failed
+from thoughtlens.cuts.passes import joined
 from thoughtlens.cuts.plan import Incremental, Plan, check_plan
 from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing_folder, writing
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.problems import draw, load_set
 from thoughtlens.runs import engines as batches
 from thoughtlens.runs.engines import Engine, Local, Progress
-from thoughtlens.runs.extraction import PROBLEMS, to_load
+from thoughtlens.runs.extraction import to_load
 from thoughtlens.runs.folder import ANALYSIS, Run
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset
 from thoughtlens.taps import Site
 
 EFFECTS: Final = "effects"
-OUTCOMES: Final = ("correct", "gold_logprob", "kl", "answer")
 
 
 def intervene(
@@ -128,9 +127,9 @@ def target_of(
     """The problems of a run that are cut, in batches of like length; the arguments are those of `intervene`."""
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
-    problems = draw(load_set(run.path / PROBLEMS), n, seed).problems
-    lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
-    grouped = tuple(map(tuple, batches.plan(lengths, batch_size)))
+    problems = run.problems(n=n, seed=seed)
+    prompts = tuple(reasoner.prompt(problem.question) for problem in problems)
+    grouped = tuple(map(tuple, batches.plan(list(map(len, prompts)), batch_size)))
     n_thoughts = int(run.manifest["options"]["n_thoughts"])
     # Batches are in it since their outcomes are kept batch by batch.
     options = {
@@ -139,7 +138,7 @@ def target_of(
         "n_thoughts": n_thoughts,
         "batches": grouped,
     }
-    return Target(study_folder(run.path / ANALYSIS / EFFECTS, options), problems, grouped, n_thoughts)
+    return Target(study_folder(run.path / ANALYSIS / EFFECTS, options), problems, grouped, n_thoughts, prompts)
 
 
 def shape_of(run: Run) -> Shape:
@@ -159,25 +158,24 @@ def _prepare(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> N
 
 
 def _put_together(run: Run, target: Target, plan: Plan) -> xr.Dataset:
-    cuts = plan.made
-    rows: list[list[Outcome]] = [[failed("")] * len(target.problems) for _ in range(1 + len(cuts))]
+    """The effects Dataset of a study whose outcomes are all on disk."""
+    cuts, parts = plan.made, []
     keys = [BASELINE_KEY, *map(key_of, cuts)]
     for shard, batch in enumerate(target.batches):
-        kept = read_outcomes(target.folder, shard, len(batch))
-        for row, key in zip(rows, keys, strict=True):
-            for place, outcome in zip(batch, kept[key], strict=True):
-                row[place] = outcome
+        rows, outcomes = read_outcomes(target.folder, shard, len(batch))
+        parts.append(outcomes.at([rows[key] for key in keys]))
+    order = np.argsort(np.concatenate(target.batches))
+    found = joined(parts, 1).at((slice(None), order))._asdict()
+    failed = found.pop("failure") != ""
+    donor = [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)]
     options = run.manifest["options"]
     return effects_dataset(
-        {name: [[getattr(outcome, name) for outcome in row] for row in rows] for name in OUTCOMES}
-        | {
-            "failed": [[bool(outcome.failure) for outcome in row] for row in rows],
-            "donor": [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)],
-        },
+        {**found, "failed": failed, "donor": donor},
         labels=[BASELINE, *(cut.label for cut in cuts)],
         kinds=["baseline", *(kind for kind, its in plan.kinds.items() for _ in its)],
         specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
         problem_ids=target.ids,
+        addresses=[{}, *map(address_of, cuts)],
         controls={label: [control.label for control in its] for label, its in plan.controls.items()},
         attrs={
             "model": json.dumps(options["model"]),
@@ -185,6 +183,23 @@ def _put_together(run: Run, target: Target, plan: Plan) -> xr.Dataset:
             "n_thoughts": target.n_thoughts,
         },
     )
+
+
+def address_of(cut: Cut) -> dict[str, Any]:
+    """What a cut cuts and how, as the coordinates of the effects Dataset say it."""
+    specs = cut.spec()
+    edits = [spec["edit"] if isinstance(spec["edit"], dict) else {"name": spec["edit"]} for spec in specs]
+    named = [", ".join(str(value) for name, value in edit.items() if name != "factor") for edit in edits]
+    scopes = {tuple(spec["queries"] or ()) for spec in specs if spec["site"] == Site.HEAD}
+    return {
+        "family": cut.family,
+        "unit": cut.unit,
+        "edit": " + ".join(dict.fromkeys(named)),
+        "at": ", ".join(scopes.pop()) if len(scopes) == 1 else "",
+        "dose": np.nan if cut.dose is None else cut.dose,
+        "order": cut.order,
+        "k": cut.k,
+    }
 
 
 def donor_ids(cut: Cut, target: Target) -> list[str]:

@@ -1,29 +1,29 @@
-"""What cuts did to the problems of a batch becomes a file, so that a study that was broken off or grows goes on.
+"""The work of a study batch by batch, what it leaves on disk, and how long it would take.
 
-    RUN/analysis/effects/<study>/000003.jsonl         a row a cut: its spec, and an outcome for each problem of batch 3
-    RUN/analysis/effects/<study>/material.safetensors what the model thinks when left alone, where edits need it
+In: a `Target` (problems in batches) and cuts.  Out, in the study's folder:
 
-A study is a model, its problems and its number of thoughts; its folder is named by a digest of these. Rows are found by
-what was cut, whatever it is called, so that a plan with more cuts keeps what is there.
+    000003.jsonl          what cuts did to the problems of batch 3: a line a cut, its spec and its outcomes
+    material.safetensors  what the model thinks when nothing is cut, where edits need it
 
-Batches of problems and a plan of cuts become outcomes on disk, a batch at a time.
-
-This is the work of a study of cuts (see `thoughtlens.runs.engines`): a batch is its unit, the model is loaded once a
-worker, and the worker that cuts a batch writes its outcomes. Values that edits put in place are measured beforehand.
-
-A plan of cuts becomes how many passes it is and how long they would take, from a few of them made.
+1. `measure_material` lets the model think about all problems, nothing cut, and keeps the values that edits need.
+2. `CutJob` does one batch at a time (see `thoughtlens.runs.engines`): it reads which cuts are known, makes the others,
+   `GROUP` at once, and appends their outcomes, so that a study that was broken off goes on where it was.
+3. `read_outcomes` gives them back. Lines are found by what was cut, whatever it is called, so that a plan with more
+   cuts keeps what is there; of two lines for one cut the later one holds, and a line torn by a kill is made again.
 """
 
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
@@ -31,19 +31,32 @@ from thoughtlens.cuts.edits import Drawn, Zero
 from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.cuts.material import Material, bound, needs_material
 from thoughtlens.cuts.named import Cut
-from thoughtlens.cuts.passes import FAILURES, Cutter, Cutting, Outcome, Parts, batch_of, copies_at_once, failed
+from thoughtlens.cuts.passes import (
+    FAILURES,
+    NOBODYS,
+    Batch,
+    Cutter,
+    Cutting,
+    Outcomes,
+    Parts,
+    batch_of,
+    copies_at_once,
+    joined,
+    outcomes_of,
+)
 from thoughtlens.errors import RunError
-from thoughtlens.files import Json, replacing_bytes, write_json_lines
+from thoughtlens.files import Json, replacing_bytes
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
-from thoughtlens.runs.engines import Halving, Progress, Work
+from thoughtlens.runs.engines import Halving, Progress, Work, bisect
 from thoughtlens.taps import HeadRecorder, Site, Tap, Taps
+
+log = logging.getLogger(__name__)
 
 MATERIAL: Final = "material.safetensors"
 BASELINE_KEY: Final = "[]"
-
-Kept = dict[str, list[Outcome]]
-"""Outcomes of the problems of a batch, by the key of what was cut."""
+GROUP: Final = 64
+"""Cuts between two writings: what a kill costs at most, in one batch."""
 
 
 def key_of(cut: Cut) -> str:
@@ -62,23 +75,32 @@ def study_folder(effects: Path, options: Mapping[str, Any]) -> Path:
     return effects / digest[:12]
 
 
-def read_outcomes(folder: Path, batch: int, n_problems: int) -> Kept:
-    """What is known of a batch; nothing from a file that is not whole."""
+def read_outcomes(folder: Path, batch: int, n_problems: int) -> tuple[dict[str, int], Outcomes]:
+    """What is known of a batch: the row of each cut by its key, and the rows."""
+    lines: dict[str, Json] = {}
     path = _path(folder, batch)
-    if not path.is_file():
-        return {}
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        kept = {row["cut"]: [_outcome(values) for values in row["outcomes"]] for row in rows}
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return {key: outcomes for key, outcomes in kept.items() if len(outcomes) == n_problems}
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+        try:
+            row = json.loads(line)
+            if {len(row[name]) for name in Outcomes._fields} == {n_problems}:
+                lines[row["cut"]] = row
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a kill
+    known = outcomes_of(([row[name] for row in lines.values()] for name in Outcomes._fields), n_problems)
+    return {key: place for place, key in enumerate(lines)}, known
 
 
-def write_outcomes(folder: Path, batch: int, kept: Kept) -> None:
-    """Write all that is known of a batch, in the place of what was there."""
-    rows = [{"cut": key, "outcomes": [_plain_effect_files(outcome) for outcome in its]} for key, its in kept.items()]
-    write_json_lines(_path(folder, batch), rows)
+def append_outcomes(folder: Path, batch: int, keys: Sequence[str], outcomes: Outcomes) -> None:
+    """Write the outcomes of further cuts of a batch, a line each."""
+    # JSON has no NaN.
+    values = [np.where(np.equal(its, its), its.astype(object), np.array(None)).tolist() for its in outcomes]
+    rows = (dict(zip(("cut", *Outcomes._fields), row, strict=True)) for row in zip(keys, *values, strict=True))
+    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    with _path(folder, batch).open("ab") as file:
+        # A line that a kill has torn must not tear the next one.
+        file.write(b"\n" * (file.tell() > 0) + lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_material(folder: Path, material: Material) -> None:
@@ -101,21 +123,6 @@ def _path(folder: Path, batch: int) -> Path:
     return folder / f"{batch:06d}.jsonl"
 
 
-def _plain_effect_files(outcome: Outcome) -> Json:
-    """JSON has no NaN: what a failure lacks is left out."""
-    return {"failure": outcome.failure} if outcome.failure else outcome._asdict()
-
-
-def _outcome(values: Json) -> Outcome:
-    return failed(values["failure"]) if values.get("failure") else Outcome(**values)
-
-
-log = logging.getLogger(__name__)
-
-GROUP: Final = 64
-"""Cuts between two writings: what a kill costs at most, in one batch."""
-
-
 @dataclass(frozen=True)
 class Target:
     """What is cut: problems in batches, and where what comes of them is kept.
@@ -125,12 +132,14 @@ class Target:
         problems: of the study, in order.
         batches: indices of the problems of each batch; every problem is in one.
         n_thoughts: T.
+        prompts: the question of each problem as token ids.
     """
 
     folder: Path
     problems: tuple[Problem, ...]
     batches: tuple[tuple[int, ...], ...]
     n_thoughts: int
+    prompts: tuple[list[int], ...]
 
     @property
     def ids(self) -> list[str]:
@@ -142,9 +151,14 @@ class Target:
         """Worked steps of each problem; 0 where its set does not say."""
         return [len(problem.steps) for problem in self.problems]
 
-    def of(self, batch: Sequence[int]) -> list[Problem]:
-        """The problems at these places."""
-        return [self.problems[place] for place in batch]
+    def batch(self, reasoner: LatentReasoner, places: Sequence[int]) -> Batch:
+        """The problems at these places as token ids.
+
+        Raises:
+            OptionError: a question, or its gold answer, does not fit into the model's positions.
+        """
+        problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
+        return batch_of(reasoner, problems, self.n_thoughts, prompts)
 
 
 @dataclass(frozen=True)
@@ -167,12 +181,16 @@ class CutJob:
         """Passes of a batch: a problem under a cut, the baseline among the cuts."""
         return len(self.target.batches[shard]) * (1 + len(self.cuts))
 
-    def missing(self, shard: int) -> list[Cut]:
-        """Cuts whose outcomes in a batch are not known."""
-        batch = self.target.batches[shard]
-        kept = read_outcomes(self.target.folder, shard, len(batch))
-        unknown = {key for key, its in kept.items() if not self.allow_failed and any(o.failure for o in its)}
-        return [cut for cut in self.cuts if key_of(cut) not in kept.keys() - unknown]
+    @cached_property
+    def keys(self) -> list[str]:
+        """What each cut does."""
+        return [key_of(cut) for cut in self.cuts]
+
+    def missing(self, shard: int) -> list[int]:
+        """Places of the cuts whose outcomes in a batch are not known."""
+        known, outcomes = read_outcomes(self.target.folder, shard, len(self.target.batches[shard]))
+        refused = np.zeros(len(known), dtype=bool) if self.allow_failed else (outcomes.failure != "").any(1)
+        return [cut for cut, key in enumerate(self.keys) if key not in known or refused[known[key]]]
 
     def start(self) -> Work:
         """Load the model and the values that edits put in place; what is returned does one batch."""
@@ -182,42 +200,34 @@ class CutJob:
         def work(shard: int, progress: Progress) -> None:
             batch, todo = target.batches[shard], self.missing(shard)
             progress(len(batch) * (len(self.cuts) - len(todo)))
-            cutter, passes = self._cutter(reasoner, material, batch, todo), Halving(len(batch))
+            cutter, passes = self._cutter(reasoner, material, batch), Halving(len(batch))
             for start in range(0, len(todo), GROUP):
-                those = range(start, min(start + GROUP, len(todo)))
-                pieces = passes.work_off([range(len(batch))], partial(cutter, those=those))
-                self._write(shard, [todo[place] for place in those], [rows for _, rows in pieces])
+                those = todo[start : start + GROUP]
+                pieces = passes.work_off([batch], partial(cutter, those=those))
+                found = joined((outcomes for _, outcomes in pieces), 1)
+                append_outcomes(target.folder, shard, [BASELINE_KEY, *(self.keys[cut] for cut in those)], found)
+                log.info("intervene: %d cuts of batch %d, %d problems", len(those), shard, len(batch))
                 progress(len(batch) * (len(those) + (not start)))
 
         return work
 
-    def _cutter(
-        self, reasoner: LatentReasoner, material: Material | None, batch: Sequence[int], cuts: Sequence[Cut]
-    ) -> Cutter:
-        problems = self.target.of(batch)
-        lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
+    def _cutter(self, reasoner: LatentReasoner, material: Material | None, batch: Sequence[int]) -> Cutter:
+        target, lengths = self.target, [len(self.target.prompts[place]) for place in batch]
         return Cutter(
             reasoner,
-            problems,
-            [cut.parts for cut in cuts],
-            self.target.n_thoughts,
-            bind=lambda parts, places: bind(parts, material, [batch[place] for place in places]),
-            refuse=partial(self._refuse, [cut.label for cut in cuts]),
+            target.problems,
+            target.prompts,
+            [cut.parts for cut in self.cuts],
+            target.n_thoughts,
+            bind=lambda parts, places: bind(parts, material, places),
+            refuse=self._refuse,
             # Planned for the whole batch, so that half a batch takes half the memory.
-            n_copies=copies_at_once(reasoner, lengths, self.target.n_thoughts),
+            n_copies=copies_at_once(reasoner, lengths, target.n_thoughts),
         )
 
-    def _write(self, shard: int, group: Sequence[Cut], pieces: Sequence[Sequence[Sequence[Outcome]]]) -> None:
-        """Write the outcomes of some cuts of a batch, which come in pieces of it, beside those that are there."""
-        found = [[outcome for rows in pieces for outcome in rows[place]] for place in range(1 + len(group))]
-        made = dict(zip((BASELINE_KEY, *map(key_of, group)), found, strict=True))
-        n_problems = len(self.target.batches[shard])
-        write_outcomes(self.target.folder, shard, read_outcomes(self.target.folder, shard, n_problems) | made)
-        log.info("intervene: %d cuts of batch %d, %d problems", len(group), shard, n_problems)
-
-    def _refuse(self, labels: Sequence[str], problem: Problem, cut: int | None, reason: str) -> None:
+    def _refuse(self, problem: Problem, cut: int | None, reason: str) -> None:
         if not self.allow_failed:
-            under = "without a cut" if cut is None else f"under the cut {labels[cut]!r}"
+            under = "without a cut" if cut is None else f"under the cut {self.cuts[cut].label!r}"
             raise RunError(
                 f"problem {problem.id} can't be run {under} ({reason}); leave one of them out, or pass --allow-failed "
                 "to have such pairs counted and left out."
@@ -238,54 +248,29 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
     Values of a problem that can't be run are NaN.
     """
     with_heads = any(part.site is Site.HEAD for part in needing)
-    thoughts: list[torch.Tensor] = [torch.empty(0)] * len(target.problems)
-    heads: list[torch.Tensor] = [torch.empty(0)] * len(target.problems)
-    for batch, (of_thoughts, of_heads) in Halving(len(target.problems)).work_off(
-        target.batches, lambda places: _watched_alone(reasoner, target, places, with_heads)
-    ):
-        for row, place in enumerate(batch):
-            thoughts[place] = of_thoughts[row]
-            if of_heads is not None:
-                heads[place] = of_heads[row]
-    stacked = torch.stack(heads) if with_heads else None
-    return Material(tuple(target.ids), tuple(target.n_steps), torch.stack(thoughts), stacked)
+    width = reasoner.lm.config.hidden_size
 
+    def watch(places: Sequence[int]) -> list[torch.Tensor]:
+        recorder = _recorder(reasoner, target, len(places))
+        taps = Taps([recorder] if with_heads else [])
+        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, taps)
+        kept = [passed.thoughts.float().cpu().clone(), *([recorder.heads] if with_heads else [])]
+        for values in kept:
+            values[torch.from_numpy(passed.baseline.failure[0] != "")] = torch.nan
+        return kept
 
-def _watched_alone(
-    reasoner: LatentReasoner, target: Target, places: Sequence[int], with_heads: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As `_watched`, whatever can't be run: it is found by halving, and NaN."""
-    try:
-        return _watched(reasoner, target, places, with_heads)
-    except torch.OutOfMemoryError:
-        raise
-    except FAILURES:
-        if len(places) == 1:
-            return _unknown(reasoner, target, with_heads)
-    middle = len(places) // 2
-    first, second = (_watched_alone(reasoner, target, its, with_heads) for its in (places[:middle], places[middle:]))
-    heads = None if first[1] is None or second[1] is None else torch.cat([first[1], second[1]])
-    return torch.cat([first[0], second[0]]), heads
+    def unknown(place: int, error: Exception) -> list[torch.Tensor]:
+        thoughts = torch.full((1, target.n_thoughts, width), torch.nan)
+        return [thoughts, *([_recorder(reasoner, target, 1).heads] if with_heads else [])]
 
+    def search(places: Sequence[int]) -> list[tuple[Sequence[int], list[torch.Tensor]]]:
+        return list(bisect([places], watch, unknown, failures=FAILURES, passed_on=NOBODYS))
 
-def _unknown(reasoner: LatentReasoner, target: Target, with_heads: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What `_watched` would give of one problem, all NaN."""
-    thoughts = torch.full((1, target.n_thoughts, reasoner.lm.config.hidden_size), torch.nan)
-    return thoughts, _recorder(reasoner, target, 1).heads if with_heads else None
-
-
-def _watched(
-    reasoner: LatentReasoner, target: Target, places: Sequence[int], with_heads: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Thoughts and heads' outputs of some problems, as `Material` has them."""
-    recorder = _recorder(reasoner, target, len(places))
-    batch = batch_of(reasoner, target.of(places), target.n_thoughts)
-    passed = Cutting(reasoner, batch, target.n_thoughts, Taps([recorder] if with_heads else []))
-    thoughts, heads = passed.thoughts.float().cpu().clone(), recorder.heads
-    for row, outcome in enumerate(passed.baseline):
-        if outcome.failure:
-            thoughts[row], heads[row] = torch.nan, torch.nan
-    return thoughts, heads if with_heads else None
+    batches = Halving(len(target.problems)).work_off(target.batches, search)
+    pieces = [piece for _, its in batches for piece in its]
+    order = torch.tensor([place for places, _ in pieces for place in places]).argsort()
+    thoughts, *heads = (torch.cat(kept)[order] for kept in zip(*(its for _, its in pieces), strict=True))
+    return Material(tuple(target.ids), tuple(target.n_steps), thoughts, *heads)
 
 
 def _recorder(reasoner: LatentReasoner, target: Target, n_problems: int) -> HeadRecorder:
@@ -320,17 +305,18 @@ def estimate(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> E
 
     Values of other passes are not measured for it: zeros stand in their place, which may make answers longer.
     """
-    batch = target.of(target.batches[len(target.batches) // 2])
+    places = target.batches[len(target.batches) // 2]
     tried = [_plain(cut) for cut in cuts[:: max(1, len(cuts) // _TRIED)]]
     began = time.monotonic()
-    cutting = Cutting(reasoner, batch_of(reasoner, batch, target.n_thoughts), target.n_thoughts)
+    batch = target.batch(reasoner, places)
+    cutting = Cutting(reasoner, batch, target.n_thoughts)
     read = time.monotonic()
-    n_copies = copies_at_once(reasoner, [len(reasoner.prompt(p.question)) for p in batch], target.n_thoughts)
+    n_copies = copies_at_once(reasoner, list(map(len, batch.prompts)), target.n_thoughts)
     for start in range(0, len(tried), n_copies):
         cutting.outcomes(tried[start : start + n_copies])
     made = time.monotonic()
     of_problem = (read - began) + (made - read) / len(tried) * len(cuts)
-    seconds = of_problem / len(batch) * len(target.problems)
+    seconds = of_problem / len(places) * len(target.problems)
     return Estimate(len(target.problems) * (1 + len(cuts)), seconds)
 
 

@@ -4,7 +4,6 @@ A cut is a value: frozen, compared by what it says, written as JSON and read bac
 where it stands for values of other passes (`mean`, `resample`, …) these are found when it is made.
 """
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
 from thoughtlens.cuts.interventions import Intervention, as_spec, from_spec
 from thoughtlens.errors import OptionError
-from thoughtlens.names import thought_names
+from thoughtlens.names import EDGES, HEADS, KV_GROUPS, THOUGHTS, WHOLE, edge_name, head_name, head_place, thought_names
 from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"
@@ -26,10 +25,20 @@ class Cut:
     Attributes:
         label: its readable name, unique in a plan.
         parts: the interventions, made in this order.
+        family: what sort of thing is cut, "" if none that has a name.
+        unit: the one thing of its family, such as `L4H5`, `z1` or `z4 ⊣ z1`; "" if it is not one thing.
+        dose: 1 − factor where the cut scales.
+        order: the order whose first `k` are cut.
+        k: how many of the order.
     """
 
     label: str
     parts: tuple[Intervention, ...]
+    family: str = ""
+    unit: str = ""
+    dose: float | None = None
+    order: str = ""
+    k: int = 0
 
     def spec(self) -> list[dict[str, Any]]:
         """The parts as JSON can say them."""
@@ -40,7 +49,26 @@ def cut(*parts: Intervention, label: str | None = None) -> Cut:
     """Interventions made together, under a label of their own or theirs joined by a plus."""
     if not parts:
         raise OptionError("found no intervention, expected at least one; a cut of nothing is the baseline.")
-    return Cut(" + ".join(part.label for part in parts) if label is None else label, parts)
+    said = " + ".join(part.label for part in parts) if label is None else label
+    return Cut(said, parts, *(_unit(parts[0]) if len(parts) == 1 else ()))
+
+
+def _unit(part: Intervention) -> tuple[str, str, float | None]:
+    """Family, unit and dose of the cut of this part alone."""
+    dose = 1.0 - part.edit.factor if isinstance(part.edit, Scale) else None
+    layers, heads = sorted(part.layers or ()), sorted(part.heads or ())
+    queries, keys = sorted(part.queries or ()), sorted(part.keys or ())
+    match part.site, [len(layers), len(heads), len(queries), len(keys)]:
+        case Site.HEAD, [1, 1, _, _]:
+            return HEADS, head_name(layers[0], heads[0]), dose
+        case Site.THOUGHT, [_, _, n, _] if n == 0 or isinstance(part.edit, Stop):
+            return WHOLE, "", dose
+        case Site.THOUGHT, [_, _, 1, _]:
+            return THOUGHTS, queries[0], dose
+        case ((Site.SCORES | Site.PATTERN), [0, 0, 1, 1]):
+            return EDGES, edge_name(queries[0], keys[0]), dose
+        case _:
+            return "", "", dose
 
 
 def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
@@ -89,7 +117,8 @@ def ablate_kv_group(
     if n_heads % n_groups or not 0 <= group < n_groups:
         raise OptionError(f"found group {group} of {n_groups} over {n_heads} heads; expected 0 to {n_groups - 1}.")
     size = n_heads // n_groups
-    return cut(_head_part(layer, range(group * size, (group + 1) * size), edit, queries))
+    made = cut(_head_part(layer, range(group * size, (group + 1) * size), edit, queries))
+    return made if size == 1 else replace(made, family=KV_GROUPS, unit=f"L{layer}G{group}")
 
 
 def ablate_thought(thought: str | Collection[str] | None, *, edit: Edit = _ZERO) -> Cut:
@@ -192,25 +221,13 @@ def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cu
     # First, so that the cut's own edits of thoughts come on top.
     part = Intervention(Site.THOUGHT, Own(), queries=None if thoughts is None else frozenset(thoughts))
     said = FROZEN if thoughts is None else f"{part.label.removesuffix(' own')} frozen"
-    return replace(base, label=f"{base.label}, {said}", parts=(part, *base.parts))
+    return cut(part, *base.parts, label=f"{base.label}, {said}")
 
 
 def freezable(base: Cut) -> bool:
     """Whether a cut leaves a thought as it is: it stops none, and does not replace all."""
     own = [part for part in base.parts if part.site is Site.THOUGHT]
     return not any(isinstance(part.edit, Stop) or part.queries is None for part in own)
-
-
-def head_place(name: str) -> tuple[int, int]:
-    """Layer and head of a name such as `L4H5`.
-
-    Raises:
-        OptionError: it is no such name.
-    """
-    found = re.fullmatch(r"L(\d+)H(\d+)", name)
-    if found is None:
-        raise OptionError(f"found the head {name!r}, expected one such as L4H5; write layer and head so.")
-    return int(found[1]), int(found[2])
 
 
 def thoughts_left(parts: Iterable[Intervention], n_thoughts: int) -> int:

@@ -1,23 +1,24 @@
-"""A batch of problems becomes what many cuts do to it; its questions are read once.
+"""Many cuts of the problems of one batch after one reading of their questions, and the search for what can't be run.
 
-1. The questions are read, untapped.  2. The reading is forked, one copy a cut, and all copies think at once, each under
-its own interventions.  3. Each copy is told the gold answer, for its log-probability and the distribution of the
-value's first token.  4. Where greedy decoding would have said just that, the text is known; the others decode freely.
+In: problems as token ids, and cuts with the values that their edits put in place.  Out: `Outcomes`, arrays (cut,
+problem).
 
-A problem that can't be run under a cut is found by halving and reported with its reason; it is never taken for wrong.
-It knows nothing of plans, files or statistics.
-
-Problems that pass together become what every cut does to each; what can't be run is found, and says why.
-
-A pass that fails is made again with fewer cuts, then with one on fewer problems, until it is one problem under one cut:
-that pair has failed, and the others are as they would have been. It knows nothing of plans or files.
+1. `Cutting` reads the questions once, untapped, and forks that reading, one copy a cut. All copies think at once, each
+   under its own interventions.
+2. Each copy is told the gold answer, which gives its log-probability and the distribution of the value's first token.
+3. Where greedy decoding would have said just that, the text is known; the other rows decode freely.
+4. `Cutter` makes all cuts of a batch, as many at once as fit. If the questions can't be read together, it divides the
+   problems; if a pass fails, it divides the cuts, then the problems. What fails alone, one problem under one cut, is
+   reported with its reason and never taken for a wrong answer; the other pairs are as they would have been.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
-from typing import Final, NamedTuple
+from functools import partial
+from math import isfinite, nan
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
@@ -28,8 +29,9 @@ from thoughtlens.cuts.named import thoughts_left
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem, same_answer
-from thoughtlens.reasoning.batch import Reading
+from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, tell, think
+from thoughtlens.runs.engines import bisect, halves
 from thoughtlens.taps import Taps
 
 CACHE_BYTES: Final = 2**30
@@ -41,31 +43,63 @@ MOST_ROWS: Final = 1024
 _AHEAD: Final = 32
 """Positions after the question that are reckoned with."""
 
+FAILURES: Final = (ThoughtLensError, RuntimeError, ValueError, IndexError)
+"""What a problem that can't be run ends in: its own fault, or torch's word for it."""
+
+NOBODYS: Final = (torch.OutOfMemoryError,)
+"""What says nothing of the problems: whoever planned the batch makes it smaller."""
+
 Parts = tuple[Intervention, ...]
+Row = tuple[bool, float, float, str, str]
 UNWATCHED: Final = Taps()
 
 
-class Outcome(NamedTuple):
-    """What one cut does to one problem.
+class Outcomes(NamedTuple):
+    """What cuts do to problems.
 
     Attributes:
-        correct: the parsed answer equals the gold answer.
-        gold_logprob: nats, of the gold answer's tokens and the end token after the prefix.
-        kl: nats, KL(baseline ‖ cut) of the value's first token.
-        answer: the parsed answer, "" if there is none.
-        failure: why it could not be run, "" if it could; the other values are then False, NaN, NaN, "".
+        correct: bool (cut, problem): the parsed answer equals the gold answer.
+        gold_logprob: float64 (cut, problem), nats: of the gold answer's tokens and the end token after the prefix.
+        kl: float64 (cut, problem), nats: KL(baseline ‖ cut) of the value's first token.
+        answer: text (cut, problem): the parsed answer, "" if there is none.
+        failure: text (cut, problem): why the problem could not be run, "" if it could; its other values are then False,
+            NaN, NaN and "".
     """
 
-    correct: bool
-    gold_logprob: float
-    kl: float
-    answer: str
-    failure: str = ""
+    correct: np.ndarray
+    gold_logprob: np.ndarray
+    kl: np.ndarray
+    answer: np.ndarray
+    failure: np.ndarray
+
+    def at(self, index: Any) -> "Outcomes":
+        """Some of them: every array at this index."""
+        return Outcomes._make(array[index] for array in self)
 
 
-def failed(failure: str) -> Outcome:
-    """The outcome of a problem that could not be run."""
-    return Outcome(False, float("nan"), float("nan"), "", failure)
+_TEXT: Final = np.dtypes.StringDType()
+_DTYPES: Final[tuple[Any, ...]] = (bool, float, float, _TEXT, _TEXT)
+
+
+def outcomes_of(columns: Iterable[Sequence[Any]], n_problems: int) -> Outcomes:
+    """Outcomes (cut, problem) from the values of each array, cut by cut; a number that is None is NaN."""
+    arrays = (np.array(values, dtype=dtype) for values, dtype in zip(columns, _DTYPES, strict=True))
+    return Outcomes._make(array.reshape(-1, n_problems) for array in arrays)
+
+
+def joined(parts: Iterable[Outcomes], axis: int) -> Outcomes:
+    """Outcomes of further cuts (axis 0) or of further problems (axis 1) put behind each other."""
+    return Outcomes._make(np.concatenate(arrays, axis) for arrays in zip(*parts, strict=True))
+
+
+def failed_row(reason: str) -> Row:
+    """The outcome of one problem that could not be run under one cut."""
+    return False, nan, nan, "", reason
+
+
+def failed(reason: str, n_cuts: int = 1) -> Outcomes:
+    """The outcomes of one problem that could not be run."""
+    return outcomes_of(([value] * n_cuts for value in failed_row(reason)), 1)
 
 
 @dataclass(frozen=True)
@@ -83,13 +117,24 @@ class Batch:
     spoken: list[tuple[list[int], list[int]]]
 
 
-def batch_of(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Batch:
-    """Turn problems into token ids.
+def batch_of(
+    reasoner: LatentReasoner,
+    problems: Sequence[Problem],
+    n_thoughts: int,
+    prompts: Sequence[list[int]] | None = None,
+) -> Batch:
+    """Problems as token ids.
+
+    Args:
+        reasoner: the model.
+        problems: those that pass together.
+        n_thoughts: T.
+        prompts: their questions as `reasoner.prompt` gives them, if that is known already.
 
     Raises:
         OptionError: a question, or its gold answer, does not fit into the model's positions.
     """
-    prompts = [reasoner.prompt(problem.question) for problem in problems]
+    prompts = [reasoner.prompt(problem.question) for problem in problems] if prompts is None else list(prompts)
     rooms = answer_rooms(reasoner, prompts, n_thoughts, MAX_NEW_TOKENS)
     spoken = [reasoner.spoken(problem.answer) for problem in problems]
     for problem, (prefix, value), room in zip(problems, spoken, rooms, strict=True):
@@ -111,7 +156,7 @@ class Cutting:
         watching: taps that meet the thoughts and the told gold answer when nothing is cut.
 
     Attributes:
-        baseline: what comes of each problem when nothing is cut.
+        baseline: what comes of each problem when nothing is cut, as one cut.
         thoughts: (problem, thought, hidden), the same.
     """
 
@@ -119,23 +164,19 @@ class Cutting:
         self._reasoner, self._batch, self._n_thoughts = reasoner, batch, n_thoughts
         self._answers: dict[tuple[str, str], tuple[bool, str]] = {}
         with torch.inference_mode():
-            self._reading = Reading(reasoner, Taps(), n_thoughts)
+            self._reading = BatchPass(reasoner, Taps(), n_thoughts)
             self._reading.question([prompt[:-1] for prompt in batch.prompts])
             passed = self._pass([()], n_thoughts, watching)
         self._first, self.thoughts = passed.told.first, passed.thoughts
-        (self.baseline,) = self._outcomes(passed)
+        self.baseline = self._outcomes(passed)
 
     @torch.inference_mode()
-    def outcomes(self, cuts: Sequence[Parts]) -> list[list[Outcome]]:
-        """What each cut does to each problem: a list a cut; cuts with as many thoughts think at once."""
+    def outcomes(self, cuts: Sequence[Parts]) -> Outcomes:
+        """What each cut does to each problem; cuts with as many thoughts think at once."""
         counts = [thoughts_left(parts, self._n_thoughts) for parts in cuts]
-        found: list[list[Outcome]] = [[] for _ in cuts]
-        for count in sorted(set(counts)):
-            places = [place for place, its in enumerate(counts) if its == count]
-            outcomes = self._outcomes(self._pass([cuts[place] for place in places], count))
-            for place, of_cut in zip(places, outcomes, strict=True):
-                found[place] = of_cut
-        return found
+        groups = [[place for place, its in enumerate(counts) if its == count] for count in sorted(set(counts))]
+        found = [self._outcomes(self._pass([cuts[place] for place in its], counts[its[0]])) for its in groups]
+        return joined(found, 0).at(np.argsort([place for its in groups for place in its]))
 
     def _pass(self, cuts: Sequence[Parts], count: int, watching: Taps = UNWATCHED) -> "_Passed":
         """Think under each cut, be told the gold answers, and say what else would be said."""
@@ -152,10 +193,10 @@ class Cutting:
         reading.taps = edits
         return _Passed(told, self._texts(reading, thinking.state, told, count), thinking.thoughts)
 
-    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> Reading:
+    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> BatchPass:
         return self._reading.fork(n_copies, taps=taps, n_thoughts=n_thoughts)
 
-    def _texts(self, reading: Reading, state: Tensor, told: Told, count: int) -> list[str]:
+    def _texts(self, reading: BatchPass, state: Tensor, told: Told, count: int) -> list[str]:
         """What each row says freely; where that is what it was told, it need not be decoded again."""
         n_cuts = len(state) // len(self._batch.problems)
         texts = [self._reasoner.decode([*prefix, *value]) for prefix, value in self._batch.spoken] * n_cuts
@@ -170,22 +211,20 @@ class Cutting:
                 texts[place] = self._reasoner.decode(ids)
         return texts
 
-    def _outcomes(self, passed: "_Passed") -> list[list[Outcome]]:
-        """A list a cut, an outcome a problem."""
+    def _outcomes(self, passed: "_Passed") -> Outcomes:
         problems = self._batch.problems
         n_cuts = len(passed.texts) // len(problems)
         baseline = self._first.repeat(n_cuts, 1)
         # Of equal distributions rounding may make less than nothing.
         kl = kl_div(passed.told.first, baseline, reduction="none", log_target=True).sum(-1).clamp(min=0.0)
         rows = zip(list(problems) * n_cuts, passed.texts, passed.told.logprob.tolist(), kl.tolist(), strict=True)
-        found = [self._outcome(*row) for row in rows]
-        return [found[start : start + len(problems)] for start in range(0, len(found), len(problems))]
+        return outcomes_of(zip(*(self._row(*row) for row in rows), strict=True), len(problems))
 
-    def _outcome(self, problem: Problem, text: str, logprob: float, kl: float) -> Outcome:
+    def _row(self, problem: Problem, text: str, logprob: float, kl: float) -> Row:
         if not (isfinite(logprob) and isfinite(kl)):
-            return failed(f"log-probability {logprob} and kl {kl} of the gold answer, expected finite numbers")
+            return failed_row(f"log-probability {logprob} and kl {kl} of the gold answer, expected finite numbers")
         correct, answer = self._read(text, problem.answer)
-        return Outcome(correct, logprob, kl, answer)
+        return correct, logprob, kl, answer, ""
 
     def _read(self, text: str, gold: str) -> tuple[bool, str]:
         """Whether a text's answer is right, and the answer; most cuts leave a problem's text as it was."""
@@ -221,95 +260,80 @@ def copies_at_once(reasoner: LatentReasoner, lengths: Sequence[int], n_thoughts:
     return int(max(1, rows // len(lengths)))
 
 
-FAILURES: Final = (ThoughtLensError, RuntimeError, ValueError, IndexError)
-"""What a problem that can't be run ends in: its own fault, or torch's word for it."""
-
-
 @dataclass(frozen=True)
 class Cutter:
     """Makes the baseline and every cut of problems that pass together, and finds what can't be run.
 
+    Called with places of the problems, and of the cuts; it returns the outcomes of the baseline and then of the cuts.
+
     Attributes:
         reasoner: the model.
-        problems: of one batch.
+        problems: of the study.
+        prompts: their questions as token ids.
         cuts: the interventions of each cut, as they were planned.
         n_thoughts: T.
         bind: gives cuts the values that their edits stand for, for the problems at these places.
         refuse: told the problem, the place of the cut (None: the baseline) and the reason of a failure; may raise.
         n_copies: cuts that think at once.
-        read: by its places, the batch whose questions were read last, so that later cuts need not read them again.
+        read: by its places, the batch whose questions were read last, so that later cuts need not read them again: in
+            pieces that could be read together; of a problem that can't be read, the reason.
     """
 
     reasoner: LatentReasoner
     problems: Sequence[Problem]
+    prompts: Sequence[list[int]]
     cuts: Sequence[Parts]
     n_thoughts: int
     bind: Callable[[Sequence[Parts], Sequence[int]], Sequence[Parts]]
     refuse: Callable[[Problem, int | None, str], None]
     n_copies: int
-    read: dict[tuple[int, ...], Cutting] = field(default_factory=dict)
+    read: dict[tuple[int, ...], list[tuple[Sequence[int], Cutting | str]]] = field(default_factory=dict)
 
-    def __call__(self, places: Sequence[int], those: Sequence[int]) -> list[list[Outcome]]:
-        """Cut some problems.
-
-        Args:
-            places: of the problems.
-            those: which cuts.
-
-        Returns:
-            A list for the baseline and one a cut, each with an outcome a problem.
-        """
-        try:
-            cutting = self._cutting(tuple(places))
-        except torch.OutOfMemoryError:
-            raise  # says nothing of the problems: whoever planned the batch makes it smaller
-        except FAILURES as error:
-            if len(places) == 1:
-                return [[self._failed(places[0], None, error)] for _ in (None, *those)]
-            if those:
-                # Who it is comes first: where failures are not allowed no cut is made in vain.
-                self._halves(places, ())
-            return self._halves(places, those)
-        self._look([cutting.baseline], places, [None])
-        chunks = [those[start : start + self.n_copies] for start in range(0, len(those), self.n_copies)]
-        return [cutting.baseline, *(row for chunk in chunks for row in self._some(cutting, places, chunk))]
-
-    def _cutting(self, places: tuple[int, ...]) -> Cutting:
-        if places not in self.read:
+    def __call__(self, places: Sequence[int], those: Sequence[int]) -> Outcomes:
+        """The baseline and these cuts of the problems at these places."""
+        if (batch := tuple(places)) not in self.read:
             self.read.clear()
-            batch = batch_of(self.reasoner, [self.problems[place] for place in places], self.n_thoughts)
-            self.read[places] = Cutting(self.reasoner, batch, self.n_thoughts)
-        return self.read[places]
+            # Before any cut: where failures are not allowed, none is made in vain.
+            self.read[batch] = list(
+                bisect([batch], self._reading, self._unreadable, failures=FAILURES, passed_on=NOBODYS)
+            )
+        return joined([self._made(piece, reading, those) for piece, reading in self.read[batch]], 1)
 
-    def _some(self, cutting: Cutting, places: Sequence[int], those: Sequence[int]) -> list[list[Outcome]]:
-        """Some cuts at once; where that fails, fewer, then one on fewer problems."""
-        try:
-            found = cutting.outcomes(self.bind([self.cuts[cut] for cut in those], places))
-        except torch.OutOfMemoryError:
-            raise
-        except FAILURES as error:
-            if len(those) > 1:
-                middle = len(those) // 2
-                return [row for its in (those[:middle], those[middle:]) for row in self._some(cutting, places, its)]
-            if len(places) > 1:
-                return self._halves(places, those)[1:]
-            return [[self._failed(places[0], those[0], error)]]
-        self._look(found, places, those)
-        return found
+    def _reading(self, places: Sequence[int]) -> Cutting | str:
+        problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
+        return Cutting(self.reasoner, batch_of(self.reasoner, problems, self.n_thoughts, prompts), self.n_thoughts)
 
-    def _halves(self, places: Sequence[int], those: Sequence[int]) -> list[list[Outcome]]:
-        middle = len(places) // 2
-        pairs = zip(self(places[:middle], those), self(places[middle:], those), strict=True)
-        return [[*first, *second] for first, second in pairs]
+    def _unreadable(self, place: int, error: Exception) -> str:
+        return self._refused(place, None, error)
 
-    def _failed(self, place: int, cut: int | None, error: Exception) -> Outcome:
+    def _made(self, places: Sequence[int], reading: Cutting | str, those: Sequence[int]) -> Outcomes:
+        """The baseline and these cuts of problems whose questions were read together, or can't be read."""
+        if isinstance(reading, str):
+            return failed(reading, 1 + len(those))
+        self._look(reading.baseline, places, [None])
+        chunks = [those[start : start + self.n_copies] for start in range(0, len(those), self.n_copies)]
+        work, alone = partial(self._pass, reading, places), partial(self._alone, places)
+        made = [reading.baseline]
+        for its, found in bisect(chunks, work, alone, failures=FAILURES, passed_on=NOBODYS):
+            self._look(found, places, its)
+            made.append(found)
+        return joined(made, 0)
+
+    def _pass(self, reading: Cutting, places: Sequence[int], those: Sequence[int]) -> Outcomes:
+        return reading.outcomes(self.bind([self.cuts[cut] for cut in those], places))
+
+    def _alone(self, places: Sequence[int], cut: int, error: Exception) -> Outcomes:
+        """One cut that can't be made on these problems together."""
+        if len(places) == 1:
+            return failed(self._refused(places[0], cut, error))
+        return joined([self(half, [cut]).at(slice(1, None)) for half in halves(places)], 1)
+
+    def _refused(self, place: int, cut: int | None, error: Exception) -> str:
         said = str(error) if isinstance(error, ThoughtLensError) else f"{type(error).__name__}: {error}"
         self.refuse(self.problems[place], cut, said)
-        return failed(said)
+        return said
 
-    def _look(self, found: Sequence[Sequence[Outcome]], places: Sequence[int], those: Sequence[int | None]) -> None:
+    def _look(self, found: Outcomes, places: Sequence[int], those: Sequence[int | None]) -> None:
         """Failures that did not stop the pass: numbers that are none."""
-        for cut, row in zip(those, found, strict=True):
-            for place, outcome in zip(places, row, strict=True):
-                if outcome.failure:
-                    self.refuse(self.problems[place], cut, outcome.failure)
+        for row, column in np.argwhere(found.failure != ""):
+            self.refuse(self.problems[places[column]], those[row], str(found.failure[row, column]))

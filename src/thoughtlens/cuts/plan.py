@@ -15,7 +15,7 @@ scale. `whole` cuts concern all thoughts at once. It knows nothing of models bey
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -35,7 +35,6 @@ from thoughtlens.cuts.named import (
     cut_from_spec,
     freezable,
     freeze_thoughts,
-    head_place,
     knock_out,
     shuffle_thoughts,
     stop_after,
@@ -44,7 +43,7 @@ from thoughtlens.cuts.named import (
     zero_value_edge,
 )
 from thoughtlens.errors import OptionError
-from thoughtlens.names import RANDOM, TEXT, key_names, query_names, step_label, thought_names
+from thoughtlens.names import RANDOM, TEXT, head_place, key_names, query_names, step_label, thought_names
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import Site
 
@@ -67,7 +66,7 @@ def plan_incremental(rankings: Mapping[str, Sequence[Cut]], *, n_orders: int = 1
         seed: same seed, same orders.
 
     Returns:
-        Cuts labelled as `order_labels.step_label` does, from which `analysis.curves.ablation_curve` is drawn.
+        Cuts with `order` and `k`, from which `analysis.curves.ablation_curve` is drawn.
 
     Raises:
         OptionError: no ranking, one of other cuts, or one named like a random order.
@@ -91,7 +90,7 @@ def _steps_of_all(orders: Mapping[str, Sequence[Cut]]) -> tuple[Cut, ...]:
 def _steps(name: str, order: Sequence[Cut]) -> list[Cut]:
     parts = [cut.parts for cut in order]
     return [
-        replace(order[0], label=step_label(name, k), parts=tuple(part for its in parts[:k] for part in its))
+        Cut(step_label(name, k), tuple(part for its in parts[:k] for part in its), order=name, k=k)
         for k in range(1, len(order) + 1)
     ]
 

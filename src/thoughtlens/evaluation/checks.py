@@ -1,7 +1,7 @@
-"""Prove a loaded model on two short problems, against passes that share nothing with the loop but the weights.
+"""Checks of a loaded model on two short problems, against passes that share nothing with the loop but the weights.
 
-Every check says what it measured. A model that fails one should not be studied: its numbers would be about the
-software, not about the model.
+In: a reasoner; out: a `Check` each of markers, tokenizer, attention rows, padding, batching, incremental passes, taps.
+A model that fails one should not be studied: its numbers would be about the software, not about the model.
 """
 
 import copy
@@ -23,7 +23,7 @@ QUESTIONS: Final = (
 )
 _NEW_TOKENS: Final = 16
 _TOLERANCE: Final = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""Of two ways to the same attention weights; rounding grows through layers and thoughts."""
+"""Largest difference allowed between two ways to the same attention: rounding grows with layers and thoughts."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Check:
     Attributes:
         name: what must hold.
         passed: whether it does.
-        measured: the number or fact it was decided by.
+        measured: the number or fact that decided it, as a sentence.
     """
 
     name: str
@@ -42,11 +42,28 @@ class Check:
 
 
 def doctor(reasoner: LatentReasoner) -> list[Check]:
-    """Examine a loaded model; every check is made, whatever an earlier one found."""
+    """Check that a loaded model, this software and the model's files fit together.
+
+    1. The markers are tokens of their own, which no question contains.  2. The tokenizer has no token beyond them, and
+    keeps the text of a question.  3. Attention rows sum to 1.  4. Padding gets none.  5. A problem's attention is the
+    same alone and in a batch, and 6. in single steps and in one full pass of transformers' eager attention.  7. A pass
+    with a recorder says and thinks what one without it does.
+
+    Args:
+        reasoner: the model.
+
+    Returns:
+        The seven checks in this order; all are made, whatever an earlier one found.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> all(check.passed for check in doctor(load("tiny-gpt2")))
+        True
+    """
     tolerance = _TOLERANCE[reasoner.lm.dtype]
     watch = PaddingWatch()
     together, trace = _record(reasoner, QUESTIONS, [watch])
-    checks = [
+    return [
         _markers(reasoner),
         _tokenizer(reasoner),
         _below("attention rows sum to 1", _row_error(together), 1e-5),
@@ -55,7 +72,6 @@ def doctor(reasoner: LatentReasoner) -> list[Check]:
         _below("incremental = one full eager pass", _eager_error(reasoner, together, trace), tolerance),
         _identity(reasoner, trace, tolerance),
     ]
-    return checks
 
 
 def _below(name: str, error: float, most: float) -> Check:
@@ -87,7 +103,7 @@ def _tokenizer(reasoner: LatentReasoner) -> Check:
 
 def _row_error(attention: Tensor) -> float:
     exists = ~attention.isnan().all(-1)
-    if not exists[..., :-1].all():  # only the answer's row may be missing
+    if not exists[..., :-1].all():  # only the row of the answer may be missing
         return float("inf")
     error = float((attention.sum(-1)[exists] - 1).abs().max())
     return error if error == error else float("inf")  # NaN is no small difference

@@ -1,7 +1,8 @@
-"""How well a model answers when its thoughts are its own, missing, emptied, averaged or another problem's.
+"""Accuracy of a model whose thoughts are its own, missing, zeroed, averaged or another problem's.
 
-A model that thinks must lose by each of the broken ones. Answers are generated freely and read by the same parser
-throughout; a text without a readable answer is wrong, an error is an error.
+In: a reasoner and problems; out: which problems it solves under each condition. A model that uses its thoughts must
+do worse without its own. Answers are generated freely and read by the same parser throughout; a text without a
+readable answer is wrong.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,16 +28,17 @@ CONDITIONS: Final = {
     "swapped": "every thought replaced by the next problem's",
     "explicit": "no markers: the steps written out",
 }
+"""The conditions of `evaluate`, with what each means."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Solved:
     """Which problems a model solved under one condition.
 
     Attributes:
         condition: a key of `CONDITIONS`.
-        correct: one truth value a problem, in order.
-        texts: what the model said.
+        correct: one truth value a problem, in their order.
+        texts: what the model said to each.
     """
 
     condition: str
@@ -51,21 +53,29 @@ def evaluate(
     conditions: Sequence[str] = tuple(CONDITIONS),
     batch_size: int = 100,
     progress: Callable[[int], None] = lambda n_problems: None,
-) -> list[Outcome]:
+) -> list[Solved]:
     """Let a model solve the same problems under each condition.
 
     Args:
         reasoner: the model.
         problems: at least two, since one problem's thoughts are given to another.
-        conditions: keys of `CONDITIONS`.
+        conditions: keys of `CONDITIONS`: its own thoughts; no thoughts; each thought replaced by zeros, by its mean
+            over the problems, or by that of the next problem; no markers, the steps written out instead.
         batch_size: problems a pass.
         progress: called with the number of problems solved, after each pass.
 
     Returns:
-        One outcome a condition, in the order asked for.
+        For each condition, in the order asked for, what the model said and whether it was right.
 
     Raises:
         OptionError: there are fewer than two problems, or a condition is unknown.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> from thoughtlens.problems import sample
+        >>> found = evaluate(load("tiny-gpt2"), sample("arithmetic", n=8), conditions=["own", "zeroed"])
+        >>> [(of.condition, sum(of.correct)) for of in found]
+        [('own', 8), ('zeroed', 1)]
     """
     if len(problems) < 2:
         raise OptionError(f"{len(problems)} problems can't be given each other's thoughts; take at least 2.")
@@ -76,7 +86,7 @@ def evaluate(
 
 
 class _Solver:
-    """Solves the same problems under several conditions; their own thoughts are computed once."""
+    """Solves the same problems under several conditions; the pass with their own thoughts is made once."""
 
     def __init__(
         self, reasoner: LatentReasoner, problems: Sequence[Problem], batch_size: int, progress: Callable[[int], None]
@@ -84,7 +94,7 @@ class _Solver:
         self.reasoner, self.problems, self.batch_size, self.progress = reasoner, problems, batch_size, progress
         self._own: tuple[list[str], Tensor] | None = None
 
-    def solve(self, condition: str) -> Outcome:
+    def solve(self, condition: str) -> Solved:
         """What the model says under a condition, and whether it is right."""
         texts = {
             "own": lambda: self._own_pass()[0],
@@ -96,7 +106,7 @@ class _Solver:
         }[condition]()
         read = self.reasoner.read_answer
         correct = tuple(same_answer(read(text), p.answer) for text, p in zip(texts, self.problems, strict=True))
-        return Outcome(condition, correct, tuple(texts))
+        return Solved(condition, correct, tuple(texts))
 
     def _batches(self) -> Iterator[tuple[slice, list[str]]]:
         for start in range(0, len(self.problems), self.batch_size):

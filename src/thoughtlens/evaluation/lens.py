@@ -1,22 +1,15 @@
-"""What a thought would say: the model's own output layer applied to it (the logit lens).
+"""What thoughts would say (the logit lens), and which tokens of the question they attend to.
 
-Three stages of each thought z_k can be read, and are kept apart:
+`decode_thoughts` applies the model's own output layer to three stages of each thought z_k, which are kept apart:
 
 - `state_in`: the last hidden state that became z_k, before the projection (at `bot` for z1);
 - `thought`: z_k itself, after the projection, as it was fed back;
 - `state_out`: the last hidden state at z_k's own position, which becomes z_(k+1).
 
-Reading a token off a vector does not show that the model uses it. Source: nostalgebraist 2020, "interpreting GPT: the
-logit lens"; CODI's own probing (arXiv 2502.21074, section 5) reads `state_in`.
-
-Chosen problems become the attention of each thought to each token of their questions, and its top tokens by name.
-
-A run pools the question's tokens into one slot; here each is apart, averaged over layers and heads. It is what figure 6
-of CODI shows (Shen et al. 2025, arXiv 2502.21074), whose code is not published. Where a thought looks does not say what
-it takes from there: the first token is counted like any other, though models park attention on it.
+`question_attention` keeps the tokens of the question apart, which a run pools into one slot.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -26,7 +19,7 @@ from torch import Tensor
 
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.names import query_names, thought_names
+from thoughtlens.names import query_names, text, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import Trace, reason
 from thoughtlens.runs.folder import Run
@@ -40,7 +33,9 @@ _DIMS: Final = ("problem", "stage", "thought", "rank")
 def decode_thoughts(
     reasoner: LatentReasoner, problems: Sequence[Problem], *, n_top: int = 5, batch_size: int = 100
 ) -> xr.Dataset:
-    """The top tokens of the output layer at each thought, stage by stage.
+    """Decode the thoughts through the output layer: its top tokens at each of their three stages.
+
+    That a token can be decoded from a vector does not show that the model uses it.
 
     Args:
         reasoner: the model.
@@ -53,7 +48,18 @@ def decode_thoughts(
         counts from 1.
 
     Raises:
-        OptionError: no token is asked for.
+        OptionError: n_top is below 1.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> from thoughtlens.problems import sample
+        >>> problem = sample("arithmetic", n=1)[0]
+        >>> decoded = decode_thoughts(load("tiny-gpt2"), [problem], n_top=1)
+        >>> problem.steps[0], decoded["token"].sel(stage="state_out", thought="z1", rank=1).item()
+        ('<<6*3=18>>', '18')
+
+    Reference: nostalgebraist 2020, "interpreting GPT: the logit lens"; CODI (Shen et al. 2025, arXiv 2502.21074,
+    section 5) decodes `state_in`.
     """
     if n_top < 1:
         raise OptionError(f"the number of top tokens is {n_top}, expected at least 1; pass a larger one.")
@@ -71,7 +77,15 @@ def results_read(decoded: xr.Dataset, problems: Sequence[Problem]) -> xr.Dataset
     Returns:
         `own` and `other`, shares from 0 to 1, (stage, step, thought): the problem's own result, and that of the next
         problem that has such a step; `n` (step), the number of problems with that step. Steps count from 1. `other` is
-        what chance and the set's common values give.
+        what chance and common values give.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> from thoughtlens.problems import sample
+        >>> problems = sample("arithmetic", n=8)
+        >>> read = results_read(decode_thoughts(load("tiny-gpt2"), problems), problems)
+        >>> read.sel(step=1, stage="state_out", thought="z1")["own"].item()
+        1.0
     """
     n_steps = max(len(problem.steps) for problem in problems)
     rows = [_of_step(decoded, problems, step) for step in range(n_steps)]
@@ -119,28 +133,33 @@ def _result(step: str) -> str:
 
 
 def choose_problems(run: Run, ids: Sequence[str] = (), *, n: int = 5) -> list[Problem]:
-    """Problems of a run: those named, in the order given, or its first n.
+    """Choose problems of a run.
+
+    Args:
+        run: an opened run.
+        ids: the problems by name; the first n of the run if empty.
+        n: how many, if none is named; at least 1.
+
+    Returns:
+        The problems in the order of `ids`, or of the run.
 
     Raises:
-        OptionError: a problem is not in the run, or n is not positive.
+        OptionError: a problem is not in the run, or n is below 1.
+        RunError: `problems.jsonl` was edited since.
     """
-    asked = {row["id"]: Problem(row["id"], row["question"], row["gold"]) for row in run.results()}
-    if unknown := [name for name in ids if name not in asked]:
-        raise OptionError(
-            f"no problem {unknown[0]!r} in {run.path}, expected one such as {next(iter(asked))!r}; pass another."
-        )
     if n < 1:
         raise OptionError(f"the number of problems is {n}, expected at least 1; pass another --n.")
-    return [asked[name] for name in ids] or list(asked.values())[:n]
+    return list(run.problems(ids))[: None if ids else n]
 
 
 def question_attention(
     reasoner: LatentReasoner, problems: Sequence[Problem], *, n_thoughts: int | None = None, batch_size: int = 32
 ) -> list[xr.Dataset]:
-    """How each position attends to each token of its question.
+    """Measure how each position attends to each token of its question.
 
     mean over layers and heads of A[q, token].  Range 0-1; a row sums to what the query gives `first` and `question`.
-    No null: an even row would give each token 1 over the number of positions seen.
+    No null: an even row would give each token 1 over the number of positions seen.  Attention does not say what a
+    thought takes from a token: the first token is counted like any other, though models park attention on it.
 
     Args:
         reasoner: the model.
@@ -151,23 +170,33 @@ def question_attention(
     Returns:
         One Dataset a problem: `attention` (query, token), float32 or wider, NaN in the row of an answer that does not
         exist; `text` (token), each token as text; attributes `problem`, its id, and `question`.
+
+    Example:
+        >>> from thoughtlens.models import planted_problems, planted_reasoner
+        >>> [found] = question_attention(planted_reasoner(), planted_problems(1))
+        >>> found["attention"].dims, top_tokens(found, n=1)["bot"][0]["text"].strip()
+        (('query', 'token'), '97')
+
+    Reference: what figure 6 of CODI shows (Shen et al. 2025, arXiv 2502.21074), whose code is not published.
     """
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
-    batches = [problems[start : start + batch_size] for start in range(0, len(problems), batch_size)]
-    return [found for batch in batches for found in _attend(reasoner, batch, count)]
+    return [found for batch in _batches(problems, batch_size) for found in _attend(reasoner, batch, count)]
 
 
 def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[dict[str, Any]]]:
-    """The tokens of the question that each position attends to most, ready for JSON.
+    """Choose the tokens of the question that each position attends to most.
 
     Args:
         found: one problem's, from `question_attention`.
         n: how many tokens.
 
     Returns:
-        By query, the largest first: `token` (index from 0), `text`, `attention`; empty where the row does not exist.
+        By query, the largest first, as JSON values: `token` (index from 0), `text`, `attention`; empty where the row
+        does not exist.
+
+    Example: see `question_attention`.
     """
-    texts = [str(text) for text in found["text"].values]
+    texts = [str(token) for token in found["text"].values]
     tops = {}
     for query, row in zip(found["query"].values, found["attention"].values, strict=True):
         order = np.argsort(-row, kind="stable")[:n].tolist() if np.isfinite(row).all() else []
@@ -175,11 +204,26 @@ def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[dict[str, Any
     return tops
 
 
-def as_json(found: Sequence[xr.Dataset], *, n_top: int = 5) -> Mapping[str, Any]:
-    """Attention to the tokens of questions as JSON has it, problem by problem; null where there is no row."""
+def question_attention_facts(found: Sequence[xr.Dataset], *, n_top: int = 5) -> dict[str, Any]:
+    """Write attention to the tokens of questions as JSON values.
+
+    Args:
+        found: from `question_attention`.
+        n_top: how many top tokens of each position are named.
+
+    Returns:
+        `measure`, in words, and `problems`: of each its id, question, tokens, attention by query (null where the row
+        does not exist) and top tokens by query.
+
+    Example:
+        >>> from thoughtlens.models import planted_problems, planted_reasoner
+        >>> facts = question_attention_facts(question_attention(planted_reasoner(), planted_problems(2)))
+        >>> [of_problem["id"] for of_problem in facts["problems"]]
+        ['planted_0', 'planted_1']
+    """
     return {
         "measure": "mean over layers and heads of the attention of each position to each token of the question",
-        "problems": [_problem_json(of_problem, n_top) for of_problem in found],
+        "problems": [_problem_facts(of_problem, n_top) for of_problem in found],
     }
 
 
@@ -200,29 +244,23 @@ def _attend(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: i
 
 
 def _labelled(reasoner: LatentReasoner, problem: Problem, ids: Sequence[int], attention: np.ndarray) -> xr.Dataset:
-    texts = [reasoner.tokenizer.decode([token]) for token in ids]
-    string = np.dtypes.StringDType()
     return xr.Dataset(
         {"attention": (("query", "token"), attention)},
         coords={
-            "query": np.array(query_names(len(attention) - 3), dtype=string),
+            "query": text(query_names(len(attention) - 3)),
             "token": np.arange(len(ids)),
-            "text": ("token", np.array(texts, dtype=string)),
+            "text": ("token", text([reasoner.tokenizer.decode([token]) for token in ids])),
         },
         attrs={"problem": problem.id, "question": problem.question},
     )
 
 
-def _problem_json(found: xr.Dataset, n_top: int) -> dict[str, Any]:
+def _problem_facts(found: xr.Dataset, n_top: int) -> dict[str, Any]:
     rows = zip(found["query"].values, found["attention"].values, strict=True)
     return {
         "id": found.attrs["problem"],
         "question": found.attrs["question"],
-        "tokens": [str(text) for text in found["text"].values],
-        "attention": {str(query): _numbers(row) for query, row in rows},
+        "tokens": [str(token) for token in found["text"].values],
+        "attention": {str(query): row.tolist() if np.isfinite(row).all() else None for query, row in rows},
         "top": top_tokens(found, n=n_top),
     }
-
-
-def _numbers(row: np.ndarray) -> list[float] | None:
-    return [float(value) for value in row] if np.isfinite(row).all() else None

@@ -1,5 +1,6 @@
 from .checkpoint import find_weights as find_weights
 from .checkpoint import read_weights as read_weights
+from .hub import PUBLISHED as PUBLISHED
 from .hub import bundled as bundled
 from .hub import read_card as read_card
 from .loader import DTYPES as DTYPES

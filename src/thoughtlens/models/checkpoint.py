@@ -1,6 +1,7 @@
-"""A weights file becomes a dict of tensors, read safely: no code runs, and nothing grows beyond the file's own size.
+"""CODI checkpoints: weights read safely, merged from the official layout, and kept as plain model folders.
 
-The official CODI layout becomes plain weights: names stripped, LoRA merged, every key accounted for.
+In: a checkpoint's folder and its base's configuration; out: a folder in the cache, made once, that transformers can
+load like any other. Reading runs no code, and no file takes more memory than its own size.
 
     codi.[base_model.model.]NAME[.base_layer].weight      the decoder
     codi.base_model.model.NAME.lora_A.default.weight      (rank, in)
@@ -9,10 +10,6 @@ The official CODI layout becomes plain weights: names stripped, LoRA merged, eve
 
 Merging: W ← W + (alpha / rank) · B A, in float32; transposed for GPT-2, whose layers keep their weights as (in, out).
 Source: Hu et al. 2021, arXiv 2106.09685, equation 3; layout of github.com/zhenyi4/codi.
-
-A checkpoint and its base's configuration become a merged model folder in the cache, made once.
-
-The folder is an ordinary one of transformers, so that `from_pretrained` can load it and account for every key.
 """
 
 import hashlib
@@ -20,12 +17,10 @@ import json
 import os
 import pickle
 import re
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import torch
 from huggingface_hub import cached_assets_path
@@ -34,18 +29,36 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig
 
-from thoughtlens.errors import CheckpointError
+from thoughtlens.errors import CheckpointError, first_line
+from thoughtlens.files import fingerprint, replacing_folder
 from thoughtlens.models.reasoner import N_MARKERS
 
 WEIGHT_FILES: Final = ("model.safetensors", "pytorch_model.bin")
-"""Names looked for in a model folder, the first one first."""
+"""The weights files that a model folder may have; the first one that it has is read."""
+ARCHITECTURES: Final = ("gpt2", "llama")
+_EMBEDDINGS: Final = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}
+_LAYOUT_VERSION: Final = 1  # changes when a merged folder would come out different
+_PREFIX = re.compile(r"^codi\.(base_model\.model\.)?")
+_LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<half>[AB])\.default\.weight$")
+_PROJECTION_KEYS: Final = frozenset({"1.weight", "1.bias", "3.weight", "3.bias", "ln.weight", "ln.bias"})
 
 
 def find_weights(folder: Path) -> Path:
-    """The weights file of a model folder.
+    """Find the weights file of a model folder.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        Its `model.safetensors`, else its `pytorch_model.bin`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is neither.
+
+    Example:
+        >>> from thoughtlens.models import bundled
+        >>> find_weights(bundled()["tiny-gpt2"]).name
+        'model.safetensors'
     """
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
@@ -54,10 +67,21 @@ def find_weights(folder: Path) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a `.safetensors` or `.bin` file onto the CPU.
+    """Read a weights file onto the CPU, safely.
+
+    Args:
+        path: a `.safetensors` or `.bin` file.
+
+    Returns:
+        Its tensors by name.
 
     Raises:
         CheckpointError: the file is damaged, would run code, or holds more than its size allows.
+
+    Example:
+        >>> from thoughtlens.models import bundled
+        >>> tuple(read_weights(bundled()["tiny-gpt2"] / "model.safetensors")["prj.ln.weight"].shape)
+        (64,)
     """
     state: dict[str, Tensor] = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     for name, tensor in state.items():
@@ -67,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def digest(*modules: nn.Module) -> str:
-    """SHA-256 of the weights of modules on the CPU, by name: what a model without a file is known by."""
+    """SHA-256 of the weights of modules on the CPU, by name; identifies a model that has no weights file."""
     found = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -93,7 +117,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, OSError, EOFError) as error:
         raise CheckpointError(
-            f"{path} can't be read as a PyTorch file ({_first_line(error)}); fetch it again."
+            f"{path} can't be read as a PyTorch file ({first_line(error)}); fetch it again."
         ) from error
     if not isinstance(state, dict):
         raise CheckpointError(
@@ -105,7 +129,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse compressed members, which may grow a thousandfold, before torch reads them."""
+    """Refuse compressed members before torch reads them: they may grow a thousandfold."""
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is not a PyTorch archive; save it with torch 1.6 or later, or as safetensors.")
     with zipfile.ZipFile(path) as archive:
@@ -116,40 +140,19 @@ def _check_archive(path: Path) -> None:
 
 
 def _check_size(path: Path, name: object, tensor: object) -> None:
-    """Refuse a view that repeats its storage: 1.5 kB may claim terabytes."""
+    """Refuse a tensor that repeats its storage: a file of 1.5 kB may claim terabytes."""
     if isinstance(tensor, Tensor) and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(
             f"{path} holds {name!r} of shape {tuple(tensor.shape)} but not its data; it was not loaded."
         )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def merge(
+    state: Mapping[str, Tensor], *, alpha: float, transposed: bool, where: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Plain float32 weights of the decoder and of the projection, from those in the official layout.
 
-
-_PREFIX = re.compile(r"^codi\.(base_model\.model\.)?")
-_LORA = re.compile(r"^(?P<module>.+)\.lora_(?P<half>[AB])\.default\.weight$")
-PROJECTION_KEYS = frozenset({"1.weight", "1.bias", "3.weight", "3.bias", "ln.weight", "ln.bias"})
-
-
-class Merged(NamedTuple):
-    """Plain weights of the decoder and of the projection, in float32."""
-
-    decoder: dict[str, Tensor]
-    projection: dict[str, Tensor]
-
-
-def merge(state: Mapping[str, Tensor], *, alpha: float, transposed: bool, where: str) -> Merged:
-    """Merge a checkpoint in the official layout.
-
-    Args:
-        state: the checkpoint.
-        alpha: LoRA's alpha; the scale is alpha / rank.
-        transposed: whether the decoder's layers keep weights as (in, out).
-        where: what to call the checkpoint in an error.
-
-    Raises:
-        CheckpointError: a key is missing or unexpected, or a shape does not fit.
+    `transposed`: whether the decoder's layers keep weights as (in, out); `where` names the checkpoint in an error.
     """
     decoder, lora, projection = _sorted(state, where)
     for module in sorted({module for module, _ in lora}):
@@ -168,7 +171,7 @@ def merge(state: Mapping[str, Tensor], *, alpha: float, transposed: bool, where:
                 "is the base model's architecture the right one?"
             )
         decoder[f"{module}.weight"] = weight + update
-    return Merged(decoder, projection)
+    return decoder, projection
 
 
 def _sorted(
@@ -196,22 +199,13 @@ def _sorted(
             if name in decoder:
                 raise CheckpointError(f"{where} has {name!r} twice, under two names; save the checkpoint again.")
             decoder[name] = tensor.to(torch.float32)
-    _check_projection(projection, where)
-    return decoder, lora, projection
-
-
-def _check_projection(projection: Mapping[str, Tensor], where: str) -> None:
     for found, expected, word in (
-        (PROJECTION_KEYS, set(projection), "lacks"),
-        (set(projection), PROJECTION_KEYS, "has the unexpected key"),
+        (_PROJECTION_KEYS, set(projection), "lacks"),
+        (set(projection), _PROJECTION_KEYS, "has the unexpected key"),
     ):
         if odd := sorted(set(found) - set(expected)):
             raise CheckpointError(f"{where} {word} 'prj.{odd[0]}' of the projection; fetch the checkpoint again.")
-
-
-ARCHITECTURES: Final = ("gpt2", "llama")
-_EMBEDDINGS: Final = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}
-_LAYOUT_VERSION: Final = 1  # changes when a merged folder would come out different
+    return decoder, lora, projection
 
 
 def merged_folder(checkpoint: Path, base: Path, alpha: float) -> Path:
@@ -233,27 +227,17 @@ def merged_folder(checkpoint: Path, base: Path, alpha: float) -> Path:
     facts = weights.stat()
     key = [_LAYOUT_VERSION, str(weights.resolve()), facts.st_size, facts.st_mtime_ns, alpha, config.to_json_string()]
     cache = os.environ.get("THOUGHTLENS_CACHE")
-    fingerprint = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
     try:
-        folder = cached_assets_path("thoughtlens", "merged", fingerprint, assets_dir=cache)
+        folder = cached_assets_path("thoughtlens", "merged", name, assets_dir=cache)
         if not (folder / "source.json").is_file():
-            _fill(folder, weights, config, alpha)
+            with replacing_folder(folder) as partial:
+                _write_merged(partial, weights, config, alpha)
     except OSError as error:
         raise CheckpointError(
             f"can't write the cache of merged models ({error}); make room there, or set THOUGHTLENS_CACHE to a folder."
         ) from error
     return folder
-
-
-def _fill(folder: Path, weights: Path, config: Any, alpha: float) -> None:
-    # Written aside and renamed, so that a broken-off merge never looks like a finished one.
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
-    try:
-        _write_merged(aside, weights, config, alpha)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.replace(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _read_config(base: Path) -> Any:
@@ -278,24 +262,22 @@ def _read_config(base: Path) -> Any:
 
 
 def _write_merged(folder: Path, weights: Path, config: Any, alpha: float) -> None:
-    merged = merge(read_weights(weights), alpha=alpha, transposed=config.model_type == "gpt2", where=str(weights))
-    decoder = dict(merged.decoder)
-    _fit_vocabulary(config, decoder, str(weights))
+    where, transposed = str(weights), config.model_type == "gpt2"
+    decoder, projection = merge(read_weights(weights), alpha=alpha, transposed=transposed, where=where)
+    _fit_vocabulary(config, decoder, where)
     if config.tie_word_embeddings:
-        _drop_tied_head(config, decoder, str(weights))
+        _drop_tied_head(config, decoder, where)
     config.architectures = None
     config.dtype = "float32"
     config.save_pretrained(folder)
     save_file(_contiguous(decoder), folder / "model.safetensors", metadata={"format": "pt"})
-    save_file(_contiguous(merged.projection), folder / "projection.safetensors")
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = {"weights": str(weights), "sha256": digest, "lora_alpha": alpha}
+    save_file(_contiguous(projection), folder / "projection.safetensors")
+    facts = {"weights": where, "sha256": fingerprint(weights), "lora_alpha": alpha}
     (folder / "source.json").write_text(json.dumps(facts), "utf-8")
 
 
 def _fit_vocabulary(config: Any, decoder: dict[str, Tensor], where: str) -> None:
-    """The checkpoint decides how many embeddings there are; the base must be the vocabulary before the markers."""
+    """Take the number of embeddings from the checkpoint; the base has as many, or as many less the markers."""
     name = _EMBEDDINGS[config.model_type]
     if name not in decoder:
         raise CheckpointError(

@@ -1,8 +1,7 @@
-"""Models on the Hugging Face Hub: an id and a revision become a local folder and a commit.
+"""Models that can be named: those in the package with their cards, and checkpoints on the Hugging Face Hub.
 
-Only named files are fetched, never code. Without a network, what an earlier call left in the cache is used.
-
-What can be named: the models in the package, and published checkpoints known by their Hub id.
+`fetch`: an id and a revision in, a local folder and a commit out. Only named files are fetched, never code. Without a
+network, what an earlier call left in the cache is used.
 """
 
 import json
@@ -40,15 +39,9 @@ class Fetched(NamedTuple):
 
 
 def fetch(repo: str, revision: str | None, files: tuple[str, ...]) -> Fetched:
-    """Fetch files of a repository, or find them in the cache.
+    """Fetch the files of a repository that match the patterns, or find them in the cache.
 
-    Args:
-        repo: `owner/name`.
-        revision: branch, tag or commit; the default branch if None.
-        files: patterns of the files wanted.
-
-    Raises:
-        CheckpointError: missing, private, gated, or out of reach and not in the cache.
+    Raises `CheckpointError` where the repository is missing, private, gated, or out of reach and not in the cache.
     """
     try:
         commit = HfApi().model_info(repo, revision=revision, timeout=10).sha or "main"
@@ -104,12 +97,32 @@ PUBLISHED: Final[Mapping[str, Published]] = {
 
 @cache
 def bundled() -> Mapping[str, Path]:
-    """Folder of each model in the package, by name."""
+    """List the models in the package.
+
+    Returns:
+        The folder of each, by name.
+
+    Example:
+        >>> list(bundled())
+        ['planted', 'tiny-gpt2', 'tiny-gpt2-control', 'tiny-llama']
+    """
     root = Path(str(resources.files("thoughtlens.models"))) / "bundled"
     return {folder.name: folder for folder in sorted(root.glob("*")) if (folder / "card.json").is_file()}
 
 
 def read_card(name: str) -> dict[str, Any]:
-    """The card of a model in the package."""
+    """Read the card of a model in the package: what it is, how it was trained, and how well it does.
+
+    Args:
+        name: a name of `bundled`.
+
+    Returns:
+        The card, as JSON values.
+
+    Example:
+        >>> card = read_card("tiny-gpt2")
+        >>> card["parameters"], card["accuracy"]["own"]["n"]
+        (310976, 2400)
+    """
     card: dict[str, Any] = json.loads((bundled()[name] / "card.json").read_text("utf-8"))
     return card

@@ -1,37 +1,29 @@
-"""A name, Hub id or folder becomes a reasoner.
+"""Reasoners from a name, Hub id or folder; with random weights; and from the manifest of a run.
+
+`load` takes three steps:
 
 1. The checkpoint's folder and the base's folder (configuration and tokenizer only) are found or fetched.
 2. The official layout is merged once and kept on disk as safetensors; the next load starts at 3.
-3. transformers loads the merged folder, and every missing, unexpected or misshapen key is an error.
+3. transformers loads the merged folder; every missing, unexpected or misshapen key is an error.
 
-A reasoner becomes one of the same architecture that has learnt nothing: the null of every claim about training.
-
-1. The decoder is made anew from its own configuration, by transformers' own initialisation for it.
-2. The projection is drawn anew as PyTorch initialises it.  3. Tokenizer, markers and words stay.
-
-Attention of such a model is what architecture, markers and questions give by themselves. How far its weights spread is
-said by the configuration (`initializer_range`), and small models may ask for more than GPT-2's 0.02.
-
-The manifest of a run becomes the reasoner that it was made with, loaded again and known to be the same.
-
-It knows nothing of run folders: a manifest is any mapping with `options.model`, what decides the numbers, and, in
-`notes.model_source`, where the model was. The place may have changed since; the weights may not.
+`randomize` draws the weights of a loaded reasoner anew: what its architecture attends to without training.
+`reasoner_of` loads the model of a run again, and refuses any other.
 """
 
 import copy
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from thoughtlens.errors import CheckpointError, OptionError
+from thoughtlens.errors import CheckpointError, OptionError, first_line
 from thoughtlens.models.checkpoint import digest, merged_folder
 from thoughtlens.models.hub import BASE_FILES, CHECKPOINT_FILES, PUBLISHED, bundled, fetch
 from thoughtlens.models.planted import Strengths, planted_reasoner
@@ -44,30 +36,23 @@ DTYPES: Final = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
+"""The precisions that a model can be loaded in, by name."""
 
 AUTO: Final = "auto"
+_MAX_SEED: Final = 2**63 - 1
 
+_IDENTITY: Final = {
+    "name": False,
+    "revision": False,
+    "base_revision": False,
+    "sha256": True,
+    "lora_alpha": True,
+    "architecture": True,
+    "dtype": True,
+}
+"""What of a reasoner's `provenance` decides a run's numbers, and whether it must be the same in a model loaded again.
 
-@dataclass(frozen=True)
-class Source:
-    """Where a model's files are.
-
-    Attributes:
-        name: as the user gave it.
-        folder: the checkpoint.
-        base: configuration and tokenizer.
-        revision: commit of a Hub checkpoint.
-        base_revision: commit of a Hub base.
-        asked: `model` and `base` as they were asked for, folders by their whole path: enough to find them again.
-    """
-
-    name: str
-    folder: Path
-    base: Path
-    revision: str | None = None
-    base_revision: str | None = None
-    asked: Mapping[str, str | None] = field(default_factory=dict)
+The digest of the weights stands for their name and revision; the base's revision is compared where both are known."""
 
 
 def load(
@@ -98,39 +83,169 @@ def load(
 
     Raises:
         CheckpointError: it can't be found, can't be read safely, or is not a CODI checkpoint.
+
+    Example:
+        >>> reasoner = load("tiny-gpt2", device="cpu")
+        >>> reasoner.n_thoughts, reasoner.provenance["architecture"]
+        (6, 'gpt2')
     """
     where = _device(device)
     dtype = precision(dtype, where)
     if alpha is not None and not math.isfinite(alpha):
         raise CheckpointError(f"LoRA's alpha is {alpha}, expected a finite number; pass another --alpha.")
-    source = locate(model, base=base, revision=revision, base_revision=base_revision)
-    settings = _settings(source.folder)
+    place = _locate(model, base, revision, base_revision)
+    settings = _settings(place.folder)
     if settings.get("family") == "planted":
-        return _plant(source, settings, DTYPES[dtype], where)
+        return _plant(place, settings, DTYPES[dtype], where)
     scale = alpha if alpha is not None else float(settings.get("lora_alpha", 32))
-    merged = merged_folder(source.folder, source.base, scale)
-    lm = _load_lm(merged, DTYPES[dtype], source)
+    merged = merged_folder(place.folder, place.base, scale)
+    lm = _load_lm(merged, DTYPES[dtype], place)
     prj = _load_projection(merged).to(device=where, dtype=DTYPES[dtype]).eval()
     markers = Markers(lm.config.vocab_size - N_MARKERS)
-    tokenizer = _load_tokenizer(source.base, markers)
-    recorded = json.loads((merged / "source.json").read_text("utf-8"))
-    provenance = {"name": source.name, "revision": source.revision, "base_revision": source.base_revision} | recorded
-    provenance |= {"dtype": dtype, "device": str(where), "architecture": lm.config.model_type}
-    provenance |= {"source": dict(source.asked)}
+    tokenizer = _load_tokenizer(place.base, markers)
+    provenance = {
+        **place.provenance,
+        **json.loads((merged / "source.json").read_text("utf-8")),
+        "dtype": dtype,
+        "device": str(where),
+        "architecture": lm.config.model_type,
+    }
     return Codi(lm.to(where).eval(), prj, tokenizer, markers, int(settings.get("n_thoughts", 6)), provenance=provenance)
 
 
-def locate(
-    model: str | Path,
+def precision(asked: str, device: torch.device) -> str:
+    """Choose the precision of a model's weights.
+
+    Args:
+        asked: a name of `DTYPES`, or `auto`.
+        device: where the model is to be.
+
+    Returns:
+        A name of `DTYPES`; `auto` is bfloat16 on CUDA where the GPU has it, else float16; elsewhere it is float32.
+
+    Raises:
+        CheckpointError: there is no such precision.
+
+    Example:
+        >>> precision("auto", torch.device("cpu"))
+        'float32'
+    """
+    if asked in DTYPES:
+        return asked
+    if asked != AUTO:
+        raise CheckpointError(f"no precision {asked!r}; use {AUTO} or one of {', '.join(DTYPES)}.")
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
+def randomize(reasoner: Codi, *, seed: int) -> Codi:
+    """Draw a reasoner's weights anew: the null of every claim about training.
+
+    The decoder is initialised as transformers does it for its configuration, the projection as PyTorch does it;
+    tokenizer, markers and words stay. How far the weights spread is the configuration's `initializer_range`, which
+    small models may set above GPT-2's 0.02.
+
+    Args:
+        reasoner: the model; it stays as it is.
+        seed: same seed, same weights, in whatever precision and on whatever device; 0 to 2⁶³ − 1.
+
+    Returns:
+        A reasoner on the same device, in the same precision, with a name and a digest of its own.
+
+    Raises:
+        OptionError: the seed is out of range.
+
+    Example:
+        >>> randomize(load("tiny-gpt2"), seed=1).provenance["name"]
+        'tiny-gpt2-random-weights-1'
+    """
+    if not 0 <= seed <= _MAX_SEED:
+        raise OptionError(f"the seed of the random weights is {seed}, expected 0 to 2^63 - 1; pass another.")
+    # Drawn on the CPU in float32, then moved: other devices and precisions draw other numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        config = copy.deepcopy(reasoner.lm.config)
+        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
+        projection = _drawn_anew(reasoner.projection)
+    known = {**reasoner.provenance, "sha256": digest(lm, projection), "random_weights": seed}
+    known["name"] = f"{reasoner.provenance.get('name', 'model')}-random-weights-{seed}"
+    known["source"] = {**(reasoner.provenance.get("source") or {}), "random_weights": seed}
+    lm, projection = (
+        module.to(device=reasoner.lm.device, dtype=reasoner.lm.dtype).eval() for module in (lm, projection)
+    )
+    return replace(reasoner, lm=lm, projection=projection, provenance=known)
+
+
+def reasoner_of(
+    manifest: Mapping[str, Any],
     *,
+    model: str | Path | None = None,
     base: str | Path | None = None,
-    revision: str | None = None,
-    base_revision: str | None = None,
-) -> Source:
-    """Find or fetch the files of a model; see `load`."""
-    name = str(model)
-    asked = {"model": name if name in bundled() else _whole(name), "base": None if base is None else _whole(str(base))}
-    commit = None
+    device: str | None = None,
+) -> Codi:
+    """Load again the model that a run was made with.
+
+    Args:
+        manifest: of the run; `options.model` says what decides its numbers, `notes.model_source` where the model was.
+        model: where the model is now, as for `load`; where the run found it if None.
+        base: where its base is now; where the run found it if None.
+        device: as for `load`.
+
+    Returns:
+        The reasoner, in the run's precision and under the name that it has in the run.
+
+    Raises:
+        CheckpointError: it can't be found, or is not the model of the run.
+
+    Example:
+        >>> manifest = {"options": {"model": identity(load("tiny-gpt2"))}}
+        >>> reasoner_of(manifest).provenance["name"]
+        'tiny-gpt2'
+    """
+    made_with = manifest["options"]["model"]
+    source = _source(manifest, model, base)
+    moved = model is not None
+    reasoner = load(
+        source["model"],
+        base=source["base"],
+        revision=None if moved else made_with.get("revision"),
+        base_revision=made_with.get("base_revision"),
+        alpha=made_with.get("lora_alpha"),
+        dtype=made_with["dtype"],
+        device=device,
+    )
+    if source["random_weights"] is not None:
+        reasoner = randomize(reasoner, seed=int(source["random_weights"]))
+    _check_same(made_with, identity(reasoner), str(source["model"]))
+    return replace(reasoner, provenance={**reasoner.provenance, "name": made_with["name"]})
+
+
+def identity(reasoner: LatentReasoner) -> dict[str, Any]:
+    """What of a reasoner decides a run's numbers, as the run's manifest keeps it."""
+    return {name: reasoner.provenance.get(name) for name in _IDENTITY}
+
+
+def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReasoner:
+    """The reasoner, if it is the model that a run was made with; else a `CheckpointError`."""
+    found = identity(reasoner)
+    _check_same(manifest["options"]["model"], found, str(found["name"]))
+    return reasoner
+
+
+# Finding a model's files.
+
+
+class _Place(NamedTuple):
+    """Where the files of a model are: the checkpoint's folder, the base's folder, and what is known of their source."""
+
+    folder: Path
+    base: Path
+    provenance: dict[str, Any]
+
+
+def _locate(model: str | Path, base: str | Path | None, revision: str | None, base_revision: str | None) -> _Place:
+    name, commit, base_commit = str(model), None, None
     if revision is not None and (name in bundled() or Path(model).exists()):
         raise CheckpointError(f"{name} is here and has no revisions; leave --revision out, or name a Hub model.")
     if name in bundled():
@@ -144,26 +259,17 @@ def locate(
     else:
         folder, commit = fetch(name, revision, CHECKPOINT_FILES)
     wanted = base or (PUBLISHED[name].base if name in PUBLISHED else folder)
-    if Path(wanted).is_dir():
-        return Source(name, folder, Path(wanted), commit, asked=asked)
-    fetched = fetch(str(wanted), base_revision, BASE_FILES)
-    return Source(name, folder, fetched.folder, commit, fetched.commit, asked)
+    base_folder = Path(wanted)
+    if not base_folder.is_dir():
+        base_folder, base_commit = fetch(str(wanted), base_revision, BASE_FILES)
+    source = {"model": name if name in bundled() else _whole(name), "base": None if base is None else _whole(str(base))}
+    known = {"name": name, "revision": commit, "base_revision": base_commit, "source": source}
+    return _Place(folder, base_folder, known)
 
 
 def _whole(name: str) -> str:
     """A folder by its whole path; a Hub id as it is."""
     return str(Path(name).resolve()) if Path(name).is_dir() else name
-
-
-def precision(asked: str, device: torch.device) -> str:
-    """The name of the precision asked for; for `auto` the one that suits the device."""
-    if asked in DTYPES:
-        return asked
-    if asked != AUTO:
-        raise CheckpointError(f"no precision {asked!r}; use {AUTO} or one of {', '.join(DTYPES)}.")
-    if device.type != "cuda":
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
 def _device(name: str | None) -> torch.device:
@@ -176,7 +282,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def _looks_like_path(name: str) -> bool:
-    """Neither `name` nor `owner/name` of the Hub, or a bare word, which would be an official Hub model, never CODI."""
+    """Whether a name can't be `owner/name` on the Hub; a bare word could be, but such models are never CODI."""
     return name.count("/") != 1 or name.startswith((".", "/", "~"))
 
 
@@ -196,22 +302,25 @@ def _settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _plant(source: Source, settings: dict[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
-    """A planted model: its folder holds strengths in the place of weights."""
+# Loading what was found.
+
+
+def _plant(place: _Place, settings: dict[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
+    """A planted model: its folder holds the strengths of its heads in the place of weights."""
     known = {strength.name for strength in fields(Strengths)}
     if odd := sorted(set(settings) - known - {"family", "n_thoughts"}):
         raise CheckpointError(
-            f"{source.folder / 'thoughtlens.json'} sets {odd[0]!r}, expected of a planted model n_thoughts and "
+            f"{place.folder / 'thoughtlens.json'} sets {odd[0]!r}, expected of a planted model n_thoughts and "
             f"{', '.join(sorted(known))}; take it out."
         )
     strengths = Strengths(**{name: value for name, value in settings.items() if name in known})
     reasoner = planted_reasoner(strengths, n_thoughts=int(settings.get("n_thoughts", 6)), dtype=dtype, device=where)
-    own = {"name": source.name, "source": dict(source.asked)}
+    own = {name: place.provenance[name] for name in ("name", "source")}
     return replace(reasoner, provenance={**reasoner.provenance, **own})
 
 
-def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:
-    # What transformers would print as a table, `_check_report` says in a sentence.
+def _load_lm(merged: Path, dtype: torch.dtype, place: _Place) -> Any:
+    # The report that transformers would print as a table is turned into a sentence below.
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -220,9 +329,7 @@ def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:
             merged, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, local_files_only=True
         )
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{source.folder} does not fit the base {source.base} ({str(error).splitlines()[0]})."
-        ) from error
+        raise CheckpointError(f"{place.folder} does not fit the base {place.base} ({first_line(error)}).") from error
     finally:
         logging.set_verbosity(verbosity)
         if bar:
@@ -235,7 +342,7 @@ def _load_lm(merged: Path, dtype: torch.dtype, source: Source) -> Any:
         if odd := sorted(map(str, report[kind])):
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             raise CheckpointError(
-                f"{source.folder} {verb} {odd[0]!r}{more} of the decoder; is the checkpoint whole, and the base right?"
+                f"{place.folder} {verb} {odd[0]!r}{more} of the decoder; is the checkpoint whole, and the base right?"
             )
     return fuse_gelu(lm)
 
@@ -264,39 +371,6 @@ def _load_tokenizer(base: Path, markers: Markers) -> Any:
     return tokenizer
 
 
-_MAX_SEED = 2**63 - 1
-
-
-def randomize(reasoner: Codi, *, seed: int) -> Codi:
-    """The same architecture and projection with weights drawn anew.
-
-    Args:
-        reasoner: the model; it stays as it is.
-        seed: same seed, same weights, in whatever precision and on whatever device; 0 to 2⁶³ − 1.
-
-    Returns:
-        A reasoner on the same device, in the same precision, with a name and a digest of its own.
-
-    Raises:
-        OptionError: the seed is out of range.
-    """
-    if not 0 <= seed <= _MAX_SEED:
-        raise OptionError(f"the seed of the random weights is {seed}, expected 0 to 2^63 - 1; pass another.")
-    # Drawn on the CPU in float32, then moved: other devices and precisions draw other numbers.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        config = copy.deepcopy(reasoner.lm.config)
-        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=ATTENTION)
-        projection = _drawn_anew(reasoner.projection)
-    known = {**reasoner.provenance, "sha256": digest(lm, projection), "random_weights": seed}
-    known["name"] = f"{reasoner.provenance.get('name', 'model')}-random-weights-{seed}"
-    known["source"] = {**(reasoner.provenance.get("source") or {}), "random_weights": seed}
-    lm, projection = (
-        module.to(device=reasoner.lm.device, dtype=reasoner.lm.dtype).eval() for module in (lm, projection)
-    )
-    return replace(reasoner, lm=lm, projection=projection, provenance=known)
-
-
 def _drawn_anew(projection: nn.Module) -> nn.Module:
     fresh = copy.deepcopy(projection).to(device="cpu", dtype=torch.float32)
     for layer in fresh.modules():
@@ -305,73 +379,12 @@ def _drawn_anew(projection: nn.Module) -> nn.Module:
     return fresh
 
 
-IDENTITY: Final = ("name", "revision", "base_revision", "sha256", "lora_alpha", "architecture", "dtype")
-"""What of a model's provenance decides a run's numbers; the device and the file's place do not."""
-
-_SAME: Final = ("sha256", "lora_alpha", "architecture", "dtype")
-"""What must be equal for two loaded models to be one: the weights' digest stands for their name and revision."""
+# Loading the model of a run again.
 
 
-def identity(reasoner: LatentReasoner) -> dict[str, Any]:
-    """What decides a run's numbers, as the run's manifest keeps it."""
-    return {name: reasoner.provenance.get(name) for name in IDENTITY}
-
-
-def reasoner_of(
-    manifest: Mapping[str, Any],
-    *,
-    model: str | Path | None = None,
-    base: str | Path | None = None,
-    device: str | None = None,
-) -> Codi:
-    """Load again the model that a run was made with.
-
-    Args:
-        manifest: of the run.
-        model: where the model is now, as for `load`; where the run found it if None.
-        base: where its base is now; where the run found it if None.
-        device: as for `load`.
-
-    Returns:
-        The reasoner, in the run's precision and under the name that it has in the run.
-
-    Raises:
-        CheckpointError: it can't be found, or is not the model of the run.
-    """
-    made_with = manifest["options"]["model"]
-    asked = _asked(manifest, made_with, model, base)
-    moved = model is not None
-    reasoner = load(
-        asked["model"],
-        base=asked["base"],
-        revision=None if moved else made_with.get("revision"),
-        base_revision=made_with.get("base_revision"),
-        alpha=made_with.get("lora_alpha"),
-        dtype=made_with["dtype"],
-        device=device,
-    )
-    if asked["random_weights"] is not None:
-        reasoner = randomize(reasoner, seed=int(asked["random_weights"]))
-    _check_same(made_with, identity(reasoner), str(asked["model"]))
-    return replace(reasoner, provenance={**reasoner.provenance, "name": made_with["name"]})
-
-
-def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReasoner:
-    """The reasoner, if it is the model that a run was made with.
-
-    Raises:
-        CheckpointError: it is another.
-    """
-    found = identity(reasoner)
-    _check_same(manifest["options"]["model"], found, str(found["name"]))
-    return reasoner
-
-
-def _asked(
-    manifest: Mapping[str, Any], made_with: Mapping[str, Any], model: str | Path | None, base: str | Path | None
-) -> Mapping[str, Any]:
-    """Where to look for the model and its base; a run that does not say where is asked for by its name."""
-    noted = manifest.get("notes", {}).get("model_source") or {}
+def _source(manifest: Mapping[str, Any], model: str | Path | None, base: str | Path | None) -> Mapping[str, Any]:
+    """Where to look for a run's model and base; by its name where the run does not say where they were."""
+    made_with, noted = manifest["options"]["model"], manifest.get("notes", {}).get("model_source") or {}
     place = model or noted.get("model") or made_with.get("name")
     if place is None or made_with.get("dtype") is None:
         raise CheckpointError(
@@ -384,12 +397,13 @@ def _asked(
 
 
 def _check_same(made_with: Mapping[str, Any], found: Mapping[str, Any], place: str) -> None:
-    names = [name for name in _SAME if made_with.get(name) != found[name]]
+    compared = [name for name, must in _IDENTITY.items() if must]
     # A base given as a folder has no revision to compare.
     if None not in (made_with.get("base_revision"), found["base_revision"]):
-        names += [name for name in ("base_revision",) if made_with[name] != found[name]]
-    if names:
-        raise CheckpointError(
-            f"{place} is not the model of the run: its {names[0]} is {found[names[0]]!r}, expected "
-            f"{made_with.get(names[0])!r} as in the run; pass the run's model with --model."
-        )
+        compared.append("base_revision")
+    for name in compared:
+        if made_with.get(name) != found[name]:
+            raise CheckpointError(
+                f"{place} is not the model of the run: its {name} is {found[name]!r}, expected "
+                f"{made_with.get(name)!r} as in the run; pass the run's model with --model."
+            )

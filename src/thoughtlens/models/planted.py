@@ -1,12 +1,13 @@
-"""Strengths become a reasoner built by hand, without training, whose every head does a known thing.
+"""The planted reasoner: built by hand, without training, so that what every head does is known.
 
-1. Each role of `PLANTED` is a head, and a table says where each thought looks; `planted_attention` is those tables in
-   closed form, and `planted_weights` writes them into a GPT-2. Rows of `bot`, `eot` and `answer` are even in every head
-   but the carrier.
-2. The carrier alone moves what the answer needs: at `bot` it finds the largest number of the question, which becomes z1
-   and is handed on to zT; at the answer it reads the last thought. What the other heads write is never read.
+In: the strengths of its heads; out: a reasoner, its attention in closed form, and problems that it solves.
 
-It knows one task, the largest number from 0 to 99 that a question names; `planted_problems` makes such questions.
+- Each role of `PLANTED` is a head, and a table says where each thought looks: `planted_attention` gives those tables,
+  `planted_weights` writes them into a GPT-2. Rows of `bot`, `eot` and `answer` are even in every head but the carrier.
+- The carrier alone moves what the answer needs: at `bot` it finds the largest number of the question, which becomes z1
+  and is handed on to zT; at the answer it reads the last thought. What the other heads write is never read.
+
+It can do one task: naming the largest number from 0 to 99 of a question.
 """
 
 import random
@@ -34,7 +35,7 @@ from thoughtlens.models.planted_weights import (
     planted_projection,
 )
 from thoughtlens.models.reasoner import Codi, Markers
-from thoughtlens.names import BOT, FIRST, MAX_THOUGHTS, key_names, thought_names
+from thoughtlens.names import BOT, FIRST, MAX_THOUGHTS, key_names, text, thought_names
 from thoughtlens.problems import Problem
 
 PLANTED: Final[Mapping[str, tuple[int, int]]] = {
@@ -47,8 +48,8 @@ PLANTED: Final[Mapping[str, tuple[int, int]]] = {
     "skip": (1, 2),
     "nothing": (1, 3),
 }
-"""Layer and head of each role. `even`, `carrier` and `nothing` split a thought's row evenly over all that it sees,
-`thoughts` over the thoughts that it sees, itself included; the others have a strength."""
+"""Layer and head of each role. In the rows of thoughts `even`, `carrier` and `nothing` attend evenly to all positions,
+`thoughts` attends evenly to the thoughts so far, the query itself included; the others have a strength."""
 
 TOKENIZER: Final = "tiny-gpt2"
 """The bundled model whose tokenizer is used: every number below 100 is one token there."""
@@ -101,6 +102,11 @@ def planted_reasoner(
 
     Raises:
         OptionError: T is out of range.
+
+    Example:
+        >>> from thoughtlens.reasoning import reason
+        >>> reason(planted_reasoner(), ["Which of 3, 81 and 20 is the largest?"]).texts
+        ['The answer is: 81']
     """
     tokenizer = AutoTokenizer.from_pretrained(bundled()[TOKENIZER], local_files_only=True)
     markers = Markers(len(tokenizer))
@@ -133,10 +139,18 @@ def planted_attention(
 
     Returns:
         dims (layer, head, query, key): the thoughts as queries, every slot as key; rows sum to 1.
+
+    Raises:
+        OptionError: T is out of range.
+
+    Example:
+        >>> layer, head = PLANTED["hub"]
+        >>> float(planted_attention(20)[layer, head].sel(query="z4", key="z1").round(3))
+        0.7
     """
     thoughts, keys = thought_names(n_thoughts), key_names(n_thoughts)
     shape = (N_LAYERS, N_HEADS, n_thoughts, len(keys))
-    coords = {"layer": range(N_LAYERS), "head": range(N_HEADS), "query": _text(thoughts), "key": _text(keys)}
+    coords = {"layer": range(N_LAYERS), "head": range(N_HEADS), "query": text(thoughts), "key": text(keys)}
     pattern = xr.DataArray(np.zeros(shape), dims=("layer", "head", "query", "key"), coords=coords)
     pattern[:] = _even_rows(n_question_tokens, n_thoughts)
     for role in _TABLED:
@@ -148,7 +162,20 @@ def planted_attention(
 
 
 def planted_problems(n: int, *, seed: int = 0) -> list[Problem]:
-    """Draw problems that the planted reasoner solves: which of two to five numbers below 100 is the largest."""
+    """Draw problems that the planted reasoner solves: which of two to five numbers below 100 is the largest.
+
+    Args:
+        n: how many.
+        seed: same seed, same problems.
+
+    Returns:
+        The problems, with ids `planted_0`, `planted_1`, …
+
+    Example:
+        >>> problem = planted_problems(1)[0]
+        >>> problem.question, problem.answer
+        ('Which of 97, 53, 5, 33 and 65 is the largest?', '97')
+    """
     rng = random.Random(seed)
     draws = [rng.sample(range(100), rng.randint(2, 5)) for _ in range(n)]
     return [Problem(f"planted_{index}", _ask(numbers), str(max(numbers))) for index, numbers in enumerate(draws)]
@@ -178,7 +205,7 @@ def _table(role: str, strengths: Strengths, n_thoughts: int) -> np.ndarray:
 
 
 def _targets(role: str, row: int, n_thoughts: int) -> tuple[list[int], list[int]]:
-    """What a thought's row favours and what the others are; key 0 is `first`, key k is zk."""
+    """The keys that a thought's row favours, and the other keys that it sees; key 0 is `first`, key k is zk."""
     itself, earlier = row + 1, list(range(1, row + 1))
     favoured = {
         "hub": earlier[:1],
@@ -198,7 +225,3 @@ def _even_rows(n_question_tokens: int, n_thoughts: int) -> np.ndarray:
     seen = np.where(key <= keys.index(BOT) + 1 + row, n_tokens, 0)
     even_rows: np.ndarray = seen / seen.sum(-1, keepdims=True)
     return even_rows
-
-
-def _text(names: list[str]) -> np.ndarray:
-    return np.array(names, dtype=np.dtypes.StringDType())

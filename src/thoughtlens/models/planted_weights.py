@@ -1,14 +1,16 @@
-"""Tables of attention become the weights of a GPT-2 and of CODI's projection, written by hand.
+"""The weights of the planted reasoner: of a GPT-2 and of CODI's projection, written by hand.
+
+In: a table of probabilities for each head; out: the modules, in float32.
 
 1. Features lie on channels of their own: the question's first token, the slot (`bot`, `z1` …), a number's two digits.
-   A large constant pair of channels comes with every position, so that each LayerNorm divides by the same number
-   everywhere; one channel balances the sum of the others, so that none subtracts anything. The norms are inert, and
-   what is written on paper is what is computed.
-2. Slots can't be positions, since questions differ in length: `bot` carries slot 0, and the projection moves each slot
+   Every position also has a large constant pair of channels, so that each LayerNorm divides by the same number
+   everywhere, and one channel balances the sum of the others, so that none subtracts anything. So no norm changes what
+   the tables say.
+2. Slots can't be positions, since questions differ in length: `bot` has slot 0, and the projection moves each slot
    on by one, z1 to z2 to z3, and hands on the digits.
 3. A head is a table of probabilities, thought by key; its scores are their logarithms, 20 above those of all other
-   keys. What it sees it writes on channels that nothing reads.
-4. The carrier compares numbers at `bot` and slots where the answer's value is due.
+   keys. What it reads it writes on channels that nothing reads.
+4. The carrier compares numbers at `bot`, and slots where the answer's value is due.
 """
 
 from collections.abc import Mapping
@@ -136,7 +138,7 @@ def _positions(n_positions: int) -> Tensor:
 
 
 def _output(tokenizer: Any, markers: Markers) -> Tensor:
-    """The output layer; it reads digits held and found alike, so that a thought decodes to its number."""
+    """The output layer; it reads held and found digits alike, so that the logit lens of a thought names its number."""
     rows = torch.zeros(markers.n_embeddings, _WIDTH)
     for number, token in enumerate(_number_tokens(tokenizer)):
         rows[token, _digits(_HELD, number) + _digits(_FOUND, number)] = 1.0
@@ -157,7 +159,7 @@ def _number_tokens(tokenizer: Any) -> list[int]:
 
 def _prefix_tokens(tokenizer: Any) -> list[int]:
     ids: list[int] = tokenizer(answer_text(""))["input_ids"]
-    # Each word tells the next one, so that none may come twice.
+    # Each word determines the next one, so none may come twice.
     assert len(set(ids)) == len(ids) == _SAY.stop - _SAY.start - 1
     return ids
 
@@ -206,8 +208,8 @@ def carrying() -> Head:
 def planted_projection() -> Any:
     """CODI's projection: each slot moves on, and the digits found at `bot`, or held by a thought, are held next.
 
-    Two GELUs a feature, GELU(50 x - 20) - GELU(50 x - 30) = 10 for x = 1 and 0 for x = 0, flat at both: what a feature
-    is off by does not grow from thought to thought.
+    Two GELUs a feature, GELU(50 x - 20) - GELU(50 x - 30) = 10 for x = 1 and 0 for x = 0, flat at both, so that an
+    error in a feature does not grow from thought to thought.
     """
     slots, held, found = (range(*where.indices(_WIDTH)) for where in (_SLOT, _HELD, _FOUND))
     moves = [*pairwise(slots), *zip(held, held, strict=True), *zip(found, held, strict=True)]
@@ -219,7 +221,7 @@ def planted_projection() -> Any:
     first, second, norm = prj[1], prj[3], prj.ln
     first.weight[rising, sources] = first.weight[falling, sources] = 50.0
     first.bias[rising], first.bias[falling] = -20.0, -30.0
-    # What was found counts at `bot` alone, whose slot makes up for the higher bar.
+    # Found digits count at `bot` alone: their bias is lower by 50, which only the slot of `bot` makes up for.
     gated = torch.tensor([source in found for source in sources]).repeat(2)
     first.weight[gated, _SLOT.start] = 50.0
     first.bias[gated] -= 50.0

@@ -1,23 +1,11 @@
-"""What a latent reasoner is: all that the loop needs to know of a model that thinks in continuous thoughts.
+"""Latent reasoners: what the thinking loop needs to know of a model, and the CODI family, which has it.
 
-Families differ in nothing else. A new family is one module with one class that has these members.
-
-The fixed words of the CODI family, as the official code writes them.
-
-The token ids that CODI adds after a vocabulary of V tokens: padding at V, `bot` at V + 1, `eot` at V + 2.
-
-CODI's projection from a hidden state to the next thought, with the official parameter names.
-
-CODI on any decoder of transformers: markers around the thoughts, a projection that feeds them back.
-
-Source: Shen et al. 2025, arXiv 2502.21074, and github.com/zhenyi4/codi (`test.py` for inference).
-
-A decoder becomes its heads' slices of the output projections, whatever the family calls and transposes them.
-
-GPT-2's activation becomes one kernel in the place of eight: the same formula, rounded differently in the last bits.
-
-transformers spells `gelu_new` out (power, products, tanh), each step a pass over the widest tensor of the model;
-PyTorch has it whole. Models with other activations are left as they are.
+- `LatentReasoner`: the members that every family has; families differ in nothing else.
+- `Codi`: CODI on any decoder of transformers: two markers around the thoughts, and a projection that feeds them back
+  (Shen et al. 2025, arXiv 2502.21074; inference as in `test.py` of github.com/zhenyi4/codi).
+- `Markers`, `projection` and the words of the answer: the parts of CODI that its training shares with it.
+- `output_projections` and `norm_factors`: the heads' slices of the output projections, whatever the family calls them.
+- `fuse_gelu`: GPT-2's activation as one kernel.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,17 +19,34 @@ from transformers.activations import NewGELUActivation
 from thoughtlens.errors import CheckpointError
 from thoughtlens.problems import read_answer
 
+ANSWER_PREFIX: Final = "The answer is:"
+"""The words that CODI's official training puts before an answer."""
+
+N_MARKERS: Final = 3
+
 
 class LatentReasoner(Protocol):
     """A model that thinks in continuous thoughts, loaded and ready.
 
     Attributes:
-        lm: the causal language model of transformers, loaded with `thoughtlens.tracing.ATTENTION`.
+        lm: the causal language model of transformers, loaded with `thoughtlens.taps.ATTENTION`.
         tokenizer: its tokenizer.
         n_thoughts: how many thoughts it was trained to think.
         closing: token ids read after the last thought; the last one's output is the answer's first token.
         answer_prefix: the words before the answer's value.
-        provenance: what was loaded, from where, in which revision: JSON values.
+        provenance: what was loaded and from where, as JSON values; absent or None where it does not apply:
+
+            name             as the user gave it; what the model is called everywhere
+            sha256           digest of the weights
+            lora_alpha       LoRA's alpha, merged into the weights
+            architecture     `gpt2` or `llama`
+            dtype, device    of the weights in memory
+            revision         commit of a Hub checkpoint
+            base_revision    commit of a Hub base
+            weights          the file that the weights were read from
+            source           `model`, `base` and `random_weights` as they were asked for: enough to load it again
+            random_weights   seed of weights that were drawn anew
+            strengths        of the heads of a planted model
     """
 
     @property
@@ -90,37 +95,17 @@ class LatentReasoner(Protocol):
         ...
 
 
-ANSWER_PREFIX: Final = "The answer is:"
-
-
-def answer_text(answer: str) -> str:
-    """The answer as the model is trained to say it."""
-    return f"{ANSWER_PREFIX} {answer}"
-
-
-def question_text(question: str) -> str:
-    """The question as the official inference tidies it (github.com/zhenyi4/codi, `test.py`)."""
-    return question.strip().replace("  ", " ")
-
-
-def answer_ids(tokenizer: Any, answer: str) -> tuple[list[int], int]:
-    """Token ids of the answer as the model says it, and the index of the value's first token."""
-    read = tokenizer(answer_text(answer), add_special_tokens=False, return_offsets_mapping=True)
-    # A blank before the value may be a token of its own (LLaMA) or not (GPT-2); the value's own place decides.
-    value_at = len(ANSWER_PREFIX) + 1
-    first = next(i for i, (_, end) in enumerate(read["offset_mapping"]) if end > value_at)
-    return read["input_ids"], first
-
-
-N_MARKERS = 3
-
-
 @dataclass(frozen=True)
 class Markers:
-    """Ids of the added tokens.
+    """The token ids that CODI adds after a vocabulary of V tokens.
 
     Attributes:
-        vocabulary: V, the number of tokens before them.
+        vocabulary: V.
+
+    Example:
+        >>> markers = Markers(50257)
+        >>> markers.pad, markers.bot, markers.eot
+        (50257, 50258, 50259)
     """
 
     vocabulary: int
@@ -146,27 +131,15 @@ class Markers:
         return self.vocabulary + N_MARKERS
 
 
-def projection(hidden: int, inner: int) -> nn.Sequential:
-    """Dropout, linear, exact GELU, linear, LayerNorm: `prj.1`, `prj.3` and `prj.ln` of an official checkpoint.
-
-    Source: github.com/zhenyi4/codi, `src/model.py`; dropout is 0 there and here.
-    """
-    layers = nn.Sequential(nn.Dropout(0.0), nn.Linear(hidden, inner), nn.GELU(), nn.Linear(inner, hidden))
-    layers.add_module("ln", nn.LayerNorm(hidden))
-    return layers
-
-
 @dataclass(frozen=True)
 class Codi:
-    """A CODI model, merged and ready; a `LatentReasoner`.
+    """A CODI model, ready to think; a `LatentReasoner`, whose other attributes it has.
 
     Attributes:
         lm: the causal language model, LoRA merged into its weights.
         projection: from a last hidden state to the next thought.
         tokenizer: the base model's.
         markers: ids of padding, `bot` and `eot`.
-        n_thoughts: how many thoughts it was trained to think.
-        provenance: what was loaded, from where, in which revision.
     """
 
     lm: Any
@@ -221,43 +194,124 @@ class Codi:
         return read_answer(text)
 
 
+def projection(hidden: int, inner: int) -> nn.Sequential:
+    """Make CODI's projection from a hidden state to the next thought, with weights drawn at random.
+
+    Dropout (0, as in the official code), linear, exact GELU, linear, LayerNorm: `prj.1`, `prj.3` and `prj.ln` of an
+    official checkpoint.
+
+    Args:
+        hidden: width of the hidden states.
+        inner: width between the two linear layers.
+
+    Returns:
+        The module, from (…, hidden) to (…, hidden).
+
+    Example:
+        >>> sorted(projection(8, 16).state_dict())
+        ['1.bias', '1.weight', '3.bias', '3.weight', 'ln.bias', 'ln.weight']
+
+    Reference: github.com/zhenyi4/codi, `src/model.py`.
+    """
+    layers = nn.Sequential(nn.Dropout(0.0), nn.Linear(hidden, inner), nn.GELU(), nn.Linear(inner, hidden))
+    layers.add_module("ln", nn.LayerNorm(hidden))
+    return layers
+
+
 def output_projections(lm: Any) -> list[Tensor]:
-    """What turns each head's output into its part of the attention layer's output, biases apart.
+    """Each head's slice of the output projections: its output times its slice is what it adds, biases apart.
 
     Args:
         lm: the causal language model of transformers.
 
     Returns:
-        (head, channel, hidden) of each layer; the head's part is its output (…, channel) times its slice.
+        For each layer the weights (head, channel, hidden).
 
     Raises:
-        CheckpointError: the architecture is not known.
+        CheckpointError: the architecture is neither GPT-2 nor LLaMA.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> slices = output_projections(load("tiny-gpt2").lm)
+        >>> len(slices), tuple(slices[0].shape)
+        (4, (4, 16, 64))
     """
     n_heads = lm.config.num_attention_heads
     return [weight.reshape(n_heads, -1, weight.shape[-1]) for weight in _weights(lm)]
-
-
-def head_width(config: Any) -> int:
-    """Channels of one head, as the configuration of a model of transformers has it."""
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def norm_factors(lm: Any) -> list[Tensor]:
     """Small matrices that give the norm of a projected value without projecting it.
 
     ‖v F‖ = ‖v W‖ for every v: F Fᵀ = W Wᵀ, the Gram matrix of the head's slice W.  Computed in float32 at least, by QR
-    decomposition of Wᵀ, which unlike the Gram matrix does not square W's condition.
+    decomposition of Wᵀ, which unlike the Gram matrix does not square W's condition number.
 
     Args:
         lm: the causal language model of transformers.
 
     Returns:
-        F (head, channel, rank) of each layer, on the model's device.
+        For each layer the factors F (head, channel, rank), on the model's device.
 
     Raises:
-        CheckpointError: the architecture is not known.
+        CheckpointError: the architecture is neither GPT-2 nor LLaMA.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> tuple(norm_factors(load("tiny-gpt2").lm)[0].shape)
+        (4, 16, 16)
     """
     return [_factor(output) for output in output_projections(lm)]
+
+
+def fuse_gelu(lm: Any) -> Any:
+    """Replace every tanh GELU that transformers computes step by step by PyTorch's single kernel.
+
+    gelu(x) = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))).  transformers' `gelu_new` computes it in eight steps, each a
+    pass over the widest tensor of the model; results differ in the last bits. Other activations are left as they are.
+
+    Args:
+        lm: a model; it is changed in place.
+
+    Returns:
+        The same model.
+
+    Example:
+        >>> fuse_gelu(nn.Sequential(NewGELUActivation()))
+        Sequential(
+          (0): GELU(approximate='tanh')
+        )
+
+    Reference: Hendrycks and Gimpel 2016, arXiv 1606.08415.
+    """
+    for module in list(lm.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
+    return lm
+
+
+def answer_text(answer: str) -> str:
+    """The answer as the model is trained to say it."""
+    return f"{ANSWER_PREFIX} {answer}"
+
+
+def question_text(question: str) -> str:
+    """The question as the official inference tidies it (github.com/zhenyi4/codi, `test.py`)."""
+    return question.strip().replace("  ", " ")
+
+
+def answer_ids(tokenizer: Any, answer: str) -> tuple[list[int], int]:
+    """Token ids of the answer as the model is trained to say it, and the index of the value's first token."""
+    read = tokenizer(answer_text(answer), add_special_tokens=False, return_offsets_mapping=True)
+    # The blank before the value may be a token of its own (LLaMA) or not (GPT-2), so the value's offset decides.
+    value_at = len(ANSWER_PREFIX) + 1
+    first = next(i for i, (_, end) in enumerate(read["offset_mapping"]) if end > value_at)
+    return read["input_ids"], first
+
+
+def head_width(config: Any) -> int:
+    """Channels of one head, as the configuration of a model of transformers has it."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _factor(output: Tensor) -> Tensor:
@@ -274,15 +328,3 @@ def _weights(lm: Any) -> list[Tensor]:
     if kind == "llama":
         return [block.self_attn.o_proj.weight.detach().mT for block in lm.base_model.layers]
     raise CheckpointError(f"no output projection is known for {kind!r}, expected gpt2 or llama; leave values out.")
-
-
-def fuse_gelu(lm: Any) -> Any:
-    """Replace every spelled-out tanh GELU of a model in place, and return the model.
-
-    gelu(x) = x/2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))).  Source: Hendrycks and Gimpel 2016, arXiv 1606.08415.
-    """
-    for module in list(lm.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
-    return lm

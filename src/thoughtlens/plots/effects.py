@@ -13,7 +13,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from thoughtlens.analysis.effects import as_damage, controls_of, damage_of
-from thoughtlens.analysis.verdict import ALPHA, short
+from thoughtlens.analysis.statistics import short
+from thoughtlens.analysis.verdict import ALPHA
+from thoughtlens.names import head_place
 from thoughtlens.plots.parts import SERIES, Look, dodged, draw_null, draw_number, draw_stacks, limits
 from thoughtlens.plots.style import (
     BLACK,
@@ -61,7 +63,7 @@ def effect_forest_data(summary: xr.Dataset, *, outcome: str = "gold_logprob", mo
     places = np.flatnonzero(((summary["kind"] == "cut") & estimate.notnull()).values)
     chosen = places[np.argsort(-np.abs(estimate.values[places]), kind="stable")[:most]]
     order = chosen[np.argsort(-estimate.values[chosen], kind="stable")]
-    cost = damage.isel(intervention=order).rename(intervention="cut").drop_vars(["kind", "spec"])
+    cost = damage.isel(intervention=order).rename(intervention="cut").reset_coords(drop=True)
     p = summary["p_holm"].sel(outcome=outcome).values[order]
     of = "" if len(order) == len(places) else f", {len(order)} of {len(places)} cuts"
     return xr.Dataset(
@@ -75,14 +77,12 @@ def effect_forest_data(summary: xr.Dataset, *, outcome: str = "gold_logprob", mo
     )
 
 
-def effect_map(
-    summary: xr.Dataset, heads: Mapping[tuple[int, int], str], *, outcome: str = "gold_logprob"
-) -> xr.Dataset:
+def effect_map(summary: xr.Dataset, heads: Mapping[str, str], *, outcome: str = "gold_logprob") -> xr.Dataset:
     """What cutting each single head costs, as the figure of heads (layers × heads) draws it.
 
     Args:
         summary: as `summarise` gives it.
-        heads: label of the cut of each head, by (layer, head).
+        heads: label of the cut of each head, by its name.
         outcome: accuracy, gold_logprob or kl.
 
     Returns:
@@ -90,9 +90,10 @@ def effect_map(
     """
     damage = damage_of(summary, outcome).sel(value="estimate", drop=True)
     p = summary["p_holm"].sel(outcome=outcome)
-    layers, numbers = (np.arange(1 + max(place[axis] for place in heads)) for axis in (0, 1))
+    places = {place: label for name, label in heads.items() if (place := head_place(name))}
+    layers, numbers = (np.arange(1 + max(place[axis] for place in places)) for axis in (0, 1))
     score, marked = np.full((len(layers), len(numbers)), np.nan), np.zeros((len(layers), len(numbers)), dtype=bool)
-    for place, label in heads.items():
+    for place, label in places.items():
         score[place] = damage.sel(intervention=label).item()
         marked[place] = p.sel(intervention=label).item() < ALPHA
     dims = ("layer", "head")
@@ -126,7 +127,7 @@ def attention_against_effect(
     looked = importance.isel(resample=0, drop=True) if "resample" in importance.dims else importance
     names = [str(name) for name in looked["unit"].values if str(name) in cuts]
     damage = damage_of(summary, outcome).sel(intervention=[cuts[name] for name in names])
-    cost = damage.drop_vars(["kind", "spec"]).rename(intervention="unit").assign_coords(unit=_text(names))
+    cost = damage.reset_coords(drop=True).rename(intervention="unit").assign_coords(unit=_text(names))
     both = xr.Dataset({"attention": looked.sel(unit=names), "cost": cost})
     known = both["attention"].notnull() & both["cost"].sel(value="estimate", drop=True).notnull()
     drawn = both.isel(unit=np.flatnonzero(known.values)).assign(n=int(summary["n"].max()))

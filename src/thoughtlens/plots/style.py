@@ -6,7 +6,6 @@ are in points, so that text fits at any size of figure. No pyplot, no display, n
 Turn names from data into text on a figure: thinned, shortened, escaped, never markup. It knows no numbers.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from thoughtlens.files import replacing_path
 
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
 BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
@@ -107,12 +108,8 @@ def save_figure(ax: Axes, path_stem: str | Path) -> list[Path]:
 
 
 def _save(figure: Figure, path: Path, metadata: dict[str, None]) -> Path:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing_path(path) as partial:
         figure.savefig(partial, format=path.suffix[1:], dpi=300, metadata=metadata)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

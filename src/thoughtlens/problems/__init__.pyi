@@ -14,5 +14,6 @@ from .sets import ProblemSet as ProblemSet
 from .sets import draw as draw
 from .sets import known_sets as known_sets
 from .sets import load_set as load_set
+from .sets import rows_fingerprint as rows_fingerprint
 from .sets import sample as sample
 from .sets import write_problems as write_problems

@@ -1,14 +1,12 @@
-r"""Turn an answer, plain or LaTeX, into one normal form, and that form into an exact number where it is one.
-
-`\dfrac12`, `\frac{1}{2}` and `1/2` have the same normal form; `0.5` has the same number. Layout, currency, units
-behind a number and the `x=` before one are dropped. It does no algebra: `2+x` and `x+2` differ, and so do `1,-2` and
-`-2,1`.
-
-Turn a model's text into its final answer, a data set's field into the gold answer, and the two into a verdict.
+r"""Answers: found in a model's text, read from a data set's field, and compared.
 
 A generated text is searched for an announcement, in this order: `answer is`, `####`, `\boxed{}`. Of several of a kind
 the last one that can be read counts. A text that announces an answer and doesn't give one has none; only a text
-without any announcement is read by its last number. What the model was asked is not known here.
+without any announcement is read by its last number.
+
+Two answers are compared by their normal form, and by their exact value where they are numbers: `\dfrac12`,
+`\frac{1}{2}` and `1/2` have the same normal form; `0.5` has the same value. Layout, currency, units behind a number and
+the `x=` before one are dropped. There is no algebra: `2+x` and `x+2` differ, and so do `1,-2` and `-2,1`.
 """
 
 import math
@@ -57,52 +55,12 @@ _FRACTION = re.compile(r"([-+]?)([0-9]*)\\frac\{(-?[0-9]+)\}\{([0-9]*[1-9][0-9]*
 _TRUTH = {"yes": "true", "no": "false"}
 
 
-def normal_form(answer: str) -> str:
-    """The one spelling that stands for all spellings of an answer.
-
-    Args:
-        answer: a number, truth value, letter, word or LaTeX; text beyond 2,000 characters is left as it is.
-
-    Returns:
-        The normal form; empty where nothing but layout was given.
-    """
-    if len(answer) > _LONGEST_ANSWER:
-        return answer
-    for pattern, replacement in _RULES:
-        answer = pattern.sub(replacement, answer)
-    if _WITH_COMMAS.fullmatch(answer):
-        return answer.replace(",", "")
-    if answer.isalpha():
-        answer = answer.casefold()
-    return _TRUTH.get(answer, answer)
-
-
-def exact_number(normal: str) -> Fraction | None:
-    """The exact value of a normal form, or None where it isn't a number.
-
-    Args:
-        normal: what `normal_form` returned.
-
-    Returns:
-        The value of a decimal, a fraction or a mixed number.
-    """
-    if len(normal) > LONGEST_NUMBER:
-        return None
-    if _DECIMAL.fullmatch(normal):
-        return Fraction(normal)
-    if parts := _FRACTION.fullmatch(normal):
-        sign, whole, numerator, denominator = parts.groups()
-        magnitude = int(whole or "0") + Fraction(int(numerator), int(denominator))
-        return -magnitude if sign == "-" else magnitude
-    return None
-
-
 _RELATIVE_TOLERANCE = Fraction(1, 1_000_000)
 _ABSOLUTE_TOLERANCE = Fraction(1, 200)
 _LONGEST_LINE = 2_000
 
 _ANSWER_IS = re.compile(r"\banswer\s*(?:is\b\s*:?|:)", re.IGNORECASE)
-# Three hashes are Coconut's mark, but also a Markdown heading: they count on the last line only.
+# Coconut marks answers by three hashes, which are also a Markdown heading: they count on the last line only.
 _HASHES = re.compile(r"####|^###(?=[^#\n]+\Z)", re.MULTILINE)
 
 _UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
@@ -113,7 +71,7 @@ _NUMBER_ANYWHERE = re.compile(rf"(?:(?<![\w)\]}}.%])-)?{_NUMBER}")
 _NUMBER_THEN_WORDS = re.compile(rf"(-?\s*{_NUMBER})(?=\s*(?:$|[%°(;:]|,?\s*(?:[A-Za-z]{{2}}|a\b)))")
 
 _CLUTTER = re.compile(r"\\?\$|\\[!,]|\*\*|`")
-# `<<48/2=24>>24` says its result twice.
+# `<<48/2=24>>24` writes its result twice.
 _ANNOTATION = re.compile(r"<<[^<>]*>>\s*(?=[-.0-9])")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
@@ -122,9 +80,9 @@ _MATHS_SEGMENT = re.compile(r"(?<!\\)\$([^$]*\\[A-Za-z][^$]*)\$|\\[(\[](.*?\\[A-
 _COMMAND = re.compile(r"\\[A-Za-z]")
 
 _TRUE = re.compile(r"(?:true|yes)\b", re.IGNORECASE)
-# `no` opens other answers too (`no apples`), so a word after it makes it none.
+# `no` also begins other answers (`no apples`): followed by a word it is not a truth value.
 _FALSE = re.compile(r"false\b|no\b(?!\s*\w)", re.IGNORECASE)
-# `A dog` is no choice and `a` is a word; `B dog` has no such reading.
+# `A dog` is not choice A, since `a` is a word; `B dog` can only be choice B.
 _LETTER = re.compile(r"(?:option\s+|choice\s+)?(?:\(([A-Ea-e])\)|([A-E])(?=$|[):.,])|([B-E])(?=\s)|([b-e])(?=$|\)))")
 _BARE_LETTER = re.compile(r"\(?([A-E])[).]*")
 _WORDLESS = re.compile(r"(?!.*[A-Za-z]{2})(?=.*[0-9A-Za-z])[-+*/^_=<>!|()\[\]{}.,\s0-9A-Za-zπ√°%]+")
@@ -140,10 +98,14 @@ def read_answer(text: str) -> str | None:
     Returns:
         A number without commas or currency, `true` or `false`, a letter A-E, LaTeX, a word; None where nothing reads
         as an answer.
+
+    Example:
+        >>> read_answer("5-3=2, so the answer is: $1,200.")
+        '1200'
     """
     text = text.replace("−", "-").rstrip()
     spoken, hashed = _lines_after(_ANSWER_IS, text), _lines_after(_HASHES, text)
-    # A lone word comes last: `our answer is correct` may follow a `\boxed{}`.
+    # Single words are tried last: `our answer is correct` may follow a `\boxed{}`.
     readings = chain(map(_read_line, spoken), map(_read_line, hashed), map(_boxed, [text]), map(_word, spoken))
     found = next((reading for reading in readings if reading is not None), None)
     announced = spoken or hashed or "\\boxed{" in text
@@ -162,6 +124,10 @@ def gold_answer(value: object) -> str:
 
     Raises:
         ValueError: the value is not finite, or of another type.
+
+    Example:
+        >>> gold_answer("Half of 36 is <<36/2=18>>18. #### 18"), gold_answer(18.0), gold_answer(True)
+        ('18', '18', 'true')
     """
     if isinstance(value, bool):
         return str(value).lower()
@@ -176,18 +142,22 @@ def gold_answer(value: object) -> str:
 
 
 def same_answer(predicted: str | None, gold: str) -> bool:
-    """Whether a predicted answer is the gold answer.
+    r"""Whether a predicted answer is the gold answer.
 
     Two numbers are the same within a millionth of the larger, but never more than 0.005 apart: that covers the
     rounding of gold answers such as 14053029.666666666, while whole numbers have to be equal and 15 is not 15.67.
-    Everything else is the same if its normal form is (`latex.normal_form`).
+    Everything else is the same if its normal form is.
 
     Args:
         predicted: what `read_answer` returned.
         gold: the answer of a problem.
 
     Returns:
-        False where nothing was predicted.
+        True if they are the same; False where nothing was predicted.
+
+    Example:
+        >>> same_answer("\\frac{1}{2}", "0.5"), same_answer("15", "15.67"), same_answer(None, "15")
+        (True, False, False)
     """
     if predicted is None:
         return False
@@ -196,6 +166,32 @@ def same_answer(predicted: str | None, gold: str) -> bool:
         return True
     a, b = exact_number(ours), exact_number(theirs)
     return a is not None and b is not None and _close(a, b)
+
+
+def normal_form(answer: str) -> str:
+    """The one spelling for all spellings of an answer; empty where it is nothing but layout."""
+    if len(answer) > _LONGEST_ANSWER:
+        return answer
+    for pattern, replacement in _RULES:
+        answer = pattern.sub(replacement, answer)
+    if _WITH_COMMAS.fullmatch(answer):
+        return answer.replace(",", "")
+    if answer.isalpha():
+        answer = answer.casefold()
+    return _TRUTH.get(answer, answer)
+
+
+def exact_number(normal: str) -> Fraction | None:
+    """The exact value of a normal form: a decimal, fraction or mixed number; None where it isn't one."""
+    if len(normal) > LONGEST_NUMBER:
+        return None
+    if _DECIMAL.fullmatch(normal):
+        return Fraction(normal)
+    if parts := _FRACTION.fullmatch(normal):
+        sign, whole, numerator, denominator = parts.groups()
+        magnitude = int(whole or "0") + Fraction(int(numerator), int(denominator))
+        return -magnitude if sign == "-" else magnitude
+    return None
 
 
 def _close(a: Fraction, b: Fraction) -> bool:
@@ -218,7 +214,7 @@ def _read_line(line: str) -> str | None:
 
 
 def _bare(text: str) -> str | None:
-    """Read a text that announces nothing: a lone truth value or letter, else the last number."""
+    """Read a text without announcement: a truth value or letter alone, else the last number."""
     alone = text.strip().rstrip(".!")
     numbers = _NUMBER_ANYWHERE.findall(_clean(text))
     return _truth(alone, exact=True) or _bare_letter(alone) or (_tidy(numbers[-1]) if numbers else None)
@@ -229,7 +225,7 @@ def _clean(text: str) -> str:
 
 
 def _plain(line: str) -> str:
-    """The line's first sentence without markup and, of an equation, only what it comes to."""
+    """The line's first sentence without markup; of an equation only its right-hand side."""
     line = _SENTENCE_END.split(_ANNOTATION.sub("", _clean(line)), maxsplit=1)[0]
     # `2x + 3y = 0` is itself an answer.
     result = line if _COEFFICIENT.search(line) else _EQUALS.split(line)[-1]

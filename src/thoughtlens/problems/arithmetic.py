@@ -1,4 +1,4 @@
-"""The bundled generator: word problems in the style of GSM8K in miniature, from a seed.
+"""The generator of the bundled problems: word problems like those of GSM8K, only smaller, from a seed.
 
 A problem is a chain of additions, subtractions and multiplications on whole numbers from 1 to 30, told as a story, with
 its steps written as `<<12-5=7>>`; the last result is the answer. Four kinds of story:
@@ -24,7 +24,7 @@ LIMIT: Final = 30
 """Every value of a problem lies in 1 … LIMIT."""
 
 DEFAULT_STEPS: Final[Mapping[int, float]] = {2: 0.25, 3: 0.4, 4: 0.35}
-"""How often a problem has how many steps."""
+"""Share of problems by their number of steps."""
 
 SPLITS: Final = ("test", "validation", *["train"] * 8)
 
@@ -63,7 +63,18 @@ class Story(NamedTuple):
 
 
 def split_of(steps: Sequence[str]) -> str:
-    """The split, `train`, `validation` or `test`, that these steps belong to, whatever story tells them."""
+    """The split that a problem with these steps belongs to, whatever story tells them.
+
+    Args:
+        steps: as a problem has them, for instance `["<<2+3=5>>", "<<5*2=10>>"]`.
+
+    Returns:
+        `train` (8 of 10 problems), `validation` or `test`, by a hash of the steps.
+
+    Example:
+        >>> split_of(["<<2+3=5>>", "<<5*2=10>>"])
+        'train'
+    """
     digest = hashlib.blake2b("".join(steps).encode(), digest_size=4).digest()
     return SPLITS[int.from_bytes(digest, "big") % len(SPLITS)]
 
@@ -81,6 +92,13 @@ def arithmetic_problem(
 
     Returns:
         The problem, with id `{split}_{index}`.
+
+    Example:
+        >>> problem = arithmetic_problem(0, split="train")
+        >>> problem.question
+        'Ben has 6 packs of 2 books. He loses 6. He buys 8 more. How many books does he have?'
+        >>> problem.steps, problem.answer
+        (('<<6*2=12>>', '<<12-6=6>>', '<<6+8=14>>'), '14')
     """
     rng = random.Random(f"{seed}/{split}/{index}")
     while True:
@@ -94,7 +112,21 @@ def arithmetic_problem(
 def distinct_problems(
     n: int, *, split: str, seed: int = 0, n_steps: Mapping[int, float] = DEFAULT_STEPS
 ) -> list[Problem]:
-    """The first n problems of a stream with different steps, numbered anew from 0."""
+    """The first n problems of a stream whose steps differ.
+
+    Args:
+        n: how many.
+        split: `train`, `validation` or `test`.
+        seed: which stream.
+        n_steps: number of steps (2 to 6) → how often it is drawn.
+
+    Returns:
+        The problems in the order of the stream, with ids `{split}_0`, `{split}_1`, …
+
+    Example:
+        >>> [problem.id for problem in distinct_problems(3, split="test")]
+        ['test_0', 'test_1', 'test_2']
+    """
     found: dict[tuple[str, ...], Problem] = {}
     index = 0
     while len(found) < n:

@@ -1,15 +1,11 @@
-"""Turn a local `.json`, `.jsonl` or `.parquet` file into rows, or into one sentence that says where it is broken.
+"""Problems, and the rows of local files that they are read from.
+
+In: a `.json`, `.jsonl` or `.parquet` file, or rows from elsewhere; out: `Problem`s, or one sentence that says which row
+can't be read and why. Known are the field names of the named sets and of the files that their authors publish; any
+other name is mapped by the caller.
 
 Other people's files are read strictly: nothing that JSON doesn't allow (NaN, a number beyond floats, half a character),
-nothing that could take the machine down (endless lines, deep nesting, integers of thousands of digits). What the
-fields mean is not known here.
-
-A problem: what is asked, what the answer is, and how one gets there.
-
-Turn rows of the known layouts into problems, or into one sentence that names the row that can't be.
-
-Known are the field names of the named sets and of the files that their authors publish; any other name is mapped by
-the caller. Where the rows come from is not known here: `place` says how an error names one.
+nothing that could take the machine down (endless lines, deep nesting, integers of thousands of digits).
 """
 
 import json
@@ -29,6 +25,31 @@ LARGEST_FILE = 1_000_000_000
 _MOST_DIGITS = 400
 _SPACE = re.compile(r"[ \t\r\n]*")
 
+ID_FIELDS: Final = ("id", "ID", "qid", "unique_id")
+QUESTION_FIELDS: Final = ("question", "question_concat", "input", "problem", "instruction")
+ANSWER_FIELDS: Final = ("answer", "Answer", "target", "final_ans", "answerKey", "response")
+MAPPED_FIELDS: Final = ("id", "question", "answer", "steps")
+
+_ANNOTATION = re.compile(r"<<[^<>]*>>")
+_MOST_NAMES = 12
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with its gold answer.
+
+    Attributes:
+        id: unique in its set; the key that joins everything about a problem.
+        question: the text put to the model.
+        answer: the gold answer as text: a number without commas, `true`/`false`, a letter A-E, or LaTeX.
+        steps: the worked steps, where the set gives them; for instance `<<12-5=7>>`.
+    """
+
+    id: str
+    question: str
+    answer: str
+    steps: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True)
 class Row:
@@ -43,10 +64,6 @@ class Row:
     fields: dict[str, object]
 
 
-class _Refused(ValueError):
-    """A value that is JSON to Python, but not to us."""
-
-
 def read_rows(path: Path) -> list[Row]:
     """Read every row of a file.
 
@@ -58,6 +75,12 @@ def read_rows(path: Path) -> list[Row]:
 
     Raises:
         ProblemSetError: with the file, and the line or row, that can't be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.json"
+        >>> path.write_text('[{"question": "1+1?", "answer": 2}]') and read_rows(path)
+        [Row(number=1, fields={'question': '1+1?', 'answer': 2})]
     """
     read = _READERS.get(path.suffix.lower())
     if read is None:
@@ -76,6 +99,44 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def read_problems(
+    rows: Iterable[Row], *, prefix: str, place: Callable[[int], str], fields: Mapping[str, str] | None = None
+) -> tuple[Problem, ...]:
+    """Read one problem from each row.
+
+    Args:
+        rows: the rows of one set, in order.
+        prefix: a row without an id of its own is named `{prefix}_{index}`, counted from 0.
+        place: how an error names the row of that number.
+        fields: names of fields by what they hold (`id`, `question`, `answer`, `steps`), where they aren't known ones.
+
+    Returns:
+        The problems in the order of the rows, ids unique, questions and answers not empty.
+
+    Raises:
+        ProblemSetError: naming the first row that breaks this.
+        OptionError: a field is mapped to something that a problem doesn't have.
+
+    Example:
+        >>> row = Row(1, {"prompt": "1+1?", "answer": "<<1+1=2>> 2 #### 2"})
+        >>> read_problems([row], prefix="mine", place="row {}".format, fields={"question": "prompt"})
+        (Problem(id='mine_0', question='1+1?', answer='2', steps=('<<1+1=2>>',)),)
+    """
+    names = check_fields(fields)
+    first_place: dict[str, str] = {}
+    problems = []
+    for index, row in enumerate(rows):
+        where = place(row.number)
+        try:
+            problem = _read_problem(row.fields, f"{prefix}_{index}", names)
+        except ValueError as error:
+            raise ProblemSetError(f"{where}: {error}") from error
+        if (earlier := first_place.setdefault(problem.id, where)) != where:
+            raise ProblemSetError(f"{where}: the id {problem.id!r} is that of {earlier}; ids have to differ.")
+        problems.append(problem)
+    return tuple(problems)
+
+
 def place_of(path: Path, number: int) -> str:
     """How an error names a row: by line where the file has one row a line."""
     return f"{path}, {'line' if path.suffix.lower() == '.jsonl' else 'row'} {number}"
@@ -83,7 +144,7 @@ def place_of(path: Path, number: int) -> str:
 
 def _read_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
-        # One byte more than is allowed tells an overlong line without reading the rest of it.
+        # One byte more than is allowed shows that a line is too long without reading the rest of it.
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW + 1), b""), start=1):
             where = place_of(path, number)
             _check_length(len(line), where)
@@ -111,7 +172,7 @@ def _read_list(path: Path) -> Iterator[Row]:
 
 
 def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
-    """Row by row rather than at once, so that whatever is wrong has a row and a line."""
+    """Parse row by row rather than at once, so that an error can name the row and the line."""
     number, line, counted = 0, 1, 0
     while text[at : at + 1] != "]":
         number, line, counted = number + 1, line + text.count("\n", counted, at), at
@@ -126,7 +187,7 @@ def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
 
 def _read_parquet(path: Path) -> Iterator[Row]:
     try:
-        # Heavy, and only this kind of file needs it.
+        # Heavy to import, and only this kind of file needs it.
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
@@ -148,7 +209,7 @@ def _decode(data: bytes, path: Path, *, first_line: int) -> str:
     try:
         return data.decode("utf-8-sig" if first_line == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        # Not of `data`: the error counts without a byte order mark.
+        # Count in `error.object`, not in `data`: the error does not count the byte order mark.
         line = first_line + error.object.count(b"\n", 0, error.start)
         found = f"byte 0x{error.object[error.start]:02x}"
         raise ProblemSetError(
@@ -165,7 +226,7 @@ def _parse(text: str, start: int, where: str) -> tuple[object, int]:
     """Parse the value that begins at `start`; return it and where it ends."""
     try:
         value, end = _DECODER.raw_decode(text, start)
-        # An escaped surrogate without its other half parses, and fails only when it is written.
+        # An escaped surrogate without its other half can be parsed, but not written: writing it here shows it.
         if text.find("\\u", start, end) >= 0:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -219,6 +280,10 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+class _Refused(ValueError):
+    """A value that Python's JSON reader takes, but that standard JSON or a problem doesn't allow."""
+
+
 def _refuse_constant(name: str) -> float:
     raise _Refused(f"{name}, which is not JSON and no answer")
 
@@ -231,7 +296,7 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_int(text: str) -> int:
-    # Python itself gives up at 4,300 digits, with an error that names no place.
+    # Python itself refuses more than 4,300 digits, with an error that names no place.
     if len(text) > _MOST_DIGITS:
         raise _Refused(f"a whole number of {len(text):,} digits, more than {_MOST_DIGITS}")
     return int(text)
@@ -248,64 +313,6 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _DECODER = json.JSONDecoder(
     parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_int, object_pairs_hook=_unique
 )
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One question with its gold answer.
-
-    Attributes:
-        id: unique in its set; the key that joins everything about a problem.
-        question: the text put to the model.
-        answer: the gold answer as text: a number without commas, `true`/`false`, a letter A-E, or LaTeX.
-        steps: the worked steps, where the set gives them; `<<12-5=7>>` in the arithmetic set.
-    """
-
-    id: str
-    question: str
-    answer: str
-    steps: tuple[str, ...] = ()
-
-
-ID_FIELDS: Final = ("id", "ID", "qid", "unique_id")
-QUESTION_FIELDS: Final = ("question", "question_concat", "input", "problem", "instruction")
-ANSWER_FIELDS: Final = ("answer", "Answer", "target", "final_ans", "answerKey", "response")
-MAPPED_FIELDS: Final = ("id", "question", "answer", "steps")
-
-_ANNOTATION = re.compile(r"<<[^<>]*>>")
-_MOST_NAMES = 12
-
-
-def read_problems(
-    rows: Iterable[Row], *, prefix: str, place: Callable[[int], str], fields: Mapping[str, str] | None = None
-) -> tuple[Problem, ...]:
-    """Read one problem from each row.
-
-    Args:
-        rows: the rows of one set, in order.
-        prefix: a row without an id of its own is named `{prefix}_{index}`, counted from 0.
-        place: how an error names the row of that number.
-        fields: names of fields by what they hold (`id`, `question`, `answer`, `steps`), where they aren't known ones.
-
-    Returns:
-        The problems in the order of the rows, ids unique, questions and answers not empty.
-
-    Raises:
-        ProblemSetError: naming the first row that breaks this.
-    """
-    names = check_fields(fields)
-    first_place: dict[str, str] = {}
-    problems = []
-    for index, row in enumerate(rows):
-        where = place(row.number)
-        try:
-            problem = _read_problem(row.fields, f"{prefix}_{index}", names)
-        except ValueError as error:
-            raise ProblemSetError(f"{where}: {error}") from error
-        if (earlier := first_place.setdefault(problem.id, where)) != where:
-            raise ProblemSetError(f"{where}: the id {problem.id!r} is that of {earlier}; ids have to differ.")
-        problems.append(problem)
-    return tuple(problems)
 
 
 def check_fields(fields: Mapping[str, str] | None) -> dict[str, str]:
@@ -370,13 +377,13 @@ def _steps(fields: dict[str, object], answer: object, names: Mapping[str, str]) 
 
 
 def _join(body: str, question: str) -> str:
-    """Join SVAMP's two parts; a body that stops without a full stop is mostly the `if` half of the question."""
+    """Join SVAMP's two parts; a body without a full stop is mostly the `if` clause of the question."""
     body, question = body.strip(), question.strip()
     if body[-1] in ".!?,;:":
         return f"{body} {question}"
     if re.split(r"[.!?]\s+", body)[-1].lower().startswith("if "):
         opening = question.split()[0]
-        # Only words known to be no names lose their capital.
+        # Only these words lose their capital: any other may be a name.
         lowered = opening.lower() if opening in {"How", "What", "Which", "Who", "Total"} else opening
         return f"{body}, {lowered}{question[len(opening) :]}"
     return f"{body}. {question}"

@@ -1,36 +1,27 @@
-"""Turn the name of a problem set into where it is kept and how it reads: the table of named sets.
+"""Problem sets by name or path, with their provenance, and samples of them that anyone can draw again.
 
-The columns are what a set's hub copy is known to have; the rows are read by `rows`, as those of a local file.
-
-Turn a data set on the Hugging Face Hub into rows and the commit they come from, or into one sentence why not.
-
-The commit is resolved first and the rows are loaded at it, so that what is recorded is what was read. What the columns
-mean is not known here.
-
-Turn a name or a path into a problem set, and a set into a sample of it that anyone can draw again.
-
-A set carries where it came from (`source`, `revision`) and a fingerprint of its problems. Sampling n of N problems
-with a seed takes the indices `sorted(random.Random(seed).sample(range(N), n))`. How a model fares on the problems is
-not known here.
+The named sets are listed in `sets.toml`; those on the Hugging Face Hub are read at a fixed commit, so that what is
+recorded is what was read. In: a name, Hub id or path; out: a `ProblemSet`.
 """
 
 import hashlib
 import json
-import os
 import random
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from thoughtlens.errors import OptionError, ProblemSetError
+from thoughtlens.files import write_json_lines
 from thoughtlens.problems.rows import Problem, Row, check_fields, place_of, read_problems, read_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NamedSet:
     """A problem set that is known by name.
 
@@ -38,9 +29,9 @@ class NamedSet:
         name: what the user types.
         about: one line on what is asked.
         hub_id: the data set on the Hugging Face Hub; None if the set is bundled.
-        config: the hub's configuration, where there are several.
+        config: the Hub's configuration, where there are several.
         splits: the splits that have answers.
-        default_split: the one taken unless told.
+        default_split: the split that is used if none is given.
         columns: the columns that its problems are read from.
         answers: how the gold answer is read.
         steps: how the steps are read; empty where there are none.
@@ -49,215 +40,14 @@ class NamedSet:
 
     name: str
     about: str
-    hub_id: str | None
-    config: str | None
+    hub_id: str | None = None
+    config: str | None = None
     splits: tuple[str, ...]
     default_split: str
     columns: tuple[str, ...]
     answers: str
-    steps: str
+    steps: str = ""
     licence: str
-
-
-def known_sets() -> dict[str, NamedSet]:
-    """The named problem sets by name."""
-    return {named.name: named for named in (_arithmetic(), *_HUB_SETS)}
-
-
-def named_set(name: str) -> NamedSet | None:
-    """The problem set of a name, or of a Hub id that has a name; None if there is none."""
-    sets = known_sets()
-    return sets.get(name) or next((named for named in sets.values() if named.hub_id == name), None)
-
-
-def bundled_file(name: str, split: str) -> Traversable:
-    """The bundled file of a split, whether or not it is there."""
-    return resources.files("thoughtlens.problems") / "data" / f"{name}_{split}.jsonl"
-
-
-def _arithmetic() -> NamedSet:
-    # Which splits are bundled is a matter of the package's size, so the folder is asked.
-    splits = tuple(split for split in ("train", "test") if bundled_file("arithmetic", split).is_file())
-    return NamedSet(
-        name="arithmetic",
-        about="word problems of a few additions, subtractions and multiplications of small numbers; bundled",
-        hub_id=None,
-        config=None,
-        splits=splits or ("test",),
-        default_split="test",
-        columns=("id", "question", "answer", "steps"),
-        answers="a whole number",
-        steps="the list in `steps`",
-        licence="Apache-2.0",
-    )
-
-
-_HUB_SETS = (
-    NamedSet(
-        name="gsm8k",
-        about="grade-school word problems of 2 to 8 steps (Cobbe 2021)",
-        hub_id="openai/gsm8k",
-        config="main",
-        splits=("train", "test"),
-        default_split="test",
-        columns=("question", "answer"),
-        answers="what follows the last ####",
-        steps="the <<…>> annotations of the solution",
-        licence="MIT",
-    ),
-    NamedSet(
-        name="gsm8k_aug",
-        about="GSM8K's training problems varied by GPT-4, with steps as equations (Deng 2023)",
-        hub_id="zen-E/GSM8k-Aug",
-        config=None,
-        splits=("train", "test"),
-        default_split="train",
-        columns=("question", "cot", "answer"),
-        answers="a number",
-        steps="the <<…>> equations in `cot`",
-        licence="Apache-2.0",
-    ),
-    NamedSet(
-        name="svamp",
-        about="one-step word problems with varied wording (Patel 2021)",
-        hub_id="ChilleD/SVAMP",
-        config=None,
-        splits=("train", "test"),
-        default_split="test",
-        columns=("ID", "Body", "Question", "Answer"),
-        answers="a number",
-        steps="",
-        licence="MIT",
-    ),
-    NamedSet(
-        name="multiarith",
-        about="word problems of several operations on small numbers (Roy and Roth 2015)",
-        hub_id="ChilleD/MultiArith",
-        config=None,
-        splits=("train", "test"),
-        default_split="test",
-        columns=("question", "final_ans"),
-        answers="a number",
-        steps="",
-        licence="Apache-2.0",
-    ),
-    NamedSet(
-        name="gsm_hard",
-        about="GSM8K's test problems with large numbers put in (Gao 2022)",
-        hub_id="reasoning-machines/gsm-hard",
-        config=None,
-        # Its hub copy is one file, which the hub calls `train`.
-        splits=("train",),
-        default_split="train",
-        columns=("input", "target"),
-        answers="a number, rounded to a float",
-        steps="",
-        licence="MIT",
-    ),
-    NamedSet(
-        name="math500",
-        about="500 competition problems with LaTeX answers (Hendrycks 2021, Lightman 2023)",
-        hub_id="HuggingFaceH4/MATH-500",
-        config=None,
-        splits=("test",),
-        default_split="test",
-        columns=("problem", "answer"),
-        answers="LaTeX",
-        steps="",
-        licence="MIT",
-    ),
-    NamedSet(
-        name="strategyqa",
-        about="yes-or-no questions that need implicit steps (Geva 2021)",
-        hub_id="ChilleD/StrategyQA",
-        config=None,
-        splits=("train", "test"),
-        default_split="test",
-        columns=("question", "answer"),
-        answers="true or false",
-        steps="",
-        licence="MIT",
-    ),
-    NamedSet(
-        name="commonsenseqa",
-        about="five-way questions about everyday things (Talmor 2019)",
-        hub_id="tau/commonsense_qa",
-        config=None,
-        # The test split is published without answers.
-        splits=("train", "validation"),
-        default_split="validation",
-        columns=("id", "question", "choices", "answerKey"),
-        answers="a letter A-E",
-        steps="",
-        licence="MIT",
-    ),
-)
-
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SECONDS_TO_WAIT = 20
-
-
-def read_hub_rows(hub_id: str, config: str | None, split: str, revision: str | None) -> tuple[list[Row], str]:
-    """Read one split of a hub data set.
-
-    Args:
-        hub_id: `owner/name`.
-        config: the configuration, None for the only one.
-        split: the split.
-        revision: a branch, tag or commit; None for the newest.
-
-    Returns:
-        The rows, numbered from 1, and the commit hash they were read at.
-
-    Raises:
-        ProblemSetError: `datasets` isn't installed, or the hub can't be reached, refuses or lacks the set.
-    """
-    try:
-        # Heavy, optional, and of no use to local files.
-        from datasets import load_dataset
-    except ImportError as error:
-        raise ProblemSetError(
-            f"{hub_id} is read with datasets, which is not installed; run `pip install 'thoughtlens[hub]'`, "
-            "or name a local file."
-        ) from error
-    try:
-        commit = _resolve(hub_id, revision)
-        dataset = load_dataset(hub_id, config, split=split, revision=commit)
-        return [Row(number, dict(fields)) for number, fields in enumerate(dataset, start=1)], commit
-    # The hub's libraries raise a dozen unrelated classes; whichever it is, the user can mend it, and the cause is kept.
-    except Exception as error:
-        raise ProblemSetError(_explain(error, hub_id, split, revision)) from error
-
-
-def _resolve(hub_id: str, revision: str | None) -> str:
-    """The commit that a revision stands for; a commit stands for itself, so that cached sets load without a network."""
-    if revision is not None and _COMMIT.fullmatch(revision):
-        return revision
-    # Heavy, and of no use to local files.
-    from huggingface_hub import HfApi
-
-    commit = HfApi().dataset_info(hub_id, revision=revision, timeout=_SECONDS_TO_WAIT).sha
-    if commit is None:
-        raise ValueError("the hub names no commit")
-    return commit
-
-
-def _explain(error: Exception, hub_id: str, split: str, revision: str | None) -> str:
-    # By name, since the classes come from three libraries and moved between versions.
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
-    # A gated set is also a set not found, so it is asked for first.
-    if "GatedRepoError" in kinds or "gated" in reason:
-        return f"{hub_id} is gated; accept its terms on its hub page and run `hf auth login`, or name a local file."
-    if "RevisionNotFoundError" in kinds:
-        return f"{hub_id} has no revision {revision!r}; leave it out for the newest, or name a commit of its hub page."
-    if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"}:
-        return f"{hub_id} is missing from the hub or private; check its hub page, or name a local file."
-    if kinds & {"ConnectionError", "TransportError", "LocalEntryNotFoundError", "TimeoutError"}:
-        return f"{hub_id} can't be reached ({reason}); connect to the network, or name a local .jsonl file instead."
-    found = f"{type(error).__name__}: {reason}"
-    return f"{hub_id}, split {split!r}, can't be loaded ({found}); try another `--problems-revision`, or a file."
 
 
 @dataclass(frozen=True)
@@ -268,8 +58,8 @@ class ProblemSet:
         problems: in the order of the source.
         name: the named set, or the file's stem.
         split: the split, where one was named or is the default.
-        source: the path as given, the hub id, or `bundled:` and a file's name.
-        revision: the commit of a hub set; None for a file.
+        source: the path as given, the Hub id, or `bundled:` and a file's name.
+        revision: the commit of a Hub set; None for a file.
     """
 
     problems: tuple[Problem, ...]
@@ -280,38 +70,26 @@ class ProblemSet:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the problems, whatever file or hub they came from."""
-        records = [asdict(problem) for problem in self.problems]
-        return hashlib.sha256(json.dumps(records, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """SHA-256 of the problems, whatever file or data set they came from."""
+        return rows_fingerprint([asdict(problem) for problem in self.problems])
 
 
-def sample(
-    name_or_path: str | Path,
-    split: str | None = None,
-    n: int | None = None,
-    seed: int = 42,
-    *,
-    fields: Mapping[str, str] | None = None,
-    revision: str | None = None,
-) -> list[Problem]:
-    """Sample problems of a named set or a local file.
+def rows_fingerprint(rows: Sequence[Mapping[str, object]]) -> str:
+    """SHA-256 of problems as the rows of a file that `write_problems` wrote."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-    Args:
-        name_or_path: a name of `known_sets`, its Hub id, or a `.json`, `.jsonl` or `.parquet` file.
-        split: a named set's split, its default unless given; for a file the prefix of ids, its stem unless given.
-        n: how many, without repetition; None for all.
-        seed: of the draw.
-        fields: names of fields by what they hold, for instance `{"question": "prompt"}`.
-        revision: branch, tag or commit of a hub set.
+
+def known_sets() -> dict[str, NamedSet]:
+    """List the named problem sets.
 
     Returns:
-        The problems in the order of the set.
+        The description of each set, by name.
 
-    Raises:
-        ProblemSetError: the set is missing, malformed or smaller than n.
-        OptionError: an option that can't be meant.
+    Example:
+        >>> known_sets()["gsm8k"].splits
+        ('train', 'test')
     """
-    return list(draw(load_set(name_or_path, split, fields=fields, revision=revision), n, seed).problems)
+    return dict(_table())
 
 
 def load_set(
@@ -321,7 +99,26 @@ def load_set(
     fields: Mapping[str, str] | None = None,
     revision: str | None = None,
 ) -> ProblemSet:
-    """Load a whole problem set with its provenance; the arguments are those of `sample`."""
+    """Load a whole problem set with its provenance.
+
+    Args:
+        name_or_path: a name of `known_sets`, its Hub id, or a `.json`, `.jsonl` or `.parquet` file.
+        split: a named set's split, its default unless given; for a file the prefix of ids, its stem unless given.
+        fields: names of fields by what they hold, for instance `{"question": "prompt"}`.
+        revision: branch, tag or commit of a Hub set.
+
+    Returns:
+        Every problem of the split, in the order of the source.
+
+    Raises:
+        ProblemSetError: the set is missing, empty or malformed.
+        OptionError: the split is unknown, a field is mapped to nothing a problem has, or a file is given a revision.
+
+    Example:
+        >>> found = load_set("arithmetic")
+        >>> found.source, len(found.problems)
+        ('bundled:arithmetic_test.jsonl', 2400)
+    """
     named = named_set(str(name_or_path))
     if named is None:
         return _load_file(Path(name_or_path), split, fields, revision)
@@ -334,7 +131,27 @@ def load_set(
 
 
 def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
-    """Draw n problems without repetition; None keeps the set as it is."""
+    """Draw n problems without repetition.
+
+    Of N problems those at `sorted(random.Random(seed).sample(range(N), n))` are taken.
+
+    Args:
+        problem_set: what is drawn from.
+        n: how many, 1 to N; None keeps the set as it is.
+        seed: same seed, same problems.
+
+    Returns:
+        A set with the same provenance; its problems stay in their order.
+
+    Raises:
+        OptionError: n is below 1.
+        ProblemSetError: n is more than the set has.
+
+    Example:
+        >>> few = draw(load_set("arithmetic"), 2)
+        >>> [problem.id for problem in few.problems]
+        ['test_102', 'test_456']
+    """
     if n is None:
         return problem_set
     size = len(problem_set.problems)
@@ -348,27 +165,86 @@ def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
     return replace(problem_set, problems=tuple(problem_set.problems[index] for index in indices))
 
 
+def sample(
+    name_or_path: str | Path,
+    split: str | None = None,
+    n: int | None = None,
+    seed: int = 42,
+    *,
+    fields: Mapping[str, str] | None = None,
+    revision: str | None = None,
+) -> list[Problem]:
+    """Draw problems of a named set or a local file: `load_set`, then `draw`, without the provenance.
+
+    Args:
+        name_or_path: as for `load_set`.
+        split: as for `load_set`.
+        n: how many, without repetition; None for all.
+        seed: of the draw.
+        fields: as for `load_set`.
+        revision: as for `load_set`.
+
+    Returns:
+        The problems in the order of the set.
+
+    Raises:
+        ProblemSetError: the set is missing, malformed or smaller than n.
+        OptionError: n is below 1, the split is unknown, or a file is given a revision.
+
+    Example:
+        >>> problem = sample("arithmetic", n=1)[0]
+        >>> problem.steps[-1], problem.answer
+        ('<<19+6=25>>', '25')
+    """
+    return list(draw(load_set(name_or_path, split, fields=fields, revision=revision), n, seed).problems)
+
+
 def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:
     """Write problems as a `.jsonl` file that reads back as the same problems.
 
     Args:
-        path: ends in `.jsonl`; a file that is there is replaced, at once or not at all.
+        path: ends in `.jsonl`; an existing file is replaced, at once or not at all.
         problems: one a line, with id, question, answer and steps.
+
+    Raises:
+        OptionError: the path has another ending.
+        ProblemSetError: the file can't be written, or a text holds half of a surrogate pair.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "mine.jsonl"
+        >>> write_problems(path, [Problem("a", "What is 1 plus 1?", "2")])
+        >>> sample(path)
+        [Problem(id='a', question='What is 1 plus 1?', answer='2', steps=())]
     """
     path = Path(path)
     if path.suffix.lower() != ".jsonl":
         raise OptionError(f"{path} ends in {path.suffix!r}, expected .jsonl; name such a file.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    lines = [json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems]
     try:
-        partial.write_bytes("".join(lines).encode())
-        partial.replace(path)
+        write_json_lines(path, map(asdict, problems))
     except UnicodeEncodeError as error:
         raise ProblemSetError(f"{path} can't hold half of a surrogate pair; write whole characters.") from error
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise ProblemSetError(f"{path} can't be written ({error.strerror}); choose a folder that is there.") from error
+
+
+def named_set(name: str) -> NamedSet | None:
+    """The problem set of a name, or of a Hub id that has a name; None if there is none."""
+    return _table().get(name) or next((named for named in _table().values() if named.hub_id == name), None)
+
+
+@cache
+def _table() -> dict[str, NamedSet]:
+    rows = tomllib.loads((resources.files("thoughtlens.problems") / "sets.toml").read_text("utf-8"))
+    return {
+        name: NamedSet(**row | {"name": name, "splits": tuple(row["splits"]), "columns": tuple(row["columns"])})
+        for name, row in rows.items()
+    }
+
+
+def bundled_file(name: str, split: str) -> Traversable:
+    """The bundled file of a split, whether or not it is there."""
+    return resources.files("thoughtlens.problems") / "data" / f"{name}_{split}.jsonl"
 
 
 def _load_file(path: Path, split: str | None, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
@@ -420,3 +296,55 @@ def _check_columns(rows: list[Row], named: NamedSet, where: str, fields: Mapping
         raise ProblemSetError(
             f"{where} has no column {missing[0]!r}, found {found}; use `--field` or another `--problems-revision`."
         )
+
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SECONDS_TO_WAIT = 20
+
+
+def read_hub_rows(hub_id: str, config: str | None, split: str, revision: str | None) -> tuple[list[Row], str]:
+    """The rows of one split, numbered from 1, and the commit that they were read at; None reads the newest commit."""
+    try:
+        # Heavy, optional, and of no use to local files.
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ProblemSetError(
+            f"{hub_id} is read with datasets, which is not installed; run `pip install 'thoughtlens[hub]'`, "
+            "or name a local file."
+        ) from error
+    try:
+        commit = _resolve(hub_id, revision)
+        dataset = load_dataset(hub_id, config, split=split, revision=commit)
+        return [Row(number, dict(fields)) for number, fields in enumerate(dataset, start=1)], commit
+    # The Hub's libraries raise a dozen unrelated classes. The user can mend each of them, so all become one sentence.
+    except Exception as error:
+        raise ProblemSetError(_explain(error, hub_id, split, revision)) from error
+
+
+def _resolve(hub_id: str, revision: str | None) -> str:
+    """The commit of a revision. A commit is returned as it is, so that cached sets load without a network."""
+    if revision is not None and _COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+
+    commit = HfApi().dataset_info(hub_id, revision=revision, timeout=_SECONDS_TO_WAIT).sha
+    if commit is None:
+        raise ValueError("the hub names no commit")
+    return commit
+
+
+def _explain(error: Exception, hub_id: str, split: str, revision: str | None) -> str:
+    # Classes are compared by name, since they come from three libraries and moved between versions.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    # Libraries also report a gated set as not found, so this comes first.
+    if "GatedRepoError" in kinds or "gated" in reason:
+        return f"{hub_id} is gated; accept its terms on its hub page and run `hf auth login`, or name a local file."
+    if "RevisionNotFoundError" in kinds:
+        return f"{hub_id} has no revision {revision!r}; leave it out for the newest, or name a commit of its hub page."
+    if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"}:
+        return f"{hub_id} is missing from the hub or private; check its hub page, or name a local file."
+    if kinds & {"ConnectionError", "TransportError", "LocalEntryNotFoundError", "TimeoutError"}:
+        return f"{hub_id} can't be reached ({reason}); connect to the network, or name a local .jsonl file instead."
+    found = f"{type(error).__name__}: {reason}"
+    return f"{hub_id}, split {split!r}, can't be loaded ({found}); try another `--problems-revision`, or a file."

@@ -2,13 +2,9 @@ from .export import STEP_INDEXED_NOTE as STEP_INDEXED_NOTE
 from .export import export_npy as export_npy
 from .export import export_runs as export_runs
 from .panels import step_figure_data as step_figure_data
-from .ranks import TABLES as TABLES
 from .ranks import findings as findings
 from .ranks import head_scores as head_scores
-from .ranks import layer_types as layer_types
-from .ranks import ranked as ranked
 from .ranks import ranked_tables as ranked_tables
-from .ranks import top_counts as top_counts
 from .scores import Published as Published
 from .scores import attention_stats as attention_stats
 from .scores import attention_summary as attention_summary

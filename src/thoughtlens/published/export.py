@@ -1,4 +1,4 @@
-"""A run becomes the files of the 2025 scripts: same names, shapes, dtypes, JSON keys and CSV columns.
+"""A run as the files of the 2025 scripts: the same names, shapes, dtypes, JSON keys and CSV columns.
 
     attention_patterns_raw.npy, attention_patterns_avg.npy      step-indexed maps, float16, and README.txt about them
     attention_metadata.json, attention_stats.json, attention_summary.json
@@ -6,25 +6,25 @@
     attention_dataset_{n}_{split}.json                          the problems
     model_comparison.json, model_comparison.png, .svg           of several runs, beside their folders
 
-1. One pass over the run writes the raw array and gathers mean and standard deviation.  2. `analysis.published` turns
-these into numbers.  3. Each file says that it is step-indexed: JSON in one more key, `convention`; text in its first
-line; CSV in a first line after `#` (`pandas.read_csv(path, comment="#")`). What the numbers are worth is not known
-here.
+In: runs. Out: these files, each whole or not there at all. One pass over a run writes the raw array and gathers mean
+and standard deviation, from which `scores` and `ranks` take all numbers. Each file says that it is step-indexed: JSON
+in one more key, `convention`; text in its first line; CSV in a first line after `#` (`pandas.read_csv(path,
+comment="#")`).
 """
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis import moments
-from thoughtlens.errors import RunError
 from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
-from thoughtlens.problems import Problem, load_set
+from thoughtlens.problems import Problem
 from thoughtlens.published.panels import comparison_panels
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
@@ -45,10 +45,8 @@ attention_patterns_avg.npy: float16, (layer, head, row, column); its mean over p
 """
 
 
-class _Exported(NamedTuple):
-    paths: list[Path]
-    published: Published
-    n: int
+Exported = tuple[list[Path], Published, int]
+"""The paths of a run's files, what the comparison of models needs, and the number of problems."""
 
 
 def export_npy(run: Run, out: Path | None = None) -> list[Path]:
@@ -59,28 +57,32 @@ def export_npy(run: Run, out: Path | None = None) -> list[Path]:
         out: folder; `RUN/export` if None.
 
     Returns:
-        The paths of this module's docstring but the comparison: first `attention_patterns_raw.npy` (problem, layer,
-        head, T, T) and `attention_patterns_avg.npy` (layer, head, T, T), both float16, last `README.txt`.
+        The paths of all files but the comparison's: first `attention_patterns_raw.npy` (problem, layer, head, T, T) and
+        `attention_patterns_avg.npy` (layer, head, T, T), both float16, last `README.txt`.
 
     Raises:
         RunError: the folder can't be written, the run's problems are not those that it measured, or it kept means.
+
+    Example:
+        `np.load(export_npy(tl.open_run("runs/a"))[0]).shape`
     """
     run.require_attention()
-    return _export(run, out or run.path / EXPORT, _model_name(run)).paths
+    paths, _, _ = _export(run, out or run.path / EXPORT, _model_name(run))
+    return paths
 
 
 def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
-    """Write each run to `out`/its model's name, numbered where names repeat, and a comparison of all beside them.
+    """Write each run to a folder of its model's name in `out`, and a comparison of all beside these.
 
     Args:
-        runs: at least one; side by side in this order.
+        runs: at least one; the comparison has them in this order. Names that repeat are numbered.
         out: folder, made if it is not there.
 
     Returns:
         The paths of `export_npy` for each run, then `model_comparison.json`, `.png` and `.svg`.
 
     Raises:
-        RunError: as of `export_npy`.
+        RunError: as `export_npy`.
     """
     from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
@@ -89,27 +91,28 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     names = unique([_model_name(run) for run in runs])
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):
-        _write_json(out / COMPARISON, model_comparison({name: each.published for name, each in exported.items()}))
-        drawn = plots.model_comparison(comparison_panels({name: (of.published, of.n) for name, of in exported.items()}))
+        _write_json(out / COMPARISON, model_comparison({name: of for name, (_, of, _) in exported.items()}))
+        drawn = plots.model_comparison(comparison_panels({name: (of, n) for name, (_, of, n) in exported.items()}))
         figures = plots.save_figure(drawn, out / Path(COMPARISON).stem)
-    return [*(path for each in exported.values() for path in each.paths), out / COMPARISON, *figures]
+    return [*(path for paths, _, _ in exported.values() for path in paths), out / COMPARISON, *figures]
 
 
-def _export(run: Run, out: Path, name: str) -> _Exported:
-    problems = _problems(run)
+def _export(run: Run, out: Path, name: str) -> Exported:
+    problems = run.problems()
     with writing(out) as folder:
         paths, maps = _write_arrays(run, folder)
-        published = Published(_size(run), attention_summary(maps["mean"], model=name), head_scores(maps["mean"]))
+        summary, heads = attention_summary(maps["mean"], model=name), head_scores(maps["mean"])
         dataset = _write_problems(run, problems, folder)
-        stats = attention_stats(maps["mean"], maps["sd"], model=name, n_problems=len(problems))
         facts = {
             "attention_metadata": _metadata(run, problems, dataset.name),
-            "attention_stats": stats,
-            "attention_summary": published.summary,
+            "attention_stats": attention_stats(maps["mean"], maps["sd"], model=name, n_problems=len(problems)),
+            "attention_summary": summary,
         }
         paths += [_write_json(folder / f"{stem}.json", value) for stem, value in facts.items()]
-        paths += _write_heads(published, folder, name)
-        return _Exported([*paths, dataset, _write_text(folder / "README.txt", _ARRAYS)], published, len(problems))
+        paths += [*_write_heads(heads, folder, name), dataset, _write_text(folder / "README.txt", _ARRAYS)]
+        # A run does not count its model's parameters: the architecture stands for the size.
+        size = run.manifest["options"]["model"]["architecture"]
+        return paths, Published(size, summary, heads), len(problems)
 
 
 def _write_arrays(run: Run, folder: Path) -> tuple[list[Path], xr.Dataset]:
@@ -126,7 +129,7 @@ def _write_arrays(run: Run, folder: Path) -> tuple[list[Path], xr.Dataset]:
 
 
 def _written(blocks: Iterable[xr.Dataset], file: BinaryIO) -> Iterator[xr.DataArray]:
-    """Attention block by block, the step-indexed maps of each written as it passes."""
+    """Attention block by block; the step-indexed maps of each block are written to the file as it is read."""
     for block in blocks:
         _append(file, step_indexed(block["attention"]))
         yield block["attention"]
@@ -146,7 +149,7 @@ def _append(file: BinaryIO, maps: xr.DataArray) -> None:
 
 
 def _write_problems(run: Run, problems: Sequence[Problem], folder: Path) -> Path:
-    """The sampled problems, a plain list: they have no steps that could be indexed."""
+    """Write the problems as a plain list; it needs no note, since problems are not indexed by step."""
     split = file_name(run.manifest["options"]["problems"]["split"] or "all")
     path = folder / f"attention_dataset_{len(problems)}_{split}.json"
     with replacing(path) as file:
@@ -181,13 +184,13 @@ def _metadata(run: Run, problems: Sequence[Problem], dataset: str) -> Json:
     }
 
 
-def _write_heads(published: Published, folder: Path, name: str) -> list[Path]:
-    tables = ranked_tables(published.heads)
+def _write_heads(heads: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    tables = ranked_tables(heads)
     for stem, table in tables.items():
         with replacing(folder / f"{stem}.csv") as file:
             file.write(f"# {STEP_INDEXED_NOTE}\n")
             table.to_csv(file, index=False)
-    text = _write_text(folder / "critical_heads_findings.txt", findings(published.heads, model=name))
+    text = _write_text(folder / "critical_heads_findings.txt", findings(heads, model=name))
     return [*(folder / f"{stem}.csv" for stem in tables), text]
 
 
@@ -202,21 +205,7 @@ def _write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _problems(run: Run) -> tuple[Problem, ...]:
-    path = run.path / "problems.jsonl"
-    problems = load_set(path).problems
-    if [problem.id for problem in problems] != [row["id"] for row in run.results()]:
-        raise RunError(f"{path} has other problems than {run.path} measured; run the same extraction again.")
-    return problems
-
-
 def _model_name(run: Run) -> str:
-    """The model's name as a name of a folder: the last part of an id or a path."""
+    """The model's name as that of a folder: the last part of an id or a path."""
     name = run.manifest["options"]["model"]["name"]
     return file_name(Path(str(name or run.path)).name)
-
-
-def _size(run: Run) -> str | None:
-    """The architecture: a run does not count its model's parameters."""
-    size: str | None = run.manifest["options"]["model"]["architecture"]
-    return size

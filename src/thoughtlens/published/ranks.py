@@ -1,12 +1,15 @@
-"""Turn mean step-indexed maps into the head scores, rankings and findings of the 2025 scripts.
+"""Head scores, rankings and findings of the 2025 scripts.
 
-1. Each head's T×T map gives flow, hub and skip.  2. Each score is scaled over all heads of the model, and the three
-make a composite and a type.  3. Heads are sorted by one score at a time.
+In: mean step-indexed maps (see `scores`). Out: a table with a row a head, four rankings of it, and a text.
 
-All sums are float32, on the unrounded mean (the scripts read theirs rounded to float16). No row of such a map has
-anything on or above its diagonal, so that flow is 1 for every head that gives thoughts any attention: scaled, it is 0
-for all of them, and the composite ends at 0.6. That is reported as it is. Where a head gives thoughts none at all, its
-flow is 0 and the others' scaled flow is 1. What the scores mean for a model is not known here: see `metrics`.
+1. Each head's T×T map gives a flow, a hub and a skip score.
+2. Each score is scaled over all heads of the model; the three make a composite and a type.
+3. Heads are sorted by one score at a time.
+
+All sums are float32, on the unrounded mean (the scripts rounded it to float16). No row of a step-indexed map has
+anything on or above its diagonal. So flow is 1 for every head that gives thoughts any attention, scaled flow is 0 for
+all of them, and the composite ends at 0.6; this is reported as it is. Where some head gives thoughts no attention at
+all, its flow is 0 and the scaled flow of the others is 1. What heads do is for `analysis.metrics` to say.
 
 Source of the formulas: src/experiments/codi_attention_flow/scripts of github.com/GusSand/CoT_Exploration.
 """
@@ -17,11 +20,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thoughtlens.names import head_name
+
 N_TOP: Final = 20
 """Heads whose types and layers are counted."""
 
 CRITICAL: Final = 0.7
-"""Composite above which a head was to be called critical; with flow 1 for every head it can't be reached."""
+"""Composite above which a head was to be called critical; it can't be reached if flow is 1 for every head."""
 
 TYPES: Final = {"flow_score": "Forward Flow", "hub_score": "Hub Aggregator", "skip_score": "Skip Connection"}
 WEIGHTS: Final = {"flow_score": 0.4, "hub_score": 0.4, "skip_score": 0.2}
@@ -32,17 +37,7 @@ TABLES: Final = {
     "heads_ranked_by_skip": ("skip_score", ["layer", "head", "skip_score", "layer_type"]),
     "ranked_heads": (
         "composite_score",
-        [
-            "layer",
-            "head",
-            "layer_type",
-            "flow_score",
-            "hub_score",
-            "skip_score",
-            "composite_score",
-            "functional_type",
-            "max_attention",
-        ],
+        ["layer", "head", "layer_type", *TYPES, "composite_score", "functional_type", "max_attention"],
     ),
 }
 """The column that each table is sorted by, and its columns."""
@@ -52,7 +47,7 @@ def head_scores(mean: xr.DataArray) -> pd.DataFrame:
     """Every score of every head.
 
     flow = Σ_{j<i} B[i, j] / Σ_{j≤i} B[i, j], 0 without any mass; hub = population variance over columns of the column
-    sums, hub_position the first largest of them; skip = mean of `skip_cells`; composite = 0.4 flow' + 0.4 hub' +
+    sums, hub_position the first of the largest; skip = mean of `skip_cells`; composite = 0.4 flow' + 0.4 hub' +
     0.2 skip' with x' = (x − min) / (max − min + 1e-10) over heads; type = name of the largest x', in the order flow,
     hub, skip, or Multi-Purpose where two of them exceed 0.7.  Range 0-1 each but hub, which grows with T.
 
@@ -60,8 +55,15 @@ def head_scores(mean: xr.DataArray) -> pd.DataFrame:
         mean: maps of `step_indexed`, averaged over problems, dims (layer, head, row, column).
 
     Returns:
-        A row a head by layer and head: `layer`, `head`, `layer_type`, `flow_score`, `hub_score`, `hub_position`,
-        `skip_score`, `max_attention`, `mean_attention`, `composite_score`, `functional_type`; floats are float32.
+        A row a head, in the order of layers and heads: `layer`, `head`, `layer_type`, `flow_score`, `hub_score`,
+        `hub_position`, `skip_score`, `max_attention`, `mean_attention`, `composite_score`, `functional_type`; floats
+        are float32.
+
+    Example:
+        >>> axes = [("layer", [0]), ("head", [0, 1]), ("row", [0, 1, 2]), ("column", [0, 1, 2])]
+        >>> mean = xr.DataArray(np.tril(np.ones((1, 2, 3, 3)), -1), axes)
+        >>> head_scores(mean)["flow_score"].tolist()
+        [1.0, 1.0]
     """
     maps = mean.reset_coords(drop=True).astype(np.float32)
     columns = maps.sum("row", skipna=False)
@@ -92,17 +94,36 @@ def layer_types(layers: np.ndarray, n_layers: int) -> np.ndarray:
 
 
 def ranked(scores: pd.DataFrame, by: str) -> pd.DataFrame:
-    """Heads from the highest score to the lowest; ties keep their order by layer and head."""
+    """Heads from the highest score to the lowest; heads that tie keep their order by layer and head."""
     return scores.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
 
 def ranked_tables(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The four tables of `TABLES` by the stem of their file, each sorted by its own score."""
+    """The four rankings of the scripts, each sorted by its own score, the highest first.
+
+    Args:
+        scores: as `head_scores` returns them.
+
+    Returns:
+        By the name of their file, without its ending: `heads_ranked_by_flow`, `heads_ranked_by_hub`,
+        `heads_ranked_by_skip` and, by composite, `ranked_heads`.
+
+    Example:
+        `ranked_tables(head_scores(mean))["ranked_heads"].head(3)`, the top three heads.
+    """
     return {name: ranked(scores, by)[columns] for name, (by, columns) in TABLES.items()}
 
 
 def findings(scores: pd.DataFrame, *, model: str) -> str:
-    """The text about critical heads: the top three, counts in the top 20, score statistics, composites above 0.7."""
+    """The text about critical heads: the top three, counts in the top 20, score statistics, composites above 0.7.
+
+    Args:
+        scores: as `head_scores` returns them.
+        model: the model's name.
+
+    Returns:
+        The lines of `critical_heads_findings.txt` below its note.
+    """
     order = ranked(scores, "composite_score")
     critical = order[order["composite_score"] > CRITICAL]
     sections = [
@@ -123,7 +144,7 @@ def top_counts(order: pd.DataFrame, column: str) -> dict[str, int]:
 
 
 def _flow(maps: xr.DataArray) -> xr.DataArray:
-    # Both sums run over arrays of one layout, so that equal cells give equal sums, to the last bit.
+    # Both sums run over arrays of one memory layout, so that equal cells give equal sums, to the last bit.
     below, seen = maps.where(maps["row"] > maps["column"], 0), maps.where(maps["row"] >= maps["column"], 0)
     forward, total = (cells.sum(("row", "column"), skipna=False) for cells in (below, seen))
     return forward / total.where(total > 0, 1)
@@ -148,7 +169,7 @@ def _scaled(score: np.ndarray) -> np.ndarray:
 
 def _described(place: object, head: pd.Series) -> list[str]:
     return [
-        f"{int(str(place)) + 1}. L{head['layer']}H{head['head']} - {head['functional_type']}",
+        f"{int(str(place)) + 1}. {head_name(head['layer'], head['head'])} - {head['functional_type']}",
         f"   Composite score: {head['composite_score']:.3f}",
         f"   - Flow: {head['flow_score']:.3f}",
         f"   - Hub: {head['hub_score']:.3f} (largest column: {head['hub_position']})",
@@ -167,5 +188,5 @@ def _spread(scores: pd.DataFrame, name: str) -> str:
 
 
 def _listed(critical: pd.DataFrame) -> list[str]:
-    names = [f"L{layer}H{head}" for layer, head in zip(critical["layer"], critical["head"], strict=True)]
+    names = list(map(head_name, critical["layer"], critical["head"]))
     return [f"  {', '.join(names)}"] if names else []

@@ -1,18 +1,17 @@
-"""Turn attention into the step-indexed T×T map of the 2025 scripts, so that published numbers can be compared.
+"""The step-indexed map of the 2025 scripts, and the statistics, summary and comparison of models made from it.
 
-Those scripts fed `bot` as step 0 and wrote the pattern of step s into row s. So row s is the query of thought `z{s}`,
-column j the key `z{j+1}`, and the cell [s, s − 1] is that thought's attention *to itself*. Row 0 is empty, the last
-column is empty, and the last thought's own row was never recorded.
+*The step-indexed convention.* The scripts fed `bot` as step 0 and wrote the pattern of step s into row s. Row s is
+therefore the query of thought `z{s}`, column j is the key `z{j+1}`, and the cell [s, s − 1] is that thought's attention
+*to itself*. Row 0 and the last column are empty, and the row of the last thought was never recorded. Everything in
+`published` follows this convention, so that published numbers can be compared; conclusions belong to `analysis`.
 
-Turn mean step-indexed maps into the statistics, summary and comparison of models of the 2025 scripts.
+In: attention, or its mean map. Out: maps, and dicts with the scripts' keys. Sums are float32, on the unrounded mean
+(the scripts rounded it to float16). Every formula is theirs for six steps; for T steps the last step is T − 1, the
+early steps are the first ⌈T/2⌉, and an even share is 1/T. Names of keys that hold a step (`position_5_to_4`) hold the
+last step and the one before it. Their thresholds are kept, though most can't be passed, since a row holds only what a
+thought gives to thoughts.
 
-Sums are float32, on the unrounded mean (the scripts read theirs rounded to float16). Every formula is theirs for six
-steps; for T steps the last is T − 1, the "early" ones are the first ⌈T/2⌉, and the even share is 1/T. Names of keys
-that hold a step (`position_5_to_4`) hold the last step and the one before it. Their thresholds are kept, and most of
-them can't be passed: the rows hold only what a thought gives to thoughts.
-
-Source of the formulas: src/experiments/codi_attention_flow/scripts of github.com/GusSand/CoT_Exploration. What the
-convention means is said in `step_indexed`; heads are in `published_heads`.
+Source of the formulas: src/experiments/codi_attention_flow/scripts of github.com/GusSand/CoT_Exploration.
 """
 
 from collections.abc import Mapping
@@ -26,20 +25,39 @@ from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.files import Json
 from thoughtlens.published.ranks import N_TOP, ranked, skip_cells, top_counts
 
+CONSISTENT: Final = 0.2
+"""Mean standard deviation below which patterns were called consistent."""
+STRONG_HUB: Final = 2.0
+"""Hub ratio above which a hub was called strong."""
+SEQUENTIAL: Final = 0.3
+"""Mean of [i, i − 1] above which a model was said to have sequential flow."""
+LAST_TO_PREVIOUS: Final = 0.15
+"""[T − 1, T − 2] above which the last step was said to attend to the one before."""
+SKIP: Final = 0.1
+"""Mean of the skip cells above which a model was said to have skip connections."""
+
+_HEADS: Final = ("layer", "head")
+
 CONVENTION = "step-indexed: row s is the query of thought z{s}, column j the key z{j+1}; [s, s-1] is self-attention"
 
 
 def step_indexed(attention: xr.DataArray) -> xr.DataArray:
-    """The map of the 2025 scripts.
+    """The step-indexed map, as this module's docstring says.
 
-    B[s, j] = A[query z{s}, key z{j+1}] for j < s, else 0.  Range 0-1.  Under even attention over what a thought sees
-    its columns fall from left to right by the causal mask alone: no column sum of it shows a hub.
+    B[s, j] = A[query z{s}, key z{j+1}] for j < s, else 0.  Range 0-1.  Null: with attention that is even over what a
+    thought sees, columns fall from left to right by the causal mask alone, so that no column sum shows a hub.
 
     Args:
-        attention: dims (..., query, key) of one problem, many, or their mean; any float dtype, which is kept.
+        attention: dims (..., query, key), of one problem, of many, or their mean; any float dtype, which is kept.
 
     Returns:
         dims (..., row, column), steps from 0; a row that does not exist is NaN where it would have values.
+
+    Example:
+        >>> from thoughtlens.names import key_names, query_names
+        >>> even = xr.DataArray(np.ones((5, 7)), [("query", query_names(2)), ("key", key_names(2))])
+        >>> step_indexed(even).values.tolist()
+        [[0.0, 0.0], [1.0, 0.0]]
     """
     thoughts = thought_map(attention)
     cells = thoughts.transpose(..., "query", "key").values
@@ -56,52 +74,37 @@ def step_indexed(attention: xr.DataArray) -> xr.DataArray:
     )
 
 
-CONSISTENT: Final = 0.2
-"""Mean standard deviation below which patterns were called consistent."""
-
-STRONG_HUB: Final = 2.0
-"""Hub ratio above which a hub was called strong."""
-
-SEQUENTIAL: Final = 0.3
-"""Mean of [i, i − 1] above which there was said to be sequential flow."""
-
-LAST_TO_PREVIOUS: Final = 0.15
-"""[T − 1, T − 2] above which the last step was said to attend to the one before."""
-
-SKIP: Final = 0.1
-"""Mean of the skip cells above which there were said to be skip connections."""
-
-_HEADS: Final = ("layer", "head")
-
-
 class Published(NamedTuple):
-    """One model's side of a comparison.
-
-    Attributes:
-        size: what is known of the model's size, as text.
-        summary: as `attention_summary` gives it.
-        heads: as `published_heads.head_scores` gives it.
-    """
+    """What is known of one model in a comparison."""
 
     size: str | None
+    """the model's size, as text"""
     summary: Json
+    """as `attention_summary` returns it"""
     heads: pd.DataFrame
+    """as `head_scores` returns it"""
 
 
 def attention_stats(mean: xr.DataArray, sd: xr.DataArray, *, model: str, n_problems: int) -> Json:
     """The content of `attention_stats.json`: spread over problems, heads by their largest cell, positions.
 
-    mean_std = mean of sd over all cells, those that are always 0 included; incoming of a position = its column sum,
+    mean_std = mean of sd over all cells, with those that are always 0; incoming of a position = its column sum,
     outgoing = its row sum, both averaged over layers and heads.
 
     Args:
         mean: maps of `step_indexed`, averaged over problems, dims (layer, head, row, column).
-        sd: their population standard deviation over problems (ddof = 0), same dims.
+        sd: their population standard deviation over problems (ddof = 0), the same dims.
         model: the model's name.
         n_problems: how many problems were averaged.
 
     Returns:
         Ready for JSON, with the keys of the 2025 scripts.
+
+    Example:
+        >>> axes = [("layer", [0]), ("head", [0, 1]), ("row", [0, 1, 2]), ("column", [0, 1, 2])]
+        >>> mean = xr.DataArray(np.tril(np.ones((1, 2, 3, 3)), -1), axes)
+        >>> attention_stats(mean, 0 * mean, model="even", n_problems=9)["position_stats"][0]["avg_incoming_attention"]
+        2.0
     """
     maps, spread = mean.astype(np.float32), sd.astype(np.float32)
     mean_std = float(spread.mean())
@@ -129,9 +132,9 @@ def attention_stats(mean: xr.DataArray, sd: xr.DataArray, *, model: str, n_probl
 def attention_summary(mean: xr.DataArray, *, model: str) -> Json:
     """The content of `attention_summary.json`: hub, sequential flow and skips of a whole model.
 
-    hub scores = column sums averaged over layers and heads, hub = the first largest, ratio = hub score / (1/T), an
-    even share of *one* row; sequential = [i, i − 1] for i = 1 … T − 1, which is self-attention; skip = `skip_cells`.
-    Without structure the hub is column 0, by the causal mask alone.
+    hub scores = column sums averaged over layers and heads, hub = the first of the largest, ratio = hub score / (1/T),
+    1/T being an even share of *one* row; sequential = [i, i − 1] for i = 1 … T − 1, which is self-attention; skip =
+    `skip_cells`.  Null: without structure the hub is column 0, by the causal mask alone.
 
     Args:
         mean: maps of `step_indexed`, averaged over problems, dims (layer, head, row, column).
@@ -139,6 +142,12 @@ def attention_summary(mean: xr.DataArray, *, model: str) -> Json:
 
     Returns:
         Ready for JSON, with the keys of the 2025 scripts; an average of no cells (T = 1) is None.
+
+    Example:
+        >>> axes = [("layer", [0]), ("head", [0, 1]), ("row", [0, 1, 2]), ("column", [0, 1, 2])]
+        >>> mean = xr.DataArray(np.tril(np.ones((1, 2, 3, 3)), -1), axes)
+        >>> attention_summary(mean, model="even")["hub_analysis"]["all_hub_scores"]
+        [2.0, 1.0, 0.0]
     """
     maps = mean.astype(np.float32)
     last, before = _last_steps(maps)
@@ -163,7 +172,7 @@ def model_comparison(models: Mapping[str, Published]) -> Json:
     """The content of `model_comparison.json`: models side by side, without a test between them.
 
     Args:
-        models: by name, in the order in which they are to stand.
+        models: by name, in the order of the result.
 
     Returns:
         Ready for JSON, with the keys of the 2025 scripts.
@@ -182,7 +191,7 @@ def model_comparison(models: Mapping[str, Published]) -> Json:
 
 
 def _last_steps(maps: xr.DataArray) -> tuple[int, int]:
-    """The last step and the one before it; of a single step, that one."""
+    """The last step and the one before it; of a single step, that step twice."""
     last = maps.sizes["row"] - 1
     return last, max(0, last - 1)
 
@@ -282,5 +291,5 @@ def _exceeds(scores: list[float], threshold: float) -> bool:
 
 
 def _plain(row: Mapping[Any, Any]) -> Json:
-    """A row of a table in Python's own types, which JSON knows."""
+    """A row of a table in types that JSON knows."""
     return {str(name): value.item() if isinstance(value, np.generic) else value for name, value in row.items()}

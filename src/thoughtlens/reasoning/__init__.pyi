@@ -1,6 +1,8 @@
 from .batch import ROOM as ROOM
-from .batch import Reading as Reading
+from .batch import BatchPass as BatchPass
 from .batch import roomy_cache as roomy_cache
+from .loop import Told as Told
+from .loop import Trace as Trace
 from .loop import decode as decode
 from .loop import reason as reason
 from .loop import tell as tell

@@ -1,18 +1,14 @@
-"""Keys and values in tensors with room to grow, so that a step writes one position and copies none of the earlier ones.
+"""A batch of problems on its way through the model: cache, attention mask, positions, and the taps that meet it.
 
-transformers' own layer joins old and new into a new tensor at every step: it reads and writes the whole cache to add
-one position. Here that happens once in `ROOM` steps. Where gradients may be wanted its way stays: what a backward pass
-has kept must not be written over.
-
-What a model has read so far: its key-value cache, and which positions are real rather than padding.
-
-Attention masks and position ids are derived from `real` at every step. GPT-2 needs explicit positions under padding,
-and both families need the mask in single-token steps too, or a problem's numbers would depend on its batch.
-
-A batch on its way through a model: what was read so far, the codes of its positions, and the taps that meet it.
-
-Reading a batch of questions costs most of a pass. So a reading can be forked: the same questions go on under several
-sets of taps without being read again. And problems that are done can leave it.
+- `BatchPass`: the batch: what was read so far and the codes of its positions. Reading the questions costs most of a
+  pass, so a batch can be forked: the same questions go on under several sets of taps without being read again. Problems
+  that are done can leave it.
+- `Context`: the same without codes and taps, for training too. Mask and position ids follow from which positions are
+  real rather than padding: GPT-2 needs explicit positions under padding, and both families need the mask in
+  single-token steps, or a problem's numbers would depend on the problems beside it.
+- `roomy_cache`: a key-value cache whose tensors have room to grow. transformers' own cache copies all earlier positions
+  into a new tensor at every step; here that happens once in `ROOM` steps. Where gradients may be wanted, the cache is
+  transformers' own: what a backward pass needs must not be written over.
 """
 
 from collections.abc import Sequence
@@ -39,9 +35,7 @@ class _Growing:
     def append(self, kept: Tensor, new: Tensor) -> Tensor:
         """Kept and new positions, one after the other.
 
-        Args:
-            kept: what `append` gave last, or anything else, which is copied: rows were chosen, positions forgotten.
-            new: the positions to add.
+        `kept` is copied unless it is what `append` returned last: rows may have been chosen, positions forgotten.
         """
         start = kept.shape[-2] if kept.numel() else 0
         end = start + new.shape[-2]
@@ -55,7 +49,7 @@ class _Growing:
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
-    """The cache of one layer; elsewhere than in inference mode it is transformers' own."""
+    """The cache of one layer; outside inference mode it works as transformers' own."""
 
     keys: Any
     values: Any
@@ -65,7 +59,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
         self._keys, self._values = _Growing(), _Growing()
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
-        """Append new positions; all keys and values so far."""
+        """Append new positions, and return all keys and values so far."""
         if not torch.is_inference_mode_enabled():
             joined: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **options)
             return joined
@@ -77,7 +71,16 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
 
 
 def roomy_cache() -> Cache:
-    """An empty cache of such layers."""
+    """Make an empty key-value cache whose tensors have room to grow.
+
+    Returns:
+        A cache for `past_key_values` of a model of transformers.
+
+    Example:
+        >>> cache = roomy_cache()
+        >>> cache.get_seq_length()
+        0
+    """
     return Cache(layer_class_to_replicate=RoomyLayer)
 
 
@@ -95,15 +98,12 @@ class Context:
         self.real: Tensor | None = None
 
     def read(self, inputs: Tensor, real: Tensor | None = None, **passed_down: Any) -> Any:
-        """Append positions to every sequence.
+        """Append positions to every sequence, and return the backbone's output for them.
 
         Args:
             inputs: token ids (problem, position), or embeddings (problem, position, hidden).
             real: bool (problem, position), False on padding; None means that all are real.
             passed_down: handed to the attention function (`taps=` and codes) or the model (`output_hidden_states=`).
-
-        Returns:
-            The backbone's output for the new positions.
         """
         new = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device) if real is None else real
         self.real = new if self.real is None else torch.cat([self.real, new], dim=1)
@@ -140,15 +140,32 @@ class Context:
             self.real = self.real[rows]
 
 
-class Reading:
-    """A batch on its way through the model.
+class BatchPass:
+    """A batch of problems on its way through the model.
+
+    Args:
+        reasoner: the model.
+        taps: what watches or edits every step from `bot` on.
+        n_thoughts: T; it decides the codes of the slots.
 
     Attributes:
         reasoner: the model.
-        taps: what meets every step from `bot` on.
+        taps: as given.
         slots: code of each named slot, `text` among them.
         keys: codes (problem, position) of what was read.
         rows: index (problem,) of each present problem in the batch as it was begun.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> from thoughtlens.reasoning import decode, think
+        >>> reasoner = load("tiny-gpt2")
+        >>> prompt = reasoner.prompt("Ann has 2 bags of 4 pens. She finds 3 more. How many pens does she have?")
+        >>> with torch.inference_mode():
+        ...     batch = BatchPass(reasoner, Taps(), n_thoughts=6)
+        ...     _ = batch.question([prompt[:-1]])
+        ...     thinking = think(batch, prompt[-1], 6)
+        ...     print(reasoner.decode(decode(batch, thinking.state, [16])[0]))
+        The answer is: 11
     """
 
     def __init__(self, reasoner: LatentReasoner, taps: Taps, n_thoughts: int) -> None:
@@ -160,7 +177,7 @@ class Reading:
         self.rows = torch.empty(0, dtype=torch.long)
 
     def question(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Read the questions in one pass; the last hidden states (problem, hidden)."""
+        """Read the questions in one pass without taps; returns the last hidden states (problem, hidden)."""
         width = max(map(len, prompts))
         ids = torch.zeros((len(prompts), width), dtype=torch.long)
         codes = torch.full((len(prompts), width), PAD_CODE)
@@ -173,23 +190,23 @@ class Reading:
         state: Tensor = out.last_hidden_state[:, -1]
         return state
 
-    def fork(self, n_copies: int = 1, *, taps: Taps | None = None, n_thoughts: int | None = None) -> "Reading":
+    def fork(self, n_copies: int = 1, *, taps: Taps | None = None, n_thoughts: int | None = None) -> "BatchPass":
         """The same batch `n_copies` times over, one whole batch after another; this one stays as it is.
 
         Args:
             n_copies: how often each problem goes on.
-            taps: what meets the fork; those of this reading if None.
-            n_thoughts: T of the fork, where no thought has been read; that of this reading if None.
+            taps: of the fork; those of this batch if None.
+            n_thoughts: T of the fork, where no thought has been read yet; that of this batch if None.
         """
         count = self.slots[TEXT] - len(slot_codes(0)) if n_thoughts is None else n_thoughts
-        twin = Reading(self.reasoner, self.taps if taps is None else taps, count)
+        twin = BatchPass(self.reasoner, self.taps if taps is None else taps, count)
         twin.context = self.context.fork(n_copies)
         twin.keys = self.keys.repeat(n_copies, 1)
         twin.rows = torch.arange(len(twin.keys), device=self.device)
         return twin
 
     def keep(self, places: Tensor) -> None:
-        """Go on with the problems at these places alone; `rows` says who they are."""
+        """Go on with the problems at these places alone; `rows` follows."""
         self.context.keep(places)
         self.keys, self.rows = self.keys[places], self.rows[places]
 
@@ -199,7 +216,7 @@ class Reading:
         self.keys = self.keys[:, : self.keys.shape[1] - n_positions]
 
     def token(self, token: int, slot: str) -> Tensor:
-        """Read the same token in every problem; the last hidden states (problem, hidden)."""
+        """Read the same token in every problem; returns the last hidden states (problem, hidden)."""
         return self.step(torch.full((len(self.keys), 1), token, device=self.device), self.all(slot))
 
     def all(self, slot: str) -> Tensor:
@@ -207,7 +224,7 @@ class Reading:
         return torch.full((len(self.keys), 1), self.slots[slot], device=self.device)
 
     def step(self, inputs: Tensor, keys: Tensor, queries: Tensor | None = None) -> Tensor:
-        """Read one position in every problem, met by the taps; the last hidden states (problem, hidden)."""
+        """Read one position in every problem, under the taps; returns the last hidden states (problem, hidden)."""
         self.keys = torch.cat([self.keys, keys], dim=1)
         queries = keys if queries is None else queries
         met = {"queries": queries, "keys": self.keys, "slots": self.slots, "rows": self.rows}

@@ -1,12 +1,11 @@
-"""A batch that has thought says its answers: freely and greedily, or as it is told to, for their probability.
+"""The thinking loop: question, bot, thoughts, eot, answer; the same for every family and every experiment.
 
-The loop: question, bot, thoughts, eot, answer; every family, every experiment.
-
-1. The question's tokens are read in one pass, left-padded, untapped.
+1. The question's tokens are read in one pass, left-padded, without taps.
 2. `bot` is read; its last hidden state, fed back, is z1; reading z1 gives z2; …; what zT gives is not fed back.
-3. `eot` is read, and the answer is decoded greedily to the end token.
+3. `eot` is read, and the answer is decoded greedily to the end token (`decode`), or the model is told what to answer,
+   for the answer's probability (`tell`).
 
-From step 2 on every pass is a single position, met by the taps. The loop knows nothing about attention: taps do.
+From step 2 on every pass reads a single position, under the taps. The loop knows nothing about attention: taps do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,60 +18,63 @@ from torch import Tensor
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.names import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
-from thoughtlens.reasoning.batch import Reading
+from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.taps import Tap, Taps
 
-_TAIL = 64  # tokens at the end of a text in which its answer prefix is looked for
+MAX_NEW_TOKENS = 256
+_TAIL = 64  # tokens at the end of a text in which the answer prefix is looked for
 
 
-def decode(reading: Reading, state: Tensor, rooms: Sequence[int]) -> list[list[int]]:
-    """Greedy decoding until every problem has said its end token or has no room left.
+def decode(batch: BatchPass, state: Tensor, rooms: Sequence[int]) -> list[list[int]]:
+    """Decode greedily until every problem has said its end token or has no positions left.
 
     A problem that is done is fed padding, so that it takes no more positions while others go on; once half of the
-    batch is done, it leaves.
+    problems are done, they leave the batch.
 
     Args:
-        reading: the batch, `eot` read.
+        batch: the batch, `eot` read.
         state: the last hidden states (problem, hidden).
         rooms: the most tokens that each present problem may say.
 
     Returns:
         Token ids of each present problem, the end token left out.
+
+    Example: see `BatchPass`.
     """
-    end = reading.reasoner.tokenizer.eos_token_id
-    present: list[int] = reading.rows.tolist()
+    end = batch.reasoner.tokenizer.eos_token_id
+    present: list[int] = batch.rows.tolist()
     said: dict[int, list[int]] = {row: [] for row in present}
-    watch = _PrefixWatch(reading.reasoner)
+    watch = _PrefixWatch(batch.reasoner)
     room = torch.tensor(rooms, device=state.device)
     running = torch.ones(len(state), dtype=torch.bool, device=state.device)
     for n_said in range(max(rooms)):
-        token = torch.where(running, reading.reasoner.next_token(state), end)
+        token = torch.where(running, batch.reasoner.next_token(state), end)
         running &= (token != end) & (n_said < room)
         n_running = int(running.sum())
         if not n_running:
             break
         if 2 * n_running <= len(running):
             places = running.nonzero().flatten()
-            reading.keep(places)
+            batch.keep(places)
             token, room, running = token[places], room[places], running[places]
-        rows = reading.rows.tolist()
+        rows = batch.rows.tolist()
         for place in running.nonzero().flatten().tolist():
             said[rows[place]].append(int(token[place]))
         at_answer = torch.tensor(watch.ends_prefix(said, rows, running.tolist()), device=state.device)
-        queries = torch.where(at_answer, reading.slots[ANSWER], reading.slots[TEXT])
-        keys = torch.where(running, reading.slots[ANSWER], PAD_CODE)
+        queries = torch.where(at_answer, batch.slots[ANSWER], batch.slots[TEXT])
+        keys = torch.where(running, batch.slots[ANSWER], PAD_CODE)
         queries = torch.where(running, queries, PAD_CODE)
-        state = reading.step(token[:, None], keys[:, None], queries[:, None])
+        state = batch.step(token[:, None], keys[:, None], queries[:, None])
     return [said[row] for row in present]
 
 
 class Told(NamedTuple):
-    """What a model makes of an answer it is told to say.
+    """How likely a model finds the answers that it is told to say.
 
     Attributes:
         logprob: (problem,), nats, of the value's tokens and the end token after the prefix.
         first: (problem, token), log-probabilities of the value's first token.
-        greedy: bool (problem,), whether greedy decoding says the same, token by token, from prefix to end.
+        greedy: bool (problem,), whether greedy decoding would say the same, token by token, from prefix to end.
     """
 
     logprob: Tensor
@@ -80,15 +82,29 @@ class Told(NamedTuple):
     greedy: Tensor
 
 
-def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Told:
-    """Feed each problem its answer, token by token, and read off how likely it was.
+def tell(batch: BatchPass, state: Tensor, answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Told:
+    """Feed each problem an answer, token by token, and measure how likely the model finds it.
 
     The end of the prefix is the query `answer`, the tokens before and after it are `text`, as in free decoding.
 
     Args:
-        reading: the batch, `eot` read.
+        batch: the batch, `eot` read.
         state: the last hidden states (problem, hidden).
         answers: for each problem the token ids of the prefix, and those of the value with the end token.
+
+    Returns:
+        Log-probabilities of the answers.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> reasoner = load("tiny-gpt2")
+        >>> prompt = reasoner.prompt("Ann has 2 bags of 4 pens. She finds 3 more. How many pens does she have?")
+        >>> with torch.inference_mode():
+        ...     batch = BatchPass(reasoner, Taps(), n_thoughts=6)
+        ...     _ = batch.question([prompt[:-1]])
+        ...     told = tell(batch, think(batch, prompt[-1], 6).state, [reasoner.spoken("11")])
+        >>> told.logprob.exp().round(decimals=1).tolist(), told.greedy.tolist()
+        ([1.0], [True])
     """
     n_prefix = torch.tensor([len(prefix) for prefix, _ in answers], device=state.device)
     texts = [torch.tensor([*prefix, *value], device=state.device) for prefix, value in answers]
@@ -98,7 +114,7 @@ def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int],
     first: Tensor | None = None
     greedy = torch.ones_like(n_prefix, dtype=torch.bool)
     for place, at in enumerate(torch.arange(ids.shape[1], device=state.device)):
-        logits = reading.reasoner.logits(state)
+        logits = batch.reasoner.logits(state)
         known = logits.to(logprob.dtype).log_softmax(-1)
         counted = (n_prefix <= at) & (at < length)
         logprob += torch.where(counted, known.gather(1, ids[:, place, None])[:, 0], 0.0)
@@ -107,12 +123,12 @@ def tell(reading: Reading, state: Tensor, answers: Sequence[tuple[Sequence[int],
         first = torch.where(here, known, torch.zeros_like(known) if first is None else first)
         if place + 1 == ids.shape[1]:
             break
-        # The end token is said and not read, as in free decoding, however long the answers beside it are.
+        # As in free decoding, the end token is said but not read, even while longer answers in the batch go on.
         read = at + 1 < length
-        keys = torch.where(read, reading.slots[ANSWER], PAD_CODE)
-        queries = torch.where(n_prefix == at + 1, reading.slots[ANSWER], reading.slots[TEXT])
+        keys = torch.where(read, batch.slots[ANSWER], PAD_CODE)
+        queries = torch.where(n_prefix == at + 1, batch.slots[ANSWER], batch.slots[TEXT])
         queries = torch.where(read, queries, PAD_CODE)
-        state = reading.step(ids[:, place, None], keys[:, None], queries[:, None])
+        state = batch.step(ids[:, place, None], keys[:, None], queries[:, None])
     assert first is not None  # an answer has at least its end token
     return Told(logprob, first, greedy)
 
@@ -150,19 +166,16 @@ class _PrefixWatch:
         return ends
 
 
-MAX_NEW_TOKENS = 256
-
-
 @dataclass(frozen=True)
 class Trace:
-    """What came of one pass over a batch of questions.
+    """The thoughts and answers of a batch of questions.
 
     Attributes:
         thoughts: (problem, thought, hidden), as they were fed back, edits included.
         states: (problem, thought + 1, hidden), the last hidden states at `bot`, z1 … zT: state k became, projected,
             thought k + 1.
         tokens: generated token ids of each problem, the end token left out.
-        texts: the same as text.
+        texts: the generated tokens as text.
         n_question_tokens: prompt tokens of each problem before `bot`.
     """
 
@@ -176,7 +189,7 @@ class Trace:
 @torch.inference_mode()
 def reason(
     reasoner: LatentReasoner,
-    questions: Sequence[str],
+    questions: Sequence[str] | Sequence[Sequence[int]],
     *,
     taps: Iterable[Tap] = (),
     n_thoughts: int | None = None,
@@ -186,24 +199,34 @@ def reason(
 
     Args:
         reasoner: the model.
-        questions: one text a problem; lengths may differ, and a problem's numbers do not depend on the others.
+        questions: one text a problem, or its token ids as `LatentReasoner.prompt` gives them; lengths may differ, and a
+            problem's numbers do not depend on the others.
         taps: what watches or edits the pass, in this order.
         n_thoughts: T; the number the model was trained with if None; 0 goes from `bot` to `eot` at once.
         max_new_tokens: the longest answer.
 
     Returns:
-        The trace.
+        The trace: thoughts, hidden states, tokens and texts.
 
     Raises:
         OptionError: a question does not fit into the model's positions.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> question = "Ann has 2 bags of 4 pens. She finds 3 more. How many pens does she have?"
+        >>> trace = reason(load("tiny-gpt2"), [question])
+        >>> trace.texts, tuple(trace.thoughts.shape)
+        (['The answer is: 11'], (1, 6, 64))
+
+    Reference: Shen et al. 2025, arXiv 2502.21074.
     """
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
-    prompts = [reasoner.prompt(question) for question in questions]
+    prompts = [reasoner.prompt(asked) if isinstance(asked, str) else asked for asked in questions]
     rooms = answer_rooms(reasoner, prompts, count, max_new_tokens)
-    reading = Reading(reasoner, Taps(taps), count)
-    reading.question([prompt[:-1] for prompt in prompts])
-    thinking = think(reading, prompts[0][-1], count)
-    tokens = decode(reading, thinking.state, rooms)
+    batch = BatchPass(reasoner, Taps(taps), count)
+    batch.question([prompt[:-1] for prompt in prompts])
+    thinking = think(batch, prompts[0][-1], count)
+    tokens = decode(batch, thinking.state, rooms)
     return Trace(
         thoughts=thinking.thoughts,
         states=thinking.states,
@@ -214,7 +237,7 @@ def reason(
 
 
 class Thinking(NamedTuple):
-    """What came of the thoughts of a batch, before it answers.
+    """The thoughts of a batch, before it answers.
 
     Attributes:
         state: (problem, hidden), the last hidden state at `eot`.
@@ -227,31 +250,36 @@ class Thinking(NamedTuple):
     states: Tensor
 
 
-def think(reading: Reading, bot: int, n_thoughts: int) -> Thinking:
+def think(batch: BatchPass, bot: int, n_thoughts: int) -> Thinking:
     """Read `bot`, the thoughts and the closing marker after a batch of questions.
 
     Args:
-        reading: the batch, its questions read.
+        batch: the batch, its questions read.
         bot: the token that opens the thoughts.
-        n_thoughts: T.
+        n_thoughts: T, 0 or more.
+
+    Returns:
+        The thoughts, the hidden states around them, and the state from which the answer is decoded.
+
+    Example: see `BatchPass`.
     """
-    reasoner = reading.reasoner
-    state = reading.token(bot, BOT)
+    reasoner = batch.reasoner
+    state = batch.token(bot, BOT)
     thoughts, states = [], [state]
     for name in thought_names(n_thoughts):
-        thought = reading.edited(reasoner.feed_back(state), name)
+        thought = batch.edited(reasoner.feed_back(state), name)
         thoughts.append(thought)
-        state = reading.step(thought[:, None], reading.all(name))
+        state = batch.step(thought[:, None], batch.all(name))
         states.append(state)
     for marker in reasoner.closing:
-        state = reading.token(marker, EOT)
+        state = batch.token(marker, EOT)
     stacked = torch.stack(thoughts, dim=1) if thoughts else state.new_empty(len(state), 0, state.shape[-1])
     return Thinking(state, stacked, torch.stack(states, dim=1))
 
 
 @torch.inference_mode()
 def write_out(reasoner: LatentReasoner, questions: Sequence[str], *, max_new_tokens: int = MAX_NEW_TOKENS) -> list[str]:
-    """Let a model write its steps and answer, without thoughts: what it learnt as its own teacher.
+    """Let a model write its steps and answer without thoughts, as it was trained to do as its own teacher.
 
     Args:
         reasoner: the model.
@@ -260,27 +288,34 @@ def write_out(reasoner: LatentReasoner, questions: Sequence[str], *, max_new_tok
 
     Returns:
         The generated texts.
+
+    Raises:
+        OptionError: a question does not fit into the model's positions.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> write_out(load("tiny-gpt2"), ["Ann has 2 bags of 4 pens. She finds 3 more. How many pens does she have?"])
+        ['<<2*4=8>> The answer is: 11']
     """
     prompts = [reasoner.question(question) for question in questions]
     rooms = _rooms(reasoner, prompts, 0, max_new_tokens)
-    reading = Reading(reasoner, Taps(), 0)
-    state = reading.question(prompts)
-    return [reasoner.decode(ids) for ids in decode(reading, state, rooms)]
+    batch = BatchPass(reasoner, Taps(), 0)
+    state = batch.question(prompts)
+    return [reasoner.decode(ids) for ids in decode(batch, state, rooms)]
 
 
 def answer_rooms(
     reasoner: LatentReasoner, prompts: Sequence[Sequence[int]], n_thoughts: int, max_new_tokens: int = MAX_NEW_TOKENS
 ) -> list[int]:
-    """How many tokens each problem may say after its thoughts before the model runs out of positions for it.
+    """The most tokens that each problem may say after its thoughts before the model runs out of positions.
 
-    Raises:
-        OptionError: a question does not fit into the model's positions.
+    Raises `OptionError` where a question does not fit into the model's positions.
     """
     return _rooms(reasoner, prompts, n_thoughts + len(reasoner.closing), max_new_tokens)
 
 
 def _rooms(reasoner: LatentReasoner, prompts: Sequence[Sequence[int]], n_between: int, wanted: int) -> list[int]:
-    """How many tokens each problem may say before the model runs out of positions for it."""
+    """As `answer_rooms`, with `n_between` positions between the question and what is said."""
     positions = int(reasoner.lm.config.max_position_embeddings)
     left = [positions - len(prompt) - n_between for prompt in prompts]
     if min(left) < 1:

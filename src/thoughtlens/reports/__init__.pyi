@@ -1,5 +1,5 @@
-from .comparison import compare_runs as compare_runs
 from .comparison import labelled as labelled
+from .comparison import write_comparison as write_comparison
 from .effects import open_effects as open_effects
 from .effects import study as study
 from .effects import study_figure_data as study_figure_data

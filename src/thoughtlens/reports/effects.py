@@ -23,7 +23,7 @@ import xarray as xr
 
 from thoughtlens import schema
 from thoughtlens.analysis import curves
-from thoughtlens.analysis.curves import influence, transplant_table
+from thoughtlens.analysis.curves import curve_of, influence, transplant_table
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
     OUTCOMES,
@@ -31,10 +31,8 @@ from thoughtlens.analysis.effects import (
     Study,
     as_damage,
     doses,
-    edge_ends,
     effects_table,
     families,
-    head_places,
     paired_differences,
     summarise,
 )
@@ -44,7 +42,7 @@ from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import replacing, write_json, writing
-from thoughtlens.names import EDGES, HEADS, RANDOM, THOUGHTS, orders_in
+from thoughtlens.names import EDGES, HEADS, THOUGHTS
 from thoughtlens.plots import effects as effect_panels
 from thoughtlens.reports.run import FIGURES, VALUES, WEIGHTS, pattern_blocks
 from thoughtlens.runs.folder import ANALYSIS, Run
@@ -156,7 +154,7 @@ def _kinds_of_attention(looks: Iterable[Looks], kind: str) -> dict[str, xr.DataA
 
 def _of_units(damages: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
     """Damage by problem of a family's cuts, dims (problem, unit)."""
-    chosen = damages.sel(intervention=list(cuts.values())).drop_vars(["kind", "spec"]).rename(intervention="unit")
+    chosen = damages.sel(intervention=list(cuts.values())).reset_coords(drop=True).rename(intervention="unit")
     return chosen.assign_coords(unit=np.array(list(cuts), dtype=np.dtypes.StringDType())).transpose("problem", "unit")
 
 
@@ -200,15 +198,6 @@ def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
         for how in table["attention"].values
         for row in [table.sel(attention=how)]
     ]
-
-
-def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
-    """The curves of the orders among the cuts, if there are any."""
-    orders = orders_in(str(label) for label in summary["intervention"].values)
-    named = {name: labels for name, labels in orders.items() if not name.startswith(RANDOM)}
-    chance = {name: labels for name, labels in orders.items() if name.startswith(RANDOM)}
-    lengths = {len(labels) for labels in orders.values()}
-    return curves.ablation_curve(summary, named, chance) if named and len(lengths) == 1 else None
 
 
 def _orders(summary: xr.Dataset) -> list[dict[str, Any]]:
@@ -344,8 +333,8 @@ def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, t
         data = effect_panels.attention_against_effect(named, done.summary, cuts, row, outcome=RANKED_BY)
         drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ("attention_against_effect", data)
     if kind == HEADS:
-        drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, head_places(cuts)))
+        drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, cuts))
     if kind == EDGES:
-        maps = influence(done.summary, edge_ends(cuts), done.attention)
+        maps = influence(done.summary, cuts, done.attention)
         drawn[f"influence_maps_{stem}"] = ("influence_maps", effect_panels.influence_maps(maps))
     return drawn

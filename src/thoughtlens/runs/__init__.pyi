@@ -1,3 +1,4 @@
+from .engines import Engine as Engine
 from .engines import Halving as Halving
 from .engines import Job as Job
 from .engines import Local as Local
@@ -6,15 +7,16 @@ from .engines import Work as Work
 from .engines import padding as padding
 from .engines import plan as plan
 from .extraction import MEAN as MEAN
-from .extraction import Thinking as Thinking
+from .extraction import RAW as RAW
+from .extraction import ExtractionJob as ExtractionJob
 from .extraction import extract as extract
 from .extraction import recorder_for as recorder_for
 from .folder import Run as Run
+from .folder import Status as Status
 from .folder import open_run as open_run
 from .folder import status as status
 from .layout import MOST_PROBLEMS as MOST_PROBLEMS
 from .layout import SHARD_PROBLEMS as SHARD_PROBLEMS
-from .layout import BlockLayout as BlockLayout
 from .layout import Keep as Keep
 from .layout import Layout as Layout
 from .layout import deal as deal

@@ -1,22 +1,21 @@
-"""Lengths of questions become batches with little padding, and a batch that does not fit the device becomes two.
+"""Batches of like length, and the engines that work on shards: the interfaces `Job` and `Engine`, and `Local`.
 
-1. `plan` sorts by length, so that those who pass together are about equally long, and cuts at a number of problems or
-   of tokens, whichever comes first. It depends on nothing but the lengths: the same problems make the same batches.
-2. `Halving` works them off. When the device runs out of memory it halves the batch, remembers the size, and goes on.
+A long piece of work (an extraction, a study of cuts) is a `Job` of numbered shards. An `Engine` has the shards done,
+here (`Local`) or on other processes (`thoughtlens.runs.ray_engine`), and does not know what the work is:
 
-Neither knows what a problem is, nor what is done with it.
-
-Shards of work become finished shards, here or on other workers; an engine does not know what the work is.
-
-A job says what its work needs: `start` is called once by each worker (it loads the model), and what it returns does
-one shard. The worker that does a shard writes it; nothing but its number comes back, so that order never matters.
+1. Each worker calls `Job.start` once, which loads what the work needs, for instance a model, and returns a function.
+2. The worker calls that function for one shard after another. The function writes the shard itself; only the shard's
+   number travels, so that shards may be done in any order.
+3. Within a shard, `plan` sorts problems into batches with little padding. It depends on their lengths alone: the same
+   problems make the same batches. `Halving` works them off; when the device runs out of memory it halves the batch,
+   remembers the size, and goes on.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from itertools import chain
+from typing import Final, NoReturn, Protocol, TypeVar
 
 import torch
 
@@ -31,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def plan(lengths: Sequence[int], batch_size: int, n_tokens: int = TOKENS) -> list[list[int]]:
-    """Sort problems into batches, the longest first, so that what does not fit is known at once.
+    """Sort problems into batches of like length, the longest first, so that a batch that does not fit fails at once.
 
     Args:
         lengths: tokens of each problem.
@@ -40,6 +39,10 @@ def plan(lengths: Sequence[int], batch_size: int, n_tokens: int = TOKENS) -> lis
 
     Returns:
         Indices of the problems of each batch; every problem is in one. Ties keep their order.
+
+    Example:
+        >>> plan([5, 9, 7, 2], batch_size=2)
+        [[1, 2], [0, 3]]
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -52,9 +55,59 @@ def plan(lengths: Sequence[int], batch_size: int, n_tokens: int = TOKENS) -> lis
 
 
 def padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
-    """Tokens of padding for each token of a question: 0 if every batch is of one length."""
+    """Tokens of padding for each token of a question: 0 if every batch is of one length.
+
+    Example:
+        >>> padding([5, 9, 7, 2], [[1, 2], [0, 3]])  # 9 + 9 + 5 + 5 positions for 23 tokens
+        0.21739130434782616
+    """
     padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
     return padded / sum(lengths) - 1.0
+
+
+def halves(batch: Sequence[int]) -> list[Sequence[int]]:
+    """The two halves of a batch of two or more."""
+    middle = len(batch) // 2
+    return [batch[:middle], batch[middle:]]
+
+
+def bisect(
+    batches: Iterable[Sequence[int]],
+    work: Callable[[Sequence[int]], Result],
+    alone: Callable[[int, Exception], Result],
+    *,
+    failures: tuple[type[Exception], ...],
+    passed_on: tuple[type[Exception], ...] = (),
+    parts: Callable[[Sequence[int]], Iterable[Sequence[int]]] = halves,
+) -> Iterator[tuple[Sequence[int], Result]]:
+    """Do the work on every batch; one whose work fails is divided, and its parts are tried.
+
+    Args:
+        batches: indices of what is worked on together.
+        work: does a batch.
+        alone: gives the result of an index whose work fails alone, or raises.
+        failures: what makes a batch be divided.
+        passed_on: what ends everything, though it is one of the failures.
+        parts: divides a batch that failed.
+
+    Returns:
+        Every part that passed, or is alone, with its result; in order.
+    """
+    left = iter(batches)
+    while (batch := next(left, None)) is not None:
+        try:
+            result, failure = work(batch), None
+        except passed_on:
+            raise
+        except failures as error:
+            # Without its traceback, which holds the tensors of the pass.
+            failure = error.with_traceback(None)
+        if failure is None:
+            yield batch, result
+        elif len(batch) == 1:
+            yield batch, alone(batch[0], failure)
+        else:
+            left = chain(parts(batch), left)
 
 
 class Halving:
@@ -76,61 +129,68 @@ class Halving:
         Raises:
             OptionError: a single problem does not fit.
         """
-        left = deque(batches)
-        while left:
-            batch = left.popleft()
-            if len(batch) > self.batch_size:
-                left.extendleft([batch[self.batch_size :], batch[: self.batch_size]])
-                continue
-            try:
-                result = work(batch)
-            except torch.OutOfMemoryError:
-                result = None
-            # Not in the handler, whose traceback holds the tensors that did not fit.
-            if result is None:
-                self._halve(len(batch))
-                left.appendleft(batch)
-            else:
-                yield batch, result
+        fitting = chain.from_iterable(map(self._fitting, batches))
+        return bisect(fitting, work, self._too_large, failures=(torch.OutOfMemoryError,), parts=self._halved)
 
-    def _halve(self, n_problems: int) -> None:
-        self.failures += 1
-        if n_problems == 1:
-            raise OptionError(
-                "one problem alone does not fit into the device's memory, expected it to; pass --dtype bfloat16 or "
-                "another --device."
-            )
-        self.batch_size = n_problems // 2
+    def _fitting(self, batch: Sequence[int]) -> Iterator[Sequence[int]]:
+        """A batch in pieces of what fits, as it is known when each is asked for."""
+        while len(batch):
+            piece, batch = batch[: self.batch_size], batch[self.batch_size :]
+            yield piece
+
+    def _halved(self, batch: Sequence[int]) -> Iterator[Sequence[int]]:
+        self.failures, self.batch_size = self.failures + 1, len(batch) // 2
         log.warning(
-            "%d problems do not fit into the device's memory together; going on with %d",
-            n_problems,
-            self.batch_size,
+            "%d problems do not fit into the device's memory together; going on with %d", len(batch), self.batch_size
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        return self._fitting(batch)
+
+    def _too_large(self, place: int, error: Exception) -> NoReturn:
+        self.failures += 1
+        raise OptionError(
+            "one problem alone does not fit into the device's memory, expected it to; pass --dtype bfloat16 or "
+            "another --device."
+        )
 
 
 Progress = Callable[[int], None]
-"""Called with a number of problems that have just been done."""
+"""Called with the number of problems that have just been done."""
 
 Work = Callable[[int, Progress], None]
-"""Does one shard and writes it."""
+"""Does the shard of this number and writes it; reports its progress."""
 
 
 class Job(Protocol):
-    """Work in shards; picklable where it is to leave this process."""
+    """Work in numbered shards: what an engine needs to know of it.
+
+    A job is picklable where an engine takes it to other processes. `start` and the function that it returns are called
+    by the worker; `n_problems` by the engine.
+
+    Example:
+        >>> class Squares:
+        ...     def start(self):
+        ...         return lambda shard, progress: print(shard, shard**2)
+        ...
+        ...     def n_problems(self, shard):
+        ...         return 1
+        >>> Local().run(Squares(), [2, 3], progress=print)
+        2 4
+        3 9
+    """
 
     def start(self) -> Work:
-        """Load what the work needs."""
+        """Load what the work needs, once a worker; the function that is returned does one shard and writes it."""
         ...
 
     def n_problems(self, shard: int) -> int:
-        """Problems of a shard."""
+        """The number of problems of a shard, for the progress of engines whose workers report none."""
         ...
 
 
 class Engine(Protocol):
-    """Where shards are worked on.
+    """Where the shards of a job are worked on. Another engine is any object with these members.
 
     Attributes:
         name: as the manifest keeps it.
@@ -143,22 +203,22 @@ class Engine(Protocol):
     def elsewhere(self) -> bool: ...  # noqa: D102
 
     def run(self, job: Job, shards: Sequence[int], progress: Progress) -> None:
-        """Do all shards, in any order.
+        """Do all shards, in any order, each by one worker at a time.
 
         Args:
             job: the work.
-            shards: indices of the shards to do.
-            progress: called with the number of problems done, whenever some are.
+            shards: numbers of the shards to do.
+            progress: called with a number of problems whenever so many more are done.
 
         Raises:
-            RunError: shards could not be done.
+            RunError: shards could not be done; those that were written stay.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Local:
-    """In this process, one shard after another."""
+    """The engine that works in this process, one shard after another."""
 
     name: str = "local"
     elsewhere: bool = False

@@ -1,22 +1,22 @@
-"""What a run keeps, by name: all attention, or what an analysis adds up of it.
+"""The extraction of a run, as the work of an engine: what is kept of each problem, the job, and `extract`.
 
-extract(model, problems, "runs/large", keep=MEAN)
+In: a model, problems, and what is to be kept of them. Out: a run folder (see `thoughtlens.runs.store`).
 
-Problems of a shard go through the loop in batches and become the shard's patterns and answers, in their own order.
-
-This is the work of an extraction (see `thoughtlens.runs.engines`): the model is loaded once a worker, and the worker
-that measures a shard writes it.
-
-Problems go through the loop in batches; shards of attention and answers go to the store.
+1. Every question is tokenized once, and one that does not fit the model is refused before anything is written.
+2. The shards that are missing go to an engine (see `thoughtlens.runs.engines`). Each worker loads the model once.
+3. For a shard, its problems pass through the loop (`reason`) in batches of like length, with recorders as taps. Each
+   batch, labelled, is handed to `Keep.add_up`, and what that gives is written by the worker that measured it.
+4. The results are put together, and the run is complete.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import xarray as xr
@@ -27,13 +27,34 @@ from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.names import MAX_THOUGHTS
 from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
-from thoughtlens.reasoning.loop import Trace, reason
+from thoughtlens.reasoning.loop import reason
 from thoughtlens.runs.engines import TOKENS, Engine, Halving, Local, Progress, Work, padding, plan
-from thoughtlens.runs.folder import Run, open_run
-from thoughtlens.runs.layout import AnyLayout, BlockLayout, Keep, Layout, Seen, problems_for
+from thoughtlens.runs.folder import PROBLEMS, Run
+from thoughtlens.runs.layout import Keep, Layout, Seen
 from thoughtlens.runs.store import Store
 from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED, attention_dataset, check_attention
 from thoughtlens.taps import AttentionRecorder, ValueRecorder
+
+log = logging.getLogger(__name__)
+
+
+def each_apart(seen: Seen, n_rows: int) -> xr.Dataset:
+    """The problems as they were seen, each in its own row: an attention Dataset in the order of the rows."""
+    whole: dict[Any, tuple[Any, np.ndarray]] = {}
+    labels = xr.Dataset()
+    for dataset, rows in seen:
+        labels = dataset.drop_dims("problem")
+        for name, values in dataset.variables.items():
+            if "problem" in values.dims:
+                # Whole from the start: pieces put together at the end would be held twice.
+                empty = np.empty((n_rows, *values.shape[1:]), values.dtype)
+                whole.setdefault(name, (values.dims, empty))[1][rows] = values.values
+    return labels.assign(whole)
+
+
+RAW: Final = Keep(each_apart, None)
+"""The attention of every problem, and whether it was solved."""
+
 
 MEAN: Final = Keep(block_sums)
 """Sums over at most 512 blocks of problems: disk for attention does not grow with the number of problems."""
@@ -52,157 +73,72 @@ def keep_named(name: str) -> Keep | None:
     return KEEPS[name]
 
 
-log = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True)
 class ExtractionJob:
-    """The work of an extraction, shard by shard.
+    """The work of an extraction, shard by shard: a `thoughtlens.runs.Job`.
 
     Attributes:
         load: gives the reasoner, once a worker.
         problems: all problems of the run, in order.
-        lengths: prompt tokens of each.
+        prompts: the token ids of each, as `LatentReasoner.prompt` gives them.
         store: where each shard is written.
         batch_size: problems a pass at most.
-        keep: what is kept of their attention; attention itself if None.
+        keep: what is kept of them.
     """
 
     load: Callable[[], LatentReasoner]
     problems: Sequence[Problem]
-    lengths: Sequence[int]
+    prompts: Sequence[Sequence[int]]
     store: Store
     batch_size: int
-    keep: Keep | None = None
+    keep: Keep
 
     def n_problems(self, shard: int) -> int:
         """Problems of a shard."""
-        return len(self.store.layout.ids_of(shard))
+        return len(self.store.layout.problems_of(shard))
 
     def start(self) -> Work:
         """Load the model; what is returned does one shard."""
         self.store.check_reachable()
-        reasoner, passes = self.load(), Halving(self.batch_size)
+        return partial(self.measure, self.load(), Halving(self.batch_size))
 
-        def work(shard: int, progress: Progress) -> None:
-            began = time.monotonic()
-            places = self.store.layout.problems_of(shard)
-            thinking = Thinking(reasoner, [self.problems[place] for place in places], self.store.layout)
-            failed = passes.failures
-            batches = plan([self.lengths[place] for place in places], self.batch_size)
-            dataset, rows = self._taken(shard, thinking, passes.work_off(batches, thinking), progress)
-            seconds = time.monotonic() - began
-            facts = {"out_of_memory": passes.failures - failed, "batch_size": passes.batch_size}
-            self.store.write(shard, dataset, rows, seconds=seconds, facts=facts)
-            log.info("extract %d/%d: %d problems, %.0f s", shard + 1, self.store.layout.n_shards, len(rows), seconds)
-
-        return work
-
-    def _taken(
-        self, shard: int, thinking: "Thinking", done: "Done", progress: Progress
-    ) -> tuple[xr.Dataset, list[dict[str, Any]]]:
-        """What the run holds of a shard, and its result rows."""
-        layout, keep = self.store.layout, self.keep
-        if isinstance(layout, Layout) or keep is None:
-            return thinking.gathered(done, progress)
-        blocks = layout.blocks_of(shard)
-        of_problems = layout.assigned[layout.problems_of(shard)] - blocks.start
-        return thinking.added_up(done, progress, lambda seen: keep.add_up(seen, len(blocks)), of_problems)
-
-
-class _Passed(NamedTuple):
-    """What came of one batch: its patterns by the name of their variable, and its trace."""
-
-    patterns: Mapping[str, np.ndarray]
-    trace: Trace
-
-
-Done = Iterable[tuple[Sequence[int], _Passed]]
-"""Batches of indices, each with what came of it."""
-
-
-@dataclass(frozen=True)
-class Thinking:
-    """Lets a model think about the problems of a shard, a batch of their indices at a time.
-
-    Attributes:
-        reasoner: the model.
-        problems: of the shard.
-        layout: of the run: how many thoughts, and what is recorded.
-    """
-
-    reasoner: LatentReasoner
-    problems: Sequence[Problem]
-    layout: AnyLayout
-
-    def __call__(self, batch: Sequence[int]) -> _Passed:
-        """One pass over some problems."""
-        names = self.layout.patterns
-        factors = norm_factors(self.reasoner.lm) if VALUE_WEIGHTED in names else []
-        kept = {name: recorder_for(self.reasoner, len(batch), self.layout.n_thoughts) for name in names}
-        taps = [ValueRecorder(rows, factors) if name == VALUE_WEIGHTED else rows for name, rows in kept.items()]
-        questions = [self.problems[index].question for index in batch]
-        trace = reason(self.reasoner, questions, taps=taps, n_thoughts=self.layout.n_thoughts)
-        return _Passed({name: recorder.attention.numpy() for name, recorder in kept.items()}, trace)
-
-    def gathered(self, done: Done, progress: Progress) -> tuple[xr.Dataset, list[dict[str, Any]]]:
-        """The attention Dataset and the result rows of the shard, in the order of its problems whatever the batches."""
-        # Whole from the start: pieces put together at the end would be held twice.
-        whole = recorder_for(self.reasoner, len(self.problems), self.layout.n_thoughts).attention.numpy()
-        arrays = {name: whole.copy() if name != ATTENTION else whole for name in self.layout.patterns}
-        lengths = np.zeros(len(self.problems), dtype=np.int32)
-        rows: list[dict[str, Any]] = [{} for _ in self.problems]
-        for batch, passed in done:
-            for name, values in passed.patterns.items():
-                arrays[name][batch] = values
-            lengths[batch] = passed.trace.n_question_tokens
-            self._answer(batch, passed, rows)
-            progress(len(batch))
-        return self._dataset(range(len(self.problems)), arrays, lengths, rows), rows
-
-    def added_up(
-        self, done: Done, progress: Progress, add_up: Callable[[Seen], xr.Dataset], blocks: np.ndarray
-    ) -> tuple[xr.Dataset, list[dict[str, Any]]]:
-        """The sums of the shard, whose attention is never held whole, and its result rows.
-
-        Args:
-            done: the batches that have passed.
-            progress: called with the number of problems of each.
-            add_up: makes the sums.
-            blocks: the block of each problem of the shard.
-        """
-        rows: list[dict[str, Any]] = [{} for _ in self.problems]
+    def measure(self, reasoner: LatentReasoner, passes: Halving, shard: int, progress: Progress) -> None:
+        """Let the model think about the problems of a shard, batch by batch, and write what is kept of them."""
+        began, failed, layout = time.monotonic(), passes.failures, self.store.layout
+        places, rows = layout.problems_of(shard), layout.rows_of(shard)
+        batches = plan([len(self.prompts[place]) for place in places], self.batch_size)
+        of_run = [[places[index] for index in batch] for batch in batches]
+        results: dict[int, Mapping[str, Any]] = {}
 
         def seen() -> Iterator[tuple[xr.Dataset, np.ndarray]]:
-            for batch, passed in done:
-                self._answer(batch, passed, rows)
-                lengths = np.asarray(passed.trace.n_question_tokens)
-                dataset = self._dataset(batch, passed.patterns, lengths, [rows[index] for index in batch])
-                yield check_attention(dataset), blocks[list(batch)]
+            for batch, (dataset, answers) in passes.work_off(of_run, partial(self._think, reasoner)):
+                results.update(zip(batch, answers, strict=True))
+                yield dataset, layout.rows[list(batch)] - rows.start
                 progress(len(batch))
 
-        return add_up(seen()), rows
+        kept, seconds = self.keep.add_up(seen(), len(rows)), time.monotonic() - began
+        facts = {"out_of_memory": passes.failures - failed, "batch_size": passes.batch_size}
+        self.store.write(shard, kept, [results[place] for place in places], seconds=seconds, facts=facts)
+        log.info("extract %d/%d: %d problems, %.0f s", shard + 1, layout.n_shards, len(places), seconds)
 
-    def _answer(self, batch: Sequence[int], passed: _Passed, rows: list[dict[str, Any]]) -> None:
-        for index, text, tokens in zip(batch, passed.trace.texts, passed.trace.tokens, strict=True):
-            rows[index] = _row(self.reasoner, self.problems[index], text, tokens)
-
-    def _dataset(
-        self,
-        places: Sequence[int],
-        patterns: Mapping[str, np.ndarray],
-        lengths: np.ndarray,
-        rows: Sequence[Mapping[str, Any]],
-    ) -> xr.Dataset:
-        """What was seen of some problems of the shard, labelled."""
+    def _think(self, reasoner: LatentReasoner, batch: Sequence[int]) -> tuple[xr.Dataset, list[Mapping[str, Any]]]:
+        """One pass over some problems of the run: their attention Dataset and result rows."""
+        layout, problems = self.store.layout, [self.problems[place] for place in batch]
+        recorders = {name: recorder_for(reasoner, len(batch), layout.n_thoughts) for name in layout.patterns}
+        factors = norm_factors(reasoner.lm) if VALUE_WEIGHTED in recorders else []
+        taps = [ValueRecorder(rows, factors) if name == VALUE_WEIGHTED else rows for name, rows in recorders.items()]
+        prompts = [self.prompts[place] for place in batch]
+        trace = reason(reasoner, prompts, taps=taps, n_thoughts=layout.n_thoughts)
+        results = [_result(reasoner, *one) for one in zip(problems, trace.texts, trace.tokens, strict=True)]
+        patterns = {name: (ATTENTION_DIMS, rows.attention.numpy()) for name, rows in recorders.items()}
         dataset = attention_dataset(
-            patterns[ATTENTION],
-            problem_ids=[self.problems[place].id for place in places],
-            correct=np.array([row["correct"] for row in rows]),
-            n_question_tokens=lengths,
-        )
-        beside = {name: (ATTENTION_DIMS, values) for name, values in patterns.items() if name != ATTENTION}
-        return dataset.assign(beside)
+            patterns[ATTENTION][1],
+            problem_ids=[problem.id for problem in problems],
+            correct=np.array([result["correct"] for result in results]),
+            n_question_tokens=np.array(trace.n_question_tokens),
+        ).assign(patterns)
+        # Attention that is stored is checked by the store.
+        return dataset if self.keep == RAW else check_attention(dataset), results
 
 
 def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
@@ -217,7 +153,7 @@ def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> 
     )
 
 
-def _row(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Sequence[int]) -> dict[str, Any]:
+def _result(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Sequence[int]) -> Mapping[str, Any]:
     answer = reasoner.read_answer(text)
     return {
         "id": problem.id,
@@ -228,9 +164,6 @@ def _row(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Sequence
         "correct": same_answer(answer, problem.answer),
         "n_tokens": len(tokens),
     }
-
-
-PROBLEMS = "problems.jsonl"
 
 
 def extract(
@@ -258,41 +191,56 @@ def extract(
         shard_size: problems a shard, the most that a kill can cost; what makes 64 MB of attention if None.
         dtype: of attention on disk; sums are float32.
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
-        keep: what is kept of the problems in the place of their attention (`thoughtlens.runs.extraction.MEAN`), so that
+        keep: what is kept of the problems in the place of their attention: `MEAN`, sums over blocks of them, so that
             disk does not grow with their number; all attention if None.
         engine: where the shards are worked on; in this process if None.
         progress: called with the number of problems done, also for those found done.
 
     Returns:
-        The complete run.
+        The complete run: `Run.attention` (problem, layer, head, query, key), or with `MEAN` `Run.sums()`.
 
     Raises:
         OptionError: T or the batch size is out of range, or a question is too long for the model.
         RunError: the folder can't be written, is foreign, or holds a run of other options.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from thoughtlens import load, sample
+        >>> folder = TemporaryDirectory()
+        >>> run = extract(load("planted"), sample("arithmetic", n=2), f"{folder.name}/run")
+        >>> dict(run.attention["attention"].sizes)
+        {'problem': 2, 'layer': 2, 'head': 4, 'query': 9, 'key': 11}
+        >>> [row["correct"] for row in run.results()]
+        [True, True]
     """
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     _check_options(count, batch_size)
     if keep is not None and record:
         raise OptionError(f"can't keep means and record {record[0]!r} beside attention; leave --record out, or --keep.")
-    lengths = _checked_lengths(reasoner, chosen.problems, count)
-    size = problems_for(*_sizes(reasoner, count), dtype, len(record)) if shard_size is None else shard_size
-    ids = tuple(problem.id for problem in chosen.problems)
-    sizes = Layout(ids, *_sizes(reasoner, count), size, dtype, tuple(sorted(set(record))))
-    layout: AnyLayout = sizes if keep is None else BlockLayout.of(sizes, keep, shard_problems=shard_size)
+    kept, prompts = keep or RAW, _checked_prompts(reasoner, chosen.problems, count)
+    layout = Layout.of(
+        tuple(problem.id for problem in chosen.problems),
+        n_layers=reasoner.lm.config.num_hidden_layers,
+        n_heads=reasoner.lm.config.num_attention_heads,
+        n_thoughts=count,
+        shard_size=shard_size,
+        dtype=dtype,
+        record=sorted(set(record)),
+        keep=kept,
+    )
     store = Store.open(out, layout, options=_options(reasoner, chosen, count))
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
-    progress(sum(len(store.layout.ids_of(shard)) for shard in range(store.layout.n_shards) if shard not in missing))
+    progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
     load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
-    where.run(ExtractionJob(load, chosen.problems, lengths, store, batch_size, keep), missing, progress)
+    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, kept), missing, progress)
+    notes: dict[str, Any] = {}
     if missing:
-        plan_notes = _plan_notes(store, lengths, batch_size)
-        store.finish({**_notes(reasoner, chosen, batch_size), **plan_notes, "engine": where.name})
-    else:
-        store.finish()
-    return open_run(out)
+        batching = _plan_notes(store, [len(prompt) for prompt in prompts], batch_size)
+        notes = {**_notes(reasoner, chosen, batch_size), **batching, "engine": where.name}
+    return Run(Path(out), store.finish(notes))
 
 
 def _check_options(n_thoughts: int, batch_size: int) -> None:
@@ -304,23 +252,19 @@ def _check_options(n_thoughts: int, batch_size: int) -> None:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
 
 
-def _checked_lengths(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> list[int]:
-    """Tokens of each prompt; what would break off the run in its middle is refused before the first pass."""
+def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:
+    """Token ids of each prompt; what would break off the run in its middle is refused before the first pass."""
     positions = int(reasoner.lm.config.max_position_embeddings)
-    lengths = [len(reasoner.prompt(problem.question)) for problem in problems]
-    for problem, length in zip(problems, lengths, strict=True):
-        needed = length + n_thoughts + len(reasoner.closing) + 1
+    # Arrays, since lists of numbers would take five times the memory of hundreds of thousands of questions.
+    prompts = [array("i", reasoner.prompt(problem.question)) for problem in problems]
+    for problem, prompt in zip(problems, prompts, strict=True):
+        needed = len(prompt) + n_thoughts + len(reasoner.closing) + 1
         if needed > positions:
             raise OptionError(
                 f"problem {problem.id} needs {needed} positions, but the model has {positions}; leave it out or use a "
                 "model with more positions."
             )
-    return lengths
-
-
-def _sizes(reasoner: LatentReasoner, n_thoughts: int) -> tuple[int, int, int]:
-    config = reasoner.lm.config
-    return config.num_hidden_layers, config.num_attention_heads, n_thoughts
+    return prompts
 
 
 def _plan_notes(store: Store, lengths: Sequence[int], batch_size: int) -> dict[str, Any]:

@@ -1,30 +1,30 @@
-"""A run folder becomes a `Run`, once every one of its files has been compared with what was written.
+"""A complete run on disk, opened and verified, and the progress of one that is still being written.
 
-Zarr itself reads a missing file as fill values without a word, and a flipped bit only stops it when that very chunk
-is read. So the comparison comes first and covers everything: the cost is one reading of the files.
+`open_run`: a folder in, a `Run` out, once every one of its files has been compared with what was written. Zarr itself
+reads a missing file as fill values without a word, and a flipped bit only stops it when that very chunk is read; so the
+comparison comes first and covers everything, at the cost of one reading of the files.
 
-A run folder that is being written becomes how far it is, from its markers alone: nothing is read that is large.
-
-Whoever writes it, on whichever machine, a finished shard leaves a marker; their times give the pace.
+`status`: a folder in, a `Status` out, from the markers of finished shards alone, whoever writes them.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Final, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 
-from thoughtlens.errors import RunError
+from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, fingerprint
-from thoughtlens.runs.layout import ATTENTION_GROUP, BLOCK, AnyLayout, BlockLayout, Layout
-from thoughtlens.runs.layout import SUMS_GROUP as SUMS
+from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
+from thoughtlens.problems.sets import rows_fingerprint
+from thoughtlens.runs.layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
 from thoughtlens.runs.store import (
+    MANIFEST,
     RESULTS,
     Store,
     check_files,
@@ -36,18 +36,27 @@ from thoughtlens.runs.store import (
 )
 from thoughtlens.schema import ATTENTION, PATTERNS
 
+PROBLEMS: Final = "problems.jsonl"
 ANALYSIS: Final = "analysis"
-"""The folder of a run for what is made from it."""
+"""The folder of a run for what is made from it; an analysis with other options has a folder in it."""
+
+STUDIES: Final = "studies"
+"""The folder of a run for studies of cuts, a folder each."""
 
 
 @final
 @dataclass(frozen=True)
 class Run:
-    """A complete run on disk.
+    """A complete run on disk, as `extract` and `open_run` return it.
 
     Attributes:
         path: the run folder.
-        manifest: what was run, on what, by which versions.
+        manifest: what was run, on what, by which versions (see `thoughtlens.runs.store`).
+
+    Example:
+        >>> run = open_run("runs/small")  # doctest: +SKIP
+        >>> run.attention["attention"].sel(problem="test-3", query="z2", key="z1").mean("layer")  # doctest: +SKIP
+        >>> run.correct().mean(), run.problems(n=2, seed=1)  # doctest: +SKIP
     """
 
     path: Path
@@ -68,7 +77,9 @@ class Run:
 
     @property
     def attention(self) -> xr.Dataset:
-        """The attention Dataset, opened lazily, as it is on disk.
+        """The attention Dataset (see `thoughtlens.schema`), opened lazily, as it is on disk.
+
+        `attention` (problem, layer, head, query, key), rows sum to 1; `correct`, `n_question_tokens` (problem).
 
         Raises:
             RunError: the run kept means alone.
@@ -77,8 +88,40 @@ class Run:
         dataset: xr.Dataset = xr.open_zarr(self.path / ATTENTION_GROUP, consolidated=False)
         return dataset
 
+    def problems(self, ids: Sequence[str] = (), *, n: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
+        """The problems that the run was made from, compared with the fingerprint that was taken then.
+
+        Args:
+            ids: which problems, in this order; all if empty.
+            n: how many to draw of them, without repetition and in their order; all if None.
+            seed: of the draw.
+
+        Raises:
+            OptionError: the run has no problem of an id, or n is below 1.
+            ProblemSetError: `problems.jsonl` is not there or not readable, or has fewer than n problems.
+            RunError: `problems.jsonl` was edited since.
+        """
+        path, asked = self.path / PROBLEMS, self.manifest["options"]["problems"]["fingerprint"]
+        rows: list[Any] = [row.fields for row in read_rows(path)]
+        # Of the rows as they are: read as anybody's file, an answer such as "1,000" would be tidied.
+        if (found := rows_fingerprint(rows)) != asked:
+            raise RunError(
+                f"{path} has other problems than {self.path} measured (SHA-256 {found[:12]}, expected {asked[:12]}), "
+                "so it is not what the run was made from; run the same extraction again to restore it."
+            )
+        known = {row["id"]: Problem(**row | {"steps": tuple(row["steps"])}) for row in rows}
+        if unknown := [name for name in ids if name not in known]:
+            raise OptionError(
+                f"no problem {unknown[0]!r} in {self.path}, expected one such as {next(iter(known))!r}; pass another."
+            )
+        chosen = tuple(known[name] for name in ids or known)
+        return draw(ProblemSet(chosen, path.stem, None, str(path)), n, seed).problems
+
     def results(self) -> list[Json]:
-        """One row a problem: id, generated text, parsed answer, correct."""
+        """One row a problem, in order: `id`, `question`, `gold`, generated `text`, parsed `answer`, `correct`, ….
+
+        `answer` is None where the text has none; `n_tokens` counts the generated tokens, the end token left out.
+        """
         return list(self._rows())
 
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -97,7 +140,8 @@ class Run:
         """
         if not self.keeps_means:
             raise RunError(f"{self.path} holds attention and no sums, expected a run made with --keep mean.")
-        dataset: xr.Dataset = xr.open_zarr(self.path / SUMS, consolidated=False).drop_vars(["assigned", "problem"])
+        whole: xr.Dataset = xr.open_zarr(self.path / SUMS_GROUP, consolidated=False)
+        dataset = whole.drop_vars(["assigned", "problem"])
         size = int(self.manifest["layout"]["shard_size"])
         for shard in range(dataset.sizes["shard"]):
             blocks = slice(shard * size, (shard + 1) * size)
@@ -105,7 +149,7 @@ class Run:
             yield found.map(lambda values: values.astype(np.float64) if values.dtype.kind == "f" else values)
 
     def blocks(
-        self, n_problems: int = BLOCK, *, pattern: str = ATTENTION, chosen: npt.ArrayLike | None = None
+        self, n_problems: int = PIECE, *, pattern: str = ATTENTION, chosen: npt.ArrayLike | None = None
     ) -> Iterator[xr.Dataset]:
         """The attention Dataset in pieces of at most `n_problems`, each in memory and in float32.
 
@@ -131,13 +175,27 @@ class Run:
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a complete run, or say in one sentence what it lacks."""
+    """Open a complete run, or say in one sentence what it lacks; every file is compared with what was written.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        The run: `Run.attention` (problem, layer, head, query, key), `Run.results()`, `Run.problems()`.
+
+    Raises:
+        RunError: the folder holds no run, or one that is incomplete or damaged.
+
+    Example:
+        >>> open_run("runs/small").attention["attention"].dims  # doctest: +SKIP
+        ('problem', 'layer', 'head', 'query', 'key')
+    """
     folder = Path(path)
     manifest = read_manifest(folder)
     if "files" not in manifest:
         raise RunError(f"{folder} has only just been begun, expected a complete run; run the same extraction again.")
     check_files(folder, manifest["files"])
-    _check_shards(Store(folder, _read_layout(folder, manifest)), manifest)
+    _check_shards(Store(folder, layout_on_disk(folder, manifest["layout"])), manifest)
     if not manifest["complete"] or fingerprint(folder / RESULTS) != manifest["results"]:
         raise RunError(f"{folder / RESULTS} is missing or altered; run the same extraction again to put it together.")
     return Run(folder, manifest)
@@ -152,23 +210,6 @@ def _check_shards(store: Store, manifest: Json) -> None:
         raise RunError(f"{file} is missing or altered; run the same extraction again to redo its shard.")
 
 
-def _read_layout(folder: Path, manifest: Json) -> AnyLayout:
-    if manifest["layout"].get("keep") == "mean":
-        return _read_blocks(folder, manifest["layout"])
-    group = zarr.open_group(folder / ATTENTION_GROUP, mode="r", use_consolidated=False)
-    ids = tuple(str(name) for name in group["problem"][:])
-    sizes = {name: value for name, value in manifest["layout"].items() if name not in ("n_problems", "problem_ids")}
-    return Layout(ids, **sizes | {"record": tuple(sizes.get("record", ()))})
-
-
-def _read_blocks(folder: Path, layout: Json) -> BlockLayout:
-    dataset = xr.open_zarr(folder / SUMS, consolidated=False)
-    ids = tuple(str(name) for name in dataset["problem"].values)
-    template = dataset.drop_vars(["assigned", "problem"]).isel(block=slice(1), shard=0)
-    sizes = {name: int(layout[name]) for name in ("n_layers", "n_heads", "n_thoughts", "n_blocks", "shard_size")}
-    return BlockLayout(ids, assigned=dataset["assigned"].values, template=template, **sizes)
-
-
 class Status(NamedTuple):
     """How far a run is.
 
@@ -179,6 +220,8 @@ class Status(NamedTuple):
         n_shards: shards of the run.
         complete: whether the run has been put together.
         seconds_left: estimated from the pace of the markers; None with fewer than two of them, 0 when complete.
+        studies: names of the studies of cuts, sorted: folders of `RUN/studies` that hold a manifest or a summary.
+        analyses: likewise of `RUN/analysis`, after "analysis" for that folder itself, the default one.
     """
 
     n_done: int
@@ -187,16 +230,25 @@ class Status(NamedTuple):
     n_shards: int
     complete: bool
     seconds_left: float | None
+    studies: tuple[str, ...]
+    analyses: tuple[str, ...]
 
 
 def status(folder: str | Path) -> Status:
-    """How far a run is, as its markers say; they are not compared with the files, as `open_run` does.
+    """How far a run is and what was made of it, from its markers; they are not compared with files as in `open_run`.
 
     Args:
         folder: the run folder.
 
+    Returns:
+        Numbers of problems and shards, done and in all, the time left, and the names of studies and analyses.
+
     Raises:
         RunError: the folder holds no run.
+
+    Example:
+        >>> status("runs/small")[:4]  # doctest: +SKIP
+        (192, 512, 3, 8)
     """
     path = Path(folder)
     manifest = read_manifest(path)
@@ -208,7 +260,18 @@ def status(folder: str | Path) -> Status:
     rows = {shard: int(read_marker(path, shard).get("rows", 0)) for shard in written}
     complete = bool(manifest["complete"])
     left = 0.0 if complete else _seconds_left(path, rows, n_problems)
-    return Status(sum(rows.values()), n_problems, len(written), n_shards, complete, left)
+    analyses = tuple(path.name for path in (path / ANALYSIS,) if _is_finished(path)) + _finished(path / ANALYSIS)
+    done = sum(rows.values()), n_problems, len(written), n_shards
+    return Status(*done, complete, left, _finished(path / STUDIES), analyses)
+
+
+def _finished(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.glob("*/") if _is_finished(path)))
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a folder of a study or an analysis holds the file that sums it up."""
+    return any((folder / name).is_file() for name in (MANIFEST, "summary.json"))
 
 
 def _seconds_left(path: Path, rows: dict[int, int], n_problems: int) -> float | None:

@@ -1,27 +1,24 @@
-"""The sizes of a run become an empty Zarr group: arrays preallocated, one shard a unit of work.
+"""The layout of a run: which problems make which row of which Zarr array, and which rows make a shard.
 
-A shard holds all that was measured on `shard_size` problems in a row and is one file an array, so that one worker
-owns it whole. What is not yet written is NaN in the patterns and -1 in `n_question_tokens`; bool has no such value,
-so whether `correct` is written is said by the shard's marker alone. The layout knows nothing about markers.
+In: the ids of the problems, the sizes of the model, and what is kept of each problem (`Keep`).
+Out: an empty Zarr group with an array for each variable, and the place in it of everything that a shard holds.
 
-The sizes of a run that keeps sums over blocks of problems, in the place of their attention, become its arrays.
+1. A row belongs to some problems. In a run that keeps all attention each problem has a row of its own. In a run that
+   keeps sums, the problems are dealt out at random to rows of equal size (to within one), the blocks: a block is
+   like a sample of the problems, so that resampling blocks gives about the intervals that resampling problems gives.
+2. A shard is some rows one after the other, and the unit of work: one worker measures its problems and writes it. It is
+   one file an array, so that nobody else writes to that file.
+3. A variable has a value for each row, or, where it is only wanted of the whole run, one for each shard.
 
-1. Problems are dealt out to blocks at random, all of a size (to within one): a block is like a sample of the problems,
-   so that resampling blocks gives the intervals that resampling problems gives, if a little less surely.
-2. A shard is some blocks in a row, whole: one worker adds up their problems and writes them.
-3. Each variable has a row a block, or, where it is only wanted of the whole run, a row a shard.
-
-What is added up is not known here: `Keep.add_up` does it, and what it gives for one problem says how large all is. Disk
-depends on the numbers of blocks and shards, which have an upper limit, and not on the number of problems; but for the
-problems themselves, their results, and the block of each.
+What `Keep.add_up` gives for a single problem is the template from which all names, dims and sizes are read. What has
+not been written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.store`) says whether it was written.
 """
 
 import hashlib
-import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -34,14 +31,16 @@ import zarr
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import Json
 from thoughtlens.names import key_names, query_names
-from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED, attention_dataset, check_attention
+from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, attention_dataset, check_attention
 
 ATTENTION_GROUP: Final = "attention.zarr"
-RECORDS: Final = {"values": VALUE_WEIGHTED}
-"""The variable of each thing that is recorded on request."""
+SUMS_GROUP: Final = "sums.zarr"
 
-BLOCK: Final = 64
-"""Problems that are read together at most: the inner chunk of a shard."""
+RECORDS: Final = {"values": VALUE_WEIGHTED}
+"""The variable of each thing that can be recorded on request."""
+
+PIECE: Final = 64
+"""Rows that are read together at most: the inner chunk of a shard."""
 
 SHARD_BYTES: Final = 64 * 10**6
 """Attention of a shard, about: a file to copy in a moment, and little work for a kill to undo."""
@@ -49,381 +48,281 @@ SHARD_BYTES: Final = 64 * 10**6
 MOST_PROBLEMS: Final = 1024
 """Problems of a shard at most, where the model is so small that `SHARD_BYTES` would hold a whole study."""
 
-_STRING: Final = np.dtypes.StringDType()
+BLOCKS: Final = 512
+"""Blocks at most, where a bootstrap over blocks is as good as one over problems for any practical purpose."""
+
+SHARD_BLOCKS: Final = 64
+SHARD_PROBLEMS: Final = 4096
+"""Blocks and problems of a shard at most where sums are kept: the work that a kill can cost."""
+
+SEED: Final = 0
+"""Seed of the dealing: the same problems are in the same blocks in every run."""
+
+Seen = Iterable[tuple[xr.Dataset, np.ndarray]]
+"""Attention Datasets of some problems each, with the number of each problem's row."""
 
 Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
+class Keep:
+    """What is kept of the problems of a run.
+
+    Attributes:
+        add_up: turns problems and a number of rows into one Dataset: variables with a value for each row have the dim
+            `problem` or `block` first, and those only wanted of all rows together have neither. Picklable, and its
+            result does not depend on how the problems are cut into Datasets.
+        n_blocks: rows at most; each problem has its own if None.
+    """
+
+    add_up: Callable[[Seen, int], xr.Dataset]
+    n_blocks: int | None = BLOCKS
+
+    def __post_init__(self) -> None:
+        if self.n_blocks is not None and self.n_blocks < 1:
+            raise OptionError(f"the number of blocks is {self.n_blocks}, expected at least 1; pass a larger one.")
+
+
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """The sizes of a run.
+    """The sizes of a run and the place of each problem in it; made by `Layout.of`, or read from a run folder.
 
     Attributes:
         problem_ids: one id a problem, unique, in order.
         n_layers: layers of the model.
         n_heads: query heads of a layer.
         n_thoughts: thoughts fed back.
-        shard_size: problems a shard, the unit of work that a kill can cost; see `problems_for`.
-        dtype: of attention on disk, and of what is recorded beside it.
-        record: what is recorded beside attention, of `RECORDS`.
+        rows: int (problem,), the row of each problem.
+        shard_size: rows a shard.
+        template: what is stored of one row; only its names, labels, sizes and dtypes count.
+
+    Example:
+        >>> from thoughtlens.runs import RAW
+        >>> layout = Layout.of(("a", "b", "c"), n_layers=2, n_heads=3, n_thoughts=4, shard_size=2, keep=RAW)
+        >>> layout.n_shards, layout.ids_of(1)
+        (2, ['c'])
+        >>> layout.array_files(1)[0]
+        'attention.zarr/attention/c/1/0/0/0/0'
     """
 
     problem_ids: tuple[str, ...]
     n_layers: int
     n_heads: int
     n_thoughts: int
-    shard_size: int = 512
-    dtype: Literal["float16", "float32"] = "float16"
-    record: tuple[str, ...] = ()
+    rows: npt.NDArray[np.int64]
+    shard_size: int
+    template: xr.Dataset
 
-    def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise OptionError(f"the shard size is {self.shard_size}, expected at least 1; pass a larger one.")
-        if len(set(self.problem_ids)) != len(self.problem_ids):
-            twice = next(name for k, name in enumerate(self.problem_ids) if name in self.problem_ids[:k])
+    @classmethod
+    def of(
+        cls,
+        problem_ids: tuple[str, ...],
+        *,
+        n_layers: int,
+        n_heads: int,
+        n_thoughts: int,
+        shard_size: int | None = None,
+        dtype: Literal["float16", "float32"] = "float16",
+        record: Sequence[str] = (),
+        keep: Keep,
+    ) -> "Layout":
+        """The layout of a run that has not been begun.
+
+        Args:
+            problem_ids: one id a problem, unique, in order.
+            n_layers: layers of the model.
+            n_heads: query heads of a layer.
+            n_thoughts: T, thoughts fed back.
+            shard_size: problems a shard, about; what makes 64 MB of attention, or is enough to add up, if None.
+            dtype: of attention on disk, and of what is recorded beside it; sums are float32.
+            record: what is recorded beside attention, of `RECORDS`.
+            keep: what is kept of the problems.
+
+        Raises:
+            OptionError: the shard size is below 1, `record` is unknown, or nothing is left to keep of one thought.
+            ProblemSetError: two problems have the same id.
+        """
+        if shard_size is not None and shard_size < 1:
+            raise OptionError(f"the shard size is {shard_size}, expected at least 1; pass a larger one.")
+        if len(set(problem_ids)) != len(problem_ids):
+            twice = next(name for k, name in enumerate(problem_ids) if name in problem_ids[:k])
             raise ProblemSetError(f"two problems have the id {twice!r}, expected each id once; rename one of them.")
-        if unknown := [name for name in self.record if name not in RECORDS]:
+        if unknown := [name for name in record if name not in RECORDS]:
             raise OptionError(f"can't record {unknown[0]!r}, expected one of {', '.join(RECORDS)}; leave it out.")
+        model, n_problems = (n_layers, n_heads, n_thoughts), len(problem_ids)
+        even = _even_attention(*model, [RECORDS[name] for name in record])
+        template = _with_first_dim(keep.add_up([(even, np.zeros(1, dtype=np.int64))], 1))
+        if empty := [name for name, values in template.data_vars.items() if not values.size]:
+            raise OptionError(f"{n_thoughts} thought has no {empty[0]} to keep; pass --keep raw, or more thoughts.")
+        if keep.n_blocks is None:
+            n_rows, size = n_problems, shard_size or problems_for(*model, dtype, len(record))
+        else:
+            n_rows, dtype = min(keep.n_blocks, n_problems), "float32"
+            wanted = (shard_size or SHARD_PROBLEMS) * n_rows // max(1, n_problems)
+            size = max(1, min(SHARD_BLOCKS, wanted))
+        stored = template.map(lambda values: values.astype(dtype) if values.dtype.kind == "f" else values)
+        return cls(problem_ids, *model, deal(n_problems, n_rows), size, stored)
 
     @property
-    def n_shards(self) -> int:
-        """Shards of the run; the last may hold fewer problems."""
-        return ceil(len(self.problem_ids) / self.shard_size)
+    def row_dim(self) -> str:
+        """What a row is: `problem` or `block`."""
+        return "block" if "block" in self.template.dims else "problem"
 
-    def problems_of(self, shard: int) -> range:
-        """The places of a shard's problems among all problems."""
-        start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, len(self.problem_ids)))
-
-    def ids_of(self, shard: int) -> list[str]:
-        """The problem ids of a shard."""
-        return [self.problem_ids[place] for place in self.problems_of(shard)]
-
-    def in_order(self, of_shards: Iterable[Iterable[Line]]) -> Iterator[Line]:
-        """What each shard has of its problems, as one sequence in the order of all problems."""
-        return chain.from_iterable(of_shards)
-
-    def sizes_of(self, shard: int) -> dict[str, int]:
-        """The dims of a shard's Dataset."""
-        n_problems = len(self.ids_of(shard))
-        return dict(zip(ATTENTION_DIMS, (n_problems, *self.row_shape), strict=True))
+    @property
+    def group(self) -> str:
+        """The Zarr group of a run, relative to its folder."""
+        return SUMS_GROUP if self.row_dim == "block" else ATTENTION_GROUP
 
     @property
     def patterns(self) -> list[str]:
-        """Names of the variables with a row a query."""
-        return [ATTENTION, *(RECORDS[name] for name in self.record)]
-
-    @property
-    def n_dims(self) -> dict[str, int]:
-        """Dims of each variable that is written shard by shard."""
-        return dict.fromkeys(self.patterns, len(ATTENTION_DIMS)) | {"correct": 1, "n_question_tokens": 1}
+        """What is recorded of each problem: attention, and what is stored beside it."""
+        return [ATTENTION, *(name for name in RECORDS.values() if name in self.template)]
 
     @property
     def row_shape(self) -> tuple[int, int, int, int]:
         """Shape of one problem's attention: layer, head, query, key."""
         return self.n_layers, self.n_heads, len(query_names(self.n_thoughts)), len(key_names(self.n_thoughts))
 
-    def array_files(self, shard: int) -> list[str]:
-        """The files of a shard's arrays, relative to the run folder."""
-        return [f"{ATTENTION_GROUP}/{name}/c/{shard}" + "/0" * (n_dims - 1) for name, n_dims in self.n_dims.items()]
-
-    def check_fits(self, shard: int, dataset: xr.Dataset) -> None:
-        """Raise `RunError` unless the Dataset holds the problems of the shard, in the run's sizes, and is sound."""
-        found, expected = [str(name) for name in dataset["problem"].values], self.ids_of(shard)
-        if found != expected:
-            raise RunError(
-                f"shard {shard} was given the problems {found[:3]}…, expected {expected[:3]}…; "
-                "write each shard its own problems."
-            )
-        sizes = {str(dim): size for dim, size in dataset["attention"].sizes.items()}
-        if sizes != self.sizes_of(shard):
-            raise RunError(
-                f"shard {shard} has sizes {sizes}, expected {self.sizes_of(shard)}; extract with the run's model."
-            )
-        _check_recorded(self, shard, dataset)
-        for block in _blocks(dataset):
-            check_attention(block)
-
-    def allocate(self, folder: Path) -> list[str]:
-        """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the folder."""
-        attrs = {"format": "thoughtlens", "n_thoughts": self.n_thoughts}
-        group = zarr.create_group(folder / ATTENTION_GROUP, zarr_format=3, overwrite=True, attributes=attrs)
-        _allocate_variables(group, self)
-        write_coordinates(group, _coordinates(self))
-        return files_under(folder, ATTENTION_GROUP)
-
-    def write(self, folder: Path, shard: int, dataset: xr.Dataset) -> float:
-        """Write a shard; return the largest difference between attention as it was and as it is on disk."""
-        start = self.problems_of(shard).start
-        write_rows(folder / ATTENTION_GROUP, {name: (start, dataset[name].values) for name in self.n_dims})
-        return max(_rounding(block["attention"].values, self.dtype) for block in _blocks(dataset))
-
-    def summary(self) -> Json:
-        """The layout as JSON, with the ids as their number and fingerprint."""
-        sizes = asdict(self) | {"problem_ids": ids_fingerprint(list(self.problem_ids))}
-        # Left out where empty, so that runs from before there was a choice go on.
-        recorded = {"record": list(self.record)} if self.record else {}
-        del sizes["record"]
-        return {"n_problems": len(self.problem_ids)} | sizes | recorded
-
-
-def problems_for(n_layers: int, n_heads: int, n_thoughts: int, dtype: str, n_beside: int = 0) -> int:
-    """How many problems make a shard of `SHARD_BYTES`: one at least, whole blocks where there are several.
-
-    Beside attention there may be other patterns of its size.
-    """
-    cells = (1 + n_beside) * n_layers * n_heads * len(query_names(n_thoughts)) * len(key_names(n_thoughts))
-    count = min(MOST_PROBLEMS, SHARD_BYTES // (cells * np.dtype(dtype).itemsize))
-    return count // BLOCK * BLOCK if count >= BLOCK else max(1, count)
-
-
-def ids_fingerprint(ids: list[str]) -> str:
-    """SHA-256 of the ids in order."""
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
-
-
-def write_coordinates(group: zarr.Group, coordinates: dict[str, np.ndarray]) -> None:
-    """Write the labels of a group's dims."""
-    for name, labels in coordinates.items():
-        fill = "" if labels.dtype == _STRING else 0
-        new_array(group, name, (name,), labels.shape, labels.dtype, chunks=labels.shape, fill_value=fill)[:] = labels
-
-
-def files_under(folder: Path, name: str) -> list[str]:
-    """The files of a group, relative to the run folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file())
-
-
-def write_rows(path: Path, rows: Mapping[str, tuple[int, np.ndarray]]) -> None:
-    """Write rows of a group's arrays, each variable's from the place given."""
-    # A shard of which no problem is correct is all fill value, which Zarr would leave out.
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
-        for name, (start, values) in rows.items():
-            array = group[name]
-            array[start : start + len(values)] = values.astype(array.dtype)
-
-
-def _check_recorded(layout: Layout, shard: int, dataset: xr.Dataset) -> None:
-    if lacking := [name for name in layout.patterns if name not in dataset]:
-        raise RunError(f"shard {shard} lacks {lacking[0]}, which the run records; extract with the run's options.")
-    largest = float(max(dataset[name].max() for name in layout.patterns))
-    if largest > float(np.finfo(layout.dtype).max):
-        raise RunError(f"shard {shard} reaches {largest:.3g}, beyond {layout.dtype}; extract with dtype='float32'.")
-
-
-def _blocks(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
-    # What is worked out on the way is as large as what it is worked out from: not the whole shard at once.
-    for start in range(0, dataset.sizes["problem"], BLOCK):
-        yield dataset.isel(problem=slice(start, start + BLOCK))
-
-
-def _rounding(values: np.ndarray, dtype: str) -> float:
-    """The largest absolute difference that the dtype on disk makes; rows that do not exist make none."""
-    return float(np.nan_to_num(np.abs(values - values.astype(dtype))).max(initial=0.0))
-
-
-def _allocate_variables(group: zarr.Group, layout: Layout) -> None:
-    n_problems, size = len(layout.problem_ids), layout.shard_size
-    # Zarr wants inner chunks that divide the shard.
-    inner = max(n for n in range(1, min(BLOCK, size) + 1) if size % n == 0)
-    row = layout.row_shape
-    shape, chunks, shards = (n_problems, *row), (inner, *row), (size, *row)
-    for name in layout.patterns:
-        new_array(group, name, ATTENTION_DIMS, shape, layout.dtype, chunks=chunks, shards=shards, fill_value=np.nan)
-    new_array(group, "correct", ("problem",), (n_problems,), "bool", chunks=(size,), fill_value=False)
-    new_array(group, "n_question_tokens", ("problem",), (n_problems,), "int32", chunks=(size,), fill_value=-1)
-
-
-def _coordinates(layout: Layout) -> dict[str, np.ndarray]:
-    return {
-        "problem": np.array(layout.problem_ids, dtype=_STRING),
-        "layer": np.arange(layout.n_layers),
-        "head": np.arange(layout.n_heads),
-        "query": np.array(query_names(layout.n_thoughts), dtype=_STRING),
-        "key": np.array(key_names(layout.n_thoughts), dtype=_STRING),
-    }
-
-
-def new_array(
-    group: zarr.Group, name: str, dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, **storage: Any
-) -> zarr.Array:
-    """An empty array whose chunks carry checksums."""
-    # Zstd as it comes lets a flipped bit through.
-    compressor = zarr.codecs.ZstdCodec(level=3, checksum=True)
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        dimension_names=dims,
-        compressors=[compressor],
-        config={"write_empty_chunks": True},
-        **storage,
-    )
-
-
-SUMS_GROUP: Final = "sums.zarr"
-
-SEED: Final = 0
-"""Of the dealing: the same problems are in the same blocks in every run."""
-
-BLOCKS: Final = 512
-"""Blocks at most, where a bootstrap over blocks is as good as one over problems for any practical purpose."""
-
-SHARD_BLOCKS: Final = 64
-SHARD_PROBLEMS: Final = 4096
-"""Blocks and problems of a shard at most: the work that a kill can cost."""
-
-Seen = Iterable[tuple[xr.Dataset, np.ndarray]]
-"""Attention Datasets of some problems each, with the number of each problem's block."""
-
-
-@dataclass(frozen=True)
-class Keep:
-    """What is kept of the problems in the place of their attention.
-
-    Attributes:
-        add_up: turns problems and a number of blocks into sums, dims (block, …), and what is only wanted of all of them
-            together, without `block`; picklable, and blind to how the problems are cut.
-        n_blocks: the most blocks; no more than there are problems.
-    """
-
-    add_up: Callable[[Seen, int], xr.Dataset]
-    n_blocks: int = BLOCKS
-
-    def __post_init__(self) -> None:
-        if self.n_blocks < 1:
-            raise OptionError(f"the number of blocks is {self.n_blocks}, expected at least 1; pass a larger one.")
-
-
-@dataclass(frozen=True, eq=False)
-class BlockLayout:
-    """The sizes of a run of which sums are kept.
-
-    Attributes:
-        problem_ids: one id a problem, unique, in order.
-        n_layers: layers of the model.
-        n_heads: query heads of a layer.
-        n_thoughts: thoughts fed back.
-        assigned: the block of each problem.
-        n_blocks: to which the problems are dealt out.
-        shard_size: blocks a shard.
-        template: what is kept of one block; only its labels and sizes count.
-    """
-
-    problem_ids: tuple[str, ...]
-    n_layers: int
-    n_heads: int
-    n_thoughts: int
-    assigned: npt.NDArray[np.int64]
-    n_blocks: int
-    shard_size: int
-    template: xr.Dataset
-
-    @classmethod
-    def of(cls, sizes: Layout, keep: Keep, *, shard_problems: int | None = None) -> "BlockLayout":
-        """The blocks of a run whose attention would have the sizes given.
-
-        Args:
-            sizes: of the run.
-            keep: what is kept of it.
-            shard_problems: problems a shard, about; as many as are good if None.
-        """
-        n_problems = len(sizes.problem_ids)
-        n_blocks = max(1, min(keep.n_blocks, n_problems))
-        wanted = shard_problems or SHARD_PROBLEMS
-        shard_size = max(1, min(SHARD_BLOCKS, wanted * n_blocks // max(1, n_problems)))
-        template = keep.add_up([(_even_attention(sizes), np.zeros(1, dtype=np.int64))], 1)
-        if empty := [name for name, values in template.data_vars.items() if not values.size]:
-            raise OptionError(
-                f"{sizes.n_thoughts} thought has no {empty[0]} to keep; pass --keep raw, or more thoughts."
-            )
-        model = (sizes.n_layers, sizes.n_heads, sizes.n_thoughts)
-        return cls(sizes.problem_ids, *model, deal(n_problems, n_blocks), n_blocks, shard_size, template)
-
     @property
-    def patterns(self) -> list[str]:
-        """What is recorded of a problem before it is added up."""
-        return [ATTENTION]
+    def n_rows(self) -> int:
+        """Rows of the run: problems, or blocks of them."""
+        return int(self.rows.max(initial=-1)) + 1
 
     @property
     def n_shards(self) -> int:
-        """Shards of the run; the last may hold fewer blocks."""
-        return ceil(self.n_blocks / self.shard_size) if self.problem_ids else 0
+        """Shards of the run; the last may hold fewer rows."""
+        return ceil(self.n_rows / self.shard_size)
 
-    def blocks_of(self, shard: int) -> range:
-        """The blocks of a shard."""
+    def rows_of(self, shard: int) -> range:
+        """The rows of a shard."""
         start = shard * self.shard_size
-        return range(start, min(start + self.shard_size, self.n_blocks))
+        return range(start, min(start + self.shard_size, self.n_rows))
 
     def problems_of(self, shard: int) -> list[int]:
         """The places of a shard's problems among all problems, in order."""
-        blocks = self.blocks_of(shard)
-        inside = (self.assigned >= blocks.start) & (self.assigned < blocks.stop)
-        return [int(place) for place in np.flatnonzero(inside)]
+        return self._places[shard]
 
     def ids_of(self, shard: int) -> list[str]:
         """The problem ids of a shard."""
         return [self.problem_ids[place] for place in self.problems_of(shard)]
 
     def in_order(self, of_shards: Iterable[Iterable[Line]]) -> Iterator[Line]:
-        """What each shard has of its problems, each in order, as one sequence in the order of all problems."""
-        return heapq.merge(*of_shards)  # type: ignore[type-var]  # lines begin with their problem's place
+        """What each shard has of its problems, in their order, as one sequence in the order of all problems."""
+        lines, last = [iter(of_shard) for of_shard in of_shards], {places[-1] for places in self._places}
+        for place, shard in enumerate(self.rows // self.shard_size):
+            yield next(lines[shard])
+            if place in last:
+                next(lines[shard], None)  # the file that it comes from is closed here
 
     def array_files(self, shard: int) -> list[str]:
         """The files of a shard's arrays, relative to the run folder."""
-        dims = {name: len(_dims(values)) for name, values in self._variables().items()}
-        return [f"{SUMS_GROUP}/{name}/c/{shard}" + "/0" * (n_dims - 1) for name, n_dims in dims.items()]
+        stored = self.template.data_vars.items()
+        return [f"{self.group}/{name}/c/{shard}" + "/0" * (values.ndim - 1) for name, values in stored]
 
     def check_fits(self, shard: int, dataset: xr.Dataset) -> None:
-        """Raise `RunError` unless the Dataset holds the blocks of the shard, in the sizes of the run."""
-        expected = {name: self._shape(values, shard) for name, values in self._variables().items()}
-        found = {str(name): values.shape for name, values in dataset.data_vars.items()}
-        if found != expected:
-            raise RunError(f"shard {shard} has {found}, expected {expected}; extract with the run's model and version.")
+        """Raise `RunError` unless the Dataset holds the rows of the shard, in the run's sizes, and is sound."""
+        asked = self.ids_of(shard)
+        if "problem" in dataset.dims and (ids := [str(name) for name in dataset["problem"].values]) != asked:
+            raise RunError(
+                f"shard {shard} was given the problems {ids[:3]}…, expected {asked[:3]}…; "
+                "write each shard its own problems."
+            )
+        given = _with_first_dim(dataset)
+        for name, stored in self.template.data_vars.items():
+            if name not in given:
+                raise RunError(f"shard {shard} lacks {name}, which the run records; extract with the run's options.")
+            found, expected = given[name].shape, (len(self._rows_for(stored, shard)), *stored.shape[1:])
+            if found != expected:
+                raise RunError(
+                    f"shard {shard} has sizes {found} of {name}, expected {expected}; extract with the run's model and "
+                    "version."
+                )
+            if stored.dtype.kind == "f":
+                # Unlike the maximum, `fmax` leaves out NaN without a copy.
+                largest = float(np.fmax.reduce(given[name].values, axis=None))
+                if largest > float(np.finfo(stored.dtype).max):
+                    raise RunError(
+                        f"shard {shard} reaches {largest:.3g}, beyond {stored.dtype}; extract with dtype='float32'."
+                    )
+        if ATTENTION in self.template:
+            for piece in _pieces(dataset):
+                check_attention(piece)
 
     def allocate(self, folder: Path) -> list[str]:
         """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the folder."""
-        attrs = {"format": "thoughtlens", "n_thoughts": self.n_thoughts}
-        group = zarr.create_group(folder / SUMS_GROUP, zarr_format=3, overwrite=True, attributes=attrs)
-        for name, values in self._variables().items():
-            n_rows, rows = (self.n_blocks, self.shard_size) if "block" in values.dims else (self.n_shards, 1)
-            tail = values.shape[1:] if "block" in values.dims else values.shape
-            fill = np.nan if values.dtype.kind == "f" else -1
-            storage = {"chunks": (rows, *tail), "fill_value": fill}
-            new_array(group, name, _dims(values), (n_rows, *tail), _stored(values.dtype), **storage)
+        path, checked = folder / self.group, {"compressors": [zarr.codecs.ZstdCodec(level=3, checksum=True)]}
         ids = np.array(self.problem_ids, dtype=np.dtypes.StringDType())
-        labels = {str(name): values.values for name, values in self.template.coords.items() if name != "block"}
-        problems = (len(ids),)
-        new_array(group, "assigned", ("problem",), problems, "int64", chunks=problems, fill_value=-1)[:] = self.assigned
-        write_coordinates(group, labels | {"problem": ids})
-        return files_under(folder, SUMS_GROUP)
+        attrs = {"format": "thoughtlens", "n_thoughts": self.n_thoughts}
+        labels = xr.Dataset(coords={**self.template.drop_dims(self.row_dim).coords, "problem": ids}, attrs=attrs)
+        if self.row_dim == "block":
+            labels["assigned"] = "problem", self.rows
+        encoding = {name: {"chunks": values.shape, **checked} for name, values in labels.variables.items()}
+        labels.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        for name, stored in self.template.data_vars.items():
+            n_rows, size = (self.n_shards, 1) if stored.dims[0] == "shard" else (self.n_rows, self.shard_size)
+            tail, fill = stored.shape[1:], {"f": np.nan, "b": False}.get(stored.dtype.kind, -1)
+            # Zarr wants inner chunks that divide the shard.
+            inner = max(n for n in range(1, min(PIECE, size) + 1) if size % n == 0)
+            storage = {"chunks": (inner, *tail), "shards": (size, *tail), "fill_value": fill, **checked}
+            sizes = {"shape": (n_rows, *tail), "dtype": stored.dtype, "dimension_names": stored.dims}
+            group.create_array(str(name), **sizes, **storage)
+        return sorted(file.relative_to(folder).as_posix() for file in path.rglob("*") if file.is_file())
 
     def write(self, folder: Path, shard: int, dataset: xr.Dataset) -> float:
-        """Write a shard; return the largest difference between sums as they were and as they are on disk."""
-        first = self.blocks_of(shard).start
-        rows = {
-            name: (first, dataset[name].values) if "block" in values.dims else (shard, dataset[name].values[None])
-            for name, values in self._variables().items()
-        }
-        write_rows(folder / SUMS_GROUP, rows)
-        return max(float(np.abs(values - values.astype(_stored(values.dtype))).max()) for _, values in rows.values())
+        """Write a shard; return the largest difference between attention (or sums) in memory and on disk."""
+        given = _with_first_dim(dataset)
+        # A shard of which no problem is correct is all fill value, which Zarr would leave out.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            group = zarr.open_group(folder / self.group, mode="r+", use_consolidated=False)
+            for name, stored in self.template.data_vars.items():
+                rows = self._rows_for(stored, shard)
+                group[name][rows.start : rows.stop] = given[name].values.astype(stored.dtype)
+        measured = [ATTENTION] if ATTENTION in self.template else list(self.template.data_vars)
+        pairs = ((piece[name].values, self.template[name].dtype) for piece in _pieces(given) for name in measured)
+        # Rows that do not exist are not rounded.
+        return max(float(np.nan_to_num(np.abs(values - values.astype(dtype))).max()) for values, dtype in pairs)
 
     def summary(self) -> Json:
         """The layout as JSON, with the ids as their number and fingerprint."""
-        model = {name: getattr(self, name) for name in ("n_layers", "n_heads", "n_thoughts")}
-        blocks = {"n_blocks": self.n_blocks, "shard_size": self.shard_size, "seed": SEED}
-        ids = {"n_problems": len(self.problem_ids), "problem_ids": ids_fingerprint(list(self.problem_ids))}
-        return ids | model | {"keep": "mean"} | blocks | {"kept": sorted(self._variables())}
+        ids = {"n_problems": len(self.problem_ids), "problem_ids": ids_fingerprint(self.problem_ids)}
+        model = {name: getattr(self, name) for name in ("n_layers", "n_heads", "n_thoughts", "shard_size")}
+        blocks = {"keep": "mean", "n_blocks": self.n_rows, "seed": SEED} if self.row_dim == "block" else {}
+        recorded = [name for name, variable in RECORDS.items() if variable in self.template]
+        stored = {str(name): str(values.dtype) for name, values in self.template.data_vars.items()}
+        return ids | model | blocks | ({"record": recorded} if recorded else {}) | {"stored": stored}
 
-    def _variables(self) -> dict[str, xr.DataArray]:
-        return {str(name): values for name, values in self.template.data_vars.items()}
+    @cached_property
+    def _places(self) -> list[list[int]]:
+        """The places of each shard's problems."""
+        shards = self.rows // self.shard_size
+        starts = np.searchsorted(np.sort(shards), np.arange(1, self.n_shards))
+        return [places.tolist() for places in np.split(np.argsort(shards, kind="stable"), starts)][: self.n_shards]
 
-    def _shape(self, values: xr.DataArray, shard: int) -> tuple[int, ...]:
-        return (len(self.blocks_of(shard)), *values.shape[1:]) if "block" in values.dims else values.shape
+    def _rows_for(self, stored: xr.DataArray, shard: int) -> range:
+        return range(shard, shard + 1) if stored.dims[0] == "shard" else self.rows_of(shard)
 
 
-AnyLayout = Layout | BlockLayout
+def layout_on_disk(folder: Path, summary: Mapping[str, Any]) -> Layout:
+    """The layout of a run that has been begun, from its arrays and from what its manifest says of it."""
+    group = SUMS_GROUP if summary.get("keep") == "mean" else ATTENTION_GROUP
+    dataset: xr.Dataset = xr.open_zarr(folder / group, consolidated=False)
+    ids = tuple(str(name) for name in dataset["problem"].values)
+    rows = dataset["assigned"].values if "assigned" in dataset else np.arange(len(ids))
+    one = dict.fromkeys(("problem", "block", "shard"), slice(1))
+    template = dataset.drop_vars("assigned", errors="ignore").isel(one, missing_dims="ignore")
+    sizes = {name: int(summary[name]) for name in ("n_layers", "n_heads", "n_thoughts", "shard_size")}
+    return Layout(ids, rows=rows, template=template, **sizes)
+
+
+def problems_for(n_layers: int, n_heads: int, n_thoughts: int, dtype: str, n_beside: int = 0) -> int:
+    """How many problems make a shard of `SHARD_BYTES`: one at least, whole pieces where there are several.
+
+    Beside attention there may be other patterns of its size.
+    """
+    cells = (1 + n_beside) * n_layers * n_heads * len(query_names(n_thoughts)) * len(key_names(n_thoughts))
+    count = min(MOST_PROBLEMS, SHARD_BYTES // (cells * np.dtype(dtype).itemsize))
+    return count // PIECE * PIECE if count >= PIECE else max(1, count)
 
 
 def deal(n_problems: int, n_blocks: int) -> npt.NDArray[np.int64]:
@@ -435,20 +334,28 @@ def deal(n_problems: int, n_blocks: int) -> npt.NDArray[np.int64]:
     return assigned
 
 
-def _stored(dtype: np.dtype) -> np.dtype:
-    """Floats of any width are float32 on disk: 7 digits of a sum of a few hundred problems."""
-    return np.dtype(np.float32) if dtype.kind == "f" else dtype
+def ids_fingerprint(ids: Sequence[str]) -> str:
+    """SHA-256 of the ids in order."""
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
 
 
-def _dims(values: xr.DataArray) -> tuple[str, ...]:
-    dims = tuple(str(dim) for dim in values.dims)
-    return dims if "block" in dims else ("shard", *dims)
+def _with_first_dim(dataset: xr.Dataset) -> xr.Dataset:
+    """Every variable is stored along its first dim: those that are of all rows of a shard together get `shard`."""
+    firsts = {"problem", "block", "shard"}
+    return dataset.map(lambda values: values if firsts & set(values.dims) else values.expand_dims("shard"))
 
 
-def _even_attention(sizes: Layout) -> xr.Dataset:
+def _pieces(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
+    # What is worked out on the way is as large as what it is worked out from: not the whole shard at once.
+    for start in range(0, dataset.sizes.get("problem", 1), PIECE):
+        yield dataset.isel(problem=slice(start, start + PIECE), missing_dims="ignore")
+
+
+def _even_attention(n_layers: int, n_heads: int, n_thoughts: int, beside: Sequence[str]) -> xr.Dataset:
     """One problem whose rows spread evenly over what they see."""
-    n_queries, n_keys = len(query_names(sizes.n_thoughts)), len(key_names(sizes.n_thoughts))
-    rows = np.tri(n_queries, n_keys, n_keys - n_queries)
-    rows /= rows.sum(-1, keepdims=True)
-    values = np.broadcast_to(rows, (1, sizes.n_layers, sizes.n_heads, n_queries, n_keys))
-    return attention_dataset(values, problem_ids=[""], correct=np.zeros(1), n_question_tokens=np.full(1, 2))
+    n_queries, n_keys = len(query_names(n_thoughts)), len(key_names(n_thoughts))
+    even = np.tri(n_queries, n_keys, n_keys - n_queries)
+    even /= even.sum(-1, keepdims=True)
+    values = np.broadcast_to(even, (1, n_layers, n_heads, n_queries, n_keys))
+    dataset = attention_dataset(values, problem_ids=[""], correct=np.zeros(1), n_question_tokens=np.full(1, 2))
+    return dataset.assign(dict.fromkeys(beside, dataset[ATTENTION]))

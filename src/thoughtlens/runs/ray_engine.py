@@ -1,8 +1,8 @@
-"""Shards of work spread over the actors of a Ray cluster, each of which loads the model once.
+"""The engine that spreads shards over the actors of a Ray cluster, each of which loads the model once.
 
 1. As many actors as asked for are started; each says that it is ready once its model is loaded.
 2. A ready actor gets the next shard. It writes the shard itself, so that only the shard's number travels.
-3. An actor that is lost gives its shard back to the queue and another takes its place. A shard that is lost more often
+3. An actor that is lost gives its shard back to the queue, and another takes its place. A shard that is lost more often
    than `retries` times ends the run with a sentence; what is written stays, and the same command goes on from there.
 
 Every node must see the run folder under the same path: a shared file system, not a URL.
@@ -50,13 +50,19 @@ class _Worker:
 
 @dataclass(frozen=True)
 class Ray:
-    """On the workers of a Ray cluster.
+    """The engine that works on a Ray cluster; a `thoughtlens.runs.Engine`.
 
     Attributes:
         workers: how many actors; one a GPU, or one a CPU where there is none, if None.
         address: of a running cluster (`auto`, `ray://host:10001`, `host:6379`); one on this machine is started, and
             stopped at the end, if None.
         retries: how often a shard may be lost with its worker before the run ends.
+
+    Raises:
+        OptionError: fewer than one worker is asked for.
+
+    Example:
+        >>> extract(load("tiny-gpt2"), sample("arithmetic"), "runs/all", engine=Ray(workers=2))  # doctest: +SKIP
     """
 
     workers: int | None = None

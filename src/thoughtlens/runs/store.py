@@ -1,42 +1,35 @@
-"""What was run, on what and by which versions becomes `manifest.json`, and is compared when a run goes on.
+"""The files of a run folder that is being written: manifest, markers of shards, and results; resumed after a kill.
+
+    RUN/manifest.json    what was run, on what and by which versions
+    RUN/attention.zarr   the attention Dataset, or RUN/sums.zarr in its place (see `thoughtlens.runs.layout`)
+    RUN/results.jsonl    a row a problem, put together at the end
+    RUN/shards/000012.jsonl  the rows of shard 12
+    RUN/shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds, …
+
+In: the Dataset and the result rows of each shard. Out: a run folder that is whole, or says what it lacks.
+
+1. `Store.open` begins a run, or goes on with one of the same layout and options.  2. `Store.write` writes the arrays
+and rows of a shard and, last, its marker: a kill costs at most the shard in progress. A shard without a marker, or
+whose files are not those that its marker names, counts as missing.  3. `Store.finish` puts the results together and
+marks the run complete. Shards may be written by several processes, each shard by one.
+
+The manifest has these entries:
 
     format    the version of this folder's layout
     complete  true once every shard is there and verified
     created, versions   when the run was begun, and by which packages
-    layout    sizes, dtype, shard size, fingerprint of the problem ids
+    layout    sizes, shard size, what is stored, fingerprint of the problem ids
     options   what decides the numbers: a run only goes on under equal options
     resumed   when and by which packages it went on, where these differ from `versions`
     files     SHA-256 of the files written at the start
     seconds, rounding, results, notes   written at the end: time over all shards, the largest difference between
               attention (or sums) in memory and on disk, SHA-256 of the results, what the caller adds
-
-The manifest knows nothing about attention.
-
-The files of a shard become a marker: the promise that they are whole, checked whenever they are read again.
-
-    shards/000012.jsonl  the rows of the shard
-    shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds, rounding
-
-A shard without a marker, or with files other than its marker says, counts as missing.
-
-The Datasets of shards become one run folder that is whole, or says what it lacks.
-
-    RUN/manifest.json    what was run (see `thoughtlens.runs.store`)
-    RUN/attention.zarr   the attention Dataset: `xarray.open_zarr(path, consolidated=False)`; or, where sums are kept in
-                         its place, RUN/sums.zarr (see `thoughtlens.runs.layout`)
-    RUN/results.jsonl    a row a problem, put together at the end
-    RUN/shards/          the rows and the marker of each shard (see `thoughtlens.runs.store`)
-
-1. `Store.open` begins a run or goes on with it.  2. `Store.write` writes the arrays and rows of a shard and, last, its
-marker: a kill loses at most the shard in progress.  3. `Store.finish` puts the results together and marks the run
-complete. Shards may be written by several processes, each shard by one. The store knows nothing about models.
 """
 
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -46,13 +39,16 @@ from typing import Any, Final, final
 import xarray as xr
 
 from thoughtlens.errors import RunError
-from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines
-from thoughtlens.runs.layout import AnyLayout, ids_fingerprint
+from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines, writing
+from thoughtlens.runs.layout import Layout, ids_fingerprint
 
 MANIFEST: Final = "manifest.json"
+RESULTS: Final = "results.jsonl"
+SHARDS: Final = "shards"
 FORMAT: Final = 1
 PACKAGES: Final = ("thoughtlens", "torch", "transformers", "numpy", "xarray", "zarr")
 
+_CALLED: Final = "the run folder "
 _short = Repr()
 _short.maxstring = 60
 
@@ -126,9 +122,6 @@ def _said(values: Mapping[str, Any], name: str, *, full: bool = False) -> str:
     return repr(values[name]) if full else _short.repr(values[name])
 
 
-SHARDS: Final = "shards"
-
-
 def marker_name(shard: int) -> str:
     """The marker of a shard, relative to the run folder."""
     return f"{SHARDS}/{shard:06d}.json"
@@ -139,7 +132,7 @@ def rows_name(shard: int) -> str:
     return f"{SHARDS}/{shard:06d}.jsonl"
 
 
-def promise(folder: Path, layout: AnyLayout, shard: int) -> Json:
+def promise(folder: Path, layout: Layout, shard: int) -> Json:
     """What the marker of a shard must say for the files as they are now."""
     ids = layout.ids_of(shard)
     files = fingerprints(folder, [*layout.array_files(shard), rows_name(shard)])
@@ -155,7 +148,7 @@ def read_marker(folder: Path, shard: int) -> Json:
     return marker if isinstance(marker, dict) else {}
 
 
-def fault_of(folder: Path, layout: AnyLayout, shard: int) -> str | None:
+def fault_of(folder: Path, layout: Layout, shard: int) -> str | None:
     """The first file of a shard that is missing or altered; None if the shard is whole."""
     marker = read_marker(folder, shard)
     if not marker:
@@ -167,9 +160,6 @@ def fault_of(folder: Path, layout: AnyLayout, shard: int) -> str | None:
     return next((name for name in present if present[name] is None or present[name] != written.get(name)), None)
 
 
-RESULTS: Final = "results.jsonl"
-
-
 @final
 @dataclass(frozen=True)
 class Store:
@@ -178,13 +168,22 @@ class Store:
     Attributes:
         path: the run folder.
         layout: the sizes of the run.
+        verified: shards that this process has written or compared with their markers.
+
+    Example:
+        >>> store = Store.open("runs/small", layout, options={"model": "tiny-gpt2"})  # doctest: +SKIP
+        >>> for shard in store.missing():  # doctest: +SKIP
+        ...     store.write(shard, dataset_of(shard), rows_of(shard))
+        >>> store.finish()["complete"]  # doctest: +SKIP
+        True
     """
 
     path: Path
-    layout: AnyLayout
+    layout: Layout
+    verified: set[int] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
-    def open(cls, path: str | Path, layout: AnyLayout, *, options: Mapping[str, Any]) -> "Store":
+    def open(cls, path: str | Path, layout: Layout, *, options: Mapping[str, Any]) -> "Store":
         """Begin a run where nothing is, or go on with one of the same layout and options.
 
         Args:
@@ -194,10 +193,13 @@ class Store:
 
         Returns:
             The store, with its arrays in place.
+
+        Raises:
+            RunError: the folder can't be written, is foreign, holds another run, or is damaged beyond its shards.
         """
         folder = Path(path).absolute()
         asked = new_manifest(layout.summary(), options)
-        with _writing(folder):
+        with writing(folder, called=_CALLED, make=False):
             _claim(folder, asked)
             found = read_manifest(folder)
             _check_same(folder, found, asked)
@@ -213,8 +215,11 @@ class Store:
             )
 
     def missing(self) -> list[int]:
-        """The shards still to be written."""
-        return [shard for shard in range(self.layout.n_shards) if fault_of(self.path, self.layout, shard)]
+        """The shards still to be written; every file of the others is compared with its marker."""
+        shards = range(self.layout.n_shards)
+        self.verified.clear()
+        self.verified.update(shard for shard in shards if not fault_of(self.path, self.layout, shard))
+        return [shard for shard in shards if shard not in self.verified]
 
     def markers(self) -> list[Json]:
         """What the marker of each shard says, in order."""
@@ -233,30 +238,46 @@ class Store:
 
         Args:
             shard: index of the shard.
-            dataset: the attention Dataset of its problems.
+            dataset: what is kept of its problems: the attention Dataset, or their sums (`Keep`).
             rows: one JSON object a problem, in the same order, each with its `id`.
             seconds: what the shard took, kept in its marker.
             facts: what its marker shall also say, as JSON can say it.
+
+        Raises:
+            RunError: the Dataset or the rows are not those of this shard, or can't be written.
         """
         self.layout.check_fits(shard, dataset)
         _check_rows(shard, rows, self.layout.ids_of(shard))
-        with _writing(self.path):
-            self._clear(shard)
+        with writing(self.path, called=_CALLED, make=False):
+            # Zarr merges a shard with the file that is there, and fails on a torn one.
+            for name in (marker_name(shard), *self.layout.array_files(shard)):
+                (self.path / name).unlink(missing_ok=True)
             rounding = self.layout.write(self.path, shard, dataset)
             write_json_lines(self.path / rows_name(shard), rows)
             said = dict(facts or {}) | {"seconds": round(seconds, 3), "rounding": rounding}
             write_json(self.path / marker_name(shard), said | promise(self.path, self.layout, shard))
+        self.verified.add(shard)
 
-    def finish(self, notes: Mapping[str, Any] | None = None) -> None:
+    def finish(self, notes: Mapping[str, Any] | None = None) -> Json:
         """Put the results together and mark the run complete; doing it twice changes nothing.
+
+        Shards that other processes have written are compared with their markers; those of this one have been already.
 
         Args:
             notes: what the manifest shall also say, as JSON can say it: checks made, the machine, ….
+
+        Returns:
+            The manifest.
+
+        Raises:
+            RunError: shards are missing.
         """
-        if missing := self.missing():
+        others = set(range(self.layout.n_shards)) - self.verified
+        if missing := [shard for shard in others if fault_of(self.path, self.layout, shard)]:
             raise RunError(unfinished(self, missing))
-        with _writing(self.path):
-            self._gather_results()
+        with writing(self.path, called=_CALLED, make=False):
+            with replacing(self.path / RESULTS) as file:
+                file.writelines(self.layout.in_order(map(self._rows, range(self.layout.n_shards))))
             manifest, markers = read_manifest(self.path), self.markers()
             ending = {
                 "complete": True,
@@ -266,21 +287,11 @@ class Store:
                 "notes": manifest.get("notes", {}) | dict(notes or {}),
             }
             write_json(self.path / MANIFEST, manifest | ending)
+        return manifest | ending
 
-    def _clear(self, shard: int) -> None:
-        # Zarr merges a shard with the file that is there, and fails on a torn one.
-        for name in (marker_name(shard), *self.layout.array_files(shard)):
-            (self.path / name).unlink(missing_ok=True)
-
-    def _gather_results(self) -> None:
-        n_shards = self.layout.n_shards
-        with replacing(self.path / RESULTS) as file:
-            file.writelines(line for _, line in self.layout.in_order(map(self._numbered_rows, range(n_shards))))
-
-    def _numbered_rows(self, shard: int) -> Iterator[tuple[int, str]]:
-        """The place of each problem of a shard among all, and its line of the results."""
+    def _rows(self, shard: int) -> Iterator[str]:
         with (self.path / rows_name(shard)).open(encoding="utf-8", newline="\n") as file:
-            yield from zip(self.layout.problems_of(shard), file, strict=True)
+            yield from file
 
 
 def check_files(folder: Path, written: Mapping[str, str]) -> None:
@@ -296,15 +307,6 @@ def unfinished(store: Store, missing: Sequence[int]) -> str:
         f"{store.path} has {n_shards - len(missing)} of {n_shards} shards, expected all; "
         "run the same extraction again to go on."
     )
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(f"can't write the run folder {folder} ({reason}); make room there, or name another.") from error
 
 
 def _claim(folder: Path, manifest: Json) -> None:
@@ -327,7 +329,7 @@ def _check_same(folder: Path, found: Json, asked: Json) -> None:
         raise RunError(f"{folder} is another run: {'; '.join(differing)}; ask for the same, or name another folder.")
 
 
-def _prepare(folder: Path, layout: AnyLayout, manifest: Json) -> None:
+def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
     (folder / SHARDS).mkdir(exist_ok=True)
     if "files" not in manifest:
         files = fingerprints(folder, layout.allocate(folder))

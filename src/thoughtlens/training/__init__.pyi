@@ -1,4 +1,5 @@
 from .card import as_markdown as as_markdown
+from .card import measured_again as measured_again
 from .card import rivals as rivals
 from .card import seeds as seeds
 from .data import IGNORED as IGNORED
@@ -24,5 +25,5 @@ from .recipe import ProblemSource as ProblemSource
 from .recipe import bundled_recipes as bundled_recipes
 from .recipe import read_recipe as read_recipe
 from .trainer import last_checkpoint as last_checkpoint
-from .trainer import plan as plan
+from .trainer import prepare as prepare
 from .trainer import train_stages as train_stages

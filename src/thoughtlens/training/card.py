@@ -1,30 +1,30 @@
-"""A trained model and the bundled test problems become its card: how it was made, how well it does, its weaknesses.
+"""Cards of trained models: how a model was made, how well it does, its weaknesses, and the models beside it.
 
-A card becomes a page for people, beside the card itself.
-
-Trained models become what a card sets side by side: rivals by accuracy, seeds of a recipe by what they attend to.
+In: a trained model, its recipe and held-out problems; out: JSON values, and the same as a page for people.
 """
 
 import json
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import resources
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from jinja2 import Environment, StrictUndefined, Template
 
-from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval
+from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval, spearman
 from thoughtlens.errors import CheckpointError
-from thoughtlens.evaluation.conditions import CONDITIONS, Outcome, evaluate
+from thoughtlens.evaluation.conditions import CONDITIONS, Solved, evaluate
 from thoughtlens.evaluation.lens import decode_thoughts, results_read
 from thoughtlens.files import replacing, write_json
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import Codi, LatentReasoner
-from thoughtlens.problems import Problem, ProblemSet
+from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.runs.extraction import extract
 from thoughtlens.runs.store import versions
 from thoughtlens.training.objective import n_processes
@@ -32,6 +32,8 @@ from thoughtlens.training.recipe import PretrainedBase, Recipe, Stage
 
 Json = dict[str, Any]
 GENERATED: Final = "generated problems, none of them a test problem"
+_EARNS: Final = 0.20
+"""Share of problems that thoughts must add for a card to say that they earn it."""
 
 
 def make_card(
@@ -42,18 +44,7 @@ def make_card(
     training: Mapping[str, Any],
     progress: Callable[[int], None] = lambda n_problems: None,
 ) -> Json:
-    """Measure a model and describe it.
-
-    Args:
-        reasoner: the trained model.
-        recipe: what it was trained by.
-        problems: held-out problems.
-        training: what is known of the training: command, seconds.
-        progress: called with the number of problems solved, six times over all of them.
-
-    Returns:
-        The card, as JSON values.
-    """
+    """Measure a model on held-out problems and describe it, as JSON values; `training` is that of `training_facts`."""
     config = reasoner.lm.config
     return {
         "name": recipe.name,
@@ -74,11 +65,10 @@ def make_card(
 def measure(
     reasoner: Codi, problems: Sequence[Problem], *, progress: Callable[[int], None] = lambda n_problems: None
 ) -> Json:
-    """What of a card can be measured again.
+    """The part of a card that can be measured again: accuracy and lens.
 
-    Returns:
-        `accuracy`, of each condition with n and a 95 % Wilson interval, over all problems and by number of steps; and
-        `lens`, for each step the thought that names its result most often.
+    `accuracy`, of each condition with n and a 95 % Wilson interval, over all problems and by number of steps; and
+    `lens`, for each step the thought that names its result most often.
     """
     outcomes = evaluate(reasoner, problems, progress=progress)
     return {
@@ -87,14 +77,37 @@ def measure(
     }
 
 
-def _accuracy(outcome: Outcome, problems: Sequence[Problem]) -> Json:
+def measured_again(card: Json, n: int, *, progress: Callable[[int], None] = lambda n_problems: None) -> Json:
+    """Measure the numbers of a bundled model's card again, on a sample of the card's problems.
+
+    Args:
+        card: from `thoughtlens.models.read_card`.
+        n: how many problems.
+        progress: called with the number of problems solved, after each pass.
+
+    Returns:
+        The card with accuracies and lens of these problems.
+
+    Raises:
+        ProblemSetError: there are fewer problems.
+
+    Example:
+        >>> from thoughtlens.models import read_card
+        >>> measured_again(read_card("tiny-gpt2"), 4)["accuracy"]["own"]["n"]
+        4
+    """
+    problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), n)
+    return card | measure(load(card["name"], dtype="float32"), problems.problems, progress=progress)
+
+
+def _accuracy(outcome: Solved, problems: Sequence[Problem]) -> Json:
     correct = outcome.correct
     counts = sorted({len(problem.steps) for problem in problems})
     by_steps = {
         str(count): _share([c for c, problem in zip(correct, problems, strict=True) if len(problem.steps) == count])
         for count in counts
     }
-    # A model robbed of its thoughts may write its steps out instead, as it learnt to do as its own teacher.
+    # A model without its thoughts may write its steps out instead, as it learnt to do as its own teacher.
     wrote_steps = sum("<<" in text for text in outcome.texts) / len(outcome.texts)
     return _share(correct) | {"wrote_steps": round(wrote_steps, 4), "by_steps": by_steps}
 
@@ -157,10 +170,6 @@ def _threads() -> str:
     return f"{count} thread" if count == 1 else f"{count} threads"
 
 
-_EARNS = 0.20
-"""Share of problems that thoughts must add for a card to say that they earn it."""
-
-
 def write_card(card: Mapping[str, Any], folder: Path) -> None:
     """Write `card.json` and, for people, `README.md`."""
     write_json(folder / "card.json", card)
@@ -169,144 +178,35 @@ def write_card(card: Mapping[str, Any], folder: Path) -> None:
 
 
 def as_markdown(card: Mapping[str, Any]) -> str:
-    """The card as a page."""
-    lines = [f"# {card['name']}", "", card["about"], ""]
-    lines += [
-        f"{card['architecture']}, {card['layers']} layers × {card['heads']} heads, hidden {card['hidden']}, "
-        f"{card['parameters']:,} parameters, {card['thoughts']} thoughts.",
-        "",
-        f"Accuracy on the {card['accuracy']['own']['n']:,} held-out problems of `{card['problems']['name']}` "
-        f"({card['problems']['split']}), answers generated greedily; 95 % Wilson intervals:",
-        "",
-        *_accuracy_table(card["accuracy"]),
-        *_lens_table(card.get("lens", [])),
-        *_rivals_table(card),
-        *_seeds_table(card["name"], card.get("seeds")),
-        "",
-        f"Recompute: `thoughtlens models {card['name']} --recompute {card['accuracy']['own']['n']}`.",
-        "",
-        *_training(card["training"]),
-        "## Before you claim anything about it",
-        "",
-        *[f"- {caveat}" for caveat in card["caveats"]],
-    ]
-    return "\n".join(lines) + "\n"
+    """Write a card as a page for people, by the template `card.md.jinja`.
+
+    Args:
+        card: as `train` returns it and `card.json` holds it.
+
+    Returns:
+        The page in Markdown.
+
+    Example:
+        >>> from thoughtlens.models import read_card
+        >>> as_markdown(read_card("tiny-gpt2")).splitlines()[0]
+        '# tiny-gpt2'
+    """
+    known = {"conditions": CONDITIONS, "earns": _EARNS, "generated": GENERATED}
+    return _template().render({"lens": [], "beside": [], "seeds": None} | dict(card) | known)
 
 
-def _accuracy_table(accuracy: Mapping[str, Any]) -> list[str]:
-    counts = list(accuracy["own"]["by_steps"])
-    rows = ["| thoughts | accuracy | 95 % | wrote its steps | " + " | ".join(f"{c} steps" for c in counts) + " |"]
-    rows.append("|---|---|---|---|" + "---|" * len(counts))
-    for condition, share in accuracy.items():
-        by = " | ".join(f"{share['by_steps'][c]['accuracy']:.1%}" for c in counts)
-        rows.append(
-            f"| {CONDITIONS[condition]} | {share['accuracy']:.1%} | {share['low']:.1%} – {share['high']:.1%} "
-            f"| {share['wrote_steps']:.1%} | {by} |"
-        )
-    return rows
-
-
-def _training(training: Mapping[str, Any] | None) -> list[str]:
-    if training is None:
-        return []
-    n_problems = sum(stage["problems"] for stage in training["stages"])
-    return [
-        "## Training",
-        "",
-        f"`{training['command']}`, seed {training['seed']}, "
-        f"{training['wall_seconds'] / 60:.0f} minutes on {training['machine']}: "
-        + ", ".join(f"{stage['name']} {stage['steps']:,} steps" for stage in training["stages"])
-        + f"; {n_problems:,} {training.get('problems', GENERATED)}.",
-        "",
-    ]
-
-
-def _lens_table(lens: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not lens:
-        return []
-    return [
-        "",
-        "Reading thoughts (logit lens on the last hidden state at the thought's own position): how often a step's",
-        "result is among the top 5 tokens, at the thought where it is most often, against another problem's result:",
-        "",
-        "| step | thought | own result | another problem's | n |",
-        "|---|---|---|---|---|",
-        *[f"| {r['step']} | {r['thought']} | {r['own']:.1%} | {r['other']:.1%} | {r['n']:,} |" for r in lens],
-    ]
-
-
-def _rivals_table(card: Mapping[str, Any]) -> list[str]:
-    if not card.get("beside"):
-        return []
-    rows = [{"name": card["name"], "about": "this model", "accuracy": card["accuracy"]["own"]}, *card["beside"]]
-    best = max(card["beside"], key=lambda rival: float(rival["accuracy"]["accuracy"]))
-    gain = card["accuracy"]["own"]["accuracy"] - best["accuracy"]["accuracy"]
-    return [
-        "",
-        "Beside it, the same shape and problems, trained otherwise (recipes of these names):",
-        "",
-        "| model | accuracy | 95 % | |",
-        "|---|---|---|---|",
-        *[
-            f"| {row['name']} | {row['accuracy']['accuracy']:.1%} "
-            f"| {row['accuracy']['low']:.1%} – {row['accuracy']['high']:.1%} | {row['about']} |"
-            for row in rows
-        ],
-        "",
-        f"Over the best of them this model gains {100 * gain:.1f} points. {_verdict(gain)}",
-        "",
-        "Recompute: "
-        + ", ".join(f"`thoughtlens train {rival['name']} --out {rival['name']}`" for rival in card["beside"])
-        + f", then `thoughtlens train {card['name']} --out {card['name']}"
-        + "".join(f" --beside {rival['name']}" for rival in card["beside"])
-        + "`.",
-    ]
-
-
-def _verdict(gain: float) -> str:
-    if gain >= _EARNS:
-        return "Its thoughts earn that."
-    return (
-        f"That is less than {100 * _EARNS:.0f}: this model needs its own thoughts, but problems this short hardly need "
-        "any, since a model trained otherwise does nearly as well."
+@cache
+def _template() -> Template:
+    text = (resources.files("thoughtlens.training") / "card.md.jinja").read_text("utf-8")
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
     )
-
-
-def _seeds_table(name: str, seeds: Mapping[str, Any] | None) -> list[str]:
-    if not seeds:
-        return []
-    others = [m["seed"] for m in seeds["models"][1:]]
-    rows = [
-        f"| {m['seed']} | {m['accuracy']['estimate']:.1%} | {m['hub']['thought']} {_range(m['hub'])} "
-        f"| {_range(m['sequential'])} | {_range(m['skip'])} | {', '.join(m['top_heads'])} |"
-        for m in seeds["models"]
-    ]
-    agreement = ", ".join(f"{value:.2f}" for value in seeds["agreement"])
-    return [
-        "",
-        f"Seeds of this recipe, on {seeds['models'][0]['n']} problems; 95 % bootstrap intervals over problems:",
-        "",
-        "| seed | accuracy | hub and its H | sequential preference | skip preference | top heads |",
-        "|---|---|---|---|---|---|",
-        *rows,
-        "",
-        f"Rank correlation of the heads' importance between pairs of seeds: {agreement}.",
-        "What differs between seeds is no property of the training; heads of one seed are named for that seed alone.",
-        "",
-        "Recompute: "
-        + ", ".join(f"`thoughtlens train {name} --seed {seed} --out seed-{seed}`" for seed in others)
-        + f", then `thoughtlens train {name} --out {name}"
-        + "".join(f" --seeds seed-{seed}" for seed in others)
-        + "`.",
-    ]
-
-
-def _range(number: Mapping[str, Any]) -> str:
-    return f"{number['estimate']:.2f} [{number['low']:.2f}, {number['high']:.2f}]"
+    environment.filters |= {"percent": "{:.1%}".format, "thousands": "{:,}".format, "decimals": "{:.2f}".format}
+    return environment.from_string(text)
 
 
 def rivals(folders: Sequence[Path]) -> list[Json]:
-    """How well other models do, from the cards in their folders.
+    """Read how well other models do, from the cards in their folders.
 
     Args:
         folders: of models trained by recipes of this package.
@@ -316,6 +216,11 @@ def rivals(folders: Sequence[Path]) -> list[Json]:
 
     Raises:
         CheckpointError: a folder has no card.
+
+    Example:
+        >>> from thoughtlens.models import bundled
+        >>> rivals([bundled()["tiny-gpt2-control"]])[0]["name"]
+        'tiny-gpt2-control'
     """
     rows = []
     for folder in folders:
@@ -330,10 +235,10 @@ def rivals(folders: Sequence[Path]) -> list[Json]:
 
 
 def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int], None]) -> Json:
-    """What stays and what changes when only the seed of a recipe does.
+    """Compare models of one recipe that were trained from different seeds.
 
     Args:
-        folders: models of one recipe, from different seeds.
+        folders: of the models, with their cards.
         problems: what they are compared on.
         progress: called with 1 after each model.
 
@@ -362,4 +267,4 @@ def _analyze(reasoner: LatentReasoner, problems: ProblemSet) -> Analysis:
 
 def _agreement(one: Analysis, other: Analysis) -> float:
     ranked = [np.nan_to_num(a.heads["importance"].sel(value="estimate").values.ravel()) for a in (one, other)]
-    return round(float(spearmanr(ranked[0], ranked[1]).statistic), 3)
+    return round(float(spearman(*ranked)), 3)

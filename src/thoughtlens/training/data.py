@@ -1,15 +1,12 @@
-"""Problems become the token ids that the objective reads: question, explicit steps with answer, answer alone.
+"""Training problems in order, and the token ids that the objective reads of a batch of them.
 
-The teacher reads `question, steps, "The answer is: X", end` with the last step left out (the official
-`include_last_cot False`: with it the answer would only be copied); the student reads `question, bot, thoughts, eot`
-and then the answer alone. Question, steps and answer are tokenized apart, as in the official `train.py`, so that the
-answer's tokens are the same for both. Questions are padded on the left, what follows on the right.
-
-Problems become an endless sequence, numbered from 0, that the Trainer walks through in order.
-
-Step s of W processes with batch B and accumulation A reads the problems s·W·A·B to (s + 1)·W·A·B - 1, whoever reads
-which: two processes see in each step what one process sees with twice the batch, and a training that goes on after a
-kill sees what it would have seen.
+- The teacher reads `question, steps, "The answer is: X", end` without the last step (the official `include_last_cot
+  False`: with it the answer would only be copied); the student reads `question, bot, thoughts, eot` and then the answer
+  alone. Question, steps and answer are tokenized separately, as in the official `train.py`, so that the answer's tokens
+  are the same for both. Questions are padded on the left, what follows on the right.
+- Problems form an endless sequence, numbered from 0, that the Trainer reads in order: step s of W processes with batch
+  B and accumulation A reads the problems s·W·A·B to (s + 1)·W·A·B - 1. So two processes see in each step what one
+  process sees with twice the batch, and a training that is resumed sees what it would have seen.
 """
 
 import math
@@ -30,6 +27,7 @@ from thoughtlens.problems.arithmetic import arithmetic_problem
 from thoughtlens.training.recipe import ProblemSource, Recipe, Stage
 
 IGNORED = -100
+"""The target of a position where nothing is to be learnt, as in `torch.nn.functional.cross_entropy`."""
 
 
 class Padded(NamedTuple):
@@ -70,14 +68,14 @@ class _Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Collator:
-    """Turns problems into a `Batch`, as a dict for the Trainer.
+    """Turns problems into a `Batch`; calling it wraps the batch in a dict, for the Trainer.
 
     Attributes:
         tokenizer: a fast tokenizer with an end token.
         eot: id of the marker that closes the thoughts.
         pad: id used for padding; masked everywhere.
-        after_steps: what stands between the steps and the answer; nothing in the official training.
-        longest: a question, or a problem's steps, is cut to its first so many tokens, as in the official training.
+        after_steps: the text between the steps and the answer; empty in the official training.
+        longest: questions, and the steps of a problem, are cut to this many tokens, as in the official training.
         equations_in_a_row: equations in each row of bare-equation practice.
     """
 
@@ -186,7 +184,14 @@ def _order(size: int, seed: int, epoch: int) -> list[int]:
 
 
 def read_training_problems(source: ProblemSource, tokenizer: Any) -> tuple[Problem, ...]:
-    """Load a problem set and leave out what the recipe does not want.
+    """Load a recipe's problem set and leave out the problems that the recipe does not want.
+
+    Args:
+        source: the set; `most_tokens` and `numbers_only` say what is left out.
+        tokenizer: counts the tokens.
+
+    Returns:
+        The problems in the order of the set, at least one.
 
     Raises:
         RecipeError: nothing is left.
@@ -203,7 +208,7 @@ def read_training_problems(source: ProblemSource, tokenizer: Any) -> tuple[Probl
 
 
 def _is_wanted(problem: Problem, source: ProblemSource, tokenizer: Any) -> bool:
-    # The official code drops negative numbers too, whose sign spoils the distilled position for LLaMA.
+    # The official code also drops negative numbers: for LLaMA the sign would take the distilled position.
     if source.numbers_only and not problem.answer[0].isdigit():
         return False
     if source.most_tokens is None:
@@ -213,7 +218,16 @@ def _is_wanted(problem: Problem, source: ProblemSource, tokenizer: Any) -> bool:
 
 
 def counted_out(recipe: Recipe, n_problems: int, n_processes: int) -> Recipe:
-    """The recipe with every stage's epochs counted out in steps."""
+    """Count the epochs of a recipe's stages in steps.
+
+    Args:
+        recipe: the recipe.
+        n_problems: how many problems an epoch has.
+        n_processes: how many processes share a step.
+
+    Returns:
+        The recipe, every stage with its number of steps; the last step of a stage may begin another epoch.
+    """
 
     def steps(stage: Stage) -> int:
         a_step = stage.batch * stage.accumulation * n_processes

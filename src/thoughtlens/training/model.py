@@ -1,14 +1,11 @@
-"""A small byte-level tokenizer, made from the generator's own problems, that can encode any text.
+"""The module that a recipe trains: its decoder, new or pretrained, with tokenizer, markers and LoRA.
 
-Every number below 100, every common word and the marks `<<` and `>>` become one token; anything else falls back to
-pieces of words and at last to bytes. Words carry the spaces on both sides, so that a number is the same token wherever
-it stands and decoding gives back exactly the text that was encoded.
-
-A Hub id or folder becomes a pretrained base as CODI trains it: three more embeddings, LoRA around its layers.
-
-Its tokenizer stays as it is: the markers are ids, not words (github.com/zhenyi4/codi, `src/model.py`).
-
-A recipe becomes a `CodiModule` ready for training, with its tokenizer and markers.
+- A new decoder gets a small byte-level tokenizer made from the generator's problems: every number below 100, every
+  common word and the marks `<<` and `>>` are one token; anything else falls back to pieces of words and at last to
+  bytes. Words include the spaces on both sides, so that a number is the same token wherever it stands, and decoding
+  returns exactly the text that was encoded.
+- A pretrained decoder keeps its tokenizer: the markers are three more embeddings, not words, and LoRA surrounds its
+  layers (github.com/zhenyi4/codi, `src/model.py`).
 """
 
 import math
@@ -29,19 +26,20 @@ from thoughtlens.problems.arithmetic import LIMIT, arithmetic_problem
 from thoughtlens.training.objective import CodiModule
 from thoughtlens.training.recipe import Lora, NewBase, PretrainedBase, Recipe
 
-END = "<|endoftext|>"
+END: Final = "<|endoftext|>"
+"""The end token of the tokenizers made here."""
 _PIECES = r"<<|>> ?|\d{1,2}| ?[A-Za-z]+ ?|[^A-Za-z\d\s] ?|\s"
 _N_PROBLEMS = 20_000
 
 
 def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train the tokenizer; the same arguments always give the same one.
+    """Train the tokenizer of a new decoder; the same arguments always give the same one.
 
     Args:
-        vocabulary: the most tokens it may have, at least 256 bytes, 100 numbers and the end token.
+        vocabulary: the most tokens it may have, at least 357: 256 bytes, 100 numbers and the end token.
 
     Returns:
-        The tokenizer, whose end token is the last of its vocabulary but for nothing: the markers come after it.
+        The tokenizer, with the end token `END`. It does not contain the markers: their ids come after its vocabulary.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -67,7 +65,7 @@ def _corpus() -> Iterator[str]:
         problem = arithmetic_problem(index, split="train", seed=-1, n_steps=n_steps)
         yield problem.question
         yield " ".join(problem.steps) + " " + answer_text(problem.answer)
-    # Seen often enough that each becomes one token, whether or not problems hold it.
+    # Repeated often enough that each number becomes one token, whether or not it occurs in problems.
     yield from (f"{ANSWER_PREFIX} {number}" for number in range(100) for _ in range(LIMIT))
 
 
@@ -75,7 +73,7 @@ TARGETS: Final = {
     "gpt2": ("c_attn", "c_proj", "c_fc"),
     "llama": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
-"""The layers that the official code updates, by family."""
+"""The layers that the official code updates by LoRA, by family."""
 _WEIGHTS: Final = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 
 
@@ -88,12 +86,7 @@ class Decoder(NamedTuple):
 
 
 def load_pretrained(base: PretrainedBase, *, dtype: torch.dtype) -> Decoder:
-    """Load a base and resize its embeddings by the markers.
-
-    Raises:
-        RecipeError: it is of another family, lacks weights, or its tokenizer can't be used.
-        CheckpointError: a Hub base can't be fetched.
-    """
+    """Load a base and add the markers to its embeddings; `RecipeError` where it or its tokenizer can't be used."""
     folder = _folder(base)
     lm = _load_lm(folder, dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -148,9 +141,6 @@ def _load_lm(folder: Path, dtype: torch.dtype) -> Any:
     return lm
 
 
-ARCHITECTURES = ("gpt2", "llama")
-
-
 class Untrained(NamedTuple):
     """A module ready for training, with what is needed to feed it."""
 
@@ -160,14 +150,22 @@ class Untrained(NamedTuple):
 
 
 def build(recipe: Recipe) -> Untrained:
-    """Make the recipe's model, from its seed; all that is new in it is drawn at random.
+    """Make the module that a recipe trains; its new weights are drawn at random from the recipe's seed.
+
+    Args:
+        recipe: from `read_recipe`.
+
+    Returns:
+        The module, its tokenizer and its markers.
 
     Raises:
-        RecipeError: the family is unknown, or its configuration refuses a setting.
+        RecipeError: a pretrained base is of another family, lacks weights or has another tokenizer, or LoRA does not
+            fit it.
+        CheckpointError: a Hub base can't be fetched.
     """
     set_seed(recipe.seed)
     base = recipe.base
-    decoder = _pretrained(base, recipe) if isinstance(base, PretrainedBase) else _new(base, recipe.name)
+    decoder = _pretrained(base, recipe) if isinstance(base, PretrainedBase) else _new(base)
     hidden, bot = decoder.lm.config.hidden_size, decoder.markers.bot
     lm = with_lora(decoder.lm, recipe.lora) if recipe.lora else decoder.lm
     module = CodiModule(lm, hidden=hidden, inner=base.inner or hidden, bot=bot, n_thoughts=recipe.thoughts)
@@ -179,9 +177,7 @@ def _pretrained(base: PretrainedBase, recipe: Recipe) -> Decoder:
     return load_pretrained(base, dtype=torch.bfloat16 if recipe.bf16 and recipe.lora else torch.float32)
 
 
-def _new(base: NewBase, name: str) -> Decoder:
-    if base.type not in ARCHITECTURES:
-        raise RecipeError(f"{name} asks for a base of type {base.type!r}; use one of {', '.join(ARCHITECTURES)}.")
+def _new(base: NewBase) -> Decoder:
     tokenizer = build_tokenizer(base.vocabulary)
     markers = Markers(len(tokenizer))
     lm = AutoModelForCausalLM.from_config(_config(base, tokenizer, markers), attn_implementation="sdpa")
@@ -198,7 +194,7 @@ def _config(base: NewBase, tokenizer: PreTrainedTokenizerFast, markers: Markers)
 
 @torch.no_grad()
 def start_as_sinusoids(positions: nn.Embedding, scale: float = 0.1, longest: float = 200.0) -> None:
-    """Start learned positions as sinusoids: near positions begin alike, which a small model need not learn first."""
+    """Initialise learned positions as sinusoids: neighbours start out similar, which a small model need not learn."""
     n_positions, width = positions.weight.shape
     rates = torch.exp(-math.log(longest) * torch.arange(width // 2) / (width // 2))
     angles = torch.arange(n_positions)[:, None] * rates

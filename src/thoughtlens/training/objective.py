@@ -1,8 +1,4 @@
-"""The processes of one training, as torchrun and accelerate start them: how many, which one this is, what all hold.
-
-A training without a launcher is one process; nothing is gathered and no number changes.
-
-The CODI loss: a teacher that writes its steps, a student that thinks them, and the distance between the two.
+"""The CODI loss: a teacher that writes its steps, a student that thinks them, and the distance between the two.
 
 1. The teacher reads question, steps and answer; cross-entropy on steps and answer.
 2. The student reads the question, `bot`, T thoughts, `eot` and the answer; cross-entropy on the answer.
@@ -10,12 +6,15 @@ The CODI loss: a teacher that writes its steps, a student that thinks them, and 
    the embeddings to the final norm, each divided by the teacher's standard deviation there (CODI, arXiv 2502.21074,
    and its published code; the paper's equation 5 writes plain L1).
 4. Step supervision (after SIM-CoT, arXiv 2509.20317, with the model's own output layer in the place of a decoder):
-   cross-entropy of a step's result at the output of the thought that is to hold it; annealed to nothing by the caller.
+   cross-entropy of a step's result at the output of the thought that is to hold it; the caller anneals its weight to 0.
 
-Bare equations may be practised beside it. Every cross-entropy is averaged within a problem first, then over problems,
-so that it does not matter how problems are spread over batches of equal size, or over processes; the standard deviation
-of step 3 is taken over the problems of all processes. The question is read once: the student goes on from the teacher's
-cache, cut back to the question.
+Bare equations may be practised as well. Every cross-entropy is averaged within a problem first, then over problems,
+so that it does not matter how problems are divided among batches of equal size, or among processes; the standard
+deviation of step 3 is taken over the problems of all processes. The question is read once: the student goes on from the
+teacher's cache, cut back to the question.
+
+A training started by torchrun or accelerate has several processes: `rank` and `n_processes` say which and how many, and
+`gathered` and `averaged` combine their numbers. Without a launcher there is one process, and these change nothing.
 """
 
 import os
@@ -66,7 +65,7 @@ def _together() -> bool:
 
 
 class Spoken(NamedTuple):
-    """What one of the two said: its loss, and its hidden states (level, problem, hidden) before the answer's value."""
+    """Loss of teacher or student; hidden states (level, problem, hidden) and logits before the answer's value."""
 
     loss: Tensor
     states: Tensor
@@ -76,10 +75,20 @@ class Spoken(NamedTuple):
 class CodiModule(nn.Module):
     """Decoder and projection under the parameter names of an official checkpoint (`codi.*`, `prj.*`).
 
+    Args:
+        codi: the decoder with its output layer, under LoRA or not.
+        hidden: width of its hidden states.
+        inner: inner width of the projection.
+        bot: id of the marker that opens the thoughts.
+        n_thoughts: T.
+
     Attributes:
         weights: weight of each of `TERMS`; a term of weight 0 is not computed.
         supervised: for each step but the last, the number (from 1) of the thought that is to hold its result.
-        scrambled: each problem is fed another's thoughts or zeros, at random, so that its answer can't depend on them.
+        scrambled: each problem is fed another problem's thoughts, or zeros, at random, so that its answer can't depend
+            on its own.
+
+    Reference: Shen et al. 2025, arXiv 2502.21074.
     """
 
     codi: Any
@@ -127,7 +136,7 @@ class CodiModule(nn.Module):
         return logits
 
     def _speak(self, context: Context, before: Tensor | None, said: Padded, at: Tensor) -> Spoken:
-        """Read a text after the context; `before` is the state that predicts its first token, if it is to be learnt."""
+        """Read a text after the context; `before` is the state that predicts its first token, if that is learnt."""
         out = context.read(*said, output_hidden_states=True)
         hidden = out.last_hidden_state
         if before is None:
@@ -173,6 +182,15 @@ def per_problem_cross_entropy(logits: Callable[[Tensor], Tensor], hidden: Tensor
         logits: the output layer; applied only where there is a target.
         hidden: (problem, position, hidden).
         targets: token ids (problem, position), IGNORED where nothing is to be learnt.
+
+    Returns:
+        One number, 0 or more, in nats.
+
+    Example:
+        >>> even = torch.zeros(2, 3, 4)
+        >>> targets = torch.tensor([[0, 1, 2], [3, IGNORED, IGNORED]])
+        >>> per_problem_cross_entropy(lambda hidden: hidden, even, targets).exp().round().item()
+        4.0
     """
     wanted = targets != IGNORED
     losses = F.cross_entropy(logits(hidden[wanted]).float(), targets[wanted], reduction="none")
@@ -185,7 +203,17 @@ def distillation(student: Tensor, teacher: Tensor) -> Tensor:
 
     Args:
         student: (level, problem, hidden); gradients flow through it.
-        teacher: the same shape; taken as a constant. Every process must have as many problems.
+        teacher: the same shape; a constant. Every process must have the same number of problems.
+
+    Returns:
+        One number, 0 or more.
+
+    Example:
+        >>> teacher = torch.tensor([[[0.0, 2.0], [0.0, 2.0]]])
+        >>> distillation(teacher, teacher).item()
+        0.0
+
+    Reference: Shen et al. 2025, arXiv 2502.21074, equation 5, which writes plain L1.
     """
     teacher = teacher.detach()
     everywhere = gathered(teacher, dim=1)

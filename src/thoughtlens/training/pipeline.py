@@ -1,6 +1,6 @@
-"""A trained module becomes a model folder in the official layout, ready for `thoughtlens.load`.
+"""A whole training: recipe in, model folder with its card out.
 
-A recipe becomes a model folder with its card: train, export, load as a user would, measure.
+The module is trained, exported in the official layout, loaded as a user would load it, and measured.
 """
 
 import json
@@ -19,16 +19,16 @@ from thoughtlens.training.card import make_card, rivals, seeds, training_facts, 
 from thoughtlens.training.model import Untrained
 from thoughtlens.training.objective import rank
 from thoughtlens.training.recipe import PretrainedBase, Recipe, read_recipe
-from thoughtlens.training.trainer import plan, save_weights, train_stages
+from thoughtlens.training.trainer import prepare, save_weights, train_stages
 
 
 def export(made: Untrained, recipe: Recipe, out: Path) -> None:
-    """Write weights, the base's configuration and tokenizer, what the loader must know, and the recipe.
+    """Write a trained module as a model folder in the official layout, ready for `thoughtlens.models.load`.
 
     Args:
-        made: the trained module.
-        recipe: what it was trained by; kept beside it.
-        out: the model's folder.
+        made: the trained module, from `train_stages`.
+        recipe: what it was trained by; kept beside the weights, as are the configuration and the tokenizer.
+        out: the model's folder; made if it is not there.
     """
     out.mkdir(parents=True, exist_ok=True)
     made.module.causal_lm.config.save_pretrained(out)
@@ -50,11 +50,11 @@ Counting = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True)
 class Options:
-    """What a command line gives in the place of, or beside, what the recipe says.
+    """What is to be otherwise than in the recipe, and which other models the card names.
 
     Attributes:
         base: a pretrained base, Hub id or folder.
-        problems: a problem set to learn from, named or a file.
+        problems: a problem set to learn from: a name or a file.
         seed: of weights and problems.
         beside: folders of models trained otherwise, for the card.
         seeds: folders of models trained by the same recipe from other seeds, for the card.
@@ -70,7 +70,7 @@ class Options:
 def train(
     name_or_path: str | Path, out: Path, *, counting: Counting, options: Options | None = None
 ) -> dict[str, Any] | None:
-    """Train by a recipe and describe what came of it; go on where an earlier call on the same folder stopped.
+    """Train a model by a recipe, export it and write its card; go on where an earlier call on the folder stopped.
 
     Args:
         name_or_path: a recipe's name or file.
@@ -80,23 +80,39 @@ def train(
 
     Returns:
         The card; None in a process other than the first, which writes no files.
+
+    Raises:
+        RecipeError: the recipe, its base or problems can't be used, or the folder holds something else.
+
+    Example: the command `thoughtlens train tiny-gpt2 --out my-model` calls this; it takes 24 minutes on one CPU core.
     """
     chosen = options or Options()
-    planned = plan(with_options(read_recipe(name_or_path), chosen))
+    prepared = prepare(with_options(read_recipe(name_or_path), chosen))
     if rank() > 0:
-        train_stages(planned, out)
+        train_stages(prepared, out)
         return None
-    with counting(f"train {planned.recipe.name}", planned.n_steps) as advance:
-        made = train_stages(planned, out, advance)
-    export(made, planned.recipe, out)
-    return _describe(planned.recipe, out, chosen, counting)
+    with counting(f"train {prepared.recipe.name}", prepared.n_steps) as advance:
+        made = train_stages(prepared, out, advance)
+    export(made, prepared.recipe, out)
+    return _describe(prepared.recipe, out, chosen, counting)
 
 
 def with_options(recipe: Recipe, options: Options) -> Recipe:
-    """The recipe with what the options give in the place of its own base, problems and seed.
+    """Change a recipe by the options.
+
+    Args:
+        recipe: from `read_recipe`.
+        options: base, problems and seed take the place of the recipe's own where they are given.
+
+    Returns:
+        The changed recipe.
 
     Raises:
-        RecipeError: the recipe makes its own base, or generates its problems.
+        RecipeError: a base is given to a recipe that makes its own, or problems to one that generates them.
+
+    Example:
+        >>> with_options(read_recipe("tiny-gpt2"), Options(seed=21)).seed
+        21
     """
     if options.seed is not None:
         recipe = replace(recipe, seed=options.seed)

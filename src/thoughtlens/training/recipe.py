@@ -1,4 +1,4 @@
-"""A training recipe: a TOML file that says which model learns what, from which problems, in which stages.
+"""Training recipes: TOML files that say which model learns what, from which problems, in which stages.
 
     name, seed, thoughts, about, caveats, bf16, after_steps
     [base]      either type = "gpt2" | "llama", vocabulary, and under [base.config] that family's own settings: a new
@@ -8,30 +8,35 @@
     [held_out]  name, split, …: a problem set for the card
     [[stages]]  steps or epochs, batch, rate, schedule, …; weights of the loss terms; supervised thoughts
 
-Unknown names are refused, so that a misspelt setting can't be silently ignored.
+In: a recipe's name or file; out: a checked `Recipe`. Unknown names are refused, so that a misspelt setting can't be
+silently ignored.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Any, Final, get_args, get_type_hints
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError, with_config
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.names import MAX_THOUGHTS
 from thoughtlens.problems.arithmetic import DEFAULT_STEPS
 
-TERMS = ("teacher", "student", "distillation", "supervision", "equations")
-
+TERMS: Final = ("teacher", "student", "distillation", "supervision", "equations")
+"""The terms of the loss that a stage can weigh; `thoughtlens.training.objective` says what each is."""
 
 ARCHITECTURES: Final = ("gpt2", "llama")
 SCHEDULES: Final = ("cosine", "constant_with_warmup")
 _STAGE_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_STRICT: Final = ConfigDict(extra="forbid", strict=True)
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class Stage:
     """One stretch of training with one learning-rate schedule.
@@ -49,11 +54,11 @@ class Stage:
         weight_decay: of AdamW.
         betas: of AdamW.
         clip: largest norm of the gradient.
-        weights: weight of each loss term (`thoughtlens.training.recipe.TERMS`).
-        supervised: for each step's result but the last, the thought (from 1) that is to hold it.
+        weights: weight of each loss term, by a name of `TERMS`.
+        supervised: for each step but the last, the number (from 1) of the thought that is to hold its result.
         supervised_until: share of the stage after which step supervision has fallen, linearly, to nothing.
-        scrambled: feed each problem another's thoughts or zeros, so that its answer can't depend on them.
-        n_steps: number of steps of the generated problems → how often it is drawn.
+        scrambled: feed each problem another problem's thoughts, or zeros, so that its answer can't depend on them.
+        n_steps: share of the generated problems by their number of steps, 2 to 6.
     """
 
     name: str
@@ -66,7 +71,7 @@ class Stage:
     floor: float = 0.03
     warmup: float = 100
     weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[float, ...] = (0.9, 0.98)
     clip: float = 1.0
     weights: Mapping[str, float] = field(default_factory=dict)
     supervised: tuple[int, ...] = ()
@@ -75,6 +80,7 @@ class Stage:
     n_steps: Mapping[int, float] = field(default_factory=lambda: dict(DEFAULT_STEPS))
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class NewBase:
     """A decoder to be trained from nothing.
@@ -92,9 +98,10 @@ class NewBase:
     inner: int | None = None
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class PretrainedBase:
-    """A decoder that others have trained, with its tokenizer.
+    """A decoder that is already trained, with its tokenizer.
 
     Attributes:
         pretrained: Hub id or folder.
@@ -107,6 +114,7 @@ class PretrainedBase:
     inner: int | None = None
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class Lora:
     """Low-rank updates of a pretrained base (Hu et al. 2021, arXiv 2106.09685).
@@ -114,7 +122,7 @@ class Lora:
     Attributes:
         rank: of each update.
         alpha: updates are scaled by alpha / rank.
-        dropout: on what enters an update.
+        dropout: on the input of an update.
         targets: ends of the names of the layers that are updated; those of the official code if empty.
     """
 
@@ -124,6 +132,7 @@ class Lora:
     targets: tuple[str, ...] = ()
 
 
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class ProblemSource:
     """A problem set, and which of its problems are used.
@@ -145,6 +154,11 @@ class ProblemSource:
     numbers_only: bool = False
 
 
+def _kind_of_base(raw: object) -> str:
+    return "pretrained" if isinstance(raw, Mapping) and "pretrained" in raw else "new"
+
+
+@with_config(_STRICT)
 @dataclass(frozen=True)
 class Recipe:
     """What is trained, from which seed, through which stages.
@@ -154,8 +168,8 @@ class Recipe:
         base: the decoder.
         stages: in order.
         lora: how a pretrained base is updated; all its weights are trained if None.
-        problems: what is learnt from; generated problems if None.
-        held_out: what the card measures on.
+        problems: what the model learns from; generated problems if None.
+        held_out: what the model is measured on for its card.
         seed: of weights and problems.
         thoughts: T; 0 for a model that answers directly.
         bf16: compute in bfloat16, and keep the weights that LoRA leaves alone in it.
@@ -166,7 +180,9 @@ class Recipe:
     """
 
     name: str
-    base: NewBase | PretrainedBase
+    base: Annotated[
+        Annotated[NewBase, Tag("new")] | Annotated[PretrainedBase, Tag("pretrained")], Discriminator(_kind_of_base)
+    ]
     stages: tuple[Stage, ...]
     lora: Lora | None = None
     problems: ProblemSource | None = None
@@ -181,39 +197,47 @@ class Recipe:
 
 
 def bundled_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
+    """List the recipes that come with the package.
+
+    Returns:
+        Their names, sorted.
+
+    Example:
+        >>> bundled_recipes()[0]
+        'codi-gpt2-gsm8k'
+    """
     folder = resources.files("thoughtlens.training") / "recipes"
     return sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml"))
 
 
 def read_recipe(name_or_path: str | Path) -> Recipe:
-    """Read a recipe by bundled name or from a file.
+    """Read a recipe and check it.
+
+    Args:
+        name_or_path: a name of `bundled_recipes`, or a TOML file.
+
+    Returns:
+        The recipe, with every setting that it leaves out at its default.
 
     Raises:
-        RecipeError: it does not exist, is not TOML, names something unknown, or asks for what can't be.
+        RecipeError: it does not exist, is not TOML, names something unknown, or asks for something impossible.
+
+    Example:
+        >>> recipe = read_recipe("tiny-gpt2")
+        >>> recipe.thoughts, [stage.name for stage in recipe.stages]
+        (6, ['equations', 'explicit', 'codi'])
     """
     text = _recipe_text(name_or_path)
     try:
-        raw = tomllib.loads(text)
+        raw = {"base": {}, "stages": []} | tomllib.loads(text) | {"text": text}
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw))
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{name_or_path} is not valid TOML ({error}); mend that line.") from error
-    try:
-        recipe = _assemble(raw, text, name_or_path)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise RecipeError(
-            f"{name_or_path} is not laid out as a recipe ({error}); compare it with a bundled one."
-        ) from error
+    except ValidationError as error:
+        raise RecipeError(_explain(error, name_or_path)) from error
+    except TypeError as error:  # a date, which no setting takes
+        raise RecipeError(_not_a_recipe(name_or_path, error)) from error
     _check(recipe, name_or_path)
-    return recipe
-
-
-def _assemble(raw: Mapping[str, Any], text: str, where: str | Path) -> Recipe:
-    parts: dict[str, Any] = {"base": _base(raw.get("base", {}), where), "text": text}
-    parts["stages"] = tuple(_stage(stage, where) for stage in raw.get("stages", []))
-    for name, kind in (("lora", Lora), ("problems", ProblemSource), ("held_out", ProblemSource)):
-        if name in raw:
-            parts[name] = _build(kind, raw[name], f"[{name}] of {where}")
-    recipe: Recipe = _build(Recipe, dict(raw) | parts, str(where))
     return recipe
 
 
@@ -227,30 +251,39 @@ def _recipe_text(name_or_path: str | Path) -> str:
         raise RecipeError(f"no recipe {str(name_or_path)!r}; name a TOML file or one of: {known}.") from error
 
 
-def _base(raw: Mapping[str, Any], where: str | Path) -> NewBase | PretrainedBase:
-    kind = PretrainedBase if "pretrained" in raw else NewBase
-    base: NewBase | PretrainedBase = _build(kind, raw, f"[base] of {where}")
-    return base
+_TYPES: Final = {"int_type": "int", "float_type": "float", "string_type": "str", "bool_type": "bool"}
+_TABLES: Final[Mapping[object, type[Any]]] = {
+    "stages": Stage, "lora": Lora, "problems": ProblemSource, "held_out": ProblemSource,
+    "new": NewBase, "pretrained": PretrainedBase,
+}  # fmt: skip
 
 
-def _stage(raw: Mapping[str, Any], where: str | Path) -> Stage:
-    stage: Stage = _build(Stage, _with_number_keys(raw), f"a stage of {where}")
-    unknown = set(stage.weights) - set(TERMS)
-    if unknown:
-        raise RecipeError(f"a stage of {where} weighs {sorted(unknown)}; the terms are {', '.join(TERMS)}.")
-    if not any(stage.weights.values()):
-        raise RecipeError(f"the stage {stage.name!r} of {where} learns nothing; weigh one of {', '.join(TERMS)}.")
-    if stage.weights.get("distillation") and not (stage.weights.get("teacher") and stage.weights.get("student")):
-        raise RecipeError(f"a stage of {where} distils without teacher or student; give both a weight.")
-    if stage.scrambled and stage.batch < 2:
-        raise RecipeError(f"the stage {stage.name!r} of {where} swaps thoughts in batches of one; give it two or more.")
-    if bool(stage.steps) == bool(stage.epochs):
-        raise RecipeError(f"the stage {stage.name!r} of {where} needs either steps or epochs; give one of them.")
-    return stage
+def _explain(error: ValidationError, where: str | Path) -> str:
+    """One sentence on what pydantic found, unknown names first: what the recipe says, in which table, what to do."""
+    found = min(error.errors(), key=lambda each: each["type"] != "unexpected_keyword_argument")
+    table, kind, path = found["loc"][0], found["type"], found["loc"]
+    if table in ("base", "stages"):
+        path = path[1:]  # the kind of base, or the stage's number
+    settings = _TABLES.get(path[0] if table == "base" else table, Recipe)
+    part = "a stage" if table == "stages" else f"[{table}]"
+    place = str(where) if settings is Recipe else f"{part} of {where}"
+    name = ".".join(map(str, path if settings is Recipe else path[1:]))
+    if kind == "unexpected_keyword_argument":
+        known = ", ".join(setting.name for setting in fields(settings))
+        return f"{place} names {[name]}, which is unknown; known are: {known}."
+    if kind == "missing":
+        return f"{place} is incomplete (it lacks {name!r}); give it."
+    if kind in _TYPES:
+        return f"{place} sets {name} to {found['input']!r}; give it a value of type {_TYPES[kind]}."
+    return _not_a_recipe(where, f"{name or table}: {found['msg']}")
+
+
+def _not_a_recipe(where: str | Path, reason: object) -> str:
+    return f"{where} is not laid out as a recipe ({reason}); compare it with a bundled one."
 
 
 def _check(recipe: Recipe, where: str | Path) -> None:
-    """What no part of a recipe can know by itself."""
+    """Refuse what the types of the settings allow, but no training can do."""
     if not recipe.stages:
         raise RecipeError(f"{where} has no [[stages]]; give it at least one.")
     if recipe.lora and isinstance(recipe.base, NewBase):
@@ -260,13 +293,27 @@ def _check(recipe: Recipe, where: str | Path) -> None:
     if not 0 <= recipe.thoughts <= MAX_THOUGHTS:
         raise RecipeError(f"{where} asks for {recipe.thoughts} thoughts; give a number from 0 to {MAX_THOUGHTS}.")
     for stage in recipe.stages:
-        _check_stage(stage, recipe.thoughts, where)
+        _check_terms(stage, where)
+        _check_ranges(stage, recipe.thoughts, where)
     if recipe.problems is None and any(stage.epochs for stage in recipe.stages):
         raise RecipeError(f"{where} counts epochs, but generated problems have no end; give steps, or [problems].")
 
 
-def _check_stage(stage: Stage, n_thoughts: int, where: str | Path) -> None:
-    """Ranges, each with what is allowed."""
+def _check_terms(stage: Stage, where: str | Path) -> None:
+    weights = stage.weights
+    if unknown := sorted(set(weights) - set(TERMS)):
+        raise RecipeError(f"a stage of {where} weighs {unknown}; the terms are {', '.join(TERMS)}.")
+    if not any(weights.values()):
+        raise RecipeError(f"the stage {stage.name!r} of {where} learns nothing; weigh one of {', '.join(TERMS)}.")
+    if weights.get("distillation") and not (weights.get("teacher") and weights.get("student")):
+        raise RecipeError(f"a stage of {where} distils without teacher or student; give both a weight.")
+    if stage.scrambled and stage.batch < 2:
+        raise RecipeError(f"the stage {stage.name!r} of {where} swaps thoughts in batches of one; give it two or more.")
+    if bool(stage.steps) == bool(stage.epochs):
+        raise RecipeError(f"the stage {stage.name!r} of {where} needs either steps or epochs; give one of them.")
+
+
+def _check_ranges(stage: Stage, n_thoughts: int, where: str | Path) -> None:
     allowed = {
         "name": (bool(_STAGE_NAME.fullmatch(stage.name)), "letters, digits, - and _"),
         "steps": (stage.steps >= 0, "0 or more"),
@@ -283,35 +330,3 @@ def _check_stage(stage: Stage, n_thoughts: int, where: str | Path) -> None:
         if not fits:
             value = getattr(stage, name)
             raise RecipeError(f"the stage {stage.name!r} of {where} sets {name} to {value!r}; give it {what}.")
-
-
-def _with_number_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
-    changed = dict(raw)
-    if "n_steps" in raw:
-        changed["n_steps"] = {int(count): weight for count, weight in raw["n_steps"].items()}
-    return changed
-
-
-def _build(kind: type[Any], raw: Mapping[str, Any], where: str) -> Any:
-    unknown = set(raw) - {f.name for f in fields(kind)}
-    if unknown:
-        known = ", ".join(f.name for f in fields(kind))
-        raise RecipeError(f"{where} names {sorted(unknown)}, which is unknown; known are: {known}.")
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
-    _check_types(kind, given, where)
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise RecipeError(f"{where} is incomplete ({error}).") from error
-
-
-def _check_types(kind: type[Any], given: Mapping[str, Any], where: str) -> None:
-    """Numbers, words and truth values are what they should be; a whole number may stand for a fraction."""
-    hints = get_type_hints(kind)
-    for name, value in given.items():
-        hint = hints[name]
-        wanted = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        fits = type(value) in wanted or (type(value) is int and float in wanted)
-        if {str, int, float, bool} & set(wanted) and not fits:
-            expected = " or ".join(each.__name__ for each in wanted if each is not type(None))
-            raise RecipeError(f"{where} sets {name} to {value!r}; give it a value of type {expected}.")

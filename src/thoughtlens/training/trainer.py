@@ -1,13 +1,9 @@
-"""What a broken-off training left in its folder becomes the place to go on from, if it is whole and of this recipe.
+"""The stages of a recipe, trained one after the other on the transformers Trainer, with checkpoints.
 
-The state dict of a module with tied weights, as safetensors wants it, in a file that is whole or not there.
-
-Stages of a recipe run one after the other on the transformers Trainer, with checkpoints, and can be resumed.
-
-A finished stage leaves its weights as `OUT/training/NAME/finished.safetensors`; a broken-off one goes on from its last
-whole checkpoint, with the same weights as if nothing had happened: what a step reads is known from its number, and the
-state of every random number generator is part of a checkpoint. Started by torchrun or accelerate, several processes
-train together and process 0 writes.
+A finished stage leaves its weights as `OUT/training/NAME/finished.safetensors`. A stage that was interrupted goes on
+from its last whole checkpoint, and ends with the same weights as if nothing had happened: what a step reads follows
+from its number, and the state of every random number generator is part of a checkpoint. Started by torchrun or
+accelerate, several processes train together, and process 0 writes.
 """
 
 import json
@@ -25,7 +21,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.files import PARTIAL, replacing, write_json
+from thoughtlens.files import replacing, replacing_path, write_json
 from thoughtlens.problems import Problem
 from thoughtlens.runs.store import differences
 from thoughtlens.training.data import Batch, Collator, Generated, Padded, Shuffled, counted_out, read_training_problems
@@ -37,7 +33,14 @@ _DESCRIBES = ("name", "about", "caveats", "held_out", "text")  # settings that c
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint of a stage that was written to its end; None if there is none."""
+    """Find the newest checkpoint of a stage that was written completely.
+
+    Args:
+        folder: of the stage.
+
+    Returns:
+        The checkpoint's folder; None if there is none.
+    """
     found = [path for path in folder.glob("checkpoint-*") if _number(path).isdigit() and _is_whole(path)]
     return max(found, key=lambda path: int(_number(path)), default=None)
 
@@ -47,7 +50,7 @@ def _number(checkpoint: Path) -> str:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    # Each process writes the state of its random numbers, and process 0 the Trainer's state after everything else.
+    # Each process writes the state of its random numbers; process 0 writes the Trainer's state last of all.
     alone = n_processes() == 1
     names = ["rng_state.pth"] if alone else [f"rng_state_{number}.pth" for number in range(n_processes())]
     try:
@@ -58,11 +61,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def claim(recipe: Recipe, folder: Path) -> None:
-    """Note down by what a training is done; refuse to go on with one that was begun otherwise.
-
-    Raises:
-        RecipeError: another recipe or another number of processes began it.
-    """
+    """Record recipe and processes in a training's folder; `RecipeError` where it was begun by others."""
     path = folder / "begun.json"
     asked = _facts(recipe)
     if path.is_file():
@@ -103,18 +102,17 @@ def untied(module: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's weights; a kill leaves the old file or none."""
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    save_file(untied(module), partial, metadata={"format": "pt"})
-    partial.replace(path)
+    with replacing_path(path) as partial:
+        save_file(untied(module), partial, metadata={"format": "pt"})
 
 
-class Plan(NamedTuple):
-    """A training that can begin: its recipe with all epochs counted out in steps, the module, and the problems.
+class Prepared(NamedTuple):
+    """What a training needs before its first step.
 
     Attributes:
-        recipe: its stages all say how many steps they take.
+        recipe: every stage with its number of steps.
         made: the module, its tokenizer and markers.
-        problems: what is learnt from; None where problems are generated.
+        problems: what the model learns from; None where problems are generated.
     """
 
     recipe: Recipe
@@ -127,18 +125,28 @@ class Plan(NamedTuple):
         return sum(stage.steps for stage in self.recipe.stages)
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Build the model and read the problems of a recipe."""
-    made = build(recipe)
-    problems = read_training_problems(recipe.problems, made.tokenizer) if recipe.problems else None
-    return Plan(counted_out(recipe, len(problems or ()), n_processes()), made, problems)
-
-
-def train_stages(planned: Plan, out: Path, advance: Callable[[int], None] = lambda n_steps: None) -> Untrained:
-    """Train through every stage, going on where an earlier call on the same folder stopped.
+def prepare(recipe: Recipe) -> Prepared:
+    """Build the module and read the problems of a recipe.
 
     Args:
-        planned: what to train.
+        recipe: from `read_recipe`.
+
+    Returns:
+        What `train_stages` needs; epochs are counted in steps.
+
+    Raises:
+        RecipeError: the base, LoRA or the problems can't be used.
+    """
+    made = build(recipe)
+    problems = read_training_problems(recipe.problems, made.tokenizer) if recipe.problems else None
+    return Prepared(counted_out(recipe, len(problems or ()), n_processes()), made, problems)
+
+
+def train_stages(prepared: Prepared, out: Path, advance: Callable[[int], None] = lambda n_steps: None) -> Untrained:
+    """Train every stage; go on where an earlier call on the same folder stopped.
+
+    Args:
+        prepared: from `prepare`.
         out: folder; checkpoints and logs go to `out/training`.
         advance: called with the number of steps done.
 
@@ -146,25 +154,25 @@ def train_stages(planned: Plan, out: Path, advance: Callable[[int], None] = lamb
         The trained module with its tokenizer and markers.
 
     Raises:
-        RecipeError: the folder holds a training begun by another recipe.
+        RecipeError: the folder holds a training by another recipe, or other files, or can't be written.
     """
-    made = planned.made
-    claim(planned.recipe, out / "training")
-    for number, stage in enumerate(planned.recipe.stages, start=1):
+    made = prepared.made
+    claim(prepared.recipe, out / "training")
+    for number, stage in enumerate(prepared.recipe.stages, start=1):
         folder = out / "training" / f"{number}-{stage.name}"
         finished = folder / "finished.safetensors"
         if finished.exists():
             made.module.load_state_dict(load_file(finished), strict=True)
             advance(stage.steps)
             continue
-        _train_stage(planned, stage, folder, seed=planned.recipe.seed * 100 + number, advance=advance)
+        _train_stage(prepared, stage, folder, seed=prepared.recipe.seed * 100 + number, advance=advance)
         if rank() == 0:
             save_weights(made.module, finished)
     return made
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]  # transformers carries no types
-    """The Trainer, logging each term of the loss and saving tied weights."""
+    """The Trainer, which also logs each term of the loss and saves tied weights."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -178,7 +186,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers carries no ty
         return out["loss"]
 
     def _prepare_input(self, data: Any) -> Any:
-        # The Trainer rebuilds a tuple from an iterator, which a named one refuses.
+        # The Trainer rebuilds a tuple from an iterator, which a NamedTuple does not accept.
         if isinstance(data, Batch | Padded):
             return type(data)(*map(self._prepare_input, data))
         return super()._prepare_input(data)
@@ -195,7 +203,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # transformers carries no ty
 
 
 class Anneal(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
-    """Lets step supervision fall linearly to nothing, by the stage's own progress."""
+    """Lowers the weight of step supervision linearly to 0 during the stage."""
 
     def __init__(self, module: CodiModule, stage: Stage) -> None:
         self.module, self.stage = module, stage
@@ -209,9 +217,10 @@ class Anneal(TrainerCallback):  # type: ignore[misc]  # transformers carries no 
 
 
 class Report(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
-    """Appends each log entry to a file of JSON lines, and tells how many steps are done.
+    """Appends each log entry to a file of JSON lines, and reports how many steps are done.
 
-    An entry's `seconds` count from the stage's beginning, and of a broken-off call up to its last checkpoint.
+    An entry's `seconds` count from the beginning of the stage; of an interrupted call they count up to its last
+    checkpoint.
     """
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
@@ -251,37 +260,37 @@ def _entry(line: str) -> dict[str, Any]:
     return entry
 
 
-def _train_stage(planned: Plan, stage: Stage, folder: Path, *, seed: int, advance: Callable[[int], None]) -> None:
+def _train_stage(prepared: Prepared, stage: Stage, folder: Path, *, seed: int, advance: Callable[[int], None]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    module, tokenizer, markers = planned.made
+    module, tokenizer, markers = prepared.made
     module.supervised = stage.supervised
     module.scrambled = stage.scrambled
     trainer = StageTrainer(
         model=module,
-        args=_arguments(planned.recipe, stage, folder, seed),
-        train_dataset=_dataset(planned, stage, seed),
-        data_collator=Collator(tokenizer, markers.eot, markers.pad, after_steps=planned.recipe.after_steps),
+        args=_arguments(prepared.recipe, stage, folder, seed),
+        train_dataset=_dataset(prepared, stage, seed),
+        data_collator=Collator(tokenizer, markers.eot, markers.pad, after_steps=prepared.recipe.after_steps),
         callbacks=[Anneal(module, stage), Report(folder / "log.jsonl", advance)],
     )
     trainer.remove_callback(PrinterCallback)
     if rank() > 0:
-        # Every process was given the same seed; the later ones need their own dropout and offsets.
+        # Every process was given the same seed, but needs dropout and offsets of its own.
         torch.manual_seed(seed + rank())
     checkpoint = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def _dataset(planned: Plan, stage: Stage, seed: int) -> Dataset[Problem]:
+def _dataset(prepared: Prepared, stage: Stage, seed: int) -> Dataset[Problem]:
     length = stage.steps * stage.accumulation * stage.batch * n_processes()
-    if planned.problems is None:
+    if prepared.problems is None:
         return Generated(stage, seed, length)
-    return Shuffled(planned.problems, seed, length)
+    return Shuffled(prepared.problems, seed, length)
 
 
 def _arguments(recipe: Recipe, stage: Stage, folder: Path, seed: int) -> TrainingArguments:
     floor = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": stage.floor}}
     schedule = floor if stage.schedule == "cosine" else {"lr_scheduler_type": stage.schedule}
-    # Without a student or thoughts the projection gets no gradient, which several processes must be told.
+    # Without student or thoughts the projection gets no gradient, which DistributedDataParallel must be told.
     thinks = bool(stage.weights.get("student")) and recipe.thoughts > 0
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -310,6 +319,6 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, seed: int) -> Trainin
         label_names=[],
         **schedule,
     )
-    # One process drives one GPU: transformers would split batches over all that it sees.
+    # One process uses one GPU: transformers would split batches over all that are visible.
     arguments._n_gpu = min(1, arguments.n_gpu)
     return arguments
