@@ -47,6 +47,5 @@ def _call(target: Callable, arguments: tuple, log: Path, environment: dict[str, 
 
     os.environ.update(environment)
     torch.set_num_threads(1)
-    with log.open("w", buffering=1) as sys.stdout:
-        sys.stderr = sys.stdout
-        target(*arguments)
+    sys.stdout = sys.stderr = log.open("w", buffering=1)  # open to the end: errors are told last
+    target(*arguments)

@@ -24,13 +24,13 @@ def disturbed(tmp_path_factory) -> tuple[Path, str]:
     script = Path(__file__).with_name("on_a_cluster.py")
     calm = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": "/tmp"}
     done = subprocess.run(
-        [sys.executable, script, out], env=os.environ | calm, capture_output=True, text=True, timeout=280, check=False
+        [sys.executable, script, out], env=os.environ | calm, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return out, done.stdout + done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_lost_node_and_a_killed_worker_cost_no_shard(disturbed, tmp_path):
     out, said = disturbed
     assert "removed a node" in said

@@ -74,7 +74,7 @@ def test_killed_training_ends_as_if_nothing_had_happened(kills, recipe, whole, t
 
 
 def test_process_killed_by_the_system_goes_on(recipe, whole, tmp_path):
-    log = tmp_path / "said.log"
+    log = tmp_path.with_suffix(".log")
     process = apart.begin(train_apart.main, recipe, tmp_path, 10, log=log)
     process.join()
     assert process.exitcode == -signal.SIGKILL, log.read_text()
