@@ -31,6 +31,7 @@ test: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2
+	$(BIN)/pytest --doctest-modules src  # the examples in docstrings
 
 # Figures of this machine, about two hours on an idle one; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl. Each
 # line can be run by itself, with --help for what it takes; the 1B shape needs 8 GB.

@@ -27,14 +27,28 @@ def test_importing_the_package_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
 
+RESULTS = {"Analysis", "Comparison", "Study", "Dataset"}
+"""What public functions return and figures take."""
+
+
 def test_every_figure_has_the_one_signature():
     figures = [getattr(tl.plots, name) for name in tl.plots.__all__ if name != "save_figure"]
-    assert len(figures) >= 4
+    assert len(figures) >= 20
     for figure in figures:
-        parameters = inspect.signature(figure).parameters
-        assert list(parameters) == ["data", "ax"], figure
-        assert parameters["ax"].kind is inspect.Parameter.KEYWORD_ONLY
-        assert parameters["ax"].default is None
+        signature = inspect.signature(figure)
+        result, *options = signature.parameters.values()
+        assert result.annotation.__name__ in RESULTS, figure
+        assert result.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert all(option.kind is inspect.Parameter.KEYWORD_ONLY for option in options), figure
+        assert options[-1].name == "ax"
+        assert options[-1].default is None
+        assert signature.return_annotation.__name__ == "Axes"
+
+
+def test_every_figure_says_what_it_shows_and_takes_and_returns():
+    for name in tl.plots.__all__:
+        document = inspect.getdoc(getattr(tl.plots, name))
+        assert all(f"\n{part}:\n" in document for part in ("Args", "Returns", "Example")), name
 
 
 def test_public_functions_say_what_they_do():

@@ -4,7 +4,7 @@
 
     model = tl.load("tiny-gpt2")
     run = tl.extract(model, tl.sample("arithmetic", n=100), "runs/first")
-    analysis = tl.analyze_run(run)
+    analysis = tl.analyze(run)
 
 Names are imported when they are first used, so that reading a run does not wait for torch; `__init__.pyi` lists them.
 """

@@ -1,4 +1,4 @@
-"""What can go wrong by a user's hand, each said in one sentence: what was found, where, what to do.
+"""The errors that a user can mend: each is one sentence that says what was found, what was expected and what to do.
 
 The command line turns every `ThoughtLensError` into that sentence and exit code 2. Anything else is a bug and
 keeps its traceback.

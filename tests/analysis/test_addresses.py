@@ -25,7 +25,7 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.effects_run import address_of
+from thoughtlens.cuts.study_folder import address_of
 from thoughtlens.errors import OptionError
 from thoughtlens.names import edge_name, head_name, head_place
 from thoughtlens.taps import Site

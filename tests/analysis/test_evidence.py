@@ -18,6 +18,7 @@ from thoughtlens.analysis import (
     finish_moments,
     head_types,
     headline,
+    hub_test,
     measures,
     merge_moments,
     partial_moments,
@@ -63,6 +64,14 @@ def measured_one_by_one(dataset: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name.replace(" ", "_"): value for name, value in found.items()})
 
 
+def beyond_even_rows(dataset: xr.Dataset, make_attention, **options) -> xr.Dataset:
+    """Evidence of heads beyond a null run whose rows are even over all tokens."""
+    even = uniform_attention(make_attention, 6, 3, dataset["n_question_tokens"].values.tolist())["attention"]
+    rows = even.isel(layer=[0] * dataset.sizes["layer"], head=[0] * dataset.sizes["head"])
+    null = dataset.assign(attention=dataset["attention"].copy(data=rows.values))
+    return analyzed(dataset, null=null, **options).over_null.heads
+
+
 @pytest.mark.parametrize("n_thoughts", [4, 6, 9])
 def test_excess_is_that_of_a_loop_over_cells(make_attention, n_thoughts):
     dataset = make_attention(n_problems=15, n_thoughts=n_thoughts, missing=(2, 7))
@@ -72,10 +81,20 @@ def test_excess_is_that_of_a_loop_over_cells(make_attention, n_thoughts):
         if measure != "hub":
             oracle = bootstrap_mean(expected[measure], n_resamples=40, seed=4)
             np.testing.assert_allclose(found["excess"].sel(measure=measure), oracle, atol=1e-12, err_msg=measure)
-    hubs = expected[[f"hub_{name}" for name in thought_names(n_thoughts)[:-2]]].to_dataarray("thought").mean("problem")
-    np.testing.assert_allclose(found["excess"].sel(measure="hub", value="estimate"), hubs.max("thought"), atol=1e-12)
-    chosen = np.array(thought_names(n_thoughts))[hubs.argmax("thought")]
-    np.testing.assert_array_equal(found["hub"].values.astype(object), chosen.astype(object))
+    strongest = hub_test(dataset)["hub"]
+    np.testing.assert_array_equal(found["hub"], strongest)
+    for place in np.ndindex(2, 3):
+        at = dict(zip(("layer", "head"), place, strict=True))
+        oracle = bootstrap_mean(expected[f"hub_{strongest.sel(at).item()}"].sel(at), n_resamples=40, seed=4)
+        np.testing.assert_allclose(found["excess"].sel(measure="hub").sel(at), oracle, atol=1e-12)
+
+
+def test_the_hub_of_the_evidence_is_that_of_the_hub_test(make_attention):
+    dataset = make_attention(n_problems=12)
+    found, tested = analyzed(dataset).evidence.sel(measure="hub"), hub_test(dataset)
+    np.testing.assert_array_equal(found["p"], tested["p"])
+    np.testing.assert_array_equal(found["q"], tested["p_corrected"])
+    assert found["p_familywise"].isnull().all()
 
 
 def test_p_values_are_those_of_flipped_problems(make_attention):
@@ -92,16 +111,19 @@ def test_p_values_are_those_of_flipped_problems(make_attention):
 
 
 def test_hub_p_compares_with_the_largest_thought_of_each_flip(make_attention):
-    """All 512 flips of 9 problems, one at a time: the hub was chosen, so that chance may choose too."""
+    """All 512 flips of 9 problems, one at a time: the hub was chosen, so that chance may choose too.
+
+    Beyond a null run of even rows, which has no excess of its own.
+    """
     dataset = make_attention(n_problems=9, n_layers=1)
     expected = measured_one_by_one(dataset)
     cells = np.stack([expected[f"hub_z{k}"].values[:, 0] for k in range(1, 5)], axis=-1)
-    found = analyzed(dataset).evidence.sel(measure="hub", layer=0)
+    found = beyond_even_rows(dataset, make_attention).sel(measure="hub", layer=0)
     scale = np.sqrt((cells**2).sum(0))
     signs = 1 - 2 * (np.arange(512)[:, None] >> np.arange(9) & 1)
     z = np.tensordot(signs, cells, 1) / scale
     for head in range(3):
-        at_hub = z[0, head, cells[:, head].mean(0).argmax()] - 1e-9
+        at_hub = z[0, head, int(found["hub"][head].item()[1:]) - 1] - 1e-9
         assert found["p"][head].item() == pytest.approx((z[:, head].max(-1) >= at_hub).mean(), abs=1e-12)
         assert found["p_familywise"][head].item() == pytest.approx((z.max((1, 2)) >= at_hub).mean(), abs=1e-12)
 
@@ -109,7 +131,7 @@ def test_hub_p_compares_with_the_largest_thought_of_each_flip(make_attention):
 def test_choosing_the_hub_does_not_make_it_significant(make_attention):
     """Heads whose rows prefer no thought: p-values of the chosen thought must be spread evenly, or larger."""
     dataset = make_attention(n_problems=30, n_layers=10, n_heads=20, seed=3)
-    p = analyzed(dataset, n_resamples=1, n_flips=400).evidence["p"].sel(measure="hub").values
+    p = beyond_even_rows(dataset, make_attention, n_resamples=1, n_flips=400)["p"].sel(measure="hub").values
     # 200 heads: the standard error of a share is 0.035 at most.
     for level in (0.05, 0.25, 0.5):
         assert (p <= level).mean() <= level + 0.08
@@ -192,9 +214,9 @@ def head_table(excesses: dict[str, float], q: float = 0.001) -> xr.Dataset:
         "measure": np.array(names, dtype=np.dtypes.StringDType()),
         "value": np.array(["estimate", "low", "high"], dtype=np.dtypes.StringDType()),
     }
-    return xr.Dataset(
-        {"excess": (("measure", "value"), values), "q": ("measure", np.full(len(names), q))}, coords=coords
-    )
+    # A hub is found or not by its test, whatever its excess.
+    corrected = [1.0 if name == "hub" and "hub" not in excesses else q for name in names]
+    return xr.Dataset({"excess": (("measure", "value"), values), "q": ("measure", corrected)}, coords=coords)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +229,7 @@ def head_table(excesses: dict[str, float], q: float = 0.001) -> xr.Dataset:
         ({"sequential": 0.06, "sink": 0.7}, "sequential"),
         ({"sequential": 0.04, "sink": 0.7, "self": 0.1}, "sink"),
         ({"lag2": 0.5}, "diffuse"),
+        ({"hub": LEAST_EXCESS / 2}, "hub"),
     ],
 )
 def test_a_type_is_the_largest_excess_that_passes(excesses, expected):

@@ -1,6 +1,9 @@
 """Sums over blocks of problems say what the attention of these problems says."""
 
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -8,18 +11,13 @@ import xarray as xr
 
 from thoughtlens.analysis import (
     analyze,
-    analyze_sums,
     block_sums,
-    kept_last_thought_shares,
-    kept_rollout,
-    last_thought_shares,
-    mean_rollout,
     row_entropy,
 )
 from thoughtlens.analysis import pieces as blocks
 
 OPTIONS = {"n_resamples": 40, "n_flips": 40, "seed": 3}
-UNTESTED = {"p", "q", "p_familywise", "hub_support", "reliability", "top_overlap", "top_overlap_by_chance", "type"}
+UNTESTED = {"p", "q", "p_familywise", "reliability", "top_overlap", "top_overlap_by_chance", "type"}
 """What is over blocks, not over problems: resamples, flips and halves."""
 
 
@@ -39,15 +37,41 @@ def kept(dataset, assigned, *, batch=5, n_shards=1):
         yield block_sums(seen, len(shard))
 
 
-def analyzed(dataset, assigned, **how):
-    n_blocks = int(np.max(assigned)) + 1
-    return analyze_sums(kept(dataset, assigned, **how), n_blocks=n_blocks, correct=dataset["correct"], **OPTIONS)
+def analyzed(dataset, assigned, *, options=OPTIONS, **how):
+    with TemporaryDirectory() as folder:
+        return analyze(KeptRun(Path(folder), dataset, assigned, how), **options)
+
+
+@dataclass
+class KeptRun:
+    """A run that kept sums over blocks of a Dataset's problems."""
+
+    path: Path
+    dataset: xr.Dataset
+    assigned: np.ndarray
+    how: dict
+    keeps_means = True
+
+    @property
+    def manifest(self):
+        return {"layout": {"n_blocks": int(np.max(self.assigned)) + 1}}
+
+    def sums(self):
+        return kept(self.dataset, self.assigned, **self.how)
+
+    def correct(self):
+        return self.dataset["correct"].values
+
+    def blocks(self, *, pattern):
+        raise AssertionError("it has none")
+
+    require_attention = problems = blocks
 
 
 def numbers(analysis, *, estimates_only=False):
     """Every number of an analysis by its name."""
     for name, table in analysis._asdict().items():
-        for variable, values in table.data_vars.items():
+        for variable, values in table.data_vars.items() if isinstance(table, xr.Dataset) else ():
             if estimates_only and (variable in UNTESTED or values.dtype.kind == "T"):
                 continue
             chosen = values.sel(value="estimate") if estimates_only and "value" in values.dims else values
@@ -135,7 +159,7 @@ def test_intervals_over_blocks_are_as_wide_as_those_over_problems(make_attention
     assigned = np.random.default_rng(0).permutation(400) % 100
     options = {**OPTIONS, "n_resamples": 400}
     over_problems = analyze(dataset, correct=dataset["correct"], **options).heads
-    over_blocks = analyze_sums(kept(dataset, assigned), n_blocks=100, correct=dataset["correct"], **options).heads
+    over_blocks = analyzed(dataset, assigned, options=options).heads
     for name in ("preference", "lag_preference", "sequential", "skip", "thought_mass", "entropy"):
         widths = [(t[name].sel(value="high") - t[name].sel(value="low")).mean() for t in (over_blocks, over_problems)]
         # A width from 100 blocks is off by 1/sqrt(200) = 7 %; these are means over at least 8 heads.
@@ -144,9 +168,8 @@ def test_intervals_over_blocks_are_as_wide_as_those_over_problems(make_attention
 
 @pytest.mark.parametrize(("assigned", "n_shards"), list(product([np.arange(23), np.arange(23) // 5], [1, 4])))
 def test_rollouts_and_last_thoughts_are_those_of_the_problems(dataset, assigned, n_shards):
-    shards = list(kept(dataset, assigned, n_shards=n_shards))
-    rolled, shares = kept_rollout(shards, n_resamples=40), kept_last_thought_shares(shards, n_resamples=40)
-    expected, given = mean_rollout([dataset], n_resamples=40), last_thought_shares(dataset, n_resamples=40)
+    found, whole = analyzed(dataset, assigned, n_shards=n_shards), analyze(dataset, **OPTIONS)
+    rolled, shares, expected, given = found.rollout, found.last_thought, whole.rollout, whole.last_thought
     values = ["estimate", "low", "high"] if len(np.unique(assigned)) == 23 else ["estimate"]
     np.testing.assert_allclose(
         rolled["rollout"].sel(value=values).transpose("query", "key", "value"),

@@ -5,13 +5,14 @@ import pytest
 import xarray as xr
 from tests.analysis.test_evidence import measured_one_by_one
 
-from thoughtlens.analysis import analyze, bootstrap_mean, evidence_over_run, sign_flip_test
+from thoughtlens.analysis import analyze, bootstrap_mean, sign_flip_test
 from thoughtlens.errors import RunError
 
 
 def over(dataset, null, **options):
-    n_problems = sum(part.sizes["problem"] for part in dataset) if isinstance(dataset, list) else len(dataset.problem)
-    return evidence_over_run(dataset, null, **{"n_problems": n_problems, "n_resamples": 40, "n_flips": 200} | options)
+    correct = np.concatenate([part["correct"] for part in (dataset if isinstance(dataset, list) else [dataset])])
+    options = {"correct": correct, "n_resamples": 40, "n_flips": 200} | options
+    return analyze(dataset, null=null, **options).over_null
 
 
 def test_excess_and_p_are_those_of_a_loop_over_problems(make_attention):
@@ -89,4 +90,4 @@ def test_a_null_run_of_other_problems_is_refused(make_attention):
     with pytest.raises(RunError, match="or other problems"):
         over(dataset, dataset.assign_coords(problem=np.array([f"q{i}" for i in range(5)], dtype="T")))
     with pytest.raises(RunError, match="expected 6"):
-        over(dataset, dataset, n_problems=6)
+        over(dataset, dataset, correct=[True] * 6)

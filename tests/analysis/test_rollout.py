@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import mean_rollout, rollout, rollout_table
+from thoughtlens.analysis import analysis_tables, analyze, rollout
 from thoughtlens.names import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
 from thoughtlens.schema import attention_dataset
 
@@ -114,13 +114,15 @@ def test_order_of_heads_and_dims_does_not_matter(make_attention):
 
 def test_mean_over_problems_has_its_interval_and_count(make_attention):
     dataset = make_attention(12, missing=(4, 5))
-    found = mean_rollout([dataset.isel(problem=slice(5)), dataset.isel(problem=slice(5, None))], n_resamples=200)
+    parts = [dataset.isel(problem=slice(5)), dataset.isel(problem=slice(5, None))]
+    analysis = analyze(parts, correct=dataset["correct"], n_resamples=200)
+    found = analysis.rollout
     of_problems = rollout(dataset["attention"])
     estimate, low, high = (found["rollout"].sel(value=name) for name in ("estimate", "low", "high"))
     np.testing.assert_allclose(estimate, np.nanmean(of_problems.values, axis=0), rtol=0, atol=1e-12)
     assert (low <= estimate + 1e-12).all() and (estimate <= high + 1e-12).all()
     assert int(found["n"].sel(query=ANSWER)) == 10 and int(found["n"].sel(query="z1")) == 12
-    table = rollout_table(found)
+    table = analysis_tables(analysis)["rollout"]
     row = table[(table["query"] == ANSWER) & (table["key"] == "z3")].iloc[0]
     assert list(table.columns) == ["query", "key", "estimate", "low", "high", "n"]
     assert (row["estimate"], row["n"]) == (float(estimate.sel(query=ANSWER, key="z3")), 10)

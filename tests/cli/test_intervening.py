@@ -22,7 +22,7 @@ def run(tmp_path_factory):
 def studied(run):
     options = ("--heads", "L0H0,L0H3,L3H3", "--thoughts", "z2,z3,z4", "--edges", "all", "--whole", "--controls", 2)
     orders = ("--order", "attention", "--order", "value-weighted", "--order", "cause", "--random-orders", 2)
-    return json.loads(call("intervene", run, *options, *orders, "--n", 12, "--json").stdout)
+    return json.loads(call("intervene", run, *options, *orders, "--n", 12, "--study", "first", "--json").stdout)
 
 
 def test_the_headline_counts_what_was_made(studied):
@@ -34,41 +34,56 @@ def test_the_headline_counts_what_was_made(studied):
 
 
 def test_effects_and_figures_are_written(run, studied):
-    effects = xr.open_zarr(run / "analysis" / "effects.zarr", consolidated=False)
-    assert effects.sizes == {"intervention": len(pd.read_csv(run / "analysis" / "effects.csv")) + 1, "problem": 12}
+    effects = xr.open_zarr(run / "studies" / "first" / "effects.zarr", consolidated=False)
+    assert effects.sizes == {
+        "intervention": len(pd.read_csv(run / "studies" / "first" / "effects.csv")) + 1,
+        "problem": 12,
+    }
     assert studied["baseline"]["accuracy"]["estimate"] == pytest.approx(float(effects["correct"][0].mean()))
-    drawn = {path.stem for path in (run / "figures" / "effects").glob("*.png")}
+    drawn = {path.stem for path in (run / "studies" / "first" / "figures").glob("*.png")}
     assert {"effect_forest", "effect_map_heads", "influence_maps_edges", "ablation_curve"} <= drawn
 
 
 def test_the_run_as_it_was_and_the_baseline_answer_alike(run, studied):
-    effects = xr.open_zarr(run / "analysis" / "effects.zarr", consolidated=False)
+    effects = xr.open_zarr(run / "studies" / "first" / "effects.zarr", consolidated=False)
     rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
     answers = {row["id"]: row["answer"] or "" for row in rows}
     assert [answers[str(name)] for name in effects["problem"].values] == list(effects["answer"].values[0])
 
 
 def test_the_first_order_ends_where_the_others_do(run, studied):
-    effects = xr.open_zarr(run / "analysis" / "effects.zarr", consolidated=False)
+    effects = xr.open_zarr(run / "studies" / "first" / "effects.zarr", consolidated=False)
     last = [f"{name} · first 3" for name in ("attention", "value-weighted", "cause", "random order 1")]
     values = effects["gold_logprob"].sel(intervention=last).values
     np.testing.assert_allclose(values, values[:1].repeat(4, 0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_dry_run_counts_and_cuts_nothing(run, studied):
-    before = (run / "analysis" / "effects.csv").read_bytes()
+    before = (run / "studies" / "first" / "effects.csv").read_bytes()
     options = ("--heads", "all", "--order", "attention", "--random-orders", 3, "--controls", 1)
     facts = json.loads(call("intervene", run, *options, "--dry-run", "--json").stdout)
     assert (facts["n_cuts"], facts["n_orders"], facts["n_problems"]) == (16, 4 * 16, 16)
     assert facts["n_passes"] == 16 * (1 + 16 + facts["n_controls"] + 4 * 16)
     assert facts["seconds"] > 0
-    assert (run / "analysis" / "effects.csv").read_bytes() == before
+    assert (run / "studies" / "first" / "effects.csv").read_bytes() == before
 
 
 def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run):
     result = call("intervene", run, "--heads", "top:2", "--n", 4, "--json")
     assert json.loads(result.stdout)["n_cuts"] == 2
     assert result.stderr == "" or result.stderr.startswith("Note: the ranking of heads")
+
+
+def test_a_study_can_grow_and_is_not_taken_for_another(run, studied):
+    more = ("--heads", "L1H1", "--study", "first", "--n", 12)
+    assert "seed.problems is 0 there and 1 here" in sentence("intervene", run, *more, "--seed", 1)
+    grown = json.loads(call("intervene", run, *more, "--json").stdout)
+    assert (grown["study"], grown["n_exploratory"], studied["n_exploratory"]) == ("first", 1, 0)
+    assert grown["n_cuts"] == studied["n_cuts"] + 1 and grown["n_orders"] == studied["n_orders"]
+    table = pd.read_csv(run / "studies" / "first" / "effects.csv")
+    assert table["intervention"][table["exploratory"]].to_list() == ["L1H1 zero"]
+    written = json.loads((run / "studies" / "first" / "manifest.json").read_text())["plans"]
+    assert len(written) == 2 and written[0]["call"].startswith("thoughtlens ")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +101,7 @@ def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run):
         (("--plan", "nowhere.json"), "nowhere.json"),
         (("--heads", "all", "--model", "tiny-llama"), "not the model of the run"),
         (("--heads", "all", "--workers", 2), "--engine ray"),
+        (("--heads", "all", "--study", "../out"), "a study is called '../out'"),
     ],
 )
 def test_a_wrong_call_ends_in_one_sentence(run, options, said):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.cuts import Block, Cut, Intervention, Shape, Zero, controls_for, extra, plan_incremental
+from thoughtlens.cuts import Block, Cut, Intervention, Shape, Zero, controls_for, cumulative, extra
 from thoughtlens.errors import OptionError
 from thoughtlens.taps import Site
 
@@ -167,41 +167,39 @@ def rankings():
     return {"attention": cuts, "effect": cuts[::-1]}
 
 
-def steps_of(cuts):
-    """Labels of the steps of each order, in the order of k."""
+def orders_of(steps, *, random):
+    """The steps of the rankings, or of the random orders, by the order's name."""
     found = {}
-    for cut in sorted(cuts, key=lambda cut: cut.k):
-        found.setdefault(cut.order, []).append(cut.label)
+    for step in steps:
+        if step.order.startswith("random order") == random:
+            found.setdefault(step.order, []).append(step)
+    for name, its in found.items():
+        assert [(step.k, step.label) for step in its] == [(k, f"{name} · first {k}") for k in range(1, len(its) + 1)]
     return found
 
 
-def test_an_incremental_plan_adds_the_next_of_each_ranking(rankings):
-    plan = plan_incremental(rankings, n_orders=4)
-    steps = steps_of(plan.cuts)
+def test_each_step_of_an_order_adds_the_next_of_its_ranking(rankings):
+    steps = orders_of(cumulative(rankings, n_random=4), random=False)
     assert {name: len(its) for name, its in steps.items()} == {"attention": 6, "effect": 6}
-    by_label = {cut.label: cut for cut in plan.cuts}
     for name, ranking in rankings.items():
-        for k, label in enumerate(steps[name], start=1):
-            assert heads_of(by_label[label]) == set().union(*(heads_of(cut) for cut in ranking[:k]))
+        for k, step in enumerate(steps[name], start=1):
+            assert heads_of(step) == set().union(*(heads_of(cut) for cut in ranking[:k]))
 
 
 def test_random_orders_are_orders_of_the_same_cuts_whatever_the_ranking(rankings):
-    plan = plan_incremental(rankings, n_orders=4, seed=2)
-    steps = steps_of(plan.random)
+    steps = orders_of(cumulative(rankings, n_random=4, seed=2), random=True)
     assert [len(its) for its in steps.values()] == [6] * 4
-    by_label = {cut.label: cut for cut in plan.random}
     firsts = []
     for its in steps.values():
-        sizes = [len(heads_of(by_label[label])) for label in its]
-        assert sizes == [1, 2, 3, 4, 5, 6]
-        firsts.append(tuple(sorted(heads_of(by_label[its[1]]))))
+        assert [len(heads_of(step)) for step in its] == [1, 2, 3, 4, 5, 6]
+        firsts.append(tuple(sorted(heads_of(its[1]))))
     assert len(set(firsts)) > 1
-    turned = plan_incremental(dict(reversed(rankings.items())), n_orders=4, seed=2)
-    assert turned.random == plan.random
+    turned = cumulative(dict(reversed(rankings.items())), n_random=4, seed=2)
+    assert orders_of(turned, random=True) == steps
 
 
 def test_rankings_of_other_cuts_are_refused(rankings):
     with pytest.raises(OptionError, match="the same cuts"):
-        plan_incremental(rankings | {"short": rankings["effect"][:2]})
+        cumulative(rankings | {"short": rankings["effect"][:2]})
     with pytest.raises(OptionError, match="names random orders"):
-        plan_incremental({"random order 1": rankings["effect"]})
+        cumulative({"random order 1": rankings["effect"]})

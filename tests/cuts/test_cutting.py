@@ -18,6 +18,7 @@ from thoughtlens.cuts import (
     Own,
     Resample,
     Scale,
+    Shape,
     Target,
     ablate_head,
     ablate_thought,
@@ -58,7 +59,7 @@ CUTS = [
 
 def bound(reasoner, cuts, problems, tmp_path, n_thoughts=6):
     prompts = tuple(reasoner.prompt(problem.question) for problem in problems)
-    target = Target(tmp_path, tuple(problems), (tuple(range(len(problems))),), n_thoughts, prompts)
+    target = Target(tmp_path, tuple(problems), (tuple(range(len(problems))),), Shape(3, 8, n_thoughts), prompts)
     needing = [part for one in cuts for part in one.parts]
     material = measure_material(reasoner, target, needing)
     return lambda parts, places: bind(parts, material, places)

@@ -18,6 +18,7 @@ from thoughtlens.cuts import (
     Mean,
     Noise,
     Own,
+    Plan,
     Resample,
     Scale,
     ablate_head,
@@ -26,16 +27,20 @@ from thoughtlens.cuts import (
     controls_for,
     cut,
     donors,
+    estimate_study,
     freeze_thoughts,
     intervene,
     knock_out,
     patch_head,
     patch_thought,
+    plan_cuts,
     shape_of,
     shuffle_thoughts,
     stop_after,
+    studies,
 )
 from thoughtlens.errors import CheckpointError, OptionError, RunError
+from thoughtlens.files import fingerprint
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
 from thoughtlens.problems import load_set
 from thoughtlens.reports import open_effects, study, study_headline
@@ -126,33 +131,180 @@ def test_a_study_that_was_broken_off_goes_on_and_does_nothing_twice(run, again, 
 
     with pytest.raises(KeyboardInterrupt):
         intervene(run, plan, reasoner=reasoner, batch_size=3, progress=killed)
-    assert not (run.path / "analysis" / "effects.zarr").exists()
+    (manifest,) = studies(run.path).values()
+    assert manifest.finished is None and not list(run.path.glob("studies/*/effects.zarr"))
     said = []
     found = intervene(run, plan, reasoner=reasoner, batch_size=3, progress=said.append)
     assert_same(found, expected, 0.0)
     assert sum(passes) == in_one_go
     assert sum(said) == len(SET) * (1 + len(plan))
+    (manifest,) = studies(run.path).values()
+    assert manifest.finished is not None
     passes.clear()
     assert_same(intervene(run, plan, reasoner=reasoner, batch_size=3), expected, 0.0)
-    assert sum(passes) == 0
+    assert sum(passes) == 0 and len(studies(run.path)) == 1
 
 
 def test_a_plan_that_grows_makes_only_what_is_new(run, again, reasoner, passes):
-    intervene(run, BARE[:2], reasoner=reasoner)
+    intervene(run, BARE[:2], study="mine", reasoner=reasoner)
     passes.clear()
-    grown = intervene(run, BARE, reasoner=reasoner)
+    grown = intervene(run, BARE, study="mine", reasoner=reasoner)
     assert sum(passes) == len(SET) * 2  # the baseline, which the new cut is compared with, and the new cut
     assert_same(grown, intervene(again, BARE, reasoner=reasoner), 0.0)
     passes.clear()
     renamed = [replace(BARE[1], label="edge"), BARE[0]]
-    assert intervene(run, renamed, reasoner=reasoner)["intervention"].values.tolist() == ["none", "edge", "L0H1 zero"]
+    found = intervene(run, renamed, study="mine", reasoner=reasoner)
+    assert found["intervention"].values.tolist() == ["none", *(one.label for one in BARE), "edge"]
+    np.testing.assert_array_equal(found["gold_logprob"][4], found["gold_logprob"][2])
     assert sum(passes) == 0
+
+
+def test_what_is_added_to_a_study_is_exploratory(run, reasoner):
+    first = plan_cuts(run, heads="L0H1,L0H2", orders=["cause"], random_orders=1)
+    intervene(run, first, study="mine", reasoner=reasoner)
+    grown = intervene(run, plan_cuts(run, heads="L0H1,L1H0", controls=1), study="mine", reasoner=reasoner)
+    added = grown["intervention"].values[grown["exploratory"].values].tolist()
+    assert added[0] == "L1H0 zero" and {label[:7] for label in added[1:]} == {"control"}
+    kinds = dict(zip(grown["intervention"].values.tolist(), grown["kind"].values.tolist(), strict=True))
+    assert [label for label in kinds if kinds[label] == "order"] == [
+        f"{order} · first {k}" for order in ("cause", "random order 1") for k in (1, 2)
+    ]
+    again = intervene(run, first, study="mine", reasoner=reasoner)
+    assert_same(again, grown, 0.0)
+    assert again["exploratory"].values.tolist() == grown["exploratory"].values.tolist()
+    assert (
+        check_effects(open_effects(run, "mine"))["exploratory"].values.tolist() == again["exploratory"].values.tolist()
+    )
+
+
+def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
+    plan, folder, seen = plan_cuts(run, heads="L0H1", controls=1, seed=5), run.path / "studies" / "mine", []
+
+    def look(n_passes):
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        written = json.loads((folder / "manifest.json").read_text())["plans"]
+        assert [entry["sha256"] for entry in written] == [fingerprint(folder / "plan.json")]
+
+    intervene(run, plan, study="mine", reasoner=reasoner, progress=look, call="by hand", n=5)
+    # The first call tells what was known before any cut was made.
+    assert seen[0] == ["manifest.json", "outcomes", "plan.json"]
+    said = json.loads((folder / "plan.json").read_text())
+    assert [(cut["label"], cut["kind"], cut["exploratory"]) for cut in said["cuts"]] == [
+        ("L0H1 zero", "cut", False), (plan.controls["L0H1 zero"][0].label, "control", False),
+    ]  # fmt: skip
+    assert said["cuts"][0]["parts"] == plan.cuts[0].spec() and said["controls"] == {
+        "L0H1 zero": [said["cuts"][1]["label"]]
+    }
+    manifest = studies(run.path)["mine"]
+    assert (manifest.n, manifest.seed) == (5, {"problems": 5, "plan": 5})
+    assert manifest.options == {"n_thoughts": 3, "batch_size": 32}
+    (written,) = manifest.plans
+    assert (written.call, written.controls) == ("by hand", {"n": 1, "match": "layer"})
+    assert written.date <= str(manifest.finished) and "torch" in written.versions
+    assert manifest.model == {name: reasoner.provenance.get(name) for name in manifest.model}
+
+
+def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbers(run, reasoner):
+    plan = plan_cuts(run, heads="L0H1")
+    calls = [
+        (plan, {}),
+        (plan, {"n": 5}),
+        (plan, {"n": 5, "seed": 3}),
+        (plan, {"batch_size": 2}),
+        (plan_cuts(run, heads="L0H1", edits=["mean"]), {}),
+        (plan_cuts(run, heads="L0H1", controls=1), {}),
+        (plan_cuts(run, heads="L0H1", seed=1), {}),
+    ]
+    names = [intervene(run, cuts, reasoner=reasoner, **how).attrs["study"] for cuts, how in [*calls, *calls]]
+    assert names[:7] == names[7:] and len(set(names)) == 7
+    assert set(studies(run.path)) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"n": 5}, "n is 8 there and 5 here"),
+        ({"seed": 1}, "seed.problems is 0 there and 1 here"),
+        ({"batch_size": 2}, "batch_size is 32"),
+    ],
+)
+def test_another_study_under_the_same_name_is_refused_without_force(run, reasoner, other, said):
+    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+    before = {path: path.read_bytes() for path in (run.path / "studies").rglob("*") if path.is_file()}
+    with pytest.raises(
+        RunError, match=rf"studies/mine is another study: .*{said}.* --study, or replace it with --force\."
+    ):
+        intervene(run, BARE[:2], study="mine", reasoner=reasoner, **other)
+    assert before == {path: path.read_bytes() for path in (run.path / "studies").rglob("*") if path.is_file()}
+    forced = intervene(run, BARE[1:], study="mine", reasoner=reasoner, force=True, **other)
+    assert forced["intervention"].values.tolist() == ["none", BARE[1].label, BARE[2].label]
+    assert not forced["exploratory"].values.any()
+
+
+def test_another_model_under_the_same_name_is_refused_without_force(run, reasoner):
+    folder = run.path / "studies" / "mine"
+    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["model"]["sha256"] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=r"model.sha256 is '0000"):
+        intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+
+
+def test_a_plan_that_was_altered_is_refused_without_force(run, reasoner):
+    plan = run.path / "studies" / "mine" / "plan.json"
+    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+    plan.write_text(plan.read_text().replace("L0H1", "L0H2"))
+    with pytest.raises(RunError, match=r"plan.json is missing or altered, expected the plan that the study was begun"):
+        intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+    forced = intervene(run, BARE[:1], study="mine", reasoner=reasoner, force=True)
+    assert forced["intervention"].values.tolist() == ["none", BARE[0].label]
+
+
+def test_a_kill_between_manifest_and_plan_leaves_a_study_that_goes_on(run, reasoner, monkeypatch):
+    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+    with monkeypatch.context() as patch:
+        patch.setattr("thoughtlens.cuts.study_folder._write_plan", lambda folder, plan: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            intervene(run, BARE[:2], study="mine", reasoner=reasoner)
+    grown = intervene(run, BARE[:2], study="mine", reasoner=reasoner)
+    assert grown["exploratory"].values.tolist() == [False, False, True]
+
+
+def test_a_manifest_that_is_none_and_a_name_that_no_folder_has_are_refused(run, reasoner):
+    for name in ("../mine", "a/b", "", ".", "mine."):
+        with pytest.raises(OptionError, match="a study is called"):
+            intervene(run, BARE[:1], study=name, reasoner=reasoner)
+    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+    (run.path / "studies" / "mine" / "manifest.json").write_text("{}")
+    with pytest.raises(
+        RunError, match=r"manifest.json is no manifest of a study \(Field required\); delete the folder"
+    ):
+        intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+
+
+def test_two_cuts_of_one_label_are_refused_in_a_study_too(run, reasoner):
+    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+    with pytest.raises(OptionError, match="two cuts are called 'L0H1 zero'"):
+        intervene(run, [replace(BARE[1], label="L0H1 zero")], study="mine", reasoner=reasoner)
+    assert intervene(run, BARE[:1], study="mine", reasoner=reasoner).sizes["intervention"] == 2
+
+
+def test_an_estimate_writes_nothing(run, reasoner):
+    plan = plan_cuts(run, heads="L0H1,L0H2", controls=1, orders=["attention"], random_orders=2)
+    facts = estimate_study(run, plan, reasoner=reasoner)
+    n_controls = len(plan.made) - 2
+    assert facts.pop("seconds") > 0
+    assert facts == {
+        "n_problems": 8, "n_cuts": 2, "n_controls": n_controls, "n_orders": 6, "n_passes": 8 * (1 + 2 + n_controls + 6),
+    }  # fmt: skip
+    assert not (run.path / "studies").exists()
 
 
 def test_a_torn_line_of_outcomes_is_made_again_and_no_other(run, again, reasoner, passes):
     expected = intervene(again, BARE, reasoner=reasoner)
     intervene(run, BARE, reasoner=reasoner)
-    (file,) = (run.path / "analysis" / "effects").glob("*/*.jsonl")
+    (file,) = run.path.glob("studies/*/outcomes/*.jsonl")
     file.write_text(file.read_text("utf-8")[:-40], "utf-8")
     passes.clear()
     assert_same(intervene(run, BARE, reasoner=reasoner), expected, 0.0)
@@ -179,7 +331,7 @@ def test_the_donor_is_whose_values_were_put_in_place(run, reasoner):
 
 def test_controls_stand_beside_their_cuts(run, reasoner):
     controls = controls_for(BARE[:1], n=2, seed=0, shape=shape_of(run))
-    effects = intervene(run, BARE[:1], controls=controls, reasoner=reasoner)
+    effects = intervene(run, Plan(tuple(BARE[:1]), controls), reasoner=reasoner)
     assert effects["kind"].values.tolist() == ["baseline", "cut", "control", "control"]
     assert len(json.loads(effects.attrs["controls"])["L0H1 zero"]) == 2
 
@@ -212,7 +364,7 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_is_run(plan, said, 
     with pytest.raises(OptionError) as caught:
         intervene(run, plan, reasoner=reasoner)
     assert said in str(caught.value) and "\n" not in str(caught.value)
-    assert not passes and not (run.path / "analysis").exists()
+    assert not passes and not (run.path / "studies").exists()
 
 
 def test_what_needs_others_is_refused_where_there_are_none(run, reasoner, passes):
@@ -248,7 +400,7 @@ def test_a_problem_that_can_not_be_run_stops_the_study_with_one_sentence(broken,
         intervene(broken, PLAN, reasoner=reasoner)
     assert str(caught.value).startswith("problem few2 can't be run without a cut (the gold answer of few2 takes")
     assert "--allow-failed" in str(caught.value) and "\n" not in str(caught.value)
-    assert not (broken.path / "analysis" / "effects.zarr").exists()
+    assert not list(broken.path.glob("studies/*/effects.zarr"))
 
 
 def test_where_failures_are_allowed_they_are_failed_and_never_wrong(broken, run, reasoner):

@@ -17,6 +17,7 @@ from thoughtlens.cuts import (
     Noise,
     Own,
     Resample,
+    Shape,
     Target,
     Zero,
     ablate_head,
@@ -40,7 +41,7 @@ HEAD = Intervention(Site.HEAD, Mean(), frozenset({1}), frozenset({2}))
 
 def target(reasoner, batches=((0, 1, 2, 3),)):
     prompts = tuple(reasoner.prompt(problem.question) for problem in PROBLEMS)
-    return Target(Path("unused"), tuple(PROBLEMS), batches, 6, prompts)
+    return Target(Path("unused"), tuple(PROBLEMS), batches, Shape(3, 8, 6), prompts)
 
 
 def material(reasoner, **options):

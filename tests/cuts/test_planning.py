@@ -1,31 +1,59 @@
 """Words become cuts: as many as there are things to cut, and a sentence for what is not there."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from thoughtlens.cuts import (
-    Asked,
+    Intervention,
     Mean,
     Noise,
+    Plan,
     Resample,
     Scale,
-    Shape,
     Zero,
     ablate_head,
+    ablate_kv_group,
+    ablate_thought,
+    cut,
+    freeze_thoughts,
     knock_out,
     named_edit,
     plan_cuts,
     stop_after,
+    weaken_edge,
+    zero_value_edge,
 )
+from thoughtlens.cuts.plan import plan_from_json
 from thoughtlens.errors import OptionError
+from thoughtlens.taps import Site
 
-SHAPE = Shape(n_layers=2, n_heads=4, n_thoughts=3)
+RUN = SimpleNamespace(
+    path=Path("run"),
+    manifest={"layout": {"n_layers": 2, "n_heads": 4, "n_thoughts": 3}},
+    attention={},
+    require_attention=lambda: None,
+)
+GROUPED = SimpleNamespace(lm=SimpleNamespace(config=SimpleNamespace(num_key_value_heads=2)))
 RANKED = ["L1H3", "L0H0", "L1H2", "L0H1", "L0H2", "L0H3", "L1H0", "L1H1"]
+MASS = xr.DataArray(np.arange(8.0).reshape(2, 4), dims=("layer", "head"), coords={"layer": [0, 1], "head": range(4)})
+
+
+def analysis(reliability=1.0):
+    ranking = xr.Dataset({"reliability": reliability, "n": 40, "name": ("place", RANKED)})
+    return SimpleNamespace(ranking=ranking, heads={"thought_mass": MASS.expand_dims(value=["estimate"])})
+
+
+def planned(**asked):
+    return plan_cuts(RUN, reasoner=GROUPED, analysis=analysis, **asked)
 
 
 def plan(**asked):
-    return plan_cuts(Asked(**asked), SHAPE, n_groups=2, ranking=lambda: RANKED)
+    return list(planned(**asked).cuts)
 
 
 def labels(**asked):
@@ -81,6 +109,9 @@ def test_a_file_of_cuts_is_read_back_as_it_was_written(tmp_path):
     file = tmp_path / "plan.json"
     file.write_text(json.dumps([{"label": cut.label, "parts": cut.spec()} for cut in cuts]))
     assert plan(file=file) == cuts
+    whole = tmp_path / "whole.json"
+    whole.write_text(json.dumps(Plan(tuple(cuts), {cuts[0].label: (cuts[1],)}).as_json()))
+    assert plan(file=whole) == cuts
 
 
 def test_edits_have_names():
@@ -88,10 +119,113 @@ def test_edits_have_names():
     assert found == [Zero(), Mean(), Resample(7), Noise(7), Scale(0.5)]
 
 
+def test_names_may_be_listed_and_edits_and_cuts_given_as_they_are():
+    one = stop_after(1, n_thoughts=3)
+    assert plan(heads=["L0H1", "L1H0"], edits=[Mean()], cuts=[one]) == [
+        ablate_head("L0H1", edit=Mean()), ablate_head("L1H0", edit=Mean()), one,
+    ]  # fmt: skip
+
+
+def test_a_ranking_that_can_not_be_trusted_is_followed_and_the_plan_says_so():
+    poor = plan_cuts(RUN, heads="top:2", analysis=lambda: analysis(0.1))
+    assert [cut.unit for cut in poor.cuts] == ["L1H3", "L0H0"]
+    (note,) = poor.notes
+    assert note.startswith("the ranking of heads is unreliable") and note.endswith("no better than a draw.")
+    assert planned(heads="top:2").notes == ()
+
+
+def test_the_run_is_analysed_once_and_only_where_the_plan_asks_for_it():
+    made = []
+
+    def counted():
+        made.append(1)
+        return analysis()
+
+    plan_cuts(RUN, heads="L0H0", controls=2, analysis=counted)
+    assert made == []
+    found = plan_cuts(RUN, heads="top:1", controls=2, match="mass", analysis=counted)
+    assert made == [1]
+    assert [control.unit for control in found.controls["L1H3 zero"]] == ["L1H2", "L1H1"]
+
+
+def test_a_cut_knows_its_family_its_unit_and_its_dose():
+    zeroed, late, half = ablate_head("L1H2"), ablate_head((0, 3), queries=["eot", "z2"]), weaken_edge("z3", "z1", 0.5)
+    found = [zeroed, late, half, ablate_thought("z2", edit=Resample(3)), knock_out("z3", "z2")]
+    assert [(cut.family, cut.unit, cut.dose) for cut in found] == [
+        ("heads", "L1H2", None),
+        ("heads", "L0H3", None),
+        ("edges", "z3 ⊣ z1", 0.5),
+        ("thoughts", "z2", None),
+        ("edges", "z3 ⊣ z2", None),
+    ]
+    assert zero_value_edge("z3", "z1").dose is None
+    several = cut(Intervention(Site.HEAD, Zero(), frozenset({0}), frozenset({1, 2})))
+    of_one_head = knock_out("z3", "z1", layers=[0], heads=[1])
+    for one in (several, freeze_thoughts(zeroed), of_one_head):
+        assert (one.family, one.unit, one.dose) == ("", "", None)
+    for one in (stop_after(2, n_thoughts=3), ablate_thought(None), ablate_thought(None, edit=Mean())):
+        assert (one.family, one.unit) == ("whole", "")
+    group = ablate_kv_group(1, 1, n_heads=4, n_groups=2)
+    assert (group.family, group.unit) == ("kv_groups", "L1G1")
+
+
+def test_a_plan_comes_back_from_json_with_what_it_knows_of_its_cuts():
+    asked = {"heads": "all", "kv_groups": "L1G1", "thoughts": "all", "edges": "z3:z1", "edits": ["zero", "scale:0.5"]}
+    found = planned(**asked, whole=True, controls=2, orders=["cause"])
+    back = plan_from_json(json.loads(json.dumps(found.as_json())))
+    assert back == found and back.extended(found) == found
+    for one, other in zip(back.made, found.made, strict=True):
+        assert (one.family, one.unit, one.dose) == (other.family, other.unit, other.dose)
+    assert {one.family for one in found.cuts} == {"heads", "kv_groups", "thoughts", "edges", "whole"}
+
+
+def test_steps_of_orders_know_their_order_and_how_many_they_cut():
+    found = planned(heads="all", edits=("zero", "mean"), orders=["attention"], random_orders=1)
+    steps = found.steps({"attention": RANKED})
+    assert [(step.order, step.k) for step in steps[:8]] == [("attention", k) for k in range(1, 9)]
+    assert steps[1].parts == (*ablate_head("L1H3").parts, *ablate_head("L0H0").parts)
+    assert [(step.order, step.k) for step in steps[8:]] == [("random order 1", k) for k in range(1, 9)]
+    assert found.n_steps == len(steps) and found.steps({}) == ()
+    assert steps[0].unit == "" != found.cuts[0].unit
+    assert found.n_passes(10) == 10 * (1 + 16 + 16)
+
+
+def test_a_plan_that_is_extended_keeps_what_it_had_and_marks_what_is_new():
+    first = planned(heads="L0H0", controls=1, orders=())
+    further = planned(heads="L0H0,L0H1", at="eot", thoughts="z1", controls=1)
+    whole = first.extended(further)
+    assert whole.cuts == (*first.cuts, *further.cuts)
+    new = {cut.label for cut in whole.made} - {cut.label for cut in first.made}
+    assert set(whole.exploratory) == new and not new & {cut.label for cut in first.made}
+    assert whole.extended(first) == whole.extended(further) == whole
+    for label, controls in further.controls.items():
+        assert [control.parts for control in whole.controls[label]] == [control.parts for control in controls]
+    assert len({cut.label for cut in whole.made}) == len(whole.made) == len(first.made) + len(further.made)
+
+
+def test_orders_are_those_of_the_first_plan():
+    first = planned(heads="all")
+    with pytest.raises(OptionError, match=r"planned with no orders and is now asked for orders by cause and 10 random"):
+        first.extended(planned(heads="all", orders=["cause"]))
+    ordered = planned(heads="L0H0,L0H1", orders=["cause"], random_orders=2)
+    whole = ordered.extended(first)
+    assert list(whole.single_heads) == ["L0H0", "L0H1"] and whole.n_steps == 6
+
+
+def test_orders_need_two_single_heads():
+    with pytest.raises(OptionError, match="two heads or more"):
+        planned(heads="L0H0", thoughts="all", orders=["attention"])
+    with pytest.raises(OptionError, match="holds no values to rank heads by"):
+        planned(heads="all", orders=["value-weighted"])
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
         ({}, "nothing to cut"),
+        ({"heads": "all", "orders": ["taste"]}, "no ranking of heads by 'taste'"),
+        ({"heads": "all", "match": "mood"}, "--match is 'mood'"),
+        ({"heads": "all", "controls": -1}, "--controls"),
         ({"heads": "top:9"}, "top:1 to top:8"),
         ({"heads": "top:x"}, "top:1 to top:8"),
         ({"heads": "H2"}, "'H2'"),

@@ -15,7 +15,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.evaluation import choose_problems, question_attention, question_attention_facts, top_tokens
 from thoughtlens.models import load
 from thoughtlens.names import FIRST, QUESTION, query_names
-from thoughtlens.plots import question_panel
+from thoughtlens.plots import question_tokens
 from thoughtlens.problems import Problem, sample
 from thoughtlens.runs import extract
 
@@ -128,9 +128,11 @@ def test_command_draws_each_problem_into_a_file_of_its_name(tmp_path):
 
 def test_outlined_tokens_are_the_top_ones(reasoner):
     for found in question_attention(Scripted(reasoner, SAID), PROBLEMS):
-        panel = question_panel(found, n_top=2)
-        for query, top in top_tokens(found, n=2).items():
-            assert np.flatnonzero(panel["top"].sel(query=query)).tolist() == sorted(named["token"] for named in top)
+        ax = question_tokens(found, n_top=2)
+        centres = [path.vertices[:4].mean(0).round().astype(int) for path in ax.collections[0].get_paths()]
+        for row, top in enumerate(top_tokens(found, n=2).values()):
+            outlined = [int(column) for column, at in centres if at == row]
+            assert outlined == sorted(named["token"] for named in top)
 
 
 def test_command_shows_problems_by_name_and_text_as_text(run_folder):

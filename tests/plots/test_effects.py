@@ -1,238 +1,292 @@
+"""What figures of cuts draw: the numbers of the study they are given, chosen and sorted."""
+
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.figure import Figure
-from tests.plots.test_plots import assert_readable, overlapping
+from tests.analysis.effects_made import made_effects
+from tests.plots.results_made import made_study, made_transplants
+from tests.plots.test_figures import cells, panels_of
+from tests.reports.test_studies import part
 
-from thoughtlens import plots
-from thoughtlens.names import thought_names
+from thoughtlens.analysis import (
+    FOLLOWS,
+    Study,
+    families,
+    influence,
+    judge,
+    resample_weights,
+    summarise,
+    transplant_table,
+)
+from thoughtlens.analysis.curves import curve_of
+from thoughtlens.analysis.effects import edge_ends
+from thoughtlens.errors import OptionError
+from thoughtlens.names import step_label
 from thoughtlens.plots import (
     ablation_curve,
     attention_against_effect,
     dose_response,
     effect_forest,
+    effect_map,
     influence_maps,
     save_figure,
     transplant_bars,
 )
 
-VALUES = ["estimate", "low", "high"]
-COST = "gold answer's log-probability lost (nats)"
-SIZES = [1, 5, 16, 60]
+N = 100
+HEADS = {(layer, head): f"L{layer}H{head}" for layer in range(2) for head in range(3)}
 
 
-def numbers(*shape, seed=0):
-    middle = np.random.default_rng(seed).exponential(size=shape) - 0.3
-    return np.stack([middle, middle - 0.2, middle + 0.2], axis=-1)
+def study_of(effects, importances=None, verdicts=None):
+    summary = summarise(effects, n_resamples=100, n_flips=200)
+    return Study(effects, summary, families(effects), importances or {}, verdicts or {}, xr.DataArray(0.0))
 
 
-def forest(n):
-    controls = np.random.default_rng(1).normal(0.1, 0.2, size=(n, 20))
-    controls[n // 2, 5:] = np.nan
-    return xr.Dataset(
-        {
-            "cost": (("cut", "value"), -np.sort(-numbers(n), axis=0)),
-            "controls": (("cut", "control"), controls),
-            "significant": ("cut", np.arange(n) < n / 3),
-            "n": 7473,
-        },
-        coords={"cut": [f"z{k} ⊣ z1, L{k}H5, every later query" for k in range(n)], "value": VALUES},
-        attrs={"title": "what cutting costs, 60 of 512 cuts", "long_name": COST},
-    )
+def made(rows, **options):
+    return made_effects(rows, baseline=np.arange(N) >= 20, **options)
 
 
-def scatter(n):
-    rng = np.random.default_rng(2)
-    return xr.Dataset(
-        {"attention": ("unit", rng.exponential(size=n)), "cost": (("unit", "value"), numbers(n)), "n": 7473},
-        coords={"unit": [f"L{k // 32}H{k % 32}" for k in range(n)], "value": VALUES},
-        attrs={"title": "attention against effect: rho = .41 [.10, .60]", "x": "importance", "long_name": COST},
-    )
+def broken(n):
+    """Right for all but the first 20 + n problems of a hundred; the first 20 were wrong before."""
+    return np.arange(N) >= 20 + n
 
 
-def edges(n):
-    size = max(2, min(n, 32))
-    shape = (size, size)
-    rng = np.random.default_rng(3)
-    blank = np.triu(np.ones(shape, dtype=bool))
-    cells = {name: np.where(blank, np.nan, rng.normal(size=shape)) for name in ("influence", "disagreement")}
-    cells["attention"] = np.where(blank, np.nan, rng.random(shape))
-    cells["marked"] = ~blank & (cells["influence"] > 0.5)
-    names = thought_names(size)
-    return xr.Dataset(
-        {name: (("query", "key"), values) for name, values in cells.items()} | {"n": 7473},
-        coords={"query": names, "key": names},
-        attrs={"title": "does attention show influence?", "long_name": COST},
-    )
+@pytest.fixture
+def heads():
+    """Head h of layer l breaks 10·l + h problems of a hundred, but L0H0 mends 20; L1H2 has three controls."""
+    rows = {label: broken(10 * layer + head) for (layer, head), label in HEADS.items()}
+    rows["L0H0"] = np.ones(N, dtype=bool)
+    specs = {label: part("head", "zero", layers=[layer], heads=[head]) for (layer, head), label in HEADS.items()}
+    rows |= {name: broken(k) for name, k in (("a", 4), ("b", 0), ("c", 1))}
+    return made(rows, controls={"L1H2": ["a", "b", "c"], "L1H1": ["a"]}, specs=specs)
 
 
-def curve(n):
-    return xr.Dataset(
-        {
-            "cost": (("order", "k", "value"), numbers(4, n + 1).cumsum(1)),
-            "chance": (("k", "value"), numbers(n + 1, seed=5).cumsum(0)),
-            "n_random": 20,
-            "n": 7473,
-        },
-        coords={
-            "order": ["attention", "value-weighted", "rolled out", "effect"],
-            "k": np.arange(n + 1),
-            "value": VALUES,
-        },
-        attrs={"title": "what cutting one more head costs", "long_name": COST},
-    )
+def dots(ax):
+    """Estimates, from the first row on."""
+    return [line for line in ax.lines if line.get_marker() in ("o", "s") and len(line.get_xdata()) == 1]
 
 
-def doses(n):
-    cost = numbers(min(n, 7), 5)
-    cost[0, 2] = np.nan
-    return xr.Dataset(
-        {"cost": (("target", "dose", "value"), cost), "n": 7473},
-        coords={"target": [f"L{k}H3" for k in range(min(n, 7))], "dose": np.linspace(0, 1, 5), "value": VALUES},
-        attrs={"title": "how much of a cut costs how much", "long_name": COST},
-    )
+def estimates(ax):
+    return [line.get_xdata()[0] for line in dots(ax)]
 
 
-def transplanted(n):
-    share = np.random.default_rng(4).dirichlet([3, 2, 1], size=n)
-    return xr.Dataset(
-        {
-            "share": (("intervention", "answer", "value"), np.stack([share, share * 0.9, share], -1)),
-            "n": ("intervention", np.arange(n)),
-        },
-        coords={
-            "intervention": [f"thoughts of donor {k}" for k in range(n)],
-            "answer": ["follows the donor", "keeps its own", "neither"],
-            "value": VALUES,
-        },
-    )
+def row_names(ax):
+    return [label.get_text() for label in ax.get_yticklabels()]
 
 
-FIGURES = {
-    effect_forest: forest,
-    attention_against_effect: scatter,
-    influence_maps: edges,
-    ablation_curve: curve,
-    dose_response: doses,
-    transplant_bars: transplanted,
-}
-EACH = pytest.mark.parametrize(("figure", "data_of"), FIGURES.items(), ids=lambda value: value.__name__)
+def test_a_forest_has_the_most_damaging_cut_on_top_and_no_controls_among_its_rows(heads):
+    ax = effect_forest(study_of(heads), outcome="accuracy")
+    assert row_names(ax) == ["L1H2", "L1H1", "L1H0", "L0H2", "L0H1", "L0H0"]
+    np.testing.assert_allclose(estimates(ax), [0.12, 0.11, 0.10, 0.02, 0.01, -0.20], atol=1e-12)
+    assert [line.get_ydata()[0] for line in dots(ax)] == list(range(6))
+    assert [line.get_marker() for line in dots(ax)] == ["s", "s", "s", "o", "o", "s"]
+    assert len({line.get_color() for line in dots(ax)}) == 2
 
 
-@EACH
-@pytest.mark.parametrize("n", SIZES)
-def test_effects_are_readable_at_any_size(drawn_text, figure, data_of, n):
-    assert_readable(figure(data_of(n)), drawn_text)
+def test_each_cut_of_a_forest_has_its_own_controls(heads):
+    ax = effect_forest(study_of(heads), outcome="accuracy")
+    ticks = next(line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) > 1)
+    drawn = sorted(zip(ticks.get_ydata(), ticks.get_xdata().round(9), strict=True))
+    assert drawn == [(0, 0.0), (0, 0.01), (0, 0.04), (1, 0.04)]
 
 
-@pytest.mark.parametrize("figure", [attention_against_effect])
-def test_a_plan_of_all_heads_of_a_large_model_is_readable(drawn_text, figure):
-    assert_readable(figure(FIGURES[figure](512)), drawn_text)
+def test_a_forest_of_too_many_cuts_keeps_those_farthest_from_0_and_says_so(heads):
+    ax = effect_forest(study_of(heads), outcome="accuracy", most=2)
+    assert row_names(ax) == ["L1H2", "L0H0"]
+    assert "2 of 6 cuts" in ax.get_title(loc="left").replace("\n", " ")
 
 
-@EACH
-@pytest.mark.parametrize("size", [(4, 3), (9, 7)], ids=str)
-@pytest.mark.parametrize("n", [1, 60])
-def test_text_never_overlaps_on_an_axes_of_any_size(drawn_text, figure, data_of, n, size):
-    ax = Figure(figsize=size).add_axes((0.2, 0.2, 0.55, 0.65))
-    texts, boxes, _ = drawn_text(figure(data_of(n), ax=ax))
-    assert overlapping(texts, boxes) == []
+def test_a_map_has_a_cell_a_head_and_none_where_nothing_was_cut(heads):
+    some = heads.drop_sel(intervention="L0H1")
+    ax = effect_map(study_of(some), outcome="accuracy")
+    np.testing.assert_allclose(cells(ax), [[-0.20, np.nan, 0.02], [0.10, 0.11, 0.12]], atol=1e-12)
+    outlined = {tuple(path.vertices[:4].mean(0).round().astype(int)[::-1]) for path in ax.collections[0].get_paths()}
+    assert outlined == {(0, 0), (1, 0), (1, 1), (1, 2)}
+    assert "5 % after Holm" in ax.get_title(loc="left").replace("\n", " ")
 
 
-@EACH
-def test_figures_draw_on_what_they_are_given_and_leave_the_data(figure, data_of):
-    ax, data = Figure().subplots(1, 2)[1], data_of(5)
-    before = data.copy(deep=True)
-    assert figure(data, ax=ax) is ax
-    assert data.identical(before)
+def looked_at(values):
+    names = list(HEADS.values())[::-1]
+    return xr.DataArray([values], dims=("resample", "unit"), coords={"unit": names})
 
 
-@EACH
-def test_same_data_same_bytes(tmp_path, figure, data_of):
-    once, again = (
-        [path.read_bytes() for path in save_figure(figure(data_of(5)), tmp_path / name)] for name in ("a", "b")
-    )
-    assert once == again
+def judged(looked):
+    damage = xr.DataArray(np.tile(np.arange(6.0), (10, 1)), dims=("problem", "unit"), coords={"unit": looked["unit"]})
+    return judge({"raw": looked.isel(resample=0)}, damage, resample_weights(10))
+
+
+def test_a_scatter_matches_attention_and_cost_by_name(heads):
+    looked = looked_at([5.0, 4, np.nan, 2, 1, 0])
+    verdict = judged(looked_at([5.0, 4, 3, 2, 1, 0]))
+    done = study_of(heads, {"heads": {"raw": looked}}, {"heads": verdict})
+    ax = attention_against_effect(done, outcome="accuracy")
+    points = next(line for line in ax.lines if line.get_marker() == "o")
+    drawn = dict(zip(points.get_xdata(), points.get_ydata().round(9), strict=True))
+    assert drawn == {5.0: 0.12, 4.0: 0.11, 2.0: 0.02, 1.0: 0.01, 0.0: -0.20}
+
+
+def test_a_scatter_is_titled_with_its_verdict(heads):
+    looked = looked_at(np.arange(6.0))
+    done = study_of(heads, {"heads": {"raw": looked}}, {"heads": judged(looked)})
+    ax = attention_against_effect(done)
+    assert ax.get_title(loc="left").replace("\n", " ") == "attention against effect: rho = 1.00 [1.00, 1.00] (n = 100)"
+
+
+def test_curves_are_drawn_as_costs_with_their_ends_in_order():
+    rows = {step_label("attention", 1): broken(1), step_label("attention", 2): broken(12)}
+    rows |= {step_label("random order 1", k): broken(4 * k) for k in (1, 2)}
+    done = study_of(made(rows, specs=dict.fromkeys(rows, "[]")))
+    for outcome in ("accuracy", "kl"):
+        ax = ablation_curve(done, outcome=outcome)
+        curve = next(line for line in ax.lines if line.get_linewidth() == 1.4)
+        area = ax.collections[-1].get_paths()[0].vertices
+        low, high = area[area[:, 0] == 2][:, 1].min(), area[area[:, 0] == 2][:, 1].max()
+        assert 0 < low <= curve.get_ydata()[2] <= high
+    chance = next(line for line in ablation_curve(done, outcome="accuracy").lines if line.get_linestyle() == ":")
+    np.testing.assert_allclose(chance.get_ydata(), [0.0, 0.04, 0.08], atol=1e-12)
+
+
+def test_a_curve_without_random_orders_names_none(drawn_text):
+    rows = {step_label("attention", k): broken(k) for k in (1, 2)}
+    texts, _, _ = drawn_text(ablation_curve(study_of(made(rows, specs=dict.fromkeys(rows, "[]")))))
+    assert "attention" in texts
+    assert not [text for text in texts if "random" in text]
+
+
+def test_random_orders_are_counted(drawn_text):
+    texts, _, _ = drawn_text(ablation_curve(made_study("orders", 5)))
+    assert {"attention", "2 random orders"} <= set(texts)
+    assert curve_of(made_study("orders", 5).summary)["n_random"] == 2
+
+
+def test_doses_keep_the_costly_targets_in_their_order(drawn_text):
+    lost = {("x", 0): 1, ("y", 1): 12, ("z", 2): 10}
+    rows = {f"{name} {factor}": broken(n) for (name, _), n in lost.items() for factor in (0.5, 0.25)}
+    specs = {
+        f"{name} {factor}": part("head", {"name": "scale", "factor": factor}, layers=[0], heads=[head])
+        for name, head in lost
+        for factor in (0.5, 0.25)
+    }
+    ax = dose_response(study_of(made(rows, specs=specs)), outcome="accuracy", most=2)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["L0H1", "L0H2"]
+    assert ax.get_title(loc="left").replace("\n", " ").endswith("2 of 3 (n = 100)")
+    lines = [line for line in ax.lines if line.get_linewidth() == 0.9]
+    np.testing.assert_allclose([line.get_ydata() for line in lines], [[0, 0.12, 0.12], [0, 0.10, 0.10]], atol=1e-12)
 
 
 def test_labels_are_never_read_as_math_or_markup(tmp_path):
-    data = forest(3).assign_coords(cut=[r"$\frac{1}$", "<script>&", "_under"])
-    svg = save_figure(effect_forest(data), tmp_path / "hostile")[1].read_text()
+    rows = {label: broken(k) for k, label in enumerate([r"$\frac{1}$", "<script>&", "_under"])}
+    svg = save_figure(effect_forest(study_of(made(rows))), tmp_path / "hostile")[1].read_text()
     assert "<script>" not in svg and "&lt;script&gt;" in svg and "frac" in svg and "_under" in svg
 
 
-def test_each_cut_stands_where_its_numbers_say(drawn_text):
-    data = forest(5)
-    ax = effect_forest(data)
-    dots = [line for line in ax.lines if line.get_marker() in ("o", "s") and len(line.get_xdata()) == 1]
-    np.testing.assert_allclose([line.get_xdata()[0] for line in dots], data["cost"].sel(value="estimate"))
-    assert [line.get_marker() for line in dots] == ["s" if x else "o" for x in data["significant"].values]
-    ticks = next(line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) > 1)
-    assert len(ticks.get_xdata()) == data["controls"].notnull().sum()
+def scatter_of(x, cost):
+    """A study of so many heads with this attention, costs and intervals, drawn."""
+    done = made_study("heads", len(x))
+    labels = list(done.families["heads"].values())
+    units = list(done.families["heads"])
+    looked = done.importances["heads"]["raw"].sel(unit=units).copy()
+    looked[0] = x
+    logprob = done.summary["gold_logprob"].copy()
+    logprob.loc[{"intervention": labels}] = -np.asarray(cost)[:, [0, 2, 1]]
+    summary = done.summary.assign(gold_logprob=logprob)
+    return attention_against_effect(done._replace(summary=summary, importances={"heads": {"raw": looked}})), units
+
+
+def random_scatter(n):
+    cost = np.random.default_rng(0).exponential(size=n) - 0.3
+    return np.random.default_rng(2).exponential(size=n), np.stack([cost, cost - 0.2, cost + 0.2], axis=-1)
 
 
 def test_the_farthest_points_of_a_scatter_are_named(drawn_text):
-    data = scatter(16)
-    data["cost"][3], data["attention"][7] = 9.0, 20.0
-    texts, _, _ = drawn_text(attention_against_effect(data))
+    x, cost = random_scatter(16)
+    cost[3], x[7] = [9.0, 8.8, 9.2], 20.0
+    ax, _ = scatter_of(x, cost)
+    texts, _, _ = drawn_text(ax)
     assert {"L0H3", "L0H7"} <= set(texts)
 
 
 def test_no_name_of_a_scatter_covers_a_dot_that_is_not_its_own():
-    data = scatter(60)
-    ax = attention_against_effect(data)
+    x, cost = random_scatter(60)
+    ax, units = scatter_of(x, cost)
     ax.figure.canvas.draw()
-    dots = ax.transData.transform(np.stack([data["attention"], data["cost"].sel(value="estimate")], -1))
-    named = [text for text in ax.texts if text.get_text() in data["unit"].values]
+    places = ax.transData.transform(np.stack([x, cost[:, 0]], -1))
+    named = [text for text in ax.texts if text.get_text() in units]
     assert named
     for text in named:
         box = text.get_window_extent()
-        inside = (dots > [box.x0, box.y0]).all(1) & (dots < [box.x1, box.y1]).all(1)
-        assert set(data["unit"].values[inside]) <= {text.get_text()}
+        inside = (places > [box.x0, box.y0]).all(1) & (places < [box.x1, box.y1]).all(1)
+        assert set(np.array(units)[inside]) <= {text.get_text()}
 
 
 def test_no_name_of_a_scatter_is_struck_through_by_an_interval():
-    data = scatter(16)
     # Beside a dot at the right end, the long interval of a neighbour.
-    data["attention"][:] = np.linspace(0, 0.1, 16)
-    data["cost"][:] = 0.0
-    data["attention"][14], data["cost"][14] = 0.97, [3.0, -0.5, 6.0]
-    data["attention"][15] = 1.0
-    ax = attention_against_effect(data)
+    x, cost = np.linspace(0, 0.1, 16), np.zeros((16, 3))
+    x[14], cost[14], x[15] = 0.97, [3.0, -0.5, 6.0], 1.0
+    ax, units = scatter_of(x, cost)
     ax.figure.canvas.draw()
-    named = [text.get_window_extent() for text in ax.texts if text.get_text() in data["unit"].values]
-    ends = data["cost"].sel(value=["low", "high"]).transpose("unit", "value").values
+    named = [text.get_window_extent() for text in ax.texts if text.get_text() in units]
     for box in named:
-        for x, (low, high) in zip(data["attention"].values, ends, strict=True):
-            (across, bottom), (_, top) = ax.transData.transform([(x, low), (x, high)])
+        for place, (_, low, high) in zip(x, cost, strict=True):
+            (across, bottom), (_, top) = ax.transData.transform([(place, low), (place, high)])
             assert not (box.x0 < across < box.x1 and bottom < box.y1 and top > box.y0)
     assert named
 
 
 def test_a_map_of_nothing_has_no_colour_bar():
-    data = edges(3)
-    drawn = {}
-    for name, given in {"full": data, "empty": data.assign(disagreement=data["disagreement"] * np.nan)}.items():
-        tiles = [tile for tile in influence_maps(given).child_axes if tile.images]
-        drawn[name] = [len(tile.child_axes) for tile in tiles]
-    assert drawn == {"full": [1, 1, 1], "empty": [1, 1, 0]}
+    """A single edge has no order, but a map of it; its disagreement is 0, and the other maps are as full."""
+    done = made_study("edges", 4)
+    bars = [tile.images[0].colorbar is not None for tile in panels_of(influence_maps(done))]
+    assert bars == [True, True, True]
+    blank = done._replace(attention=done.attention * np.nan)
+    bars = [tile.images[0].colorbar is not None for tile in panels_of(influence_maps(blank))]
+    assert bars == [True, False, False]
 
 
-def test_maps_of_edges_hold_their_cells_and_outline_the_marked(drawn_text):
-    data = edges(6)
-    ax = influence_maps(data)
-    tiles = [tile for tile in ax.child_axes if tile.images]
-    for tile, name in zip(tiles, ("influence", "attention", "disagreement"), strict=True):
-        np.testing.assert_array_equal(tile.images[0].get_array().filled(np.nan), data[name].values)
-    outlined = [(round(p.get_y() + 0.46), round(p.get_x() + 0.46)) for p in tiles[0].patches]
-    assert outlined == [tuple(place) for place in np.argwhere(data["marked"].values)]
+def test_maps_of_edges_hold_their_cells_and_outline_the_significant():
+    done = made_study("edges", 6)
+    maps = influence(done.summary, edge_ends(done.families["edges"]), done.attention)
+    tiles = panels_of(influence_maps(done))
+    expected = (maps["gold_logprob"].sel(value="estimate"), maps["attention"], maps["disagreement"])
+    for tile, values in zip(tiles, expected, strict=True):
+        np.testing.assert_array_equal(cells(tile), values.transpose("query", "key").values)
+    centres = [path.vertices[:4].mean(0).round().astype(int)[::-1] for path in tiles[0].collections[0].get_paths()]
+    marked = np.argwhere(maps["significant"].transpose("query", "key").values)
+    assert len(marked) and [tuple(place) for place in centres] == [tuple(place) for place in marked]
 
 
-def test_a_curve_without_random_orders_names_none(drawn_text):
-    data = curve(5).assign(n_random=0)
-    texts, _, _ = drawn_text(ablation_curve(data.assign(chance=data["chance"] * np.nan)))
-    assert not [text for text in texts if "random" in text]
+def test_transplants_are_stacked_and_the_donors_interval_is_drawn():
+    done = made_transplants(3)
+    share, ax = transplant_table(done.effects)["share"], transplant_bars(done)
+    donors = [bar.get_width() for bar in ax.containers[0]]
+    np.testing.assert_allclose(donors, share.sel(answer=FOLLOWS, value="estimate"))
+    ends = [line.get_xdata() for line in ax.lines]
+    np.testing.assert_allclose(ends, share.sel(answer=FOLLOWS, value=["low", "high"]))
 
 
-def test_the_figures_are_exported():
-    assert {figure.__name__ for figure in FIGURES} <= set(plots.__all__)
+@pytest.mark.parametrize("figure", [effect_forest, effect_map, attention_against_effect, ablation_curve, dose_response])
+def test_an_unknown_outcome_is_refused(figure, heads):
+    looked = looked_at(np.arange(6.0))
+    done = study_of(heads, {"heads": {"raw": looked}}, {"heads": judged(looked)})
+    with pytest.raises(OptionError, match="no outcome 'luck'; there are accuracy, gold_logprob, kl"):
+        figure(done, outcome="luck")
+
+
+@pytest.mark.parametrize(
+    ("figure", "options", "words"),
+    [
+        (ablation_curve, {}, "found no orders of cuts in this study, expected one or more; intervene with --order"),
+        (dose_response, {}, "found no cut by degrees in this study, expected two of one target"),
+        (transplant_bars, {}, "found no transplant of thoughts in this study, expected one"),
+        (influence_maps, {}, "no family of cuts of single edges in this study; there is none"),
+        (
+            effect_map,
+            {"family": "thoughts"},
+            "no family of cuts of single heads 'thoughts' in this study; there are: heads",
+        ),
+        (attention_against_effect, {"attention": "felt"}, "no kind of attention 'felt' in this study; there are: raw"),
+    ],
+)
+def test_what_a_study_does_not_have_is_said(figure, options, words):
+    with pytest.raises(OptionError, match=words):
+        figure(made_study("heads", 5), **options)

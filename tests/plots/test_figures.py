@@ -1,27 +1,39 @@
-"""What the figures of heads, lags, layers, models and question tokens draw: the numbers that they were given."""
+"""What figures of heads, thoughts, models and question tokens draw: the numbers of the results they are given."""
 
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from tests.plots.results_made import made_analysis, made_comparison, made_tokens
 
+from thoughtlens.analysis import thought_map
+from thoughtlens.errors import OptionError
 from thoughtlens.plots import (
-    clipped,
     composition_by_layer,
     depth_profile,
     head_counts,
     head_map,
     head_maps,
     head_ranking,
+    hub_profile,
     lag_profile,
+    layer_means,
     metric_distributions,
     model_comparison,
-    plain,
     question_tokens,
+    row_composition,
     save_figure,
-    short,
     skip_profile,
 )
+from thoughtlens.plots.comparison import draw_models
+from thoughtlens.plots.heads import METRICS, draw_head_map
+from thoughtlens.plots.style import clipped, plain, short
+
+
+def panels_of(ax):
+    """The panels of a figure that has several, without colour bars and places left empty."""
+    return [panel for panel in ax.get_figure().subfigs[0].axes if panel.get_label() != "<colorbar>"]
 
 
 def dots(ax):
@@ -33,153 +45,338 @@ def dots(ax):
 def spans(ax):
     """The ends of the intervals along y, in the order drawn."""
     lines = [line for line in ax.lines if line.get_marker() in ("None", None) and line.get_linestyle() == "-"]
-    return np.array([line.get_ydata() for line in lines])
+    return np.array([line.get_ydata() for line in lines if len(line.get_ydata()) == 2])
 
 
-def test_map_of_heads_has_layers_as_rows_and_prints_estimates(score_data, drawn_text):
-    data = score_data(3, 4).sel(metric="thought mass")
-    ax = head_map(data)
-    np.testing.assert_array_equal(ax.images[0].get_array(), data["score"].sel(value="estimate"))
-    texts, _, _ = drawn_text(ax)
-    assert {short(value) for value in data["score"].sel(value="estimate").values.ravel()} <= set(texts)
+def cells(ax):
+    return ax.images[0].get_array().filled(np.nan)
+
+
+def changed(analysis, field, name, values):
+    """An analysis with other values of one variable."""
+    dataset = getattr(analysis, field)
+    return analysis._replace(**{field: dataset.assign({name: dataset[name].copy(data=values)})})
+
+
+def test_map_of_heads_has_layers_as_rows_and_prints_estimates(drawn_text):
+    analysis = made_analysis(3, 4)
+    for metric, (variable, _) in METRICS.items():
+        estimate = analysis.heads[variable].sel(value="estimate").values
+        ax = head_map(analysis, metric=metric)
+        np.testing.assert_array_equal(cells(ax), estimate)
+        texts, _, _ = drawn_text(ax)
+        assert {short(value) for value in estimate[np.isfinite(estimate)]} <= set(texts)
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (16, 32), (32, 32)], ids=str)
-def test_maps_of_many_heads_still_print_their_values(score_data, drawn_text, shape):
-    texts, _, _ = drawn_text(head_map(score_data(*shape).sel(metric="thought mass")))
+def test_maps_of_many_heads_still_print_their_values(drawn_text, shape):
+    texts, _, _ = drawn_text(head_map(made_analysis(*shape), metric="thought mass"))
     assert len(texts) >= shape[0] * shape[1]
 
 
-def test_a_preference_is_white_at_its_null_and_a_mass_starts_at_zero(score_data):
-    scores = score_data(12, 12)
-    preference, mass = (head_map(scores.sel(metric=name)) for name in ("sequential preference", "thought mass"))
+def test_a_preference_is_white_at_its_null_and_a_mass_starts_at_zero():
+    preference, mass = (head_map(made_analysis(), metric=name) for name in ("sequential preference", "thought mass"))
     low, high = preference.images[0].get_clim()
     assert (low + high) / 2 == pytest.approx(1.0)
-    assert to_hex(preference.images[0].to_rgba(np.array([1.0]))[0]) == "#f7f6f6"
+    # The middle of the palette, to 8 bits: hardly a colour at all.
+    red, green, blue, _ = preference.images[0].to_rgba(np.array([1.0]))[0]
+    assert min(red, green, blue) > 0.96
     assert mass.images[0].get_clim()[0] == 0.0
 
 
-def test_the_colour_bar_goes_no_further_than_the_values(score_data):
-    data = score_data(12, 12).sel(metric="sequential preference")
-    bar = head_map(data).child_axes[0]
-    known = data["score"].sel(value="estimate")
-    assert bar.get_ylim() == pytest.approx((float(known.min()), float(known.max())))
+def test_the_colour_bar_goes_no_further_than_the_values():
+    ax = head_map(made_analysis(), metric="sequential preference")
+    known = cells(ax)[np.isfinite(cells(ax))]
+    assert ax.images[0].colorbar.ax.get_ylim() == pytest.approx((known.min(), known.max()))
 
 
-def test_marked_heads_are_outlined_and_the_title_says_why(score_data, drawn_text):
-    data = score_data(12, 12).sel(metric="sequential preference")
-    marked = (data["score"].sel(value="low", drop=True) > 1.0).assign_attrs(long_name="q < 0.05")
-    ax = head_map(data.assign(marked=marked))
+def test_marked_heads_are_outlined_and_the_title_says_why(drawn_text):
+    score = made_analysis().heads["sequential"]
+    marked = score.sel(value="low", drop=True) > 1.0
+    words = {"title": "sequential preference", "why": "q < 0.05", "null": 1.0}
+    ax = draw_head_map(score.sel(value="estimate"), n=7473, marked=marked, ax=None, **words)
     centres = [path.vertices[:4].mean(0) for path in ax.collections[0].get_paths()]
     np.testing.assert_allclose(np.array(centres)[:, ::-1], np.argwhere(marked.values))
     texts, _, _ = drawn_text(ax)
-    assert "outlined: q < 0.05" in " ".join(texts)
+    assert "outlined: q < 0.05" in " ".join(texts).replace("\n", " ")
 
 
-def test_ranking_runs_from_the_top_in_colours_of_types(ranking_data, drawn_text):
-    data = ranking_data(9)
-    ax = head_ranking(data)
-    np.testing.assert_allclose(dots(ax), np.c_[data["score"].sel(value="estimate"), np.arange(9)])
+def test_ranking_runs_from_the_top_in_colours_of_types(drawn_text):
+    analysis = made_analysis()
+    first = analysis.ranking.isel(rank=slice(9))
+    ax = head_ranking(analysis, top=9)
+    np.testing.assert_allclose(dots(ax), np.c_[first["importance"].sel(value="estimate"), np.arange(9)])
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
     colours = [line.get_color() for line in ax.lines if line.get_marker() == "o"]
-    assert (colours[0] == colours[7], colours[0] == colours[1]) == (True, False)
+    types = analysis.evidence["type"].sel(layer=first["layer"], head=first["head"]).values
+    legend = {text.get_text(): line.get_facecolor() for text, line in zip(*legend_of(ax), strict=True)}
+    assert [to_hex(legend[kind]) for kind in types] == [to_hex(colour) for colour in colours]
     texts, _, _ = drawn_text(ax)
-    assert {"L31H0", "L31H8", "hub", "diffuse"} <= set(texts)
+    assert {*first["name"].values, *types} <= set(texts)
 
 
-def test_ranking_without_types_has_no_legend(ranking_data):
-    assert head_ranking(ranking_data(9).drop_vars("type")).get_legend() is None
+def legend_of(ax):
+    return ax.get_legend().get_texts(), ax.get_legend().get_patches()
 
 
-def test_distributions_hold_every_head_and_count_the_undefined(score_data, drawn_text):
-    ax = metric_distributions(score_data(12, 12))
-    assert [sum(bar.get_height() for bar in panel.patches) for panel in ax.child_axes] == [143, 144, 144]
-    assert [len(panel.lines) for panel in ax.child_axes] == [1, 1, 0]
+def test_distributions_hold_every_head_and_count_the_undefined(drawn_text):
+    analysis = made_analysis()
+    ax = metric_distributions(analysis)
+    panels = panels_of(ax)
+    assert [sum(bar.get_height() for bar in panel.patches) for panel in panels] == [144, 143, 144, 144, 144, 144, 144]
+    # The null of each metric that has one.
+    assert [len(panel.lines) for panel in panels] == [1, 1, 1, 0, 1, 0, 0]
     texts, _, _ = drawn_text(ax)
     assert "sequential preference (1 undefined)" in texts
 
 
-def test_counts_are_bars_end_to_end(count_data, drawn_text):
-    data = count_data(12, 12)
-    ax = head_counts(data)
+def test_counts_are_bars_end_to_end(drawn_text):
+    ax = head_counts(made_analysis())
     ends = [bars[-1].get_x() + bars[-1].get_width() for bars in zip(*ax.containers, strict=True)]
-    np.testing.assert_allclose(ends, data["count"].sum("type"))
+    np.testing.assert_allclose(ends, [48, 48, 48])
     texts, _, _ = drawn_text(ax)
     assert "early (48)" in texts
 
 
-def test_layers_are_bars_of_shares(layer_composition_data):
-    data = layer_composition_data(12)
-    for part, bars in zip(data["part"].values, composition_by_layer(data).containers, strict=True):
-        np.testing.assert_allclose([bar.get_width() for bar in bars], data["composition"].sel(part=part))
+def test_counts_are_stacked_in_the_order_of_the_legend():
+    ax = head_counts(made_analysis())
+    drawn = [to_hex(container[0].get_facecolor()) for container in ax.containers]
+    assert drawn == [to_hex(patch.get_facecolor()) for patch in legend_of(ax)[1]]
+    # Even where the types are met in another order.
+    types = made_analysis().evidence["type"]
+    turned = head_counts(changed(made_analysis(), "evidence", "type", types.values[::-1, ::-1]))
+    assert [text.get_text() for text in legend_of(turned)[0]] == [text.get_text() for text in legend_of(ax)[0]]
 
 
 @pytest.mark.parametrize(
-    ("figure", "fixture", "name"), [(lag_profile, "lag_data", "lag_preference"), (skip_profile, "skip_data", "share")]
+    ("figure", "field", "name"),
+    [
+        (hub_profile, "model", "preference"),
+        (lag_profile, "model", "lag_preference"),
+        (skip_profile, "last_thought", "share"),
+    ],
 )
-def test_profiles_draw_every_number_with_its_interval(figure, fixture, name, request):
-    data = request.getfixturevalue(fixture)(6)
-    known = data[name].dropna(data[name].dims[0], how="all")
-    ax = figure(data)
+def test_profiles_draw_every_number_with_its_interval(figure, field, name):
+    numbers = getattr(made_analysis(), field)[name]
+    known = numbers.dropna(numbers.dims[0], how="all")
+    ax = figure(made_analysis())
     np.testing.assert_allclose(dots(ax)[:, 1], known.sel(value="estimate"))
     np.testing.assert_allclose(spans(ax), known.sel(value=["low", "high"]))
     assert ax.lines[0].get_ydata() == pytest.approx([known.attrs.get("null", 1.0)] * 2)
 
 
-def test_depth_has_a_panel_a_metric_each_with_its_own_scale(score_data):
-    data = score_data(12, 12).isel(head=0)
-    panels = depth_profile(data).child_axes
-    assert [panel.get_title(loc="left") for panel in panels] == list(data["metric"].values)
-    for panel, name in zip(panels, data["metric"].values, strict=True):
-        np.testing.assert_allclose(dots(panel)[:, 1], data["score"].sel(metric=name, value="estimate"))
+def test_the_hub_has_a_colour_of_its_own():
+    analysis = made_analysis()
+    colours = [line.get_color() for line in hub_profile(analysis).lines if line.get_marker() == "o"]
+    hub = int(np.nanargmax(analysis.model["preference"].sel(value="estimate")))
+    assert [i for i, colour in enumerate(colours) if colour != colours[hub]] == [i for i in range(5) if i != hub]
 
 
-@pytest.mark.parametrize("left_out", ["preference", "lag_preference", "composition", "type_share", "accuracy"])
-def test_models_are_compared_in_what_there_is(model_data, left_out):
-    data = model_data(6)
-    assert len(model_comparison(data).child_axes) == 5
-    assert len(model_comparison(data.drop_vars(left_out)).child_axes) == 4
+def test_an_interval_without_its_estimate_is_drawn():
+    values = made_analysis().model["preference"].values.copy()
+    values[:, 1] = values[:, 0] + 0.05
+    ax = hub_profile(changed(made_analysis(), "model", "preference", values))
+    np.testing.assert_allclose(spans(ax), values[:5, 1:])
 
 
-def test_models_without_types_have_no_panel_of_types(model_data):
-    assert len(model_comparison(model_data(6).isel(type=slice(0))).child_axes) == 4
+@pytest.mark.parametrize("n_thoughts", [1, 2])
+def test_an_undefined_profile_says_so(drawn_text, n_thoughts):
+    texts, _, _ = drawn_text(hub_profile(made_analysis(n_thoughts=n_thoughts)))
+    assert any("undefined" in text for text in texts)
 
 
-def test_models_differ_in_colour_and_shape_and_never_touch(model_data):
-    data = model_data(6)
-    accuracy = model_comparison(data).child_axes[-1]
+def test_depth_has_a_panel_a_metric_each_with_its_own_scale():
+    layers, panels = made_analysis().layers, panels_of(depth_profile(made_analysis()))
+    hub = made_analysis().model["hub"].item()
+    names = [f"preference for {hub}", "sequential preference", "skip preference", "thought mass", "spread over cells"]
+    assert [panel.get_title(loc="left") for panel in panels] == names
+    measured = (
+        layers["preference"].sel(thought=hub),
+        *(layers[name] for name in ("sequential", "skip", "thought_mass")),
+    )
+    for panel, numbers in zip(panels, measured, strict=False):
+        np.testing.assert_allclose(dots(panel)[:, 1], numbers.sel(value="estimate"))
+        np.testing.assert_allclose(spans(panel), numbers.sel(value=["low", "high"]))
+    assert len({panel.get_ylim() for panel in panels}) > 1
+
+
+def test_layers_are_bars_of_shares():
+    ax = composition_by_layer(made_analysis())
+    widths = np.array([[bar.get_width() for bar in bars] for bars in ax.containers])
+    assert widths.shape == (7, 12)
+    np.testing.assert_allclose(widths.sum(0), 1.0, rtol=1e-6)
+
+
+def test_bars_are_the_shares_end_to_end():
+    composition = made_analysis().composition["composition"]
+    ax = row_composition(made_analysis())
+    for part, bars in zip(composition["part"].values, ax.containers, strict=True):
+        expected = composition.sel(part=part, value="estimate")
+        np.testing.assert_allclose([bar.get_width() for bar in bars], expected)
+    np.testing.assert_allclose([bar.get_x() + bar.get_width() for bar in ax.containers[-1]], 1.0)
+
+
+def test_a_row_that_fewer_problems_have_says_how_many(drawn_text):
+    texts, _, _ = drawn_text(row_composition(made_analysis()))
+    assert "answer (n = 7401)" in texts
+    assert "eot" in texts
+
+
+def test_a_row_that_no_problem_has_is_drawn_empty(drawn_text):
+    texts, _, _ = drawn_text(row_composition(made_analysis(n_answers=0)))
+    assert "answer (n = 0)" in texts
+
+
+def test_maps_hold_their_cells_with_queries_from_the_top():
+    """Rows are queries and columns keys; what the causal mask forbids is blank."""
+    analysis = made_analysis(3, 4, 3)
+    (tile,) = panels_of(head_maps(analysis, heads=["L2H1"]))
+    expected = thought_map(analysis.moments["mean"]).sel(layer=2, head=1).values.copy()
+    expected[np.triu_indices(3, 1)] = np.nan
+    np.testing.assert_array_equal(cells(tile), expected)
+    tile.figure.canvas.draw()
+    assert [label.get_text() for label in tile.get_yticklabels()] == ["z1", "z2", "z3"]
+    assert [label.get_text() for label in tile.get_xticklabels()] == ["z1", "z2", "z3"]
+    assert tile.get_ylim()[0] > tile.get_ylim()[1]
+
+
+def test_maps_of_layers_are_means_over_heads():
+    analysis = made_analysis(3, 4)
+    mean = thought_map(analysis.moments["mean"]).mean("head").transpose("layer", "query", "key")
+    for layer, tile in zip((2, 0), panels_of(layer_means(analysis, layers=[2, 0])), strict=True):
+        lower = np.tril_indices(6)
+        np.testing.assert_allclose(cells(tile)[lower], mean.sel(layer=layer).values[lower])
+        assert tile.get_title() == f"layer {layer}"
+
+
+def test_heads_of_chosen_layers_alone_are_drawn():
+    tiles = panels_of(head_maps(made_analysis(3, 4), layers=[1], top=20))
+    assert {tile.get_title()[:2] for tile in tiles} == {"L1"}
+    assert len(tiles) == 4
+
+
+def test_all_tiles_share_one_scale_from_zero():
+    tiles = panels_of(head_maps(made_analysis()))
+    largest = max(np.nanmax(cells(tile)) for tile in tiles)
+    assert {tile.images[0].get_clim() for tile in tiles} == {(0.0, largest)}
+
+
+def test_values_are_printed_where_they_fit(drawn_text):
+    ax = head_maps(made_analysis(), heads=["L0H0"])
+    texts, _, _ = drawn_text(ax)
+    (tile,) = panels_of(ax)
+    assert {short(value) for value in cells(tile)[np.isfinite(cells(tile))]} <= set(texts)
+
+
+def test_values_are_dropped_where_they_would_not_fit(drawn_text):
+    texts, _, _ = drawn_text(head_maps(made_analysis(n_thoughts=32), top=12))
+    assert not [text for text in texts if text.startswith(".")]
+
+
+@pytest.mark.parametrize("fill", [0.0, np.nan])
+def test_maps_without_any_attention_are_drawn(drawn_text, fill):
+    mean = made_analysis(3, 4, 3).moments["mean"]
+    drawn_text(head_maps(changed(made_analysis(3, 4, 3), "moments", "mean", np.full(mean.shape, fill)), top=2))
+
+
+def test_text_from_data_is_never_read_as_math(tmp_path):
+    score = made_analysis(3, 4).heads["skip"].sel(value="estimate").assign_coords(layer=["$x", "a$b$", "_"])
+    ax = draw_head_map(score, title=r"$\frac{1}$ <script>", n=9, x="$h$", ax=None)
+    text = save_figure(ax, tmp_path / "hostile")[1].read_text()
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    for shown in ("$x", "a$b$", "_", "$h$"):
+        assert f">{shown}</text>" in text
+
+
+@pytest.mark.parametrize("n_models", [2, 3])
+def test_models_are_compared_in_what_there_is(n_models):
+    names = tuple(f"model {k}" for k in range(n_models))
+    titles = [panel.get_title(loc="left") for panel in panels_of(model_comparison(made_comparison(6, names)))]
+    assert [title.split(" (")[0] for title in titles] == [
+        "preference for each thought",
+        "preference by lag",
+        "where thoughts look",
+        "types of heads",
+        "accuracy",
+    ]
+
+
+def test_models_without_types_have_no_panel_of_types():
+    assert len(panels_of(model_comparison(made_comparison(typed=False)))) == 4
+
+
+def test_models_differ_in_colour_and_shape_and_never_touch():
+    comparison = made_comparison()
+    accuracy = panels_of(model_comparison(comparison))[-1]
     first, second = (line for line in accuracy.lines if line.get_marker() in ("o", "s"))
     assert first.get_color() != second.get_color()
     assert first.get_marker() != second.get_marker()
-    np.testing.assert_allclose(dots(accuracy)[:, 0], data["accuracy"].sel(value="estimate"))
+    expected = comparison.models["accuracy"].sel(value="estimate")
+    np.testing.assert_allclose(dots(accuracy)[:, 0], expected)
     assert dots(accuracy)[0, 1] < dots(accuracy)[1, 1]
 
 
-def test_nothing_to_compare_is_said(model_data, drawn_text):
-    texts, _, _ = drawn_text(model_comparison(model_data(6)[["n"]]))
+def test_panels_of_models_hold_their_numbers():
+    models = made_comparison().models.sel(depth="all", value="estimate")
+    for panel, name in zip(
+        panels_of(model_comparison(made_comparison())), ("preference", "lag_preference"), strict=False
+    ):
+        expected = models[name].transpose("model", ...).values
+        np.testing.assert_allclose(dots(panel)[:, 1], expected[np.isfinite(expected)])
+
+
+def test_nothing_to_compare_is_said(drawn_text):
+    models = xr.Dataset({"n": ("model", [5, 5])}, coords={"model": ["a", "b"]})
+    texts, _, _ = drawn_text(draw_models(models, title="models compared"))
     assert "nothing to compare" in texts
 
 
-@pytest.mark.parametrize("figure", [depth_profile, metric_distributions, model_comparison])
-def test_an_axes_too_small_for_panels_says_what_it_needs(score_data, model_data, drawn_text, figure):
-    data = model_data(6) if figure is model_comparison else score_data(3, 4)
-    data = data.isel(head=0) if figure is depth_profile else data
-    texts, _, _ = drawn_text(figure(data, ax=Figure(figsize=(2, 1)).add_axes((0.1, 0.1, 0.8, 0.8))))
-    assert len(texts) == 1
-    assert texts[0].startswith("needs ")
+def test_model_names_are_never_markup_and_may_begin_with_an_underscore(drawn_text):
+    names = ("_$a$", r"\frac{1}{2}", "a control of a very long name, checkpoint-0042")
+    texts, _, _ = drawn_text(model_comparison(made_comparison(6, names)))
+    assert {"_$a$", r"\frac{1}{2}", clipped(names[2], 28)} <= set(texts)
 
 
-def test_tokens_are_shown_literally_in_both_formats(token_data, tmp_path):
-    _, svg = save_figure(question_tokens(token_data(6)), tmp_path / "tokens")
+def test_what_is_undefined_for_all_is_said_instead_of_an_empty_panel(drawn_text):
+    shape = made_analysis().heads["importance"].shape
+    texts, _, _ = drawn_text(
+        metric_distributions(changed(made_analysis(), "heads", "importance", np.full(shape, np.nan)))
+    )
+    assert "importance: undefined for all heads" in texts
+    # Two thoughts have no preference at any lag.
+    texts, _, _ = drawn_text(model_comparison(made_comparison(2)))
+    assert "preference by lag: undefined" in texts
+
+
+def test_tokens_are_shown_literally_in_both_formats(tmp_path):
+    _, svg = save_figure(question_tokens(made_tokens()), tmp_path / "tokens")
     text = svg.read_text()
     for shown in ("&lt;s&gt;", "␣has", "$x$", "\\n", "␣\\u82f9\\u679c", "antidis…ianism", "\\x00&amp;amp;&lt;b&gt;"):
         assert f">{shown}</text>" in text
 
 
-def test_model_names_are_never_markup_and_may_begin_with_an_underscore(model_data, drawn_text):
-    names = ("_$a$", r"\frac{1}{2}", "a control of a very long name, checkpoint-0042")
-    texts, _, _ = drawn_text(model_comparison(model_data(6, names)))
-    assert {"_$a$", r"\frac{1}{2}", clipped(names[2], 28)} <= set(texts)
+def test_the_most_attended_tokens_keep_their_names_where_not_all_have_room(drawn_text):
+    texts = [f"t{place}" for place in range(200)]
+    data = made_tokens(6, 200, texts)
+    data["attention"].loc[{"token": slice(7, None, 20)}] += 1.0
+    drawn, _, _ = drawn_text(question_tokens(data, n_top=10))
+    assert set(texts[7::20]) <= set(drawn)
+    assert len(set(drawn) & set(texts)) < 200
+
+
+def test_the_largest_cells_of_each_row_are_outlined():
+    data = made_tokens()
+    data["attention"][2] = np.nan
+    ax = question_tokens(data, n_top=2)
+    centres = np.array([path.vertices[:4].mean(0) for path in ax.collections[0].get_paths()])[:, ::-1]
+    expected = [
+        (row, place)
+        for row, values in enumerate(data["attention"].values)
+        if np.isfinite(values).all()
+        for place in sorted(np.argsort(-values, kind="stable")[:2])
+    ]
+    np.testing.assert_allclose(centres, expected)
+    assert question_tokens(data, n_top=0).get_xlabel() == "token of the question"
 
 
 @pytest.mark.parametrize("longest", range(1, 12))
@@ -201,43 +398,34 @@ def test_short_values(value, text):
     assert short(value) == text
 
 
-def test_the_most_attended_tokens_keep_their_names_where_not_all_have_room(token_data, drawn_text):
-    data = token_data(6, 200)
-    texts = [f"t{place}" for place in range(200)]
-    data = data.assign_coords(text=("token", texts)).assign(top=data["top"] & (data["token"] % 20 == 7))
-    drawn, _, _ = drawn_text(question_tokens(data))
-    named = [texts[place] for place in np.flatnonzero(data["top"].any("query"))]
-    assert named
-    assert set(named) <= set(drawn)
-    assert len(set(drawn) & set(texts)) < 200
-
-
-def test_what_is_undefined_for_all_is_said_instead_of_an_empty_panel(score_data, model_data, drawn_text):
-    scores = score_data(3, 4)
-    scores["score"].loc[{"metric": "importance"}] = np.nan
-    texts, _, _ = drawn_text(metric_distributions(scores))
-    assert "importance: undefined for all heads" in texts
-    models = model_data(6)
-    texts, _, _ = drawn_text(model_comparison(models.assign(lag_preference=models["lag_preference"] * np.nan)))
-    assert "preference by lag: undefined" in texts
-
-
-def test_counts_are_stacked_in_the_order_of_the_legend(count_data):
-    ax = head_counts(count_data(12, 12).isel(type=slice(None, None, -1)))
-    drawn = [to_hex(container[0].get_facecolor()) for container in ax.containers]
-    assert drawn == [to_hex(patch.get_facecolor()) for patch in ax.get_legend().get_patches()]
-
-
-def test_tiles_have_the_titles_that_the_data_gives(head_data, drawn_text):
-    data = head_data(6, 2)
-    texts, _, _ = drawn_text(head_maps(data.assign_coords(title=("rank", ["L31H31 .60: F1 H.27 S.15", "other"]))))
-    assert {"L31H31 .60: F1 H.27 S.15", "other"} <= set(texts)
-    assert "L31H31" not in texts
-
-
-def test_a_map_by_layer_may_have_other_columns_than_heads(score_data, drawn_text):
-    data = score_data(3, 4).sel(metric="thought mass").rename(head="row")
-    data["row"].attrs["long_name"] = "row: step s"
-    texts, _, _ = drawn_text(head_map(data))
+def test_a_map_by_layer_may_have_other_columns_than_heads(drawn_text):
+    score = made_analysis(3, 4).heads["thought_mass"].sel(value="estimate").rename(head="row")
+    texts, _, _ = drawn_text(draw_head_map(score, title="by row", n=9, x="row: step s", ax=None))
     assert "row: step s" in texts
     assert "head" not in texts
+
+
+@pytest.mark.parametrize(
+    ("figure", "options", "words"),
+    [
+        (head_maps, {"top": 0}, "top heads is 0, expected at least 1"),
+        (head_ranking, {"top": 0}, "top heads is 0, expected at least 1"),
+        (head_map, {"metric": "luck"}, "no metric 'luck'; there are: hub preference"),
+        (head_ranking, {"metric": "luck"}, "no metric 'luck'; there are: hub preference"),
+        (layer_means, {"layers": (0, 9)}, "no layer 9 in this run, expected 0 to 2"),
+        (head_maps, {"layers": (0, 9)}, "no layer 9 in this run, expected 0 to 2"),
+        (head_maps, {"heads": ("L0H9",)}, "no head 'L0H9' in this run, expected L0H0 to L2H3"),
+        (head_ranking, {"heads": ("L0H9",)}, "no head 'L0H9' in this run, expected L0H0 to L2H3"),
+    ],
+)
+def test_what_a_run_does_not_have_is_said(figure, options, words):
+    with pytest.raises(OptionError, match=words):
+        figure(made_analysis(3, 4), **options)
+
+
+def test_figures_draw_on_any_axes_of_a_grid(drawn_text):
+    """Several figures on one page, those of several panels among them."""
+    analysis, (left, right) = made_analysis(), Figure(figsize=(14, 5), layout="constrained").subplots(1, 2)
+    hub_profile(analysis, ax=left)
+    texts, _, _ = drawn_text(metric_distributions(analysis, ax=right))
+    assert {"importance", "is one thought a hub? (n = 7473)"} <= set(texts)

@@ -141,7 +141,7 @@ def test_chosen_problems_are_those_of_the_whole(runs):
 
 def test_analyze_by_writes_each_group_and_their_differences(runs):
     run = runs[1]
-    facts = json.loads(call("analyze", run, "--by", "correct", "--by", "n_steps", "--json").stdout)
+    facts = json.loads(call("analyze", run, "--by", "correct", "--by", "n_steps", "--name", "groups", "--json").stdout)
     results = open_run(run).results()
     steps = [len(json.loads(line)["steps"]) for line in (run / "problems.jsonl").read_text("utf-8").splitlines()]
     expected = {
@@ -149,19 +149,19 @@ def test_analyze_by_writes_each_group_and_their_differences(runs):
         "n_steps": pd.Series(steps).astype(str).value_counts().to_dict(),
     }
     for grouped in facts["groups"]:
-        folder = run / "analysis" / f"by_{grouped['by']}"
+        folder = run / "analysis" / "groups" / f"by_{grouped['by']}"
         sizes = {group: n for group, n in expected[grouped["by"]].items() if n > 1}
         assert {group: numbers["n"] for group, numbers in grouped["own"].items()} == sizes
         assert {path.name for path in folder.iterdir()} == {*sizes, "groups.csv"}
-        whole = {path.name for path in (run / "analysis").iterdir() if path.is_file()} - {"rollout.csv"}
+        whole = {path.name for path in (run / "analysis" / "groups").iterdir() if path.is_file()}
         for group, n in sizes.items():
             assert {path.name for path in (folder / group).iterdir()} == whole
             own = json.loads((folder / group / "summary.json").read_text("utf-8"))
             assert own["n"] == n
             assert own["sequential"]["low"] == pytest.approx(grouped["own"][group]["sequential"]["low"])
-    table = pd.read_csv(run / "analysis" / "by_correct" / "groups.csv", keep_default_na=False)
+    table = pd.read_csv(run / "analysis" / "groups" / "by_correct" / "groups.csv", keep_default_na=False)
     assert "accuracy" not in set(table["measure"])
-    assert "accuracy" in set(pd.read_csv(run / "analysis" / "by_n_steps" / "groups.csv")["measure"])
+    assert "accuracy" in set(pd.read_csv(run / "analysis" / "groups" / "by_n_steps" / "groups.csv")["measure"])
 
 
 def test_a_group_of_too_few_is_said_in_the_terminal(tmp_path):

@@ -27,8 +27,9 @@ def folder(tmp_path_factory):
 
 
 def test_what_is_beyond_random_weights_is_told_and_written(folder):
-    facts = json.loads(call("analyze", folder / "run", "--null", folder / "null", "--json").stdout)["over_null"]
-    written = folder / "run" / "analysis" / "over_null_run"
+    name = ("--name", "over-null")
+    facts = json.loads(call("analyze", folder / "run", "--null", folder / "null", *name, "--json").stdout)["over_null"]
+    written = folder / "run" / "analysis" / "over-null" / "over_null_run"
     assert {path.name for path in written.iterdir()} == FILES
     assert json.loads((written / "summary.json").read_text("utf-8")) == facts
     assert facts["null_run"]["model"]["name"] == "tiny-gpt2-random-weights-0"
@@ -39,7 +40,7 @@ def test_what_is_beyond_random_weights_is_told_and_written(folder):
         assert found["estimate"] == pytest.approx(table.loc[measure, "estimate"])
         assert found["p"] == pytest.approx(table.loc[measure, "p"])
         assert found["low"] <= found["high"]
-    own = pd.read_csv(folder / "run" / "analysis" / "evidence_model.csv", index_col="measure")
+    own = pd.read_csv(folder / "run" / "analysis" / "over-null" / "evidence_model.csv", index_col="measure")
     null = json.loads(call("analyze", folder / "null", "--json").stdout)["evidence"]
     # Differences of single problems below 1e-6 count as rounding.
     apart = own.loc["sequential", "estimate"] - null["sequential"]["estimate"]
@@ -53,8 +54,8 @@ def test_the_terminal_says_what_it_is_beyond(folder):
 
 
 def test_another_pattern_has_a_folder_of_its_own(folder):
-    call("analyze", folder / "run", "--null", folder / "null", "--pattern", "value-weighted")
-    written = folder / "run" / "analysis" / "value-weighted" / "over_null_run"
+    call("analyze", folder / "run", "--null", folder / "null", "--pattern", "value-weighted", "--name", "moved")
+    written = folder / "run" / "analysis" / "moved" / "over_null_run"
     assert {path.name for path in written.iterdir()} == FILES
 
 

@@ -12,7 +12,7 @@ from tests.analysis.effects_made import made_effects
 
 from thoughtlens.errors import RunError
 from thoughtlens.names import step_label
-from thoughtlens.reports import open_effects, study, study_figure_data, study_headline, write_study, write_study_figures
+from thoughtlens.reports import open_effects, study, study_figures, study_headline, write_study
 from thoughtlens.schema import attention_dataset
 
 N, LAYERS, HEADS, THOUGHTS = 60, 2, 4, 4
@@ -76,7 +76,8 @@ def effects_where(costs):
     logprob["L0H1 by chance"] = base
     correct = {label: values > -1.6 for label, values in logprob.items()}
     found = logprob | {"none": base}
-    return made_effects(correct, baseline=base > -1.6, logprob=found, controls=controls, addresses=cuts)
+    made = made_effects(correct, baseline=base > -1.6, logprob=found, controls=controls, addresses=cuts)
+    return made.assign(exploratory=made["intervention"] == "L1H3").assign_attrs(study="made-up")
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +92,12 @@ def agreeing(run):
 
 @pytest.fixture(scope="module")
 def written(run, agreeing):
-    table, headline = write_study(run, agreeing)
-    return pd.read_csv(table), json.loads(headline.read_text())
+    facts = write_study(run, agreeing, figures=False)
+    folder = run.path / "studies" / "made-up"
+    assert facts["files"] == [str(folder / "effects.csv"), str(folder / "effects_summary.json")]
+    headline = json.loads((folder / "effects_summary.json").read_text())
+    assert headline == {name: fact for name, fact in facts.items() if name != "files"}
+    return pd.read_csv(folder / "effects.csv"), headline
 
 
 def test_every_kind_of_unit_that_can_be_ordered_has_a_verdict(written):
@@ -144,14 +149,23 @@ def test_orders_are_placed_among_random_orders(written):
 def test_the_table_has_every_cut_and_control(written, agreeing):
     assert len(written[0]) == agreeing.effects.sizes["intervention"] - 1
     assert set(written[0]["kind"]) == {"cut", "control"}
+    assert written[0]["intervention"][written[0]["exploratory"]].to_list() == ["L1H3"]
+    assert (written[1]["study"], written[1]["n_exploratory"]) == ("made-up", 1)
+
+
+def test_effects_that_do_not_say_so_are_not_exploratory(run, agreeing):
+    effects = agreeing.effects.drop_vars("exploratory").assign_attrs(study="plain")
+    assert write_study(run, agreeing._replace(effects=effects), figures=False)["n_exploratory"] == 0
+    assert not pd.read_csv(run.path / "studies" / "plain" / "effects.csv")["exploratory"].any()
 
 
 def test_the_headline_is_json_without_nan(run, written):
-    assert "NaN" not in (run.path / "analysis" / "effects_summary.json").read_text()
+    assert "NaN" not in (run.path / "studies" / "made-up" / "effects_summary.json").read_text()
 
 
 def test_every_figure_that_the_cuts_give_is_drawn(run, agreeing):
-    written = {path.name for path in write_study_figures(run, agreeing)}
+    files = list(map(Path, write_study(run, agreeing)["files"]))
+    written = {path.name for path in files if path.parent == run.path / "studies" / "made-up" / "figures"}
     expected = {
         "effect_forest",
         "effect_map_heads_zero",
@@ -165,6 +179,7 @@ def test_every_figure_that_the_cuts_give_is_drawn(run, agreeing):
         f"attention_against_effect_{kind}_{how}" for kind in ("thoughts", "edges") for how in ("raw", "rolled-out")
     }
     assert written == {f"{name}.{suffix}" for name in expected for suffix in ("png", "svg")}
+    assert all(path.is_file() for path in files) and len(files) == len(written) + 2
 
 
 def test_effects_of_some_problems_are_set_beside_the_attention_of_these(run):
@@ -197,27 +212,31 @@ def test_a_run_without_cuts_says_how_to_make_them(run):
         open_effects(run)
 
 
-def test_effects_are_read_from_the_run_folder(run, tmp_path):
-    effects = effects_where(np.linspace(0.0, 0.7, 8))
-    (tmp_path / "analysis").mkdir()
-    effects.to_zarr(tmp_path / "analysis" / "effects.zarr", zarr_format=3, consolidated=False)
-    found = open_effects(RunInMemory(tmp_path, run.attention))
-    xr.testing.assert_identical(found, effects)
+def test_effects_are_read_from_the_study_that_is_named(run, tmp_path):
+    effects, there = effects_where(np.linspace(0.0, 0.7, 8)), RunInMemory(tmp_path, run.attention)
+    (tmp_path / "studies" / "one").mkdir(parents=True)
+    effects.to_zarr(tmp_path / "studies" / "one" / "effects.zarr", zarr_format=3, consolidated=False)
+    for found in (open_effects(there), open_effects(there, "one"), study(there, "one", n_resamples=50).effects):
+        xr.testing.assert_identical(found, effects)
+    with pytest.raises(RunError, match=r"has no finished study 'two', found one; make cuts first"):
+        open_effects(there, "two")
+    effects.to_zarr(tmp_path / "studies" / "two" / "effects.zarr", zarr_format=3, consolidated=False)
+    with pytest.raises(RunError, match=r"has the studies one, two, expected one; name which\."):
+        study(there)
 
 
 def test_a_plan_of_heads_alone_gives_the_figures_of_heads(run):
     effects = effects_where(np.linspace(0.0, 0.7, 8)).isel(intervention=slice(0, 9)).assign_attrs(controls="{}")
-    figures = study_figure_data(study(run, effects, n_resamples=50))
+    figures = study_figures(study(run, effects, n_resamples=50))
     assert set(figures) == {"effect_forest", "effect_map_heads", "attention_against_effect_heads_raw"}
 
 
 def test_the_closing_tables_say_what_was_found(written, capsys, monkeypatch):
     from rich.console import Console
 
-    from thoughtlens.cli import app as terminal
     from thoughtlens.cli import intervene as studying
 
-    monkeypatch.setattr(terminal, "out", Console(width=160))
+    monkeypatch.setattr(studying.terminal, "out", Console(width=160))
     facts = written[1]
     facts["top"][1]["cut"] = "[bold]\x1b[31m"
     studying.show_study(facts)
@@ -226,6 +245,7 @@ def test_the_closing_tables_say_what_was_found(written, capsys, monkeypatch):
     assert "raw attention predicts the effect of cutting heads" in said
     assert "[bold]" in said and "\x1b[31m" not in said
     assert "against 2 random orders" in said
+    assert "(1 of all exploratory)" in said
 
 
 def test_where_no_cut_is_shown_to_cost_anything_attention_is_not_judged(run):

@@ -12,6 +12,7 @@ from thoughtlens.runs import Ray, extract
 
 
 def kill_a_worker() -> None:
+    # Of this cluster alone: another one may be at work on the machine.
     for process in psutil.Process().children(recursive=True):
         if any(word.startswith("ray::_Worker") for word in process.cmdline()):
             process.kill()

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from thoughtlens import compare
 from thoughtlens.cuts import ablate_head
 from thoughtlens.cuts import intervene as make_cuts
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
@@ -12,7 +13,6 @@ from thoughtlens.evaluation import choose_problems
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, sample
 from thoughtlens.published import export_npy
-from thoughtlens.reports import compare_runs
 from thoughtlens.runs import extract, open_run
 
 PROBLEMS = sample("arithmetic", n=6)
@@ -68,7 +68,7 @@ ASKING = {
     "study": lambda run, out: make_cuts(run, [ablate_head("L0H0")]),
     "tokens": lambda run, out: choose_problems(run),
     "export": lambda run, out: export_npy(run, out),
-    "compare": lambda run, out: compare_runs({"one": run, "other": run}),
+    "compare": lambda run, out: compare({"one": run, "other": run}),
 }
 
 

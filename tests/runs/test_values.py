@@ -16,7 +16,7 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import PLANTED, norm_factors
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
-from thoughtlens.reports import analyze_run, write_analysis
+from thoughtlens.reports import summary, write_analysis
 from thoughtlens.runs import extract, open_run, recorder_for
 from thoughtlens.schema import check_attention
 from thoughtlens.taps import ValueRecorder
@@ -109,7 +109,7 @@ def test_a_damaged_array_is_named_and_only_its_shard_redone(reasoner, tmp_path):
 def test_a_run_without_values_says_how_to_record_them(reasoner, tmp_path):
     run = extract_values(reasoner, tmp_path / "run", record=[])
     with pytest.raises(RunError, match="holds no value_weighted; extract it anew with --record"):
-        analyze_run(run, pattern="value-weighted")
+        analyze(run, pattern="value-weighted")
 
 
 def test_what_can_not_be_recorded_is_refused(reasoner, tmp_path):
@@ -146,12 +146,13 @@ def test_the_schema_is_checked(spoil, said, tokenizer, tmp_path):
 
 def test_analysis_of_shares_is_written_beside_that_of_attention(reasoner, tmp_path):
     run = extract_values(reasoner, tmp_path / "run")
-    paths = write_analysis(run, analyze_run(run, pattern="value-weighted"), pattern="value-weighted")
-    assert {path.parent for path in paths} == {tmp_path / "run/analysis/value-weighted"}
+    analysis = analyze(run, pattern="value-weighted", name="moved")
+    paths = write_analysis(run, analysis, summary(run, analysis))
+    assert {path.parent for path in paths} == {tmp_path / "run/analysis/moved"}
     assert json.loads(paths[0].read_text("utf-8"))["pattern"] == "value-weighted"
     whole = value_shares(run.attention.load())
     expected = analysis_tables(analyze(whole, correct=whole["correct"]))["preferences_head"]
-    found = np.genfromtxt(tmp_path / "run/analysis/value-weighted/preferences_head.csv", delimiter=",", names=True)
+    found = np.genfromtxt(tmp_path / "run/analysis/moved/preferences_head.csv", delimiter=",", names=True)
     np.testing.assert_allclose(found["estimate"], expected["estimate"].to_numpy(), rtol=1e-6)
 
 
@@ -169,9 +170,9 @@ def some(tmp_path):
 def test_from_the_command_line(some, tmp_path):
     run = tmp_path / "run"
     assert call("extract", "--problems", some, "--record", "values", "--out", run).exit_code == 0
-    facts = json.loads(call("analyze", run, "--pattern", "value-weighted", "--json").stdout)
+    facts = json.loads(call("analyze", run, "--pattern", "value-weighted", "--name", "moved", "--json").stdout)
     assert facts["pattern"] == "value-weighted"
-    assert (run / "analysis/value-weighted/heads.csv").is_file()
+    assert (run / "analysis/moved/heads.csv").is_file()
     refused = call("analyze", run, "--pattern", "keys")
     assert refused.exit_code == 2
     assert "no pattern 'keys'" in refused.stderr
@@ -180,7 +181,7 @@ def test_from_the_command_line(some, tmp_path):
 def test_heads_that_move_nothing_leave_the_others_measured(some, tmp_path):
     """The planted model's head of no use writes zeros: its shares are undefined, the carrier's are not."""
     call("extract", "--model", "planted", "--problems", some, "--record", "values", "--out", tmp_path / "run")
-    analysis = analyze_run(open_run(tmp_path / "run"), pattern="value-weighted", n_resamples=20)
+    analysis = analyze(open_run(tmp_path / "run"), pattern="value-weighted", n_resamples=20)
     defined = analysis.heads["thought_mass"].sel(value="estimate").notnull()
     carrier, nothing = (PLANTED[role] for role in ("carrier", "nothing"))
     assert defined.values[carrier] and not defined.values[nothing]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from thoughtlens.analysis import analyze
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models import bundled, load, read_card
 from thoughtlens.problems import draw, load_set
-from thoughtlens.reports import analyze_run
 from thoughtlens.runs import extract
 from thoughtlens.training import as_markdown, rivals, seeds
 
@@ -35,9 +35,11 @@ def test_seeds_are_what_a_run_of_each_gives(tmp_path):
     assert sum(done) == 2
     importance = []
     for row, folder in zip(found["models"], FOLDERS, strict=True):
-        analysis = analyze_run(extract(load(folder), problems, tmp_path / folder.name))
-        assert row["hub"]["thought"] == analysis.model["hub"].item()
-        assert row["hub"]["estimate"] == pytest.approx(float(analysis.model["hub_preference"].sel(value="estimate")))
+        analysis = analyze(extract(load(folder), problems, tmp_path / folder.name))
+        assert row["preferred"]["thought"] == analysis.model["preferred"].item()
+        assert row["preferred"]["estimate"] == pytest.approx(
+            float(analysis.model["hub_preference"].sel(value="estimate"))
+        )
         assert row["top_heads"] == list(analysis.ranking["name"].values[:5])
         importance.append(np.nan_to_num(analysis.heads["importance"].sel(value="estimate").values.ravel()))
     assert found["agreement"] == [pytest.approx(spearmanr(*importance).statistic, abs=1e-3)]

@@ -156,7 +156,7 @@ def compare_groups(
         head_types: the type of each head (layer, head) in each group of two problems or more, if known.
 
     Returns:
-        Labelled Datasets and notes, see `Comparison`; the sides have the dim `group`. there are no pairs if only one
+        Labelled Datasets and notes, see `Comparison`; the sides have the dim `group`. There are no pairs if only one
         group is left.
 
     Raises:

@@ -151,10 +151,13 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
         raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
     options = {"n_resamples": n_resamples, "seed": seed}
     means = {name: bootstrap_mean(differences[name].transpose("problem", ...), **options) for name in OUTCOMES}
-    summary = xr.Dataset(means).assign(_counts(differences["accuracy"])).assign(_baseline(effects, **options))
+    flips = differences["accuracy"]
+    counted = {"n": flips.notnull(), "n_failed": flips.isnull(), "n_broken": flips < 0, "n_mended": flips > 0}
+    summary = xr.Dataset(means | {name: these.sum("problem") for name, these in counted.items()})
+    summary = summary.assign(_baseline(effects, **options))
     summary = summary.assign(_tests(effects, differences, n_flips=n_flips, seed=seed))
-    placed = _against_controls(summary, controls_of(effects))
-    return summary.assign(placed).assign_attrs(effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips})
+    summary = summary.assign(_against_controls(summary, controls_of(effects)))
+    return summary.assign_attrs(effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips})
 
 
 def damage_of(summary: xr.Dataset, outcome: str) -> xr.DataArray:
@@ -230,15 +233,6 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame({"intervention": summary["intervention"].values, **columns})
 
 
-def _counts(accuracy: xr.DataArray) -> dict[str, xr.DataArray]:
-    return {
-        "n": accuracy.notnull().sum("problem"),
-        "n_failed": accuracy.isnull().sum("problem"),
-        "n_broken": (accuracy < 0).sum("problem"),
-        "n_mended": (accuracy > 0).sum("problem"),
-    }
-
-
 def _baseline(effects: xr.Dataset, *, n_resamples: int, seed: int) -> dict[str, xr.DataArray | int]:
     ran = effects.sel(intervention=BASELINE, drop=True)
     correct = ran["correct"].values[~ran["failed"].values]
@@ -274,11 +268,9 @@ def _detectable(differences: xr.Dataset) -> xr.DataArray:
     """What n pairs find with power 0.8 at 5 %, from how much the pairs differ."""
     n = differences["accuracy"].notnull().sum("problem")
     flipped, spread = abs(differences["accuracy"]).mean("problem"), differences["gold_logprob"].std("problem", ddof=1)
-    counts = [int(count) for count in n.values]
-    proportions = [
-        detectable_proportion(float(x), c) if c else np.nan for x, c in zip(flipped.values, counts, strict=True)
-    ]
-    means = [detectable_mean(float(x), c) if c > 1 else np.nan for x, c in zip(spread.values, counts, strict=True)]
+    pairs = list(zip(flipped.values.tolist(), spread.values.tolist(), n.values.tolist(), strict=True))
+    proportions = [detectable_proportion(share, count) if count else np.nan for share, _, count in pairs]
+    means = [detectable_mean(sd, count) if count > 1 else np.nan for _, sd, count in pairs]
     # Where hardly a problem flipped, the formula has no answer or too good a one; the exact test needs six flips.
     least = (FEWEST_FLIPS / n.where(n > 0)).clip(max=1.0)
     accuracy = xr.ufuncs.fmax(n.copy(data=proportions), least)
@@ -296,32 +288,21 @@ def _by_outcome(columns: Mapping[str, xr.DataArray]) -> xr.DataArray:
 
 
 def _against_controls(summary: xr.Dataset, controls: Mapping[str, Sequence[str]]) -> dict[str, xr.DataArray]:
-    labels = [str(label) for label in summary["intervention"].values]
-    place = {label: k for k, label in enumerate(labels)}
-    own = {place[cut]: [place[label] for label in others] for cut, others in controls.items() if others}
-    columns = {outcome: _placed_among(summary, outcome, own) for outcome in OUTCOMES}
-    n_controls = summary["n"].copy(data=[len(own.get(k, ())) for k in range(len(labels))])
-    return {
-        "n_controls": n_controls,
-        "p_controls": _by_outcome({outcome: p for outcome, (p, _) in columns.items()}),
-        "controls": _by_outcome({outcome: spread for outcome, (_, spread) in columns.items()}),
-    }
-
-
-def _placed_among(
-    summary: xr.Dataset, outcome: str, own: Mapping[int, Sequence[int]]
-) -> tuple[xr.DataArray, xr.DataArray]:
     """Empirical p of each cut among its controls; mean, least and largest effect of these."""
-    effect = summary[outcome].sel(value="estimate", drop=True).values
-    damage = DAMAGE_SIGN[outcome] * effect
-    p, spread = np.full(len(effect), np.nan), np.full((len(effect), 3), np.nan)
-    for cut, others in own.items():
-        known = [k for k in others if not np.isnan(effect[k])]
-        if known and not np.isnan(effect[cut]):
-            # Equal effects may differ in their last bits.
-            p[cut] = (1 + (damage[known] >= damage[cut] - 1e-9).sum()) / (1 + len(known))
-            spread[cut] = effect[known].mean(), effect[known].min(), effect[known].max()
-    return summary["n"].copy(data=p), summary[outcome].copy(data=spread)
+    place = {str(label): k for k, label in enumerate(summary["intervention"].values)}
+    n_controls = summary["n"].copy(data=[len(controls.get(label, ())) for label in place])
+    p = {outcome: xr.full_like(summary["n"], np.nan, dtype=np.float64) for outcome in OUTCOMES}
+    spread = {outcome: xr.full_like(summary[outcome], np.nan) for outcome in OUTCOMES}
+    for outcome in OUTCOMES:
+        effect = summary[outcome].sel(value="estimate", drop=True).values
+        damage = DAMAGE_SIGN[outcome] * effect
+        for label, others in controls.items():
+            cut, known = place[label], [place[other] for other in others if not np.isnan(effect[place[other]])]
+            if known and not np.isnan(effect[cut]):
+                # Equal effects may differ in their last bits.
+                p[outcome].values[cut] = (1 + (damage[known] >= damage[cut] - 1e-9).sum()) / (1 + len(known))
+                spread[outcome].values[cut] = effect[known].mean(), effect[known].min(), effect[known].max()
+    return {"n_controls": n_controls, "p_controls": _by_outcome(p), "controls": _by_outcome(spread)}
 
 
 def families(effects: xr.Dataset) -> dict[str, dict[str, str]]:

@@ -1,34 +1,32 @@
-"""Attention becomes a test of each head for a hub, against rows whose earlier thoughts are permuted.
+"""The test of heads for a hub, and the ranking of heads by importance with its reliability.
 
-1. A hub is preferred by more than one row. So its preference (observed over expected attention, see `metrics`) is taken
-   without the row that favours it most: a head that only looks one thought back gives z5 all that z6 has, and no hub.
+The hub test is the package's one answer to "is there a hub?", for heads, for the mean head of a layer, and for the mean
+head of the model:
+
+1. A hub is preferred by more than one row. Its *strength* is its preference (observed over expected attention, see
+   `metrics`) without the row that favours it most. A head that only looks one thought back gives z5 everything that z6
+   has: H[z5] is 5, and its strength is 0.
 2. The null permutes the earlier thoughts within each row, anew for every problem: what a row gives away stays, whom it
-   gives it to is chance. Summed over many problems such rows are normal, with a mean and a covariance known exactly, so
-   that draws of the sums stand for draws of the permutations, and a run is read once, a few problems at a time.
-3. The largest preference of a head, over its thoughts, is compared with the largest of each draw times `least`.
+   gives it to is chance. Summed over many problems such rows are normal, with a mean and a covariance that are known
+   exactly. Draws of the sums therefore stand for draws of the permutations, and a run is read once, in pieces.
+3. The largest strength of a head, over its thoughts, is compared with the largest of each draw times `least`.
    The p-values of all heads are corrected together (Benjamini and Hochberg 1995).
 
-Why `least`: any model with fixed weights prefers some thought by a little in every problem, if only because no two
-thoughts are equal. With problems as the only replicates and `least` = 1, enough of them make each such trifle
+Why `least` is 1.5 and not 1: a model with fixed weights prefers some thought by a little in every problem, if only
+because no two thoughts are equal. With problems as the only replicates, enough of them make each such trifle
 significant, in random weights too. Permuting all problems alike would not help: a head is then a single map of
-T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts: too much for one head to survive
-correction over eight.
-So the question asked is whether a thought draws more than `least` times an even share, as of a minimum effect
-(Murphy and Myors 1999). For `least` > 1 the null is a scaled one, and the p-value no longer exact.
+T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts, too much for one head to survive correction
+over eight. So the question is whether a thought draws more than `least` even shares, as in a test of a minimum effect
+(Murphy and Myors 1999). For `least` > 1 the null is a scaled one, and the p-value is no longer exact.
 
 What 1.5 keeps out: of 100 GPT-2s of width 64 with random weights, all have a hub with `least` = 1. With 1.5 none has at
 GPT-2's own initialisation (standard deviation 0.02, 30 problems; strongest 1.04, and 1.36 in two draws of width 768), 3
 have at 0.08 and 77 at 0.2 (100 problems), where single heads do give one thought two or three times its share. A hub
-here is a fact about attention, not about training.
+is a fact about attention, not about training.
 
-Turn the importance of heads into a ranking, and halves of the problems into how far it can be trusted.
-
-1. Problems are split at random into two halves, many times; a half is a row of 0/1 weights, so that its sums come from
-   the same pass as all others, and the other half is what is left of the total.
-2. Heads are ranked in both halves. Spearman's correlation of the two, stepped up to the whole sample, is the
-   reliability; how many of the first ten they share is the overlap.
-
-It knows nothing of what importance is made of, nor of causes.
+The reliability of a ranking comes from halves of the problems, drawn at random many times. A half is a row of 0/1
+weights, so that its sums come from the same pass as all others; the other half is what is left of the total. Spearman's
+correlation of the two rankings, stepped up to the whole sample, is the reliability.
 """
 
 import numpy as np
@@ -44,6 +42,9 @@ from thoughtlens.names import head_name, text
 LEAST = 1.5
 """Half as much again as an even share: what a hub draws at least."""
 
+HUB_LEVEL = 0.05
+"""Largest corrected p-value of a hub."""
+
 DRAWS_AT_ONCE = 500
 
 ENOUGH = 100
@@ -56,6 +57,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
     strength[k] = min_r Σ_{q≠r} A[q, k] / Σ_{q≠r} M[q]/q, sums over problems and the rows q >= 2 that see k but one.
     Range 0 to T − 1, null 1 and below: the minimum over left-out rows.  p = (1 + #{least · max_k strength* >= max_k
     strength}) / (1 + draws), strength* under permuted rows; `p_corrected` by Benjamini and Hochberg over all heads.
+    A head has a hub where `p_corrected` < 0.05.
 
     Args:
         blocks: an attention Dataset, or its problems block by block.
@@ -65,8 +67,25 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
         seed: same seed, same p-values.
 
     Returns:
-        `hub` (the thought's name, "" where undefined), `strength`, `p` and `p_corrected`, dims (layer, head); NaN where
-        a head gives earlier thoughts nothing, and everywhere with fewer than four thoughts.
+        `hub` (the name of the strongest thought, "" where undefined), `strength`, `p` and `p_corrected`, dims
+        (layer, head); NaN where a head gives earlier thoughts nothing, and everywhere with fewer than four thoughts.
+
+    Raises:
+        OptionError: `least` or `n_draws` is below 1.
+        RunError: there are no problems.
+
+    Example:
+        >>> import numpy as np
+        >>> from thoughtlens.schema import attention_dataset
+        >>> rows = np.tri(9, 11, k=2)
+        >>> rows[4:7, 4] = 9.0  # z4, z5 and z6 prefer z2
+        >>> rows = np.tile(rows / rows.sum(-1, keepdims=True), (50, 1, 1, 1, 1))
+        >>> ids = [f"p{i}" for i in range(50)]
+        >>> found = hub_test(attention_dataset(rows, problem_ids=ids, correct=[True] * 50, n_question_tokens=[9] * 50))
+        >>> found["hub"].item(), found["p_corrected"].item() < 0.05
+        ('z2', True)
+
+    Reference: Westfall and Young (1993) for the largest of many; see also `preferences`, which H is the size.
     """
     if least < 1.0 or n_draws < 1:
         raise OptionError(
@@ -76,18 +95,23 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
     first = next(parts, None)
     if first is None:
         raise RunError("found no problems to test; extract at least one problem first.")
-    return hub_test_of(sum(parts, first), least=least, n_draws=n_draws, seed=seed)
+    rows = sum(parts, first)
+    return _tested(rows["observed"], rows["variance"], least=least, n_draws=n_draws, seed=seed)
 
 
-def hub_test_of(sums: xr.Dataset, *, least: float = LEAST, n_draws: int = 10_000, seed: int = 0) -> xr.Dataset:
-    """`hub_test` from `row_sums` added up over problems."""
-    rng = np.random.default_rng(seed)
-    observed, spread = sums["observed"].values, sums["variance"].values
-    strength = _strengths(observed)
-    p = np.ones(strength.shape[:-1])
-    for place in np.ndindex(p.shape):
-        p[place] = _p_value(observed[place], spread[place], float(_largest(strength[place])) / least, n_draws, rng)
-    return _labelled(sums, strength, p)
+def hub_tests(rows: xr.Dataset, *, seed: int = 0) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """`hub_test` of every head, of the mean head of each layer, and of the mean head of the model, from `row_sums`."""
+    observed = rows["observed"]
+    return (
+        _tested(observed, rows["variance"], seed=seed),
+        _tested(observed.mean("head"), rows["layer_variance"], seed=seed),
+        _tested(observed.mean(("layer", "head")), rows["model_variance"], seed=seed),
+    )
+
+
+def hub_names(hubs: xr.Dataset) -> xr.DataArray:
+    """The hub of each head (or layer) that has one by `hub_test`, "" elsewhere."""
+    return hubs["hub"].where(hubs["p_corrected"] < HUB_LEVEL, "")
 
 
 def row_sums(attention: xr.DataArray) -> xr.Dataset:
@@ -97,18 +121,54 @@ def row_sums(attention: xr.DataArray) -> xr.Dataset:
         attention: dims (problem, layer, head, query, key).
 
     Returns:
-        Attention `observed` (layer, head, query, key) on earlier thoughts, its `variance` (layer, head, query) in rows.
+        Attention `observed` (layer, head, query, key) on earlier thoughts; its variance within rows, of each head
+        (`variance`: layer, head, query), of the mean head of each layer (`layer_variance`) and of the model.
     """
     cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
     order = np.arange(cells.sizes["query"])
     earlier = np.where(order[:, None] > order[None, :], np.nan_to_num(cells.values), 0.0)
-    n_earlier = np.maximum(order, 1)
+    rows = cells.isel(problem=0, key=0, drop=True)
+    mean_heads = {
+        "variance": (earlier, rows),
+        "layer_variance": (earlier.mean(2), rows.isel(head=0, drop=True)),
+        "model_variance": (earlier.mean((1, 2)), rows.isel(layer=0, head=0, drop=True)),
+    }
+    variances = {name: labels.copy(data=_variance(values)) for name, (values, labels) in mean_heads.items()}
+    return xr.Dataset({"observed": cells.isel(problem=0, drop=True).copy(data=earlier.sum(0)), **variances})
+
+
+def _variance(earlier: np.ndarray) -> np.ndarray:
+    """Variance of the earlier cells of each row, added up over problems: (problem, …, query, key) to (…, query)."""
+    n_earlier = np.maximum(np.arange(earlier.shape[-2]), 1)
     variance = (earlier**2).sum(-1) / n_earlier - (earlier.sum(-1) / n_earlier) ** 2
-    part = cells.isel(problem=0, drop=True)
+    added_up: np.ndarray = variance.clip(min=0.0).sum(0)
+    return added_up
+
+
+def _tested(
+    observed: xr.DataArray, variance: xr.DataArray, *, least: float = LEAST, n_draws: int = 10_000, seed: int = 0
+) -> xr.Dataset:
+    """The hub test of every head (or layer): sums over problems, dims (…, query, key) and (…, query)."""
+    units = [dim for dim in variance.dims if dim != "query"]
+    observed, variance = observed.transpose(*units, "query", "key"), variance.transpose(*units, "query")
+    strengths = _strengths(observed.values)
+    largest = _largest(strengths)
+    p = np.ones(largest.shape)
+    for place in np.ndindex(p.shape):
+        # Draws of its own for each head, so that the order of heads changes nothing.
+        labels = [int(observed[dim].values[at]) for dim, at in zip(units, place, strict=True)]
+        rng = np.random.default_rng([seed, *labels])
+        p[place] = _p_value(observed.values[place], variance.values[place], float(largest[place]) / least, n_draws, rng)
+    defined = np.isfinite(largest)
+    template = variance.isel(query=0, drop=True)
+    names = observed["key"].values[np.where(np.isnan(strengths), -np.inf, strengths).argmax(-1)]
+    p_values = template.copy(data=np.where(defined, p, np.nan))
     return xr.Dataset(
         {
-            "observed": part.copy(data=earlier.sum(0)),
-            "variance": part.isel(key=0, drop=True).copy(data=variance.clip(min=0.0).sum(0)),
+            "hub": template.copy(data=text(np.where(defined, names, ""))),
+            "strength": template.copy(data=np.where(defined, largest, np.nan)),
+            "p": p_values,
+            "p_corrected": benjamini_hochberg(p_values) if units else p_values,
         }
     )
 
@@ -157,22 +217,6 @@ def _largest(strengths: np.ndarray) -> np.ndarray:
     return largest
 
 
-def _labelled(sums: xr.Dataset, strength: np.ndarray, p: np.ndarray) -> xr.Dataset:
-    largest = _largest(strength)
-    defined = np.isfinite(largest)
-    corrected = benjamini_hochberg(xr.DataArray(np.where(defined, p, np.nan), dims=("layer", "head"))).values
-    thoughts = sums["key"].values
-    names = np.where(defined, thoughts[np.where(np.isnan(strength), -np.inf, strength).argmax(-1)], "")
-    values = {
-        "hub": np.array(names, dtype=np.dtypes.StringDType()),
-        "strength": np.where(defined, largest, np.nan),
-        "p": np.where(defined, p, np.nan),
-        "p_corrected": corrected,
-    }
-    dims = ("layer", "head")
-    return xr.Dataset({k: (dims, v) for k, v in values.items()}, coords={d: sums[d].values for d in dims})
-
-
 N_SPLITS = 100
 
 N_TOP = 10
@@ -188,15 +232,18 @@ RESOLUTION = 1e-6
 def rank_heads(heads: xr.Dataset) -> xr.Dataset:
     """Heads by importance, the largest first.
 
-    importance = thought mass · (max_k H[k] − 1): the attention that a head gives its hub beyond an even split.
-    Range 0 to T − 2, since H averages 1 over keys.  Null 0, approached from above: chance makes some thought the
-    largest.  Heads whose importance is undefined come last; ties go by thought mass.
+    importance = thought mass · (max_k H[k] − 1): the attention that a head gives the thought that it prefers most,
+    beyond an even split.  Range 0 to T − 2, since H averages 1 over keys.  Null 0, approached from above: chance makes
+    some thought the largest.  Heads whose importance is undefined come last; ties go by thought mass.
 
     Args:
         heads: `Analysis.heads`, dims (layer, head).
 
     Returns:
         The same along `rank` (from 1), with coords `layer`, `head` and `name`.
+
+    Example:
+        `rank_heads(tl.analyze(run).heads)["name"].values[:10]`; an analysis has it as `ranking`
     """
     values = heads[["importance", "thought_mass"]].sel(value="estimate", drop=True).transpose("layer", "head")
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
@@ -207,6 +254,14 @@ def rank_heads(heads: xr.Dataset) -> xr.Dataset:
     return ranked.assign_coords(rank=np.arange(1, len(order) + 1), name=("rank", text(names)))
 
 
+def with_importance(samples: xr.Dataset) -> xr.Dataset:
+    """Preferences of every resample, with the `hub_preference` and `importance` of each (see `rank_heads`)."""
+    # The thought is held fixed at the observed one: the interval is that thought's, not that of whichever is largest.
+    place = samples["preference"].isel(resample=0).fillna(-np.inf).argmax("thought")
+    largest = samples["preference"].isel(thought=place).drop_vars("thought")
+    return samples.assign(hub_preference=largest, importance=samples["thought_mass"] * (largest - 1.0))
+
+
 def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) -> xr.DataArray:
     """Which problems are in the first half of each random split: 0/1 uint8, dims (resample, problem).
 
@@ -214,6 +269,10 @@ def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) ->
         n_problems: problems in the sample; of an odd number the first half has one less.
         n_splits: random splits.
         seed: same seed, same splits.
+
+    Example:
+        >>> split_halves(7, n_splits=2).sum("problem").values
+        array([3, 3], dtype=uint64)
     """
     rng = np.random.default_rng(seed)
     halves = np.zeros((n_splits, n_problems), dtype=np.uint8)
@@ -237,6 +296,8 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
     Returns:
         `reliability`, `top_overlap`, `top_overlap_by_chance`, scalars; NaN where there is nothing to rank (one
         problem, fewer than three heads or thoughts, or all heads alike).
+
+    Reference: Spearman (1910) and Brown (1910), British Journal of Psychology 3.
     """
     whole = _importance(total.expand_dims("resample"))
     defined = np.isfinite(whole[0])
@@ -257,6 +318,9 @@ def unreliable(ranking: xr.Dataset) -> str | None:
 
     Args:
         ranking: with `reliability` and `n`, as `Analysis.ranking` has them.
+
+    Example:
+        `unreliable(tl.analyze(run).ranking)`
     """
     found, n = float(ranking["reliability"]), int(ranking["n"])
     if np.isnan(found):

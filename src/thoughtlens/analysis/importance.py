@@ -1,40 +1,44 @@
-"""Norms of weighted values become rows that sum to 1, so that every measure of attention can be taken of them.
+"""Three readings of attention, and the importance that each would give to heads, thoughts and edges.
 
-A weight is not what is moved: a head can look hard at a key whose value is small (Kobayashi et al. 2020, arXiv
-2004.10102). The share of a key is its norm over the norms of all that the row sees, so that a row counts the same
-whether it moves much or little, as it does in attention.
+*Raw* attention is the weights after softmax.
 
-Attention becomes rollout: of what reaches a position, how much came from where, over layers and over feedback.
+*Value-weighted* attention is what the weights move: a head can look hard at a key whose value is small (Kobayashi et
+al. 2020, arXiv 2004.10102). The share of a key is the norm of what it gives, over the norms of all that the row sees,
+so that a row counts the same whether it moves much or little.
+
+*Rollout* follows paths over layers and over feedback (Abnar and Zuidema 2020, arXiv 2005.00928):
 
 1. Heads are averaged, and half of each position's state is its own: Ã = ½ A + ½ I, a row a query in each layer.
 2. The state of position q after layer l is a mix of states after layer l − 1: r(l)[q] = Σ_k Ã(l)[q, k] · r(l−1)[k].
-3. What a thought reads is what the position before it said: r(0)[z1] = r(L)[bot], r(0)[z(k+1)] = r(L)[zk].
+3. What a thought reads is what the position before it said: r(0)[z1] = r(L)[bot], r(0)[z(k+1)] = r(L)[zk]. This closes
+   the loop of continuous thoughts; in plain rollout each thought would be a source.
 4. Everything else that is read is a source of its own: `bot`, `eot`, `answer`; and `first` and `question`, whose rows
    are not recorded, keep their own state in every layer.
 
-Steps 1 and 2 are attention rollout (Abnar and Zuidema 2020, arXiv 2005.00928); step 3 closes the loop of continuous
-thoughts, where otherwise each thought would be a source. A share is a share of paths, weighted by attention: it knows
-nothing of values, of MLPs, of the projection, or of what cutting a path would change. `answer` as a key pools the
-answer's tokens up to the query; their states are taken to be the last one's.
+A share is a share of paths, weighted by attention: it knows nothing of values, of MLPs, of the projection, or of what
+cutting a path would change. `answer` as a key pools the answer's tokens up to the query; their states are taken to be
+the last one's.
 
-Turn attention into the importance that looking would give each head, thought and edge, problem by problem.
-
-All three are mean weights of whatever attention they are given: raw, value-weighted or, without heads, rolled out. Rows
-that see no earlier thought say nothing; an answer row that does not exist is left out of its problem's mean. Means over
-problems, and their resamples, are taken after (`verdict.resampled_means`).
+Importances are mean weights of whichever reading they are given, problem by problem. Rows that see no earlier thought
+say nothing; an answer row that does not exist is left out of its problem's mean. Means over problems, and their
+resamples, are taken after (`verdict.resampled_means`).
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.pieces import Blocks, attention_pieces
-from thoughtlens.analysis.statistics import bootstrap_ratio
-from thoughtlens.errors import RunError
+from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import ANSWER, EDGES, EOT, FIRST, HEADS, QUESTION, THOUGHTS, edge_names, thought_names
 from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, n_thoughts_of
+
+WEIGHTS: Final = "attention"
+VALUES: Final = "value-weighted"
+KINDS: Final = (WEIGHTS, VALUES)
+"""What can be analysed: attention weights, or what they move (`value_shares`)."""
 
 
 def value_shares(block: xr.Dataset) -> xr.Dataset:
@@ -48,10 +52,47 @@ def value_shares(block: xr.Dataset) -> xr.Dataset:
 
     Returns:
         The same Dataset with `attention`, float64, in the place of `value_weighted`.
+
+    Example:
+        `value_shares(next(run.blocks(pattern="value_weighted")))`, of a run made with `--record values`
+
+    Reference: Kobayashi et al. (2020), arXiv 2004.10102.
     """
     norms = block[VALUE_WEIGHTED].astype(np.float64)
     total = norms.sum("key", skipna=False)
     return block.drop_vars(VALUE_WEIGHTED).assign({ATTENTION: norms / total.where(total > 0)})
+
+
+class HasBlocks(Protocol):
+    """A run, whose problems are read some at a time."""
+
+    def blocks(self, *, pattern: str) -> Iterator[xr.Dataset]:
+        """The Dataset of a pattern, block by block."""
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern, if it is one of `KINDS`."""
+    if pattern not in KINDS:
+        raise OptionError(f"no pattern {pattern!r}, expected one of {', '.join(KINDS)}; pass another --pattern.")
+    return pattern
+
+
+def patterned(source: HasBlocks | Blocks, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
+    """The problems of a run, of a Dataset or of its blocks, block by block, the pattern in the place of attention.
+
+    Args:
+        source: what is read.
+        pattern: of `KINDS`.
+
+    Raises:
+        OptionError: there is no such pattern.
+        RunError: the run does not hold it.
+    """
+    stored = ATTENTION if check_pattern(pattern) == WEIGHTS else VALUE_WEIGHTED
+    blocks: Blocks = source if isinstance(source, Iterable) else source.blocks(pattern=stored)
+    if isinstance(blocks, xr.Dataset):
+        blocks = [blocks]
+    return iter(blocks) if pattern == WEIGHTS else map(value_shares, blocks)
 
 
 SOURCES = (FIRST, QUESTION)
@@ -71,43 +112,22 @@ def rollout(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (..., query, key); NaN in the row of an answer that does not exist.
+
+    Example:
+        >>> import numpy as np
+        >>> from thoughtlens.schema import attention_dataset
+        >>> rows = np.zeros((1, 1, 1, 9, 11))
+        >>> rows[..., np.arange(9), np.arange(9) + 2] = 1.0  # every position looks at itself alone
+        >>> dataset = attention_dataset(rows, problem_ids=["p"], correct=[True], n_question_tokens=[9])
+        >>> rollout(dataset["attention"]).sel(query="z4", key="bot").item()  # the feedback leads back to `bot`
+        1.0
+
+    Reference: Abnar and Zuidema (2020), arXiv 2005.00928, steps 1 and 2 above.
     """
     mean = attention.astype(np.float64).mean("head", skipna=False)
     rows = (mean / mean.sum("key", skipna=False)).transpose(..., "layer", "query", "key")
     shares = rows.isel(layer=0, drop=True).rename("rollout")
     return shares.copy(data=_roll(rows.values, n_thoughts_of(attention)))
-
-
-def mean_rollout(blocks: Iterable[xr.Dataset], *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
-    """Rollout averaged over problems, with its bootstrap interval.
-
-    Args:
-        blocks: attention Datasets, a run's problems block by block.
-        n_resamples: resamples of the problems.
-        seed: same seed, same intervals.
-
-    Returns:
-        `rollout` (query, key, value), value being estimate, low, high; `n` (query), the problems with that row.
-    """
-    sums = xr.concat([rollout_sums(block["attention"]) for block in blocks], "problem", join="exact")
-    return mean_rollout_of(sums, n_resamples=n_resamples, seed=seed)
-
-
-def rollout_sums(attention: xr.DataArray) -> xr.Dataset:
-    """What mean rollouts are made of: `rollout` (…, query, key), 0 where there is no row, and `row_exists` (…, query).
-
-    Args:
-        attention: as `rollout` takes it.
-    """
-    found = rollout(attention)
-    exists = found.sel(key=FIRST, drop=True).notnull()
-    return xr.Dataset({"rollout": found.fillna(0.0), "row_exists": exists.astype(np.float64)})
-
-
-def mean_rollout_of(sums: xr.Dataset, *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
-    """`mean_rollout` from `rollout_sums`, of problems or of blocks of them that were added up."""
-    mean = bootstrap_ratio(sums["rollout"], sums["row_exists"], n_resamples=n_resamples, seed=seed)
-    return xr.Dataset({"rollout": mean, "n": sums["row_exists"].sum("problem").astype(np.int64)})
 
 
 def _roll(rows: np.ndarray, n_thoughts: int) -> np.ndarray:
@@ -154,6 +174,12 @@ def look(blocks: Blocks, problems: Sequence[str], *, how: str = RAW) -> Looks:
 
     Returns:
         Importances by problem, so that they can be resampled together with effects; heads have no rolled-out kind.
+
+    Raises:
+        RunError: the run lacks some of the problems.
+
+    Example:
+        `look(run.blocks(), ["test_0", "test_1"]).importances["heads"]["raw"].mean("problem")`
     """
     found: list[xr.Dataset] = []
     wanted = frozenset(problems)
@@ -199,6 +225,9 @@ def head_importance(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (problem, unit), units named such as L4H5.
+
+    Example:
+        `head_importance(run.attention["attention"]).mean("problem").sel(unit="L4H5")`
     """
     rows = _later_rows(attention, 0.0).sum("key", skipna=False).mean("query")
     flat = rows.stack(unit=("layer", "head"))
@@ -217,6 +246,9 @@ def thought_importance(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (problem, unit), the thoughts.
+
+    Example:
+        `thought_importance(rollout(run.attention["attention"])).mean("problem")`
     """
     rows = _over_heads(_later_rows(attention, np.nan))
     return _named(rows.mean("query").rename(key="unit"), thought_names(n_thoughts_of(attention)))
@@ -232,6 +264,9 @@ def edge_importance(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (problem, unit), units named such as `z4 ⊣ z1`.
+
+    Example:
+        `edge_importance(run.attention["attention"]).mean("problem").sel(unit="z4 ⊣ z1")`
     """
     mean = _over_heads(attention.astype(np.float64))
     edges = edge_names(n_thoughts_of(attention))

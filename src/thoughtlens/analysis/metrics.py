@@ -1,4 +1,6 @@
-"""Turn attention patterns into where each position looks and which thoughts are preferred, thought by thought.
+"""Measures of attention: where each position looks, and which earlier thoughts a thought prefers.
+
+In: attention, dims (..., query, key). Out: labelled numbers with the leading dims kept, or sums to be added up first.
 
 Rows and columns are the same positions (thought-indexed), and a thought's attention to itself is apart.
 
@@ -11,7 +13,7 @@ cells (q, k), k an earlier thought than q, with q counted from 0 so that row q s
 
 Sums run over rows, and over heads, layers and problems where one number is wanted for all of them: a ratio of sums,
 so that a row without thought mass has no say. A row that C fills says nothing (its ratio is 1 whatever it does) and
-is left out; for single cells that leaves q >= 2. Nothing here knows about problems: leading dims are kept.
+is left out; for single cells that leaves q >= 2.
 """
 
 from functools import cache
@@ -32,7 +34,17 @@ MASS_FLOOR = 1e-6
 
 
 def thought_map(attention: xr.DataArray) -> xr.DataArray:
-    """The cells among thoughts, self-attention on the diagonal: dims (..., query, key), both `z1 … zT`."""
+    """The cells among thoughts, self-attention on the diagonal.
+
+    Args:
+        attention: dims (..., query, key).
+
+    Returns:
+        dims (..., query, key), both `z1 … zT`.
+
+    Example:
+        `thought_map(run.attention["attention"]).mean(["problem", "layer", "head"])`
+    """
     thoughts = thought_names(n_thoughts_of(attention))
     return attention.sel(query=thoughts, key=thoughts)
 
@@ -49,10 +61,33 @@ def composition(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (..., query, part); NaN where the row does not exist.
+
+    Example:
+        >>> names = {"query": query_names(6), "key": key_names(6)}
+        >>> even = xr.DataArray(np.tri(9, 11, k=2) / np.arange(3, 12)[:, None], dims=["query", "key"], coords=names)
+        >>> round(composition(even).sel(query="z3", part="earlier thoughts").item(), 6)  # 2 of the 6 that z3 sees
+        0.333333
     """
     cells = _part_cells(n_thoughts_of(attention))
     parts: xr.DataArray = xr.dot(attention.astype(np.float64, copy=False), cells, dim="key")
     return parts.transpose(..., "query", "part").rename("composition")
+
+
+def thought_composition(attention: xr.DataArray) -> xr.DataArray:
+    """Composition of the thoughts' rows, mean over thoughts: dims (..., query, key) to (..., part)."""
+    rows = composition(attention)
+    return rows.sel(query=thought_map(attention)["query"]).mean("query")
+
+
+def cell_spread(attention: xr.DataArray) -> xr.DataArray:
+    """How far the cells among thoughts lie apart: dims (..., query, key) to (...).
+
+    spread = population standard deviation over the cells (q, k), k < q.  Range 0-0.5; NaN below two thoughts.  No null.
+    """
+    cells = thought_map(attention)
+    order = np.arange(cells.sizes["query"])
+    earlier = xr.DataArray(order[:, None] > order[None, :], dims=("query", "key"))
+    return cells.astype(np.float64).where(earlier).std(("query", "key"))
 
 
 @cache
@@ -81,6 +116,9 @@ def thought_mass(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (..., query) with the thoughts as queries.
+
+    Example:
+        `thought_mass(run.attention["attention"]).mean(["problem", "query"])`, a number for each head
     """
     mass = composition(attention).sel(part=EARLIER, drop=True)
     return mass.sel(query=thought_names(n_thoughts_of(attention))).rename("thought_mass")
@@ -97,6 +135,12 @@ def shares(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (..., query, key), both the thoughts.
+
+    Example:
+        >>> names = {"query": query_names(6), "key": key_names(6)}
+        >>> even = xr.DataArray(np.tri(9, 11, k=2) / np.arange(3, 12)[:, None], dims=["query", "key"], coords=names)
+        >>> shares(even).sel(query="z5", key="z2").item()
+        0.25
     """
     earlier = _earlier(n_thoughts_of(attention)) > 0
     cells = thought_map(attention).astype(np.float64, copy=False).where(earlier)
@@ -115,6 +159,12 @@ def row_entropy(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (..., query) with the thoughts as queries.
+
+    Example:
+        >>> names = {"query": query_names(6), "key": key_names(6)}
+        >>> even = xr.DataArray(np.tri(9, 11, k=2) / np.arange(3, 12)[:, None], dims=["query", "key"], coords=names)
+        >>> round(row_entropy(even).sel(query="z5").item(), 6)
+        1.0
     """
     earlier = _earlier(n_thoughts_of(attention))
     cells = thought_map(attention).astype(np.float64, copy=False).where(earlier > 0, 0.0)
@@ -144,6 +194,13 @@ def cell_sets(n_thoughts: int) -> xr.Dataset:
 
     `preference` has one set for each key `thought`; `lag_preference` one for each `lag` = q − k; `sequential` is lag 1;
     `skip` is the last thought's row on the first ⌈T/2⌉ thoughts. Rows that say nothing are empty.
+
+    Args:
+        n_thoughts: T.
+
+    Example:
+        >>> int(cell_sets(6)["sequential"].sum())  # [z3, z2] … [z6, z5]; z2 has no choice
+        4
     """
     return _cell_sets(n_thoughts).copy(deep=True)
 
@@ -217,6 +274,14 @@ def preferences(sums: xr.Dataset) -> xr.Dataset:
 
     Returns:
         Dataset with `preference` (..., thought), `lag_preference` (..., lag), `sequential`, `skip` and `thought_mass`.
+
+    Example:
+        >>> names = {"query": query_names(6), "key": key_names(6)}
+        >>> even = xr.DataArray(np.tri(9, 11, k=2) / np.arange(3, 12)[:, None], dims=["query", "key"], coords=names)
+        >>> round(preferences(preference_sums(even))["preference"].sel(thought="z2").item(), 6)
+        1.0
+
+    See also `hub_test`, which decides whether a preferred thought is a hub.
     """
     expected, if_all_mass = expected_sums(sums), _expected(sums["rows"])
     defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
@@ -228,7 +293,14 @@ def preferences(sums: xr.Dataset) -> xr.Dataset:
 
 
 def readout_sums(attention: xr.DataArray) -> xr.DataArray:
-    """Attention of `eot` and `answer` to each thought; 0 where the row does not exist: dims (..., query, thought)."""
+    """Attention of `eot` and `answer` to each thought, to be added up.
+
+    Args:
+        attention: dims (..., query, key).
+
+    Returns:
+        float64, dims (..., query, thought); 0 where the row does not exist.
+    """
     thoughts = thought_names(n_thoughts_of(attention))
     rows = attention.sel(query=[EOT, ANSWER], key=thoughts).rename(key="thought")
     return rows.astype(np.float64).fillna(0.0).rename("readout")
@@ -245,6 +317,12 @@ def readout(sums: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (..., query, thought).
+
+    Example:
+        >>> names = {"query": query_names(6), "key": key_names(6)}
+        >>> even = xr.DataArray(np.tri(9, 11, k=2) / np.arange(3, 12)[:, None], dims=["query", "key"], coords=names)
+        >>> round(readout(readout_sums(even)).sel(query="eot", thought="z1").item(), 6)  # 1/6
+        0.166667
     """
     mass = sums.sum("thought")
     return (sums / mass.where(mass > 0)).rename("readout")

@@ -1,15 +1,14 @@
-"""Turn attention into what it would be without a preference: the expected cells under each of four nulls.
+"""What attention would be without a preference, under each of four nulls, and the attention mass beyond them.
 
 | null | keeps | spreads |
 |---|---|---|
 | `causal_uniform` | what a query can see, the mass of the answer row on answer tokens | the row, over every token |
 | `row_mass_preserving` | a row's mass on earlier thoughts, and on itself | that mass, over the earlier thoughts |
-| `permuted` | the same, and the sizes of its cells | nothing: whom a cell belongs to is drawn |
+| `permuted` | the same, and the sizes of its cells | nothing: which thought a cell belongs to is drawn |
 | `from_run` | architecture and problems | nothing: another run, such as one with random weights, says what to expect |
 
-`excess` is observed − expected, in attention mass. Nothing here tests anything or knows about heads of interest.
-
-Turn attention into mass beyond its nulls, problem by problem and head by head: the cells that evidence is made of.
+`excess` is observed − expected, in attention mass. `excess_cells` takes it from sums, so that a run is added up,
+resampled and tested without holding it; its cells, problem by problem and head by head, are what evidence is made of:
 
 | measure | mass of a row | rows | null |
 |---|---|---|---|
@@ -23,8 +22,6 @@ Turn attention into mass beyond its nulls, problem by problem and head by head: 
 | thoughts | on earlier thoughts | z3 … zT (all thoughts if there are fewer) | causal-uniform |
 | question | on the question but its first token | the same | causal-uniform |
 | bot | on `bot` | the same | causal-uniform |
-
-Sums of cells over problems are cells of sums: a run is added up, resampled and tested without holding it.
 """
 
 from functools import cache
@@ -50,6 +47,10 @@ def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int) -> xr.D
 
     Returns:
         float64, dims (query, key), with `problem` if the number has it; 0 for the key `answer`. Rows sum to 1.
+
+    Example:
+        >>> token_shares(6, 9).sel(query="bot", key="question").item()  # 8 of the 10 tokens that `bot` sees
+        0.8
     """
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)
     place, slot = np.arange(len(queries))[:, None], np.arange(len(keys))[None, :]
@@ -77,6 +78,9 @@ def causal_uniform(attention: xr.DataArray, n_question_tokens: xr.DataArray | in
 
     Returns:
         float64, the dims of the attention; rows sum to 1, NaN where the row does not exist.
+
+    Example:
+        `causal_uniform(block["attention"], block["n_question_tokens"])`, for a block of `run.blocks()`
     """
     values = attention.astype(np.float64)
     rest = 1.0 - values.sel(key=ANSWER, drop=True)
@@ -97,6 +101,9 @@ def row_mass_preserving(attention: xr.DataArray) -> xr.DataArray:
 
     Returns:
         float64, dims (..., query, key), both the thoughts; 0 for k > q.
+
+    Example:
+        `excess(attention, row_mass_preserving(attention)).sel(query="z4", key="z1")`
     """
     cells = thought_map(attention).astype(np.float64).transpose(..., "query", "key")
     earlier = _earlier(cells.sizes["query"])
@@ -135,6 +142,9 @@ def from_run(moments: xr.Dataset) -> xr.DataArray:
 
     Returns:
         float64, dims (layer, query, key); NaN where no problem has the row.
+
+    Example:
+        `excess(tl.analyze(run).moments["mean"], from_run(tl.analyze(null).moments))`
     """
     return moments["mean"].mean("head", skipna=False).rename("expected")
 

@@ -1,13 +1,13 @@
-"""Turn a run into pieces small enough to hold in memory as float64, in the order of its problems.
+"""A run in pieces that fit in memory, and the moments of its attention, from one pass over them.
 
-Every analysis is one pass over such pieces and gives the same numbers however a run is cut.
+Pieces are float64, in the order of the problems; every analysis gives the same numbers however a run is cut.
 
-Turn blocks of attention into mean, standard deviation and count over problems, in one streaming pass.
+Moments (mean, standard deviation and count over problems):
 
-1. Each piece of a block gives its own count, mean and sum of squared deviations, in float64.
-2. Two such triples merge into the triple of both (Chan, Golub and LeVeque 1983), so that order and block size don't
-   matter and no array of all problems is held.
-3. The sum of squares becomes the population standard deviation (ddof = 0).
+1. Each piece gives its own count, mean and sum of squared deviations, in float64.
+2. Two such triples merge into the triple of both (Chan, Golub and LeVeque 1983), so that order and size of the pieces
+   don't matter and no array of all problems is held.
+3. The sum of squares gives the population standard deviation (ddof = 0).
 
 A row that does not exist is NaN in all its cells: it is left out of all three and shows in the count of its query.
 """
@@ -61,6 +61,16 @@ def moments(blocks: Iterable[xr.DataArray]) -> xr.Dataset:
     Returns:
         `mean` and `sd` with dims (..., query, key) and `n` with dims (..., query), the rows that exist; where there
         is none, mean and sd are NaN.
+
+    Raises:
+        RunError: there are no problems.
+
+    Example:
+        >>> rows = xr.DataArray([[[0.25, 0.75]], [[0.75, 0.25]]], dims=["problem", "query", "key"])
+        >>> moments([rows.assign_coords(key=["first", "question"])])["sd"].sel(key="first").values
+        array([0.25])
+
+    Reference: Chan, Golub and LeVeque (1983), The American Statistician 37.
     """
     partials = (partial_moments(piece) for block in blocks for piece in small_pieces(block))
     first = next(partials, None)

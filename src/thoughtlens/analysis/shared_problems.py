@@ -4,7 +4,7 @@ In: runs, or `Subject`s, by name. Out: a `Side` for each, and sentences. Sums by
 by head only for the resamples, so that memory grows by a few numbers a problem.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, final
 
@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.evidence import find_types
+from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.metrics import preference_sums, preferences
 from thoughtlens.analysis.pieces import Blocks, attention_pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
 from thoughtlens.analysis.statistics import resample_weights
-from thoughtlens.analysis.summary import analyze, with_importance
 from thoughtlens.analysis.sums import add_weighted
 from thoughtlens.errors import RunError
 
@@ -51,8 +52,8 @@ class ComparableRun(Protocol):
     def attention(self) -> xr.Dataset:
         """The attention Dataset, with `correct` and `n_question_tokens` of each problem."""
 
-    def results(self) -> list[dict[str, Any]]:
-        """A row a problem, with `id` and `question`."""
+    def problems(self) -> Iterable[Any]:
+        """The problems, with `id` and `question`, checked to be those that the run was made from."""
 
     def blocks(self, *, chosen: npt.ArrayLike | None = None) -> Iterator[xr.Dataset]:
         """The chosen problems block by block."""
@@ -83,7 +84,7 @@ def subject_of(run: ComparableRun) -> Subject:
     attention = run.attention
     return Subject(
         run.blocks(),
-        [f"{row['id']}: {row['question']}" for row in run.results()],
+        [f"{problem.id}: {problem.question}" for problem in run.problems()],
         attention["correct"].values,
         attention["n_question_tokens"].values,
     )
@@ -100,9 +101,7 @@ def head_types_of(run: ComparableRun, subject: Subject, common: Sequence[str], s
     """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
     shared = set(common)
     chosen = np.array([not shared or problem in shared for problem in subject.problems])
-    # Types come from sign flips: one resample is enough.
-    found = analyze(run.blocks(chosen=chosen), correct=np.asarray(subject.correct)[chosen], n_resamples=1, seed=seed)
-    return found.evidence["type"]
+    return find_types(run.blocks(chosen=chosen), n_problems=int(chosen.sum()), seed=seed)
 
 
 def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, seed: int) -> Side:

@@ -22,6 +22,9 @@ from thoughtlens.names import text
 CONFIDENCE = 0.95
 """Of every interval that is reported."""
 
+CONFIDENCE = 0.95
+"""Of every interval that is reported."""
+
 VALUES = ("estimate", "low", "high")
 """Labels of the `value` dim that every number with an interval carries."""
 

@@ -1,41 +1,59 @@
-"""Turn a run into its summary: moments, composition, preferences, evidence, heads, accuracy, with n and intervals.
+"""The analysis of a run: moments, composition, preferences, evidence, heads, rollout, accuracy, with n and intervals.
 
-1. One pass over the run's problems gives sums over them, under all weights at once (`streaming`).
-2. Preferences, hubs and importances are functions of those sums: the estimate is resample 0, its interval the others.
-   One set of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
-3. What is beyond the nulls (`find_evidence`), which heads come first and whether halves of the problems agree on it
-   (`ranking`), and which heads have a hub (`hubs`) come from sums of the same pass.
+1. One pass over the run's problems gives sums over them, under all weights at once (`sums`). Groups of the problems,
+   and what the run has beyond a null run, are added up in the same pass.
+2. Preferences and importances are functions of those sums: the estimate is resample 0, its interval the others. One set
+   of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
+3. Whether there is a hub, for heads, layers and the model, is the answer of one test (`heads.hub_tests`).
 
-It knows nothing of files, models or figures. Attention is correlational: nothing here says what a head does.
+An analysis of a run is saved in its folder, and opened again as long as the run and the options are the same:
 
-Problems become sums over blocks of them, which can be kept in the place of attention; such sums become an analysis.
+    RUN/analysis/analysis.zarr          with the default options
+    RUN/analysis/NAME/analysis.zarr     with others; NAME is given, or a short digest of the options
 
-1. `block_sums` takes everything of each problem first (entropies, squares, rollouts, what is beyond the null for a
-   question of that length), as `measured` does, and only then adds it up: no number is ever taken of a mean pattern.
-2. What is resampled is a block where it would be a problem. Estimates are those of all attention. Intervals are over
-   blocks: as wide in expectation, and a little less sure of themselves (with 512 blocks their width varies by 3 %).
-   Sign flips are of blocks' sums: if a problem is as likely to be −x as x, so is a sum of them.
-3. A block of one problem is that problem: all numbers are then those of attention.
-
-What was not added up can't be had later: single problems, groups of them, or measures that were not thought of.
+It knows nothing of models or figures. Attention is correlational: nothing here says what a head does.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from itertools import repeat
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.evidence import Levels, evidence_of_levels
-from thoughtlens.analysis.heads import hub_test_of, rank_heads, reliability, row_sums
-from thoughtlens.analysis.importance import mean_rollout_of, rollout_sums
-from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout, thought_map
-from thoughtlens.analysis.nulls import excess_cells
-from thoughtlens.analysis.pieces import Blocks, attention_pieces, counted_pieces, merge_moments, partial_moments
-from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, bootstrap_ratio, interval, proportion_interval
-from thoughtlens.analysis.sums import Part, Totals, accumulate, add_weighted, draw, measured, problem_sums
+from thoughtlens.analysis.archive import read_about, read_bundle, write_bundle
+from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
+from thoughtlens.analysis.evidence import ExcessOverRun, Levels, evidence_of_levels
+from thoughtlens.analysis.heads import hub_names, hub_tests, rank_heads, reliability, row_sums, with_importance
+from thoughtlens.analysis.importance import WEIGHTS, check_pattern, patterned
+from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
+from thoughtlens.analysis.pieces import Blocks, attention_pieces, counted_pieces, partial_moments
+from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
+from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval
+from thoughtlens.analysis.sums import Sums, Totals, parts
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.files import Json, file_name, writing
 from thoughtlens.names import ANSWER, EOT, text
+
+FOLDER: Final = "analysis"
+"""The folder of a run for what is made from it."""
+
+SAVED: Final = "analysis.zarr"
+
+FORMAT: Final = 1
+"""Of a saved analysis; another one is computed anew."""
+
+BY: Final = ("correct", "n_steps")
+"""What the problems of a run can be grouped by."""
+
+_DEFAULTS: Final[Json] = {
+    "pattern": WEIGHTS, "by": [], "null": None, "n_resamples": 1000, "n_flips": 1000, "seed": 0
+}  # fmt: skip
 
 
 class Analysis(NamedTuple):
@@ -43,8 +61,9 @@ class Analysis(NamedTuple):
 
     The Datasets of preferences hold, for … the dims named below, `preference` (…, thought, value), `lag_preference`
     (…, lag, value), `entropy` (…, query, value), `sequential`, `skip`, `thought_mass`, `importance` and
-    `hub_preference` (…, value), `hub` (…), the hub's name or "" where undefined, and `hub_support` (…), the share of
-    resamples with the same hub.
+    `hub_preference` (…, value), the preference H for the most preferred thought, whose name is `preferred` (…). Whether
+    that is a hub says the test alone: `hub` (…) is the hub's name, "" where there is none or it is undefined, and
+    `hub_strength` and `hub_p` (…) are the strength and the corrected p-value that decide (see `hub_test`).
     """
 
     moments: xr.Dataset
@@ -63,7 +82,8 @@ class Analysis(NamedTuple):
     """`heads` along `rank` (1, 2, …) by importance, with `layer`, `head`, `name` (such as L2H3) and `type` of each;
     `reliability`, `top_overlap` and `top_overlap_by_chance` of the ranking, scalars"""
     evidence: xr.Dataset
-    """excess (layer, head, measure, value), p, q, p_familywise (layer, head, measure), hub, type (layer, head)"""
+    """excess (layer, head, measure, value), p, q, p_familywise (layer, head, measure), type (layer, head); `hub`, the
+    strongest thought, whose excess, p and q are those of the measure `hub` (see `evidence_of_levels`)"""
     layer_evidence: xr.Dataset
     """the same of the mean head of each layer, without type; q and p_familywise over layers"""
     model_evidence: xr.Dataset
@@ -72,58 +92,149 @@ class Analysis(NamedTuple):
     """`hub_test`: hub, strength, p, p_corrected (layer, head)"""
     accuracy: xr.Dataset
     """accuracy (value), Wilson interval; n"""
+    rollout: xr.Dataset
+    """rollout (query, key, value), the mean over problems of `rollout`; n (query), the problems with that row"""
+    last_thought: xr.Dataset
+    """share (thought, value): how the last thought shares out what it gives to earlier ones, over layers and heads; its
+    attribute `null` is an even share, 1/(T − 1); n"""
+    groups: dict[str, Comparison]
+    """by what the problems were grouped, the groups side by side"""
+    parts: dict[str, dict[str, "Analysis"]]
+    """by what, and by group, the analysis of the problems of that group alone; of groups of two problems or more"""
+    over_null: Levels | None
+    """evidence of what the run has beyond a null run"""
+    options: Json
+    """`pattern`, `by`, `null`, `n_resamples`, `n_flips`, `seed`, and the `name` that it is saved under or None"""
+
+
+@runtime_checkable
+class StoredRun(Protocol):
+    """What an analysis needs of a run on disk."""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+
+    @property
+    def manifest(self) -> Json:
+        """What was run, on what."""
+
+    @property
+    def keeps_means(self) -> bool:
+        """Whether sums over blocks of problems were kept in the place of their attention."""
+
+    def require_attention(self) -> None:
+        """Raise `RunError` unless the run holds the attention of every problem."""
+
+    def blocks(self, *, pattern: str) -> Iterator[xr.Dataset]:
+        """The attention Dataset, some problems at a time."""
+
+    def sums(self) -> Iterator[xr.Dataset]:
+        """The sums that were kept, some blocks of problems at a time."""
+
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each problem was solved, in order."""
+
+    def problems(self) -> Iterable[Any]:
+        """The problems of the run, in order."""
 
 
 def analyze(
-    blocks: Blocks, *, correct: npt.ArrayLike, n_resamples: int = 1000, n_flips: int = 1000, seed: int = 0
+    run: StoredRun | Blocks,
+    *,
+    correct: npt.ArrayLike | None = None,
+    pattern: str = WEIGHTS,
+    by: str | Iterable[str] = (),
+    null: StoredRun | Blocks | None = None,
+    n_resamples: int = 1000,
+    n_flips: int = 1000,
+    seed: int = 0,
+    name: str | None = None,
+    force: bool = False,
 ) -> Analysis:
-    """Summarise a run in one pass over its problems.
+    """Summarise where a run's thoughts look, in one pass over its problems.
+
+    An analysis of a run is saved in its folder. Where one with the same options is saved there, of the run as it is, it
+    is opened instead.
 
     Args:
-        blocks: an attention Dataset, or its problems block by block, in any cut.
-        correct: bool, one a problem, in the order of the blocks.
-        n_resamples: bootstrap resamples of the problems.
+        run: a run; or an attention Dataset; or its problems block by block, in any cut.
+        correct: bool, one a problem, in order; needed with blocks alone, a run and a Dataset have it.
+        pattern: `attention`, or `value-weighted` where that was recorded.
+        by: also analyse groups of the problems, by `correct` or (of a run) `n_steps`, and compare the groups.
+        null: also say what is beyond this run (or Dataset, or blocks) of the same architecture and problems, such as
+            one with random weights.
+        n_resamples: bootstrap resamples of the problems; where a run kept sums, of the blocks of problems.
         n_flips: sign flips of the problems; up to 12 problems all are listed.
         seed: same seed, same intervals and p-values, however the run is cut into blocks.
+        name: of a run: save it as `RUN/analysis/NAME`; if None, in `RUN/analysis` with the default options, and under a
+            digest of the options with others.
+        force: replace an analysis of other options that has this name.
 
     Returns:
-        Labelled Datasets, see `Analysis`.
+        Labelled Datasets, see `Analysis`. Intervals are 95 % and over problems; where a run kept sums they are over
+        blocks of problems, and the attribute `n_blocks` says how many.
+
+    Raises:
+        OptionError: an unknown pattern, grouping or name, or no `correct`.
+        RunError: the run does not hold what is asked for, the null run is none of this run, or the name is taken.
+
+    Example:
+        >>> import numpy as np
+        >>> from thoughtlens.schema import attention_dataset
+        >>> rows = np.tri(9, 11, k=2)
+        >>> rows[4:7, 4] = 9.0  # z4, z5 and z6 prefer z2
+        >>> rows = np.tile(rows / rows.sum(-1, keepdims=True), (50, 1, 1, 1, 1))
+        >>> ids = [f"p{i}" for i in range(50)]
+        >>> found = analyze(attention_dataset(rows, problem_ids=ids, correct=[True] * 50, n_question_tokens=[9] * 50))
+        >>> found.model.hub.item(), found.heads.sel(layer=0, head=0).hub.item()
+        ('z2', 'z2')
+
+    See also `preferences` for H, `hub_test` for hubs, `rank_heads` for importance and `head_types` for types.
     """
-    draws = draw(len(np.asarray(correct)), n_resamples=n_resamples, n_flips=n_flips, seed=seed)
-    options = {"n_resamples": n_resamples, "n_flips": n_flips, "seed": seed}
-    return summarise(accumulate(measured(blocks), draws), correct=correct, options=options)
+    by = tuple(dict.fromkeys([by] if isinstance(by, str) else by))
+    for what in by:
+        if what not in BY:
+            raise OptionError(f"no grouping {what!r}, expected {' or '.join(BY)}; choose one.")
+    options: Json = {
+        "pattern": check_pattern(pattern), "by": list(by), "null": _told(null),
+        "n_resamples": n_resamples, "n_flips": n_flips, "seed": seed,
+    }  # fmt: skip
+    if isinstance(run, StoredRun):
+        return _analyze_run(run, null, options, name, force=force)
+    if name is not None:
+        raise OptionError(f"found the name {name!r} for an analysis of a Dataset, which is not saved; leave it out.")
+    if correct is None and not isinstance(run, xr.Dataset):
+        raise OptionError("found blocks of problems without `correct`; pass one bool a problem, or a Dataset or a run.")
+    right = np.asarray(run["correct"] if correct is None else correct, dtype=bool)
+    return _analyze(patterned(run, pattern), null, right, {what: _groups(what, right, None) for what in by}, options)
 
 
-def summarise(totals: Totals, *, correct: npt.ArrayLike, options: Mapping[str, float]) -> Analysis:
-    """The summary of a run that has been added up.
+def open_analysis(run: StoredRun, name: str | None = None) -> Analysis:
+    """An analysis that was saved in a run's folder, without computing anything.
 
     Args:
-        totals: as `accumulate` gives them.
-        correct: bool, one a problem.
-        options: `n_resamples`, `n_flips`, `seed`, and whatever else the Datasets shall carry as attributes.
+        run: the run.
+        name: of the analysis; None for that with the default options.
+
+    Raises:
+        RunError: there is no such analysis, or the run has changed since.
+
+    Example:
+        `open_analysis(tl.open_run("runs/first")).heads["hub"]`
     """
-    is_correct = np.asarray(correct, dtype=bool)
-    n, sums = len(is_correct), totals.sums
-    seed, options = int(options["seed"]), {**options, "confidence": CONFIDENCE}
-    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]]
-    heads = _summarise_heads(head_sums)
-    found = Levels(*(level.assign(n=n).assign_attrs(options) for level in _evidence(totals)))
-    ranking = rank_heads(heads.assign(type=found.heads["type"]))
-    trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
-    return Analysis(
-        moments=totals.moments,
-        composition=_composition(sums).assign_attrs(options),
-        readout=_readout(sums).assign_attrs(options),
-        model=_summarise(head_sums.sum(("layer", "head"))).assign(n=n).assign_attrs(options),
-        layers=_summarise(head_sums.sum("head")).assign(n=n).assign_attrs(options),
-        heads=heads.assign(n=n).assign_attrs(options),
-        ranking=ranking.assign(trust.data_vars).assign(n=n).assign_attrs(options),
-        accuracy=xr.Dataset({"accuracy": proportion_interval(int(is_correct.sum()), n, confidence=CONFIDENCE), "n": n}),
-        evidence=found.heads,
-        layer_evidence=found.layers,
-        model_evidence=found.model,
-        hubs=hub_test_of(totals.rows, seed=seed).assign(n=n),
-    )
+    folder = run.path / FOLDER / (name or "")
+    about = read_about(folder / SAVED)
+    if about is None:
+        there = sorted(path.parent.name for path in (run.path / FOLDER).glob(f"*/{SAVED}"))
+        raise RunError(
+            f"{run.path} has no analysis {name or 'with the default options'}, expected one of "
+            f"{', '.join(there) or 'those that `thoughtlens analyze` makes'}; run `thoughtlens analyze {run.path}"
+            f"{f' --name {name}' if name else ''}`."
+        )
+    if about["format"] != FORMAT or about["run"] != _digest(run.manifest):
+        raise RunError(f"{folder / SAVED} is of the run as it was before; analyse {run.path} again.")
+    return _read(folder)
 
 
 def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -> xr.Dataset:
@@ -135,205 +246,239 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
 
     Returns:
         As `preference_sums`, float64, dims (problem, ...).
+
+    Example:
+        `bootstrap_ratio(collect_sums(run.blocks())["sequential"], expected_sums(…)["sequential"])`
     """
-    parts = [preference_sums(attention).sum(list(over), skipna=False) for attention in attention_pieces(blocks)]
-    return xr.concat(parts, "problem", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+    return join_problems(
+        [preference_sums(attention).sum(list(over), skipna=False) for attention in attention_pieces(blocks)]
+    )
 
 
-def _evidence(totals: Totals) -> Levels:
-    counts = totals.sums["n"]
-    n = counts.isel(resample=0, drop=True)
-    # Blocks of problems may differ in size, and so may resamples of them.
-    excess = excess_cells(totals.sums) * (n / counts)
-    squares, n_thoughts = totals.squares.assign_coords(n=n.astype(int)), totals.sums.sizes["query"]
-    return evidence_of_levels(excess, totals.flipped, squares, n_thoughts=n_thoughts, confidence=CONFIDENCE)
+def _analyze_run(
+    run: StoredRun, null: StoredRun | Blocks | None, options: Json, name: str | None, *, force: bool
+) -> Analysis:
+    if name is not None and (file_name(name) != name or "." in name):
+        raise OptionError(f"can't call an analysis {name!r}; take a name of letters, digits, - and _.")
+    if options["by"] or null is not None:
+        run.require_attention()
+    if isinstance(null, StoredRun):
+        check_null(run, null)
+    correct = run.correct()
+    groups = {what: _groups(what, correct, run) for what in options["by"]}
+    if name is None and options != _DEFAULTS:
+        name = _digest(options)[:8]
+    folder = run.path / FOLDER / (name or "")
+    null_digest = _digest(null.manifest) if isinstance(null, StoredRun) else None
+    about = {"format": FORMAT, "run": _digest(run.manifest), "null": null_digest, "options": options}
+    saved = read_about(folder / SAVED)
+    # A null Dataset can't be told from another one.
+    if saved == about and (null is None or null_digest is not None):
+        return _read(folder)
+    before = options if saved is None else saved["options"]
+    apart = [f"{of} {before.get(of)} and not {options[of]}" for of in options if before.get(of) != options[of]]
+    if apart and not force:
+        raise RunError(f"{folder} holds an analysis with {'; '.join(apart)}; pass another --name, or --force.")
+    kept = run.keeps_means and options["pattern"] == WEIGHTS
+    blocks = run.sums() if kept else patterned(run, options["pattern"])
+    n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
+    found = _analyze(blocks, null, correct, groups, options, n_blocks=n_blocks)
+    found.options["name"] = name
+    with writing(folder):
+        write_bundle(folder / SAVED, found, about)
+        for left in (path for path in folder.iterdir() if apart and path.name != SAVED):
+            # What was written of the other options.
+            rmtree(left) if left.is_dir() else left.unlink()
+    return found
 
 
-def _composition(sums: xr.Dataset) -> xr.Dataset:
+def check_null(run: StoredRun, null: StoredRun) -> None:
+    """Raise `RunError` where a run can't be the null of another: same weights, other architecture or problems."""
+    one, other = _facts(run), _facts(null)
+    for its in (run, null):
+        its.require_attention()
+    if run.manifest["options"]["model"]["sha256"] == null.manifest["options"]["model"]["sha256"]:
+        raise RunError(
+            f"{null.path} has the weights of {run.path}, which leaves nothing beyond it; make a null run with "
+            "`thoughtlens extract --random-weights 0`."
+        )
+    apart = [f"{name} {other[name]} and not {one[name]}" for name in one if one[name] != other[name]]
+    if apart:
+        raise RunError(
+            f"{null.path} can't be the null of {run.path}: it has {'; '.join(apart)}; make one from the same model and "
+            "problems with `thoughtlens extract --random-weights 0`."
+        )
+
+
+def _facts(run: StoredRun) -> Json:
+    layout, options = run.manifest["layout"], run.manifest["options"]
+    return {
+        "architecture": options["model"].get("architecture"),
+        **{name.removeprefix("n_"): layout[name] for name in ("n_layers", "n_heads", "n_thoughts", "n_problems")},
+        "problems of fingerprint": options["problems"]["fingerprint"][:12],
+    }
+
+
+def _told(null: StoredRun | Blocks | None) -> Json | None:
+    """What an analysis remembers of its null run."""
+    if null is None:
+        return None
+    if isinstance(null, StoredRun):
+        return {"run": str(null.path), "model": null.manifest["options"]["model"]}
+    return {"run": None, "model": {"name": "the null run"}}
+
+
+def _digest(facts: Json) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _read(folder: Path) -> Analysis:
+    found: Analysis = read_bundle(folder / SAVED, Analysis, Comparison, Levels)
+    return found
+
+
+def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which problems belong to which group: bool for each problem, by the group's name."""
+    if by == "correct":
+        return {"solved": correct, "failed": ~correct}
+    if run is None:
+        raise OptionError("found the grouping 'n_steps' of a Dataset, which knows no steps; pass the run, or correct.")
+    counts = np.array([len(problem.steps) for problem in run.problems()])
+    if not counts.any():
+        raise RunError(f"the problems of {run.path} have no steps, so that n_steps groups nothing; use --by correct.")
+    return {str(count): counts == count for count in np.unique(counts[counts > 0])}
+
+
+def _analyze(
+    blocks: Iterable[xr.Dataset],
+    null: StoredRun | Blocks | None,
+    correct: npt.NDArray[np.bool_],
+    groups: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]],
+    options: Json,
+    *,
+    n_blocks: int | None = None,
+) -> Analysis:
+    """Everything in one pass: the whole, each group of the problems, and what is beyond the null run."""
+    draws = {name: options[name] for name in ("n_resamples", "n_flips", "seed")}
+    whole = Sums(n_blocks or len(correct), **draws)
+    members = {
+        (by, name): (of, {**draws, "seed": group_seed(draws["seed"], place)})
+        for by, named in groups.items() for place, (name, of) in enumerate(enough(named).items())
+    }  # fmt: skip
+    of_groups = {key: Sums(int(of.sum()), **its) for key, (of, its) in members.items()}
+    beyond = None if null is None else ExcessOverRun(len(correct), **draws)
+    nulls = repeat(None) if null is None else counted_pieces(patterned(null, options["pattern"]))
+    depth_sums, start = [], 0
+    every = (part for block in blocks for part in parts(block))
+    for (own, sums, moments, rows), other in zip(every, nulls, strict=null is not None):
+        whole.add(sums, moments, rows)
+        if beyond is not None and own is not None and other is not None:
+            beyond.add(own, other)
+        if groups and own is not None:
+            depth_sums.append(collect_depth_sums(own[0].to_dataset(name="attention").assign(n_question_tokens=own[1])))
+        stop = start + sums.sizes["problem"]
+        for key, (of, _) in members.items():
+            here = np.flatnonzero(of[start:stop])
+            if here.size and own is not None:
+                chosen = own[0].isel(problem=here)
+                of_groups[key].add(sums.isel(problem=here), partial_moments(chosen), row_sums(chosen))
+        start = stop
+    totals = whole.total()
+    attributes = draws if n_blocks is None else {**draws, "n_blocks": n_blocks}
+    found = _summarise(totals, correct, {**options, "name": None}, attributes)
+    if beyond is not None:
+        levels = beyond.levels(hub_tests(totals.rows, seed=draws["seed"]), n_thoughts=totals.sums.sizes["query"])
+        n = len(correct)
+        found = found._replace(over_null=Levels(*(level.assign(n=n).assign_attrs(draws) for level in levels)))
+    for (by, name), (of, its) in members.items():
+        alone = {**options, **its, "by": [], "null": None, "name": None}
+        found.parts.setdefault(by, {})[name] = _summarise(of_groups[by, name].total(), correct[of], alone, its)
+    for by, named in groups.items():
+        found.groups[by] = _compared(join_problems(depth_sums), named, correct, draws, found.parts.setdefault(by, {}))
+    return found
+
+
+def _compared(
+    sums: xr.Dataset,
+    groups: Mapping[str, npt.NDArray[np.bool_]],
+    correct: npt.NDArray[np.bool_],
+    draws: Json,
+    parts: Mapping[str, Analysis],
+) -> Comparison:
+    how = {name: draws[name] for name in ("n_resamples", "seed")}
+    types = {name: of.evidence["type"] for name, of in parts.items()}
+    grouped = compare_groups(sums, groups, correct=correct, head_types=types, **how)
+    without = int((~np.any(list(groups.values()), axis=0)).sum())
+    notes = (f"{without} problems have no steps and are in no group.",) if without else ()
+    return grouped._replace(notes=(*notes, *grouped.notes))
+
+
+def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, attributes: Json) -> Analysis:
+    """The analysis of problems that have been added up; `attributes` are those of every Dataset with intervals."""
+    n, sums, seed = len(correct), totals.sums, int(attributes["seed"])
+    attributes = {**attributes, "confidence": CONFIDENCE}
+    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]]
+    hubs = hub_tests(totals.rows, seed=seed)
+    levels = (_by_layer(head_sums), _preferences(head_sums.sum("head")), _preferences(head_sums.sum(("layer", "head"))))
+    heads, layers, model = (
+        level.assign(hub=hub_names(tested), hub_strength=tested["strength"], hub_p=tested["p_corrected"], n=n)
+        .assign_attrs(attributes)
+        for level, tested in zip(levels, hubs, strict=True)
+    )  # fmt: skip
+    evidence = evidence_of_levels(*totals.excess, hubs, n_thoughts=sums.sizes["query"], confidence=CONFIDENCE)
+    trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
+    ranking = rank_heads(heads.assign(type=evidence.heads["type"])).assign(trust.data_vars)
     n_rows = sums["row_exists"].rename(row="query")
-    samples = sums["composition"].rename(row="query") / n_rows.where(n_rows > 0)
-    return xr.Dataset({"composition": _interval(samples), "n": _observed_count(n_rows)})
+    read = _ratio("readout", readout(sums["readout"].rename(readout_row="query")), n_rows.sel(query=[EOT, ANSWER]))
+    given = sums["last_thought"].rename(earlier="thought")
+    mass = given.sum("thought")
+    last = _interval(given / mass.where(mass != 0.0)).assign_attrs(null=1.0 / max(1, given.sizes["thought"]))
+    composition = sums["composition"].rename(row="query") / n_rows.where(n_rows > 0)
+    n_rolled = sums["rollout_exists"].rename(row="query")
+    rolled = sums["rollout"].rename(row="query", column="key") / n_rolled.where(n_rolled > 0)
+    return Analysis(
+        moments=totals.moments,
+        composition=_ratio("composition", composition, n_rows).assign_attrs(attributes),
+        readout=read.assign_attrs(attributes),
+        model=model,
+        layers=layers,
+        heads=heads,
+        ranking=ranking,
+        evidence=evidence.heads.assign(n=n).assign_attrs(attributes),
+        layer_evidence=evidence.layers.assign(n=n).assign_attrs(attributes),
+        model_evidence=evidence.model.assign(n=n).assign_attrs(attributes),
+        hubs=hubs[0].assign(n=n),
+        accuracy=xr.Dataset({"accuracy": proportion_interval(int(correct.sum()), n, confidence=CONFIDENCE), "n": n}),
+        rollout=_ratio("rollout", rolled, n_rolled),
+        last_thought=xr.Dataset({"share": last, "n": n}),
+        groups={},
+        parts={},
+        over_null=None,
+        options=options,
+    )
 
 
-def _readout(sums: xr.Dataset) -> xr.Dataset:
-    n_rows = sums["row_exists"].rename(row="query").sel(query=[EOT, ANSWER])
-    samples = readout(sums["readout"].rename(readout_row="query"))
-    return xr.Dataset({"readout": _interval(samples), "n": _observed_count(n_rows)})
-
-
-def _observed_count(n_rows: xr.DataArray) -> xr.DataArray:
-    return n_rows.isel(resample=0).astype(np.int64)
+def _ratio(name: str, samples: xr.DataArray, n_rows: xr.DataArray) -> xr.Dataset:
+    """A number of each row with its interval, and of how many problems it is."""
+    return xr.Dataset({name: _interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
 
 
 def _interval(samples: xr.DataArray) -> xr.DataArray:
     return interval(samples, confidence=CONFIDENCE)
 
 
-def _summarise_heads(sums: xr.Dataset) -> xr.Dataset:
+def _by_layer(sums: xr.Dataset) -> xr.Dataset:
     # A few layers at a time: the resampled preferences of all heads at once would be as large as the sums.
     n_layers = sums.sizes["layer"]
     step = max(1, CHUNK_CELLS * n_layers // sums["preference"].size)
-    some_layers = [_summarise(sums.isel(layer=slice(start, start + step))) for start in range(0, n_layers, step)]
+    some_layers = [_preferences(sums.isel(layer=slice(start, start + step))) for start in range(0, n_layers, step)]
     return xr.concat(some_layers, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
 
 
-def _summarise(sums: xr.Dataset) -> xr.Dataset:
-    """Preferences, hub and importance with intervals, from the sums of every resample."""
+def _preferences(sums: xr.Dataset) -> xr.Dataset:
+    """Preferences, entropy and importance with intervals, from the sums of every resample."""
     samples = preferences(sums).assign(entropy=mean_entropy(sums))
-    hub = _hub_place(samples["preference"])
-    observed_hub = hub.isel(resample=0)
-    defined = samples["preference"].isel(resample=0).notnull().any("thought")
-    samples = with_importance(samples)
-    names = np.where(defined.values, samples["thought"].values[observed_hub.values], "")
-    support = (hub.isel(resample=slice(1, None)) == observed_hub).mean("resample")
-    return samples.map(_interval).assign(hub=observed_hub.copy(data=text(names)), hub_support=support.where(defined))
-
-
-def with_importance(samples: xr.Dataset) -> xr.Dataset:
-    """Preferences of every resample, with the `hub_preference` and `importance` of each (see `rank_heads`)."""
-    # The hub is held fixed at the observed one: the interval is that thought's, not that of whichever is largest.
-    hub = _hub_place(samples["preference"].isel(resample=0))
-    at_hub = samples["preference"].isel(thought=hub).drop_vars("thought")
-    return samples.assign(hub_preference=at_hub, importance=samples["thought_mass"] * (at_hub - 1.0))
-
-
-def _hub_place(preference: xr.DataArray) -> xr.DataArray:
-    return preference.fillna(-np.inf).argmax("thought")
-
-
-_OF_ALL = {"n": "moments_n", "mean": "moments_mean", "squares": "moments_squares"}
-"""Moments are wanted of the run alone: they have no blocks."""
-
-_HUBS = {"observed": "hub_observed", "variance": "hub_variance"}
-"""What the hub test takes, also without blocks."""
-
-_ROWS = {"query": "row", "key": "column"}
-"""All rows and keys, where `query` and `thought` are the thoughts."""
-
-
-def block_sums(seen: Iterable[tuple[xr.Dataset, npt.NDArray[np.int64]]], n_blocks: int) -> xr.Dataset:
-    """Add problems up by the block that each is in, in one pass.
-
-    Args:
-        seen: attention Datasets of some problems each, with the block of every problem, from 0.
-        n_blocks: how many blocks there are; of some there may be no problem here.
-
-    Returns:
-        float64: `problem_sums` with `block` in the place of `problem`, and `rollout` (block, row, column),
-        `last_thought` (block, earlier); of all problems together, without `block`, `moments_n`, `moments_mean`,
-        `moments_squares` and `hub_observed`, `hub_variance`.
-    """
-    sums: dict[str, xr.DataArray] = {}
-    moments, rows = None, None
-    for dataset, blocks in seen:
-        start = 0
-        for attention, n_question_tokens in counted_pieces(dataset):
-            here = blocks[start : start + attention.sizes["problem"]]
-            start += len(here)
-            add_weighted(sums, _numbers(attention, n_question_tokens), _membership(here, n_blocks))
-            partial, hubs = partial_moments(attention), row_sums(attention)
-            moments = partial if moments is None else merge_moments(moments, partial)
-            rows = hubs if rows is None else rows + hubs
-    assert moments is not None and rows is not None, "a shard has problems"
-    of_all = [moments.rename(_OF_ALL).rename(_ROWS), rows.rename(_HUBS).rename(key="thought")]
-    return xr.merge([xr.Dataset(sums).rename(resample="block"), *of_all], join="exact", compat="override")
-
-
-def analyze_sums(
-    kept: Iterable[xr.Dataset],
-    *,
-    n_blocks: int,
-    correct: npt.ArrayLike,
-    n_resamples: int = 1000,
-    n_flips: int = 1000,
-    seed: int = 0,
-) -> Analysis:
-    """Summarise a run of which sums were kept, as `analyze` does one of which attention was.
-
-    Args:
-        kept: as `block_sums` gives them, some blocks at a time, each block once.
-        n_blocks: of the run.
-        correct: bool, one a problem.
-        n_resamples: bootstrap resamples of the blocks.
-        n_flips: sign flips of the blocks.
-        seed: same seed, same numbers.
-
-    Returns:
-        As `analyze`; `n` counts problems, and the attribute `n_blocks` what the intervals are over.
-    """
-    options = {"n_resamples": n_resamples, "n_flips": n_flips, "seed": seed}
-    totals = accumulate(_parts(kept), draw(n_blocks, **options))
-    return summarise(totals, correct=correct, options={**options, "n_blocks": n_blocks})
-
-
-def kept_rollout(kept: Iterable[xr.Dataset], *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
-    """As `mean_rollout`, its interval over blocks."""
-    sums = _joined(kept, ["rollout", "row_exists"]).rename({"column": "key", "row": "query"})
-    return mean_rollout_of(sums, n_resamples=n_resamples, seed=seed)
-
-
-def kept_last_thought_shares(kept: Iterable[xr.Dataset], *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
-    """As `last_thought_shares`, its interval over blocks."""
-    sums = _joined(kept, ["last_thought", "n"])
-    given = sums["last_thought"].rename(earlier="thought")
-    found = last_thought_shares_of(given, n_resamples=n_resamples, seed=seed)
-    return found.assign(n=int(sums["n"].sum()))
-
-
-def _numbers(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.Dataset:
-    """All that is kept of single problems, dims (problem, …)."""
-    rolled = rollout_sums(attention)["rollout"].rename(_ROWS)
-    # Its thoughts are all but the last: another dim than `thought`.
-    last = last_thought_rows(attention).rename(thought="earlier")
-    return problem_sums(attention, n_question_tokens).assign(rollout=rolled, last_thought=last)
-
-
-def _membership(blocks: npt.NDArray[np.int64], n_blocks: int) -> xr.DataArray:
-    """1 for the problems of each block, dims (resample, problem): sums of blocks are one more product of weights."""
-    return xr.DataArray((blocks == np.arange(n_blocks)[:, None]).astype(np.uint8), dims=("resample", "problem"))
-
-
-def _parts(kept: Iterable[xr.Dataset]) -> Iterator[Part]:
-    # The names of dims as they were before `block_sums` changed them.
-    rows, hubs = ({new: old for old, new in names.items()} for names in (_ROWS, _HUBS))
-    of_all = {new: old for old, new in _OF_ALL.items()}
-    for some in kept:
-        blocked = [name for name, values in some.data_vars.items() if "block" in values.dims]
-        sums = some[blocked].drop_vars(["rollout", "last_thought", "column", "earlier"]).rename(block="problem")
-        moments = some[list(of_all)].rename(of_all).rename(rows)
-        yield Part(sums, moments, some[list(hubs)].rename(hubs).rename(thought="key"))
-
-
-def _joined(kept: Iterable[xr.Dataset], names: list[str]) -> xr.Dataset:
-    return xr.concat([some[names] for some in kept], "block").rename(block="problem")
-
-
-def last_thought_shares(blocks: Blocks, *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
-    """How the last thought shares out what it gives to earlier thoughts, over all heads.
-
-    share[k] = Σ A[T, k] / Σ_k Σ A[T, k], sums over problems, layers and heads.  Range 0-1, sums to 1.  Null 1/(T − 1),
-    an even share, kept as the attribute `null`.
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        n_resamples: bootstrap resamples of the problems.
-        seed: same seed, same interval.
-
-    Returns:
-        `share` (thought, value) and `n`.
-    """
-    rows = [last_thought_rows(attention) for attention in attention_pieces(blocks)]
-    return last_thought_shares_of(xr.concat(rows, "problem"), n_resamples=n_resamples, seed=seed)
-
-
-def last_thought_rows(attention: xr.DataArray) -> xr.DataArray:
-    """What the last thought gives to each earlier one, layers and heads added up: dims (problem, thought)."""
-    last = thought_map(attention).isel(query=-1, drop=True).isel(key=slice(None, -1)).rename(key="thought")
-    return last.astype(np.float64).sum(("layer", "head"), skipna=False)
-
-
-def last_thought_shares_of(given: xr.DataArray, *, n_resamples: int = 1000, seed: int = 0) -> xr.Dataset:
-    """`last_thought_shares` from `last_thought_rows`, of problems or of blocks of them that were added up."""
-    share = bootstrap_ratio(given, given.sum("thought", skipna=False), n_resamples=n_resamples, seed=seed)
-    share.attrs["null"] = 1.0 / max(1, given.sizes["thought"])
-    return xr.Dataset({"share": share, "n": given.sizes["problem"]})
+    observed = samples["preference"].isel(resample=0)
+    place = observed.fillna(-np.inf).argmax("thought")
+    names = np.where(observed.notnull().any("thought"), observed["thought"].values[place.values], "")
+    return with_importance(samples).map(_interval).assign(preferred=place.copy(data=text(names)))

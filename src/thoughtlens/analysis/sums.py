@@ -1,86 +1,48 @@
-"""Turn a run into sums over its problems, in one pass: everything that a summary is made of.
+"""Sums of a run over its problems: everything that a summary is made of, from one pass over the run.
 
-1. `measured` turns each piece of a few problems into a `Part`: numbers that add up over problems.
-2. `accumulate` adds parts to the moments and, as weights @ values, to the sums of every bootstrap resample, of every
-   random half and of every sign flip. Memory holds (resamples × heads × sums) and never the attention of a run.
+1. `parts` takes a few problems at a time and gives numbers of each that add up over problems: preferences, entropies,
+   what is beyond the nulls, rollouts, and what the last thought gives away.
+2. `Sums` adds them to the moments and, as weights @ values, to the sums of every bootstrap resample, of every random
+   half and of every sign flip. Memory holds (resamples × heads × sums) and never the attention of a run.
 
-What is resampled is a row of the parts: a problem, or a block of problems that were added up before (`kept`).
+What is resampled is a problem, or a block of problems that `block_sums` added up before, so that a run can keep its
+sums in the place of its attention. Every number is taken of single problems first and added up after, so that none is
+ever taken of a mean pattern. Estimates are then those of all attention, and intervals are over blocks: as wide in
+expectation, and a little less sure of themselves (with 512 blocks their width varies by 3 %). Sign flips are of blocks'
+sums: if a problem is as likely to be −x as x, so is a sum of them. A block of one problem is that problem. What was not
+added up can't be had later: single problems, groups of them, or measures that were not thought of.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.heads import row_sums, split_halves
-from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums
+from thoughtlens.analysis.importance import rollout
+from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums, thought_map
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
-from thoughtlens.analysis.pieces import Blocks, counted_pieces, finish_moments, merge_moments, partial_moments
+from thoughtlens.analysis.pieces import counted_pieces, finish_moments, merge_moments, partial_moments
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.analysis.statistics import resample_weights, weighted_sums
 from thoughtlens.errors import RunError
+from thoughtlens.names import FIRST
+from thoughtlens.schema import ATTENTION
 
 WAITING_BYTES = 64_000_000
 """Sums of single problems held at once: a matrix product of many problems is several times as fast."""
 
+_ROWS = {"query": "row", "key": "column"}
+"""All rows and keys, where `query` and `thought` are the thoughts."""
 
-class Part(NamedTuple):
-    """What some problems add to the sums of a run."""
+Piece = tuple[xr.DataArray, xr.DataArray]
+"""The attention of a few problems, and their `n_question_tokens`."""
 
-    sums: xr.Dataset
-    """dims (problem, …), a row a problem or a block of problems; `n` (problem), how many problems a row stands for"""
-    moments: xr.Dataset
-    """as `partial_moments` gives them"""
-    rows: xr.Dataset
-    """as `row_sums` gives them"""
+_MOMENTS = {name: f"moments_{name}" for name in ("n", "mean", "squares")}
 
-
-class Draws(NamedTuple):
-    """Weights of problems, or of blocks of them, dims (resample, problem)."""
-
-    resamples: xr.DataArray
-    """how often each problem is drawn, the sample itself first"""
-    halves: xr.DataArray
-    """1 for the problems of the first half of each random split"""
-    flips: xr.DataArray
-    """signs, the sample itself first"""
-
-
-class Totals(NamedTuple):
-    """Sums over all problems of a run; `problem` in what follows is what was resampled, a problem or a block."""
-
-    moments: xr.Dataset
-    """mean, sd (layer, head, query, key); n (layer, head, query)"""
-    sums: xr.Dataset
-    """all that is added up, dims (resample, ...)"""
-    halves: xr.Dataset
-    """the same in the first half of each split, dims (resample, ...)"""
-    flipped: xr.DataArray
-    """excess under sign flips, dims (resample, layer, head, cell)"""
-    squares: xr.Dataset
-    """Σ excess² of the `heads` (layer, head, cell), of the mean head of `layers` (layer, cell) and of the `model`"""
-    rows: xr.Dataset
-    """what the hub test takes"""
-
-
-def draw(n_problems: int, *, n_resamples: int, n_flips: int, seed: int) -> Draws:
-    """Draw all weights before the pass, so that they don't depend on how the run is cut."""
-    return Draws(
-        resample_weights(n_problems, n_resamples=n_resamples, seed=seed),
-        split_halves(n_problems, seed=seed),
-        sign_flips(n_problems, n_flips=n_flips, seed=seed),
-    )
-
-
-def measured(blocks: Blocks) -> Iterator[Part]:
-    """What the problems of a run add to its sums, a few at a time.
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-    """
-    for attention, n_question_tokens in counted_pieces(blocks):
-        yield Part(problem_sums(attention, n_question_tokens), partial_moments(attention), row_sums(attention))
+_HUBS = {name: f"hub_{name}" for name in ("observed", "variance", "layer_variance", "model_variance")}
 
 
 def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.Dataset:
@@ -92,67 +54,171 @@ def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr
 
     Returns:
         float64, dims (problem, …), free of NaN: `preference_sums`, `entropy_sums`, `places` (`place_sums`); of the mean
-        over heads `composition` (row, part), `readout` (readout_row, thought) and `row_exists` (row), 1 or 0; `n`, 1.
+        over heads `composition` (row, part), `readout` (readout_row, thought) and `row_exists` (row), 1 or 0;
+        `rollout` (row, column) and `rollout_exists` (row), 1 or 0; `last_thought` (earlier), what the last thought
+        gives to each earlier one; and `n`, 1.
     """
     mean_row = attention.mean(("layer", "head"), skipna=False)
     parts = composition(mean_row)
     exists = parts.notnull().all("part")
-    shares = readout_sums(mean_row)
+    rolled = rollout(attention).rename(_ROWS)
+    is_rolled = rolled.sel(column=FIRST, drop=True).notnull()
+    last = thought_map(attention).isel(query=-1, drop=True).isel(key=slice(None, -1)).rename(key="earlier")
+    given = last.astype(np.float64).sum(("layer", "head"), skipna=False)
     sums = with_places(preference_sums(attention), attention, n_question_tokens)
     return xr.merge([sums, entropy_sums(attention)], join="exact", compat="override").assign(
         composition=parts.where(exists, 0.0).rename(query="row"),
-        readout=shares.rename(query="readout_row"),
+        readout=readout_sums(mean_row).rename(query="readout_row"),
         row_exists=exists.astype(np.float64).rename(query="row"),
+        rollout=rolled.fillna(0.0),
+        rollout_exists=is_rolled.astype(np.float64),
+        last_thought=given.where(given.notnull().all("earlier"), 0.0),
         n=("problem", np.ones(attention.sizes["problem"])),
     )
 
 
-def accumulate(parts: Iterable[Part], draws: Draws) -> Totals:
-    """Add a run up under every weight, in one pass.
+def parts(block: xr.Dataset) -> Iterator[tuple[Piece | None, xr.Dataset, xr.Dataset, xr.Dataset]]:
+    """What a block of problems, or of kept sums, adds to the sums of a run, a few problems at a time.
 
     Args:
-        parts: of the run, in order.
-        draws: as `draw` gives them, for as many rows as the parts have.
+        block: an attention Dataset, or sums as `block_sums` gives them.
 
-    Raises:
-        RunError: there are more or fewer rows than weights.
+    Returns:
+        Their attention and `n_question_tokens` (None where sums were kept), the sums of each problem or block of
+        problems (problem, …), the moments as `partial_moments` gives them, and what the hub test takes (`row_sums`).
     """
-    n_rows = draws.flips.sizes["problem"]
-    sums = WeightedSums(xr.concat([draws.resamples, draws.halves], "resample"))
-    flipped = WeightedSums(draws.flips)
-    moments, squares, rows = None, None, None
-    n_seen = 0
-    for part in parts:
-        n_seen += part.sums.sizes["problem"]
-        if n_seen > n_rows:
-            raise RunError(f"found attention of more problems than the {n_rows} in `correct`; extract again.")
-        n = part.sums["n"]
-        excess = without_rounding(excess_cells(part.sums) / n) * n
-        sums.add(part.sums)
-        flipped.add(xr.Dataset({"excess": excess}))
-        moments = _merged(moments, part.moments)
-        squares, rows = _added(squares, squares_of(excess)), _added(rows, part.rows)
-    if moments is None or squares is None or rows is None or n_seen < n_rows:
-        raise RunError(f"found attention of {n_seen} problems, expected {n_rows} as in `correct`; extract again.")
-    resampled, halves = _apart(sums.total(), draws.resamples.sizes["resample"])
-    return Totals(finish_moments(moments), resampled, halves, flipped.total()["excess"], squares, rows)
+    if ATTENTION in block:
+        for attention, n_question_tokens in counted_pieces(block):
+            sums = problem_sums(attention, n_question_tokens)
+            yield (attention, n_question_tokens), sums, partial_moments(attention), row_sums(attention)
+        return
+    # The names as they were before `block_sums` changed them.
+    rows, moments, hubs = ({new: old for old, new in names.items()} for names in (_ROWS, _MOMENTS, _HUBS))
+    blocked = [name for name, values in block.data_vars.items() if "block" in values.dims]
+    of_all = block[list(moments)].rename(moments).rename(rows)
+    yield None, block[blocked].rename(block="problem"), of_all, block[list(hubs)].rename(hubs).rename(thought="key")
 
 
-def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
-    """Add the sums of some problems to those of every resample, `drawn` being the weights of these problems."""
-    # In place and a variable at a time: with many heads and thoughts the sums are the largest thing in memory.
-    for name, values in part.data_vars.items():
-        added = weighted_sums(values, drawn)
-        if str(name) in sums:
-            sums[str(name)].values += added.values
-        else:
-            sums[str(name)] = added
+def block_sums(seen: Iterable[tuple[xr.Dataset, npt.NDArray[np.int64]]], n_blocks: int) -> xr.Dataset:
+    """Add problems up by the block that each is in, in one pass.
+
+    Args:
+        seen: attention Datasets of some problems each, with the block of every problem, from 0.
+        n_blocks: how many blocks there are; of some there may be no problem here.
+
+    Returns:
+        float64: `problem_sums` with `block` in the place of `problem`; of all problems together, without `block`,
+        `moments_n`, `moments_mean`, `moments_squares` and `hub_observed`, `hub_variance`, `hub_layer_variance`,
+        `hub_model_variance`.
+    """
+    added: dict[str, xr.DataArray] = {}
+    moments, rows = None, None
+    for dataset, blocks in seen:
+        start = 0
+        for _, sums, partial, hubs in parts(dataset):
+            here = blocks[start : start + sums.sizes["problem"]]
+            start += len(here)
+            # Blocks are one more set of weights: 1 for the problems of each.
+            member = xr.DataArray((here == np.arange(n_blocks)[:, None]).astype(np.uint8), dims=("resample", "problem"))
+            add_weighted(added, sums, member)
+            moments, rows = _merged(moments, partial), _added(rows, hubs)
+    assert moments is not None and rows is not None, "a shard has problems"
+    of_all = [moments.rename(_MOMENTS).rename(_ROWS), rows.rename(_HUBS).rename(key="thought")]
+    return xr.merge([xr.Dataset(added).rename(resample="block"), *of_all], join="exact", compat="override")
+
+
+class Totals(NamedTuple):
+    """Sums over all problems of a run; `problem` in what follows is what was resampled, a problem or a block."""
+
+    moments: xr.Dataset
+    """mean, sd (layer, head, query, key); n (layer, head, query)"""
+    sums: xr.Dataset
+    """all that is added up, dims (resample, ...)"""
+    halves: xr.Dataset
+    """the same in the first half of each split, dims (resample, ...)"""
+    excess: tuple[xr.DataArray, xr.DataArray, xr.Dataset]
+    """as `ExcessSums.total` gives it, with the number of problems"""
+    rows: xr.Dataset
+    """what the hub test takes"""
+
+
+class Sums:
+    """Sums of a run, or of a group of its problems, under every weight, added up piece by piece.
+
+    All weights are drawn before the pass, so that they don't depend on how the run is cut into pieces.
+    """
+
+    def __init__(self, n_rows: int, *, n_resamples: int, n_flips: int, seed: int) -> None:
+        """For `n_rows` problems, or blocks of them."""
+        resamples = resample_weights(n_rows, n_resamples=n_resamples, seed=seed)
+        halves = split_halves(n_rows, seed=seed)
+        self._n_rows, self._n_seen, self._n_resamples = n_rows, 0, resamples.sizes["resample"]
+        self._sums = WeightedSums(xr.concat([resamples, halves], "resample"))
+        self._excess = ExcessSums(n_rows, n_flips=n_flips, seed=seed)
+        self._moments: xr.Dataset | None = None
+        self._rows: xr.Dataset | None = None
+
+    def add(self, sums: xr.Dataset, moments: xr.Dataset, rows: xr.Dataset) -> None:
+        """Add some problems, or blocks of them, as `parts` gives them."""
+        self._n_seen += sums.sizes["problem"]
+        if self._n_seen > self._n_rows:
+            raise RunError(f"found attention of more problems than the {self._n_rows} in `correct`; extract again.")
+        n = sums["n"]
+        self._excess.add(without_rounding(excess_cells(sums) / n) * n)
+        self._sums.add(sums)
+        self._moments, self._rows = _merged(self._moments, moments), _added(self._rows, rows)
+
+    def total(self) -> Totals:
+        """The sums of all problems.
+
+        Raises:
+            RunError: fewer problems were added than expected.
+        """
+        if self._moments is None or self._rows is None or self._n_seen < self._n_rows:
+            raise RunError(
+                f"found attention of {self._n_seen} problems, expected {self._n_rows} as in `correct`; extract again."
+            )
+        sums = self._sums.total()
+        resampled = sums.isel(resample=slice(self._n_resamples))
+        n = resampled["n"].isel(resample=0, drop=True)
+        # Blocks of problems may differ in size, and so may resamples of them.
+        excess = excess_cells(resampled) * (n / resampled["n"])
+        flipped, squares = self._excess.total()
+        return Totals(
+            moments=finish_moments(self._moments),
+            sums=resampled,
+            halves=sums.isel(resample=slice(self._n_resamples, None)),
+            excess=(excess, flipped, squares.assign_coords(n=n.astype(int))),
+            rows=self._rows,
+        )
+
+
+class ExcessSums:
+    """Excess over a null under every sign flip, and its squares, added up piece by piece."""
+
+    def __init__(self, n_rows: int, *, n_flips: int, seed: int) -> None:
+        """For `n_rows` problems, or blocks of them."""
+        self._flipped = WeightedSums(sign_flips(n_rows, n_flips=n_flips, seed=seed))
+        self._squares: xr.Dataset | None = None
+
+    def add(self, excess: xr.DataArray) -> None:
+        """Add some problems, dims (problem, layer, head, cell)."""
+        self._flipped.add(xr.Dataset({"excess": excess}))
+        levels = {"heads": excess, "layers": excess.mean("head"), "model": excess.mean(("layer", "head"))}
+        squares = xr.Dataset({name: (values**2).sum("problem") for name, values in levels.items()})
+        self._squares = _added(self._squares, squares)
+
+    def total(self) -> tuple[xr.DataArray, xr.Dataset]:
+        """Σ s·excess (resample, layer, head, cell); Σ excess² of the `heads` and mean heads of `layers` and `model`."""
+        assert self._squares is not None, "something was added"
+        return self._flipped.total()["excess"], self._squares
 
 
 class WeightedSums:
     """Sums over problems under every weight; problems wait until there are enough for one large matrix product."""
 
     def __init__(self, weights: xr.DataArray) -> None:
+        """With weights of dims (resample, problem)."""
         self._weights, self._waiting, self._n_added = weights, list[xr.Dataset](), 0
         self._sums: dict[str, xr.DataArray] = {}
 
@@ -179,10 +245,15 @@ class WeightedSums:
         self._n_added += n_problems
 
 
-def squares_of(excess: xr.DataArray) -> xr.Dataset:
-    """Σ x² over problems of `heads`, and of their mean in `layers` and in the `model`."""
-    levels = {"heads": excess, "layers": excess.mean("head"), "model": excess.mean(("layer", "head"))}
-    return xr.Dataset({name: (x**2).sum("problem") for name, x in levels.items()})
+def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
+    """Add the sums of some problems to those of every resample, `drawn` being the weights of these problems."""
+    # In place and a variable at a time: with many heads and thoughts the sums are the largest thing in memory.
+    for name, values in part.data_vars.items():
+        added = weighted_sums(values, drawn)
+        if str(name) in sums:
+            sums[str(name)].values += added.values
+        else:
+            sums[str(name)] = added
 
 
 def _merged(moments: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:
@@ -191,7 +262,3 @@ def _merged(moments: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:
 
 def _added(total: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:
     return piece if total is None else total + piece
-
-
-def _apart(sums: xr.Dataset, n_first: int) -> tuple[xr.Dataset, xr.Dataset]:
-    return sums.isel(resample=slice(n_first)), sums.isel(resample=slice(n_first, None))

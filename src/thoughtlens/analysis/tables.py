@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis.comparison import Comparison
-from thoughtlens.analysis.evidence import LEVEL, Levels, passing, type_counts
+from thoughtlens.analysis.evidence import Levels, passing, type_counts
 from thoughtlens.analysis.heads import LEAST, unreliable
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
 from thoughtlens.analysis.ratios import MEASURES, POSITIONS
@@ -17,9 +17,14 @@ from thoughtlens.analysis.significance import benjamini_hochberg, holm
 from thoughtlens.analysis.statistics import VALUES
 from thoughtlens.analysis.summary import Analysis
 
-_LISTS = {"hub": "hub_preference", "sequential": "sequential", "skip": "skip"}
 LEVEL_MEASURES = ("preference", "lag_preference", "entropy", "sequential", "skip", "thought_mass")
 LEVEL_POSITIONS = ("thought", "lag", "query")
+
+NULL_NOTE = (
+    "Each head against the mean head of its layer in the null run, problem by problem: excess over its nulls less the "
+    "excess there; of rows that both have. p is one-sided, more than the null run. Intervals and p are over problems; "
+    "the null run is one draw of weights."
+)
 
 
 def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
@@ -30,71 +35,109 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         n_heads: how many of the top heads.
 
     Returns:
-        `n`, `confidence`, `accuracy`, `hub` (with `thought` and `support`), `sequential` and `skip`, each with
-        estimate, low, high and n; `evidence`, for each measure the excess of the mean head over its null, with p and
-        the number of heads that pass; `hub_heads`, how many heads `hub_test` finds a hub in; `types`, how many heads
+        `n`, `confidence`; `accuracy`, `sequential` and `skip`, each with estimate, low, high and n; `hub` of the mean
+        head, its `thought` (None where there is none), `strength` and `p`; `preferred`, the most preferred `thought`
+        and its H with estimate, low, high and n; `hub_heads`, how many heads have a hub; `evidence`, for each measure
+        the excess of the mean head over its null, with p and the number of heads that pass; `types`, how many heads
         there are of each; `ranking`, its reliability and `unreliable`, the reason not to trust it or None; `top_heads`,
         a list of the table `heads`' rows; and `strongest`, for `hub`, `sequential` and `skip` the three heads that give
-        it most attention beyond an even split.  Both lists are empty where the ranking is unreliable.
+        it most attention beyond an even split, for `hub` of those that have one.  Both lists are empty where the
+        ranking is unreliable.
+
+    Example:
+        `headline(tl.analyze(run))["hub"]["thought"]`
     """
     model, n = analysis.model, int(analysis.model["n"])
     named = analysis.ranking.isel(rank=slice(0 if unreliable(analysis.ranking) else None))
+    trust = ("reliability", "top_overlap", "top_overlap_by_chance")
+    lists = {"hub": "hub_preference", "sequential": "sequential", "skip": "skip"}
     return {
         "n": n,
         "confidence": model.attrs["confidence"],
-        "accuracy": _number_tables(analysis.accuracy["accuracy"], n),
+        "accuracy": as_number(analysis.accuracy["accuracy"], n=n),
         "hub": {
-            "thought": str(model["hub"].item()) or None,
-            **_number_tables(model["hub_preference"], n),
-            "support": _finite(model["hub_support"].item()),
+            "thought": model["hub"].item() or None,
+            "strength": _finite(model["hub_strength"].item()),
+            "p": _finite(model["hub_p"].item()),
         },
-        "sequential": _number_tables(model["sequential"], n),
-        "skip": _number_tables(model["skip"], n),
-        "evidence": evidence_headline(_levels(analysis)),
-        "hub_heads": _hub_heads(analysis.hubs),
+        "preferred": {"thought": model["preferred"].item() or None, **as_number(model["hub_preference"], n=n)},
+        "sequential": as_number(model["sequential"], n=n),
+        "skip": as_number(model["skip"], n=n),
+        "evidence": _evidence_headline(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
+        "hub_heads": {
+            "n_heads": int((analysis.heads["hub"] != "").sum()),
+            "of": analysis.hubs["p"].size,
+            "least": LEAST,
+        },
         "types": type_counts(analysis.evidence["type"]),
-        "ranking": _trust(analysis.ranking),
+        "ranking": {name: _finite(float(analysis.ranking[name])) for name in trust}
+        | {"unreliable": unreliable(analysis.ranking)},
         "top_heads": [
             {str(key): _finite(value) for key, value in row.items()}
             for row in _heads_table(named.isel(rank=slice(n_heads))).to_dict("records")
         ],
-        "strongest": {name: _strongest(named, measure) for name, measure in _LISTS.items()},
+        "strongest": {
+            name: _strongest(named.isel(rank=named["hub"].values != "") if name == "hub" else named, measure)
+            for name, measure in lists.items()
+        },
+    }
+
+
+def null_headline(analysis: Analysis) -> dict[str, object] | None:
+    """The few numbers of what a run has beyond its null run, ready for JSON; None without one.
+
+    Args:
+        analysis: of one run, with `over_null`.
+
+    Returns:
+        `null_run` (its folder and model), `pattern`, `n`, `evidence` and `types` as in `headline`, and a `note`.
+    """
+    levels, null = analysis.over_null, analysis.options["null"]
+    if levels is None:
+        return None
+    return {
+        "null_run": null,
+        "pattern": analysis.options["pattern"],
+        "n": int(levels.model["n"]),
+        "evidence": _evidence_headline(levels, null=str(null["model"]["name"])),
+        "types": type_counts(levels.heads["type"]),
+        "note": NULL_NOTE,
     }
 
 
 def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """Tidy tables, a row a number, by the name of their file.
 
+    Args:
+        analysis: of one run.
+
     Returns:
-        `composition` and `readout` (a row a query and part or thought), `preferences_model`, `preferences_layer`,
-        `preferences_head` (measure, position, estimate, low, high, n), `evidence_model`, `evidence_layer` and
-        `evidence_head` (measure, thought of a hub, excess with its interval, p, q, p_familywise, n), and `heads` (a row
-        a head, by rank, with its type, its hub test, and the reliability of the ranking).
+        `composition`, `readout` and `rollout` (a row a query and part, thought or key), `preferences_model`,
+        `preferences_layer`, `preferences_head` (measure, position, estimate, low, high, n), `evidence_model`,
+        `evidence_layer` and `evidence_head` (measure, thought of the hub, excess with its interval, p, q, p_familywise,
+        n), `moments` (a row a cell of each head), and `heads` (a row a head, by rank, with its type, its hub, the
+        strength and corrected p of the hub test, and the reliability of the ranking).
+
+    Example:
+        `analysis_tables(tl.analyze(run))["heads"].query("type == 'hub'")`
     """
+    # Dims of a Dataset are in the order in which its labels were read, which differs from time to time.
+    moments = analysis.moments.to_dataframe(dim_order=["layer", "head", "query", "key"]).reset_index()
     return {
         "composition": _rows_table(analysis.composition, "composition"),
         "readout": _rows_table(analysis.readout, "readout"),
+        "rollout": _rows_table(analysis.rollout, "rollout"),
         "preferences_model": _preferences_table(analysis.model),
         "preferences_layer": _preferences_table(analysis.layers),
         "preferences_head": _preferences_table(analysis.heads),
-        **evidence_tables(_levels(analysis)),
-        "heads": _heads_table(analysis.ranking).merge(_hub_test_table(analysis.hubs), on=["layer", "head"]),
+        **evidence_tables(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
+        "heads": _heads_table(analysis.ranking),
+        "moments": moments,
     }
 
 
-def evidence_headline(levels: Levels, *, null: str = "") -> dict[str, object]:
-    """For each measure the excess of the mean head over its null, with p and the number of heads that pass.
-
-    Args:
-        levels: of one run.
-        null: what the excess is over, if not the measure's own null.
-    """
-    own = dict.fromkeys(PATTERNS, "row-mass-preserving") | dict.fromkeys((*PLACES, *MASSES), "causal-uniform")
-    return {measure: _evidence(levels, measure, null or name) for measure, name in own.items()}
-
-
 def evidence_tables(levels: Levels) -> dict[str, pd.DataFrame]:
-    """`evidence_model`, `evidence_layer` and `evidence_head` as in `tables`."""
+    """`evidence_model`, `evidence_layer` and `evidence_head` as in `analysis_tables`."""
     return {
         "evidence_model": _evidence_table(levels.model),
         "evidence_layer": _evidence_table(levels.layers),
@@ -102,37 +145,32 @@ def evidence_tables(levels: Levels) -> dict[str, pd.DataFrame]:
     }
 
 
-def rollout_table(rollout: xr.Dataset) -> pd.DataFrame:
-    """A row a query and key: estimate, low, high, n.
-
-    Args:
-        rollout: as `mean_rollout` gives it.
-    """
-    return _rows_table(rollout, "rollout")
+def as_number(value: xr.DataArray, **more: float) -> dict[str, float | None]:
+    """A number with its interval for JSON: estimate, low, high and what else belongs to it; None where undefined."""
+    numbers = {str(name): float(number) for name, number in zip(value["value"].values, value.values, strict=True)}
+    return {name: number if np.isfinite(number) else None for name, number in (numbers | more).items()}
 
 
-def _levels(analysis: Analysis) -> Levels:
-    return Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value or None if isinstance(value, str) else value
 
 
-def _evidence(levels: Levels, measure: str, null: str) -> dict[str, object]:
-    found, n = levels.model.sel(measure=measure), int(levels.model["n"])
-    n_heads = int(passing(levels.heads).sel(measure=measure).sum())
-    thought = {"thought": str(found["hub"].item()) or None} if measure == "hub" else {}
-    return (
-        thought
-        | _number_tables(found["excess"], n)
-        | {"p": _finite(float(found["p"])), "n_heads": n_heads, "null": null}
-    )
-
-
-def _hub_heads(hubs: xr.Dataset) -> dict[str, object]:
-    return {"n_heads": int((hubs["p_corrected"] < LEVEL).sum()), "of": hubs["p"].size, "least": LEAST}
-
-
-def _trust(ranking: xr.Dataset) -> dict[str, object]:
-    names = ("reliability", "top_overlap", "top_overlap_by_chance")
-    return {name: _finite(float(ranking[name])) for name in names} | {"unreliable": unreliable(ranking)}
+def _evidence_headline(levels: Levels, *, null: str = "") -> dict[str, object]:
+    """For each measure the excess of the mean head over its null, or over `null`, with p and the heads that pass."""
+    own = dict.fromkeys(PATTERNS, "row-mass-preserving") | dict.fromkeys((*PLACES, *MASSES), "causal-uniform")
+    n, passes = int(levels.model["n"]), passing(levels.heads)
+    found: dict[str, object] = {}
+    for measure, of_measure in own.items():
+        at = levels.model.sel(measure=measure)
+        found[measure] = {
+            **({"thought": at["hub"].item() or None} if measure == "hub" else {}),
+            **as_number(at["excess"], n=n, p=float(at["p"])),
+            "n_heads": int(passes.sel(measure=measure).sum()),
+            "null": null or of_measure,
+        }
+    return found
 
 
 def _strongest(ranking: xr.Dataset, measure: str, n_heads: int = 3) -> list[dict[str, object]]:
@@ -142,16 +180,6 @@ def _strongest(ranking: xr.Dataset, measure: str, n_heads: int = 3) -> list[dict
     table = excess.to_dataframe("excess").assign(preference=values[measure].values).dropna()
     first = table.sort_values("excess", ascending=False, kind="stable").head(n_heads)
     return [{"name": str(r["name"]), "preference": r["preference"], "excess": r["excess"]} for _, r in first.iterrows()]
-
-
-def _number_tables(value: xr.DataArray, n: int) -> dict[str, object]:
-    return {str(name.item()): _finite(value.sel(value=name).item()) for name in value["value"]} | {"n": n}
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value or None if isinstance(value, str) else value
 
 
 def _rows_table(rows: xr.Dataset, name: str) -> pd.DataFrame:
@@ -170,16 +198,12 @@ def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
 
 
 def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
-    table = ranking[["name", "layer", "head", "type", "hub", "hub_support"]].reset_coords().to_dataframe().reset_index()
+    names = ["name", "layer", "head", "type", "hub", "hub_strength", "hub_p", "preferred"]
+    table = ranking[names].reset_coords().to_dataframe().reset_index()
     for measure in ("hub_preference", "sequential", "skip", "thought_mass", "importance"):
         for name, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
             table[measure + suffix] = ranking[measure].sel(value=name).values
     return table.assign(reliability=float(ranking["reliability"]), n=int(ranking["n"]))
-
-
-def _hub_test_table(hubs: xr.Dataset) -> pd.DataFrame:
-    table = hubs[["strength", "p", "p_corrected"]].to_dataframe().reset_index()
-    return table.rename(columns={name: f"hub_{name}" for name in ("strength", "p", "p_corrected")})
 
 
 def _evidence_table(level: xr.Dataset) -> pd.DataFrame:
@@ -262,10 +286,10 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
         without: measures that say nothing, as in `group_table`.
 
     Returns:
-        `own`, for each model or group its `n`, estimate, low, high of accuracy, hub (the most preferred `thought`),
-        sequential, skip and thought mass, and `types`, its heads of each type, if known; `differences`, a list of the
-        same numbers for each pair (`of`, `minus`) with `p` and `p_holm`, the hub being the thought that is the
-        hub of `minus`. Holm's correction is over all of these numbers of all pairs and over the preferences for all
+        `own`, for each model or group its `n`, estimate, low, high of accuracy, preferred (H of the most preferred
+        `thought`), sequential, skip and thought mass, and `types`, its heads of each type, if known; `differences`, a
+        list of the same numbers for each pair (`of`, `minus`) with `p` and `p_holm`, `preferred` being of the thought
+        that `minus` prefers. Holm's correction is over all of these numbers of all pairs and over the preferences for all
         thoughts, since the one shown is chosen by the data.
 
     Example:
@@ -275,9 +299,9 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
     values, differences, p_values = (part.drop_vars(list(without), errors="ignore") for part in parts)
     dim = comparison.dim
     sides = {str(name): values.sel({dim: name, "depth": "all"}) for name in values[dim].values}
-    hubs = {name: _hub(side["preference"]) for name, side in sides.items()}
+    preferred = {name: _preferred(side["preference"]) for name, side in sides.items()}
     own: dict[str, Any] = {
-        name: {"n": int(side["n"].item()), **_numbers(side, hubs[name])} for name, side in sides.items()
+        name: {"n": int(side["n"].item()), **_numbers(side, preferred[name])} for name, side in sides.items()
     }
     for name, types in comparison.head_types.items():
         own[name]["types"] = type_counts(types)
@@ -286,11 +310,11 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
     for pair in differences["pair"].values:
         row, *p = (part.sel(pair=pair) for part in (differences.sel(depth="all"), *tests))
         minus = str(row["minus"].item())
-        pairs.append({"of": str(row[dim].item()), "minus": minus, **_numbers(row, hubs[minus], *p)})
+        pairs.append({"of": str(row[dim].item()), "minus": minus, **_numbers(row, preferred[minus], *p)})
     return {"own": own, "differences": pairs}
 
 
-def _hub(preference: xr.DataArray) -> str | None:
+def _preferred(preference: xr.DataArray) -> str | None:
     observed = preference.sel(value="estimate", drop=True).dropna("thought")
     return str(observed["thought"].values[observed.values.argmax()]) if observed.size else None
 
@@ -304,12 +328,12 @@ def _with_holm(p: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     return shown, corrected
 
 
-def _numbers(row: xr.Dataset, hub: str | None, *tests: xr.Dataset) -> dict[str, Any]:
+def _numbers(row: xr.Dataset, thought: str | None, *tests: xr.Dataset) -> dict[str, Any]:
     found = {name: _number(row[name], *(of[name] for of in tests)) for name in HEADLINE if name in row}
-    # Without a hub every preference is undefined, that of z1 like any other.
-    place = {"thought": "z1" if hub is None else hub}
+    # Without a most preferred thought every preference is undefined, that of z1 like any other.
+    place = {"thought": "z1" if thought is None else thought}
     preference = _number(row["preference"].sel(place), *(of["preference"].sel(place) for of in tests))
-    return {"hub": {"thought": hub, **preference}, **found}
+    return {"preferred": {"thought": thought, **preference}, **found}
 
 
 def _number(value: xr.DataArray, *tests: xr.DataArray) -> dict[str, float | None]:

@@ -1,13 +1,10 @@
-"""What the commands share: each stage, with its progress on stderr, from options to what it leaves.
+"""The commands that measure: run, sample, extract, analyze, plot, export; and the tables that they show.
 
 Heavy modules are imported inside the functions, so that `--help` answers at once.
-
-Commands that measure: a sample, a run, its analysis, its figures, its export.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -46,23 +43,93 @@ from thoughtlens.cli.app import (
 from thoughtlens.errors import OptionError
 
 if TYPE_CHECKING:
-    from thoughtlens.analysis import Analysis
     from thoughtlens.models.reasoner import Codi
-    from thoughtlens.plots.heads import Choice
     from thoughtlens.problems import ProblemSet
-    from thoughtlens.reports.comparison import GroupedRun
     from thoughtlens.runs.engines import Engine
     from thoughtlens.runs.folder import Run
     from thoughtlens.runs.layout import Keep as RunKeep
 
+AnalysisName = Annotated[
+    str | None, typer.Option("--analysis", metavar="NAME", help="The analysis of this name, not the default one.")
+]
 
-SIDE_BY_SIDE = {
-    "accuracy": "accuracy",
-    "hub": "hub preference",
-    "sequential": "sequential preference",
-    "skip": "skip preference",
-    "thought_mass": "thought mass",
-}
+
+def _percent(of: dict[str, Any]) -> str:
+    return terminal.with_interval(of, percent=True)
+
+
+def _of_even(of: dict[str, Any]) -> str:
+    thought = of.get("thought", "")
+    return terminal.UNDEFINED if thought is None else f"{thought}: {_even(of)}" if thought else _even(of)
+
+
+def _even(of: dict[str, Any]) -> str:
+    return f"{terminal.with_interval(of)} of an even share"
+
+
+def _hub(of: dict[str, Any]) -> str:
+    if of["p"] is None:
+        return terminal.UNDEFINED
+    return f"{of['thought'] or 'none'} (strength {terminal.number(of['strength'])}, p {terminal.p_value(of['p'])})"
+
+
+def _hub_heads(of: dict[str, Any]) -> str:
+    return f"{of['n_heads']} of {of['of']} (beyond {of['least']} even shares, q < 0.05)"
+
+
+def _ranking(of: dict[str, Any]) -> str:
+    if of["unreliable"]:
+        return str(of["unreliable"])
+    overlap, chance = (terminal.number(of[name], percent=True) for name in ("top_overlap", "top_overlap_by_chance"))
+    reliability = terminal.number(of["reliability"])
+    return f"reliability {reliability}; halves share {overlap} of the top heads (chance {chance})"
+
+
+def _thought_and_number(of: dict[str, Any]) -> str:
+    thought, shown = of.get("thought"), terminal.with_interval(of)
+    return f"{thought}: {shown}" if thought else shown
+
+
+CLOSING: Final[tuple[terminal.Row, ...]] = (
+    ("accuracy", "accuracy", _percent),
+    ("answer rows", "n_answer_rows", "{} (texts that reached the answer prefix)".format),
+    ("hub", "hub", _hub),
+    ("most preferred thought", "preferred", _of_even),
+    ("sequential preference", "sequential", _of_even),
+    ("skip preference", "skip", _of_even),
+    ("heads with a hub", "hub_heads", _hub_heads),
+    ("types of heads", "types", terminal.counted),
+    ("ranking of heads", "ranking", _ranking),
+)
+
+EXCESS: Final[tuple[terminal.Row, ...]] = (
+    ("measure", "measure", str),
+    ("excess", "", terminal.with_interval),
+    ("p", "p", terminal.p_value),
+    ("heads with it", "n_heads", str),
+)
+
+TOP_HEADS: Final[tuple[terminal.Row, ...]] = (
+    ("head", "name", str),
+    ("type", "type", str),
+    ("hub", "hub", lambda hub: hub or "none"),
+    ("most preferred", "preferred", lambda thought: thought or terminal.UNDEFINED),
+    ("its H", "hub_preference", terminal.number),
+    ("sequential", "sequential", terminal.number),
+    ("skip", "skip", terminal.number),
+    ("thought mass", "thought_mass", terminal.number),
+    ("importance", "importance", terminal.number),
+)
+
+SIDE_BY_SIDE: Final[tuple[terminal.Row, ...]] = (
+    ("problems", "n", str),
+    ("accuracy", "accuracy", _percent),
+    ("most preferred thought, its H", "preferred", _thought_and_number),
+    ("sequential preference", "sequential", _thought_and_number),
+    ("skip preference", "skip", _thought_and_number),
+    ("thought mass", "thought_mass", _percent),
+    ("types of heads", "types", terminal.counted),
+)
 
 
 def draw_problems(
@@ -135,129 +202,59 @@ def extract_run(
         return extract(reasoner, problems, to, keep=keep, engine=engine, progress=progress, **how)
 
 
-def analyze_and_write(done: "Run", pattern: str = "attention") -> "Analysis":
-    """A run's analysis, also written to its folder."""
-    from thoughtlens.reports.run import analyze_run, write_analysis
-
-    with terminal.working("analyze"):
-        analysis = analyze_run(done, pattern=pattern)
-        write_analysis(done, analysis, pattern=pattern)
-    return analysis
-
-
-def plot_and_write(
-    done: "Run", analysis: "Analysis", choice: "Choice | None" = None, *, step_indexed: bool = False
-) -> list[Path]:
-    """The paths of a run's figures, drawn anew, or of their step-indexed twins."""
-    from thoughtlens.reports.run import write_figures
-
-    with terminal.working("plot"):
-        return write_figures(done, analysis, choice, step_indexed=step_indexed)
-
-
-def choose(layers: str | None, heads: str | None, top: int | None, metric: str) -> "Choice":
-    """What to draw, from lists such as `0,4,8` and `L4H5,L2H1`."""
-    from thoughtlens.plots.heads import Choice
-
-    numbers = _listed(layers)
-    if numbers is not None and not all(number.isdecimal() for number in numbers):
-        raise OptionError(f"--layers is {layers!r}, expected numbers such as 0,4,8; write them so.")
-    return Choice(
-        layers=None if numbers is None else tuple(int(number) for number in numbers),
-        heads=_listed(heads),
-        top=top,
-        metric=metric,
-    )
-
-
-def _listed(given: str | None) -> tuple[str, ...] | None:
-    return None if given is None else tuple(part.strip() for part in given.split(","))
-
-
-def export_runs(folders: list[Path], to: Path | None) -> tuple[list[str], str]:
-    """The files of the 2025 scripts, as their paths, and what their indices mean; `to` is needed for several runs."""
-    from thoughtlens.published import export as exports
-    from thoughtlens.runs.folder import open_run
-
-    runs = [open_run(folder) for folder in folders]
-    with terminal.working("export"):
-        paths = exports.export_npy(runs[0], to) if to is None or len(runs) == 1 else exports.export_runs(runs, to)
-    return [str(path) for path in paths], exports.STEP_INDEXED_NOTE
-
-
-def close(done: "Run", analysis: "Analysis", more: dict[str, Any], *, as_json: bool) -> None:
-    """The closing table: accuracy, hub, sequential and skip preference, the top heads."""
-    from thoughtlens.reports.run import summary
-
-    facts = summary(done, analysis)
+def _close(done: "Run", facts: dict[str, Any], *, as_json: bool) -> None:
+    """The closing tables of a run, or its facts for machines."""
     if as_json:
-        terminal.print_json({"run": str(done.path), **facts, **more})
+        terminal.print_json({"run": str(done.path), **facts})
         return
-    terminal.closing(facts)
+    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
+    terminal.show_facts({"value": facts}, CLOSING, title=f"{title}, 95 % intervals over {facts['intervals_over']}")
+    _show_excess(facts["evidence"], title="attention of a row beyond its null")
+    terminal.show_items(facts["top_heads"], TOP_HEADS, title="top heads by attention (not by cause)")
+    lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in its)) for name, its in facts["strongest"].items()]
+    if lists := [row for row in lists if len(row) > 1]:
+        places = ("strongest for", "first", "second", "third")
+        terminal.table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
     terminal.tell({}, f"results: {done.path}", as_json=False)
+    if beyond := facts.get("over_null"):
+        _show_excess(beyond["evidence"], title="attention of a row beyond that of the null run")
+        terminal.tell({}, f"types of heads beyond it: {terminal.counted(beyond['types'])}", as_json=False)
+        terminal.tell({}, beyond["note"], as_json=False)
+    for of in facts.get("groups", ()):
+        show_side_by_side(of, title=f"by {of['by']}, 95 % intervals over problems")
 
 
-def group_run(done: "Run", by: Sequence[str]) -> list["GroupedRun"]:
-    """A run's problems in groups, each analysed, for each thing to group by."""
-    from thoughtlens.reports.comparison import analyze_groups
-
-    with terminal.working("analyze groups"):
-        return [analyze_groups(done, what) for what in dict.fromkeys(by)]
-
-
-def write_groups(done: "Run", grouped: list["GroupedRun"]) -> list[dict[str, Any]]:
-    """The headlines of groups, their tables also written to the run's folder."""
-    from thoughtlens.reports import comparison as comparisons
-
-    for of in grouped:
-        comparisons.write_groups(done, of)
-    return [comparisons.groups_summary(of) for of in grouped]
-
-
-def over_null(done: "Run", folder: Path | None, pattern: str) -> dict[str, Any] | None:
-    """What a run has beyond a null run, its tables also written to the run's folder; nothing without a null run."""
-    from thoughtlens.reports.run import null_summary, over_null_run, write_null
-    from thoughtlens.runs.folder import open_run
-
-    if folder is None:
-        return None
-    with terminal.working("hold against the null run"):
-        found = over_null_run(done, open_run(folder), pattern=pattern)
-        write_null(done, found)
-    return null_summary(found)
-
-
-def show_over_null(facts: dict[str, Any]) -> None:
-    """The table of what a run has beyond its null run."""
-    terminal.beyond_nulls(facts["evidence"], title="attention of a row beyond that of the null run")
-    terminal.tell({}, f"types of heads beyond it: {terminal.counted(facts['types'])}", as_json=False)
-    terminal.tell({}, facts["note"], as_json=False)
+def _show_excess(evidence: dict[str, Any], *, title: str) -> None:
+    """The excess of each measure, and what it is over."""
+    of_null: dict[str, list[str]] = {}
+    for name, found in evidence.items():
+        of_null.setdefault(found["null"], []).append(name)
+    title += ", mean of all heads; heads: 0.05 or more (a hub: by its test), q < 0.05"
+    items = [{"measure": f"{name} {of.get('thought') or ''}", **of} for name, of in evidence.items()]
+    terminal.show_items(items, EXCESS, title=title)
+    nulls = "; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items())
+    terminal.tell({}, nulls, as_json=False)
 
 
 def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
     """Tables of models or groups beside each other, of their differences, and the notes."""
-    own = facts["own"]
-    words = {name: said for name, said in SIDE_BY_SIDE.items() if all(name in numbers for numbers in own.values())}
-    rows = [(said, *(_side(numbers, name) for numbers in own.values())) for name, said in words.items()]
-    rows.append(("types of heads", *(terminal.counted(of["types"]) for of in own.values())))
-    terminal.table(("measure", *own), [("problems", *(of["n"] for of in own.values())), *rows], title=title)
+    terminal.show_facts(facts["own"], SIDE_BY_SIDE, title=title)
+    columns = (("measure", "measure", str), ("difference", "shown", str), ("p", "p", terminal.p_value))
     for pair in facts["differences"]:
-        rows = [(said, _side(pair, name), *map(terminal.p_value, _tests(pair[name]))) for name, said in words.items()]
-        what = f"{facts['by']}: " if "by" in facts else ""
-        title = f"{what}{pair['of']} − {pair['minus']}"
-        terminal.table(("measure", "difference", "p", "p (Holm)"), rows, title=title)
+        items = [
+            {"measure": label, "shown": how(pair[path]), **pair[path]}
+            for label, path, how in SIDE_BY_SIDE
+            if "p_holm" in (pair.get(path) or {})
+        ]  # fmt: skip
+        title = f"{facts['by']}: " if "by" in facts else ""
+        title += f"{pair['of']} − {pair['minus']}"
+        terminal.show_items(items, (*columns, ("p (Holm)", "p_holm", terminal.p_value)), title=title)
     for note in facts["notes"]:
         terminal.tell({}, note, as_json=False)
 
 
-def _side(numbers: dict[str, Any], name: str) -> str:
-    shown = terminal.with_interval(numbers[name], percent=name in ("accuracy", "thought_mass"))
-    thought = numbers[name].get("thought")
-    return f"{thought}: {shown}" if thought else shown
-
-
-def _tests(number: dict[str, Any]) -> tuple[float | None, float | None]:
-    return number["p"], number["p_holm"]
+def _listed(given: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in given.split(","))
 
 
 @app.command()
@@ -287,14 +284,16 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
+    from thoughtlens.reports import write_reports
+
     where, kept = choose_engine(engine, workers, address), choose_keep(keep)
     chosen = draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     reasoner = load_model(model, base, revision, alpha, dtype, device, random_weights)
     how = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or (), "shard_size": shard_size}
     done = extract_run(reasoner, chosen, to, where, keep=kept, **how)
-    analysis = analyze_and_write(done)
-    figures = plot_and_write(done, analysis)
-    close(done, analysis, {"figures": [str(path) for path in figures if path.suffix == ".png"]}, as_json=as_json)
+    with terminal.working("analyze and plot"):
+        facts = write_reports(done)
+    _close(done, facts, as_json=as_json)
 
 
 @app.command()
@@ -364,23 +363,22 @@ def analyze(
         Path | None,
         typer.Option("--null", metavar="RUN", help="Also beyond this run: same architecture, --random-weights."),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of RUN/analysis/NAME; a digest of the options if they are given.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another analysis of this name.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
-    from thoughtlens.runs.folder import open_run
+    from thoughtlens.analysis import analyze as summarise
+    from thoughtlens.reports import write_reports
+    from thoughtlens.runs import open_run
 
-    done = open_run(folder)
-    # Before anything is written: what can't be grouped is a wrong call.
-    grouped = group_run(done, by or [])
-    excess = over_null(done, null, pattern)
-    groups = write_groups(done, grouped)
-    asked = {"groups": groups, "over_null": excess}
-    more = {"pattern": pattern, **{name: facts for name, facts in asked.items() if facts}}
-    close(done, analyze_and_write(done, pattern), more, as_json=as_json)
-    if excess and not as_json:
-        show_over_null(excess)
-    for facts in groups if not as_json else []:
-        show_side_by_side(facts, title=f"by {facts['by']}, 95 % intervals over problems")
+    done, over = open_run(folder), None if null is None else open_run(null)
+    with terminal.working("analyze"):
+        found = summarise(done, by=by or (), pattern=pattern, null=over, name=name, force=force)
+        facts = write_reports(done, found, figures=False)
+    _close(done, facts, as_json=as_json)
 
 
 @app.command()
@@ -393,18 +391,28 @@ def plot(
     step_indexed: Annotated[
         bool, typer.Option("--step-indexed", help="Draw the figures of the 2025 scripts, as they indexed thoughts.")
     ] = False,
+    analysis: AnalysisName = None,
     as_json: AsJson = False,
 ) -> None:
     """Draw the figures of a run."""
-    from thoughtlens.reports.run import analyze_run
-    from thoughtlens.runs.folder import open_run
+    from thoughtlens.analysis import analyze as summarise
+    from thoughtlens.analysis import open_analysis
+    from thoughtlens.plots.heads import Choice
+    from thoughtlens.reports import write_figures
+    from thoughtlens.runs import open_run
 
-    choice = choose(layers, heads, top, metric)
+    if layers is not None and not all(number.isdecimal() for number in _listed(layers)):
+        raise OptionError(f"--layers is {layers!r}, expected numbers such as 0,4,8; write them so.")
+    choice = Choice(
+        layers=None if layers is None else tuple(map(int, _listed(layers))),
+        heads=None if heads is None else _listed(heads),
+        top=top,
+        metric=metric,
+    )
     done = open_run(folder)
-    with terminal.working("analyze"):
-        analysis = analyze_run(done)
-    drawn = plot_and_write(done, analysis, choice, step_indexed=step_indexed)
-    paths = [str(path) for path in drawn]
+    with terminal.working("plot"):
+        found = summarise(done) if analysis is None else open_analysis(done, analysis)
+        paths = [str(path) for path in write_figures(done, found, choice, step_indexed=step_indexed)]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
 
 
@@ -418,9 +426,15 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write runs as the files of other tools; several also side by side."""
+    from thoughtlens.published import export as exports
+    from thoughtlens.runs import open_run
+
     if format != "npy":
         raise OptionError(f"no format {format!r}; the only one is npy.")
     if len(folders) > 1 and to is None:
         raise OptionError(f"{len(folders)} runs were given without a folder for them; name one with --out.")
-    paths, note = export_runs(folders, to)
-    terminal.tell({"files": paths, "note": note}, "\n".join([*paths, note]), as_json=as_json)
+    runs = [open_run(folder) for folder in folders]
+    with terminal.working("export"):
+        paths = exports.export_npy(runs[0], to) if to is None or len(runs) == 1 else exports.export_runs(runs, to)
+    facts = {"files": [str(path) for path in paths], "note": exports.STEP_INDEXED_NOTE}
+    terminal.tell(facts, "\n".join([*map(str, paths), exports.STEP_INDEXED_NOTE]), as_json=as_json)

@@ -16,8 +16,7 @@ from rich.table import Table
 
 out, err = Console(), Console(stderr=True)
 
-UNDEFINED: Final = "undefined"
-_STRONGEST: Final = ("hub", "sequential", "skip")
+UNDEFINED = "undefined"
 
 
 def shown(value: object) -> str:
@@ -75,62 +74,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     out.print(drawn)
 
 
-def closing(facts: Mapping[str, Any]) -> None:
-    """The closing tables of a run: accuracy, preferences, excess over the nulls, and top heads."""
-    hub, hubs, even = facts["hub"], facts["hub_heads"], "of an even share"
-    rows = [
-        ("accuracy", with_interval(facts["accuracy"], percent=True)),
-        ("answer rows", f"{facts['n_answer_rows']} (texts that reached the answer prefix)"),
-        ("hub", f"{hub['thought']}: {with_interval(hub)} {even}" if hub["thought"] else UNDEFINED),
-        ("sequential preference", f"{with_interval(facts['sequential'])} {even}"),
-        ("skip preference", f"{with_interval(facts['skip'])} {even}"),
-        ("heads with a hub", f"{hubs['n_heads']} of {hubs['of']} (beyond {hubs['least']} even shares, q < 0.05)"),
-        ("types of heads", counted(facts["types"])),
-        ("ranking of heads", _ranking(facts["ranking"])),
-    ]
-    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
-    table(("measure", "value"), rows, title=f"{title}, 95 % intervals over {facts['intervals_over']}")
-    beyond_nulls(facts["evidence"], title="attention of a row beyond its null")
-    _top_heads(facts)
-
-
-def beyond_nulls(evidence: Mapping[str, Any], *, title: str) -> None:
-    """The table of each measure's excess over its null, and a line that says which null that is."""
-    of_null: dict[str, list[str]] = {}
-    for name, found in evidence.items():
-        of_null.setdefault(found["null"], []).append(name)
-    rows = [
-        (f"{name} {found.get('thought') or ''}", with_interval(found), p_value(found["p"]), found["n_heads"])
-        for name, found in evidence.items()
-    ]
-    title += ", mean of all heads; heads: 0.05 or more, q < 0.05"
-    table(("measure", "excess", "p", "heads with it"), rows, title=title)
-    tell({}, "; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items()), as_json=False)
-
-
-def _top_heads(facts: Mapping[str, Any]) -> None:
-    if not facts["top_heads"]:
-        return
-    columns = ("hub_preference", "sequential", "skip", "thought_mass", "importance")
-    heads = [
-        (h["name"], h["type"], h["hub"] or UNDEFINED, *(_number(h[name]) for name in columns))
-        for h in facts["top_heads"]
-    ]
-    names = ("head", "type", "hub", "hub H", "sequential", "skip", "thought mass", "importance")
-    table(names, heads, title="top heads by attention (not by cause)")
-    lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in facts["strongest"][name])) for name in _STRONGEST]
-    if all(len(row) > 1 for row in lists):
-        places = ("strongest for", "first", "second", "third")
-        table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
-
-
-def _ranking(ranking: Mapping[str, Any]) -> str:
-    if ranking["unreliable"]:
-        return str(ranking["unreliable"])
-    overlap, chance = (_number(ranking[name], percent=True) for name in ("top_overlap", "top_overlap_by_chance"))
-    return f"reliability {_number(ranking['reliability'])}; halves share {overlap} of the top heads (chance {chance})"
-
-
 def p_value(value: float | None) -> str:
     """`0.012`, or `< 0.001`."""
     if value is None:
@@ -143,15 +86,16 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def with_interval(number: Mapping[str, Any], *, percent: bool = False) -> str:
+def with_interval(of: Mapping[str, Any], *, percent: bool = False) -> str:
     """`1.23 [1.20, 1.27]`, or the same in percent; `undefined` where there is no number."""
-    if number["estimate"] is None:
+    if of["estimate"] is None:
         return UNDEFINED
-    estimate, low, high = (_number(number[name], percent=percent) for name in ("estimate", "low", "high"))
+    estimate, low, high = (number(of[name], percent=percent) for name in ("estimate", "low", "high"))
     return f"{estimate} [{low}, {high}]"
 
 
-def _number(value: float | None, *, percent: bool = False) -> str:
+def number(value: float | None, *, percent: bool = False) -> str:
+    """`1.23`, or `12.3%`; `undefined` where there is none."""
     if value is None:
         return UNDEFINED
     return f"{value:.1%}" if percent else f"{value:.2f}"
@@ -162,3 +106,33 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+Row = tuple[str, str, Callable[[Any], str]]
+"""What a table says of some facts: the label, where it stands in the facts (`hub.p`), and how it is written."""
+
+
+def show_facts(sides: Mapping[str, Mapping[str, Any]], rows: Sequence[Row], *, title: str = "") -> None:
+    """A table of facts: a row for each of `rows` that is known of all sides, a column for each side."""
+    known = [row for row in rows if all(_at(facts, row[1]) is not _MISSING for facts in sides.values())]
+    shown_rows = [(label, *(how(_at(facts, path)) for facts in sides.values())) for label, path, how in known]
+    table(("measure", *sides), shown_rows, title=title)
+
+
+def show_items(items: Sequence[Mapping[str, Any]], columns: Sequence[Row], *, title: str = "") -> None:
+    """A table of things of one kind: a row for each, a column for each of `columns`; nothing where there are none."""
+    if items:
+        rows = [[how(_at(item, path)) for _, path, how in columns] for item in items]
+        table([label for label, _, _ in columns], rows, title=title)
+
+
+_MISSING: Final = object()
+
+
+def _at(facts: Any, path: str) -> Any:
+    """What stands in facts at a path such as `hub.p`; an empty path is the whole."""
+    for name in filter(None, path.split(".")):
+        if not isinstance(facts, Mapping) or name not in facts:
+            return _MISSING
+        facts = facts[name]
+    return facts

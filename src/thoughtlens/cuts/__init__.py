@@ -1,6 +1,12 @@
-"""Cutting: every experiment by name, and the run of a plan of cuts on the problems of a run.
+"""Cuts: every experiment by name, plans of many, their matched controls, and studies that make them in a run's model.
 
-The functions named here say what is cut: `cuts.ablate_head("L0H3")`, `cuts.knock_out("z3", "z2")`.
+    from thoughtlens import cuts
+
+    plan = cuts.plan_cuts(run, heads="top:10", edits=["zero", "mean"], controls=10, orders=["attention", "cause"])
+    effects = cuts.intervene(run, plan, study="first")
+
+`cuts.ablate_head("L0H3")`, `cuts.knock_out("z3", "z2")` and the like name single cuts; edits such as `cuts.Mean()` say
+what takes the place of what was there.
 """
 
 import lazy_loader

@@ -14,8 +14,6 @@ from .edits import Scale as Scale
 from .edits import Shuffle as Shuffle
 from .edits import Stop as Stop
 from .edits import Zero as Zero
-from .effects_run import intervene as intervene
-from .effects_run import shape_of as shape_of
 from .interventions import Intervention as Intervention
 from .interventions import Variants as Variants
 from .interventions import as_spec as as_spec
@@ -47,7 +45,11 @@ from .passes import Outcomes as Outcomes
 from .passes import Parts as Parts
 from .passes import batch_of as batch_of
 from .passes import copies_at_once as copies_at_once
-from .plan import Asked as Asked
+from .plan import Plan as Plan
+from .plan import cumulative as cumulative
 from .plan import named_edit as named_edit
 from .plan import plan_cuts as plan_cuts
-from .plan import plan_incremental as plan_incremental
+from .plan import shape_of as shape_of
+from .study_folder import estimate_study as estimate_study
+from .study_folder import intervene as intervene
+from .study_folder import studies as studies

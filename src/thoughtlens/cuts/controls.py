@@ -1,13 +1,13 @@
-"""Turn cuts into the controls that they are measured against: the same edit, in the same scope, of something else.
+"""Matched random cuts: the controls of a cut, which do the same edit in the same scope to something else.
 
-1. A cut is taken apart into units: a head, a layer, a thought, an edge; what has no unit (all thoughts, say) is left as
-   it is.
-2. Each unit is moved: a head to another of its layer, or to one that looks at thoughts as much; a thought to another
-   thought; an edge to another of its lag. Never to what the cut itself cuts, and to what the plan cuts only at the end.
-3. Two cuts often share a control, and another cut may be the only control there is. Each is one cut under one label, so
-   that it is made only once; `extra` says which the plan does not make already.
+in: cuts, the sizes of the model, attention mass of heads where these are matched by it; out: the controls of each cut.
 
-Nothing of an intervention is read or changed but its address.
+1. A cut is taken apart into units: a head, a layer, a thought, an edge. A part without a unit (all thoughts, say) is
+   kept as it is.
+2. Each unit is moved: a head to another of its layer, or to one of like attention mass; a thought to another thought;
+   an edge to another of its lag. Never to a unit of the cut itself; to a unit of the plan only where no other is left.
+3. Cuts may share a control, and another cut of the plan may be the only control there is. Each is one cut under one
+   label, so that it is made only once; `extra` gives those that the plan does not make already.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,17 +32,17 @@ Unit = tuple[tuple[str, Any], ...]
 """One thing that is cut, by its address: (("layers", 4), ("heads", 5)) or (("queries", "z4"), ("keys", "z1"))."""
 
 PATIENCE: Final = 20
-"""Fresh orders that are tried for another control of a cut of several units before there is taken to be none."""
+"""Rounds without a new control of a cut of several units, after which there is taken to be no other."""
 
 Masses = Mapping[tuple[int, int], float]
 Candidates = Callable[[Unit], list[Unit]]
 _HEAD, _LAYER, _THOUGHT, _EDGE = ("layers", "heads"), ("layers",), ("queries",), ("queries", "keys")
 _MOVED: Final = {Site.HEAD: _HEAD, Site.THOUGHT: _THOUGHT, Site.SCORES: _EDGE, Site.PATTERN: _EDGE}
-"""The fields that say what is cut at each site; others are scope."""
+"""The fields that say what is cut at each site; the others are its scope."""
 
 
 class Shape(NamedTuple):
-    """What a model has that can be cut."""
+    """The sizes of a model, which say what can be cut."""
 
     n_layers: int
     n_heads: int
@@ -55,11 +55,11 @@ def controls_for(
     """Controls of each cut: the same number of other heads, layers, thoughts or edges.
 
     Heads are drawn from the layer of each, or are those nearest in `mass` in any layer.  Edges between thoughts keep
-    their lag, or where no other edge has it come as near as they can; an edge from or to another slot keeps that slot.
+    their lag, or take the nearest lag where no other edge has it; an edge from or to another slot keeps that slot.
 
     Args:
         cuts: the plan.
-        n: controls a cut; fewer where there are fewer.
+        n: controls a cut, at least 1; fewer where there are fewer.
         seed: same seed, same controls.
         shape: of the model.
         mass: attention mass of each head, dims (layer, head), to match heads by.
@@ -69,6 +69,12 @@ def controls_for(
 
     Raises:
         OptionError: a cut has no control, as when it cuts everything there is.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_head
+        >>> found = controls_for([ablate_head("L0H1")], n=3, seed=0, shape=Shape(n_layers=2, n_heads=4, n_thoughts=6))
+        >>> sorted(control.label for control in found["L0H1 zero"])
+        ['control L0H0', 'control L0H2', 'control L0H3']
     """
     if n < 1:
         raise OptionError(f"found {n} controls a cut, expected at least 1; leave controls out, or ask for more.")
@@ -90,7 +96,7 @@ def controls_for(
 
 
 def controllable(cuts: Sequence[Cut], shape: Shape) -> list[Cut]:
-    """The cuts of which there is something else that is like them: not one of all thoughts, say."""
+    """The cuts that have a control; a cut of all thoughts, say, has none."""
     found = []
     for cut in cuts:
         with suppress(OptionError):
@@ -100,14 +106,14 @@ def controllable(cuts: Sequence[Cut], shape: Shape) -> list[Cut]:
 
 
 def extra(controls: Mapping[str, Sequence[Cut]], cuts: Iterable[Cut]) -> tuple[Cut, ...]:
-    """The controls that the plan does not make already, each once, in their order."""
+    """The controls that are not among the cuts, each once, in their order."""
     planned = {cut.label for cut in cuts}
     once = {control.label: control for its in controls.values() for control in its if control.label not in planned}
     return tuple(once.values())
 
 
 def _units(part: Intervention) -> list[Unit]:
-    """What a part cuts, one thing at a time; nothing where its address means all, or can't be moved."""
+    """The units of a part; none where its address means all, or where it cannot be moved."""
     if isinstance(part.edit, Own | Stop):
         return []
     names = _MOVED[part.site]
@@ -120,12 +126,12 @@ def _units(part: Intervention) -> list[Unit]:
 
 
 def _moved(parts: Sequence[Intervention], candidates: Candidates) -> Iterator[tuple[Intervention, ...]]:
-    """The parts with every unit moved elsewhere, each set of units once, in fresh orders while that gives new ones."""
+    """The parts with every unit moved elsewhere, each set of units once; drawn again as long as that gives new sets."""
     places = [(part, unit) for part in parts for unit in _units(part)]
     left = tuple(part for part in parts if not _units(part))
     own = {unit for _, unit in places}
     seen = {frozenset(own)}
-    # A round lists every place that one unit can be moved to, but only some of the pairs and triples of places.
+    # One round lists every place to which a single unit can be moved, but only some pairs and triples of places.
     rounds = left_over = 1 if len(places) == 1 else PATIENCE
     while places and left_over:
         n_seen = len(seen)
@@ -139,7 +145,7 @@ def _moved(parts: Sequence[Intervention], candidates: Candidates) -> Iterator[tu
 
 
 def _pick(orders: Sequence[Sequence[Unit]], skip: int) -> list[Unit]:
-    """For each order the first that is not yet taken, after skipping some; nothing if one has none."""
+    """From each order, after skipping some, the first unit that is not taken yet; nothing if an order has none."""
     chosen: list[Unit] = []
     for order in orders:
         left = [unit for unit in order if unit not in chosen]
@@ -156,7 +162,7 @@ def _placed(part: Intervention, unit: Unit) -> Intervention:
 def _candidates(
     unit: Unit, *, shape: Shape, masses: Masses | None, planned: set[Unit], rng: np.random.Generator
 ) -> list[Unit]:
-    """Where a unit may be moved, the best first, at random among equals."""
+    """The units to which a unit may be moved, the best first, in random order among equals."""
     names, values = zip(*unit, strict=True)
     thoughts = thought_names(shape.n_thoughts)
     if names == _HEAD:
@@ -168,7 +174,7 @@ def _candidates(
         others = [((names[0], value),) for value in (range(shape.n_layers) if names == _LAYER else thoughts)]
     distance = partial(_distance, unit, thoughts=thoughts, masses=masses)
     draws = rng.permutation(len(others))
-    # An edge of another lag is no control while one of its lag is left; else what the plan cuts comes last.
+    # Edges: the same lag first, then edges that the plan does not cut. Everything else: the other way round.
     near_first = names == _EDGE
     ranked = sorted(
         (distance(other), other in planned, draw, place)
@@ -185,7 +191,7 @@ def _masses(mass: xr.DataArray) -> Masses:
 
 
 def _edges(query: str, key: str, thoughts: Sequence[str]) -> list[Unit]:
-    """The edges that an edge may be moved to: ends that are thoughts move, others stay."""
+    """The edges to which an edge may be moved: an end that is a thought moves, another slot stays."""
     queries = thoughts if query in thoughts else [query]
     keys = thoughts if key in thoughts else [key]
     order = {name: place for place, name in enumerate(thoughts)}
@@ -197,7 +203,7 @@ def _edges(query: str, key: str, thoughts: Sequence[str]) -> list[Unit]:
 
 
 def _distance(unit: Unit, other: Unit, *, thoughts: Sequence[str], masses: Masses | None) -> float:
-    """How far a candidate is from being like the unit in what is matched: mass of heads, lag of edges."""
+    """The difference of a candidate from the unit in what is matched: mass of heads, lag of edges."""
     here, there = dict(unit), dict(other)
     if "heads" in here and masses is not None:
         return abs(masses[here["layers"], here["heads"]] - masses[there["layers"], there["heads"]])
@@ -208,7 +214,7 @@ def _distance(unit: Unit, other: Unit, *, thoughts: Sequence[str], masses: Masse
 
 
 def _content(parts: Sequence[Intervention]) -> frozenset[tuple[object, ...]]:
-    """What a cut does, whatever it is called and however it is divided into parts."""
+    """What a cut does, whatever its label and however it is divided into parts."""
     found = set()
     for part in parts:
         moved = _MOVED[part.site] if _units(part) else ()
@@ -222,7 +228,7 @@ def _plain(value: object) -> str:
 
 
 def _new_label(parts: Sequence[Intervention], labels: set[str]) -> str:
-    """A label that no other cut has; added to the labels."""
+    """A label that no other cut has; it is added to the labels."""
     plain = f"control {', '.join(_name(unit) for part in parts for unit in _units(part))}"
     label, k = plain, 1
     while label in labels:

@@ -1,8 +1,9 @@
-"""What takes the place of what was there: edits that need nothing else, and edits that need what other passes gave.
+"""Edits: what takes the place of a thought, a score, a pattern's cell or a head's output.
 
-An edit is a function `(tensor, moment) -> tensor` that gives the edited tensor everywhere; an intervention says where
-it is taken.  Those of `NAMED` are plain values, equal if they say the same, and written as JSON.  Those of `Drawn`
-stand for values of other passes: `tracing.material` turns each into a `Replace` or a `Noisy` for a batch of problems.
+An edit is a frozen value, equal to another if it says the same, and has a name in `NAMED`, by which it is written as
+JSON. Some edits compute new values themselves, as functions `(tensor, moment) -> tensor`; an intervention says where
+these are taken. Those of `Drawn` take values from other passes: `cuts.material` makes a `Replace` or a `Noisy` of each
+for a batch of problems.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ _THOUGHTS: Final[Sites] = frozenset({Site.THOUGHT})
 
 @dataclass(frozen=True)
 class Zero:
-    """Nothing in the place of what was there; of a pattern's cell, which leaves a row that sums to less than 1."""
+    """Zeros. A row of the pattern in which a cell is zeroed sums to less than 1."""
 
     sites: ClassVar[Sites] = _ANY
 
@@ -35,7 +36,7 @@ class Zero:
 
 @dataclass(frozen=True)
 class Block:
-    """A score that the softmax turns into exactly 0, so that the rest of the row shares what the edge had."""
+    """A score that the softmax turns into exactly 0; the other keys of the row share the weight."""
 
     sites: ClassVar[Sites] = frozenset({Site.SCORES})
 
@@ -56,7 +57,7 @@ class Scale:
     sites: ClassVar[Sites] = _ANY
 
     def __post_init__(self) -> None:
-        # 1 and 1.0 are one factor, and so have one label and one spec.
+        # 1 and 1.0 are the same factor, with the same label and spec.
         object.__setattr__(self, "factor", float(self.factor))
         if not isfinite(self.factor):
             raise OptionError(f"found the factor {self.factor}, expected a finite number; give one.")
@@ -93,12 +94,12 @@ class Add:
 
 @dataclass(frozen=True)
 class Stop:
-    """No thought at all: `eot` follows the last thought before. Read by whoever lets the model think, not a tap."""
+    """No thought: `eot` follows the last thought before. The thinking pass reads it; it is never called as a tap."""
 
     sites: ClassVar[Sites] = _THOUGHTS
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
-        """What is stopped is never met."""
+        """Refuse: a thought that is stopped does not exist."""
         raise OptionError("thoughts can't be stopped while they are thought; pass fewer n_thoughts, or intervene.")
 
 
@@ -115,7 +116,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Resample:
-    """What another problem had there, drawn at random among those with as many steps, of all where there are none.
+    """What another problem had there, drawn among the problems with as many steps; among all where there are none.
 
     Attributes:
         seed: same seed, same problems; the same for every position, layer and head.
@@ -153,7 +154,7 @@ class Donor:
 class Own:
     """What the problem itself had there when nothing was cut: it is frozen.
 
-    A head's output at `text` stays as it is: values are of the told answer, of which free text has no counterpart.
+    A head's output at `text` is not frozen: values are known for the told answer only, not for generated text.
     """
 
     sites: ClassVar[Sites] = _VECTORS
@@ -225,13 +226,13 @@ class Noisy:
 
 
 def met(values: Tensor, moment: Moment) -> Tensor:
-    """What values laid out as those of `Replace` say of a moment: (problem, [head, query,] channel)."""
+    """The values at a moment, (problem, [head, query,] channel), of values laid out as those of `Replace`."""
     rows = moment.rows.to(values.device) if len(values) > 1 else torch.zeros(1, dtype=torch.long)
     codes = moment.queries.to(values.device)
     if moment.site is Site.THOUGHT:
         # One thought at a time is fed back, in all problems.
         return values[rows, int(codes[0, 0]) - moment.slots["z1"]]
-    # Padding has a code of its own and is nobody's position: what stands there is never taken.
+    # Padding (code −1) is clamped to a valid index; the value gathered there is never used.
     places = (codes - moment.slots[BOT]).clamp(min=0)
     found = values[:, moment.layer][rows[:, None], :, places]
     return found.transpose(1, 2)

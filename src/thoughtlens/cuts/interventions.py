@@ -1,12 +1,10 @@
-"""An address and an edit make an intervention: a tap that changes exactly what it names.
+"""Interventions, taps that change exactly what they name; and the tap of a forked batch, whose copies differ in them.
 
-An experiment is site × address × edit, never a new class. Edits are in `tracing.edits`; the address says where what
-they give is taken.
+An intervention is site × address × edit (`thoughtlens.cuts.edits`): the edit gives new values everywhere, the address
+says where they are taken. It can be written as JSON and read back.
 
-Several sets of interventions become one tap of a batch that was forked: each copy meets its own.
-
-Copy v of a batch of n problems has the rows v·n … (v+1)·n − 1. Problems that are done leave the batch, so that copies
-get smaller, but rows keep their order: a copy is always one stretch of them.
+Copy v of a forked batch of n problems has the rows v·n … (v+1)·n − 1. Problems that are done leave the batch, so that
+copies get smaller, but rows keep their order: a copy is always one stretch of them.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,15 +31,20 @@ class Intervention:
 
     Attributes:
         site: where the tensor is met.
-        edit: what takes its place: one of `tracing.edits`, or any tap.
+        edit: what takes its place: one of `cuts.edits`, or any tap.
         layers: indices of layers.
         heads: indices of heads.
         queries: names of the slots that attend; of the thoughts themselves at site THOUGHT.
         keys: names of the slots attended to; only at sites SCORES and PATTERN.
 
     Raises:
-        OptionError: the site is VALUE, which is recorded alone; the edit says nothing at this site; or the address has
-            a part that the site does not.
+        OptionError: the site is VALUE, which can only be recorded; the edit says nothing at this site; or the address
+            has a part that the site does not.
+
+    Example:
+        >>> from thoughtlens.cuts import Zero
+        >>> Intervention(Site.HEAD, Zero(), frozenset({4}), frozenset({5}), frozenset({"eot"})).label
+        'L4H5 zero at eot'
     """
 
     site: Site
@@ -122,7 +125,12 @@ def as_spec(part: Intervention) -> dict[str, Any]:
     """An intervention as JSON can say it: site, edit, layers, heads, queries, keys; None means everywhere.
 
     Raises:
-        OptionError: its edit is no value of `tracing.edits`.
+        OptionError: its edit is none of `cuts.edits`.
+
+    Example:
+        >>> from thoughtlens.cuts import Scale
+        >>> as_spec(Intervention(Site.THOUGHT, Scale(0.5), queries=frozenset({"z2"})))["edit"]
+        {'name': 'scale', 'factor': 0.5}
     """
     if not isinstance(part.edit, Edit):
         raise OptionError(f"found the edit {part.edit!r}, expected one of {', '.join(NAMED)}; only these have a name.")
@@ -138,12 +146,16 @@ def from_spec(spec: Any) -> Intervention:
 
     Raises:
         OptionError: it describes none.
+
+    Example:
+        >>> from_spec({"site": "head", "edit": "mean", "layers": [4], "heads": [5]}).label
+        'L4H5 mean'
     """
     try:
         edit = {"name": spec["edit"]} if isinstance(spec["edit"], str) else dict(spec["edit"])
         made = NAMED[edit.pop("name")](**edit)
         _check_values(made)
-        # A misspelt part of an address would else mean everywhere.
+        # A misspelt part of an address would otherwise mean everywhere.
         if odd := sorted(spec.keys() - {"site", "edit", *ADDRESS}):
             raise ValueError(f"no part is called {odd[0]!r}")
         sets = {name: _members(name, spec.get(name)) for name in ADDRESS}
@@ -251,14 +263,14 @@ class Variants:
         return edited
 
     def _meeting(self, site: Site, layer: int | None) -> dict[int, list[Intervention]]:
-        """What can be at a site of a layer, by copy; looked up in every step, so found once."""
+        """Interventions that apply at a site of a layer, by copy; kept, since they are asked for in every step."""
         if (site, layer) not in self._known:
             met = {copy: [part for part in parts if part.meets(site, layer)] for copy, parts in enumerate(self._copies)}
             self._known[site, layer] = {copy: parts for copy, parts in met.items() if parts}
         return self._known[site, layer]
 
     def _follow(self, rows: Tensor) -> None:
-        """Where each copy is, worked out again only when problems have left."""
+        """Find the rows of each copy, again only where problems have left the batch."""
         if rows is not self._rows:
             borders = torch.arange(len(self._copies) + 1, device=rows.device) * self._n_problems
             ends = torch.searchsorted(rows, borders).tolist()

@@ -12,21 +12,21 @@ In: a `Target` (problems in batches) and cuts.  Out, in the study's folder:
    cuts keeps what is there; of two lines for one cut the later one holds, and a line torn by a kill is made again.
 """
 
-import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save
 
+from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.edits import Drawn, Zero
 from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.cuts.material import Material, bound, needs_material
@@ -62,17 +62,6 @@ GROUP: Final = 64
 def key_of(cut: Cut) -> str:
     """What a cut does, as one line of JSON."""
     return json.dumps(cut.spec(), ensure_ascii=False, sort_keys=True)
-
-
-def study_folder(effects: Path, options: Mapping[str, Any]) -> Path:
-    """Where a study keeps its outcomes.
-
-    Args:
-        effects: the folder of a run's studies.
-        options: what decides the numbers, as JSON can say it.
-    """
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-    return effects / digest[:12]
 
 
 def read_outcomes(folder: Path, batch: int, n_problems: int) -> tuple[dict[str, int], Outcomes]:
@@ -131,15 +120,20 @@ class Target:
         folder: of the study (`thoughtlens.cuts.job`).
         problems: of the study, in order.
         batches: indices of the problems of each batch; every problem is in one.
-        n_thoughts: T.
+        shape: the sizes of the model.
         prompts: the question of each problem as token ids.
     """
 
     folder: Path
     problems: tuple[Problem, ...]
     batches: tuple[tuple[int, ...], ...]
-    n_thoughts: int
+    shape: Shape
     prompts: tuple[list[int], ...]
+
+    @property
+    def n_thoughts(self) -> int:
+        """T."""
+        return self.shape.n_thoughts
 
     @property
     def ids(self) -> list[str]:
@@ -252,8 +246,8 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
 
     def watch(places: Sequence[int]) -> list[torch.Tensor]:
         recorder = _recorder(reasoner, target, len(places))
-        taps = Taps([recorder] if with_heads else [])
-        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, taps)
+        watching = Taps([recorder] if with_heads else [])
+        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, watching)
         kept = [passed.thoughts.float().cpu().clone(), *([recorder.heads] if with_heads else [])]
         for values in kept:
             values[torch.from_numpy(passed.baseline.failure[0] != "")] = torch.nan

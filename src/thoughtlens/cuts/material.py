@@ -1,8 +1,8 @@
-"""What a model thinks when it is left alone becomes the values of edits that put it elsewhere.
+"""Material: what a model does when nothing is cut, from which edits take the values that they put elsewhere.
 
-One pass over the problems of a study, nothing cut, is kept: the thoughts, and where heads are edited the heads' outputs
-at each position of the thinking and of the told gold answer. From it every edit of `tracing.edits.Drawn` gets its
-values, the same for a problem whatever batch it is in.
+in: the thoughts of all problems of a study, and where heads are edited their outputs at each position of the thinking
+and of the told gold answer; out: for a batch of problems, the values of every edit of `cuts.edits.Drawn`. A problem
+gets the same values whatever batch it is in.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Material:
         """What was kept at a site."""
         if site is Site.THOUGHT:
             return self.thoughts
-        assert self.heads is not None, "whoever makes the material looks at the plan first"
+        assert self.heads is not None, "material is measured for the edits of the plan"
         return self.heads
 
     @cached_property
@@ -58,20 +58,20 @@ def needs_material(part: Intervention) -> bool:
 def bound(
     part: Intervention, material: Material | None, problems: Tensor, known: dict[tuple[Drawn, Site], Tap]
 ) -> Intervention:
-    """An intervention with the values that its edit stands for, for a batch of problems; others as they are.
+    """An intervention whose edit has its values for a batch of problems; one that needs none is returned as it is.
 
     Args:
         part: the intervention.
         material: of the study; may be None where no edit needs any.
         problems: index (problem,) of each problem of the batch in the study.
-        known: what edits stand for in this batch; added to, since many parts of a plan share an edit.
+        known: the values of edits in this batch; added to, since many parts of a plan share an edit.
     """
     if not isinstance(part.edit, Drawn):
         return part
-    assert material is not None, "whoever cuts looks at the plan first"
+    assert material is not None, "material is measured for the edits of the plan"
     key = part.edit, part.site
     if isinstance(part.edit, Own) and part.site is Site.HEAD:
-        # Of the told answer's text a mean is kept: in the place of a single token it would be a change, not a freeze.
+        # For `text` only a mean over tokens is kept, which would alter single tokens; so freezing leaves it out.
         named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
         part = replace(part, queries=named - {TEXT})
     if key not in known:
@@ -99,10 +99,21 @@ def _edit(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
 
 
 def donors(n_steps: Sequence[int], seed: int) -> Tensor:
-    """For each problem, another one with as many steps, at random; any other where none has as many.
+    """For each problem another one with as many steps, at random; any other where none has as many.
+
+    Args:
+        n_steps: of each problem.
+        seed: same seed, same donors.
+
+    Returns:
+        Index (problem,) of each problem's donor.
 
     Raises:
         OptionError: there is only one problem.
+
+    Example:
+        >>> donors([2, 3, 2, 3], seed=0).tolist()
+        [2, 3, 0, 1]
     """
     if len(n_steps) < 2:
         raise OptionError("found one problem, which has no other to take from; study at least 2.")
@@ -118,11 +129,7 @@ def donors(n_steps: Sequence[int], seed: int) -> Tensor:
 
 
 def derangement(n: int, seed: int) -> list[int]:
-    """An order of n things in which none is in its own place.
-
-    Raises:
-        OptionError: there is only one.
-    """
+    """An order of n things in which none is in its own place, at random; `OptionError` where there is only one."""
     if n < 2:
         raise OptionError(f"found {n} thoughts, which have no other order; think at least 2.")
     rng = torch.Generator().manual_seed(seed)
@@ -138,7 +145,7 @@ def _place_of(problem: str, material: Material) -> int:
     return material.problem_ids.index(problem)
 
 
-@lru_cache(maxsize=2)  # one a site: they are as large as what was kept, and wanted for every few cuts of every batch
+@lru_cache(maxsize=2)  # one a site: as large as the material, and needed for every few cuts of every batch
 def _directions(shape: torch.Size, seed: int) -> Tensor:
     """Random directions of length 1 along the last axis, uniform over the sphere."""
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,11 +1,12 @@
-"""What is cut: interventions made together, under one label; every experiment has a function that names it.
+"""Cuts, and a function that names each experiment: head, thought and edge ablation, patching, stopping, freezing.
 
-A cut is a value: frozen, compared by what it says, written as JSON and read back. It says nothing about problems, and
-where it stands for values of other passes (`mean`, `resample`, …) these are found when it is made.
+in: what is cut, by name; out: a `Cut`, interventions made together under one label. A cut is a frozen value, compared
+by what it says, that can be written as JSON and read back. It knows nothing of problems: values of other passes
+(`mean`, `resample`, …) are looked up when the cut is made.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
@@ -16,29 +17,30 @@ from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"
 _ZERO: Final = Zero()
+Names = str | Collection[str]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Interventions that are made together.
+    """Interventions that are made together; equal to another if label and parts are.
 
     Attributes:
         label: its readable name, unique in a plan.
         parts: the interventions, made in this order.
-        family: what sort of thing is cut, "" if none that has a name.
-        unit: the one thing of its family, such as `L4H5`, `z1` or `z4 ⊣ z1`; "" if it is not one thing.
-        dose: 1 − factor where the cut scales.
-        order: the order whose first `k` are cut.
+        family: what sort of thing is cut: heads, kv_groups, thoughts, edges or whole; "" if none of these.
+        unit: the one thing of its family that is cut, such as `L4H5`, `z1` or `z4 ⊣ z1`; "" if it is not one thing.
+        dose: 1 − factor where the cut scales: 0 leaves all, 1 nothing.
+        order: the name of the order whose first `k` units are cut, "" if it is of none.
         k: how many of the order.
     """
 
     label: str
     parts: tuple[Intervention, ...]
-    family: str = ""
-    unit: str = ""
-    dose: float | None = None
-    order: str = ""
-    k: int = 0
+    family: str = field(default="", compare=False)
+    unit: str = field(default="", compare=False)
+    dose: float | None = field(default=None, compare=False)
+    order: str = field(default="", compare=False)
+    k: int = field(default=0, compare=False)
 
     def spec(self) -> list[dict[str, Any]]:
         """The parts as JSON can say them."""
@@ -46,7 +48,21 @@ class Cut:
 
 
 def cut(*parts: Intervention, label: str | None = None) -> Cut:
-    """Interventions made together, under a label of their own or theirs joined by a plus."""
+    """Interventions made together; family, unit and dose are those of a single part.
+
+    Args:
+        parts: the interventions, in order.
+        label: of the cut; the labels of its parts, joined by a plus, if None.
+
+    Raises:
+        OptionError: there is no part.
+
+    Example:
+        >>> cut(*ablate_head("L1H0").parts, *ablate_thought("z2").parts).label
+        'L1H0 zero + z2 zero'
+        >>> ablate_head("L1H0").family, ablate_head("L1H0").unit
+        ('heads', 'L1H0')
+    """
     if not parts:
         raise OptionError("found no intervention, expected at least one; a cut of nothing is the baseline.")
     said = " + ".join(part.label for part in parts) if label is None else label
@@ -54,7 +70,7 @@ def cut(*parts: Intervention, label: str | None = None) -> Cut:
 
 
 def _unit(part: Intervention) -> tuple[str, str, float | None]:
-    """Family, unit and dose of the cut of this part alone."""
+    """Family, unit and dose of the cut of this part alone; what several parts do is no property of one unit."""
     dose = 1.0 - part.edit.factor if isinstance(part.edit, Scale) else None
     layers, heads = sorted(part.layers or ()), sorted(part.heads or ())
     queries, keys = sorted(part.queries or ()), sorted(part.keys or ())
@@ -74,8 +90,16 @@ def _unit(part: Intervention) -> tuple[str, str, float | None]:
 def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
     """The cut that a JSON list describes, as `Cut.spec` writes it.
 
+    Args:
+        spec: the list, a JSON object an intervention.
+        label: as for `cut`.
+
     Raises:
         OptionError: it describes none.
+
+    Example:
+        >>> cut_from_spec([{"site": "head", "edit": "zero", "layers": [4], "heads": [5]}]) == ablate_head("L4H5")
+        True
     """
     if not isinstance(spec, list):
         raise OptionError(f"found {spec!r}, expected a list of interventions; write one as [{{…}}].")
@@ -83,13 +107,20 @@ def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
 
 
 def ablate_head(head: str | tuple[int, int], *, edit: Edit = _ZERO, queries: Collection[str] | None = None) -> Cut:
-    """Take a head's output away, before the output projection mixes it with the others'.
+    """Replace a head's output, before the output projection mixes it with the outputs of other heads.
 
     Args:
         head: such as `L4H5`, or (layer, head).
         edit: what takes its place.
-        queries: slots at which it is taken away, of bot, z1 … zT, eot, answer, text; all of these if None. The
+        queries: slots at which it is replaced, of bot, z1 … zT, eot, answer, text; all of these if None. The
             question's pass is never cut.
+
+    Raises:
+        OptionError: the name is none of a head, or the edit cannot be made on a head's output.
+
+    Example:
+        >>> ablate_head("L4H5", queries=["eot", "answer"]).label
+        'L4H5 zero at answer, eot'
     """
     layer, number = head_place(head) if isinstance(head, str) else head
     return cut(_head_part(layer, [number], edit, queries))
@@ -104,7 +135,7 @@ def ablate_kv_group(
     edit: Edit = _ZERO,
     queries: Collection[str] | None = None,
 ) -> Cut:
-    """Take the outputs of all query heads away that share one key-value head (grouped-query attention).
+    """Replace the outputs of all query heads that share one key-value head (grouped-query attention).
 
     Args:
         layer: index of the layer.
@@ -113,6 +144,13 @@ def ablate_kv_group(
         n_groups: key-value heads of the layer.
         edit: what takes their place.
         queries: as for `ablate_head`.
+
+    Raises:
+        OptionError: the layer has no such group.
+
+    Example:
+        >>> ablate_kv_group(2, 1, n_heads=8, n_groups=2).label
+        'L2H4,5,6,7 zero'
     """
     if n_heads % n_groups or not 0 <= group < n_groups:
         raise OptionError(f"found group {group} of {n_groups} over {n_heads} heads; expected 0 to {n_groups - 1}.")
@@ -121,83 +159,149 @@ def ablate_kv_group(
     return made if size == 1 else replace(made, family=KV_GROUPS, unit=f"L{layer}G{group}")
 
 
-def ablate_thought(thought: str | Collection[str] | None, *, edit: Edit = _ZERO) -> Cut:
-    """Put something else in the place of a thought, or of several; later thoughts are thought anew.
+def ablate_thought(thought: Names | None, *, edit: Edit = _ZERO) -> Cut:
+    """Replace a thought, or several; later thoughts are computed anew.
 
     Args:
         thought: such as `z3`, or several; all if None.
         edit: what takes its place.
+
+    Raises:
+        OptionError: the edit cannot be made on a thought.
+
+    Example:
+        >>> ablate_thought(["z2", "z10"]).label
+        'z2, z10 zero'
     """
     return cut(Intervention(Site.THOUGHT, edit, queries=None if thought is None else _names(thought)))
 
 
 def knock_out(
-    query: str | Collection[str],
-    key: str | Collection[str],
+    query: Names,
+    key: Names,
     *,
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> Cut:
-    """Block an edge before the softmax, so that the row spreads over what is left and still sums to 1.
+    """Block an edge before the softmax: the row is spread over the keys that are left and still sums to 1.
 
     Args:
         query: the slot that attends, or several.
         key: the slot attended to, or several.
         layers: in which; in all if None.
         heads: in which; in all if None.
+
+    Example:
+        >>> knock_out("z4", "z1", layers=[4], heads=[5]).label
+        'z4 ⊣ z1, L4H5'
     """
     return cut(_edge_part(Site.SCORES, Block(), query, key, layers, heads))
 
 
 def zero_value_edge(
-    query: str | Collection[str],
-    key: str | Collection[str],
+    query: Names,
+    key: Names,
     *,
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> Cut:
-    """Take away what an edge moves, after the softmax: the rest of the row stays as it was and sums to less than 1."""
+    """Zero an edge after the softmax: the rest of the row stays as it was, and sums to less than 1.
+
+    Args:
+        query: the slot that attends, or several.
+        key: the slot attended to, or several.
+        layers: in which; in all if None.
+        heads: in which; in all if None.
+
+    Example:
+        >>> zero_value_edge("z4", "z1").label
+        'z4 ⊣ z1 zero'
+    """
     return cut(_edge_part(Site.PATTERN, Zero(), query, key, layers, heads))
 
 
 def weaken_edge(
-    query: str | Collection[str],
-    key: str | Collection[str],
+    query: Names,
+    key: Names,
     factor: float,
     *,
     layers: Collection[int] | None = None,
     heads: Collection[int] | None = None,
 ) -> Cut:
-    """Move this share of what an edge moves: 1 leaves all, 0 is `zero_value_edge`."""
+    """Multiply the weight of an edge after the softmax.
+
+    Args:
+        query: the slot that attends, or several.
+        key: the slot attended to, or several.
+        factor: 1 leaves all, 0 is `zero_value_edge`.
+        layers: in which; in all if None.
+        heads: in which; in all if None.
+
+    Raises:
+        OptionError: the factor is not finite.
+
+    Example:
+        >>> weaken_edge("z4", "z1", 0.25).dose
+        0.75
+    """
     return cut(_edge_part(Site.PATTERN, Scale(factor), query, key, layers, heads))
 
 
-def patch_thought(thought: str | Collection[str], donor: str) -> Cut:
-    """Give every problem one problem's thought in the place of its own.
+def patch_thought(thought: Names, donor: str) -> Cut:
+    """Give every problem the thought of one problem in the place of its own.
 
     Args:
         thought: such as `z3`, or several.
         donor: id of the problem, one of the study.
+
+    Example:
+        >>> patch_thought("z3", "gsm_7").label
+        'z3 donor gsm_7'
     """
     return ablate_thought(thought, edit=Donor(donor))
 
 
 def patch_head(head: str | tuple[int, int], donor: str, *, queries: Collection[str] | None = None) -> Cut:
-    """Give every problem what a head put out on one problem, at the same positions."""
+    """Give every problem the output of a head on one problem, at the same positions.
+
+    Args:
+        head: as for `ablate_head`.
+        donor: id of the problem, one of the study.
+        queries: as for `ablate_head`.
+
+    Example:
+        >>> patch_head("L0H1", "gsm_7", queries=["z6"]).label
+        'L0H1 donor gsm_7 at z6'
+    """
     return ablate_head(head, edit=Donor(donor), queries=queries)
 
 
 def shuffle_thoughts(seed: int = 0) -> Cut:
-    """Feed each problem's own thoughts in another order, in which none is in its place."""
+    """Feed each problem its own thoughts in another order, in which none is in its place.
+
+    Args:
+        seed: same seed, same order.
+
+    Example:
+        >>> shuffle_thoughts().label
+        'thoughts shuffle'
+    """
     return cut(Intervention(Site.THOUGHT, Shuffle(seed)))
 
 
 def stop_after(k: int, *, n_thoughts: int) -> Cut:
-    """Think the first k thoughts alone; `eot` follows at once.
+    """Think the first k thoughts only; `eot` follows at once.
 
     Args:
         k: 0 for none, up to n_thoughts − 1.
         n_thoughts: of the model.
+
+    Raises:
+        OptionError: k is out of range.
+
+    Example:
+        >>> stop_after(2, n_thoughts=6).label
+        'stop after z2'
     """
     if not 0 <= k < n_thoughts:
         raise OptionError(f"found a stop after {k} of {n_thoughts} thoughts, expected 0 to {n_thoughts - 1}.")
@@ -207,14 +311,18 @@ def stop_after(k: int, *, n_thoughts: int) -> Cut:
 
 
 def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cut:
-    """The same cut, with thoughts kept as they were when nothing was cut: what is left is its way past them.
+    """The same cut, with thoughts as they were when nothing was cut: what is left is its direct effect, past them.
 
     Args:
-        base: the cut; what it replaces itself is not frozen.
+        base: the cut; a thought that it replaces itself is not frozen.
         thoughts: which are frozen; all if None.
 
     Raises:
         OptionError: the cut leaves no thought that could be frozen.
+
+    Example:
+        >>> freeze_thoughts(ablate_head("L1H0")).label
+        'L1H0 zero, thoughts frozen'
     """
     if not freezable(base):
         raise OptionError(f"the cut {base.label!r} leaves no thought that could be frozen; make it without freezing.")
@@ -253,16 +361,11 @@ def _head_part(layer: int, heads: Iterable[int], edit: Edit, queries: Collection
 
 
 def _edge_part(
-    site: Site,
-    edit: Edit,
-    query: str | Collection[str],
-    key: str | Collection[str],
-    layers: Collection[int] | None,
-    heads: Collection[int] | None,
+    site: Site, edit: Edit, query: Names, key: Names, layers: Collection[int] | None, heads: Collection[int] | None
 ) -> Intervention:
-    where: Sequence[frozenset[int] | None] = [None if its is None else frozenset(its) for its in (layers, heads)]
-    return Intervention(site, edit, where[0], where[1], _names(query), _names(key))
+    layers, heads = (None if its is None else frozenset(its) for its in (layers, heads))
+    return Intervention(site, edit, layers, heads, _names(query), _names(key))
 
 
-def _names(given: str | Collection[str]) -> frozenset[str]:
+def _names(given: Names) -> frozenset[str]:
     return frozenset({given} if isinstance(given, str) else given)

@@ -294,9 +294,8 @@ class Cutter:
         if (batch := tuple(places)) not in self.read:
             self.read.clear()
             # Before any cut: where failures are not allowed, none is made in vain.
-            self.read[batch] = list(
-                bisect([batch], self._reading, self._unreadable, failures=FAILURES, passed_on=NOBODYS)
-            )
+            pieces = bisect([batch], self._reading, self._unreadable, failures=FAILURES, passed_on=NOBODYS)
+            self.read[batch] = list(pieces)
         return joined([self._made(piece, reading, those) for piece, reading in self.read[batch]], 1)
 
     def _reading(self, places: Sequence[int]) -> Cutting | str:

@@ -1,28 +1,29 @@
-"""Turn rankings of cuts into plans that make them one after the other: the first 1, 2, … of each, and of random orders.
+"""The plan of a study: what is cut, beside which controls, in which orders; read from words such as `top:10`, `z4:z1`.
 
-A random order is of the same cuts, so that only what comes first differs; the last step of all orders is one and the
-same cut of everything. It knows nothing of sites or edits: cuts are added up part by part.
+in: a run, and words of a user; out: a `Plan`, which `intervene` makes.
 
-What is cut and beside what: a plan, and whether it can be made in a model, on these problems.
+1. Heads, thoughts and edges are cut one at a time, each by every edit asked for; edges are blocked, or weakened by a
+   scale. `whole` cuts concern all thoughts at once.
+2. Each cut that has something like it gets matched controls.
+3. An order cuts the first 1, 2, … heads of a ranking. It is kept by name: a ranking by cause follows from effects.
 
-Everything that would break a study off in its middle, or be measured as an effect of nothing, is refused here.
-
-What a user asks to cut, in words such as `top:10`, `z4:z1` or `scale:0.5`, becomes a plan of cuts.
-
-Heads, thoughts and edges are cut one at a time, each by every edit asked for; edges are blocked, or weakened by a
-scale. `whole` cuts concern all thoughts at once. It knows nothing of models beyond their sizes, nor what heads do.
+Words are read here and nowhere else: `all`, `top:10`, `L4H5`, `L4G1`, `z4:z1`, `readout`, `mean`, `scale:0.5`.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
+import xarray as xr
 
-from thoughtlens.cuts.controls import Shape, extra
+from thoughtlens.analysis import Analysis, analyze, look, paired_differences, unreliable
+from thoughtlens.analysis.importance import patterned
+from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
 from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
 from thoughtlens.cuts.interventions import EDGE_SITES, Intervention
 from thoughtlens.cuts.job import Target
@@ -43,56 +44,44 @@ from thoughtlens.cuts.named import (
     zero_value_edge,
 )
 from thoughtlens.errors import OptionError
-from thoughtlens.names import RANDOM, TEXT, head_place, key_names, query_names, step_label, thought_names
-from thoughtlens.schema import BASELINE
+from thoughtlens.models.loader import reasoner_of
+from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.names import (
+    HEADS,
+    RANDOM,
+    TEXT,
+    edge_names,
+    head_name,
+    head_place,
+    key_names,
+    query_names,
+    step_label,
+    thought_names,
+)
+from thoughtlens.runs.folder import Run
+from thoughtlens.schema import BASELINE, VALUE_WEIGHTED
 from thoughtlens.taps import Site
 
+EDITS: Final = ("zero", "mean", "resample", "noise", "scale:F")
+ALL: Final = "all"
+READOUT: Final = "readout"
+MATCHES: Final = ("layer", "mass")
+ATTENTION: Final = "attention"
+VALUES: Final = "value-weighted"
+CAUSE: Final = "cause"
+RANKINGS: Final = (ATTENTION, VALUES, CAUSE)
+RANKED_BY: Final = "gold_logprob"
+"""The outcome whose loss ranks heads by cause: finer than accuracy, on the same problems."""
 
-class Incremental(NamedTuple):
-    """What `plan_incremental` returns."""
+_KNOWN: Final = ("family", "unit", "dose")
+"""What a cut says of itself beside its label and parts."""
 
-    cuts: tuple[Cut, ...]
-    """the first k of each ranking, for k = 1 … all"""
-    random: tuple[Cut, ...]
-    """the first k of each random order: the controls of all rankings"""
+_TOP: Final = "top:"
+_LATENT: Final = "thoughts"
+"""Stands for all thoughts among the positions of `at`."""
 
-
-def plan_incremental(rankings: Mapping[str, Sequence[Cut]], *, n_orders: int = 10, seed: int = 0) -> Incremental:
-    """Cuts of the first 1, 2, … of each ranking, and of random orders of the same cuts.
-
-    Args:
-        rankings: by name, such as `attention`: cuts, the most important first; all rankings of the same cuts.
-        n_orders: random orders drawn.
-        seed: same seed, same orders.
-
-    Returns:
-        Cuts with `order` and `k`, from which `analysis.curves.ablation_curve` is drawn.
-
-    Raises:
-        OptionError: no ranking, one of other cuts, or one named like a random order.
-    """
-    members = {name: sorted(cut.label for cut in ranking) for name, ranking in rankings.items()}
-    if not members or not all(its and its == next(iter(members.values())) for its in members.values()):
-        raise OptionError(f"found {len(members)} rankings, expected one or more of the same cuts; rank the same ones.")
-    if odd := [name for name in rankings if name.startswith(RANDOM)]:
-        raise OptionError(f"a ranking is called {odd[0]!r}, which names random orders; call it otherwise.")
-    # By label, so that the random orders are the same whatever the rankings are.
-    first = sorted(next(iter(rankings.values())), key=lambda cut: cut.label)
-    rng = np.random.default_rng(seed)
-    drawn = {f"{RANDOM} {k}": [first[place] for place in rng.permutation(len(first))] for k in range(1, n_orders + 1)}
-    return Incremental(_steps_of_all(rankings), _steps_of_all(drawn))
-
-
-def _steps_of_all(orders: Mapping[str, Sequence[Cut]]) -> tuple[Cut, ...]:
-    return tuple(step for name, order in orders.items() for step in _steps(name, order))
-
-
-def _steps(name: str, order: Sequence[Cut]) -> list[Cut]:
-    parts = [cut.parts for cut in order]
-    return [
-        Cut(step_label(name, k), tuple(part for its in parts[:k] for part in its), order=name, k=k)
-        for k in range(1, len(order) + 1)
-    ]
+Words = str | Iterable[str] | None
+"""Names joined by commas, or one by one."""
 
 
 @dataclass(frozen=True)
@@ -102,161 +91,258 @@ class Plan:
     Attributes:
         cuts: what is studied.
         controls: of each cut, by its label.
-        orders: cuts made one after the other.
+        orders: rankings, of `RANKINGS`, by which single heads are cut one after the other.
+        n_random: random orders beside them.
+        seed: of controls, of random orders, and of edits that draw.
+        controlled: how controls were drawn, as the study's manifest says it.
+        exploratory: labels of cuts that were added after the study had begun.
+        notes: what a reader of the plan should know, a sentence each.
+
+    Example:
+        >>> plan = Plan((ablate_head("L0H0"), ablate_head("L0H1")), orders=("cause",), n_random=2)
+        >>> plan.n_steps, plan.n_passes(n_problems=100)
+        (6, 1000)
     """
 
     cuts: tuple[Cut, ...]
-    controls: Mapping[str, Sequence[Cut]] = field(default_factory=dict)
-    orders: Incremental | None = None
-
-    @property
-    def kinds(self) -> dict[str, tuple[Cut, ...]]:
-        """Every cut once, by its kind in the effects Dataset, in the order in which they are made."""
-        steps = () if self.orders is None else (*self.orders.cuts, *self.orders.random)
-        return {"cut": self.cuts, "control": extra(self.controls, self.cuts), "order": steps}
+    controls: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
+    orders: tuple[str, ...] = ()
+    n_random: int = 0
+    seed: int = 0
+    controlled: Mapping[str, Any] = field(default_factory=dict)
+    exploratory: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def made(self) -> tuple[Cut, ...]:
-        """Every cut once."""
-        return tuple(cut for its in self.kinds.values() for cut in its)
+        """Every cut and control once, in the order in which they are made."""
+        return (*self.cuts, *extra(self.controls, self.cuts))
+
+    @property
+    def single_heads(self) -> dict[str, Cut]:
+        """By the name of each head that was planned to be cut alone, the first of its cuts."""
+        found: dict[str, Cut] = {}
+        for cut in self.cuts:
+            if cut.family == HEADS and cut.label not in self.exploratory:
+                found.setdefault(cut.unit, cut)
+        return found
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all orders, random ones among them."""
+        return len(self.single_heads) * (len(self.orders) + self.n_random) if self.orders else 0
+
+    def n_passes(self, n_problems: int) -> int:
+        """Passes that the plan takes, a pass being a problem under a cut, or the baseline."""
+        rounds = 1 + (CAUSE in self.orders)
+        return n_problems * (rounds + len(self.made) + self.n_steps)
+
+    def steps(self, rankings: Mapping[str, Sequence[str]]) -> tuple[Cut, ...]:
+        """The cuts of the first 1, 2, … heads of each ranking, and of random orders; none without a ranking."""
+        single = self.single_heads
+        ranked = {by: [single[name] for name in names if name in single] for by, names in rankings.items()}
+        return cumulative(ranked, n_random=self.n_random, seed=self.seed) if ranked else ()
+
+    def extended(self, further: "Plan") -> "Plan":
+        """This plan and what a further one adds to it, which is exploratory.
+
+        Raises:
+            OptionError: the further plan has orders that this one has not.
+        """
+        if further.orders and (further.orders, further.n_random) != (self.orders, self.n_random):
+            raise OptionError(
+                f"the study was planned with {self._said_orders()} and is now asked for {further._said_orders()}; "
+                "orders are those of the first plan: name another study."
+            )
+        known = {cut.label: cut for cut in self.made}
+        renamed = {cut.label: _under_free_label(cut, known) for cut in extra(further.controls, further.cuts)}
+        cuts = (*self.cuts, *(cut for cut in further.cuts if known.get(cut.label) != cut))
+        controls = dict(self.controls)
+        for label, its in further.controls.items():
+            both = (*controls.get(label, ()), *(renamed.get(control.label, control) for control in its))
+            controls[label] = tuple(dict.fromkeys(both))
+        whole = replace(self, cuts=cuts, controls=controls)
+        return replace(whole, exploratory=(*self.exploratory, *(c.label for c in whole.made if c.label not in known)))
+
+    def _said_orders(self) -> str:
+        return f"orders by {', '.join(self.orders)} and {self.n_random} random ones" if self.orders else "no orders"
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as `plan.json` says it; `plan_from_json` reads it."""
+        studied = {cut.label for cut in self.cuts}
+        return {
+            "cuts": [
+                {
+                    "label": cut.label,
+                    "kind": "cut" if cut.label in studied else "control",
+                    "exploratory": cut.label in self.exploratory,
+                    **{name: getattr(cut, name) for name in _KNOWN},
+                    "parts": cut.spec(),
+                }
+                for cut in self.made
+            ],
+            "controls": {label: [control.label for control in its] for label, its in self.controls.items()},
+            "controlled": dict(self.controlled),
+            "orders": list(self.orders),
+            "n_random": self.n_random,
+            "seed": self.seed,
+            "notes": list(self.notes),
+        }
 
 
-def check_plan(cuts: Sequence[Cut], shape: Shape, target: Target) -> None:
-    """Raise `OptionError` unless every cut is one of this model, under a label of its own."""
-    if not cuts:
-        raise OptionError("the plan has no cut, expected at least one; name heads, thoughts or edges.")
-    labels = [BASELINE, *(cut.label for cut in cuts)]
-    if len(set(labels)) < len(labels):
-        twice = next(label for place, label in enumerate(labels) if label in labels[:place])
-        raise OptionError(f"two cuts are called {twice!r}, expected each label once; name one otherwise.")
-    for cut in cuts:
-        if not cut.parts:
-            raise OptionError(f"the cut {cut.label!r} has no parts, expected at least one; leave it out.")
-        thoughts_left(cut.parts, shape.n_thoughts)
-        for part in cut.parts:
-            _check_part(part, shape, target)
+def _under_free_label(cut: Cut, known: Mapping[str, Cut]) -> Cut:
+    """The cut under its label, numbered where another cut has that label."""
+    labels = chain([cut.label], (f"{cut.label} ({k})" for k in count(2)))
+    return replace(cut, label=next(label for label in labels if known.get(label, cut).parts == cut.parts))
 
 
-def _check_part(part: Intervention, shape: Shape, target: Target) -> None:
-    slots = set(query_names(shape.n_thoughts)) | {TEXT}
-    keys = set(key_names(shape.n_thoughts))
-    there: dict[str, tuple[frozenset[Any] | None, set[Any]]] = {
-        "layers": (part.layers, set(range(shape.n_layers))),
-        "heads": (part.heads, set(range(shape.n_heads))),
-        "queries": (part.queries, set(thought_names(shape.n_thoughts)) if part.site is Site.THOUGHT else slots),
-        "keys": (part.keys, keys),
-    }
-    for name, (asked, known) in there.items():
-        if asked is not None and (odd := sorted(map(str, asked - known))):
-            fit = f"{min(known)} to {max(known)}" if name in ("layers", "heads") else ", ".join(sorted(known))
-            raise OptionError(f"the cut {part.label!r} names {odd[0]!r} among its {name}, expected {fit}; name others.")
-        if asked is not None and not asked:
-            raise OptionError(f"the cut {part.label!r} names no {name}, expected some; leave them out for all.")
-    if isinstance(part.edit, Block) and (blind := _blind(part, shape)):
-        raise OptionError(f"the cut {part.label!r} leaves {blind} nothing to look at; leave one of its keys.")
-    if part.site in EDGE_SITES and not _seen(part, shape):
-        raise OptionError(f"the cut {part.label!r} names keys that come after its queries; name earlier ones.")
-    if isinstance(part.edit, Resample):
-        donors(target.n_steps, part.edit.seed)
-    if isinstance(part.edit, Shuffle):
-        derangement(shape.n_thoughts, part.edit.seed)
-    if isinstance(part.edit, Donor) and part.edit.problem not in target.ids:
-        raise OptionError(
-            f"the donor {part.edit.problem!r} is not among the {len(target.ids)} problems that are cut; name one of "
-            "them, or cut all problems of the run."
-        )
+def plan_from_json(found: Mapping[str, Any]) -> Plan:
+    """The plan that `Plan.as_json` wrote."""
+    made = {entry["label"]: _cut_of(entry) for entry in found["cuts"]}
+    return Plan(
+        tuple(made[entry["label"]] for entry in found["cuts"] if entry["kind"] == "cut"),
+        {label: tuple(made[name] for name in its) for label, its in found["controls"].items()},
+        orders=tuple(found["orders"]),
+        n_random=found["n_random"],
+        seed=found["seed"],
+        controlled=found["controlled"],
+        exploratory=tuple(entry["label"] for entry in found["cuts"] if entry["exploratory"]),
+        notes=tuple(found["notes"]),
+    )
 
 
-def _seen(part: Intervention, shape: Shape) -> bool:
-    """Whether any of the queries sees any of the keys."""
-    order = {name: place for place, name in enumerate([*key_names(shape.n_thoughts), TEXT])}
-    last = max(order[name] for name in part.queries or order)
-    return last >= min(order[name] for name in part.keys or order)
+def _cut_of(entry: Mapping[str, Any]) -> Cut:
+    made = cut_from_spec(entry["parts"], entry.get("label"))
+    return replace(made, **{name: entry[name] for name in _KNOWN if name in entry})
 
 
-def _blind(part: Intervention, shape: Shape) -> str | None:
-    """The first query that a block leaves without a key, if there is one."""
-    order = key_names(shape.n_thoughts)
-    for query in query_names(shape.n_thoughts):
-        seen = set(order[: order.index(query) + 1])
-        if (part.queries is None or query in part.queries) and seen <= (part.keys or set()):
-            return query
-    return None
+def shape_of(run: Run) -> Shape:
+    """The sizes of a run's model, which say what can be cut."""
+    layout = run.manifest["layout"]
+    return Shape(layout["n_layers"], layout["n_heads"], layout["n_thoughts"])
 
 
-EDITS: Final = ("zero", "mean", "resample", "noise", "scale:F")
-ALL: Final = "all"
-READOUT: Final = "readout"
-_TOP: Final = "top:"
-_LATENT: Final = "thoughts"
-"""Stands for all thoughts among the positions of `at`."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a user asks to cut, as text.
-
-    Attributes:
-        heads: `all`, `top:10` (of a ranking), or names such as `L4H5,L0H1`.
-        kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
-        thoughts: `all`, or names such as `z1,z4`.
-        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`;
-            several by commas.
-        edits: of `EDITS`; for heads and thoughts, and those that scale or zero also for edges.
-        at: positions at which heads are cut, such as `thoughts`, `eot,answer`; all from bot on if None.
-        whole: also all thoughts at once: by each edit, shuffled, stopped after each.
-        frozen: later thoughts stay what they were when nothing was cut.
-        file: a JSON file of further cuts: a list of objects with `label` and `parts`.
-        seed: of edits that draw.
-    """
-
-    heads: str | None = None
-    kv_groups: str | None = None
-    thoughts: str | None = None
-    edges: str | None = None
-    edits: tuple[str, ...] = ("zero",)
-    at: str | None = None
-    whole: bool = False
-    frozen: bool = False
-    file: Path | None = None
-    seed: int = 0
-
-
-def plan_cuts(asked: Asked, shape: Shape, *, n_groups: int, ranking: Callable[[], Sequence[str]]) -> list[Cut]:
-    """The plan that was asked for, in the order heads, groups, thoughts, edges, whole, file.
+def plan_cuts(
+    run: Run,
+    *,
+    heads: Words = None,
+    kv_groups: Words = None,
+    thoughts: Words = None,
+    edges: Words = None,
+    edits: Iterable[str | Edit] = ("zero",),
+    at: Words = None,
+    whole: bool = False,
+    frozen: bool = False,
+    cuts: Iterable[Cut] = (),
+    file: Path | None = None,
+    controls: int = 0,
+    match: str = "layer",
+    orders: Iterable[str] = (),
+    random_orders: int = 10,
+    seed: int = 0,
+    reasoner: LatentReasoner | None = None,
+    analysis: Callable[[], Analysis] | None = None,
+) -> Plan:
+    """Plan a study of cuts, in the order heads, groups, thoughts, edges, whole, cuts, file.
 
     Args:
-        asked: what to cut.
-        shape: of the model.
-        n_groups: key-value heads of a layer; as many as heads where each has its own.
-        ranking: gives the names of all heads, the first first; called only where the top is asked for.
+        run: the run whose model and problems are cut.
+        heads: `all`, `top:10` by attention, or names such as `L4H5,L0H1`.
+        kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
+        thoughts: `all`, or names such as `z1,z4`.
+        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`.
+        edits: `zero`, `mean`, `resample`, `noise`, `scale:0.5`, or edits; of heads and thoughts, and those that scale
+            also of edges, which are blocked in any case.
+        at: positions at which heads are cut, such as `thoughts` or `eot,answer`; all from bot on if None.
+        whole: also cut all thoughts at once: by each edit, shuffled, and stopped after each.
+        frozen: keep later thoughts as they were when nothing was cut; they are computed anew if False.
+        cuts: further cuts.
+        file: a JSON file of further cuts: a list of objects with `label` and `parts`, or a study's `plan.json`.
+        controls: how many matched controls each cut gets; a cut that has nothing like it gets none.
+        match: what control heads share with their head: `layer`, or `mass`, the attention to thoughts.
+        orders: `attention`, `value-weighted`, `cause`: cut the first 1, 2, … of the single heads, ranked so.
+        random_orders: random orders beside them.
+        seed: of the edits that draw, of controls and random orders.
+        reasoner: the run's model, if it is loaded already; only key-value groups need it.
+        analysis: gives an analysis of the run; called once, for `top:` or `mass`. Computed from the run if None.
+
+    Returns:
+        The plan. Its `notes` say where a ranking that was followed cannot be trusted.
 
     Raises:
-        OptionError: something asked for is not there, or nothing is.
+        OptionError: something that was asked for is not there, or nothing was.
+        RunError: the run does not hold what is asked for.
+
+    Example:
+        >>> plan = plan_cuts(run, heads="top:10", thoughts="all", controls=5, orders=["cause"])  # doctest: +SKIP
+        >>> effects = intervene(run, plan)  # doctest: +SKIP
     """
-    edits = [named_edit(name, asked.seed) for name in dict.fromkeys(asked.edits)]
-    at = None if asked.at is None else _positions(asked.at, shape)
-    cuts = [ablate_head(head, edit=edit, queries=at) for head in _heads(asked.heads, shape, ranking) for edit in edits]
-    group = partial(ablate_kv_group, n_heads=shape.n_heads, n_groups=n_groups, queries=at)
-    cuts += [group(*place, edit=edit) for place in _groups(asked.kv_groups, shape, n_groups) for edit in edits]
-    cuts += [ablate_thought(thought, edit=edit) for thought in _thoughts(asked.thoughts, shape) for edit in edits]
-    cuts += [cut for edge in _edges(asked.edges, shape) for cut in _of_edge(edge, edits)]
-    if asked.whole:
-        cuts += _whole(shape, edits, asked.seed)
-    if asked.frozen:
-        cuts = [freeze_thoughts(cut) if freezable(cut) else cut for cut in cuts]
-    if asked.file is not None:
-        cuts += read_plan(asked.file)
-    if not cuts:
+    # A study sets cuts beside the attention of the problems that were cut: asked before hours of cuts.
+    run.require_attention()
+    orders, shape = tuple(dict.fromkeys(orders)), shape_of(run)
+    _check_options(run, controls, match, orders, random_orders)
+    seen = cache(analysis or (lambda: analyze(run)))
+    known = [named_edit(edit, seed) if isinstance(edit, str) else edit for edit in dict.fromkeys(edits)]
+    where = None if at is None else _positions(at, shape)
+    made = [ablate_head(head, edit=edit, queries=where) for head in _heads(heads, shape, seen) for edit in known]
+    if kv_groups is not None:
+        n_groups = _n_groups(reasoner or reasoner_of(run.manifest))
+        group = partial(ablate_kv_group, n_heads=shape.n_heads, n_groups=n_groups, queries=where)
+        made += [group(*place, edit=edit) for place in _groups(kv_groups, shape, n_groups) for edit in known]
+    made += [ablate_thought(thought, edit=edit) for thought in _thoughts(thoughts, shape) for edit in known]
+    made += [cut for edge in _edges(edges, shape) for cut in _of_edge(edge, known)]
+    if whole:
+        made += _whole(shape, known, seed)
+    if frozen:
+        made = [freeze_thoughts(cut) if freezable(cut) else cut for cut in made]
+    made += [*cuts, *([] if file is None else read_cuts(file))]
+    if not made:
         raise OptionError("nothing to cut was named; pass --heads all, --thoughts all, --edges all, or --plan FILE.")
-    return cuts
+    n_random = random_orders if orders else 0
+    plan = Plan(tuple(made), orders=orders, n_random=n_random, seed=seed, notes=_notes(heads, seen))
+    if orders and len(plan.single_heads) < 2:
+        raise OptionError("an order needs two heads or more that are cut one by one; add --heads all.")
+    return _with_controls(plan, controls, match, shape, seen) if controls else plan
+
+
+def _check_options(run: Run, controls: int, match: str, orders: Iterable[str], random_orders: int) -> None:
+    if match not in MATCHES:
+        raise OptionError(f"--match is {match!r}, expected one of {', '.join(MATCHES)}; pass one of these.")
+    if controls < 0 or random_orders < 0:
+        raise OptionError("--controls and --random-orders are numbers from 0 on; pass such.")
+    for by in orders:
+        if by not in RANKINGS:
+            raise OptionError(f"no ranking of heads by {by!r}, expected {', '.join(RANKINGS)}; pass another --order.")
+        if by == VALUES and VALUE_WEIGHTED not in run.attention:
+            raise OptionError(f"{run.path} holds no values to rank heads by; extract it with --record values.")
+
+
+def _notes(heads: Words, seen: Callable[[], Analysis]) -> tuple[str, ...]:
+    """A ranking that cannot be trusted is followed all the same, and the plan says so."""
+    reason = unreliable(seen().ranking) if _is_top(heads) else None
+    return () if reason is None else (f"{reason.rstrip('.')}; what is cut is no better than a draw.",)
+
+
+def _with_controls(plan: Plan, n: int, match: str, shape: Shape, seen: Callable[[], Analysis]) -> Plan:
+    mass = seen().heads["thought_mass"].sel(value="estimate", drop=True) if match == "mass" else None
+    like = controllable(plan.cuts, shape)
+    found = controls_for(like, n=n, seed=plan.seed, shape=shape, mass=mass) if like else {}
+    return replace(plan, controls=found, controlled={"n": n, "match": match})
 
 
 def named_edit(name: str, seed: int = 0) -> Edit:
-    """The edit of a name such as `mean` or `scale:0.5`.
+    """The edit of a name.
+
+    Args:
+        name: `zero`, `mean`, `resample`, `noise`, or `scale:F` with a number F.
+        seed: of the edits that draw.
 
     Raises:
         OptionError: there is no such edit.
+
+    Example:
+        >>> named_edit("scale:0.5")
+        Scale(factor=0.5)
     """
     word, _, factor = name.partition(":")
     plain: dict[str, Edit] = {"zero": Zero(), "mean": Mean(), "resample": Resample(seed), "noise": Noise(seed)}
@@ -270,15 +356,16 @@ def named_edit(name: str, seed: int = 0) -> Edit:
     raise OptionError(f"no edit {name!r}, expected one of {', '.join(EDITS)} with a number F; pass another --edit.")
 
 
-def read_plan(path: Path) -> list[Cut]:
-    """Cuts from a JSON file: a list of objects with `label` (may be missing) and `parts`, as `Cut.spec` gives them.
+def read_cuts(path: Path) -> list[Cut]:
+    """Cuts from a JSON file: a list of objects with `label` (may be missing) and `parts`, or a study's `plan.json`.
 
     Raises:
         OptionError: it is missing or no such list.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return [cut_from_spec(entry["parts"], entry.get("label")) for entry in found]
+        listed = found["cuts"] if isinstance(found, dict) else found
+        return [_cut_of(entry) for entry in listed if entry.get("kind", "cut") == "cut"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(
             f"{path} can't be read as a plan ({type(error).__name__}: {error}), expected a JSON list of objects with "
@@ -286,28 +373,33 @@ def read_plan(path: Path) -> list[Cut]:
         ) from error
 
 
-def _listed(given: str) -> list[str]:
-    return [name.strip() for name in given.split(",") if name.strip()]
+def _listed(given: Words) -> list[str]:
+    names = given.split(",") if isinstance(given, str) else given or ()
+    return [name.strip() for name in names if name.strip()]
 
 
-def _heads(given: str | None, shape: Shape, ranking: Callable[[], Sequence[str]]) -> list[str]:
-    if given is None:
-        return []
+def _is_top(heads: Words) -> bool:
+    return isinstance(heads, str) and heads.startswith(_TOP)
+
+
+def _heads(given: Words, shape: Shape, seen: Callable[[], Analysis]) -> list[str]:
     if given == ALL:
-        return [f"L{layer}H{head}" for layer in range(shape.n_layers) for head in range(shape.n_heads)]
-    if given.startswith(_TOP):
-        count, n_heads = given.removeprefix(_TOP), shape.n_layers * shape.n_heads
-        if not count.isdecimal() or not 1 <= int(count) <= n_heads:
+        return [head_name(layer, head) for layer in range(shape.n_layers) for head in range(shape.n_heads)]
+    if isinstance(given, str) and _is_top(given):
+        n, n_heads = given.removeprefix(_TOP), shape.n_layers * shape.n_heads
+        if not n.isdecimal() or not 1 <= int(n) <= n_heads:
             raise OptionError(f"--heads is {given!r}, expected top:1 to top:{n_heads}; write it so.")
-        return list(ranking())[: int(count)]
-    for name in _listed(given):
-        head_place(name)
+        return [str(name) for name in seen().ranking["name"].values[: int(n)]]
     return _listed(given)
 
 
-def _groups(given: str | None, shape: Shape, n_groups: int) -> list[tuple[int, int]]:
-    if given is None:
-        return []
+def _n_groups(reasoner: LatentReasoner) -> int:
+    """Key-value heads of a layer; as many as heads where each has its own."""
+    config = reasoner.lm.config
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def _groups(given: Words, shape: Shape, n_groups: int) -> list[tuple[int, int]]:
     if given == ALL:
         return [(layer, group) for layer in range(shape.n_layers) for group in range(n_groups)]
     if odd := [name for name in _listed(given) if "G" not in name]:
@@ -315,20 +407,17 @@ def _groups(given: str | None, shape: Shape, n_groups: int) -> list[tuple[int, i
     return [head_place(name.replace("G", "H")) for name in _listed(given)]
 
 
-def _thoughts(given: str | None, shape: Shape) -> list[str]:
+def _thoughts(given: Words, shape: Shape) -> list[str]:
     known = thought_names(shape.n_thoughts)
-    if given is None:
-        return []
     return known if given == ALL else _known(_listed(given), known, "--thoughts")
 
 
-def _edges(given: str | None, shape: Shape) -> list[tuple[str, str]]:
-    thoughts = thought_names(shape.n_thoughts)
+def _edges(given: Words, shape: Shape) -> list[tuple[str, str]]:
     groups = {
-        ALL: [(query, key) for place, query in enumerate(thoughts) for key in thoughts[:place]],
-        READOUT: [(query, key) for query in ("eot", "answer") for key in thoughts],
+        ALL: edge_names(shape.n_thoughts),
+        READOUT: [(query, key) for query in ("eot", "answer") for key in thought_names(shape.n_thoughts)],
     }
-    edges = [edge for name in _listed(given or "") for edge in groups.get(name) or [_edge(name, shape)]]
+    edges = [edge for name in _listed(given) for edge in groups.get(name) or [_edge(name, shape)]]
     return list(dict.fromkeys(edges))
 
 
@@ -360,8 +449,8 @@ def _whole(shape: Shape, edits: Sequence[Edit], seed: int) -> list[Cut]:
     return cuts if shape.n_thoughts < 2 else [*cuts, shuffle_thoughts(seed)]
 
 
-def _positions(given: str, shape: Shape) -> list[str]:
-    known = [*query_names(shape.n_thoughts), "text"]
+def _positions(given: Words, shape: Shape) -> list[str]:
+    known = [*query_names(shape.n_thoughts), TEXT]
     names = [name for part in _listed(given) for name in (known[1:-3] if part == _LATENT else [part])]
     return _known(names, known, "--at")
 
@@ -370,3 +459,133 @@ def _known(names: list[str], known: Sequence[Any], option: str) -> list[str]:
     if odd := [name for name in names if name not in known]:
         raise OptionError(f"{option} names {odd[0]!r}, expected some of {', '.join(known)}; pass others.")
     return names
+
+
+def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
+    """Names of all heads, those that give thoughts most attention first (`analysis.importance.head_importance`).
+
+    Args:
+        run: the run.
+        by: `attention` or `value-weighted`.
+        problems: ids of the problems that count.
+    """
+    looked = look(patterned(run, by), problems, how=by).importances[HEADS][by].mean("problem")
+    return _largest_first(dict(zip(map(str, looked["unit"].values), looked.values.tolist(), strict=True)))
+
+
+def heads_by_cause(effects: xr.Dataset, single: Mapping[str, Cut]) -> list[str]:
+    """Names of heads that were cut alone, those whose cut costs the gold answer most log-probability first.
+
+    The ranking is made from effects on the same problems that its order is tested on: chance in them favours it.
+    """
+    lost = -paired_differences(effects)[RANKED_BY].mean("problem")
+    return _largest_first({name: float(lost.sel(intervention=cut.label)) for name, cut in single.items()})
+
+
+def _largest_first(scores: Mapping[str, float]) -> list[str]:
+    # Stable: heads that are alike keep the order of layers and heads.
+    return sorted(scores, key=lambda name: -scores[name])
+
+
+def cumulative(rankings: Mapping[str, Sequence[Cut]], *, n_random: int = 10, seed: int = 0) -> tuple[Cut, ...]:
+    """Cuts of the first 1, 2, … of each ranking, and of random orders of the same cuts.
+
+    Only what comes first differs between orders; the last step of each is the same cut of everything.
+
+    Args:
+        rankings: by name, such as `attention`: cuts, the most important first; all rankings of the same cuts.
+        n_random: random orders drawn.
+        seed: same seed, same orders.
+
+    Returns:
+        Cuts with `order` and `k`, those of the rankings first; names of random orders begin with `names.RANDOM`.
+
+    Raises:
+        OptionError: no ranking, one of other cuts, or one named like a random order.
+
+    Example:
+        >>> steps = cumulative({"mine": [ablate_head("L0H1"), ablate_head("L0H0")]}, n_random=0)
+        >>> [step.label for step in steps]
+        ['mine · first 1', 'mine · first 2']
+    """
+    members = {name: sorted(cut.label for cut in ranking) for name, ranking in rankings.items()}
+    if not members or not all(its and its == next(iter(members.values())) for its in members.values()):
+        raise OptionError(f"found {len(members)} rankings, expected one or more of the same cuts; rank the same ones.")
+    if odd := [name for name in rankings if name.startswith(RANDOM)]:
+        raise OptionError(f"a ranking is called {odd[0]!r}, which names random orders; call it otherwise.")
+    # By label, so that the random orders are the same whatever the rankings are.
+    first = sorted(next(iter(rankings.values())), key=lambda cut: cut.label)
+    rng = np.random.default_rng(seed)
+    drawn = {f"{RANDOM} {k}": [first[place] for place in rng.permutation(len(first))] for k in range(1, n_random + 1)}
+    return tuple(
+        Cut(step_label(name, k), tuple(part for cut in order[:k] for part in cut.parts), order=name, k=k)
+        for name, order in (*rankings.items(), *drawn.items())
+        for k in range(1, len(order) + 1)
+    )
+
+
+def check_plan(cuts: Sequence[Cut], target: Target) -> None:
+    """Raise `OptionError` unless every cut can be made in this model, on these problems, under a label of its own.
+
+    What would stop a study in its middle, or be measured as an effect of nothing, is refused here.
+    """
+    if not cuts:
+        raise OptionError("the plan has no cut, expected at least one; name heads, thoughts or edges.")
+    labels = [BASELINE, *(cut.label for cut in cuts)]
+    if len(set(labels)) < len(labels):
+        twice = next(label for place, label in enumerate(labels) if label in labels[:place])
+        raise OptionError(f"two cuts are called {twice!r}, expected each label once; name one otherwise.")
+    for cut in cuts:
+        if not cut.parts:
+            raise OptionError(f"the cut {cut.label!r} has no parts, expected at least one; leave it out.")
+        thoughts_left(cut.parts, target.n_thoughts)
+        for part in cut.parts:
+            _check_part(part, target)
+
+
+def _check_part(part: Intervention, target: Target) -> None:
+    shape = target.shape
+    slots = set(query_names(shape.n_thoughts)) | {TEXT}
+    keys = set(key_names(shape.n_thoughts))
+    there: dict[str, tuple[frozenset[Any] | None, set[Any]]] = {
+        "layers": (part.layers, set(range(shape.n_layers))),
+        "heads": (part.heads, set(range(shape.n_heads))),
+        "queries": (part.queries, set(thought_names(shape.n_thoughts)) if part.site is Site.THOUGHT else slots),
+        "keys": (part.keys, keys),
+    }
+    for name, (asked, known) in there.items():
+        if asked is not None and (odd := sorted(map(str, asked - known))):
+            fit = f"{min(known)} to {max(known)}" if name in ("layers", "heads") else ", ".join(sorted(known))
+            raise OptionError(f"the cut {part.label!r} names {odd[0]!r} among its {name}, expected {fit}; name others.")
+        if asked is not None and not asked:
+            raise OptionError(f"the cut {part.label!r} names no {name}, expected some; leave them out for all.")
+    if isinstance(part.edit, Block) and (blind := _blind(part, shape)):
+        raise OptionError(f"the cut {part.label!r} leaves {blind} nothing to look at; leave one of its keys.")
+    if part.site in EDGE_SITES and not _seen(part, shape):
+        raise OptionError(f"the cut {part.label!r} names keys that come after its queries; name earlier ones.")
+    if isinstance(part.edit, Resample):
+        donors(target.n_steps, part.edit.seed)
+    if isinstance(part.edit, Shuffle):
+        derangement(shape.n_thoughts, part.edit.seed)
+    if isinstance(part.edit, Donor) and part.edit.problem not in target.ids:
+        raise OptionError(
+            f"the donor {part.edit.problem!r} is not among the {len(target.ids)} problems that are cut; name one of "
+            "them, or cut all problems of the run."
+        )
+
+
+def _seen(part: Intervention, shape: Shape) -> bool:
+    """Whether any of the queries can see any of the keys."""
+    order = {name: place for place, name in enumerate([*key_names(shape.n_thoughts), TEXT])}
+    last = max(order[name] for name in part.queries or order)
+    return last >= min(order[name] for name in part.keys or order)
+
+
+def _blind(part: Intervention, shape: Shape) -> str | None:
+    """The first query that a block leaves without a key, if there is one."""
+    order = key_names(shape.n_thoughts)
+    for query in query_names(shape.n_thoughts):
+        seen = set(order[: order.index(query) + 1])
+        if (part.queries is None or query in part.queries) and seen <= (part.keys or set()):
+            return query
+    return None

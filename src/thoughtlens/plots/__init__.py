@@ -1,6 +1,7 @@
-"""Labelled data in, Axes out: figure functions that draw and compute nothing.
+"""Figures of results: an Analysis, a Comparison, a Study or a question's attention in, Axes out.
 
-Each is `(data, *, ax=None) -> Axes`; without `ax` it draws on a Figure of its own, without pyplot or a display.
+Each is `(result, *, choice…, ax=None) -> Axes`. It selects, sorts and labels, and computes no statistic. Without `ax`
+it draws on a figure of its own, without pyplot or a display; `save_figure` writes that.
 """
 
 import lazy_loader

@@ -1,4 +1,7 @@
-"""Turn the numbers of two or more models into panels beside each other, a colour and shape for each model."""
+"""Models side by side, a colour and a shape for each model.
+
+In: a `Comparison`. Out: the Axes of a figure with a panel a measure.
+"""
 
 from typing import NamedTuple
 
@@ -6,128 +9,101 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from thoughtlens.plots.parts import SERIES, Look, Panel, dodged, draw_null, draw_number, limits, panel_axes
+from thoughtlens.analysis.comparison import Comparison, comparison_overview
+from thoughtlens.plots.parts import dodged, draw_null, draw_number, frame_rows, limits, looks
 from thoughtlens.plots.style import (
     add_legend,
     add_title,
-    few_ticks,
+    fit,
     name_axes,
-    name_columns,
-    name_rows,
+    name_ticks,
+    panels,
     say_instead,
     size_of,
 )
 
-PANEL = Panel(width=236.0, height=112.0, left=78.0, right=16.0, bottom=32.0, top=24.0)
-LEGEND = 150.0
 
-
-def model_comparison(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """Models side by side: preferences for thoughts and lags, where thoughts look, types of heads, accuracy.
+def model_comparison(comparison: Comparison, *, ax: Axes | None = None) -> Axes:
+    """Draw models side by side: preferences for thoughts and lags, where thoughts look, types of heads, accuracy.
 
     Args:
-        data: dim `model`; any of the variables of `PANELS`, dims (model, …) or (model, …, value); optionally `n`, one
-            number or one a model, and the attribute `title`, the convention. What is missing or empty is left out.
-        ax: where to draw, with room for the legend on its right; a new figure without.
+        comparison: of two or more models; what it lacks, such as types of heads, is left out.
+        ax: an Axes of a grid, whose place the panels take; a new figure if None.
 
     Returns:
-        The Axes that holds all panels.
+        The Axes given; its panels are the Axes of the subfigure that has its place.
+
+    Example:
+        >>> ax = model_comparison(comparison)
+        >>> [panel.get_title(loc="left") for panel in ax.get_figure().subfigs[0].axes][-1]
+        'accuracy'
     """
-    drawn = [name for name in PANELS if name in data and data[name].size]
-    n, title = _sizes(data), ": ".join([*filter(None, [data.attrs.get("title")]), "models compared"])
-    ax, panels = panel_axes(len(drawn), 2, PANEL, ax, title=title, n=n, legend=LEGEND)
-    for panel, name in zip(panels, drawn, strict=False):
-        _draw(panel, data[name])
-        panel.spines[["top", "right"]].set_visible(False)
-    if panels:
-        looks = _looks(data)
-        add_legend(ax, {name: look.colour for name, look in looks.items()}, markers=[x.marker for x in looks.values()])
-    if not drawn:
-        say_instead(ax, "nothing to compare")
-    return ax
-
-
-def _sizes(data: xr.Dataset) -> object:
-    if "n" not in data:
-        return None
-    sizes = np.unique(data["n"].values)
-    return int(sizes[0]) if len(sizes) == 1 else f"{int(sizes[0])} to {int(sizes[-1])}"
-
-
-def _looks(data: xr.Dataset | xr.DataArray) -> dict[str, Look]:
-    names = [str(name) for name in data["model"].values]
-    return {name: Look(*SERIES[place % len(SERIES)]) for place, name in enumerate(names)}
+    return draw_models(comparison_overview(comparison), title="models compared", ax=ax)
 
 
 class Words(NamedTuple):
-    """How a variable is drawn, and what it is where its attributes `title` and `axis` don't say otherwise."""
+    """How a variable is drawn: its dim, its title and the name of its axis, its null and what that is."""
 
     dim: str
     title: str
     axis: str
     in_rows: bool = False
+    null: float = np.nan
+    null_name: str = ""
 
 
 PANELS = {
-    "preference": Words("thought", "preference for each thought", "key: thought attended to"),
-    "lag_preference": Words("lag", "preference by lag", "lag: how many thoughts back"),
-    "composite": Words("rank", "composite scores", "rank"),
+    "preference": Words("thought", "preference for each thought", "key: thought attended to", False, 1.0, "even"),
+    "lag_preference": Words("lag", "preference by lag", "lag: how many thoughts back", False, 1.0, "even"),
     "composition": Words("part", "where thoughts look", "share of attention", in_rows=True),
     "type_share": Words("type", "types of heads", "share of heads", in_rows=True),
-    "layer_share": Words("third", "thirds of the layers", "share of heads", in_rows=True),
-    "mean_score": Words("score", "mean scores", "mean over heads", in_rows=True),
     "accuracy": Words("what", "accuracy", "share of problems solved", in_rows=True),
 }
-NULLS = {"preference": (1.0, "even"), "lag_preference": (1.0, "even")}
-"""What a variable is without a preference, where its attributes `null` and `null_name` don't say otherwise."""
 
 
-def _draw(ax: Axes, numbers: xr.DataArray) -> None:
-    plain = PANELS[str(numbers.name)]
-    words = plain._replace(
-        title=str(numbers.attrs.get("title", plain.title)), axis=str(numbers.attrs.get("axis", plain.axis))
-    )
+def draw_models(
+    numbers: xr.Dataset, *, title: str, words: dict[str, Words] | None = None, ax: Axes | None = None
+) -> Axes:
+    """A panel for each variable (model, …) or (model, …, value) that is not empty; `n` (model) is in the title."""
+    drawn = {name: how for name, how in (words or PANELS).items() if name in numbers and numbers[name].size}
+    sizes = np.unique(numbers["n"].values)
+    n = sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    ax, tiles = panels(ax, len(drawn), 2, (326.0, 168.0), title=title, n=n, margin=(110.0, 24.0))
+    for panel, (name, how) in zip(tiles, drawn.items(), strict=False):
+        _draw(panel, numbers[name], how)
+    series = looks([str(name) for name in numbers["model"].values])
+    for panel in tiles[:2][-1:]:
+        add_legend(
+            panel, {name: look.colour for name, look in series.items()}, markers=[x.marker for x in series.values()]
+        )
+    if not drawn:
+        say_instead(ax, "nothing to compare")
+    fit(*tiles)
+    return ax
+
+
+def _draw(ax: Axes, numbers: xr.DataArray, words: Words) -> None:
     if not numbers.notnull().any():
         say_instead(ax, f"{words.title}: undefined")
         return
     whole = numbers if words.dim in numbers.dims else numbers.expand_dims({words.dim: [words.title]})
-    (_draw_rows if words.in_rows else _draw_columns)(ax, whole, words)
+    names = whole[words.dim].values
+    draw_null(ax, words.null)
+    pitch = size_of(ax)[words.in_rows] / len(names)
+    offsets, size = dodged(whole.sizes["model"], pitch)
+    series = looks([str(name) for name in whole["model"].values])
+    for offset, (model, look) in zip(offsets, series.items(), strict=True):
+        for place in range(len(names)):
+            number = whole.isel({words.dim: place}).sel(model=model)
+            draw_number(ax, place + offset, number, look._replace(size=size), across=words.in_rows)
+    if words.in_rows:
+        frame_rows(ax, names, whole)
+    else:
+        ax.set_ylim(*limits(whole, words.null))
+        ax.set_xlim(-0.6, len(names) - 0.4)
+        ax.locator_params(axis="y", nbins=6)
+        name_ticks(ax.xaxis, names)
     if numbers.name == "accuracy":
         ax.set_xlim(-0.02, 1.02)
+    add_title(ax, f"{words.title} (dashed: {words.null_name})" if words.null_name else words.title)
     name_axes(ax, words.axis)
-
-
-def _draw_columns(ax: Axes, numbers: xr.DataArray, words: Words) -> None:
-    """Models dodged beside each other in columns, against a null if there is one."""
-    null, name = NULLS.get(str(numbers.name), (np.nan, ""))
-    null, name = float(numbers.attrs.get("null", null)), str(numbers.attrs.get("null_name", name))
-    draw_null(ax, null)
-    pitch = size_of(ax)[0] / max(1, numbers.sizes[words.dim])
-    _draw_dodged(ax, numbers, words.dim, pitch, across=False)
-    ax.set_ylim(*limits(numbers, null))
-    ax.set_xlim(-0.6, numbers.sizes[words.dim] - 0.4)
-    few_ticks(ax, "y")
-    name_columns(ax, numbers[words.dim].values)
-    add_title(ax, f"{words.title} (dashed: {name})" if name else words.title)
-
-
-def _draw_rows(ax: Axes, numbers: xr.DataArray, words: Words) -> None:
-    """Models dodged below each other in rows named on the left."""
-    pitch = size_of(ax)[1] / max(1, numbers.sizes[words.dim])
-    _draw_dodged(ax, numbers, words.dim, pitch, across=True)
-    low, high = limits(numbers)
-    ax.set_xlim(low - 0.02 * (high - low), high)
-    ax.set_ylim(numbers.sizes[words.dim] - 0.5, -0.5)
-    few_ticks(ax, "x")
-    name_rows(ax, numbers[words.dim].values)
-    ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    ax.set_axisbelow(True)
-    add_title(ax, words.title)
-
-
-def _draw_dodged(ax: Axes, numbers: xr.DataArray, dim: str, pitch: float, *, across: bool) -> None:
-    offsets, size = dodged(numbers.sizes["model"], pitch)
-    for offset, (model, look) in zip(offsets, _looks(numbers).items(), strict=True):
-        for place in range(numbers.sizes[dim]):
-            number = numbers.isel({dim: place}).sel(model=model)
-            draw_number(ax, place + offset, number, look._replace(size=size), across=across)

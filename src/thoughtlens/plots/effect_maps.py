@@ -1,171 +1,240 @@
-"""Turn attention and what cutting costs into figures beside each other: maps of edges, a scatter of units."""
+"""Attention and what cutting costs beside each other: maps of heads and edges, a scatter of units.
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+In: a `Study`, and which of its families: the cuts of single heads, thoughts or edges, by one edit. Out: Axes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 
-from thoughtlens.plots.parts import Panel, add_colour_bar, colours_for, draw_cells, draw_null, limits, panel_axes
-from thoughtlens.plots.style import (
-    BLACK,
-    BLUE,
-    CHARACTER,
-    GREY,
-    LINE,
-    TICK_SIZE,
-    add_title,
-    clipped,
-    few_ticks,
-    name_axes,
-    name_columns,
-    name_rows,
-    new_axes,
-    size_of,
-)
+from thoughtlens.analysis.curves import influence
+from thoughtlens.analysis.effects import Study, damage_of
+from thoughtlens.analysis.verdict import ALPHA
+from thoughtlens.errors import OptionError
+from thoughtlens.names import EDGES, HEADS, head_place
+from thoughtlens.plots.effects import COSTS
+from thoughtlens.plots.heads import draw_head_map
+from thoughtlens.plots.parts import add_colour_bar, draw_map, draw_null, limits, outline_cells, scale_of, titled
+from thoughtlens.plots.style import BLUE, GREY, TICK_SIZE, add_title, clipped, figure_of, fit, new_axes, panels
 
-MAP_BAR = 9.0
+T = TypeVar("T")
+
 NAMED = 12
 """Points of a scatter that are named, if there is room."""
 FEW = 60
 """Points up to which a scatter shows their intervals."""
 
 
-def influence_maps(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """Influence of thoughts on thoughts, attention between them, and where the two disagree.
+def effect_map(
+    study: Study, *, family: str | None = None, outcome: str = "gold_logprob", ax: Axes | None = None
+) -> Axes:
+    """Draw what cutting each single head costs: layers from the top, heads from the left; significant ones outlined.
 
     Args:
-        data: `influence`, `attention`, `disagreement`, `marked` (query, key), the first three NaN where no edge was
-            cut; `n`; attributes `title` and `long_name`, what influence is measured in.
-        ax: where to draw; a new figure without.
+        study: with cuts of single heads.
+        family: one of `study.families`; its first family of heads if None.
+        outcome: accuracy, gold_logprob or kl.
+        ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes that holds the three maps.
+        The Axes drawn on; a head that was not cut is grey.
+
+    Raises:
+        OptionError: there is no such outcome or family.
+
+    Example:
+        >>> effect_map(study, outcome="accuracy").get_title(loc="left").split(",")[0]
+        'accuracy lost'
     """
-    n_thoughts = data.sizes["query"]
-    side = min(300.0, max(130.0, 19.0 * n_thoughts))
-    panel = Panel(width=side, height=side, left=34.0, right=50.0, bottom=32.0, top=22.0)
-    ax, panels = panel_axes(3, 3, panel, ax, title=str(data.attrs["title"]), n=int(data["n"]))
-    titles = ("influence", "mean attention", "difference of ranks")
-    for tile, name, title in zip(panels, ("influence", "attention", "disagreement"), titles, strict=False):
-        _draw_map(tile, data[name].transpose("query", "key"), title)
-    if panels:
-        _outline(panels[0], data["marked"].transpose("query", "key").values)
-        name_axes(panels[0], "key (outlined: Holm, 5 %)", "query (attends)")
+    _, cuts = _family(study, family, HEADS)
+    places = {head_place(unit): label for unit, label in cuts.items()}
+    damage = damage_of(study.summary, outcome).sel(value="estimate")
+    p = study.summary["p_holm"].sel(outcome=outcome)
+    shape = tuple(1 + max(place[axis] for place in places) for axis in (0, 1))
+    score, marked = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    for place, label in places.items():
+        score[place] = damage.sel(intervention=label).item()
+        marked[place] = p.sel(intervention=label).item() < ALPHA
+    dims, coords = ("layer", "head"), {"layer": range(shape[0]), "head": range(shape[1])}
+    return draw_head_map(
+        xr.DataArray(score, dims=dims, coords=coords),
+        title=COSTS[outcome],
+        n=int(study.summary["n"].max()),
+        null=0.0,
+        marked=xr.DataArray(marked, dims=dims),
+        why="5 % after Holm" if marked.any() else "",
+        ax=ax,
+    )
+
+
+def influence_maps(study: Study, *, family: str | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the influence of thoughts on thoughts, the attention between them, and where the two disagree.
+
+    Influence is what blocking an edge costs in the gold answer's log-probability; edges significant after Holm are
+    outlined. The third map is the difference of ranks, `analysis.influence`.
+
+    Args:
+        study: with cuts of edges between thoughts.
+        family: one of `study.families`; its first family of edges if None.
+        ax: an Axes of a grid, whose place the maps take; a new figure if None.
+
+    Returns:
+        The Axes given; the maps are the Axes of the subfigure that has its place.
+
+    Raises:
+        OptionError: there is no such family, or none of its edges is between thoughts.
+
+    Example:
+        >>> ax = influence_maps(study)
+        >>> [tile.get_title(loc="left") for tile in ax.get_figure().subfigs[0].axes[:3]]
+        ['influence', 'mean attention', 'difference of ranks']
+    """
+    _, cuts = _family(study, family, EDGES)
+    maps = influence(study.summary, cuts, study.attention)
+    ranked_by = str(maps.attrs["ranked_by"])
+    drawn = {
+        "influence": (maps[ranked_by].sel(value="estimate", drop=True), 0.0),
+        "mean attention": (maps["attention"], np.nan),
+        "difference of ranks": (maps["disagreement"], 0.0),
+    }
+    side = min(300.0, max(130.0, 19.0 * maps.sizes["query"]))
+    title = f"does attention show influence? Influence: {COSTS[ranked_by]}"
+    ax, tiles = panels(ax, 3, 3, (side + 84.0, side + 54.0), title=title, n=maps.attrs["n"])
+    for tile, (name, (cells, null)) in zip(tiles, drawn.items(), strict=False):
+        cells = cells.transpose("query", "key")
+        norm, colours = scale_of(cells, null)
+        first = tile is tiles[0]
+        x, y = ("key (outlined: Holm, 5 %)", "query (attends)") if first else ("key", "")
+        # An edge that can't be cut is blank, as in every map of thoughts.
+        image = draw_map(tile, cells, (norm, colours.with_extremes(bad="white")), x=x, y=y)
+        if first:
+            outline_cells(tile, image, maps["significant"].transpose("query", "key").values)
+        add_colour_bar(image, [tile], cells, shrink=0.8)
+        add_title(tile, name)
+    fit(*tiles)
     return ax
 
 
-def attention_against_effect(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """A dot a unit: its attention across, what cutting it costs upwards; the extreme ones named.
+def attention_against_effect(
+    study: Study,
+    *,
+    family: str | None = None,
+    attention: str = "raw",
+    outcome: str = "gold_logprob",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a dot for each unit: its importance by attention across, what cutting it costs upwards; extreme ones named.
 
     Args:
-        data: `attention` (unit); `cost` (unit, value); `n`; attributes `title`, `x`, what attention is, and
-            `long_name`, what the cost is.
-        ax: where to draw; a new figure without.
+        study: with cuts of three heads, thoughts or edges or more.
+        family: one of `study.importances`; the first if None.
+        attention: the kind of attention, of `study.importances[family]`, such as raw or rolled-out.
+        outcome: accuracy, gold_logprob or kl. The correlation in the title is the verdict's, on gold_logprob.
+        ax: where to draw; a new figure if None.
 
     Returns:
         The Axes drawn on.
+
+    Raises:
+        OptionError: there is no such outcome, family or kind of attention.
+
+    Example:
+        >>> attention_against_effect(study, attention="raw").get_xlabel()
+        'importance by raw attention, heads'
     """
+    name, kinds = _one_of(study.importances, family, "family of three units or more")
+    how, importance = _one_of(kinds, attention, "kind of attention")
+    cuts = study.families[name]
+    looked = importance.isel(resample=0, drop=True)
+    units = [str(unit) for unit in looked["unit"].values if str(unit) in cuts]
+    cost = damage_of(study.summary, outcome).sel(intervention=[cuts[unit] for unit in units])
+    x, values = looked.sel(unit=units).values.astype(float), cost.transpose("intervention", "value").values
+    known = np.isfinite(x) & np.isfinite(values[:, 0])
+    x, values, units = x[known], values[known], [unit for unit, drawn in zip(units, known, strict=True) if drawn]
+    few = len(x) <= FEW
     if ax is None:
-        ax = new_axes(270.0, 220.0, left=50.0, right=20.0, bottom=36.0, top=36.0)
-    x, cost = data["attention"].values.astype(float), data["cost"]
-    y = cost.sel(value="estimate").values.astype(float)
+        ax = new_axes(340.0, 292.0)
     draw_null(ax, 0.0)
-    if len(x) <= FEW:
-        ax.vlines(x, cost.sel(value="low"), cost.sel(value="high"), color=GREY, linewidth=0.8, zorder=0.8)
-    ax.plot(x, y, "o", color=BLUE, markersize=3.2 if len(x) <= FEW else 2.2, markeredgewidth=0.0)
-    _limits(ax, x, cost if len(x) <= FEW else cost.sel(value="estimate"))
-    few_ticks(ax, "x")
-    few_ticks(ax, "y")
-    ax.spines[["top", "right"]].set_visible(False)
-    add_title(ax, str(data.attrs["title"]), n=int(data["n"]))
-    name_axes(ax, str(data.attrs["x"]), str(data.attrs["long_name"]))
-    ends = cost.sel(value=["low", "high"]).transpose("unit", "value").values if len(x) <= FEW else np.empty((0, 2))
-    _name_extremes(ax, (x, y), [clipped(name, 18) for name in data["unit"].values], ends)
+    if few:
+        ax.vlines(x, values[:, 1], values[:, 2], color=GREY, linewidth=0.8, zorder=0.8)
+    ax.plot(x, values[:, 0], "o", color=BLUE, markersize=3.2 if few else 2.2, markeredgewidth=0.0)
+    low, high = float(x.min(initial=0.0)), float(x.max(initial=0.0))
+    room = (high - low) or 1.0
+    ax.set_xlim(low - 0.06 * room, high + 0.17 * room)
+    bottom, top = limits(values if few else values[:, 0])
+    ax.set_ylim(bottom - 0.05 * (top - bottom), top + 0.04 * (top - bottom))
+    ax.locator_params(nbins=6)
+    title = "attention against effect" + _correlation(study.verdicts[name].sel(attention=how))
+    n, of = int(study.summary["n"].max()), f"importance by {how} attention, {name.split(',')[0]}"
+    titled(ax, title, n, of, COSTS[outcome])
+    fit(ax)
+    _name_extremes(ax, x, values if few else values[:, [0, 0, 0]], [clipped(unit, 18) for unit in units])
     return ax
 
 
-def _draw_map(tile: Axes, cells: xr.DataArray, title: str) -> None:
-    width, height = size_of(tile)
-    colours = colours_for(cells, np.nan if cells.name == "attention" else 0.0)
-    # An edge that can't be cut is blank, as in every map of thoughts.
-    colours.set_cmap(colours.get_cmap().with_extremes(bad="white"))
-    draw_cells(tile, cells.values, colours, pitch=(width / cells.sizes["key"], height / cells.sizes["query"]))
-    name_columns(tile, cells["key"].values)
-    name_rows(tile, cells["query"].values)
-    add_title(tile, title)
-    name_axes(tile, "key")
-    add_colour_bar(tile, colours, cells, (1 + 8.0 / width, 0.15, MAP_BAR / width, 0.7))
+def _family(study: Study, family: str | None, kind: str) -> tuple[str, dict[str, str]]:
+    """A family of single heads, thoughts or edges: its name, and the label of each unit's cut."""
+    of_kind = {name: cuts for name, cuts in study.families.items() if name.split(",")[0] == kind}
+    return _one_of(of_kind, family, f"family of cuts of single {kind}")
 
 
-def _outline(tile: Axes, marked: np.ndarray) -> None:
-    for row, column in np.argwhere(marked):
-        tile.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=BLACK, linewidth=0.9))
+def _one_of(known: Mapping[str, T], name: str | None, what: str) -> tuple[str, T]:
+    """What has this name, or the first; one sentence where there is none."""
+    chosen = next(iter(known), None) if name is None else name
+    if chosen is None or chosen not in known:
+        asked = "" if name is None else f" {name!r}"
+        there = f"there are: {', '.join(known)}" if known else "there is none; intervene on such units first"
+        raise OptionError(f"no {what}{asked} in this study; {there}.")
+    return chosen, known[chosen]
 
 
-def _limits(ax: Axes, x: np.ndarray, cost: xr.DataArray) -> None:
-    known = x[np.isfinite(x)]
-    low, high = float(known.min(initial=0.0)), float(known.max(initial=0.0))
-    room = (high - low) or 1.0
-    ax.set_xlim(low - 0.06 * room, high + 0.17 * room)
-    bottom, top = limits(cost)
-    ax.set_ylim(bottom - 0.05 * (top - bottom), top + 0.04 * (top - bottom))
+def _correlation(row: xr.Dataset) -> str:
+    rho = [float(row["rho"].sel(value=name)) for name in ("estimate", "low", "high")]
+    if np.isnan(rho[0]):
+        return ""
+    return ": rho = {} [{}, {}]".format(*map(short, rho))
 
 
-class _Box(NamedTuple):
-    left: float
-    bottom: float
-    right: float
-    top: float
-
-    def meets(self, other: "_Box") -> bool:
-        across = min(self.right, other.right) - max(self.left, other.left)
-        # Names end to end would read as one.
-        return across > -2 and min(self.top, other.top) - max(self.bottom, other.bottom) > 0
-
-
-def _name_extremes(
-    ax: Axes, points: tuple[np.ndarray, np.ndarray], names: Sequence[str], intervals: np.ndarray
-) -> None:
-    """Names of the points farthest out, each where it meets no other name, no dot, no interval and no edge."""
-    width, height = size_of(ax)
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    x, y = (points[0] - left) / (right - left) * width, (points[1] - bottom) / (top - bottom) * height
-    places = np.stack([x, y], axis=-1)
-    dots = [_Box(px - 2, py - 2, px + 2, py + 2) for px, py in places]
-    null = -bottom / (top - bottom) * height
-    # A name on the dashed line would be struck through.
-    taken = [_Box(0.0, null - 1, width, null + 1)]
-    reach = (intervals - bottom) / (top - bottom) * height
-    taken += [_Box(across - 1, low, across + 1, high) for across, (low, high) in zip(x, reach, strict=False)]
-    for place in _outermost(places / (width, height))[:NAMED]:
-        others = [dot for k, dot in enumerate(dots) if k != place]
-        for box in _boxes_beside(places[place], len(names[place])):
-            inside = box.left >= 3 and box.right <= width and box.bottom >= 0 and box.top <= height
-            if inside and not any(box.meets(other) for other in (*taken, *others)):
-                taken.append(box)
-                spot = (box.left / width, (box.bottom + box.top) / 2 / height)
-                ax.text(*spot, names[place], transform=ax.transAxes, va="center", fontsize=TICK_SIZE, parse_math=False)
-                break
-
-
-def _outermost(places: np.ndarray) -> np.ndarray:
-    """Points by their distance from the middle of all, the farthest first."""
-    distance = np.abs(places - np.median(places, axis=0)).max(-1) if len(places) else np.empty(0)
-    order: np.ndarray = np.argsort(-distance, kind="stable")
-    return order
-
-
-def _boxes_beside(place: np.ndarray, n_characters: int) -> Iterator[_Box]:
-    """Where a name of so many characters may stand: right, left, above or below its dot, or above to one side."""
-    x, y = (float(value) for value in place)
-    width, height = n_characters * CHARACTER * TICK_SIZE, LINE * TICK_SIZE
-    yield _Box(x + 4, y - height / 2, x + 4 + width, y + height / 2)
-    yield _Box(x - 4 - width, y - height / 2, x - 4, y + height / 2)
-    yield _Box(x - width / 2, y + 3, x + width / 2, y + 3 + height)
-    yield _Box(x - width / 2, y - 3 - height, x + width / 2, y - 3)
+BESIDE = (
+    (4, 0, "left", "center"),
+    (-4, 0, "right", "center"),
+    (0, 3, "center", "bottom"),
+    (0, -3, "center", "top"),
     # Where a neighbour is in the way on one side only.
-    yield _Box(x - 2, y + 3, x - 2 + width, y + 3 + height)
-    yield _Box(x + 2 - width, y + 3, x + 2, y + 3 + height)
+    (-2, 3, "left", "bottom"),
+    (2, 3, "right", "bottom"),
+)
+"""Where a name may stand beside its dot: points across and up, and how it is aligned."""
+
+
+def _name_extremes(ax: Axes, x: np.ndarray, values: np.ndarray, names: list[str]) -> None:
+    """Name the points farthest out, each where the name meets no other name, no dot, no interval and no edge."""
+    if not len(x):
+        return
+    hair = figure_of(ax).dpi / 72
+    centre, low, high = (ax.transData.transform(np.stack([x, values[:, k]], -1)) for k in range(3))
+    dots = [Bbox.from_extents(*(place - 2 * hair), *(place + 2 * hair)) for place in centre]
+    null = float(ax.transData.transform((0.0, 0.0))[1])
+    # A name on the dashed line would be struck through.
+    taken = [Bbox.from_extents(ax.bbox.x0, null - hair, ax.bbox.x1, null + hair)]
+    taken += [Bbox.from_extents(*(below - hair), *(above + hair)) for below, above in zip(low, high, strict=True)]
+    places = centre / ax.bbox.size
+    farthest = np.argsort(-np.abs(places - np.median(places, axis=0)).max(-1), kind="stable")
+    for place in farthest[:NAMED]:
+        others = [*taken, *(dot for k, dot in enumerate(dots) if k != place)]
+        for right, up, ha, va in BESIDE:
+            words: dict[str, Any] = {"ha": ha, "va": va, "fontsize": TICK_SIZE, "parse_math": False}
+            name = ax.annotate(
+                names[place], (x[place], values[place, 0]), (right, up), textcoords="offset points", **words
+            )
+            box = name.get_window_extent()
+            inside = ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max)
+            # Names end to end would read as one.
+            if inside and not box.padded(2 * hair, 0).count_overlaps(others):
+                taken.append(box)
+                break
+            name.remove()

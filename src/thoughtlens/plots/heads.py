@@ -1,37 +1,35 @@
-"""Turn the analysis of a run into the small labelled Datasets that figures draw, named as the figures are.
+"""Metrics of heads: a map of layers and heads, a ranking, distributions over heads, counts of types.
 
-Figures draw what they get and compute nothing, so that what is chosen, sorted or counted is chosen, sorted or counted
-here. Nothing here knows a figure but by name.
-
-Turn scores of heads into figures: a map of layers and heads, a ranking, distributions over heads.
+In: an `Analysis`. Out: Axes. A metric is named as in `METRICS`, or `mass on first` or `mass on self`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from thoughtlens.analysis.metrics import SELF, composition, thought_map
-from thoughtlens.analysis.statistics import VALUES
+from thoughtlens.analysis.metrics import SELF, thought_composition
 from thoughtlens.analysis.summary import Analysis
 from thoughtlens.errors import OptionError
-from thoughtlens.names import FIRST
-from thoughtlens.plots.maps import head_maps_data, layer_maps
+from thoughtlens.names import FIRST, text
+from thoughtlens.plots.maps import N_TOP, check_top, pick_heads
 from thoughtlens.plots.parts import (
     Look,
-    Panel,
     add_colour_bar,
-    colours_for,
-    draw_cells,
+    draw_map,
     draw_null,
     draw_number,
+    draw_stacks,
     estimate_of,
-    limits,
+    frame_rows,
     outline_cells,
-    panel_axes,
+    print_stacks,
+    scale_of,
+    titled,
 )
 from thoughtlens.plots.style import (
     BLACK,
@@ -43,15 +41,15 @@ from thoughtlens.plots.style import (
     SKY,
     VERMILION,
     YELLOW,
+    Names,
     add_legend,
     add_title,
-    few_ticks,
+    fit,
     name_axes,
-    name_columns,
-    name_rows,
+    name_ticks,
     new_axes,
+    panels,
     say_instead,
-    size_of,
 )
 
 METRICS = {
@@ -64,18 +62,17 @@ METRICS = {
 """What a figure calls a metric: its variable in an analysis and its null, NaN where there is none."""
 
 MASSES = {"mass on first": FIRST, "mass on self": SELF}
+"""Metrics from the mean rows of thoughts, without intervals and nulls."""
 THIRDS = ("early", "middle", "late")
-N_TOP = 20
-"""Heads that a figure of top heads draws."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is drawn of a run.
+    """What is drawn of a run, as the command line chooses it.
 
     Attributes:
         layers: of the layer maps; all if None.
-        heads: names such as L4H5, in the order in which to draw them; the first by importance if None.
+        heads: names such as L4H5, in the order in which they are drawn; the first by importance if None.
         top: how many heads are drawn where none are named; as many as the figure has by itself if None.
         metric: what the map and the ranking of heads show.
     """
@@ -86,192 +83,76 @@ class Choice:
     metric: str = "importance"
 
     def __post_init__(self) -> None:
-        if self.top is not None and self.top < 1:
-            raise OptionError(f"the number of top heads is {self.top}, expected at least 1; name a larger one.")
-        if self.metric not in (*METRICS, *MASSES):
-            raise OptionError(f"no metric {self.metric!r}; there are: {', '.join((*METRICS, *MASSES))}.")
+        if self.top is not None:
+            check_top(self.top)
+        check_metric(self.metric)
 
 
-def figure_data(
-    analysis: Analysis, *, choice: Choice | None = None, types: xr.DataArray | None = None
-) -> dict[str, xr.DataArray | xr.Dataset]:
-    """What each figure of one run draws, by the name of the figure.
-
-    Args:
-        analysis: of the run.
-        choice: which layers, heads and metric.
-        types: the type of each head, dims (layer, head), where known.
-    """
-    choice = choice or Choice()
-    scores, picked = head_scores(analysis), pick_heads(analysis.ranking, choice)
-    maps = head_maps_data(analysis.moments, picked, n_heads=picked.sizes["rank"])
-    if choice.heads is not None:
-        maps.attrs["long_name"] = "mean attention of chosen heads"
-    data: dict[str, xr.DataArray | xr.Dataset] = {
-        "head_maps": maps,
-        "layer_means": layer_maps(analysis.moments, layers=choice.layers),
-        "row_composition": analysis.composition,
-        "composition_by_layer": layer_composition(analysis),
-        "hub_profile": analysis.model,
-        "lag_profile": analysis.model,
-        "depth_profile": layer_scores(analysis),
-        "head_map": scores.sel(metric=choice.metric),
-        "head_ranking": ranked_heads(scores, choice=choice, types=types),
-        "metric_distributions": scores,
-    }
-    return data if types is None else data | {"head_counts": head_count_data(types, n=int(scores["n"]))}
+def check_metric(metric: str) -> str:
+    """The metric, if figures know it."""
+    if metric not in (*METRICS, *MASSES):
+        raise OptionError(f"no metric {metric!r}; there are: {', '.join((*METRICS, *MASSES))}.")
+    return metric
 
 
-def head_scores(analysis: Analysis) -> xr.Dataset:
-    """Every metric of every head.
-
-    Returns:
-        `score` (metric, layer, head, value), `null` (metric), NaN where there is none, and `n`. The mean masses of
-        thoughts on the first token and on themselves come from the moments and have no interval (NaN).
-    """
-    masses = _mean_row(analysis).sel(part=list(MASSES.values())).rename(part="metric")
-    estimates = masses.assign_coords(metric=_text(MASSES)).expand_dims(value=[VALUES[0]])
-    return _scores(analysis.heads, list(METRICS), estimates.reindex(value=list(VALUES)))
+def score_of(analysis: Analysis, metric: str) -> tuple[xr.DataArray, float]:
+    """A metric of every head, dims (layer, head) or (layer, head, value), and its null, NaN where there is none."""
+    if check_metric(metric) in MASSES:
+        return thought_composition(analysis.moments["mean"]).sel(part=MASSES[metric], drop=True), np.nan
+    variable, null = METRICS[metric]
+    return analysis.heads[variable], null
 
 
-def layer_scores(analysis: Analysis) -> xr.Dataset:
-    """Metrics of each layer: preference for the run's hub, sequential, skip, thought mass, and how cells spread.
-
-    Returns:
-        `score` (metric, layer, value), `null` (metric), NaN where there is none, and `n`. The spread is the population
-        standard deviation over the cells (q, k), k < q, of a layer's mean thought map; it has no interval (NaN).
-    """
-    hub = str(analysis.model["hub"].item())
-    names = [name for name in METRICS if name not in ("hub preference", "importance")]
-    data = _scores(analysis.layers, names, _spread(analysis))
-    if not hub:
-        return data
-    preferred = (
-        analysis.layers["preference"].sel(thought=hub, drop=True).expand_dims(metric=_text([f"preference for {hub}"]))
-    )
-    score = xr.concat([preferred.transpose(*data["score"].dims), data["score"]], "metric")
-    return xr.Dataset({"score": score, "null": ("metric", [1.0, *data["null"].values]), "n": data["n"]})
-
-
-def layer_composition(analysis: Analysis) -> xr.Dataset:
-    """Where the rows of thoughts look in each layer, mean over thoughts and heads: `composition` (layer, part), `n`."""
-    parts = _mean_row(analysis).mean("head").rename("composition")
-    return xr.Dataset({"composition": parts, "n": analysis.heads["n"]}, attrs={"queries": "thoughts"})
-
-
-def question_panel(found: xr.Dataset, *, n_top: int = 3) -> xr.Dataset:
-    """What a figure of one question's tokens draws: their attention, and which of them each position looks at most.
+def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None = None) -> Axes:
+    """Draw one metric of every head: layers from the top, heads from the left, blue and red below and above its null.
 
     Args:
-        found: `attention` (query, token), `text` (token), the attributes `problem` and `question`.
-        n_top: how many tokens of a row are marked.
+        analysis: of a run.
+        metric: hub preference, sequential preference, skip preference, thought mass, importance, mass on first or
+            mass on self. Without a null the scale begins at 0.
+        ax: where to draw; a new figure if None.
 
     Returns:
-        The same with `top`, bool (query, token), ties going to the earlier token; `n` and `title`.
+        The Axes drawn on.
+
+    Raises:
+        OptionError: there is no such metric.
+
+    Example:
+        >>> ax = head_map(analysis, metric="hub preference")
+        >>> ax.get_title(loc="left").startswith("hub preference, null 1")
+        True
     """
-    attention = found["attention"].transpose("query", "token")
-    order = np.argsort(-attention.values, axis=1, kind="stable")[:, :n_top]
-    top = np.zeros(attention.shape, dtype=bool)
-    np.put_along_axis(top, order, True, axis=1)
-    title = f"{found.attrs['problem']}: attention to the question, mean over layers and heads"
-    exists = attention.notnull().all("token").values
-    return found.assign(top=(("query", "token"), top & exists[:, None]), n=1).assign_attrs(title=title, n_top=n_top)
+    score, null = score_of(analysis, metric)
+    return draw_head_map(estimate_of(score), title=metric, n=int(analysis.heads["n"]), null=null, ax=ax)
 
 
-def pick_heads(ranking: xr.Dataset, choice: Choice, *, top: int = N_TOP) -> xr.Dataset:
-    """The heads of a ranking that are to be drawn: the named ones in their order, or the first, `top` if not chosen."""
-    if choice.heads is None:
-        return ranking.isel(rank=slice(choice.top or top))
-    known = [str(name) for name in ranking["name"].values]
-    for name in choice.heads:
-        if name not in known:
-            last = f"L{int(ranking['layer'].max())}H{int(ranking['head'].max())}"
-            raise OptionError(f"no head {name!r} in this run, expected L0H0 to {last}; name one of them.")
-    return ranking.isel(rank=[known.index(name) for name in choice.heads])
-
-
-def ranked_heads(scores: xr.Dataset, *, choice: Choice, types: xr.DataArray | None = None) -> xr.Dataset:
-    """Heads by a metric, the largest first, undefined ones last; ties go by thought mass.
-
-    Args:
-        scores: as `head_scores` gives them.
-        choice: the metric, and which heads or how many.
-        types: the type of each head, dims (layer, head), where known.
-
-    Returns:
-        `score` (rank, value), `name` (rank), `type` (rank) where known, `metric`, `null` and `n`.
-    """
-    flat = scores.stack(rank=("layer", "head"), create_index=False).transpose("metric", "rank", "value")
-    estimates = flat["score"].sel(value="estimate")
-    # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
-    keys = [-estimates.sel(metric=name).values for name in ("thought mass", choice.metric)]
-    ranked = flat.sel(metric=choice.metric).isel(rank=np.lexsort(keys))
-    names = [f"L{layer}H{head}" for layer, head in zip(ranked["layer"].values, ranked["head"].values, strict=True)]
-    ranked = ranked.assign(name=("rank", _text(names)))
-    if types is not None:
-        ranked = ranked.assign(type=types.sel(layer=ranked["layer"], head=ranked["head"]))
-    if choice.heads is None:
-        return ranked.isel(rank=slice(choice.top or N_TOP))
-    return ranked.isel(rank=np.flatnonzero(np.isin(names, choice.heads))).assign_attrs(
-        title="chosen heads by attention"
-    )
-
-
-def head_count_data(types: xr.DataArray, *, n: int) -> xr.Dataset:
-    """How many heads of each type there are in each third of the layers.
-
-    Layer l of L is early below ⌊L/3⌋, middle below ⌊2L/3⌋, late from there.
-
-    Args:
-        types: dims (layer, head), text.
-        n: problems that the types were found on.
-
-    Returns:
-        `count` (third, type) and `n`; types in the order in which they are met.
-    """
-    types = types.transpose("layer", "head")
-    n_layers, kinds = types.sizes["layer"], list(dict.fromkeys(str(kind) for kind in types.values.ravel()))
-    edges = [0, n_layers // 3, 2 * n_layers // 3, n_layers]
-    thirds = [types.values[start:end] for start, end in pairwise(edges)]
-    count = [[int((part == kind).sum()) for kind in kinds] for part in thirds]
-    return xr.Dataset(
-        {"count": (("third", "type"), np.array(count, dtype=np.int64).reshape(3, -1)), "n": n},
-        coords={"third": _text(THIRDS), "type": _text(kinds)},
-    )
-
-
-def _mean_row(analysis: Analysis) -> xr.DataArray:
-    """Composition of each head's rows, mean over thoughts: dims (layer, head, part)."""
-    rows = composition(analysis.moments["mean"])
-    return rows.sel(query=thought_map(analysis.moments["mean"])["query"]).mean("query")
-
-
-def _spread(analysis: Analysis) -> xr.DataArray:
-    """How far the cells among thoughts lie apart in each layer: dims (metric, layer, value), without interval."""
-    cells = thought_map(analysis.moments["mean"].mean("head")).transpose("layer", "query", "key")
-    below = cells.values[:, *np.tril_indices(cells.sizes["query"], -1)]
-    spread = below.std(axis=1) if below.shape[1] else np.full(len(below), np.nan)
-    values = np.stack([spread, np.full(len(below), np.nan), np.full(len(below), np.nan)], axis=-1)
-    return xr.DataArray(
-        values[None],
-        dims=("metric", "layer", "value"),
-        coords={"metric": _text(["spread over cells"]), "layer": cells["layer"].values, "value": list(VALUES)},
-    )
-
-
-def _scores(level: xr.Dataset, names: list[str], more: xr.DataArray) -> xr.Dataset:
-    """Metrics of one level under the names of figures, and `more`, dims (metric, …, value), that have no null."""
-    metric = xr.Variable("metric", _text(names))
-    measured = xr.concat([level[METRICS[name][0]].drop_attrs() for name in names], "metric").assign_coords(
-        metric=metric
-    )
-    score = xr.concat([measured, more.transpose(*measured.dims)], "metric", coords="minimal", compat="override")
-    null = [METRICS[name][1] for name in names] + [np.nan] * more.sizes["metric"]
-    return xr.Dataset({"score": score, "null": ("metric", null), "n": level["n"]})
-
-
-def _text(names: Iterable[str]) -> np.ndarray:
-    return np.array(list(names), dtype=np.dtypes.StringDType())
+def draw_head_map(
+    score: xr.DataArray,
+    *,
+    title: str,
+    n: int,
+    null: float = np.nan,
+    marked: xr.DataArray | None = None,
+    why: str = "",
+    x: str = "head",
+    ax: Axes | None,
+) -> Axes:
+    """A map of numbers (layer, column) about their null, the marked cells outlined, the title saying `why`."""
+    score = score.transpose("layer", ...)
+    n_layers, n_heads = score.shape
+    if ax is None:
+        cell = max(18.5, 216.0 / n_heads), max(13.0, min(20.0, 90.0 / n_layers))
+        ax = new_axes(cell[0] * n_heads + 110.0, cell[1] * n_layers + 64.0)
+    image = draw_map(ax, score, scale_of(score, null), x=x, y="layer")
+    if marked is not None:
+        outline_cells(ax, image, marked.transpose(*score.dims).values)
+    add_colour_bar(image, [ax], score)
+    if np.isfinite(null):
+        title += f", null {null:g}"
+    add_title(ax, f"{title}; outlined: {why}" if why else title, n=n)
+    fit(ax)
+    return ax
 
 
 TYPE_COLOURS = {
@@ -288,131 +169,167 @@ TYPE_COLOURS = {
     "Skip Connection": GREEN,
     "Multi-Purpose": PURPLE,
 }
-CELL_WIDTH, CELL_HEIGHT = 18.5, 13.0
-"""Points that a cell needs for its value to be read."""
-ROW_PITCH = 12.0
-PANEL = Panel(width=180.0, height=80.0, left=34.0, right=12.0, bottom=34.0, top=10.0)
-MAP_BAR, RIGHT = 10.0, 66.0
-N_BINS = 24
-
-
-def head_map(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """One metric of every head: layers from the top, heads from the left; blue and red below and above its null.
-
-    Args:
-        data: `score` with dims (layer, head), or (layer, head, value) of which the estimate is drawn; instead of `head`
-            there may be another dim with a `long_name`; `metric`, what it is; `null`, NaN where there is none (a scale
-            from 0 then); `n`; optionally `marked`, bool (layer, head), heads to outline, its attribute `long_name`
-            saying why.
-        ax: where to draw, with room for the colour bar on its right; a new figure without.
-
-    Returns:
-        The Axes drawn on.
-    """
-    score = estimate_of(data["score"]).transpose("layer", ...)
-    n_layers, n_heads = score.shape
-    columns = score[score.dims[1]]
-    if ax is None:
-        cell = max(CELL_WIDTH, 216.0 / n_heads), max(CELL_HEIGHT, min(20.0, 90.0 / n_layers))
-        ax = new_axes(cell[0] * n_heads, cell[1] * n_layers, left=38.0, right=RIGHT, bottom=34.0, top=30.0)
-    width, height = size_of(ax)
-    colours = colours_for(score, float(data["null"]))
-    draw_cells(ax, score.values, colours, pitch=(width / n_heads, height / n_layers))
-    if "marked" in data:
-        outline_cells(ax, data["marked"].transpose(*score.dims).values, colours.to_rgba(score.values))
-    name_columns(ax, columns.values)
-    name_rows(ax, score["layer"].values)
-    add_colour_bar(ax, colours, score, (1 + 12.0 / width, 0.0, MAP_BAR / width, 1.0))
-    add_title(ax, _caption(data), n=int(data["n"]), room=width + RIGHT - 8.0)
-    name_axes(ax, str(columns.attrs.get("long_name", columns.name)), "layer")
-    return ax
-
-
-def _caption(data: xr.Dataset) -> str:
-    caption = str(data["metric"].item())
-    if np.isfinite(data["null"]):
-        caption += f", null {float(data['null']):g}"
-    return f"{caption}; outlined: {data['marked'].attrs['long_name']}" if _says_why(data) else caption
-
-
-def _says_why(data: xr.Dataset) -> bool:
-    return "marked" in data and "long_name" in data["marked"].attrs
-
-
-def head_ranking(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """Heads by a score with its interval, the first on top, coloured by type.
-
-    Args:
-        data: `score` with dims (rank, value); `name` (rank), such as L4H5; `metric`, what the score is; `null`; `n`;
-            optionally `type` (rank).
-        ax: where to draw, with room for the legend on its right; a new figure without.
-
-    Returns:
-        The Axes drawn on.
-    """
-    score = data["score"]
-    n_heads = score.sizes["rank"]
-    types = [str(name) for name in data["type"].values] if "type" in data else [""] * n_heads
-    colours = type_colours(types) if "type" in data else {}
-    if ax is None:
-        right = 84.0 if "type" in data else 14.0
-        ax = new_axes(250.0, max(60.0, ROW_PITCH * n_heads), left=46.0, right=right, bottom=34.0, top=24.0)
-    null = float(data["null"])
-    draw_null(ax, null, upright=True)
-    for place, name in enumerate(types):
-        draw_number(ax, place, score.isel(rank=place), Look(colours.get(name, BLUE)), across=True)
-    low, high = limits(score, null)
-    ax.set_xlim(low - 0.02 * (high - low), high)
-    ax.set_ylim(n_heads - 0.5, -0.5)
-    _words_of_ranking(ax, data, null)
-    if "type" in data:
-        add_legend(ax, colours, title="type")
-    return ax
-
-
-def _words_of_ranking(ax: Axes, data: xr.Dataset, null: float) -> None:
-    few_ticks(ax, "x")
-    name_rows(ax, data["name"].values)
-    ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    add_title(ax, str(data.attrs.get("title", "top heads by attention")), n=int(data["n"]))
-    dashed = f" (dashed: {null:g}, its null)" if np.isfinite(null) and null != 0 else ""
-    name_axes(ax, f"{data['metric'].item()}{dashed}")
 
 
 def type_colours(types: Sequence[str]) -> dict[str, str]:
-    """The colour of each type of head, in the order of the palette; unknown types take what is left of it."""
+    """The colour of each type of head, in the order of the palette; unknown types take the colours that are left."""
     left = iter((SKY, YELLOW))
     known = {name: colour for name, colour in TYPE_COLOURS.items() if name in types}
     return known | {name: next(left, GREY) for name in dict.fromkeys(types) if name not in known}
 
 
-def metric_distributions(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """How each metric is distributed over heads, its null dashed.
+def head_ranking(
+    analysis: Analysis,
+    *,
+    metric: str = "importance",
+    heads: Sequence[str] | None = None,
+    top: int = N_TOP,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the first heads by a metric with their intervals, the largest on top, coloured by type.
+
+    Heads where the metric is undefined come last; ties go by thought mass.
 
     Args:
-        data: `score` with dims (metric, layer, head), or with `value` of which the estimate is drawn; `null` (metric),
-            NaN where there is none; `n`. Heads where a metric is undefined are left out and counted.
-        ax: where to draw; a new figure without.
+        analysis: of a run.
+        metric: as of `head_map`.
+        heads: names such as L4H5, if these alone are drawn.
+        top: how many heads are drawn where none are named, at least 1.
+        ax: where to draw, with room for the legend on its right; a new figure if None.
 
     Returns:
-        The Axes that holds all panels.
+        The Axes drawn on.
+
+    Raises:
+        OptionError: there is no such metric or head, or `top` is below 1.
+
+    Example:
+        >>> ax = head_ranking(analysis, metric="skip preference", top=5)
+        >>> len(ax.get_yticklabels())
+        5
     """
-    score = estimate_of(data["score"])
-    title = f"metrics over {score.sizes['layer'] * score.sizes['head']} heads"
-    ax, panels = panel_axes(score.sizes["metric"], 3, PANEL, ax, title=title, n=int(data["n"]))
-    for panel, name, null in zip(panels, score["metric"].values, data["null"].values, strict=False):
-        values = score.sel(metric=name).values.ravel()
+    score, null = score_of(analysis, metric)
+    score, mass, types = (
+        values.transpose("layer", "head", ...).stack(rank=("layer", "head"), create_index=False).transpose("rank", ...)
+        for values in (score, analysis.heads["thought_mass"], analysis.evidence["type"])
+    )
+    names = np.array(
+        [f"L{layer}H{head}" for layer, head in zip(score["layer"].values, score["head"].values, strict=True)]
+    )
+    # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
+    order = np.lexsort([-estimate_of(mass).values, -estimate_of(score).values])
+    if heads is None:
+        title, order = "top heads by attention", order[: check_top(top)]
+    else:
+        pick_heads(analysis.ranking, heads)
+        title, order = "chosen heads by attention", order[np.isin(names[order], heads)]
+    kinds = [str(kind) for kind in types.values[order]]
+    n = int(analysis.heads["n"])
+    return draw_ranking(score[order], names[order], kinds, metric=metric, title=title, n=n, null=null, ax=ax)
+
+
+def draw_ranking(
+    score: xr.DataArray,
+    names: Names,
+    types: Sequence[str],
+    *,
+    metric: str,
+    title: str,
+    n: int,
+    null: float = np.nan,
+    ax: Axes | None,
+) -> Axes:
+    """Numbers (rank) or (rank, value) in rows, coloured by the types of the heads."""
+    colours = type_colours(types)
+    if ax is None:
+        ax = new_axes(400.0, max(60.0, 12.0 * len(names)) + 58.0)
+    draw_null(ax, null, upright=True)
+    for place, kind in enumerate(types):
+        draw_number(ax, place, score[place], Look(colours[kind]), across=True)
+    frame_rows(ax, names, score, null)
+    titled(ax, title, n, f"{metric} (dashed: {null:g}, its null)" if np.isfinite(null) and null else metric)
+    add_legend(ax, colours, title="type")
+    fit(ax)
+    return ax
+
+
+def metric_distributions(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
+    """Draw how each metric is distributed over heads, a histogram a metric, its null dashed.
+
+    Heads where a metric is undefined are left out and counted.
+
+    Args:
+        analysis: of a run.
+        ax: an Axes of a grid, whose place the panels take; a new figure if None.
+
+    Returns:
+        The Axes given; its panels are the Axes of the subfigure that has its place.
+
+    Example:
+        >>> ax = metric_distributions(analysis)
+        >>> [panel.get_xlabel() for panel in ax.get_figure().subfigs[0].axes][:1]
+        ['hub preference']
+    """
+    names = (*METRICS, *MASSES)
+    title = f"metrics over {analysis.heads.sizes['layer'] * analysis.heads.sizes['head']} heads"
+    ax, tiles = panels(ax, len(names), 3, (226.0, 124.0), title=title, n=int(analysis.heads["n"]))
+    for panel, name in zip(tiles, names, strict=False):
+        score, null = score_of(analysis, name)
+        values = estimate_of(score).values.ravel()
         known = values[np.isfinite(values)]
         if not len(known):
             say_instead(panel, f"{name}: undefined for all heads")
             continue
-        panel.hist(known, bins=N_BINS, color=BLUE, linewidth=0)
-        draw_null(panel, float(null), upright=True, above=True)
-        panel.spines[["top", "right"]].set_visible(False)
-        few_ticks(panel, "x")
-        few_ticks(panel, "y")
+        panel.hist(known, bins=24, color=BLUE, linewidth=0)
+        draw_null(panel, null, upright=True, above=True)
+        panel.locator_params(axis="x", nbins=6)
+        panel.locator_params(axis="y", nbins=6, integer=True)
         missing = len(values) - len(known)
-        name_axes(panel, f"{name} ({missing} undefined)" if missing else str(name), "heads")
+        name_axes(panel, f"{name} ({missing} undefined)" if missing else name, "heads")
+    fit(*tiles)
+    return ax
+
+
+def head_counts(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
+    """Draw how many heads of each type there are in each third of the layers.
+
+    Layer l of L is early below ⌊L/3⌋, middle below ⌊2L/3⌋, late from there.
+
+    Args:
+        analysis: of a run.
+        ax: where to draw, with room for the legend on its right; a new figure if None.
+
+    Returns:
+        The Axes drawn on.
+
+    Example:
+        >>> head_counts(analysis).get_xlabel()
+        'heads'
+    """
+    types = analysis.evidence["type"].transpose("layer", "head").values
+    edges = [0, len(types) // 3, 2 * len(types) // 3, len(types)]
+    thirds = {name: types[start:end].ravel() for name, (start, end) in zip(THIRDS, pairwise(edges), strict=True)}
+    title = "types of heads, by third of the layers"
+    return draw_counts(thirds, title=title, n=int(analysis.heads["n"]), ax=ax)
+
+
+def draw_counts(groups: dict[str, np.ndarray], *, title: str, n: int, ax: Axes | None) -> Axes:
+    """How many heads of each type are in each group: bars end to end, from the left as in the legend from the top."""
+    colours = type_colours([str(kind) for kinds in groups.values() for kind in kinds])
+    count = [[int((kinds == kind).sum()) for kinds in groups.values()] for kind in colours]
+    bars = xr.DataArray(
+        np.array(count, dtype=np.int64).reshape(len(colours), len(groups)),
+        dims=("type", "group"),
+        coords={"type": text(list(colours))},
+    )
+    totals = [len(kinds) for kinds in groups.values()]
+    if ax is None:
+        ax = new_axes(518.0, 154.0)
+    draw_stacks(ax, bars, colours, 1.03 * max(1, *totals))
+    name_ticks(ax.yaxis, [f"{name} ({total})" for name, total in zip(groups, totals, strict=True)])
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    titled(ax, title, n, "heads")
+    add_legend(ax, colours, title="type")
+    fit(ax)
+    print_stacks(ax, lambda value: f"{value:.0f}")
     return ax

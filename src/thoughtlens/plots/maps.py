@@ -1,61 +1,120 @@
-"""Turn mean attention into the labelled thought maps that figures show; they draw what they get and compute nothing.
+"""Maps of thoughts, one tile a head or a layer, and the map of a question's tokens.
 
-Cells that the causal mask forbids are NaN here, so that a figure leaves them blank instead of showing a 0.
-
-Turn thought maps into tiles of one Axes: a row for each query, a column for each key, darker for more attention.
-
-1. The Axes is cut into a grid of squares with room for titles, ticks, axis names and a colour bar, all in points.
-2. All tiles share one colour scale from 0, so that they compare.
-3. Values are printed where a cell has room for them, in a smaller font where need be; tick labels are thinned alike.
-
-Cells that are NaN (forbidden by the causal mask) stay blank.
-
-Turn attention to the question's tokens into a heat map: which thought looks at which word?
+In: an `Analysis`, or what `question_attention` returns for one problem. Out: Axes. A row is a query and a column a key;
+a cell that the causal mask forbids stays blank. All tiles of a figure share one colour scale from 0.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 
 from thoughtlens.analysis.metrics import thought_map
+from thoughtlens.analysis.summary import Analysis
 from thoughtlens.errors import OptionError
-from thoughtlens.plots.parts import VALUE_SIZE, add_colour_bar, colours_for, draw_cells, outline_cells
+from thoughtlens.plots.parts import add_colour_bar, draw_map, outline_cells, scale_of
 from thoughtlens.plots.style import (
     CHARACTER,
     LABEL_SIZE,
     LINE,
-    SMALLEST_SIZE,
     TICK_SIZE,
-    TITLE_SIZE,
+    Names,
     add_title,
     clipped,
-    every,
-    name_axes,
-    name_columns,
-    name_rows,
+    fit,
     new_axes,
+    panel_figure,
+    panels,
     plain,
     size_of,
 )
 
-
-def layer_maps(moments: xr.Dataset, *, layers: Sequence[int] | None = None) -> xr.DataArray:
-    """Mean thought map of each layer, or of those chosen: dims (layer, query, key)."""
-    mean = moments["mean"]
-    check_layers(mean["layer"].values, layers)
-    maps = _visible(mean if layers is None else mean.sel(layer=list(layers))).mean("head", skipna=False)
-    return maps.assign_attrs(long_name="mean attention, all heads of a layer", n=_n_problems(moments))
+N_TOP = 20
+"""Heads that a figure of top heads draws."""
 
 
-def head_maps_data(moments: xr.Dataset, ranking: xr.Dataset, *, n_heads: int = 12) -> xr.DataArray:
-    """Mean thought maps of the first heads of a ranking: dims (rank, query, key) with `layer` and `head` of each."""
-    top = ranking.isel(rank=slice(n_heads))
-    maps = _visible(moments["mean"]).sel(layer=top["layer"], head=top["head"])
-    return maps.assign_attrs(long_name="mean attention of the top heads", n=_n_problems(moments))
+def head_maps(
+    analysis: Analysis,
+    *,
+    heads: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    top: int = N_TOP,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the mean thought map of each top head.
+
+    Args:
+        analysis: of a run.
+        heads: names such as L4H5, in the order in which they are drawn; the first by importance if None.
+        layers: the layers whose heads are drawn; all if None.
+        top: how many heads are drawn where none are named, at least 1.
+        ax: an Axes of a grid, whose place the tiles take; a new figure if None.
+
+    Returns:
+        The Axes given; its tiles are the Axes of the subfigure that has its place.
+
+    Raises:
+        OptionError: the run has no such head or layer, or `top` is below 1.
+
+    Example:
+        >>> ax = head_maps(analysis, heads=["L1H0", "L0H1"])
+        >>> [tile.get_title() for tile in ax.get_figure().subfigs[0].axes[:2]]
+        ['L1H0', 'L0H1']
+    """
+    check_layers(analysis.moments["layer"].values, layers)
+    ranking = analysis.ranking
+    if layers is not None:
+        ranking = ranking.isel(rank=np.flatnonzero(np.isin(ranking["layer"], layers)))
+    picked = pick_heads(ranking, heads, top)
+    maps = _visible(analysis).sel(layer=picked["layer"], head=picked["head"])
+    title = "mean attention of the top heads" if heads is None else "mean attention of chosen heads"
+    return draw_tiles(maps, picked["name"].values, title=title, n=_n(analysis), ax=ax)
+
+
+def layer_means(analysis: Analysis, *, layers: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
+    """Draw the mean thought map of each layer, over its heads.
+
+    Args:
+        analysis: of a run.
+        layers: the layers drawn, in this order; all if None.
+        ax: an Axes of a grid, whose place the tiles take; a new figure if None.
+
+    Returns:
+        The Axes given; its tiles are the Axes of the subfigure that has its place.
+
+    Raises:
+        OptionError: the run has no such layer.
+
+    Example:
+        >>> ax = layer_means(analysis)
+        >>> ax.get_figure().subfigs[0].axes[0].get_title()
+        'layer 0'
+    """
+    maps = _visible(analysis)
+    check_layers(maps["layer"].values, layers)
+    maps = (maps if layers is None else maps.sel(layer=list(layers))).mean("head", skipna=False)
+    names = [f"layer {layer}" for layer in maps["layer"].values]
+    return draw_tiles(maps, names, title="mean attention, all heads of a layer", n=_n(analysis), ax=ax)
+
+
+def pick_heads(ranking: xr.Dataset, heads: Sequence[str] | None, top: int = N_TOP) -> xr.Dataset:
+    """The heads of a ranking that are to be drawn: those named, in their order, or the first `top`."""
+    if heads is None:
+        return ranking.isel(rank=slice(check_top(top)))
+    known = [str(name) for name in ranking["name"].values]
+    for name in heads:
+        if name not in known:
+            last = f"L{int(ranking['layer'].max())}H{int(ranking['head'].max())}"
+            raise OptionError(f"no head {name!r} in this run, expected L0H0 to {last}; name one of them.")
+    return ranking.isel(rank=[known.index(name) for name in heads])
+
+
+def check_top(top: int) -> int:
+    """The number of top heads, if there can be so many."""
+    if top < 1:
+        raise OptionError(f"the number of top heads is {top}, expected at least 1; name a larger one.")
+    return top
 
 
 def check_layers(known: np.ndarray, chosen: Sequence[int] | None) -> None:
@@ -65,208 +124,119 @@ def check_layers(known: np.ndarray, chosen: Sequence[int] | None) -> None:
             raise OptionError(f"no layer {layer} in this run, expected 0 to {known.max()}; name one of them.")
 
 
-def _visible(mean: xr.DataArray) -> xr.DataArray:
-    maps = thought_map(mean)
+def _visible(analysis: Analysis) -> xr.DataArray:
+    """Mean thought maps (layer, head, query, key), NaN where the causal mask forbids a cell."""
+    maps = thought_map(analysis.moments["mean"])
     order = np.arange(maps.sizes["query"])
-    seen = xr.DataArray(order[:, None] >= order[None, :], dims=("query", "key"))
-    return maps.where(seen)
+    return maps.where(xr.DataArray(order[:, None] >= order[None, :], dims=("query", "key")))
 
 
-def _n_problems(moments: xr.Dataset) -> int:
-    return int(moments["n"].sel(query="z1").max())
+def _n(analysis: Analysis) -> int:
+    return int(analysis.moments["n"].sel(query="z1").max())
 
 
-VALUE_CHARACTERS = 3.4
-"""A printed value such as .12, with a little air."""
-WIDEST_maps = 800.0
+VALUE_WIDTH = 3.4 * CHARACTER * TICK_SIZE
+"""Points that a printed value such as .12 takes, with a little air."""
+WIDEST = 800.0
 """Points that the tiles of a new figure may take side by side with their values printed."""
 
 
-class Room(NamedTuple):
-    """Points kept free around and between tiles."""
-
-    left: float = 2 * LINE * LABEL_SIZE + 3 * CHARACTER * TICK_SIZE
-    right: float = 66.0
-    bottom: float = LINE * (LABEL_SIZE + TICK_SIZE) + 10.0
-    top: float = LINE * TITLE_SIZE + 8.0
-    gap: float = 12.0
-    title: float = LINE * TICK_SIZE + 4.0
-
-
-ROOM = Room()
-
-
-def head_maps(data: xr.DataArray, *, ax: Axes | None = None) -> Axes:
-    """Mean thought map of each top head, titled L{layer}H{head}, or as the data says.
-
-    Args:
-        data: dims (rank, query, key) with coords `layer` and `head`, or `title` (rank); as many heads as are to be
-            drawn.
-        ax: where to draw; a new figure without.
-
-    Returns:
-        The Axes that holds all tiles.
-    """
-    own = [f"L{layer}H{head}" for layer, head in zip(data["layer"].values, data["head"].values, strict=True)]
-    titles = [str(title) for title in data["title"].values] if "title" in data.coords else own
-    return _draw_tiles(data.transpose("rank", "query", "key"), titles, ax)
-
-
-def layer_means(data: xr.DataArray, *, ax: Axes | None = None) -> Axes:
-    """Mean thought map of each layer.
-
-    Args:
-        data: dims (layer, query, key).
-        ax: where to draw; a new figure without.
-
-    Returns:
-        The Axes that holds all tiles.
-    """
-    titles = [f"layer {layer}" for layer in data["layer"].values]
-    return _draw_tiles(data.transpose("layer", "query", "key"), titles, ax)
-
-
-def _draw_tiles(maps: xr.DataArray, titles: list[str], ax: Axes | None) -> Axes:
-    if ax is None:
-        n_columns = _n_columns(len(titles))
-        ax = _axes_for(len(titles), n_columns, maps.sizes["query"])
-    else:
-        n_columns = _n_columns_in(ax, len(titles))
-    side = _side(ax, len(titles), n_columns)
-    boxes = _boxes(ax, len(titles), n_columns, side)
-    colours = colours_for(maps)
-    for place, (box, title) in enumerate(zip(boxes, titles, strict=True)):
-        tile = ax.inset_axes(box)
-        draw_cells(tile, maps[place].values, colours, pitch=(side / maps.sizes["key"], side / maps.sizes["query"]))
-        _title(tile, title, side + ROOM.gap)
-        _label_cells(tile, maps[place], side, left=place % n_columns == 0, below=place + n_columns >= len(titles))
-    _frame(ax, maps, colours, n_tiles_high=-(-len(titles) // n_columns), side=side)
+def draw_tiles(
+    maps: xr.DataArray,
+    names: Names,
+    *,
+    title: str,
+    n: int,
+    x: str = "key (attended to)",
+    y: str = "query (attends)",
+    ax: Axes | None,
+) -> Axes:
+    """Maps (tile, query, key), each under its name, on one scale."""
+    maps = maps.transpose(..., "query", "key")
+    n_columns = _n_columns(len(names), ax)
+    side = max(72.0, maps.sizes["query"] * VALUE_WIDTH)
+    if side * n_columns > WIDEST:
+        # Too many cells to print all values: smaller tiles, on a page that can still be read.
+        side = min(150.0, max(90.0, WIDEST / n_columns))
+    ax, tiles = panels(
+        ax, len(names), n_columns, (side + 14.0, side + 20.0), title=title, n=n, least=(16.0, 16.0), margin=(84.0, 36.0)
+    )
+    if not tiles:
+        return ax
+    whole, scale = panel_figure(tiles[0]), scale_of(maps)
+    for place, (tile, name) in enumerate(zip(tiles, names, strict=True)):
+        image = draw_map(tile, maps[place], scale, x="", y="", square=True)
+        tile.set_title(plain(name), fontsize=TICK_SIZE, pad=3.0, parse_math=False)
+        tile.tick_params(
+            labelleft=place % n_columns == 0, labelbottom=place + n_columns >= len(names), length=2.0, pad=1.5
+        )
+    whole.supxlabel(plain(x), fontsize=LABEL_SIZE, parse_math=False)
+    whole.supylabel(plain(y), fontsize=LABEL_SIZE, parse_math=False)
+    add_colour_bar(image, tiles, maps, shrink=0.7)
+    fit(*tiles)
     return ax
 
 
-def _n_columns(n_tiles: int) -> int:
+def _n_columns(n_tiles: int, ax: Axes | None) -> int:
     """Columns of a grid about as wide as high, or up to twice as wide, with the fewest places left empty."""
+    if ax is not None:
+        width, height = size_of(ax)
+        return max(1, min(n_tiles, round(float(np.sqrt(n_tiles * width / height)))))
     fewest, most = int(np.ceil(n_tiles**0.5)), int(np.ceil((2 * n_tiles) ** 0.5))
     return min(range(max(1, fewest), max(1, most) + 1), key=lambda columns: (-n_tiles % columns, columns))
 
 
-def _axes_for(n_tiles: int, n_columns: int, n_thoughts: int) -> Axes:
-    side = max(72.0, n_thoughts * VALUE_SIZE * VALUE_CHARACTERS * CHARACTER)
-    if side * n_columns > WIDEST_maps:
-        # Too many cells to print all values: smaller tiles, on a page that can still be read.
-        side = min(150.0, max(90.0, WIDEST_maps / n_columns))
-    n_rows = -(-n_tiles // n_columns)
-    width = n_columns * side + (n_columns - 1) * ROOM.gap + ROOM.left + ROOM.right
-    height = n_rows * (side + ROOM.title) + (n_rows - 1) * ROOM.gap + ROOM.bottom + ROOM.top
-    # Room for the title, which may be wider than a single tile.
-    return new_axes(max(width, 300.0), height)
-
-
-def _n_columns_in(ax: Axes, n_tiles: int) -> int:
-    """Columns of the grid with the largest tiles on an Axes of a given size."""
-    return max(range(1, max(1, n_tiles) + 1), key=lambda n_columns: _side(ax, n_tiles, n_columns))
-
-
-def _side(ax: Axes, n_tiles: int, n_columns: int) -> float:
-    """Side of the square tiles in points."""
-    width, height = size_of(ax)
-    n_rows = max(1, -(-n_tiles // n_columns))
-    across = (width - ROOM.left - ROOM.right - (n_columns - 1) * ROOM.gap) / n_columns
-    down = (height - ROOM.bottom - ROOM.top - (n_rows - 1) * ROOM.gap) / n_rows - ROOM.title
-    return max(1.0, min(across, down))
-
-
-def _boxes(ax: Axes, n_tiles: int, n_columns: int, side: float) -> list[tuple[float, float, float, float]]:
-    """Boxes of the tiles in fractions of the Axes, row by row from the top."""
-    width, height = size_of(ax)
-    boxes = []
-    for place in range(n_tiles):
-        row, column = divmod(place, n_columns)
-        x = ROOM.left + column * (side + ROOM.gap)
-        y = height - ROOM.top - row * (side + ROOM.title + ROOM.gap) - ROOM.title - side
-        boxes.append((x / width, y / height, side / width, side / height))
-    return boxes
-
-
-def _label_cells(tile: Axes, cells: xr.DataArray, side: float, *, left: bool, below: bool) -> None:
-    """Name queries on the left edge of the grid and keys along its lower edge."""
-    name_rows(tile, cells["query"].values if left else [])
-    name_columns(tile, cells["key"].values if below else [])
-    tile.tick_params(length=2.0, pad=1.5)
-
-
-def _title(tile: Axes, title: str, room: float) -> None:
-    size = min(TICK_SIZE, room / ((len(title) + 1) * CHARACTER))
-    if size >= SMALLEST_SIZE:
-        tile.set_title(title, fontsize=size, pad=3.0, parse_math=False)
-
-
-def _frame(ax: Axes, maps: xr.DataArray, colours: ScalarMappable, *, n_tiles_high: int, side: float) -> None:
-    """Title, axis names and colour bar around the tiles."""
-    ax.set_axis_off()
-    width, height = size_of(ax)
-    tiles_high = n_tiles_high * (side + ROOM.title) + (n_tiles_high - 1) * ROOM.gap
-    middle = (height - ROOM.top - tiles_high / 2) / height
-    title = plain(maps.attrs.get("long_name", "mean attention"))
-    if "n" in maps.attrs:
-        title += f" (n = {maps.attrs['n']})"
-    words: dict[str, Any] = {"transform": ax.transAxes, "parse_math": False}
-    ax.text(ROOM.left / width, 1 - 5 / height, title, va="top", fontsize=TITLE_SIZE, **words)
-    attends, attended = (
-        plain(maps[dim].attrs.get("long_name", name))
-        for dim, name in (("query", "query (attends)"), ("key", "key (attended to)"))
-    )
-    ax.text(4 / width, middle, attends, rotation=90, va="center", fontsize=LABEL_SIZE, **words)
-    below = height - ROOM.top - tiles_high - ROOM.bottom + 4
-    ax.text(ROOM.left / width, below / height, attended, fontsize=LABEL_SIZE, **words)
-    box = (1 - 48 / width, middle - tiles_high * 0.35 / height, 9 / width, tiles_high * 0.7 / height)
-    add_colour_bar(ax, colours, maps, box)
-
-
 LONGEST = 14
 """Characters of a token that are shown."""
-CELL_WIDTH, CELL_HEIGHT = 13.0, 14.0
-WIDEST = 900.0
-RIGHT = 66.0
 
 
-def question_tokens(data: xr.Dataset, *, ax: Axes | None = None) -> Axes:
-    """How much each thought attends to each token of a question.
+def question_tokens(question_attention: xr.Dataset, *, n_top: int = 3, ax: Axes | None = None) -> Axes:
+    """Draw how much each position attends to each token of one question, the largest cells of a row outlined.
 
     Args:
-        data: `attention` with dims (query, token) and `text` (token), each token's text; optionally `n`, and `top`,
-            bool (query, token), cells to outline, the `n_top` largest of a row; the attribute `title` says more of it.
-        ax: where to draw, with room for tokens below and the colour bar on its right; a new figure without.
+        question_attention: of one problem, as `thoughtlens.question_attention` returns it: `attention` (query, token),
+            `text` (token), the attribute `problem`.
+        n_top: how many tokens of each row are outlined, 0 for none; of equal ones the earlier.
+        ax: where to draw; a new figure if None.
 
     Returns:
         The Axes drawn on.
+
+    Example:
+        >>> ax = question_tokens(question_attention, n_top=1)
+        >>> ax.get_xlabel()
+        'token of the question (outlined: top 1 of a row)'
     """
-    cells = data["attention"].transpose("query", "token")
-    n_rows, n_columns = cells.shape
+    cells = question_attention["attention"].transpose("query", "token")
+    texts = [str(text) for text in question_attention["text"].values]
+    top = _largest(cells, n_top)
     if ax is None:
-        width = min(WIDEST, max(220.0, CELL_WIDTH * n_columns))
-        height = max(56.0, CELL_HEIGHT * n_rows)
-        longest = max((len(str(text)) for text in data["text"].values), default=1)
-        below = min(LONGEST, longest) * CHARACTER * TICK_SIZE + 28.0
-        ax = new_axes(width, height, left=46.0, right=RIGHT, bottom=below, top=30.0)
-    width, height = size_of(ax)
-    colours = colours_for(cells)
-    draw_cells(ax, cells.values, colours, pitch=(width / n_columns, height / n_rows))
-    name_rows(ax, cells["query"].values)
-    top = data["top"].transpose("query", "token").values if "top" in data else np.zeros(cells.shape, dtype=bool)
-    outline_cells(ax, top, colours.to_rgba(cells.values))
-    _name_tokens(ax, [str(text) for text in data["text"].values], top.sum(0))
-    add_colour_bar(ax, colours, cells, (1 + 12.0 / width, 0.0, 10.0 / width, 1.0))
-    title = str(data.attrs.get("title", "which words do thoughts look at?"))
-    add_title(ax, title, n=int(data["n"]) if "n" in data else None, room=width + RIGHT - 8.0)
-    outlined = f" (outlined: top {data.attrs['n_top']} of a row)" if top.any() else ""
-    name_axes(ax, f"token of the question{outlined}", "query")
+        longest = min(LONGEST, max(map(len, texts), default=1))
+        width = min(900.0, max(220.0, 13.0 * len(texts))) + 110.0
+        ax = new_axes(width, max(56.0, 14.0 * len(cells)) + longest * CHARACTER * TICK_SIZE + 68.0)
+    outlined = f" (outlined: top {n_top} of a row)" if top.any() else ""
+    image = draw_map(ax, cells, scale_of(cells), x=f"token of the question{outlined}", y="query")
+    outline_cells(ax, image, top)
+    _name_tokens(ax, texts, top.sum(0))
+    add_colour_bar(image, [ax], cells)
+    problem = question_attention.attrs["problem"]
+    add_title(ax, f"{problem}: attention to the question, mean over layers and heads", n=1)
+    fit(ax)
     return ax
+
+
+def _largest(cells: xr.DataArray, n_top: int) -> np.ndarray:
+    """Which cells (query, token) are the `n_top` largest of their row; none of a row that does not exist."""
+    order = np.argsort(-cells.values, axis=1, kind="stable")[:, :n_top]
+    top = np.zeros(cells.shape, dtype=bool)
+    np.put_along_axis(top, order, True, axis=1)
+    existing: np.ndarray = top & np.isfinite(cells.values).all(1, keepdims=True)
+    return existing
 
 
 def _name_tokens(ax: Axes, texts: list[str], weight: np.ndarray) -> None:
     """Tokens upright, spaces at their ends shown; where they would touch, those of most weight."""
-    step = every(size_of(ax)[0] / len(texts), LINE * TICK_SIZE)
+    step = max(1.0, 1.25 * LINE * TICK_SIZE * len(texts) / size_of(ax)[0])
     shown: list[int] = []
     for place in np.argsort(-weight, kind="stable").tolist():
         if all(abs(place - other) >= step for other in shown):

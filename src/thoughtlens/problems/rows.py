@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from thoughtlens.errors import OptionError, ProblemSetError
+from thoughtlens.errors import OptionError, ProblemSetError, first_line
 from thoughtlens.problems.answers import gold_answer
 
 LONGEST_ROW = 1_000_000
@@ -197,7 +197,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         with pyarrow.parquet.ParquetFile(path) as file:
             rows: list[dict[str, object]] = file.read().to_pylist()
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise ProblemSetError(f"{path} is not readable as Parquet ({_first_line(error)}); write it again.") from error
+        raise ProblemSetError(f"{path} is not readable as Parquet ({first_line(error)}); write it again.") from error
     for number, fields in enumerate(rows, start=1):
         yield Row(number, fields)
 
@@ -274,10 +274,6 @@ def _skip(text: str, at: int) -> int:
 
 def _line(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Refused(ValueError):

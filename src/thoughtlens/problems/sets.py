@@ -16,7 +16,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from thoughtlens.errors import OptionError, ProblemSetError
+from thoughtlens.errors import OptionError, ProblemSetError, first_line
 from thoughtlens.files import write_json_lines
 from thoughtlens.problems.rows import Problem, Row, check_fields, place_of, read_problems, read_rows
 
@@ -336,7 +336,7 @@ def _resolve(hub_id: str, revision: str | None) -> str:
 def _explain(error: Exception, hub_id: str, split: str, revision: str | None) -> str:
     # Classes are compared by name, since they come from three libraries and moved between versions.
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
+    reason = first_line(error).rstrip(". ")
     # Libraries also report a gated set as not found, so this comes first.
     if "GatedRepoError" in kinds or "gated" in reason:
         return f"{hub_id} is gated; accept its terms on its hub page and run `hf auth login`, or name a local file."

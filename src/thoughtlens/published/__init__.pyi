@@ -1,7 +1,7 @@
 from .export import STEP_INDEXED_NOTE as STEP_INDEXED_NOTE
 from .export import export_npy as export_npy
 from .export import export_runs as export_runs
-from .panels import step_figure_data as step_figure_data
+from .panels import step_figures as step_figures
 from .ranks import findings as findings
 from .ranks import head_scores as head_scores
 from .ranks import ranked_tables as ranked_tables

@@ -25,7 +25,6 @@ import xarray as xr
 from thoughtlens.analysis import moments
 from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
 from thoughtlens.problems import Problem
-from thoughtlens.published.panels import comparison_panels
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
 from thoughtlens.runs.folder import Run
@@ -84,7 +83,9 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     Raises:
         RunError: as `export_npy`.
     """
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+    # Drawn with matplotlib, which is slow to import and needed nowhere else here.
+    from thoughtlens.plots.style import save_figure
+    from thoughtlens.published.panels import compared_models
 
     for run in runs:
         run.require_attention()
@@ -92,8 +93,8 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):
         _write_json(out / COMPARISON, model_comparison({name: of for name, (_, of, _) in exported.items()}))
-        drawn = plots.model_comparison(comparison_panels({name: (of, n) for name, (_, of, n) in exported.items()}))
-        figures = plots.save_figure(drawn, out / Path(COMPARISON).stem)
+        drawn = compared_models({name: (of, n) for name, (_, of, n) in exported.items()})
+        figures = save_figure(drawn, out / Path(COMPARISON).stem)
     return [*(path for paths, _, _ in exported.values() for path in paths), out / COMPARISON, *figures]
 
 

@@ -1,9 +1,7 @@
-"""Comparisons on disk: of runs, in a folder of their own, and of groups of one run's problems, in the run's folder.
+"""Comparisons of runs on disk: tables and a figure in a folder of their own.
 
     DIR/comparison.json, models.csv, differences.csv, rank_correlations.csv, type_counts.csv, head_types.csv
     DIR/model_comparison.png, .svg
-    RUN/analysis/by_correct/groups.csv, and the tables of `analyze` in a folder for each group: solved, failed
-    RUN/analysis/by_n_steps/…           the same by the number of steps: 2, 3, 4, …
 
 In: runs. Out: these files, and their headline numbers as a dict. All of them can be made again from the runs.
 """
@@ -12,33 +10,19 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from thoughtlens.analysis import (
-    Analysis,
-    Comparison,
-    analyze,
-    collect_depth_sums,
     compare,
-    compare_groups,
     comparison_headline,
-    comparison_overview,
     comparison_tables,
-    group_seed,
-    group_table,
 )
-from thoughtlens.analysis.comparison import enough
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, replacing, write_json, writing
-from thoughtlens.reports.run import write_analysis
-from thoughtlens.runs.folder import ANALYSIS, Run
+from thoughtlens.runs.folder import Run
 from thoughtlens.runs.store import differences
-
-BY: Final = ("correct", "n_steps")
-"""What the problems of a run can be grouped by."""
 
 COMPARISON: Final = "comparison.json"
 FIGURE: Final = "model_comparison"
@@ -123,7 +107,7 @@ def write_comparison(
         # What an interrupted command leaves must not pass for the comparison that was there before.
         (folder / COMPARISON).unlink(missing_ok=True)
         written = [_write_table(folder / f"{name}.csv", of) for name, of in tables.items()]
-        drawn = plots.model_comparison(comparison_overview(comparison))
+        drawn = plots.model_comparison(comparison)
         written += plots.save_figure(drawn, folder / FIGURE)
         write_json(folder / COMPARISON, facts)
     return facts | {"files": [str(path) for path in (folder / COMPARISON, *written)]}
@@ -155,91 +139,6 @@ def _check_same(folder: Path, asked: Json) -> None:
 def _identity(facts: Json) -> Json:
     runs = {label: {name: run[name] for name in RECORDED} for label, run in facts["runs"].items()}
     return {"n_resamples": facts["n_resamples"], "seed": facts["seed"], "runs": runs}
-
-
-class GroupedRun(NamedTuple):
-    """A run by groups of its problems."""
-
-    by: str
-    comparison: Comparison
-    analyses: dict[str, Analysis]
-    """of each group that has two problems or more"""
-
-
-def groups_by(run: Run, by: str) -> dict[str, np.ndarray]:
-    """Which problems of a run belong to which group.
-
-    Args:
-        run: the run.
-        by: `correct`, for solved and failed, or `n_steps`, for the number of worked steps.
-
-    Returns:
-        bool for each problem, by the group's name.
-
-    Raises:
-        OptionError: there is no such grouping.
-        RunError: the problems have no steps, or are not those of the run.
-    """
-    if by not in BY:
-        raise OptionError(f"no grouping {by!r}, expected {' or '.join(BY)}; choose one.")
-    if by == "correct":
-        correct = run.attention["correct"].values
-        return {"solved": correct, "failed": ~correct}
-    counts = _n_steps(run)
-    return {str(count): counts == count for count in np.unique(counts[counts > 0])}
-
-
-def analyze_groups(run: Run, by: str, *, n_resamples: int = 1000, seed: int = 0) -> GroupedRun:
-    """Analyse each group of a run's problems as the whole run is, and compare the groups.
-
-    Args:
-        run: the run.
-        by: as in `groups_by`.
-        n_resamples: bootstrap resamples of each group, and permutations of their labels.
-        seed: same seed, same numbers.
-
-    Raises:
-        RunError: no group has two problems, besides what `groups_by` raises.
-    """
-    groups, correct = groups_by(run, by), run.attention["correct"].values
-    kept = enough(groups)
-    analyses = {
-        name: analyze(run.blocks(chosen=of), correct=correct[of], n_resamples=n_resamples, seed=group_seed(seed, place))
-        for place, (name, of) in enumerate(kept.items())
-    }
-    types = {name: analysis.evidence["type"] for name, analysis in analyses.items()}
-    sums = collect_depth_sums(run.blocks())
-    compared = compare_groups(sums, groups, correct=correct, n_resamples=n_resamples, seed=seed, head_types=types)
-    without = int((~np.any(list(groups.values()), axis=0)).sum())
-    notes = (f"{without} problems have no steps and are in no group.",) if without else ()
-    return GroupedRun(by, compared._replace(notes=(*notes, *compared.notes)), analyses)
-
-
-def groups_summary(of: GroupedRun) -> Json:
-    """The headline numbers of each group and of the differences, with what was left out."""
-    facts = comparison_headline(of.comparison, without=_empty(of.by))
-    return {"by": of.by, **facts, "notes": list(of.comparison.notes)}
-
-
-def write_groups(run: Run, of: GroupedRun) -> list[Path]:
-    """Write `groups.csv`, and the analysis of each group to a folder of its name; return their paths."""
-    with writing(run.path / ANALYSIS / f"by_{of.by}") as folder:
-        written = [_write_table(folder / "groups.csv", group_table(of.comparison, without=_empty(of.by)))]
-    return written + [
-        path for name, analysis in of.analyses.items() for path in write_analysis(run, analysis, folder / name)
-    ]
-
-
-def _empty(by: str) -> tuple[str, ...]:
-    """Measures that say nothing of groups: solved problems are solved."""
-    return ("accuracy",) if by == "correct" else ()
-
-
-def _n_steps(run: Run) -> np.ndarray:
-    counts = np.array([len(problem.steps) for problem in run.problems()])
-    if not counts.any():
-        raise RunError(f"the problems of {run.path} have no steps, so that n_steps groups nothing; use --by correct.")
-    return counts
 
 
 def _write_table(path: Path, table: pd.DataFrame) -> Path:

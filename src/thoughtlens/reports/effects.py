@@ -1,29 +1,22 @@
-"""A run and the effects of its cuts become what people open: a table and a verdict.
+"""Studies of cuts, read: what each cut costs, whether attention predicted it; the tables and figures of a study.
 
-    RUN/analysis/effects.zarr          what every cut did to every problem (written by whoever made the cuts)
-    RUN/analysis/effects.csv           a row a cut or control: effects with intervals, tests, place among controls
-    RUN/analysis/effects_summary.json  the headline: what costs most, and whether looking predicted cutting
+in: a run and the effects of its cuts; out: a `Study`, and in its folder
 
-Everything here but the first can be made again; nothing here measures anything.
+    RUN/studies/NAME/effects.csv           a row a cut or control: effects with intervals, tests, place among controls
+    RUN/studies/NAME/effects_summary.json  the headline: what costs most, and whether attention predicted cutting
+    RUN/studies/NAME/figures/              those that its cuts give, as PNG and SVG
 
-The heads of a run become an order: by attention, by what attention moves, or by what cutting them costs.
-
-An order is only names; what it is worth, `studies` says. By cause it is made from effects on the same problems that it
-is later tested on, so that chance in them favours it.
-
-A study of cuts becomes its figures, in `RUN/figures/effects/`, as PNG and SVG: those that its cuts give.
+All of it can be made again from `effects.zarr` beside it; nothing here measures anything.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
 
-from thoughtlens import schema
-from thoughtlens.analysis import curves
-from thoughtlens.analysis.curves import curve_of, influence, transplant_table
+from thoughtlens.analysis.curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
     OUTCOMES,
@@ -36,40 +29,54 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.importance import RAW, Looks, look
+from thoughtlens.analysis.importance import RAW, VALUES, Looks, look, patterned
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
-from thoughtlens.errors import OptionError, RunError
+from thoughtlens.cuts.plan import RANKED_BY
+from thoughtlens.errors import RunError
 from thoughtlens.files import replacing, write_json, writing
 from thoughtlens.names import EDGES, HEADS, THOUGHTS
-from thoughtlens.plots import effects as effect_panels
-from thoughtlens.reports.run import FIGURES, VALUES, WEIGHTS, pattern_blocks
-from thoughtlens.runs.folder import ANALYSIS, Run
-from thoughtlens.schema import EFFECTS_STORE, check_effects
+from thoughtlens.reports.run import FIGURES
+from thoughtlens.runs.folder import STUDIES, Run
+from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TOP: Final = 10
 """Cuts that the headline names."""
 FEWEST_UNITS: Final = 3
 """Heads, thoughts or edges that can be in an order at all."""
-RANKED_BY: Final = "gold_logprob"
-"""The outcome that the verdict and the figures go by: finer than accuracy, on the same problems."""
 
 
-def open_effects(run: Run) -> xr.Dataset:
-    """The effects of a run's cuts, in memory; one sentence if none were made."""
-    path = run.path / ANALYSIS / EFFECTS_STORE
-    if not path.is_dir():
+def open_effects(run: Run, name: str | None = None) -> xr.Dataset:
+    """The effects Dataset of a study, in memory.
+
+    Args:
+        run: the run that was cut.
+        name: of the study; may be left out where the run has one.
+
+    Raises:
+        RunError: there is no such study, or it is not finished.
+    """
+    there = sorted(path.parent.name for path in (run.path / STUDIES).glob(f"*/{EFFECTS_STORE}"))
+    if name is None and len(there) > 1:
+        raise RunError(f"{run.path} has the studies {', '.join(there)}, expected one; name which.")
+    if not there or name not in (None, *there):
+        asked = "finished study" if name is None else f"finished study {name!r}"
         raise RunError(
-            f"{run.path} has no {ANALYSIS}/{EFFECTS_STORE}; make cuts first: thoughtlens intervene {run.path}."
+            f"{run.path} has no {asked}, found {', '.join(there) or 'none'}; make cuts first: "
+            f"thoughtlens intervene {run.path}."
         )
-    effects: xr.Dataset = xr.open_zarr(path, consolidated=False).load()
+    store = run.path / STUDIES / (name or there[0]) / EFFECTS_STORE
+    effects: xr.Dataset = xr.open_zarr(store, consolidated=False).load()
     return check_effects(effects)
 
 
 def study(
     run: Run,
-    effects: xr.Dataset | None = None,
+    effects: xr.Dataset | str | None = None,
     *,
     others: Mapping[str, Blocks] | None = None,
     n_resamples: int = 1000,
@@ -78,19 +85,30 @@ def study(
     """Summarise the effects of a run's cuts, and set them beside its attention on the same problems.
 
     Args:
-        run: the run whose attention is looked at.
-        effects: of cuts made on some of its problems; those of the run's folder if None.
-        others: other kinds of attention of this run, by name, such as value-weighted, block by block.
+        run: the run that was cut.
+        effects: as `intervene` gives them, or the name of a study; the run's only study if None.
+        others: other kinds of attention of this run, by name, piece by piece; those that the run holds
+            (value-weighted) if None.
         n_resamples: bootstrap resamples of the problems, the same for attention and effects.
         seed: same seed, same numbers.
+
+    Returns:
+        The `Study`: effects, their summary, families of cuts, importance by attention, and verdicts.
+
+    Raises:
+        RunError: there is no such study, or the run lacks some of the problems that were cut.
+
+    Example:
+        >>> done = study(run, intervene(run, plan))  # doctest: +SKIP
+        >>> print(done.summary.gold_logprob)  # doctest: +SKIP
     """
-    effects = open_effects(run) if effects is None else effects
+    effects = effects if isinstance(effects, xr.Dataset) else open_effects(run, effects)
     found = families(effects)
     weights = resample_weights(effects.sizes["problem"], n_resamples=n_resamples, seed=seed)
     problems = [str(name) for name in effects["problem"].values]
-    looked = {
-        how: look(blocks, problems, how=how) for how, blocks in ({RAW: run.blocks()} | dict(others or {})).items()
-    }
+    held = {VALUES: patterned(run, VALUES)} if VALUE_WEIGHTED in run.attention else {}
+    kinds_of_attention = {RAW: run.blocks()} | dict(held if others is None else others)
+    looked = {how: look(blocks, problems, how=how) for how, blocks in kinds_of_attention.items()}
     kinds = {kind: _kinds_of_attention(looked.values(), kind) for kind in (HEADS, THOUGHTS, EDGES)}
     importances = {
         name: {how: resampled_means(values, weights) for how, values in kinds[kind_of(name)].items()}
@@ -103,28 +121,56 @@ def study(
     return Study(effects, summary, found, importances, verdicts, looked[RAW].mean)
 
 
-def write_study(run: Run, done: Study) -> list[Path]:
-    """Write `effects.csv` and `effects_summary.json`; return their paths."""
-    with writing(run.path / ANALYSIS) as folder:
+def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any]:
+    """Write the tables of a study into its folder, `RUN/studies/NAME/`, and draw its figures there.
+
+    Args:
+        run: the run that was cut.
+        done: of it; its effects say the study's name.
+        figures: whether they are drawn.
+
+    Returns:
+        The facts of `study_headline`, and `files`: what was written.
+
+    Raises:
+        RunError: the folder can't be written.
+    """
+    facts, table = study_headline(run, done), effects_table(done.summary)
+    table.insert(2, "exploratory", _exploratory(done).sel(intervention=table["intervention"].to_list()).values)
+    with writing(folder_of(run, done)) as folder:
         with replacing(folder / "effects.csv") as file:
-            effects_table(done.summary).to_csv(file, index=False)
-        write_json(folder / "effects_summary.json", study_headline(run, done))
-        return [folder / "effects.csv", folder / "effects_summary.json"]
+            table.to_csv(file, index=False)
+        write_json(folder / "effects_summary.json", facts)
+    drawn = write_study_figures(run, done) if figures else []
+    written = [folder / "effects.csv", folder / "effects_summary.json", *drawn]
+    return facts | {"files": [str(path) for path in written]}
+
+
+def folder_of(run: Run, done: Study) -> Path:
+    """The folder of a study."""
+    return run.path / STUDIES / str(done.effects.attrs.get("study", "unnamed"))
+
+
+def _exploratory(done: Study) -> xr.DataArray:
+    """Whether each intervention was added after the study had begun; of effects made elsewhere none is known to be."""
+    return done.effects.get("exploratory", xr.zeros_like(done.effects["kind"], dtype=bool))
 
 
 def study_headline(run: Run, done: Study) -> dict[str, Any]:
     """What a closing table shows, ready for JSON (undefined is None).
 
     Returns:
-        `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob), `n_cuts`,
-        `n_controls`, `n_orders` (cuts made one after the other), `n_failed` (pairs), `detectable` (the median of the
-        cuts' smallest detectable effects), `n_significant` after Holm, `top` (the most damaging cuts by
-        log-probability), `verdict` (by family, a row a kind of attention, with its sentence), `orders`, how orders of
-        cuts compare with random ones, and `transplants`, whose answer is given with another problem's thoughts.
+        `study` (its name), `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob),
+        `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_exploratory` (of all these, those added after the study
+        had begun), `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
+        `n_significant` after Holm, `top` (the most damaging cuts by log-probability), `verdict` (by family, a row a
+        kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, and `transplants`,
+        whose answer is given with another problem's thoughts.
     """
     options, summary = run.manifest["options"], done.summary
     cuts = summary.isel(intervention=np.flatnonzero((summary["kind"] == "cut").values))
     return {
+        "study": folder_of(run, done).name,
         "model": options["model"],
         "problems": options["problems"],
         "n": int(summary["n_problems"]),
@@ -133,6 +179,7 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "n_cuts": cuts.sizes["intervention"],
         "n_controls": int((summary["kind"] == "control").sum()),
         "n_orders": int((summary["kind"] == "order").sum()),
+        "n_exploratory": int(_exploratory(done).sum()),
         "n_failed": int(summary["n_failed"].sum()),
         "detectable": {name: _finite(cuts["mde"].sel(outcome=name).median().item()) for name in TESTED},
         "n_significant": {name: int((cuts["p_holm"].sel(outcome=name) < ALPHA).sum()) for name in TESTED},
@@ -240,101 +287,35 @@ def _finite(number: float) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-CAUSE: Final = "cause"
-RANKINGS: Final = (WEIGHTS, VALUES, CAUSE)
-_OUTCOME: Final = "gold_logprob"
-
-
-def other_attention(run: Run) -> dict[str, Blocks]:
-    """Kinds of attention that a run holds beside the weights, by name, block by block."""
-    return {VALUES: pattern_blocks(run, VALUES)} if schema.VALUE_WEIGHTED in run.attention else {}
-
-
-def check_ranking(run: Run, by: str) -> None:
-    """Raise `OptionError` unless heads can be ranked so."""
-    if by not in RANKINGS:
-        raise OptionError(f"no ranking of heads by {by!r}, expected {', '.join(RANKINGS)}; pass another --order.")
-    if by == VALUES and schema.VALUE_WEIGHTED not in run.attention:
-        raise OptionError(f"{run.path} holds no values to rank heads by; extract it with --record values.")
-
-
-def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
-    """Names of all heads, those first that give thoughts most (`analysis.importance.head_importance`).
-
-    Args:
-        run: the run.
-        by: `attention` or `value-weighted`.
-        problems: ids of the problems that count.
-    """
-    looked = look(pattern_blocks(run, by), problems, how=by).importances[HEADS][by].mean("problem")
-    return _sorted(dict(zip(map(str, looked["unit"].values), looked.values.tolist(), strict=True)))
-
-
-def heads_by_cause(effects: xr.Dataset) -> list[str]:
-    """Names of the heads that were cut one by one, those first whose cut costs the gold answer most log-probability.
-
-    Raises:
-        OptionError: no head was cut alone.
-    """
-    cuts = next((its for name, its in families(effects).items() if name.split(",")[0] == HEADS), None)
-    if cuts is None:
-        raise OptionError("heads are ranked by cause from cuts of single heads, found none; add --heads all.")
-    damage = DAMAGE_SIGN[_OUTCOME] * paired_differences(effects)[_OUTCOME].mean("problem")
-    return _sorted({name: float(damage.sel(intervention=label)) for name, label in cuts.items()})
-
-
-def _sorted(scores: Mapping[str, float]) -> list[str]:
-    # Stable: heads that are alike keep the order of layers and heads.
-    return sorted(scores, key=lambda name: -scores[name])
-
-
-CUTS: Final = "effects"
-"""The folder of their figures."""
-
-
 def write_study_figures(run: Run, done: Study) -> list[Path]:
     """Draw the figures of a study, those that its cuts give; return their paths."""
     from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
-    with writing(run.path / FIGURES / CUTS) as folder:
+    with writing(folder_of(run, done) / FIGURES) as folder:
         # What an earlier plan drew is not of this one.
         for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
             old.unlink()
-        return [
-            path
-            for name, (figure, data) in study_figure_data(done).items()
-            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
-        ]
+        return [path for name, ax in study_figures(done).items() for path in plots.save_figure(ax, folder / name)]
 
 
-def study_figure_data(done: Study) -> dict[str, tuple[str, xr.Dataset]]:
-    """By the name of a file, its figure function and what it draws."""
-    drawn = {"effect_forest": ("effect_forest", effect_panels.effect_forest_data(done.summary))}
-    for name, cuts in done.families.items():
-        drawn |= _family_figures(done, name, cuts)
-    curve = curve_of(done.summary)
-    if curve is not None:
-        drawn["ablation_curve"] = ("ablation_curve", effect_panels.ablation_curve_data(curve))
-    if (given := transplant_table(done.effects)) is not None:
-        drawn["transplants"] = ("transplant_bars", given)
-    if graded := doses(done.summary):
-        curve = curves.dose_response(done.summary, graded)
-        drawn["dose_response"] = ("dose_response", effect_panels.dose_response_data(curve))
-    return drawn
+def study_figures(done: Study) -> dict[str, "Axes"]:
+    """The figures that the cuts of a study give, by the name of their file."""
+    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
 
-
-def _family_figures(done: Study, name: str, cuts: dict[str, str]) -> dict[str, tuple[str, xr.Dataset]]:
-    """The scatter of a family against each kind of attention, and its map."""
-    kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")
-    drawn = {}
-    for how, importance in done.importances.get(name, {}).items():
-        row = done.verdicts[name].sel(attention=how)
-        named = importance.assign_attrs(long_name=f"importance by {how} attention, {kind}")
-        data = effect_panels.attention_against_effect(named, done.summary, cuts, row, outcome=RANKED_BY)
-        drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ("attention_against_effect", data)
-    if kind == HEADS:
-        drawn[f"effect_map_{stem}"] = ("head_map", effect_panels.effect_map(done.summary, cuts))
-    if kind == EDGES:
-        maps = influence(done.summary, cuts, done.attention)
-        drawn[f"influence_maps_{stem}"] = ("influence_maps", effect_panels.influence_maps(maps))
+    drawn = {"effect_forest": plots.effect_forest(done)}
+    for name in done.families:
+        kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")
+        for how in done.importances.get(name, {}):
+            ax = plots.attention_against_effect(done, family=name, attention=how)
+            drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ax
+        if kind == HEADS:
+            drawn[f"effect_map_{stem}"] = plots.effect_map(done, family=name)
+        if kind == EDGES:
+            drawn[f"influence_maps_{stem}"] = plots.influence_maps(done, family=name)
+    if curve_of(done.summary) is not None:
+        drawn["ablation_curve"] = plots.ablation_curve(done)
+    if transplant_table(done.effects) is not None:
+        drawn["transplants"] = plots.transplant_bars(done)
+    if doses(done.summary):
+        drawn["dose_response"] = plots.dose_response(done)
     return drawn

@@ -1,21 +1,18 @@
-"""A run becomes what people open: tables and figures.
+"""The tables and figures of a run, in its folder.
 
-    RUN/analysis/  summary.json, and tidy tables as CSV; of another pattern than attention, in a folder of its name
-    RUN/figures/   each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
+    RUN/analysis/        summary.json, and tidy tables as CSV, of the analysis with the default options
+    RUN/analysis/NAME/   the same of another analysis, and where it was asked for:
+        by_correct/, by_n_steps/    groups.csv, and the same files in a folder for each group: solved, failed; 2, 3, …
+        over_null_run/              summary.json, evidence_model.csv, evidence_layer.csv, evidence_head.csv
+    RUN/figures/         each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
 
-Everything here can be made again from the run; nothing here measures anything.
-
-A run and a null run, such as one with random weights, become what the first has beyond the second, as files.
-
-    RUN/analysis/over_null_run/  summary.json, evidence_model.csv, evidence_layer.csv, evidence_head.csv
-    RUN/analysis/value-weighted/over_null_run/   the same of another pattern than attention
-
-The two must be of one architecture and of the same problems; `thoughtlens extract --random-weights SEED` makes one.
+In: a run and its analysis. Out: these files, and their headline numbers as a dict. All of them can be made again from
+the run; nothing here measures anything.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 import xarray as xr
@@ -24,81 +21,102 @@ from thoughtlens.analysis import (
     Analysis,
     analysis_tables,
     analyze,
-    analyze_sums,
+    comparison_headline,
+    group_table,
     headline,
-    kept_last_thought_shares,
-    kept_rollout,
-    mean_rollout,
-    rollout_table,
-    value_shares,
+    null_headline,
 )
-from thoughtlens.analysis.evidence import Levels, evidence_over_run, type_counts
-from thoughtlens.analysis.summary import last_thought_shares
-from thoughtlens.analysis.tables import evidence_headline, evidence_tables
-from thoughtlens.errors import OptionError, RunError
+from thoughtlens.analysis.tables import evidence_tables
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.names import ANSWER
-from thoughtlens.plots.heads import Choice, figure_data, question_panel
-from thoughtlens.published.panels import step_figure_data
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.folder import ANALYSIS, Run
-from thoughtlens.schema import VALUE_WEIGHTED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from thoughtlens.plots.heads import Choice
 
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
 
 
-WEIGHTS: Final = "attention"
-VALUES: Final = "value-weighted"
-PATTERNS: Final = (WEIGHTS, VALUES)
-"""What can be analysed: attention weights, or what they move (`thoughtlens.analysis.value_shares`)."""
+def write_reports(run: Run, analysis: Analysis | None = None, *, figures: bool = True) -> dict[str, Any]:
+    """Write the tables and figures of a run, and give their headline numbers.
 
+    Args:
+        run: the run.
+        analysis: of it; if None, that with the default options, made if it is not there yet.
+        figures: whether figures are drawn.
 
-def pattern_blocks(run: Run, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
-    """A run's problems block by block, the pattern in the place of attention.
+    Returns:
+        What `summary` gives, and with figures `figures`, the paths of their PNG files.
 
     Raises:
-        OptionError: there is no such pattern.
-        RunError: the run does not hold it.
+        RunError: the folder can't be written.
+
+    Example:
+        `write_reports(open_run("runs/first"))["accuracy"]`
     """
-    if pattern not in PATTERNS:
-        raise OptionError(f"no pattern {pattern!r}, expected one of {', '.join(PATTERNS)}; pass another --pattern.")
-    return run.blocks() if pattern == WEIGHTS else map(value_shares, run.blocks(pattern=VALUE_WEIGHTED))
+    analysis = analyze(run) if analysis is None else analysis
+    facts = summary(run, analysis)
+    write_analysis(run, analysis, facts)
+    if not figures:
+        return facts
+    drawn = write_figures(run, analysis)
+    return facts | {"figures": [str(path) for path in drawn if path.suffix == ".png"]}
 
 
-def analyze_run(run: Run, *, pattern: str = WEIGHTS, n_resamples: int = 1000, seed: int = 0) -> Analysis:
-    """Analyse a run from disk, some problems at a time; a pattern of `PATTERNS` in the place of attention.
-
-    Of a run that keeps means the estimates are the same, and the intervals are over blocks of problems.
-    """
-    options = {"n_resamples": n_resamples, "seed": seed}
-    if run.keeps_means and pattern == WEIGHTS:
-        n_blocks = int(run.manifest["layout"]["n_blocks"])
-        return analyze_sums(run.sums(), n_blocks=n_blocks, correct=run.correct(), **options)
-    return analyze(pattern_blocks(run, pattern), correct=run.correct(), **options)
-
-
-def write_analysis(run: Run, analysis: Analysis, out: Path | None = None, *, pattern: str = WEIGHTS) -> list[Path]:
-    """Write `summary.json` and the tables of an analysis of a pattern; return their paths.
+def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
+    """The headline numbers of a run, with what was run, ready for JSON.
 
     Args:
         run: the run.
         analysis: of it, or of some of its problems.
-        out: folder; `RUN/analysis` if None.
-        pattern: what was analysed, of `PATTERNS`; all but attention have a folder of their own.
+
+    Returns:
+        `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, everything that
+        `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there was a null run.
     """
-    with writing((out or run.path / ANALYSIS) / ("" if pattern == WEIGHTS else pattern)) as folder:
-        write_json(folder / "summary.json", {"pattern": pattern} | summary(run, analysis))
-        frames = analysis_tables(analysis) | {
-            "moments": _moments_table(analysis),
-            "step_indexed": _step_indexed_table(analysis),
-        }
-        if out is None:
-            frames["rollout"] = rollout_table(_rollout(run, pattern))
-        for name, frame in frames.items():
-            with replacing(folder / f"{name}.csv") as file:
-                frame.to_csv(file, index=False)
-        return [folder / "summary.json", *(folder / f"{name}.csv" for name in frames)]
+    options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
+    more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
+    return {
+        "pattern": analysis.options["pattern"],
+        "model": options["model"],
+        "problems": options["problems"],
+        "intervals_over": "problems" if n_blocks is None else f"{n_blocks} blocks of problems",
+        "n_thoughts": options["n_thoughts"],
+        "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
+        "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
+        **headline(analysis),
+        **{name: said for name, said in more.items() if said},
+    }
+
+
+def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: Path | None = None) -> list[Path]:
+    """Write the headline numbers and the tables of an analysis; return their paths.
+
+    Args:
+        run: the run.
+        analysis: of it, or of some of its problems.
+        facts: as `summary` gives them.
+        out: folder; that of the analysis, `RUN/analysis` or `RUN/analysis/NAME`, if None.
+
+    Raises:
+        RunError: the folder can't be written.
+    """
+    with writing(out or run.path / ANALYSIS / (analysis.options["name"] or "")) as folder:
+        step = step_indexed(analysis.moments["mean"]).rename("mean").to_dataframe().reset_index()
+        written = _write_tables(folder, facts, analysis_tables(analysis) | {"step_indexed": step})
+        if analysis.over_null is not None:
+            tables = evidence_tables(analysis.over_null)
+            written += _write_tables(folder / "over_null_run", facts["over_null"], tables)
+    for by, grouped in analysis.groups.items():
+        table = group_table(grouped, without=_empty(by))
+        written += _write_tables(folder / f"by_{by}", None, {"groups": table})
+        for name, alone in analysis.parts[by].items():
+            written += write_analysis(run, alone, summary(run, alone), folder / f"by_{by}" / name)
+    return written
 
 
 def write_question_attention(run: Run, found: Mapping[str, Any]) -> Path:
@@ -123,28 +141,12 @@ def draw_question_attention(run: Run, found: Sequence[xr.Dataset]) -> list[Path]
         return [
             path
             for name, of_problem in zip(names, found, strict=True)
-            for path in plots.save_figure(
-                plots.question_tokens(question_panel(of_problem)), folder / f"question_tokens_{name}"
-            )
+            for path in plots.save_figure(plots.question_tokens(of_problem), folder / f"question_tokens_{name}")
         ]
 
 
-def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
-    """The headline numbers of a run, with what was run."""
-    options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
-    return {
-        "model": options["model"],
-        "problems": options["problems"],
-        "intervals_over": "problems" if n_blocks is None else f"{n_blocks} blocks of problems",
-        "n_thoughts": options["n_thoughts"],
-        "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
-        "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
-        **headline(analysis),
-    }
-
-
 def write_figures(
-    run: Run, analysis: Analysis, choice: Choice | None = None, *, step_indexed: bool = False
+    run: Run, analysis: Analysis, choice: "Choice | None" = None, *, step_indexed: bool = False
 ) -> list[Path]:
     """Draw the figures of an analysis, each in a file named like what it shows; return their paths.
 
@@ -154,139 +156,56 @@ def write_figures(
         choice: which layers, heads and metric are drawn; all layers and the top 20 heads if None.
         step_indexed: draw what the 2025 scripts drew, as they indexed thoughts, into a folder of its own.
     """
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+    # Drawn with matplotlib, which is slow to import and needed nowhere else here.
+    from thoughtlens.plots import save_figure
+    from thoughtlens.published.panels import step_figures
 
-    drawn = step_figure_data(analysis, choice) if step_indexed else _figure_data(run, analysis, choice)
+    drawn = step_figures(analysis, choice) if step_indexed else _figures(analysis, choice)
     with writing(run.path / FIGURES / STEP_INDEXED if step_indexed else run.path / FIGURES) as folder:
-        return [
-            path
-            for name, (figure, data) in drawn.items()
-            for path in plots.save_figure(getattr(plots, figure)(data), folder / name)
-        ]
+        return [path for name, ax in drawn.items() for path in save_figure(ax, folder / name)]
 
 
-def _figure_data(
-    run: Run, analysis: Analysis, choice: Choice | None
-) -> dict[str, tuple[str, xr.DataArray | xr.Dataset]]:
-    """By the name of a file, its figure function and what it draws: the analysis, and what takes another reading."""
-    options = {name: analysis.model.attrs[name] for name in ("n_resamples", "seed")}
-    shares = (
-        kept_last_thought_shares(run.sums(), **options)
-        if run.keeps_means
-        else last_thought_shares(run.blocks(), **options)
-    )
-    data = figure_data(analysis, choice=choice, types=analysis.evidence["type"]) | {"skip_profile": shares}
-    return {name: (name, drawn) for name, drawn in data.items()}
+def _figures(analysis: Analysis, choice: "Choice | None") -> "dict[str, Axes]":
+    """Every figure of one run, by the name of its file."""
+    from thoughtlens import plots
+    from thoughtlens.plots.heads import Choice
 
-
-def _rollout(run: Run, pattern: str) -> xr.Dataset:
-    return kept_rollout(run.sums()) if run.keeps_means else mean_rollout(pattern_blocks(run, pattern))
-
-
-def _moments_table(analysis: Analysis) -> pd.DataFrame:
-    # Dims of a Dataset are in the order in which its labels were read, which differs from time to time.
-    table: pd.DataFrame = analysis.moments.to_dataframe(dim_order=["layer", "head", "query", "key"]).reset_index()
-    return table
-
-
-def _step_indexed_table(analysis: Analysis) -> pd.DataFrame:
-    mean: xr.DataArray = step_indexed(analysis.moments["mean"])
-    table: pd.DataFrame = mean.rename("mean").to_dataframe().reset_index()
-    return table
-
-
-OVER: Final = "over_null_run"
-
-NOTE: Final = (
-    "Each head against the mean head of its layer in the null run, problem by problem: excess over its nulls less the "
-    "excess there; of rows that both have. p is one-sided, more than the null run. Intervals and p are over problems; "
-    "the null run is one draw of weights."
-)
-
-
-class OverNullRun(NamedTuple):
-    """What a run has beyond a null run."""
-
-    null: Run
-    pattern: str
-    levels: Levels
-
-
-def over_null_run(
-    run: Run, null: Run, *, pattern: str = WEIGHTS, n_resamples: int = 1000, seed: int = 0
-) -> OverNullRun:
-    """Hold a run against a null run, a block of problems at a time.
-
-    Args:
-        run: the run.
-        null: of the same architecture, number of thoughts and problems, such as one with random weights.
-        pattern: what is held against each other, of `thoughtlens.reports.run.PATTERNS`.
-        n_resamples: bootstrap resamples and sign flips.
-        seed: same seed, same numbers.
-
-    Raises:
-        RunError: the two runs can't be compared, or one does not hold the pattern.
-    """
-    check_null(run, null)
-    n = run.manifest["layout"]["n_problems"]
-    levels = evidence_over_run(
-        pattern_blocks(run, pattern),
-        pattern_blocks(null, pattern),
-        n_problems=n,
-        n_resamples=n_resamples,
-        n_flips=n_resamples,
-        seed=seed,
-    )
-    return OverNullRun(null, pattern, levels)
-
-
-def check_null(run: Run, null: Run) -> None:
-    """Raise `RunError` where a run can't be the null of another: same weights, other architecture or problems."""
-    one, other = _facts(run), _facts(null)
-    for its in (run, null):
-        its.require_attention()
-    if run.manifest["options"]["model"]["sha256"] == null.manifest["options"]["model"]["sha256"]:
-        raise RunError(
-            f"{null.path} has the weights of {run.path}, which leaves nothing beyond it; make a null run with "
-            "`thoughtlens extract --random-weights 0`."
-        )
-    apart = [f"{name} {other[name]} and not {one[name]}" for name in one if one[name] != other[name]]
-    if apart:
-        raise RunError(
-            f"{null.path} can't be the null of {run.path}: it has {'; '.join(apart)}; make one from the same model and "
-            "problems with `thoughtlens extract --random-weights 0`."
-        )
-
-
-def null_summary(found: OverNullRun) -> dict[str, Any]:
-    """The headline numbers of what a run has beyond its null run, ready for JSON."""
-    options = found.null.manifest["options"]
+    choice = choice or Choice()
+    top: dict[str, Any] = {"heads": choice.heads} | ({} if choice.top is None else {"top": choice.top})
     return {
-        "null_run": {"run": str(found.null.path), "model": options["model"]},
-        "pattern": found.pattern,
-        "n": int(found.levels.model["n"]),
-        "evidence": evidence_headline(found.levels, null=str(options["model"]["name"])),
-        "types": type_counts(found.levels.heads["type"]),
-        "note": NOTE,
+        "head_maps": plots.head_maps(analysis, **top),
+        "layer_means": plots.layer_means(analysis, layers=choice.layers),
+        "row_composition": plots.row_composition(analysis),
+        "composition_by_layer": plots.composition_by_layer(analysis),
+        "hub_profile": plots.hub_profile(analysis),
+        "lag_profile": plots.lag_profile(analysis),
+        "skip_profile": plots.skip_profile(analysis),
+        "depth_profile": plots.depth_profile(analysis),
+        "head_map": plots.head_map(analysis, metric=choice.metric),
+        "head_ranking": plots.head_ranking(analysis, metric=choice.metric, **top),
+        "metric_distributions": plots.metric_distributions(analysis),
+        "head_counts": plots.head_counts(analysis),
     }
 
 
-def write_null(run: Run, found: OverNullRun) -> list[Path]:
-    """Write `summary.json` and the tables of what a run has beyond its null run; return their paths."""
-    folder = run.path / ANALYSIS / ("" if found.pattern == WEIGHTS else found.pattern) / OVER
-    tables = evidence_tables(found.levels)
+def _groups_headline(analysis: Analysis, by: str) -> Json:
+    """The headline numbers of each group and of the differences, with what was left out."""
+    grouped = analysis.groups[by]
+    return {"by": by, **comparison_headline(grouped, without=_empty(by)), "notes": list(grouped.notes)}
+
+
+def _empty(by: str) -> tuple[str, ...]:
+    """Measures that say nothing of groups: solved problems are solved."""
+    return ("accuracy",) if by == "correct" else ()
+
+
+def _write_tables(folder: Path, facts: Mapping[str, Any] | None, tables: Mapping[str, pd.DataFrame]) -> list[Path]:
     with writing(folder):
-        write_json(folder / "summary.json", null_summary(found))
+        written = [] if facts is None else [folder / "summary.json"]
+        if facts is not None:
+            write_json(folder / "summary.json", facts)
         for name, table in tables.items():
-            with replacing(folder / f"{name}.csv") as file:
+            written.append(folder / f"{name}.csv")
+            with replacing(written[-1]) as file:
                 table.to_csv(file, index=False)
-        return [folder / "summary.json", *(folder / f"{name}.csv" for name in tables)]
-
-
-def _facts(run: Run) -> Json:
-    layout, options = run.manifest["layout"], run.manifest["options"]
-    return {
-        "architecture": options["model"].get("architecture"),
-        **{name.removeprefix("n_"): layout[name] for name in ("n_layers", "n_heads", "n_thoughts", "n_problems")},
-        "problems of fingerprint": options["problems"]["fingerprint"][:12],
-    }
+        return written

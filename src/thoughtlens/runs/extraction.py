@@ -21,7 +21,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.summary import block_sums
+from thoughtlens.analysis.sums import block_sums
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors

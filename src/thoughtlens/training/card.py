@@ -243,8 +243,8 @@ def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int
         progress: called with 1 after each model.
 
     Returns:
-        `models`, for each its seed, accuracy, hub, sequential and skip preference and top five heads; and
-        `agreement`, Spearman's rank correlation of the heads' importance for each pair of models.
+        `models`, for each its seed, accuracy, most preferred thought, sequential and skip preference and top five
+        heads; and `agreement`, Spearman's rank correlation of the heads' importance for each pair of models.
     """
     analyses, rows = [], []
     for folder in folders:

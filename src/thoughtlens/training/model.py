@@ -19,7 +19,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, set_seed
 
-from thoughtlens.errors import RecipeError
+from thoughtlens.errors import RecipeError, first_line
 from thoughtlens.models.hub import BASE_FILES, fetch
 from thoughtlens.models.reasoner import ANSWER_PREFIX, Markers, answer_text
 from thoughtlens.problems.arithmetic import LIMIT, arithmetic_problem
@@ -134,7 +134,7 @@ def _load_lm(folder: Path, dtype: torch.dtype) -> Any:
             folder, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RecipeError(f"{folder} can't be loaded as a base ({reason}); pass a folder of transformers.") from error
     if missing := sorted(map(str, report["missing_keys"])):
         raise RecipeError(f"{folder} lacks {missing[0]!r}; pass the whole base model, not a checkpoint of CODI.")

@@ -1,0 +1,432 @@
+"""A study of cuts on disk: its folder, the plan it was begun with, and `intervene`, which fills it.
+
+    RUN/studies/NAME/plan.json      what is cut, beside which controls, in which orders; written before the first cut
+    RUN/studies/NAME/manifest.json  on what, with which seed, by which calls; SHA-256 of the plan; finished or not
+    RUN/studies/NAME/outcomes/      what each cut did to each problem, batch by batch (`thoughtlens.cuts.job`)
+    RUN/studies/NAME/effects.zarr   the effects Dataset (`thoughtlens.schema`), with `exploratory` (intervention)
+
+1. Problems are drawn from the run and sorted into batches of like length; a batch is the unit of work.
+2. The study is begun, or found again under its name: the same call goes on where it stopped, and cuts that its plan
+   does not have are added and marked exploratory.
+3. Values that edits take from other passes are measured first, over all problems.
+4. Each batch reads its questions, makes the baseline and all cuts, and writes its outcomes.
+5. The outcomes are put together as the effects Dataset.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from thoughtlens.cuts.edits import Donor, Own, Resample
+from thoughtlens.cuts.job import (
+    BASELINE_KEY,
+    CutJob,
+    Target,
+    estimate,
+    key_of,
+    measure_material,
+    read_material,
+    read_outcomes,
+    write_material,
+)
+from thoughtlens.cuts.material import donors, needs_material
+from thoughtlens.cuts.named import Cut
+from thoughtlens.cuts.passes import joined
+from thoughtlens.cuts.plan import CAUSE, Plan, check_plan, heads_by_attention, heads_by_cause, plan_from_json, shape_of
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.files import file_name, fingerprint, replacing, replacing_folder, write_json, writing
+from thoughtlens.models.loader import checked, identity, reasoner_of
+from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.runs import engines as batches
+from thoughtlens.runs.engines import Engine, Local, Progress
+from thoughtlens.runs.extraction import to_load
+from thoughtlens.runs.folder import STUDIES, Run
+from thoughtlens.runs.store import MANIFEST, differences, now, versions
+from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset
+from thoughtlens.taps import Site
+
+PLAN: Final = "plan.json"
+OUTCOMES_FOLDER: Final = "outcomes"
+OUTCOMES: Final = ("correct", "gold_logprob", "kl", "answer")
+
+
+class Written(BaseModel):
+    """One writing of `plan.json`: when, by which call and versions, with how many controls of which kind a cut."""
+
+    model_config = ConfigDict(extra="forbid")
+    date: str
+    call: str
+    versions: dict[str, str]
+    controls: dict[str, Any]
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """The `manifest.json` of a study.
+
+    Attributes:
+        finished: when its effects were written; None while cuts are made.
+        model: what identifies the model that is cut.
+        problems: SHA-256 of the problems that are cut.
+        n: how many these are.
+        options: what outcomes depend on beside these: number of thoughts, problems of a batch.
+        seed: of the draw of problems and of the plan.
+        plans: each writing of the plan; all but the first added exploratory cuts.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    finished: str | None
+    model: dict[str, Any]
+    problems: str
+    n: int
+    options: dict[str, Any]
+    seed: dict[str, int]
+    plans: list[Written]
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal where a study goes on."""
+        return self.model_dump(include={"model", "problems", "n", "options", "seed"})
+
+
+def intervene(
+    run: Run,
+    plan: Plan | Sequence[Cut],
+    *,
+    study: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    reasoner: LatentReasoner | None = None,
+    batch_size: int = 32,
+    allow_failed: bool = False,
+    force: bool = False,
+    engine: Engine | None = None,
+    call: str = "thoughtlens.intervene",
+    progress: Progress = lambda n_passes: None,
+) -> xr.Dataset:
+    """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
+
+    Args:
+        run: the run; its model is loaded again.
+        plan: as `plan_cuts` gives it; or cuts, each with a label of its own.
+        study: name of the study; a digest of its problems, plan, options and seed if None, so that the same call goes
+            on with the same study. Cuts that the study of this name does not have are added and marked exploratory.
+        n: how many problems, drawn from the run without repetition; all if None.
+        seed: of the draw of problems; the plan's if None.
+        reasoner: the run's model, if it is loaded already.
+        batch_size: problems that pass together at most; no number depends on it beyond rounding.
+        allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
+        force: replace a study of this name that is of other problems, another model or seed.
+        engine: where batches are worked on; in this process if None.
+        call: what the study's manifest says of who asked for this.
+        progress: called with a number of passes done: a problem under a cut, the baseline being one.
+
+    Returns:
+        The effects Dataset (`thoughtlens.schema`), also in `RUN/studies/NAME/effects.zarr`; with `donor` (intervention,
+        problem), the id of the problem whose values were put in place, "" where there is none or there are several;
+        `exploratory` (intervention), bool; and the attribute `study`, its name.
+
+    Raises:
+        OptionError: a cut is not one of this model, or two have the same label.
+        CheckpointError: the model of the run is not there, or is another.
+        RunError: a problem can't be run and that is not allowed; the study of this name is another, or was altered; or
+            its folder can't be written.
+
+    Example:
+        >>> effects = intervene(run, [ablate_head("L0H3")], study="first")  # doctest: +SKIP
+        >>> effects.gold_logprob.sel(intervention="L0H3 zero").mean()  # doctest: +SKIP
+    """
+    model, plan, target = _prepared(run, plan, n=n, seed=seed, reasoner=reasoner, batch_size=batch_size)
+    check_plan(plan.made, target)
+    asked = _manifest(model, target, plan, plan.seed if seed is None else seed, batch_size, call)
+    name = _digest(asked.identity(), asked.plans[0].sha256) if study is None else checked_name(study)
+    folder = run.path / STUDIES / name
+    with writing(folder):
+        plan = _open(folder, asked, plan, target, force=force)
+        target = replace(target, folder=folder / OUTCOMES_FOLDER)
+        make = partial(_make, model, target, allow_failed=allow_failed, engine=engine, progress=progress)
+        rankings = {by: heads_by_attention(run, by, target.ids) for by in plan.orders if by != CAUSE}
+        steps = plan.steps(rankings)
+        make((*plan.made, *steps))
+        effects = _put_together(run, target, plan, steps)
+        if CAUSE in plan.orders:
+            rankings[CAUSE] = heads_by_cause(effects, plan.single_heads)
+            known, steps = steps, plan.steps(rankings)
+            make([step for step in steps if step not in known])
+            effects = _put_together(run, target, plan, steps)
+        effects = effects.assign_attrs(study=folder.name)
+        with replacing_folder(folder / EFFECTS_STORE) as store:
+            effects.to_zarr(store, zarr_format=3, consolidated=False)
+        _finish(folder)
+    return effects
+
+
+def estimate_study(
+    run: Run,
+    plan: Plan | Sequence[Cut],
+    *,
+    n: int | None = None,
+    seed: int | None = None,
+    reasoner: LatentReasoner | None = None,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """How many passes a plan takes, and how long, from a few of its cuts made; nothing is written.
+
+    Args:
+        run: the run; this and the others as for `intervene`.
+        plan: what is cut.
+        n: how many problems.
+        seed: of their draw.
+        reasoner: the run's model.
+        batch_size: problems that pass together at most.
+
+    Returns:
+        `n_problems`, `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_passes`, `seconds`.
+
+    Raises:
+        OptionError: a cut is not one of this model, or two have the same label.
+
+    Example:
+        >>> estimate_study(run, plan_cuts(run, heads="all"), n=100)["n_passes"]  # doctest: +SKIP
+        14500
+    """
+    model, plan, target = _prepared(run, plan, n=n, seed=seed, reasoner=reasoner, batch_size=batch_size)
+    check_plan(plan.made, target)
+    steps = [*plan.single_heads.values()] * (plan.n_steps // max(1, len(plan.single_heads)))
+    n_cuts = len(plan.cuts)
+    counts = {"n_problems": len(target.problems), "n_cuts": n_cuts, "n_controls": len(plan.made) - n_cuts}
+    return counts | {"n_orders": len(steps)} | estimate(model, target, [*plan.made, *steps])._asdict()
+
+
+def studies(folder: Path) -> dict[str, Manifest]:
+    """The manifests of a run's studies, by name.
+
+    Args:
+        folder: of the run.
+
+    Raises:
+        RunError: a manifest can't be read.
+
+    Example:
+        >>> {name: study.finished for name, study in studies(run.path).items()}  # doctest: +SKIP
+        {'first': '2026-01-31T12:00:00+00:00'}
+    """
+    found = {path.parent.name: read_manifest(path.parent) for path in folder.glob(f"{STUDIES}/*/{MANIFEST}")}
+    return {name: found[name] for name in sorted(found)}
+
+
+def checked_name(study: str) -> str:
+    """The name of a study, if a folder can have it; `OptionError` if not."""
+    if file_name(study) != study:
+        raise OptionError(
+            f"a study is called {study!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
+            "first or last; pass another --study."
+        )
+    return study
+
+
+def target_of(
+    run: Run, reasoner: LatentReasoner, *, n: int | None = None, seed: int = 0, batch_size: int = 32
+) -> Target:
+    """The problems of a run that are cut, in batches of like length; the arguments are those of `intervene`."""
+    if batch_size < 1:
+        raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
+    problems = run.problems(n=n, seed=seed)
+    prompts = tuple(reasoner.prompt(problem.question) for problem in problems)
+    grouped = tuple(map(tuple, batches.plan(list(map(len, prompts)), batch_size)))
+    return Target(run.path / STUDIES, problems, grouped, shape_of(run), prompts)
+
+
+def _prepared(
+    run: Run,
+    plan: Plan | Sequence[Cut],
+    *,
+    n: int | None,
+    seed: int | None,
+    reasoner: LatentReasoner | None,
+    batch_size: int,
+) -> tuple[LatentReasoner, Plan, Target]:
+    model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
+    plan = plan if isinstance(plan, Plan) else Plan(tuple(plan))
+    drawn = plan.seed if seed is None else seed
+    return model, plan, target_of(run, model, n=n, seed=drawn, batch_size=batch_size)
+
+
+def _manifest(model: LatentReasoner, target: Target, plan: Plan, seed: int, batch_size: int, call: str) -> Manifest:
+    return Manifest(
+        finished=None,
+        model=identity(model),
+        problems=_digest([asdict(problem) for problem in target.problems], n=None),
+        n=len(target.problems),
+        # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
+        options={"n_thoughts": target.n_thoughts, "batch_size": batch_size},
+        seed={"problems": seed, "plan": plan.seed},
+        plans=[_written(plan, call)],
+    )
+
+
+def _written(plan: Plan, call: str) -> Written:
+    digest = hashlib.sha256(_text(plan).encode()).hexdigest()
+    return Written(date=now(), call=call, versions=versions(), controls=dict(plan.controlled), sha256=digest)
+
+
+def _text(plan: Plan) -> str:
+    return json.dumps(plan.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _digest(*what: Any, n: int | None = 10) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:n]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a study; `RunError` if it can't be read."""
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise RunError(
+            f"{folder / MANIFEST} is no manifest of a study ({error.errors()[0]['msg']}); delete the folder, or name "
+            "another with --study."
+        ) from error
+
+
+def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: bool) -> Plan:
+    """Begin a study, or find it again and add to its plan what it does not have; its whole plan."""
+    found = read_manifest(folder) if (folder / MANIFEST).is_file() else None
+    if found is not None and (fault := _fault(folder, found, asked)):
+        if not force:
+            raise RunError(f"{fault}, name another with --study, or replace it with --force.")
+        rmtree(folder)
+        folder.mkdir()
+        found = None
+    if found is None:
+        # The manifest last: a plan without one has not been begun.
+        _write_plan(folder, plan)
+        write_json(folder / MANIFEST, asked.model_dump())
+        return plan
+    known = plan_from_json(json.loads((folder / PLAN).read_text("utf-8")))
+    whole = known.extended(plan)
+    if whole != known:
+        check_plan(whole.made, target)
+        # The manifest first: a plan that it does not name would count as altered.
+        plans = [*found.plans, _written(whole, asked.plans[0].call)]
+        write_json(folder / MANIFEST, found.model_copy(update={"finished": None, "plans": plans}).model_dump())
+        _write_plan(folder, whole)
+    return whole
+
+
+def _fault(folder: Path, found: Manifest, asked: Manifest) -> str | None:
+    """Why the study in a folder is not the one that is asked for."""
+    if differing := differences(found.identity(), asked.identity()):
+        return f"{folder} is another study: {'; '.join(differing)}; ask for the same"
+    if fingerprint(folder / PLAN) not in {written.sha256 for written in found.plans}:
+        return f"{folder / PLAN} is missing or altered, expected the plan that the study was begun with; put it back"
+    return None
+
+
+def _write_plan(folder: Path, plan: Plan) -> None:
+    with replacing(folder / PLAN) as file:
+        file.write(_text(plan))
+
+
+def _finish(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    if manifest.finished is None:
+        write_json(folder / MANIFEST, manifest.model_copy(update={"finished": now()}).model_dump())
+
+
+def _make(
+    reasoner: LatentReasoner,
+    target: Target,
+    cuts: Sequence[Cut],
+    *,
+    allow_failed: bool,
+    engine: Engine | None,
+    progress: Progress,
+) -> None:
+    """Make cuts whose outcomes are not known, and write these."""
+    check_plan(cuts, target)
+    target.folder.mkdir(exist_ok=True)
+    _prepare(reasoner, target, cuts)
+    where = engine or Local()
+    load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
+    job = CutJob(load, target, tuple(cuts), allow_failed)
+    todo = [shard for shard in range(len(target.batches)) if job.missing(shard)]
+    progress(sum(job.n_problems(shard) for shard in range(len(target.batches)) if shard not in todo))
+    where.run(job, todo, progress)
+
+
+def _prepare(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> None:
+    """Measure and keep the values that edits put in place, unless they are there."""
+    needing = [part for cut in cuts for part in cut.parts if needs_material(part)]
+    if not needing:
+        return
+    known = read_material(target.folder, target.ids, target.n_steps)
+    if known is None or (known.heads is None and any(part.site is Site.HEAD for part in needing)):
+        write_material(target.folder, measure_material(reasoner, target, needing))
+
+
+def _put_together(run: Run, target: Target, plan: Plan, steps: Sequence[Cut]) -> xr.Dataset:
+    """The effects of a plan's cuts and of the steps of its orders, from the outcomes on disk."""
+    cuts, parts = (*plan.made, *steps), []
+    n_controls = len(plan.made) - len(plan.cuts)
+    keys = [BASELINE_KEY, *map(key_of, cuts)]
+    for shard, batch in enumerate(target.batches):
+        rows, outcomes = read_outcomes(target.folder, shard, len(batch))
+        parts.append(outcomes.at([rows[key] for key in keys]))
+    order = np.argsort(np.concatenate(target.batches))
+    found = joined(parts, 1).at((slice(None), order))._asdict()
+    failed = found.pop("failure") != ""
+    donor = [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)]
+    options = run.manifest["options"]
+    effects = effects_dataset(
+        {**found, "failed": failed, "donor": donor},
+        labels=[BASELINE, *(cut.label for cut in cuts)],
+        kinds=["baseline", *["cut"] * len(plan.cuts), *["control"] * n_controls, *["order"] * len(steps)],
+        specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
+        problem_ids=target.ids,
+        addresses=[{}, *map(address_of, cuts)],
+        controls={label: [control.label for control in its] for label, its in plan.controls.items()},
+        attrs={
+            "model": json.dumps(options["model"]),
+            "problems": json.dumps(options["problems"]),
+            "n_thoughts": target.n_thoughts,
+        },
+    )
+    exploratory = [False, *(cut.label in plan.exploratory for cut in cuts)]
+    return check_effects(effects.assign(exploratory=("intervention", exploratory)))
+
+
+def address_of(cut: Cut) -> dict[str, Any]:
+    """What a cut cuts and how, as the coordinates of the effects Dataset say it."""
+    specs = cut.spec()
+    edits = [spec["edit"] if isinstance(spec["edit"], dict) else {"name": spec["edit"]} for spec in specs]
+    named = [", ".join(str(value) for name, value in edit.items() if name != "factor") for edit in edits]
+    scopes = {tuple(spec["queries"] or ()) for spec in specs if spec["site"] == Site.HEAD}
+    return {
+        "family": cut.family,
+        "unit": cut.unit,
+        "edit": " + ".join(dict.fromkeys(named)),
+        "at": ", ".join(scopes.pop()) if len(scopes) == 1 else "",
+        "dose": np.nan if cut.dose is None else cut.dose,
+        "order": cut.order,
+        "k": cut.k,
+    }
+
+
+def donor_ids(cut: Cut, target: Target) -> list[str]:
+    """Whose values a cut puts in place in each problem; "" where they are nobody's, or of several problems."""
+    edits = {part.edit for part in cut.parts if not isinstance(part.edit, Own)}
+    edit = edits.pop() if edits else None
+    if edits or not isinstance(edit, Donor | Resample):
+        return [""] * len(target.ids)
+    if isinstance(edit, Donor):
+        return [edit.problem] * len(target.ids)
+    return [target.ids[int(place)] for place in donors(target.n_steps, edit.seed)]

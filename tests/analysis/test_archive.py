@@ -1,0 +1,167 @@
+"""Analyses of a run: read once, saved, opened again the same, and never mistaken for another."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from thoughtlens.analysis import analyze, open_analysis
+from thoughtlens.errors import OptionError, RunError
+
+FEW = {"n_resamples": 10, "n_flips": 20}
+
+
+@dataclass
+class StoredDataset:
+    """A run whose attention is a Dataset; it counts which problems were read."""
+
+    path: Path
+    dataset: xr.Dataset
+    weights: str = "these"
+    steps: tuple[int, ...] = (1, 2, 1, 2, 1, 2)
+    read: list[str] = field(default_factory=list)
+    keeps_means = False
+
+    @property
+    def manifest(self):
+        sizes = {f"n_{dim}s": self.dataset.sizes[dim] for dim in ("layer", "head", "problem")}
+        model = {"name": self.weights, "sha256": self.weights, "architecture": "made"}
+        options = {"model": model, "problems": {"fingerprint": "0" * 64}}
+        return {"layout": {**sizes, "n_thoughts": self.dataset.sizes["query"] - 3}, "options": options}
+
+    def blocks(self, *, pattern):
+        assert pattern == "attention"
+        for start in range(0, self.dataset.sizes["problem"], 2):
+            block = self.dataset.isel(problem=slice(start, start + 2))
+            self.read += [str(name) for name in block["problem"].values]
+            yield block
+
+    def correct(self):
+        return self.dataset["correct"].values
+
+    def problems(self):
+        return [SimpleNamespace(steps=("",) * n) for n in self.steps]
+
+    def require_attention(self):
+        pass
+
+    def sums(self):
+        raise AssertionError("it keeps attention")
+
+
+@pytest.fixture
+def run(make_attention, tmp_path):
+    return StoredDataset(tmp_path / "run", make_attention(n_problems=6, missing=(2,)))
+
+
+@pytest.fixture
+def null(make_attention, tmp_path):
+    return StoredDataset(tmp_path / "null", make_attention(n_problems=6, seed=1), weights="others")
+
+
+def assert_identical(one, other):
+    if hasattr(one, "_asdict"):
+        assert type(one) is type(other)
+        one, other = one._asdict(), other._asdict()
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        for name in one:
+            assert_identical(one[name], other[name])
+    elif isinstance(one, xr.Dataset | xr.DataArray):
+        xr.testing.assert_identical(one, other)
+    else:
+        assert one == other
+
+
+def test_a_run_is_read_once_whatever_is_asked_of_it(run, null):
+    analyze(run, by=("correct", "n_steps"), null=null, **FEW)
+    every = [str(name) for name in run.dataset["problem"].values]
+    assert run.read == every
+    assert null.read == every
+
+
+def test_what_was_saved_is_opened_again_the_same_and_nothing_is_read(run, null):
+    found = analyze(run, by=("correct", "n_steps"), null=null, name="all", **FEW)
+    run.read.clear()
+    assert_identical(open_analysis(run, "all"), found)
+    assert_identical(analyze(run, by=("correct", "n_steps"), null=null, name="all", **FEW), found)
+    assert run.read == []
+    assert found.options["name"] == "all"
+
+
+def test_numbers_of_groups_are_those_of_their_problems_alone(run):
+    found = analyze(run, by="n_steps", **FEW).parts["n_steps"]
+    for place, (name, chosen) in enumerate({"1": [0, 2, 4], "2": [1, 3, 5]}.items()):
+        alone = analyze(run.dataset.isel(problem=chosen), seed=place, **FEW)
+        for level in ("model", "heads", "evidence", "rollout", "last_thought"):
+            xr.testing.assert_allclose(getattr(found[name], level), getattr(alone, level), rtol=1e-9)
+
+
+def test_the_default_analysis_stands_in_the_folder_and_others_beside_it(run):
+    default, other = analyze(run), analyze(run, seed=1)
+    assert default.options["name"] is None
+    assert (run.path / "analysis" / "analysis.zarr").is_dir()
+    assert (run.path / "analysis" / other.options["name"] / "analysis.zarr").is_dir()
+    assert_identical(open_analysis(run), default)
+    assert_identical(open_analysis(run, other.options["name"]), other)
+    assert default.model.attrs["seed"] == 0 and other.model.attrs["seed"] == 1
+
+
+def test_other_options_under_a_name_are_refused_unless_forced(run):
+    first = analyze(run, name="mine", **FEW)
+    (run.path / "analysis" / "mine" / "heads.csv").write_text("of the first")
+    with pytest.raises(RunError, match=r"holds an analysis with seed 0 and not 1; pass another --name, or --force"):
+        analyze(run, name="mine", seed=1, **FEW)
+    assert_identical(open_analysis(run, "mine"), first)
+    forced = analyze(run, name="mine", seed=1, force=True, **FEW)
+    assert_identical(open_analysis(run, "mine"), forced)
+    assert not (run.path / "analysis" / "mine" / "heads.csv").exists()
+
+
+def test_a_run_that_has_changed_is_analysed_anew(run, make_attention):
+    before = analyze(run, name="mine", **FEW)
+    run.dataset, run.weights = make_attention(n_problems=6, seed=5), "trained on"
+    with pytest.raises(RunError, match="is of the run as it was before"):
+        open_analysis(run, "mine")
+    assert not analyze(run, name="mine", **FEW).model.identical(before.model)
+
+
+def test_an_analysis_that_is_not_there_is_said_with_those_that_are(run):
+    with pytest.raises(RunError, match=r"has no analysis with the default options.*run `thoughtlens analyze"):
+        open_analysis(run)
+    analyze(run, name="mine", **FEW)
+    with pytest.raises(RunError, match=r"has no analysis yours, expected one of mine; run .*--name yours"):
+        open_analysis(run, "yours")
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "summary.json", ""])
+def test_a_name_that_can_be_no_folder_is_refused(run, name):
+    with pytest.raises(OptionError, match="can't call an analysis"):
+        analyze(run, name=name, **FEW)
+    assert not run.path.exists()
+
+
+def test_an_interrupted_save_leaves_the_analysis_before(run, monkeypatch):
+    before = analyze(run, name="mine", **FEW)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    with pytest.raises(RunError, match="can't write"):
+        analyze(run, name="mine", seed=1, force=True, **FEW)
+    monkeypatch.undo()
+    assert_identical(open_analysis(run, "mine"), before)
+
+
+def test_datasets_have_no_steps_no_name_and_blocks_no_answers(run):
+    with pytest.raises(OptionError, match="which knows no steps"):
+        analyze(run.dataset, by="n_steps")
+    with pytest.raises(OptionError, match="which is not saved"):
+        analyze(run.dataset, name="mine")
+    with pytest.raises(OptionError, match="without `correct`"):
+        analyze(iter([run.dataset]))
+    assert np.array_equal(analyze(run.dataset, by="correct", **FEW).groups["correct"].groups["n"], [3, 3])
