@@ -49,40 +49,31 @@ def test_closing_table_names_accuracy_hub_flow_skip_and_heads(copied):
         assert word in text
 
 
-<<<<<<< HEAD
-def test_plot_and_export_can_be_made_again(copied):
-    assert "hub_profile.png" in call("plot", copied).stdout
-    assert "attention_patterns_raw.npy" in call("export", copied, "--format", "npy").stdout
-    assert "self" in (copied / "export" / "README.txt").read_text("utf-8")
-=======
-def test_an_analysis_with_other_options_has_a_folder_of_its_own(first):
-    folder, _ = first
-    facts = json.loads(call("analyze", folder, "--by", "correct", "--name", "mine", "--json").stdout)
+def test_an_analysis_with_other_options_has_a_folder_of_its_own(copied):
+    facts = json.loads(call("analyze", copied, "--by", "correct", "--name", "mine", "--json").stdout)
     assert [of["by"] for of in facts["groups"]] == ["correct"]
-    mine = folder / "analysis" / "mine"
-    assert {"run": str(folder), **json.loads((mine / "summary.json").read_text("utf-8"))} == facts
+    mine = copied / "analysis" / "mine"
+    assert {"run": str(copied), **json.loads((mine / "summary.json").read_text("utf-8"))} == facts
     assert (mine / "by_correct" / "groups.csv").is_file()
-    assert {path.name for path in mine.glob("*.csv")} == {path.name for path in (folder / "analysis").glob("*.csv")}
-    assert "groups" not in json.loads((folder / "analysis" / "summary.json").read_text("utf-8"))
-    assert "pass another --name, or --force" in sentence("analyze", folder, "--name", "mine")
-    assert "expected one of mine" in sentence("plot", folder, "--analysis", "yours")
+    assert {path.name for path in mine.glob("*.csv")} == {path.name for path in (copied / "analysis").glob("*.csv")}
+    assert "groups" not in json.loads((copied / "analysis" / "summary.json").read_text("utf-8"))
+    assert "pass another --name, or --force" in sentence("analyze", copied, "--name", "mine")
+    assert "expected one of mine" in sentence("plot", copied, "--analysis", "yours")
 
 
-def test_a_python_user_writes_what_the_command_line_writes(first):
+def test_a_python_user_writes_what_the_command_line_writes(first, copied):
     from thoughtlens import open_run, write_reports
 
     folder, facts = first
-    found = write_reports(open_run(folder), figures=False)
+    found = write_reports(open_run(copied), figures=False)
     assert found == json.loads((folder / "analysis" / "summary.json").read_text("utf-8"))
     assert {"run": str(folder), **found, "figures": facts["figures"]} == facts
 
 
-def test_plot_and_export_can_be_made_again(first):
-    folder, _ = first
-    assert "hub_profile.png" in call("plot", folder).stdout
-    assert "attention_patterns_raw.npy" in call("export", folder, "--format", "npy").stdout
-    assert "self" in (folder / "export" / "README.txt").read_text("utf-8")
->>>>>>> main
+def test_plot_and_export_can_be_made_again(copied):
+    assert "hub_profile.png" in call("plot", copied).stdout
+    assert "attention_patterns_raw.npy" in call("export", copied, "--format", "npy").stdout
+    assert "self" in (copied / "export" / "README.txt").read_text("utf-8")
 
 
 def test_sample_then_extract_equals_run(first, tmp_path):

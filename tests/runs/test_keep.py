@@ -82,14 +82,9 @@ def test_a_user_opens_the_sums_and_finds_every_problem_in_a_block(mean):
 def test_tables_and_figures_are_those_of_the_run_that_keeps_all(mean, raw):
     written = []
     for run in (mean, raw):
-<<<<<<< HEAD
-        analysis = analyze_run(run, n_resamples=20)
-        with unrendered("png", "svg"):
-            paths = [*write_analysis(run, analysis), *write_figures(run, analysis)]
-=======
         analysis = analyze(run, n_resamples=20)
-        paths = [*write_analysis(run, analysis, summary(run, analysis)), *write_figures(run, analysis)]
->>>>>>> main
+        with unrendered("png", "svg"):
+            paths = [*write_analysis(run, analysis, summary(run, analysis)), *write_figures(run, analysis)]
         written.append({path.relative_to(run.path): path for path in paths})
     assert list(written[0]) == list(written[1])
     assert all(path.is_file() for paths in written for path in paths.values())
@@ -187,10 +182,7 @@ def test_a_damaged_sum_is_refused_and_done_again(tokenizer, tmp_path):
     assert next(again.sums())["mass"].notnull().all()
 
 
-<<<<<<< HEAD
 @pytest.mark.slow
-=======
->>>>>>> main
 def test_ray_workers_add_up_what_this_process_does(mean, model, tmp_path):
     ray_engine = pytest.importorskip("thoughtlens.runs.ray_engine")
     there = extract(
