@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from unittest.mock import patch
 
 from matplotlib.figure import Figure
@@ -16,11 +15,9 @@ def unrendered(*formats: str) -> Iterator[None]:
     """Figures are laid out, but their files of these formats stay empty: rendering takes most of a command's time."""
     render = Figure.savefig
 
-    def save(figure, path, *, format, **options):
-        if format in formats:
-            Path(path).touch()
-        else:
-            render(figure, path, format=format, **options)
+    def save(figure, file, *, format, **options):
+        if format not in formats:
+            render(figure, file, format=format, **options)
 
     with patch.object(Figure, "savefig", save):
         yield
