@@ -267,7 +267,7 @@ def test_shares_and_entropies_stay_in_range(dataset):
 
 
 @given(datasets(), st.randoms(use_true_random=False))
-@PROPERTY
+@settings(PROPERTY, max_examples=4)
 def test_order_of_problems_and_heads_does_not_matter(dataset, random):
     orders = {dim: random.sample(range(dataset.sizes[dim]), dataset.sizes[dim]) for dim in ("problem", "layer", "head")}
     once, turned = (analyzed(each, n_resamples=3) for each in (dataset, dataset.isel(orders)))
@@ -283,7 +283,7 @@ def test_order_of_problems_and_heads_does_not_matter(dataset, random):
 
 
 @given(datasets(), st.data())
-@PROPERTY
+@settings(PROPERTY, max_examples=4)
 def test_two_half_runs_merge_into_the_whole(dataset, data):
     cut = data.draw(st.integers(1, dataset.sizes["problem"] - 1))
     parts = [dataset.isel(problem=slice(0, cut)), dataset.isel(problem=slice(cut, None))]

@@ -35,6 +35,8 @@ from thoughtlens.names import query_names
 from thoughtlens.reasoning import BatchPass, tell, think
 from thoughtlens.taps import HeadRecorder, Site, Taps, ThoughtRecorder
 
+pytestmark = pytest.mark.usefixtures("short_texts")
+
 POSITIONS = [*query_names(6), "text"]
 HEAD = Intervention(Site.HEAD, Mean(), frozenset({1}), frozenset({2}))
 

@@ -30,6 +30,7 @@ def disturbed(tmp_path_factory) -> tuple[Path, str]:
     return out, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_lost_node_and_a_killed_worker_cost_no_shard(disturbed, tmp_path):
     out, said = disturbed
     assert "removed a node" in said
