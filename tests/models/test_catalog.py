@@ -9,7 +9,6 @@ from urllib.parse import urlparse
 import pytest
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models import hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "evil.py": b"print('never fetched')"}
