@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 import pytest
 
 from thoughtlens.errors import CheckpointError
+from thoughtlens.models import catalog
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "evil.py": b"print('never fetched')"}
