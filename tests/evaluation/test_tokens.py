@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
-from thoughtlens.evaluation import choose_problems, question_attention, question_attention_facts, top_tokens
+from thoughtlens.evaluation import question_attention
+from thoughtlens.evaluation.lens import choose_problems, question_attention_facts, top_tokens
 from thoughtlens.models import load
 from thoughtlens.names import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_tokens

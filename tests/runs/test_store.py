@@ -15,7 +15,10 @@ import pytest
 import xarray as xr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
-from thoughtlens.runs import RAW, Layout, Store, open_run, versions
+from thoughtlens.runs import open_run
+from thoughtlens.runs.extraction import RAW
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.store import Store, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
