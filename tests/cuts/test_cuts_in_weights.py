@@ -18,8 +18,7 @@ from tests.cut_oracle import (
 )
 
 from thoughtlens.cuts import Intervention, Zero, ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
-from thoughtlens.cuts.job import bind
-from thoughtlens.cuts.material import Material
+from thoughtlens.cuts.material import Material, bind
 from thoughtlens.cuts.passes import Cutting, batch_of
 from thoughtlens.names import thought_names
 from thoughtlens.reasoning import reason

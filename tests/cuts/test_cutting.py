@@ -27,7 +27,8 @@ from thoughtlens.cuts import (
     weaken_edge,
 )
 from thoughtlens.cuts.edits import Own
-from thoughtlens.cuts.job import Target, bind, measure_material
+from thoughtlens.cuts.job import Target, measure_material
+from thoughtlens.cuts.material import bind
 from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample

@@ -25,8 +25,8 @@ from thoughtlens.cuts import (
     shuffle_thoughts,
 )
 from thoughtlens.cuts.edits import Own
-from thoughtlens.cuts.job import Target, bind, measure_material
-from thoughtlens.cuts.material import derangement, donors
+from thoughtlens.cuts.job import Target, measure_material
+from thoughtlens.cuts.material import bind, derangement, donors
 from thoughtlens.errors import OptionError
 from thoughtlens.names import query_names
 from thoughtlens.reasoning import BatchPass, tell, think
