@@ -16,7 +16,6 @@ from thoughtlens.cuts import (
     ablate_kv_group,
     ablate_thought,
     cut,
-    cut_from_spec,
     freeze_thoughts,
     knock_out,
     patch_thought,
@@ -25,7 +24,8 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.study_folder import address_of
+from thoughtlens.cuts.named import cut_from_spec
+from thoughtlens.cuts.study import address_of
 from thoughtlens.errors import OptionError
 from thoughtlens.names import edge_name, head_name, head_place
 from thoughtlens.taps import Site

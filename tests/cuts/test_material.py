@@ -15,21 +15,18 @@ from thoughtlens.cuts import (
     Intervention,
     Mean,
     Noise,
-    Own,
     Resample,
     Shape,
-    Target,
     Zero,
     ablate_head,
     ablate_thought,
-    bind,
-    derangement,
-    donors,
-    measure_material,
     patch_head,
     patch_thought,
     shuffle_thoughts,
 )
+from thoughtlens.cuts.edits import Own
+from thoughtlens.cuts.job import Target, measure_material
+from thoughtlens.cuts.material import bind, derangement, donors
 from thoughtlens.errors import OptionError
 from thoughtlens.names import query_names
 from thoughtlens.reasoning import BatchPass, tell, think

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from thoughtlens.cli import main
-from thoughtlens.runs import ExtractionJob
+from thoughtlens.runs.extraction import ExtractionJob
 
 
 def noted(file: Path) -> None:

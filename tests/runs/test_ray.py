@@ -12,7 +12,10 @@ from thoughtlens.cli.app import engine_named
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs import RAW, Layout, Local, Store, extract, open_run
+from thoughtlens.runs import Local, extract, open_run
+from thoughtlens.runs.extraction import RAW
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.store import Store
 
 pytest.importorskip("ray")
 
