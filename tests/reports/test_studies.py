@@ -192,7 +192,8 @@ def test_effects_of_some_problems_are_set_beside_the_attention_of_these(run):
 
 def test_attention_and_effects_are_resampled_together(run, agreeing):
     """A resample of both is the verdict of the problems drawn, in the sample as in each resample."""
-    from thoughtlens.analysis import look, resample_weights
+    from thoughtlens.analysis import resample_weights
+    from thoughtlens.analysis.importance import look
 
     weights = resample_weights(N, n_resamples=200, seed=0)
     drawn = np.repeat(np.arange(N), weights.values[7])

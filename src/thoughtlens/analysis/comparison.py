@@ -188,35 +188,12 @@ def enough(groups: Mapping[str, npt.ArrayLike]) -> dict[str, np.ndarray]:
 
 
 def group_seed(seed: int, place: int) -> int:
-    """The seed of the resamples of a side with problems of its own: sides of one size would otherwise be drawn alike.
-
-    Args:
-        seed: of the comparison.
-        place: of the side, from 0, among those that are compared.
-
-    Returns:
-        The seed with which `analyze` gives the side's own intervals.
-
-    Example:
-        >>> group_seed(42, 1)
-        43
-    """
+    """The seed of the resamples of the side at this place: sides of one size would otherwise be drawn alike."""
     return seed + place
 
 
 def comparison_overview(comparison: Comparison) -> xr.Dataset:
-    """The numbers of a comparison of models that its figure shows, over all layers.
-
-    Args:
-        comparison: as `compare` returns it.
-
-    Returns:
-        `preference` (model, thought, value), `lag_preference` (model, lag, value), `composition` (model, part, value),
-        `type_share` (model, type), of all heads, and `accuracy` (model, value), with `n` (model).
-
-    Example:
-        `comparison_overview(tl.compare(runs))["type_share"].to_pandas()`
-    """
+    """The numbers of a comparison of models that its figure shows, over all layers; `type_share` (model, type) is of heads."""
     names = ["preference", "lag_preference", "composition", "accuracy", "n"]
     values = comparison.measures[names].sel(depth="all", drop=True)
     counts = comparison.type_counts["type_count"].sel(depth="all", drop=True)

@@ -108,15 +108,7 @@ def evidence_of_levels(
 
 
 def measures(n_thoughts: int) -> list[str]:
-    """The measures of evidence, in the order in which they are shown.
-
-    Args:
-        n_thoughts: T.
-
-    Example:
-        >>> measures(4)[:4], measures(4)[-1]
-        (['hub', 'sequential', 'skip', 'sink'], 'lag3')
-    """
+    """The measures of evidence for T thoughts, in the order in which they are shown."""
     return [*PATTERNS, *PLACES, *MASSES, *(f"lag{lag}" for lag in range(2, n_thoughts))]
 
 
@@ -163,14 +155,7 @@ def passing(found: xr.Dataset) -> xr.DataArray:
 
 
 def find_types(blocks: Blocks, *, n_problems: int, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
-    """The types of heads as `analyze` finds them, and nothing else: names, dims (layer, head).
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        n_problems: how many there are.
-        n_flips: sign flips of the problems.
-        seed: same seed, same types.
-    """
+    """The types of heads (layer, head) as `analyze` finds them, and nothing else."""
     added, rows = ExcessSums(n_problems, n_flips=n_flips, seed=seed), None
     for attention, n_question_tokens in counted_pieces(blocks):
         added.add(head_excess(attention, n_question_tokens))

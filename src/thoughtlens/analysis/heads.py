@@ -115,15 +115,7 @@ def hub_names(hubs: xr.Dataset) -> xr.DataArray:
 
 
 def row_sums(attention: xr.DataArray) -> xr.Dataset:
-    """What the test takes of some problems: sums over them, which add up.
-
-    Args:
-        attention: dims (problem, layer, head, query, key).
-
-    Returns:
-        Attention `observed` (layer, head, query, key) on earlier thoughts; its variance within rows, of each head
-        (`variance`: layer, head, query), of the mean head of each layer (`layer_variance`) and of the model.
-    """
+    """What the hub test takes of some problems, added up: `observed` attention on earlier thoughts, and its variances."""
     cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
     order = np.arange(cells.sizes["query"])
     earlier = np.where(order[:, None] > order[None, :], np.nan_to_num(cells.values), 0.0)
@@ -263,17 +255,7 @@ def with_importance(samples: xr.Dataset) -> xr.Dataset:
 
 
 def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) -> xr.DataArray:
-    """Which problems are in the first half of each random split: 0/1 uint8, dims (resample, problem).
-
-    Args:
-        n_problems: problems in the sample; of an odd number the first half has one less.
-        n_splits: random splits.
-        seed: same seed, same splits.
-
-    Example:
-        >>> split_halves(7, n_splits=2).sum("problem").values
-        array([3, 3], dtype=uint64)
-    """
+    """Which problems are in the first half of each random split: 0/1 uint8, dims (resample, problem)."""
     rng = np.random.default_rng(seed)
     halves = np.zeros((n_splits, n_problems), dtype=np.uint8)
     for row in halves:
@@ -282,22 +264,9 @@ def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) ->
 
 
 def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
-    """How far two halves of the problems agree on the ranking of heads.
+    """How far halves of the problems agree on the ranking of heads, from the sums of first halves and of all problems.
 
-    r = mean over splits of Spearman's correlation of importance over heads;  reliability = 2r / (1 + r), that of the
-    whole sample (Spearman 1910, Brown 1910), or r itself where it is negative.  Range −1 to 1.  Null 0.
-    top_overlap = mean share of the first ten heads (half of the heads if there are fewer than twenty) that both halves
-    have, ties going by the order of heads.  Range 0-1.  Null `top_overlap_by_chance`, ten over the number of heads.
-
-    Args:
-        halves: `preference_sums` of the first halves, dims (resample, layer, head, ...).
-        total: of all problems, dims (layer, head, ...).
-
-    Returns:
-        `reliability`, `top_overlap`, `top_overlap_by_chance`, scalars; NaN where there is nothing to rank (one
-        problem, fewer than three heads or thoughts, or all heads alike).
-
-    Reference: Spearman (1910) and Brown (1910), British Journal of Psychology 3.
+    `reliability`, `top_overlap` and `top_overlap_by_chance`, scalars; NaN where there is nothing to rank.
     """
     whole = _importance(total.expand_dims("resample"))
     defined = np.isfinite(whole[0])
@@ -314,14 +283,7 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
 
 
 def unreliable(ranking: xr.Dataset) -> str | None:
-    """Why a ranking should name no heads, in a sentence, or None.
-
-    Args:
-        ranking: with `reliability` and `n`, as `Analysis.ranking` has them.
-
-    Example:
-        `unreliable(tl.analyze(run).ranking)`
-    """
+    """Why a ranking should name no heads, in a sentence, or None."""
     found, n = float(ranking["reliability"]), int(ranking["n"])
     if np.isnan(found):
         return f"the ranking of heads can't be judged from n = {n}: halves of the problems rank nothing."

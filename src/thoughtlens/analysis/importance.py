@@ -78,16 +78,7 @@ def check_pattern(pattern: str) -> str:
 
 
 def patterned(source: HasBlocks | Blocks, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
-    """The problems of a run, of a Dataset or of its blocks, block by block, the pattern in the place of attention.
-
-    Args:
-        source: what is read.
-        pattern: of `KINDS`.
-
-    Raises:
-        OptionError: there is no such pattern.
-        RunError: the run does not hold it.
-    """
+    """The problems of a run, a Dataset or its blocks, with the pattern (of `KINDS`) in the place of attention."""
     stored = ATTENTION if check_pattern(pattern) == WEIGHTS else VALUE_WEIGHTED
     blocks: Blocks = source if isinstance(source, Iterable) else source.blocks(pattern=stored)
     if isinstance(blocks, xr.Dataset):
@@ -216,19 +207,7 @@ def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
 
 
 def head_importance(attention: xr.DataArray) -> xr.DataArray:
-    """How much each head looks at earlier thoughts.
-
-    importance = mean over the rows z2 … zT, eot, answer of Σ_k A[q, k], k the earlier thoughts.  Range 0-1, no null.
-
-    Args:
-        attention: dims (problem, layer, head, query, key).
-
-    Returns:
-        float64, dims (problem, unit), units named such as L4H5.
-
-    Example:
-        `head_importance(run.attention["attention"]).mean("problem").sel(unit="L4H5")`
-    """
+    """Mean over the rows z2 … zT, eot, answer of their mass on earlier thoughts: dims (problem, unit)."""
     rows = _later_rows(attention, 0.0).sum("key", skipna=False).mean("query")
     flat = rows.stack(unit=("layer", "head"))
     names = [f"L{layer}H{head}" for layer, head in flat["unit"].values]
@@ -236,38 +215,16 @@ def head_importance(attention: xr.DataArray) -> xr.DataArray:
 
 
 def thought_importance(attention: xr.DataArray) -> xr.DataArray:
-    """How much each thought is looked at by the rows after it.
+    """Mean of A[q, k] over the rows q after k, over layers and heads: dims (problem, unit).
 
-    importance[k] = mean over the rows after k, eot and answer among them, and over layers and heads, of A[q, k].  Range
-    0-1.  Null: none of its own; a mean over rows, not a sum, since a sum rewards being seen by many.
-
-    Args:
-        attention: dims (problem, [layer, head,] query, key).
-
-    Returns:
-        float64, dims (problem, unit), the thoughts.
-
-    Example:
-        `thought_importance(rollout(run.attention["attention"])).mean("problem")`
+    It is a mean over rows and not a sum, since a sum rewards being seen by many rows.
     """
     rows = _over_heads(_later_rows(attention, np.nan))
     return _named(rows.mean("query").rename(key="unit"), thought_names(n_thoughts_of(attention)))
 
 
 def edge_importance(attention: xr.DataArray) -> xr.DataArray:
-    """How much each thought looks at each earlier one.
-
-    importance[q, k] = mean over layers and heads of A[q, k].  Range 0-1, no null.
-
-    Args:
-        attention: dims (problem, [layer, head,] query, key).
-
-    Returns:
-        float64, dims (problem, unit), units named such as `z4 ⊣ z1`.
-
-    Example:
-        `edge_importance(run.attention["attention"]).mean("problem").sel(unit="z4 ⊣ z1")`
-    """
+    """Mean over layers and heads of A[q, k]: dims (problem, unit), units named such as `z4 ⊣ z1`."""
     mean = _over_heads(attention.astype(np.float64))
     edges = edge_names(n_thoughts_of(attention))
     queries, keys = (xr.DataArray([edge[end] for edge in edges], dims="unit") for end in (0, 1))

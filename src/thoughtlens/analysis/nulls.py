@@ -36,22 +36,7 @@ from thoughtlens.schema import n_thoughts_of
 
 
 def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int) -> xr.DataArray:
-    """The share of each slot in the tokens that a row sees, answer tokens left out.
-
-    share[q, k] = n[k] / (n_question + 1 + place of q), for the slots k that q sees: 1 token each, `question` the
-    n_question − 1 beside `first`; `bot` has place 0 and sees itself. For the `answer` row, the tokens up to `eot`.
-
-    Args:
-        n_thoughts: T.
-        n_question_tokens: prompt tokens before `bot`, one number or dims (problem).
-
-    Returns:
-        float64, dims (query, key), with `problem` if the number has it; 0 for the key `answer`. Rows sum to 1.
-
-    Example:
-        >>> token_shares(6, 9).sel(query="bot", key="question").item()  # 8 of the 10 tokens that `bot` sees
-        0.8
-    """
+    """The share of each slot in the tokens that a row sees, answer tokens left out: dims (query, key), rows sum to 1."""
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)
     place, slot = np.arange(len(queries))[:, None], np.arange(len(keys))[None, :]
     sees = xr.DataArray(
@@ -202,12 +187,7 @@ MASSES = ("thoughts", "question", "bot")
 
 
 def head_excess(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
-    """What each problem and head has beyond the nulls: `excess_cells`, free of rounding.
-
-    Args:
-        attention: dims (problem, layer, head, query, key), rows summing to 1.
-        n_question_tokens: prompt tokens before `bot`, dims (problem).
-    """
+    """What each problem and head has beyond the nulls: `excess_cells`, free of rounding."""
     return without_rounding(excess_cells(with_places(preference_sums(attention), attention, n_question_tokens)))
 
 
@@ -217,17 +197,7 @@ def with_places(sums: xr.Dataset, attention: xr.DataArray, n_question_tokens: xr
 
 
 def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
-    """Mass of a row by where it goes, and of the readout rows on thoughts, less its causal-uniform share.
-
-    Args:
-        attention: dims (problem, ..., query, key), rows summing to 1.
-        mass: what each thought gives to earlier ones, dims (problem, ..., query), as in `preference_sums`.
-        n_question_tokens: prompt tokens before `bot`, dims (problem).
-
-    Returns:
-        float64, dims (problem, ..., place), `PLACES` and `MASSES`: the mean over its rows; of the readout rows, those
-        that exist.
-    """
+    """Mean mass of rows by where it goes, less its causal-uniform share; `mass` is that of `preference_sums`."""
     thoughts = thought_names(n_thoughts_of(attention))
     even = token_shares(len(thoughts), n_question_tokens.drop_vars("problem", errors="ignore"))
     rows = thoughts[2:] or thoughts
@@ -252,16 +222,9 @@ def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: x
 
 
 def excess_cells(sums: xr.Dataset) -> xr.DataArray:
-    """Attention mass a row beyond the null, from sums, of one problem or of many added up.
+    """Mean attention of rows beyond the null on each cell set (…, cell), from the sums of one problem or of many.
 
-    excess(C) = Σ_{(q,k) in C} (A[q, k] − expected[q, k]) / number of rows of C.  Range −1 to 1 a problem.  Null 0.
-
-    Args:
-        sums: `preference_sums`, and `places` as `place_sums` gives it; any leading dims.
-
-    Returns:
-        float64, dims (..., cell), free of NaN; `cell` is `hub z1` … for the thoughts that may be a hub, and the names
-        of the other measures. Measures that T thoughts can't show have no cell.
+    Sets that T thoughts lack have no cell; `hub z1` … are of the thoughts that two rows or more see.
     """
     columns = _pattern_columns(sums.sizes["query"])
     dims = [dim for dim in sums["places"].dims if dim != "place"]

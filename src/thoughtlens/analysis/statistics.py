@@ -62,20 +62,7 @@ def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0)
 
 
 def weighted_sums(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
-    """Sums over problems in every resample: sum[b] = Σ_p weights[b, p] · values[p], in float64.
-
-    Args:
-        values: dims (problem, ...), free of NaN.
-        weights: dims (resample, problem), as `resample_weights` gives them, or the columns of these problems.
-
-    Returns:
-        float64, dims (resample, ...).
-
-    Example:
-        >>> values = xr.DataArray([1.0, 2.0, 6.0], dims="problem")
-        >>> float(weighted_sums(values, resample_weights(3))[0])
-        9.0
-    """
+    """Sums over problems in every resample, Σ_p weights[b, p] · values[p], in float64: dims (resample, …)."""
     values = values.drop_vars("problem", errors="ignore")
     # As floats, in one matrix product: a product of integers would not use BLAS.
     total: xr.DataArray = xr.dot(weights.astype(np.float64), values.astype(np.float64), dim="problem", optimize=True)
@@ -240,18 +227,7 @@ def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.floa
 
 
 def short(number: float) -> str:
-    """A number in a sentence: two decimals without the zero before the point.
-
-    Args:
-        number: any, most often −1 to 1.
-
-    Returns:
-        Such as `.41`, `−.10` or `1.00`; `undefined` for NaN.
-
-    Example:
-        >>> short(-0.1)
-        '−.10'
-    """
+    """A number in a sentence: two decimals without the zero before the point, such as `.41`, `−.10` or `1.00`."""
     if np.isnan(number):
         return "undefined"
     digits = f"{abs(number):.2f}"

@@ -238,18 +238,7 @@ def open_analysis(run: StoredRun, name: str | None = None) -> Analysis:
 
 
 def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -> xr.Dataset:
-    """`preference_sums` of every problem, for resampling or pairing problems without their attention.
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        over: dims to add up: none gives a row for each head, ("head",) for each layer, both for the model.
-
-    Returns:
-        As `preference_sums`, float64, dims (problem, ...).
-
-    Example:
-        `bootstrap_ratio(collect_sums(run.blocks())["sequential"], expected_sums(…)["sequential"])`
-    """
+    """`preference_sums` of every problem, added up over these dims: dims (problem, …)."""
     return join_problems(
         [preference_sums(attention).sum(list(over), skipna=False) for attention in attention_pieces(blocks)]
     )

@@ -46,17 +46,9 @@ _HUBS = {name: f"hub_{name}" for name in ("observed", "variance", "layer_varianc
 
 
 def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.Dataset:
-    """Everything of single problems that is added up under weights.
+    """Everything of single problems that is added up under weights: float64, dims (problem, …), free of NaN.
 
-    Args:
-        attention: dims (problem, layer, head, query, key).
-        n_question_tokens: prompt tokens before `bot`, dims (problem).
-
-    Returns:
-        float64, dims (problem, …), free of NaN: `preference_sums`, `entropy_sums`, `places` (`place_sums`); of the mean
-        over heads `composition` (row, part), `readout` (readout_row, thought) and `row_exists` (row), 1 or 0;
-        `rollout` (row, column) and `rollout_exists` (row), 1 or 0; `last_thought` (earlier), what the last thought
-        gives to each earlier one; and `n`, 1.
+    All rows and keys have the dims `row` and `column`, since `query` and `thought` are the thoughts.
     """
     mean_row = attention.mean(("layer", "head"), skipna=False)
     parts = composition(mean_row)

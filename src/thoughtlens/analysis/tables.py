@@ -84,14 +84,7 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
 
 
 def null_headline(analysis: Analysis) -> dict[str, object] | None:
-    """The few numbers of what a run has beyond its null run, ready for JSON; None without one.
-
-    Args:
-        analysis: of one run, with `over_null`.
-
-    Returns:
-        `null_run` (its folder and model), `pattern`, `n`, `evidence` and `types` as in `headline`, and a `note`.
-    """
+    """The few numbers of what a run has beyond its null run, ready for JSON; None without one."""
     levels, null = analysis.over_null, analysis.options["null"]
     if levels is None:
         return None

@@ -91,23 +91,9 @@ def resampled_means(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray
 
 
 def effects_reliability(damage: xr.DataArray) -> float:
-    """How far the mean damages would order the units alike on other problems of the kind.
+    """The share of the variance of mean damages over units that is not noise of the problems (Hoyt 1941), at least 0.
 
-    reliability = 1 − MS_residual / MS_units, of the table of problems and units: the share of the variance of the mean
-    damages that is not noise of the problems.  Range 0 (also where negative) to 1, null 0.  Equal to Cronbach's alpha
-    with problems for items.  Reference: Hoyt (1941), Psychometrika 6.
-
-    Args:
-        damage: dims (problem, unit); problems with NaN are left out.
-
-    Returns:
-        NaN for fewer than two units or problems, and where all damages are alike.
-
-    Example:
-        >>> import numpy as np, xarray as xr
-        >>> damage = xr.DataArray([[0.0, 1.0], [0.2, 1.0], [0.1, 1.3]], dims=("problem", "unit"))
-        >>> round(effects_reliability(damage), 3)
-        0.987
+    1 − MS_residual / MS_units of the table (problem, unit); NaN for fewer than two of either.
     """
     table = damage.transpose("problem", "unit").dropna("problem").values.astype(np.float64)
     n_problems, n_units = table.shape
@@ -121,42 +107,13 @@ def effects_reliability(damage: xr.DataArray) -> float:
 
 
 def precision_at(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
-    """Share of the k largest of the one that are among the k largest of the other, over the last axis.
-
-    Range 0-1, null k / n_units; units that tie for the last places share them.
-
-    Args:
-        first: shape (…, unit).
-        second: a shape that broadcasts against it.
-        k: how many are largest, at most the number of units.
-
-    Example:
-        >>> import numpy as np
-        >>> precision_at(np.array([3.0, 2.0, 1.0]), np.array([9.0, 1.0, 2.0]), 2).item()
-        0.5
-    """
+    """Share of the k largest of the one among the k largest of the other; units that tie for the last places share."""
     shared: np.ndarray = (_membership(first, k) * _membership(second, k)).sum(-1) / max(1, k)
     return shared
 
 
 def relabelling_p(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> float:
-    """Two-sided p of Spearman's correlation, units of the one relabelled: exact up to 7 units, then drawn.
-
-    p = (1 + #{|rho*| ≥ |rho|}) / (1 + draws), without the ones where every order is enumerated.
-
-    Args:
-        first: one number a unit.
-        second: one number a unit.
-        seed: of the draws.
-
-    Returns:
-        0-1; NaN where the correlation is undefined.
-
-    Example:
-        >>> import numpy as np
-        >>> round(relabelling_p(np.arange(4.0), np.arange(4.0)), 3)
-        0.083
-    """
+    """Two-sided p of Spearman's correlation, one side's units relabelled: exact up to 7 units, then drawn."""
     observed = float(spearman(first, second))
     if np.isnan(observed):
         return float("nan")

@@ -21,8 +21,9 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, look, paired_differences, unreliable
-from thoughtlens.analysis.importance import patterned
+from thoughtlens.analysis import Analysis, analyze, paired_differences
+from thoughtlens.analysis.heads import unreliable
+from thoughtlens.analysis.importance import look, patterned
 from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
 from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
 from thoughtlens.cuts.interventions import EDGE_SITES, Intervention

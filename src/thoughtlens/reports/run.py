@@ -17,16 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis import (
-    Analysis,
-    analysis_tables,
-    analyze,
-    comparison_headline,
-    group_table,
-    headline,
-    null_headline,
-)
-from thoughtlens.analysis.tables import evidence_tables
+from thoughtlens.analysis import Analysis, analysis_tables, analyze, comparison_headline, group_table, headline
+from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.names import ANSWER
 from thoughtlens.published.scores import step_indexed
