@@ -193,7 +193,7 @@ def group_seed(seed: int, place: int) -> int:
 
 
 def comparison_overview(comparison: Comparison) -> xr.Dataset:
-    """The numbers of a comparison of models that its figure shows, over all layers; `type_share` (model, type) is of heads."""
+    """The numbers of a comparison of models that its figure shows, over all layers; `type_share` is of heads."""
     names = ["preference", "lag_preference", "composition", "accuracy", "n"]
     values = comparison.measures[names].sel(depth="all", drop=True)
     counts = comparison.type_counts["type_count"].sel(depth="all", drop=True)

@@ -33,7 +33,7 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.metrics import preferences, thought_map
-from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.pieces import Blocks, pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
 from thoughtlens.analysis.statistics import spearman
 from thoughtlens.errors import OptionError, RunError
@@ -91,7 +91,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
         raise OptionError(
             f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
         )
-    parts = (row_sums(attention) for attention in attention_pieces(blocks))
+    parts = (row_sums(piece["attention"]) for piece in pieces(blocks))
     first = next(parts, None)
     if first is None:
         raise RunError("found no problems to test; extract at least one problem first.")
@@ -115,7 +115,7 @@ def hub_names(hubs: xr.Dataset) -> xr.DataArray:
 
 
 def row_sums(attention: xr.DataArray) -> xr.Dataset:
-    """What the hub test takes of some problems, added up: `observed` attention on earlier thoughts, and its variances."""
+    """What the hub test takes of some problems, added up: `observed` attention on earlier thoughts, its variances."""
     cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
     order = np.arange(cells.sizes["query"])
     earlier = np.where(order[:, None] > order[None, :], np.nan_to_num(cells.values), 0.0)

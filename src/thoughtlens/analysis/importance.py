@@ -25,14 +25,27 @@ resamples, are taken after (`verdict.resampled_means`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.pieces import Blocks, StoredRun, pieces
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import ANSWER, EDGES, EOT, FIRST, HEADS, QUESTION, THOUGHTS, edge_names, thought_names
+from thoughtlens.names import (
+    ANSWER,
+    EDGES,
+    EOT,
+    FIRST,
+    HEADS,
+    QUESTION,
+    THOUGHTS,
+    edge_name,
+    edge_names,
+    head_name,
+    text,
+    thought_names,
+)
 from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, n_thoughts_of
 
 WEIGHTS: Final = "attention"
@@ -63,13 +76,6 @@ def value_shares(block: xr.Dataset) -> xr.Dataset:
     return block.drop_vars(VALUE_WEIGHTED).assign({ATTENTION: norms / total.where(total > 0)})
 
 
-class HasBlocks(Protocol):
-    """A run, whose problems are read some at a time."""
-
-    def blocks(self, *, pattern: str) -> Iterator[xr.Dataset]:
-        """The Dataset of a pattern, block by block."""
-
-
 def check_pattern(pattern: str) -> str:
     """The pattern, if it is one of `KINDS`."""
     if pattern not in KINDS:
@@ -77,7 +83,7 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-def patterned(source: HasBlocks | Blocks, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
+def patterned(source: StoredRun | Blocks, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
     """The problems of a run, a Dataset or its blocks, with the pattern (of `KINDS`) in the place of attention."""
     stored = ATTENTION if check_pattern(pattern) == WEIGHTS else VALUE_WEIGHTED
     blocks: Blocks = source if isinstance(source, Iterable) else source.blocks(pattern=stored)
@@ -146,35 +152,16 @@ RAW: Final = "raw"
 ROLLED_OUT: Final = "rolled-out"
 
 
-class Looks(NamedTuple):
-    """What `look` returns."""
+def look(
+    blocks: Blocks, problems: Sequence[str], *, how: str = RAW
+) -> tuple[dict[str, dict[str, xr.DataArray]], xr.DataArray]:
+    """All importances of these problems, in their order, and their mean attention (query, key), in one reading.
 
-    importances: dict[str, dict[str, xr.DataArray]]
-    """by kind of unit (heads, thoughts, edges) and of attention (raw, rolled-out), dims (problem, unit)"""
-    mean: xr.DataArray
-    """mean attention over these problems, layers and heads, dims (query, key)"""
-
-
-def look(blocks: Blocks, problems: Sequence[str], *, how: str = RAW) -> Looks:
-    """All importances of these problems, in their order, in one reading of a run.
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        problems: ids of those that were cut, in the order of their effects.
-        how: what kind of attention the blocks hold.
-
-    Returns:
-        Importances by problem, so that they can be resampled together with effects; heads have no rolled-out kind.
-
-    Raises:
-        RunError: the run lacks some of the problems.
-
-    Example:
-        `look(run.blocks(), ["test_0", "test_1"]).importances["heads"]["raw"].mean("problem")`
+    Importances are by kind of unit (heads, thoughts, edges) and of attention (`how`, rolled-out): (problem, unit).
     """
     found: list[xr.Dataset] = []
     wanted = frozenset(problems)
-    for attention in attention_pieces(blocks):
+    for attention in (piece["attention"] for piece in pieces(blocks)):
         here = [place for place, name in enumerate(attention["problem"].values) if str(name) in wanted]
         if here:
             found.append(_look_at(attention.isel(problem=here), how))
@@ -185,11 +172,10 @@ def look(blocks: Blocks, problems: Sequence[str], *, how: str = RAW) -> Looks:
         )
     joined = xr.concat(found, "problem").sel(problem=list(problems))
     importances: dict[str, dict[str, xr.DataArray]] = {HEADS: {}, THOUGHTS: {}, EDGES: {}}
-    for name in joined.data_vars:
-        if name != "mean":
-            kind, kind_of_attention = str(name).split(", ")
-            importances[kind][kind_of_attention] = joined[name].rename({kind: "unit"}).rename(None)
-    return Looks(importances, joined["mean"].mean("problem"))
+    for name in joined.drop_vars("mean").data_vars:
+        kind, kind_of_attention = str(name).split(", ")
+        importances[kind][kind_of_attention] = joined[name].rename({kind: "unit"}).rename(None)
+    return importances, joined["mean"].mean("problem")
 
 
 def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
@@ -210,7 +196,7 @@ def head_importance(attention: xr.DataArray) -> xr.DataArray:
     """Mean over the rows z2 … zT, eot, answer of their mass on earlier thoughts: dims (problem, unit)."""
     rows = _later_rows(attention, 0.0).sum("key", skipna=False).mean("query")
     flat = rows.stack(unit=("layer", "head"))
-    names = [f"L{layer}H{head}" for layer, head in flat["unit"].values]
+    names = [head_name(*place) for place in flat["unit"].values]
     return _named(flat.drop_vars(["unit", "layer", "head"]), names)
 
 
@@ -229,7 +215,7 @@ def edge_importance(attention: xr.DataArray) -> xr.DataArray:
     edges = edge_names(n_thoughts_of(attention))
     queries, keys = (xr.DataArray([edge[end] for edge in edges], dims="unit") for end in (0, 1))
     cells = mean.sel(query=queries, key=keys).drop_vars(["query", "key"])
-    return _named(cells, [f"{query} ⊣ {key}" for query, key in edges])
+    return _named(cells, [edge_name(*edge) for edge in edges])
 
 
 def _later_rows(attention: xr.DataArray, elsewhere: float) -> xr.DataArray:
@@ -246,5 +232,4 @@ def _over_heads(attention: xr.DataArray) -> xr.DataArray:
 
 
 def _named(values: xr.DataArray, names: list[str]) -> xr.DataArray:
-    labelled = values.assign_coords(unit=np.array(names, dtype=np.dtypes.StringDType()))
-    return labelled.transpose("problem", "unit")
+    return values.assign_coords(unit=text(names)).transpose("problem", "unit")

@@ -235,7 +235,7 @@ def preference_sums(attention: xr.DataArray) -> xr.Dataset:
 
 
 def expected_sums(sums: xr.Dataset) -> xr.Dataset:
-    """The null of each observed sum, Σ_q M[q] · |C in row q| / q, named like it; linear, and so taken after adding up."""
+    """The null of each observed sum, Σ_q M[q] · |C in row q| / q, named like it; linear, so that sums will do."""
     return _expected(sums["mass"])
 
 

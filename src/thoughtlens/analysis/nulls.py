@@ -36,7 +36,7 @@ from thoughtlens.schema import n_thoughts_of
 
 
 def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int) -> xr.DataArray:
-    """The share of each slot in the tokens that a row sees, answer tokens left out: dims (query, key), rows sum to 1."""
+    """The share of each slot in the tokens that a row sees, answer tokens left out: (query, key), rows sum to 1."""
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)
     place, slot = np.arange(len(queries))[:, None], np.arange(len(keys))[None, :]
     sees = xr.DataArray(

@@ -22,9 +22,6 @@ from thoughtlens.names import text
 CONFIDENCE = 0.95
 """Of every interval that is reported."""
 
-CONFIDENCE = 0.95
-"""Of every interval that is reported."""
-
 VALUES = ("estimate", "low", "high")
 """Labels of the `value` dim that every number with an interval carries."""
 
@@ -69,7 +66,7 @@ def weighted_sums(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
     return total.transpose("resample", ...)
 
 
-def interval(samples: xr.DataArray, *, confidence: float = 0.95) -> xr.DataArray:
+def interval(samples: xr.DataArray, *, confidence: float = CONFIDENCE) -> xr.DataArray:
     """Percentile interval of a statistic over its resamples.
 
     low, high = the (1 ∓ confidence)/2 quantiles of resamples 1, 2, …; estimate = resample 0.  Resamples in which the
@@ -105,7 +102,7 @@ def bootstrap_ratio(
     *,
     n_resamples: int = 1000,
     seed: int = 0,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> xr.DataArray:
     """Ratio of sums over problems, with its bootstrap interval.
 
@@ -145,7 +142,7 @@ def bootstrap_ratio(
 
 
 def bootstrap_mean(
-    values: xr.DataArray, *, n_resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+    values: xr.DataArray, *, n_resamples: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
 ) -> xr.DataArray:
     """Mean over problems, with its bootstrap interval; a problem that is NaN is left out.
 
@@ -170,7 +167,7 @@ def bootstrap_mean(
     )
 
 
-def proportion_interval(n_true: int, n: int, *, confidence: float = 0.95) -> xr.DataArray:
+def proportion_interval(n_true: int, n: int, *, confidence: float = CONFIDENCE) -> xr.DataArray:
     """A proportion with its Wilson score interval.
 
     centre = (p + z²/2n) / (1 + z²/n), half-width = z/(1 + z²/n) · sqrt(p(1 − p)/n + z²/4n²), p = n_true / n.

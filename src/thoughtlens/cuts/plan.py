@@ -470,7 +470,8 @@ def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
         by: `attention` or `value-weighted`.
         problems: ids of the problems that count.
     """
-    looked = look(patterned(run, by), problems, how=by).importances[HEADS][by].mean("problem")
+    importances, _ = look(patterned(run, by), problems, how=by)
+    looked = importances[HEADS][by].mean("problem")
     return _largest_first(dict(zip(map(str, looked["unit"].values), looked.values.tolist(), strict=True)))
 
 

@@ -9,7 +9,7 @@ in: a run and the effects of its cuts; out: a `Study`, and in its folder
 All of it can be made again from `effects.zarr` beside it; nothing here measures anything.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,7 +29,7 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.importance import RAW, VALUES, Looks, look, patterned
+from thoughtlens.analysis.importance import RAW, VALUES, look, patterned
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
@@ -109,7 +109,10 @@ def study(
     held = {VALUES: patterned(run, VALUES)} if VALUE_WEIGHTED in run.attention else {}
     kinds_of_attention = {RAW: run.blocks()} | dict(held if others is None else others)
     looked = {how: look(blocks, problems, how=how) for how, blocks in kinds_of_attention.items()}
-    kinds = {kind: _kinds_of_attention(looked.values(), kind) for kind in (HEADS, THOUGHTS, EDGES)}
+    kinds = {
+        kind: {how: values for importances, _ in looked.values() for how, values in importances[kind].items()}
+        for kind in (HEADS, THOUGHTS, EDGES)
+    }
     importances = {
         name: {how: resampled_means(values, weights) for how, values in kinds[kind_of(name)].items()}
         for name, cuts in found.items()
@@ -118,7 +121,7 @@ def study(
     damages = DAMAGE_SIGN[RANKED_BY] * paired_differences(effects)[RANKED_BY]
     verdicts = {name: judge(its, _of_units(damages, found[name]), weights) for name, its in importances.items()}
     summary = summarise(effects, n_resamples=n_resamples, seed=seed)
-    return Study(effects, summary, found, importances, verdicts, looked[RAW].mean)
+    return Study(effects, summary, found, importances, verdicts, looked[RAW][1])
 
 
 def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any]:
@@ -193,10 +196,6 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
 def kind_of(family: str) -> str:
     """Heads, thoughts or edges, of a family such as `heads, zero`."""
     return family.split(",")[0]
-
-
-def _kinds_of_attention(looks: Iterable[Looks], kind: str) -> dict[str, xr.DataArray]:
-    return {how: values for its in looks for how, values in its.importances[kind].items()}
 
 
 def _of_units(damages: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
