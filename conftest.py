@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def doctest_namespace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """`analysis`, `comparison`, `study` and `question_attention`, made once by public functions."""
+    """`analysis`, `comparison`, `study` and `of_one_question`, made once by public functions."""
     import thoughtlens as tl
     from thoughtlens.evaluation import question_attention
     from thoughtlens.models import planted_problems
@@ -17,8 +17,8 @@ def doctest_namespace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, obj
     draws = {"n_resamples": 20, "n_flips": 20}
     analysis = tl.analyze(run, **draws)
     plans = [
-        tl.plan_cuts(run, heads="all", edits=["zero", "scale:0.5"], orders=["cause"], random_orders=1),
-        tl.plan_cuts(run, thoughts="z1,z2,z3", edges="all", edits=["resample"]),
+        tl.plan_cuts(run, heads="L0H0,L0H1,L1H0", edits=["zero", "scale:0.5"], orders=["cause"], random_orders=1),
+        tl.plan_cuts(run, thoughts="z1,z2,z3", edges="z2:z1,z3:z1,z3:z2", edits=["resample"]),
     ]
     for plan in plans:
         effects = tl.intervene(run, plan, study="examples", reasoner=reasoner)
@@ -26,5 +26,5 @@ def doctest_namespace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, obj
         "analysis": analysis,
         "comparison": tl.compare({"one": run, "other": run}, n_resamples=20),
         "study": tl.study(run, effects, n_resamples=20),
-        "question_attention": question_attention(reasoner, problems[:1])[0],
+        "of_one_question": question_attention(reasoner, problems[:1])[0],
     }

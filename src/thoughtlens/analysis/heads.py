@@ -1,32 +1,25 @@
 """The test of heads for a hub, and the ranking of heads by importance with its reliability.
 
-The hub test is the package's one answer to "is there a hub?", for heads, for the mean head of a layer, and for the mean
-head of the model:
+In: attention, or sums of it. Out: hubs with p-values; heads in order. The hub test is the package's one answer to "is
+there a hub?", for heads, for the mean head of a layer, and for the mean head of the model:
 
 1. A hub is preferred by more than one row. Its *strength* is its preference (observed over expected attention, see
-   `metrics`) without the row that favours it most. A head that only looks one thought back gives z5 everything that z6
-   has: H[z5] is 5, and its strength is 0.
-2. The null permutes the earlier thoughts within each row, anew for every problem: what a row gives away stays, whom it
-   gives it to is chance. Summed over many problems such rows are normal, with a mean and a covariance that are known
-   exactly. Draws of the sums therefore stand for draws of the permutations, and a run is read once, in pieces.
-3. The largest strength of a head, over its thoughts, is compared with the largest of each draw times `least`.
-   The p-values of all heads are corrected together (Benjamini and Hochberg 1995).
+   `metrics`) without the row that favours it most. A head that only looks one thought back has H[z5] = 5, since z5 gets
+   everything that z6 has, and strength 0.
+2. The null permutes the earlier thoughts within each row, anew for every problem. Summed over many problems such rows
+   are normal, with a mean and a covariance that are known exactly, so that draws of the sums stand for permutations.
+3. The largest strength of a head is compared with the largest of each draw times `least`. The p-values of all heads are
+   corrected together (Benjamini and Hochberg 1995).
 
-Why `least` is 1.5 and not 1: a model with fixed weights prefers some thought by a little in every problem, if only
-because no two thoughts are equal. With problems as the only replicates, enough of them make each such trifle
-significant, in random weights too. Permuting all problems alike would not help: a head is then a single map of
-T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts, too much for one head to survive correction
-over eight. So the question is whether a thought draws more than `least` even shares, as in a test of a minimum effect
-(Murphy and Myors 1999). For `least` > 1 the null is a scaled one, and the p-value is no longer exact.
+Why `least` is 1.5 and not 1: a model with fixed weights prefers some thought by a little in every problem, and with
+enough problems each trifle is significant, in random weights too. So the question is whether a thought draws more than
+`least` even shares, as in a test of a minimum effect (Murphy and Myors 1999); for `least` > 1 the p-value is no longer
+exact. Of 100 GPT-2s of width 64 with random weights all have a hub with `least` = 1; with 1.5 none has at GPT-2's own
+initialisation (standard deviation 0.02), 3 have at 0.08 and 77 at 0.2, where single heads do give one thought two or
+three times its share. A hub is a fact about attention, not about training.
 
-What 1.5 keeps out: of 100 GPT-2s of width 64 with random weights, all have a hub with `least` = 1. With 1.5 none has at
-GPT-2's own initialisation (standard deviation 0.02, 30 problems; strongest 1.04, and 1.36 in two draws of width 768), 3
-have at 0.08 and 77 at 0.2 (100 problems), where single heads do give one thought two or three times its share. A hub
-is a fact about attention, not about training.
-
-The reliability of a ranking comes from halves of the problems, drawn at random many times. A half is a row of 0/1
-weights, so that its sums come from the same pass as all others; the other half is what is left of the total. Spearman's
-correlation of the two rankings, stepped up to the whole sample, is the reliability.
+The reliability of a ranking is Spearman's correlation of the rankings in two halves of the problems, drawn at random
+many times, stepped up to the whole sample. A half is a row of 0/1 weights: its sums come from the same pass as others.
 """
 
 import numpy as np
@@ -268,18 +261,26 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
 
     `reliability`, `top_overlap` and `top_overlap_by_chance`, scalars; NaN where there is nothing to rank.
     """
+    # r = Spearman's correlation of importance, mean over splits; 2r / (1 + r) is that of the whole sample (Spearman and
+    # Brown 1910), and r itself stands where it is negative. The overlap is of the first ten heads, or of half of them.
     whole = _importance(total.expand_dims("resample"))
     defined = np.isfinite(whole[0])
     first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (halves, total - halves))
     n_heads = int(defined.sum())
     r, n_top = spearman(first, second), min(N_TOP, n_heads // 2)
     known = n_heads >= 3 and bool(np.isfinite(r).all())
-    values = (
-        _stepped_up(float(r.mean())) if known else np.nan,
-        _overlap(first, second, n_top) if known else np.nan,
-        n_top / n_heads if known else np.nan,
+    if not known:
+        return xr.Dataset(dict.fromkeys(("reliability", "top_overlap", "top_overlap_by_chance"), np.nan))
+    half = float(r.mean())
+    tops = (np.argsort(-values, axis=-1, kind="stable")[:, :n_top] for values in (first, second))
+    shared = [len(np.intersect1d(one, other)) for one, other in zip(*tops, strict=True)]
+    return xr.Dataset(
+        {
+            "reliability": 2 * half / (1 + half) if half > 0 else half,
+            "top_overlap": float(np.mean(shared) / n_top),
+            "top_overlap_by_chance": n_top / n_heads,
+        }
     )
-    return xr.Dataset(dict(zip(("reliability", "top_overlap", "top_overlap_by_chance"), values, strict=True)))
 
 
 def unreliable(ranking: xr.Dataset) -> str | None:
@@ -302,13 +303,3 @@ def _importance(sums: xr.Dataset) -> np.ndarray:
     flat = importance.transpose("resample", "layer", "head").values.reshape(sums.sizes["resample"], -1)
     rounded: np.ndarray = np.round(flat / RESOLUTION) * RESOLUTION
     return rounded
-
-
-def _stepped_up(r: float) -> float:
-    return 2 * r / (1 + r) if r > 0 else r
-
-
-def _overlap(first: np.ndarray, second: np.ndarray, n_top: int) -> float:
-    top = (np.argsort(-values, axis=-1, kind="stable")[:, :n_top] for values in (first, second))
-    shared = [len(np.intersect1d(one, other)) for one, other in zip(*top, strict=True)]
-    return float(np.mean(shared) / n_top)

@@ -1,27 +1,22 @@
-"""Three readings of attention, and the importance that each would give to heads, thoughts and edges.
+"""Raw, value-weighted and rolled-out attention, and the importance that each gives to heads, thoughts and edges.
 
-*Raw* attention is the weights after softmax.
+In: attention, or value-weighted patterns. Out: patterns of the other kind, or importances (problem, unit), which are
+mean weights of whichever pattern they are given. Rows that see no earlier thought say nothing; an answer row that does
+not exist is left out of its problem's mean. Means over problems are taken after (`verdict.resampled_means`).
 
-*Value-weighted* attention is what the weights move: a head can look hard at a key whose value is small (Kobayashi et
-al. 2020, arXiv 2004.10102). The share of a key is the norm of what it gives, over the norms of all that the row sees,
-so that a row counts the same whether it moves much or little.
+*Raw* attention is the weights after softmax. *Value-weighted* attention is what the weights move: the share of a key is
+the norm of what it gives, over the norms of all that the row sees (Kobayashi et al. 2020, arXiv 2004.10102).
 
 *Rollout* follows paths over layers and over feedback (Abnar and Zuidema 2020, arXiv 2005.00928):
 
 1. Heads are averaged, and half of each position's state is its own: Ã = ½ A + ½ I, a row a query in each layer.
 2. The state of position q after layer l is a mix of states after layer l − 1: r(l)[q] = Σ_k Ã(l)[q, k] · r(l−1)[k].
-3. What a thought reads is what the position before it said: r(0)[z1] = r(L)[bot], r(0)[z(k+1)] = r(L)[zk]. This closes
-   the loop of continuous thoughts; in plain rollout each thought would be a source.
+3. What a thought reads is what the position before it said: r(0)[z1] = r(L)[bot], r(0)[z(k+1)] = r(L)[zk].
 4. Everything else that is read is a source of its own: `bot`, `eot`, `answer`; and `first` and `question`, whose rows
    are not recorded, keep their own state in every layer.
 
 A share is a share of paths, weighted by attention: it knows nothing of values, of MLPs, of the projection, or of what
-cutting a path would change. `answer` as a key pools the answer's tokens up to the query; their states are taken to be
-the last one's.
-
-Importances are mean weights of whichever reading they are given, problem by problem. Rows that see no earlier thought
-say nothing; an answer row that does not exist is left out of its problem's mean. Means over problems, and their
-resamples, are taken after (`verdict.resampled_means`).
+cutting a path would change. `answer` as a key pools the answer's tokens; their states are taken to be the last one's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What attention would be without a preference, under each of four nulls, and the attention mass beyond them.
+"""The nulls of attention, and what problems and heads have beyond them.
 
 | null | keeps | spreads |
 |---|---|---|
@@ -7,8 +7,8 @@
 | `permuted` | the same, and the sizes of its cells | nothing: which thought a cell belongs to is drawn |
 | `from_run` | architecture and problems | nothing: another run, such as one with random weights, says what to expect |
 
-`excess` is observed − expected, in attention mass. `excess_cells` takes it from sums, so that a run is added up,
-resampled and tested without holding it; its cells, problem by problem and head by head, are what evidence is made of:
+In: attention, or sums of it. Out: `excess`, which is observed − expected attention mass; or `excess_cells`, the same
+from sums, so that a run is added up, resampled and tested without being held. These are the measures of evidence:
 
 | measure | mass of a row | rows | null |
 |---|---|---|---|
@@ -16,12 +16,10 @@ resampled and tested without holding it; its cells, problem by problem and head 
 | sequential | on the thought before | z3 … zT | row-mass-preserving |
 | skip | on the first ⌈T/2⌉ thoughts | zT | row-mass-preserving |
 | lag2 … | on the thought so many back | those from z3 on that see one so far back | row-mass-preserving |
-| sink | on `first` | z3 … zT (all thoughts if there are fewer) | causal-uniform |
-| self | on itself | the same | causal-uniform |
+| sink, self | on `first`, on itself | z3 … zT (all thoughts if there are fewer) | causal-uniform |
 | readout | on all thoughts | `eot` and `answer`, where they exist | causal-uniform |
 | thoughts | on earlier thoughts | z3 … zT (all thoughts if there are fewer) | causal-uniform |
-| question | on the question but its first token | the same | causal-uniform |
-| bot | on `bot` | the same | causal-uniform |
+| question, bot | on the question but its first token, on `bot` | the same | causal-uniform |
 """
 
 from functools import cache
@@ -149,26 +147,18 @@ def excess(attention: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
     Raises:
         RunError: the two differ in layers, heads or thoughts.
     """
-    _check_same(attention, null)
-    seen = attention.sel(query=null["query"], key=null["key"]).astype(np.float64)
-    return (seen - null).transpose(*attention.dims).rename("excess")
-
-
-def _check_same(attention: xr.DataArray, null: xr.DataArray) -> None:
     # Labels that differ would be left out by the subtraction without a word.
     places = [dim for dim in ("layer", "head", "problem") if dim in null.coords and dim in attention.coords]
     same = all(np.array_equal(null[dim].values, attention[dim].values) for dim in places)
-    last = query_names(n_thoughts_of(attention))[-3]
     thoughts = [str(name) for name in null["query"].values if str(name).startswith("z")]
-    if not same or thoughts[-1:] != [last]:
+    if not same or thoughts[-1:] != thought_names(n_thoughts_of(attention))[-1:]:
+        found, other = (", ".join(f"{size} {dim}" for dim, size in of.sizes.items()) for of in (null, attention))
         raise RunError(
-            f"the null has {_sizes(null)} and the attention {_sizes(attention)}, or other labels; "
+            f"the null has {found} and the attention {other}, or other labels; "
             "take a null of the same architecture and number of thoughts."
         )
-
-
-def _sizes(array: xr.DataArray) -> str:
-    return ", ".join(f"{size} {dim}" for dim, size in array.sizes.items())
+    seen = attention.sel(query=null["query"], key=null["key"]).astype(np.float64)
+    return (seen - null).transpose(*attention.dims).rename("excess")
 
 
 def _earlier(n_thoughts: int) -> np.ndarray:

@@ -151,8 +151,7 @@ def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Side], common: 
     """What was compared, how, and what was left out, in sentences; `common` is empty if compared unpaired."""
     return (
         _problems(subjects, common),
-        *_thoughts(seen),
-        *_tokens(subjects, common),
+        *_thoughts_and_tokens(subjects, seen, common),
         *_shapes(seen),
         *_depths(seen),
         *([UNTESTED_TYPES] if all(subject.head_types is not None for subject in subjects.values()) else []),
@@ -174,27 +173,22 @@ def _problems(subjects: Mapping[str, Subject], common: list[str]) -> str:
     return f"Only the {len(common)} problems that all have are compared, of {each}; differences are paired."
 
 
-def _thoughts(seen: Mapping[str, Side]) -> list[str]:
-    counts = {name: model.n_thoughts for name, model in seen.items()}
-    if len(set(counts.values())) == 1:
-        return []
-    each = ", ".join(f"{name} has {count}" for name, count in counts.items())
-    return [
-        f"The numbers of thoughts differ ({each}): between such models preference by thought and skip are not "
-        "compared, and lags only as far as both have them; with more thoughts to look at, more mass on thoughts is to "
-        "be expected."
-    ]
-
-
-def _tokens(subjects: Mapping[str, Subject], common: list[str]) -> list[str]:
+def _thoughts_and_tokens(subjects: Mapping[str, Subject], seen: Mapping[str, Side], common: list[str]) -> list[str]:
+    notes, counts = [], {name: model.n_thoughts for name, model in seen.items()}
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        notes.append(
+            f"The numbers of thoughts differ ({each}): between such models preference by thought and skip are not "
+            "compared, and lags only as far as both have them; with more thoughts to look at, more mass on thoughts is "
+            "to be expected."
+        )
     (first, base), *others = subjects.items()
-    cut = [name for name, subject in others if _tokens_differ(subject, base, common)]
-    if not cut:
-        return []
-    return [
-        f"{_listed(cut)} cut{'s' if len(cut) == 1 else ''} questions into other numbers of tokens than {first} "
-        "(another tokenizer or prompt): what looks at the question looks at other keys."
-    ]
+    if cut := [name for name, subject in others if _tokens_differ(subject, base, common)]:
+        notes.append(
+            f"{_listed(cut)} cut{'s' if len(cut) == 1 else ''} questions into other numbers of tokens than {first} "
+            "(another tokenizer or prompt): what looks at the question looks at other keys."
+        )
+    return notes
 
 
 def _tokens_differ(one: Subject, other: Subject, common: list[str]) -> bool:

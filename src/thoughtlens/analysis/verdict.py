@@ -117,8 +117,14 @@ def relabelling_p(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> fl
     observed = float(spearman(first, second))
     if np.isnan(observed):
         return float("nan")
-    exact = factorial(len(first)) <= MOST_ORDERS
-    null = spearman(first, second[_orders(len(first), exact, seed)])
+    n_units = len(first)
+    exact = factorial(n_units) <= MOST_ORDERS
+    if exact:
+        orders = np.array(list(permutations(range(n_units))), dtype=np.intp)
+    else:
+        rng = np.random.default_rng(seed)
+        orders = rng.permuted(np.broadcast_to(np.arange(n_units), (MOST_ORDERS, n_units)), axis=-1)
+    null = spearman(first, second[orders])
     # Equal sums may differ in their last bits.
     n_extreme = int((np.abs(null) >= abs(observed) - 1e-9).sum())
     drawn = 0 if exact else 1
@@ -190,21 +196,15 @@ def _membership(values: np.ndarray, k: int) -> np.ndarray:
     return members
 
 
-def _orders(n_units: int, exact: bool, seed: int) -> np.ndarray:
-    if exact:
-        return np.array(list(permutations(range(n_units))), dtype=np.intp)
-    rng = np.random.default_rng(seed)
-    return rng.permuted(np.broadcast_to(np.arange(n_units), (MOST_ORDERS, n_units)), axis=-1)
-
-
 def _reading(row: xr.Dataset, name: str, unit: str) -> str:
     n_units, k = int(row["n_units"]), int(row["k"])
     estimate, low, high = (float(row["rho"].sel(value=value)) for value in ("estimate", "low", "high"))
     if np.isnan(estimate):
         return f"{name} attention and the effect of cutting {unit} can't be set side by side: all {n_units} are alike"
     numbers = f"rho = {short(estimate)} [{short(low)}, {short(high)}], n = {n_units} {unit}"
-    shared = float(row["precision"].sel(value="estimate")) * k
-    sentence = f"{_claim(low, high, float(row['p']), name, unit)}: {numbers}; {_overlap(shared, k)}"
+    many = f"{float(row['precision'].sel(value='estimate')) * k:.1f}".removesuffix(".0")
+    overlap = f"{many} of the top {k} by attention {'is' if many == '1' else 'are'} among the top {k} by effect"
+    sentence = f"{_claim(low, high, float(row['p']), name, unit)}: {numbers}; {overlap}"
     steady = float(row["reliability"])
     # Written so that NaN speaks too.
     noise = "" if steady >= RELIABLE else f"; the effects themselves are noise (reliability {short(steady)})"
@@ -221,8 +221,3 @@ def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:
     if high < 0:
         return f"{name} attention misled about cutting {unit}: the more attention, the less was lost"
     return f"{name} attention predicts the effect of cutting {unit}"
-
-
-def _overlap(shared: float, k: int) -> str:
-    many = f"{shared:.1f}".removesuffix(".0")
-    return f"{many} of the top {k} by attention {'is' if many == '1' else 'are'} among the top {k} by effect"

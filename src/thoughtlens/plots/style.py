@@ -233,12 +233,6 @@ def name_ticks(axis: Axis, names: Names) -> None:
     axis.set_ticks(range(len(labels)), labels, fontsize=TICK_SIZE, parse_math=False)
 
 
-def rule_rows(ax: Axes) -> None:
-    """Thin lines that lead from the names of rows to their dots."""
-    ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    ax.set_axisbelow(True)
-
-
 def add_legend(ax: Axes, colours: Mapping[str, str], *, title: str = "", markers: Sequence[str] = ()) -> None:
     """What the colours mean, to the right of the Axes: patches, or dots of these shapes if `markers`."""
     handles: list[Artist] = (
