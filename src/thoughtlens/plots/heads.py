@@ -68,14 +68,7 @@ THIRDS = ("early", "middle", "late")
 
 @dataclass(frozen=True)
 class Choice:
-    """What is drawn of a run, as the command line chooses it.
-
-    Attributes:
-        layers: of the layer maps; all if None.
-        heads: names such as L4H5, in the order in which they are drawn; the first by importance if None.
-        top: how many heads are drawn where none are named; as many as the figure has by itself if None.
-        metric: what the map and the ranking of heads show.
-    """
+    """What is drawn of a run, as the options of the same names of its figures; None leaves it to the figure."""
 
     layers: tuple[int, ...] | None = None
     heads: tuple[str, ...] | None = None
