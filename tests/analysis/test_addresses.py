@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tests.analysis.effects_made import made_effects
 
-from thoughtlens.analysis import doses, families
+from thoughtlens.analysis import families
+from thoughtlens.analysis.effects import doses
 from thoughtlens.cuts import (
     Intervention,
     Mean,

@@ -9,24 +9,21 @@ from tests.analysis.test_nulls import uniform_attention
 from tests.models.test_planted import LEVELS, analysed
 
 from thoughtlens.analysis import (
-    LEAST_EXCESS,
     analyze,
     bootstrap_mean,
     causal_uniform,
-    collect_sums,
     excess,
-    finish_moments,
     head_types,
     headline,
     hub_test,
-    measures,
-    merge_moments,
-    partial_moments,
     row_entropy,
     row_mass_preserving,
     shares,
     sign_flip_test,
 )
+from thoughtlens.analysis.evidence import LEAST_EXCESS, measures
+from thoughtlens.analysis.pieces import finish_moments, merge_moments, partial_moments
+from thoughtlens.analysis.summary import collect_sums
 from thoughtlens.models import PLANTED
 from thoughtlens.names import thought_names
 from thoughtlens.schema import attention_dataset

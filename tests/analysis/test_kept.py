@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import (
-    analyze,
-    block_sums,
-    row_entropy,
-)
+from thoughtlens.analysis import analyze, row_entropy
 from thoughtlens.analysis import pieces as blocks
+from thoughtlens.analysis.sums import block_sums
 
 OPTIONS = {"n_resamples": 40, "n_flips": 40, "seed": 3}
 UNTESTED = {"p", "q", "p_familywise", "reliability", "top_overlap", "top_overlap_by_chance", "type"}

@@ -5,17 +5,8 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from thoughtlens.analysis import (
-    LEAST_RELIABILITY,
-    analysis_tables,
-    analyze,
-    headline,
-    preference_sums,
-    preferences,
-    reliability,
-    split_halves,
-    unreliable,
-)
+from thoughtlens.analysis import analysis_tables, analyze, headline, preference_sums, preferences
+from thoughtlens.analysis.heads import LEAST_RELIABILITY, reliability, split_halves, unreliable
 
 
 def analyzed(dataset: xr.Dataset):

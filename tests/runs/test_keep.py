@@ -9,7 +9,8 @@ import xarray as xr
 from tests.commands import call, sentence, unrendered
 from tests.conftest import QUESTIONS, random_reasoner
 
-from thoughtlens.analysis import analyze, block_sums
+from thoughtlens.analysis import analyze
+from thoughtlens.analysis.sums import block_sums
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, ProblemSet, sample

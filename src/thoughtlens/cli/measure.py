@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import thoughtlens as tl
-from thoughtlens import models, published, runs
+from thoughtlens import models, published, reports, runs
 from thoughtlens import problems as problem_sets
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
@@ -365,7 +365,7 @@ def plot(
     numbers = None if layers is None else [*map(int, _listed(layers))]
     done = tl.open_run(folder)
     with terminal.working("plot"):
-        drawn = tl.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
+        drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
     paths = [str(path) for path in drawn]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
 

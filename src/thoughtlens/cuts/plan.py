@@ -23,8 +23,9 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, look, paired_differences, unreliable
-from thoughtlens.analysis.importance import VALUES, patterned
+from thoughtlens.analysis import Analysis, analyze, paired_differences
+from thoughtlens.analysis.heads import unreliable
+from thoughtlens.analysis.importance import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
 from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
 from thoughtlens.cuts.interventions import EDGE_SITES, Intervention
@@ -442,7 +443,8 @@ def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
 
     `by` is `attention` or `value-weighted`. Heads that are alike keep the order of layers and heads.
     """
-    looked = look(patterned(run, by), problems, how=by).importances[HEADS][by].mean("problem")
+    importances, _ = look(patterned(run, by), problems, how=by)
+    looked = importances[HEADS][by].mean("problem")
     return [str(name) for name in looked["unit"].values[np.argsort(-looked.values, kind="stable")]]
 
 

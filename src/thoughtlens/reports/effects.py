@@ -121,7 +121,7 @@ def study(
     attentions = {RAW: run.blocks()} | dict(held if others is None else others)
     looked = {how: look(blocks, problems, how=how) for how, blocks in attentions.items()}
     kinds = {
-        kind: {how: values for its in looked.values() for how, values in its.importances[kind].items()}
+        kind: {how: values for importances, _ in looked.values() for how, values in importances[kind].items()}
         for kind in (HEADS, THOUGHTS, EDGES)
     }
     importances = {
@@ -132,7 +132,7 @@ def study(
     damages = DAMAGE_SIGN[RANKED_BY] * paired_differences(effects)[RANKED_BY]
     verdicts = {name: judge(its, _of_units(damages, found[name]), weights) for name, its in importances.items()}
     summary = summarise(effects, n_resamples=n_resamples, seed=seed)
-    return Study(effects, summary, found, importances, verdicts, looked[RAW].mean)
+    return Study(effects, summary, found, importances, verdicts, looked[RAW][1])
 
 
 def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any]:

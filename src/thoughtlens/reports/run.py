@@ -27,10 +27,9 @@ from thoughtlens.analysis import (
     comparison_headline,
     group_table,
     headline,
-    null_headline,
     open_analysis,
 )
-from thoughtlens.analysis.tables import evidence_tables
+from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.names import ANSWER
 from thoughtlens.published.scores import step_indexed

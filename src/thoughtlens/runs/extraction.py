@@ -192,9 +192,9 @@ def extract(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from thoughtlens import load, sample
+        >>> from thoughtlens.models import load, planted_problems
         >>> folder = TemporaryDirectory()
-        >>> run = extract(load("planted"), sample("arithmetic", n=2), f"{folder.name}/run")
+        >>> run = extract(load("planted"), planted_problems(2), f"{folder.name}/run")
         >>> dict(run.attention["attention"].sizes)
         {'problem': 2, 'layer': 2, 'head': 4, 'query': 9, 'key': 11}
         >>> [row["correct"] for row in run.results()]
