@@ -238,7 +238,7 @@ def of_values(one: np.ndarray, other: np.ndarray) -> str:
     if one.shape != other.shape:
         return f"shape {one.shape} -> {other.shape}"
     if not all(np.issubdtype(values.dtype, np.number) or values.dtype == bool for values in (one, other)):
-        one, other = one.astype(str).ravel(), other.astype(str).ravel()
+        one, other = (values.astype(object).astype(str).ravel() for values in (one, other))
         places = np.flatnonzero(one != other)
         if not len(places):
             return ""

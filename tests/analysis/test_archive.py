@@ -165,12 +165,3 @@ def test_datasets_have_no_steps_no_name_and_blocks_no_answers(run):
     with pytest.raises(OptionError, match="without `correct`"):
         analyze(iter([run.dataset]))
     assert np.array_equal(analyze(run.dataset, by="correct", **FEW).groups["correct"].groups["n"], [3, 3])
-
-
-def test_chunks_of_the_store_that_a_run_was_read_from_do_not_bind_its_analysis(run, tmp_path):
-    chunks = {"attention": {"chunks": (1, 1, 2, 3, 11), "shards": (6, 2, 2, 9, 11)}}
-    expected = analyze(run.dataset, **FEW)
-    run.dataset.to_zarr(tmp_path / "attention.zarr", encoding=chunks, consolidated=False)
-    run.dataset = xr.open_zarr(tmp_path / "attention.zarr", consolidated=False, chunks=None)
-    analyze(run, **FEW)
-    xr.testing.assert_allclose(open_analysis(run).moments, expected.moments)
