@@ -4,13 +4,14 @@
     python tests/golden.py REF --out DIR    the same; outputs stay in DIR, and those of REF are not made again
     python tests/golden.py --write          write the headline numbers of tests/test_golden.py anew
 
-Compared are CSV, JSON, JSON Lines, TXT, NPY and SVG files, Zarr arrays by value, and what commands print on stdout.
-Left out are command lines, times, durations, versions, folders of absolute paths and the indentation of JSON. Nothing
-that is made is committed, because bytes differ between processors; the headline numbers are rounded for that reason.
-The exit code is 0 if all is equal and 1 otherwise, moved files included.
+Compared by value are CSV, JSON, JSON Lines, TXT and NPY files, Zarr stores, and what commands print on stdout; of SVG
+files the words and the drawing as a whole. Left out are command lines, times, durations, versions, and folders of
+absolute paths. Nothing that is made is committed, because bytes differ between processors; the headline numbers are
+rounded for that reason. The exit code is 0 if all is equal and 1 otherwise, moved files included.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import os
@@ -20,10 +21,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from difflib import SequenceMatcher
-from itertools import zip_longest
+from itertools import product
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -74,6 +76,8 @@ HEADLINE_COMMANDS: dict[str, list[str]] = {
 
 LEFT_OUT = {"command", "created", "finished", "seconds", "seconds_left", "version", "versions"}
 FOLDER = re.compile(r"(?<![\w./-])(?:/[\w.+-]+)+/")
+WORD = re.compile(r"<text\b[^>]*>(.*?)</text>", re.DOTALL)
+COMPARED = (".csv", ".json", ".jsonl", ".npy", ".svg", ".txt", ".zarr")
 SHOWN = 8
 
 
@@ -116,61 +120,72 @@ def make(checkout: Path, folder: Path, commands: dict[str, list[str]]) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, dict[str, Any]]:
     """What is compared of each file and Zarr store, by its path in the folder."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        in_store = any(parent.suffix == ".zarr" for parent in path.parents)
-        if path.suffix in DIFFERENCES and not in_store:
-            found[path.relative_to(folder).as_posix()] = compared(path)
-    return found
+    return {
+        path.relative_to(folder).as_posix(): values(path)
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in COMPARED and not any(parent.suffix == ".zarr" for parent in path.parents)
+    }
 
 
-def compared(path: Path) -> bytes:
-    """A file's bytes without what is left out; of a Zarr store its values, as JSON."""
-    if path.suffix == ".zarr":
-        return json.dumps(stored(path)).encode()
+def values(path: Path) -> dict[str, Any]:
+    """What is compared of one file or Zarr store: arrays and texts by name."""
     if path.suffix == ".npy":
-        return path.read_bytes()
+        return {"values": np.load(path)}
+    if path.suffix == ".zarr":
+        return stored(path)
     text = FOLDER.sub("<folder>/", path.read_text("utf-8"))
-    if path.suffix == ".json":
-        return json.dumps(without(json.loads(text))).encode()
-    if path.suffix == ".jsonl":
-        return json.dumps([without(json.loads(line)) for line in text.splitlines()]).encode()
-    return text.encode()
+    if path.suffix == ".csv":
+        return {f"column {name}": column.to_numpy() for name, column in pd.read_csv(io.StringIO(text)).items()}
+    if path.suffix == ".svg":
+        words = Counter(" ".join(re.sub("<[^>]*>", " ", word).split()) for word in WORD.findall(text))
+        drawing = {"drawing": hashlib.sha256(text.encode()).hexdigest()[:12]}
+        return drawing | {f"word {word!r}": f"{number} times" for word, number in words.items()}
+    if path.suffix == ".txt":
+        return {f"line {number}": repr(line) for number, line in enumerate(text.splitlines(), start=1)}
+    return dict(
+        leaves([json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text))
+    )
 
 
 def stored(path: Path) -> dict[str, Any]:
-    """Values, dims and types of a Zarr store's variables."""
-    try:
-        with xr.open_zarr(path, consolidated=False) as data:
-            return {
-                "attrs": json.loads(json.dumps(data.attrs, default=str)),
-                "variables": {
-                    str(name): {"form": f"{values.dims} {values.dtype}", "values": values.values.tolist()}
-                    for name, values in sorted(data.variables.items(), key=lambda item: str(item[0]))
-                },
-            }
-    except Exception as error:  # whatever a store of another format raises is what there is to say of it
-        return {"attrs": {"unreadable": repr(error)}, "variables": {}}
+    """Variables of a Zarr store and of its groups, their dims and types, and attributes."""
+    found: dict[str, Any] = {}
+    for group, data in xr.open_groups(path, engine="zarr", consolidated=False).items():
+        inside = f"{group.strip('/')}/".lstrip("/")
+        found |= {
+            f"attribute {inside}{name}": of for name, of in leaves(json.loads(json.dumps(data.attrs, default=str)))
+        }
+        for name, variable in data.variables.items():
+            found[f"variable {inside}{name}"] = variable.values
+            found[f"form of {inside}{name}"] = f"{variable.dims} {variable.dtype}"
+    return found
 
 
-def without(value: Any) -> Any:
-    """A JSON value without the keys that are left out."""
-    if isinstance(value, dict):
-        return {key: without(of) for key, of in value.items() if key not in LEFT_OUT}
-    return [without(of) for of in value] if isinstance(value, list) else value
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The numbers and texts of a JSON value by their paths, such as `top[2].name`, without what is left out."""
+    if isinstance(value, dict) and value:
+        for key, of in value.items():
+            if key not in LEFT_OUT:
+                yield from leaves(of, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and value:
+        for place, of in enumerate(value):
+            yield from leaves(of, f"{path}[{place}]")
+    else:
+        yield path, json.dumps(value, ensure_ascii=False)
 
 
-def pairs(before: dict[str, bytes], after: dict[str, bytes]) -> list[tuple[str, str]]:
+def pairs(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Paths that belong together: equal paths, then equal contents, then equal file names, the likest paths first."""
     found = [(path, path) for path in before if path in after]
     gone, new = [path for path in before if path not in after], [path for path in after if path not in before]
     likely = []
-    for one in gone:
-        for other in new:
-            changed, renamed = before[one] != after[other], PurePath(one).name != PurePath(other).name
-            if PurePath(one).suffix == PurePath(other).suffix and not (changed and renamed):
+    for one, other in product(gone, new):
+        renamed = PurePath(one).name != PurePath(other).name
+        if PurePath(one).suffix == PurePath(other).suffix:
+            changed = any(differences(before[one], after[other]))
+            if not (changed and renamed):
                 likely.append((changed, renamed, -SequenceMatcher(None, one, other).ratio(), one, other))
     for *_, one, other in sorted(likely):
         if one in gone and other in new:
@@ -180,87 +195,42 @@ def pairs(before: dict[str, bytes], after: dict[str, bytes]) -> list[tuple[str, 
     return sorted(found)
 
 
-def report(before: dict[str, bytes], after: dict[str, bytes]) -> tuple[list[str], bool]:
+def report(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> tuple[list[str], bool]:
     """Lines that say what differs, a count at their end, and whether all is equal."""
     lines, n_equal, found = [], 0, pairs(before, after)
     for one, other in found:
-        changed = before[one] != after[other]
-        n_equal += one == other and not changed
+        said = list(differences(before[one], after[other]))
+        n_equal += one == other and not said
         if one != other:
-            lines.append(f"moved{' and changed' if changed else ''} {one} -> {other}")
-        elif changed:
+            lines.append(f"moved{' and changed' if said else ''} {one} -> {other}")
+        elif said:
             lines.append(f"changed {one}")
-        if changed:
-            said = DIFFERENCES[PurePath(one).suffix](before[one], after[other]) or ["in its bytes alone"]
-            lines += [f"    {line}" for line in said[:SHOWN]]
-            lines += [f"    and {len(said) - SHOWN} more differences"] * (len(said) > SHOWN)
+        lines += [f"    {line}" for line in said[:SHOWN]]
+        lines += [f"    and {len(said) - SHOWN} more differences"] * (len(said) > SHOWN)
     lines += [f"only before {path}" for path in sorted(before.keys() - {one for one, _ in found})]
     lines += [f"only after {path}" for path in sorted(after.keys() - {other for _, other in found})]
     n_all = len(before) + len(after) - len(found)
     return [*lines, f"{n_equal} of {n_all} outputs are equal"], n_equal == n_all
 
 
-def of_json(one: bytes, other: bytes) -> list[str]:
-    """Keys that only one side has and keys with other values, by their paths."""
-    before, after = dict(leaves(json.loads(one))), dict(leaves(json.loads(other)))
-    lines = [f"{path}: removed, was {before[path]}" for path in before if path not in after]
-    lines += [f"{path}: added, is {after[path]}" for path in after if path not in before]
-    both = [path for path in before if path in after and before[path] != after[path]]
-    lines += [f"{path}: {before[path]} -> {after[path]}" for path in both]
-    return lines or ["keys in another order"]
+def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    """What only one side has, and what has other values."""
+    yield from (f"{name}: removed, was {shorten(of)}" for name, of in before.items() if name not in after)
+    yield from (f"{name}: added, is {shorten(of)}" for name, of in after.items() if name not in before)
+    for name in (name for name in before if name in after):
+        one, other = before[name], after[name]
+        if isinstance(one, str):
+            said = "" if one == other else f"{shorten(one)} -> {shorten(other)}"
+        else:
+            said = of_values(one, other)
+        if said:
+            yield f"{name}: {said}"
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The paths of a JSON value's numbers and texts, such as `top[2].name`, and what is there."""
-    if isinstance(value, dict) and value:
-        for key, of in value.items():
-            yield from leaves(of, f"{path}.{key}" if path else key)
-    elif isinstance(value, list) and value:
-        for place, of in enumerate(value):
-            yield from leaves(of, f"{path}[{place}]")
-    else:
-        text = json.dumps(value, ensure_ascii=False)
-        yield path, text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def of_table(one: bytes, other: bytes) -> list[str]:
-    """Columns that only one side has, another number of rows, and by column what differs."""
-    if sorted(one.splitlines()) == sorted(other.splitlines()):
-        return ["the same rows in another order"]
-    before, after = pd.read_csv(io.BytesIO(one)), pd.read_csv(io.BytesIO(other))
-    lines = [f"column {name}: removed" for name in before if name not in after]
-    lines += [f"column {name}: added" for name in after if name not in before]
-    if len(before) != len(after):
-        return [*lines, f"{len(before)} rows -> {len(after)} rows"]
-    both = {name: of_values(before[name].to_numpy(), after[name].to_numpy()) for name in before if name in after}
-    return lines + [f"column {name}: {said}" for name, said in both.items() if said]
-
-
-def of_text(one: bytes, other: bytes) -> list[str]:
-    """Lines that differ."""
-    both = enumerate(zip_longest(one.decode().splitlines(), other.decode().splitlines()), start=1)
-    return [f"line {number}: {before!r} -> {after!r}" for number, (before, after) in both if before != after]
-
-
-def of_array(one: bytes, other: bytes) -> list[str]:
-    """What differs between two NPY files."""
-    said = of_values(np.load(io.BytesIO(one)), np.load(io.BytesIO(other)))
-    return [said] if said else []
-
-
-def of_store(one: bytes, other: bytes) -> list[str]:
-    """Variables that only one side has, by variable what differs, and attributes."""
-    stores = json.loads(one), json.loads(other)
-    before, after = (store["variables"] for store in stores)
-    lines = [f"variable {name}: removed" for name in before if name not in after]
-    lines += [f"variable {name}: added" for name in after if name not in before]
-    for name in (name for name in before if name in after and before[name] != after[name]):
-        forms = [side[name]["form"] for side in (before, after)]
-        said = of_values(*(np.array(side[name]["values"]) for side in (before, after)))
-        lines += [f"variable {name}: {forms[0]} -> {forms[1]}"] * (forms[0] != forms[1])
-        lines += [f"variable {name}: {said}"] if said else []
-    attrs = [json.dumps(store["attrs"]).encode() for store in stores]
-    return lines + ([f"attribute {line}" for line in of_json(*attrs)] if attrs[0] != attrs[1] else [])
+def shorten(value: Any) -> str:
+    """A text, cut off where it is long; an array's shape."""
+    text = value if isinstance(value, str) else f"of shape {value.shape}"
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def of_values(one: np.ndarray, other: np.ndarray) -> str:
@@ -268,7 +238,7 @@ def of_values(one: np.ndarray, other: np.ndarray) -> str:
     if one.shape != other.shape:
         return f"shape {one.shape} -> {other.shape}"
     if not all(np.issubdtype(values.dtype, np.number) or values.dtype == bool for values in (one, other)):
-        one, other = one.astype(str).ravel(), other.astype(str).ravel()
+        one, other = (values.astype(object).astype(str).ravel() for values in (one, other))
         places = np.flatnonzero(one != other)
         if not len(places):
             return ""
@@ -289,17 +259,6 @@ def of_values(one: np.ndarray, other: np.ndarray) -> str:
     return ", ".join(said)
 
 
-DIFFERENCES = {
-    ".csv": of_table,
-    ".json": of_json,
-    ".jsonl": of_json,
-    ".npy": of_array,
-    ".svg": lambda one, other: ["differs"],
-    ".txt": of_text,
-    ".zarr": of_store,
-}
-
-
 def headlines(folder: Path) -> dict[str, float]:
     """The headline numbers that the commands of `HEADLINE_COMMANDS` leave, to four digits."""
     found: dict[str, float] = {}
@@ -308,7 +267,7 @@ def headlines(folder: Path) -> dict[str, float]:
             read(folder / run, name)
             for name in ("summary.json", "heads.csv", "preferences_model.csv", "composition.csv")
         )
-        for name in ("accuracy", "hub", "sequential", "skip"):
+        for name in ("accuracy", "preferred", "sequential", "skip"):
             found |= {f"{run} {name} {end}": summary[name][end] for end in ("estimate", "low", "high")}
         for name in ("hub", "thoughts", "question"):
             found[f"{run} evidence of {name}"] = summary["evidence"][name]["estimate"]
@@ -357,7 +316,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ref", nargs="?", metavar="REF", help="The commit that this checkout is compared with.")
     parser.add_argument("--out", type=Path, metavar="DIR", help="Keep the outputs here: DIR/COMMIT and DIR/here.")
-    parser.add_argument("--keep", action="store_true", help="Keep the outputs in a folder below the system's own.")
     parser.add_argument("--write", action="store_true", help=f"Write {HEADLINES.relative_to(ROOT)} and nothing else.")
     asked = parser.parse_args()
     if asked.write == bool(asked.ref):
@@ -371,7 +329,7 @@ def main() -> None:
         elif not against(asked.ref, out):
             sys.exit(1)
     finally:
-        if asked.out or asked.keep:
+        if asked.out:
             print(f"outputs: {out}")
         else:
             shutil.rmtree(out)

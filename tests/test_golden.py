@@ -61,7 +61,7 @@ CHANGES = {
     "heads.csv": (
         "name,mass,n,p,q\nL0H0,0.5,12,1\nL9H9,0.2,12,0.25\n",
         [
-            "column q: added",
+            "column q: added, is of shape (2,)",
             "column name: 1 of 2 differ, the first at 1: 'L0H1' -> 'L9H9'",
             "column mass: 1 of 2 differ, by at most 0.05, relative 0.2",
             "column p: 2 of 2 differ, 1 undefined on one side, by at most 0.25, relative 0.5",
@@ -73,7 +73,10 @@ CHANGES = {
     ),
     "rows.jsonl": ('{"id": "a"}\n{"id": "c"}\n', ['[1].id: "b" -> "c"']),
     "note.txt": ("one\nthree\n", ["line 2: 'two' -> 'three'"]),
-    "figure.svg": ("<svg></svg>", ["differs"]),
+    "figure.svg": (
+        '<svg><text x="1">z<tspan>1</tspan></text><text>z 1</text></svg>',
+        ["word 'z 1': added, is 2 times", "drawing: d4dc56669143 -> edb851fa2f29"],
+    ),
 }
 
 
@@ -92,9 +95,10 @@ def test_a_changed_array_is_named_with_its_largest_difference(folders):
     changed.to_zarr(folders[1] / "runs.zarr", mode="w", consolidated=False)
     assert said(folders) == [
         "changed map.npy",
-        "    3 of 9 differ, by at most 0.5, relative 0.333",
+        "    values: 3 of 9 differ, by at most 0.5, relative 0.333",
         "changed runs.zarr",
-        "    variable rows: added",
+        "    variable rows: added, is of shape (2,)",
+        "    form of rows: added, is ('head',) int64",
         "    variable mass: 1 of 2 differ, by at most 0.25, relative 0.5",
     ]
 
@@ -106,11 +110,11 @@ def test_files_that_move_are_followed(folders):
     (after / "note.txt").rename(after / "study" / "note.txt")
     (after / "study" / "note.txt").write_text("one\n")
     (after / "figure.svg").unlink()
-    (after / "new.npy").write_bytes(b"")
+    np.save(after / "new.npy", np.eye(2))
     assert said(folders) == [
         "moved heads.csv -> study/effects.csv",
         "moved and changed note.txt -> study/note.txt",
-        "    line 2: 'two' -> None",
+        "    line 2: removed, was 'two'",
         "only before figure.svg",
         "only after new.npy",
     ]

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import analyze, row_entropy
+from thoughtlens.analysis import (
+    analyze,
+    block_sums,
+    open_analysis,
+    row_entropy,
+)
 from thoughtlens.analysis import pieces as blocks
 from thoughtlens.analysis.sums import block_sums
 
@@ -96,6 +101,23 @@ def test_blocks_of_one_problem_give_all_numbers_of_attention(dataset, n_shards):
     found = analyzed(dataset, np.arange(23), n_shards=n_shards)
     assert_same(found, analyze(dataset, correct=dataset["correct"], **OPTIONS))
     assert found.model["n"] == 23
+
+
+def test_an_analysis_is_saved_however_its_sums_were_stored(dataset, tmp_path):
+    """Sums that are read from a store remember its shards, which have a dim more than what is made of them."""
+
+    class StoredRun(KeptRun):
+        def sums(self):
+            for sums in super().sums():
+                for values in sums.variables.values():
+                    values.encoding = {"shards": values.shape, "chunks": values.shape}
+                yield sums
+
+    run = StoredRun(tmp_path, dataset, np.arange(23) // 4, {})
+    analyze(run, name="stored", **OPTIONS)
+    found, expected = open_analysis(run, "stored"), analyzed(dataset, run.assigned)
+    xr.testing.assert_allclose(found.moments, expected.moments)
+    xr.testing.assert_allclose(found.composition, expected.composition)
 
 
 BLOCKED = {

@@ -86,7 +86,8 @@ def write_bundle(path: Path, bundle: Any, about: Json) -> None:
         datasets: dict[str, xr.Dataset] = {}
         made_of = _taken_apart(bundle, "", datasets)
         for name, dataset in datasets.items():
-            dataset.to_zarr(folder, group=name, mode="w", consolidated=False)
+            # Of a store that it was read from, a Dataset remembers chunks that need not fit.
+            dataset.drop_encoding().to_zarr(folder, group=name, mode="w", consolidated=False)
         zarr.open_group(folder, mode="a").attrs.update({"about": about, "made_of": made_of})
 
 
