@@ -113,21 +113,13 @@ def _path(folder: Path, batch: int) -> Path:
 
 @dataclass(frozen=True)
 class Target:
-    """What is cut: problems in batches, and where what comes of them is kept.
-
-    Attributes:
-        folder: of the study (`thoughtlens.cuts.job`).
-        problems: of the study, in order.
-        batches: indices of the problems of each batch; every problem is in one.
-        shape: the sizes of the model.
-        prompts: the question of each problem as token ids.
-    """
+    """What is cut: problems in batches, and the folder for their outcomes."""
 
     folder: Path
     problems: tuple[Problem, ...]
-    batches: tuple[tuple[int, ...], ...]
+    batches: tuple[tuple[int, ...], ...]  # places of the problems of each batch; every problem is in one
     shape: Shape
-    prompts: tuple[list[int], ...]
+    prompts: tuple[list[int], ...]  # the question of each problem as token ids
 
     @property
     def n_thoughts(self) -> int:
@@ -152,19 +144,12 @@ class Target:
 
 @dataclass(frozen=True)
 class CutJob:
-    """The work of a study, batch by batch.
+    """The work of a study, batch by batch; a `thoughtlens.runs.Job`."""
 
-    Attributes:
-        load: gives the reasoner, once a worker.
-        target: the problems.
-        cuts: the plan, controls among it.
-        allow_failed: whether a pair of problem and cut that can't be run is kept as failed, or stops the study.
-    """
-
-    load: Callable[[], LatentReasoner]
+    load: Callable[[], LatentReasoner]  # gives the reasoner, once a worker
     target: Target
     cuts: tuple[Cut, ...]
-    allow_failed: bool = False
+    allow_failed: bool = False  # keep a pair of problem and cut that can't be run as failed
 
     def n_problems(self, shard: int) -> int:
         """Passes of a batch: a problem under a cut, the baseline among the cuts."""
