@@ -33,7 +33,7 @@ from thoughtlens.cuts.material import Material, Parts, bind
 from thoughtlens.cuts.named import Cut
 from thoughtlens.cuts.passes import (
     FAILURES,
-    NOBODYS,
+    OUT_OF_MEMORY,
     Batch,
     Cutter,
     Cutting,
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 MATERIAL: Final = "material.safetensors"
 BASELINE_KEY: Final = "[]"
 GROUP: Final = 64
-"""Cuts between two writings: what a kill costs at most, in one batch."""
+"""Cuts that are made between two writes: a kill costs at most these, in one batch."""
 
 
 def key_of(cut: Cut) -> str:
@@ -64,7 +64,7 @@ def key_of(cut: Cut) -> str:
 
 
 def read_outcomes(folder: Path, batch: int, n_problems: int) -> tuple[dict[str, int], Outcomes]:
-    """What is known of a batch: the row of each cut by its key, and the rows."""
+    """The outcomes of a batch that were written: the row of each cut by its key, and the rows."""
     lines: dict[str, Json] = {}
     path = _path(folder, batch)
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
@@ -230,7 +230,7 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
         return [thoughts, *([_recorder(reasoner, target, 1).heads] if with_heads else [])]
 
     def search(places: Sequence[int]) -> list[tuple[Sequence[int], list[torch.Tensor]]]:
-        return list(bisect([places], watch, unknown, failures=FAILURES, passed_on=NOBODYS))
+        return list(bisect([places], watch, unknown, failures=FAILURES, passed_on=OUT_OF_MEMORY))
 
     batches = Halving(len(target.problems)).work_off(target.batches, search)
     pieces = [piece for _, its in batches for piece in its]

@@ -35,19 +35,19 @@ from thoughtlens.runs.engines import bisect, halves
 from thoughtlens.taps import Taps
 
 CACHE_BYTES: Final = 2**30
-"""Keys and values of all copies that think at once, about."""
+"""About how much the keys and values of all copies that think at once may take."""
 
 MOST_ROWS: Final = 1024
-"""Copies times problems at most: beyond it a pass gets no faster for each."""
+"""Copies times problems at most: larger passes are no faster for each row."""
 
 _AHEAD: Final = 32
-"""Positions after the question that are reckoned with."""
+"""Positions after the question for which memory is counted."""
 
 FAILURES: Final = (ThoughtLensError, RuntimeError, ValueError, IndexError)
-"""What a problem that can't be run ends in: its own fault, or torch's word for it."""
+"""The errors of a problem that can't be run: our own, and those that torch raises."""
 
-NOBODYS: Final = (torch.OutOfMemoryError,)
-"""What says nothing of the problems: whoever planned the batch makes it smaller."""
+OUT_OF_MEMORY: Final = (torch.OutOfMemoryError,)
+"""An error that is no fault of the problems: the caller makes the batch smaller."""
 
 Row = tuple[bool, float, float, str, str]
 UNWATCHED: Final = Taps()
@@ -252,7 +252,7 @@ class Cutter:
             self.read.clear()
             unreadable = partial(self._refused, cut=None)
             # Before any cut: where failures are not allowed, none is made in vain.
-            pieces = bisect([batch], self._reading, unreadable, failures=FAILURES, passed_on=NOBODYS)
+            pieces = bisect([batch], self._reading, unreadable, failures=FAILURES, passed_on=OUT_OF_MEMORY)
             self.read[batch] = list(pieces)
         return joined([self._made(piece, reading, those) for piece, reading in self.read[batch]], 1)
 
@@ -271,7 +271,8 @@ class Cutter:
         def work(those: Sequence[int]) -> Outcomes:
             return reading.outcomes(self.bind([self.cuts[cut] for cut in those], places))
 
-        for its, found in bisect(chunks, work, partial(self._alone, places), failures=FAILURES, passed_on=NOBODYS):
+        alone = partial(self._alone, places)
+        for its, found in bisect(chunks, work, alone, failures=FAILURES, passed_on=OUT_OF_MEMORY):
             self._look(found, places, its)
             made.append(found)
         return joined(made, 0)

@@ -288,7 +288,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: bool) -> Plan:
-    """Begin a study, or find it again and add to its plan what it does not have; its whole plan."""
+    """Begin a study, or find it and add to its plan the cuts that it does not have; give the whole plan."""
     found = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     if found is not None and (fault := _fault(folder, found, asked)):
         if not force:
