@@ -62,9 +62,6 @@ def text_code(n_thoughts: int) -> int:
 RANDOM: Final = "random order"
 """What the names of random orders begin with."""
 
-_BLOCKS: Final = " ⊣ "
-"""Between the query and the key of an edge."""
-
 
 def step_label(order: str, k: int) -> str:
     """The label of the cut of an order's first k."""
@@ -82,11 +79,7 @@ def head_name(layer: int, head: int) -> str:
 
 
 def head_place(name: str) -> tuple[int, int]:
-    """Layer and head of a name such as `L4H5`.
-
-    Raises:
-        OptionError: it is no such name.
-    """
+    """Layer and head of a name such as `L4H5`; `OptionError` if it is no such name."""
     found = re.fullmatch(r"L(\d+)H(\d+)", name)
     if found is None:
         raise OptionError(f"found the head {name!r}, expected one such as L4H5; write layer and head so.")
@@ -95,13 +88,7 @@ def head_place(name: str) -> tuple[int, int]:
 
 def edge_name(query: str, key: str) -> str:
     """The name of the edge from a query to a key, such as `z4 ⊣ z1`."""
-    return f"{query}{_BLOCKS}{key}"
-
-
-def edge_place(name: str) -> tuple[str, str]:
-    """Query and key of an edge's name, as `edge_name` writes it."""
-    query, _, key = name.partition(_BLOCKS)
-    return query, key
+    return f"{query} ⊣ {key}"
 
 
 def edge_names(n_thoughts: int) -> list[tuple[str, str]]:

@@ -9,12 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import (
-    analyze,
-    block_sums,
-    open_analysis,
-    row_entropy,
-)
+from thoughtlens.analysis import analyze, open_analysis, row_entropy
 from thoughtlens.analysis import pieces as blocks
 from thoughtlens.analysis.sums import block_sums
 

@@ -150,7 +150,7 @@ def _estimate(facts: Mapping[str, Any]) -> str:
 
 
 def show_study(facts: Mapping[str, Any]) -> None:
-    """The closing tables of a study: what costs most, and whether looking predicted cutting."""
+    """The closing tables of a study: what costs most, and whether attention predicted the cost."""
     exploratory = f" ({facts['n_exploratory']} of all exploratory)" if facts["n_exploratory"] else ""
     title = (
         f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}: {facts['n_cuts']} cuts, "

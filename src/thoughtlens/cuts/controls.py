@@ -41,7 +41,12 @@ _MOVED: Final = {Site.HEAD: _HEAD, Site.THOUGHT: _THOUGHT, Site.SCORES: _EDGE, S
 
 
 class Shape(NamedTuple):
-    """The sizes of a model, which say what can be cut."""
+    """The sizes of a model, which say what can be cut.
+
+    Example:
+        >>> Shape(n_layers=2, n_heads=4, n_thoughts=6).n_heads
+        4
+    """
 
     n_layers: int
     n_heads: int

@@ -24,7 +24,13 @@ _THOUGHTS: Final[Sites] = frozenset({Site.THOUGHT})
 
 @dataclass(frozen=True)
 class Zero:
-    """Zeros. A row of the pattern in which a cell is zeroed sums to less than 1."""
+    """Zeros. A row of the pattern in which a cell is zeroed sums to less than 1.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_head
+        >>> ablate_head("L4H5", edit=Zero()).label
+        'L4H5 zero'
+    """
 
     sites: ClassVar[Sites] = _ANY
 
@@ -35,7 +41,13 @@ class Zero:
 
 @dataclass(frozen=True)
 class Block:
-    """A score that the softmax turns into exactly 0; the other keys of the row share the weight."""
+    """A score that the softmax turns into exactly 0; the other keys of the row share the weight.
+
+    Example:
+        >>> from thoughtlens.cuts import knock_out
+        >>> knock_out("z4", "z1").parts[0].edit
+        Block()
+    """
 
     sites: ClassVar[Sites] = frozenset({Site.SCORES})
 
@@ -50,6 +62,11 @@ class Scale:
 
     Attributes:
         factor: 1 leaves all, 0 nothing.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_thought
+        >>> ablate_thought("z2", edit=Scale(0.5)).label
+        'z2 scale 0.5'
     """
 
     factor: float
@@ -73,6 +90,10 @@ class Add:
 
     Attributes:
         vector: one number a channel: as wide as a thought, or as a head.
+
+    Example:
+        >>> Add([1, 2]).vector
+        (1.0, 2.0)
     """
 
     vector: tuple[float, ...]
@@ -108,6 +129,11 @@ class Mean:
 
     Of a head's outputs at `text`, the tokens of the answer that are not the `answer` query, each problem has one value,
     their mean: so it is here, in `Resample` and in `Donor`. Name other positions to leave them alone.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_thought
+        >>> ablate_thought("z2", edit=Mean()).label
+        'z2 mean'
     """
 
     sites: ClassVar[Sites] = _VECTORS
@@ -119,6 +145,11 @@ class Resample:
 
     Attributes:
         seed: same seed, same problems; the same for every position, layer and head.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_thought
+        >>> ablate_thought("z2", edit=Resample(seed=3)).label
+        'z2 resample 3'
     """
 
     seed: int = 0
@@ -131,6 +162,11 @@ class Noise:
 
     Attributes:
         seed: same seed, same directions, whatever the batch.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_head
+        >>> ablate_head("L4H5", edit=Noise()).label
+        'L4H5 noise'
     """
 
     seed: int = 0
@@ -143,6 +179,11 @@ class Donor:
 
     Attributes:
         problem: its id; one of the study.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_head
+        >>> ablate_head("L4H5", edit=Donor("gsm_7")).label
+        'L4H5 donor gsm_7'
     """
 
     problem: str
@@ -187,6 +228,11 @@ class Replace:
     Attributes:
         values: thoughts (problem, thought, hidden), or heads' outputs (problem, layer, head, position, channel) with
             the positions bot, z1 … zT, eot, answer, text; one problem for all, or aligned with the batch as begun.
+
+    Example:
+        >>> from thoughtlens.cuts import Intervention
+        >>> Intervention(Site.THOUGHT, Replace(torch.zeros(1, 6, 8))).label
+        'thoughts replace'
     """
 
     values: Tensor

@@ -30,16 +30,16 @@ class Intervention:
     """An edit, and where it is made. None in a part of the address means everywhere.
 
     Attributes:
-        site: where the tensor is met.
-        edit: what takes its place: one of `cuts.edits`, or any tap.
+        site: the place in the pass whose tensor is edited.
+        edit: what takes the place of the tensor: one of `cuts.edits`, or any tap.
         layers: indices of layers.
         heads: indices of heads.
-        queries: names of the slots that attend; of the thoughts themselves at site THOUGHT.
+        queries: names of the slots that attend; at site THOUGHT, of the thoughts themselves.
         keys: names of the slots attended to; only at sites SCORES and PATTERN.
 
     Raises:
-        OptionError: the site is VALUE, which can only be recorded; the edit says nothing at this site; or the address
-            has a part that the site does not.
+        OptionError: the site is VALUE, which can only be recorded; the edit has no meaning at this site; or the address
+            has a part that the site has not.
 
     Example:
         >>> from thoughtlens.cuts import Zero

@@ -33,7 +33,7 @@ from thoughtlens.cuts.material import Material, Parts, bind
 from thoughtlens.cuts.named import Cut
 from thoughtlens.cuts.passes import (
     FAILURES,
-    NOBODYS,
+    OUT_OF_MEMORY,
     Batch,
     Cutter,
     Cutting,
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 MATERIAL: Final = "material.safetensors"
 BASELINE_KEY: Final = "[]"
 GROUP: Final = 64
-"""Cuts between two writings: what a kill costs at most, in one batch."""
+"""Cuts that are made between two writes: a kill costs at most these, in one batch."""
 
 
 def key_of(cut: Cut) -> str:
@@ -64,7 +64,7 @@ def key_of(cut: Cut) -> str:
 
 
 def read_outcomes(folder: Path, batch: int, n_problems: int) -> tuple[dict[str, int], Outcomes]:
-    """What is known of a batch: the row of each cut by its key, and the rows."""
+    """The outcomes of a batch that were written: the row of each cut by its key, and the rows."""
     lines: dict[str, Json] = {}
     path = _path(folder, batch)
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
@@ -113,21 +113,13 @@ def _path(folder: Path, batch: int) -> Path:
 
 @dataclass(frozen=True)
 class Target:
-    """What is cut: problems in batches, and where what comes of them is kept.
-
-    Attributes:
-        folder: of the study (`thoughtlens.cuts.job`).
-        problems: of the study, in order.
-        batches: indices of the problems of each batch; every problem is in one.
-        shape: the sizes of the model.
-        prompts: the question of each problem as token ids.
-    """
+    """What is cut: problems in batches, and the folder for their outcomes."""
 
     folder: Path
     problems: tuple[Problem, ...]
-    batches: tuple[tuple[int, ...], ...]
+    batches: tuple[tuple[int, ...], ...]  # places of the problems of each batch; every problem is in one
     shape: Shape
-    prompts: tuple[list[int], ...]
+    prompts: tuple[list[int], ...]  # the question of each problem as token ids
 
     @property
     def n_thoughts(self) -> int:
@@ -152,19 +144,12 @@ class Target:
 
 @dataclass(frozen=True)
 class CutJob:
-    """The work of a study, batch by batch.
+    """The work of a study, batch by batch; a `thoughtlens.runs.Job`."""
 
-    Attributes:
-        load: gives the reasoner, once a worker.
-        target: the problems.
-        cuts: the plan, controls among it.
-        allow_failed: whether a pair of problem and cut that can't be run is kept as failed, or stops the study.
-    """
-
-    load: Callable[[], LatentReasoner]
+    load: Callable[[], LatentReasoner]  # gives the reasoner, once a worker
     target: Target
     cuts: tuple[Cut, ...]
-    allow_failed: bool = False
+    allow_failed: bool = False  # keep a pair of problem and cut that can't be run as failed
 
     def n_problems(self, shard: int) -> int:
         """Passes of a batch: a problem under a cut, the baseline among the cuts."""
@@ -245,7 +230,7 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
         return [thoughts, *([_recorder(reasoner, target, 1).heads] if with_heads else [])]
 
     def search(places: Sequence[int]) -> list[tuple[Sequence[int], list[torch.Tensor]]]:
-        return list(bisect([places], watch, unknown, failures=FAILURES, passed_on=NOBODYS))
+        return list(bisect([places], watch, unknown, failures=FAILURES, passed_on=OUT_OF_MEMORY))
 
     batches = Halving(len(target.problems)).work_off(target.batches, search)
     pieces = [piece for _, its in batches for piece in its]

@@ -24,20 +24,15 @@ Parts = tuple[Intervention, ...]
 
 @dataclass(frozen=True)
 class Material:
-    """What was kept of a pass in which nothing was cut.
+    """What was kept of a pass in which nothing was cut; NaN for a problem that could not be run.
 
-    Attributes:
-        problem_ids: of the study, in order.
-        n_steps: of each problem; 0 where the set does not say.
-        thoughts: (problem, thought, hidden); NaN, as heads are, of a problem that could not be run.
-        heads: (problem, layer, head, position, channel), positions bot, z1 … zT, eot, answer, text, the last the mean
-            over all other tokens of the told answer; None where no edit needs them.
+    Positions are bot, z1 … zT, eot, answer and text, the last the mean over all other tokens of the told answer.
     """
 
     problem_ids: tuple[str, ...]
-    n_steps: tuple[int, ...]
-    thoughts: Tensor
-    heads: Tensor | None = None
+    n_steps: tuple[int, ...]  # worked steps of each problem; 0 where its set does not say
+    thoughts: Tensor  # (problem, thought, hidden)
+    heads: Tensor | None = None  # (problem, layer, head, position, channel), where edits need them
 
     @cached_property
     def head_means(self) -> Tensor:

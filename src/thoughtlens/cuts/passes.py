@@ -35,41 +35,35 @@ from thoughtlens.runs.engines import bisect, halves
 from thoughtlens.taps import Taps
 
 CACHE_BYTES: Final = 2**30
-"""Keys and values of all copies that think at once, about."""
+"""About how much the keys and values of all copies that think at once may take."""
 
 MOST_ROWS: Final = 1024
-"""Copies times problems at most: beyond it a pass gets no faster for each."""
+"""Copies times problems at most: larger passes are no faster for each row."""
 
 _AHEAD: Final = 32
-"""Positions after the question that are reckoned with."""
+"""Positions after the question for which memory is counted."""
 
 FAILURES: Final = (ThoughtLensError, RuntimeError, ValueError, IndexError)
-"""What a problem that can't be run ends in: its own fault, or torch's word for it."""
+"""The errors of a problem that can't be run: our own, and those that torch raises."""
 
-NOBODYS: Final = (torch.OutOfMemoryError,)
-"""What says nothing of the problems: whoever planned the batch makes it smaller."""
+OUT_OF_MEMORY: Final = (torch.OutOfMemoryError,)
+"""An error that is no fault of the problems: the caller makes the batch smaller."""
 
 Row = tuple[bool, float, float, str, str]
 UNWATCHED: Final = Taps()
 
 
 class Outcomes(NamedTuple):
-    """What cuts do to problems.
+    """What cuts do to problems: arrays (cut, problem).
 
-    Attributes:
-        correct: bool (cut, problem): the parsed answer equals the gold answer.
-        gold_logprob: float64 (cut, problem), nats: of the gold answer's tokens and the end token after the prefix.
-        kl: float64 (cut, problem), nats: KL(baseline ‖ cut) of the value's first token.
-        answer: text (cut, problem): the parsed answer, "" if there is none.
-        failure: text (cut, problem): why the problem could not be run, "" if it could; its other values are then False,
-            NaN, NaN and "".
+    Where a problem could not be run, the other values are False, NaN, NaN and "".
     """
 
-    correct: np.ndarray
-    gold_logprob: np.ndarray
-    kl: np.ndarray
-    answer: np.ndarray
-    failure: np.ndarray
+    correct: np.ndarray  # bool: the parsed answer equals the gold answer
+    gold_logprob: np.ndarray  # float64, nats: of the gold answer's tokens and the end token after the prefix
+    kl: np.ndarray  # float64, nats: KL(baseline ‖ cut) of the value's first token
+    answer: np.ndarray  # text: the parsed answer, "" if there is none
+    failure: np.ndarray  # text: why the problem could not be run, "" if it could
 
     def at(self, index: Any) -> "Outcomes":
         """Some of them: every array at this index."""
@@ -103,17 +97,11 @@ def failed(reason: str, n_cuts: int = 1) -> Outcomes:
 
 @dataclass(frozen=True)
 class Batch:
-    """Problems that pass together, as token ids.
-
-    Attributes:
-        problems: the problems.
-        prompts: their questions, each ending in `bot`.
-        spoken: for each the ids of the answer prefix, and of the gold value with the end token.
-    """
+    """Problems that pass together, as token ids."""
 
     problems: tuple[Problem, ...]
-    prompts: list[list[int]]
-    spoken: list[tuple[list[int], list[int]]]
+    prompts: list[list[int]]  # their questions, each ending in `bot`
+    spoken: list[tuple[list[int], list[int]]]  # ids of the answer prefix, and of the value with its end
 
 
 def batch_of(
@@ -136,17 +124,9 @@ def batch_of(
 
 
 class Cutting:
-    """A batch whose questions were read once, to be cut again and again.
+    """A batch whose questions were read once, to be cut again and again; `watching` taps meet the pass without cuts.
 
-    Args:
-        reasoner: the model.
-        batch: the problems.
-        n_thoughts: T.
-        watching: taps that meet the thoughts and the told gold answer when nothing is cut.
-
-    Attributes:
-        baseline: what comes of each problem when nothing is cut, as one cut.
-        thoughts: (problem, thought, hidden), the same.
+    `baseline` is the outcome of that pass, as of one cut, and `thoughts` (problem, thought, hidden) are its thoughts.
     """
 
     def __init__(self, reasoner: LatentReasoner, batch: Batch, n_thoughts: int, watching: Taps = UNWATCHED) -> None:
@@ -250,28 +230,20 @@ class Cutter:
     """Makes the baseline and every cut of problems that pass together, and finds what can't be run.
 
     Called with places of the problems, and of the cuts; it returns the outcomes of the baseline and then of the cuts.
-
-    Attributes:
-        reasoner: the model.
-        problems: of the study.
-        prompts: their questions as token ids.
-        cuts: the interventions of each cut, as they were planned.
-        n_thoughts: T.
-        bind: gives cuts the values that their edits stand for, for the problems at these places.
-        refuse: told the problem, the place of the cut (None: the baseline) and the reason of a failure; may raise.
-        n_copies: cuts that think at once.
-        read: by its places, the batch whose questions were read last, so that later cuts need not read them again: in
-            pieces that could be read together; of a problem that can't be read, the reason.
     """
 
     reasoner: LatentReasoner
     problems: Sequence[Problem]
-    prompts: Sequence[list[int]]
+    prompts: Sequence[list[int]]  # the question of each problem as token ids
     cuts: Sequence[Parts]
     n_thoughts: int
+    # Gives cuts the values that their edits stand for, for the problems at these places.
     bind: Callable[[Sequence[Parts], Sequence[int]], Sequence[Parts]]
+    # Told the problem, the place of the cut (None: the baseline) and the reason of a failure; may raise.
     refuse: Callable[[Problem, int | None, str], None]
-    n_copies: int
+    n_copies: int  # cuts that think at once
+    # The batch whose questions were read last, by its places, so that later cuts need not read them again: in pieces
+    # that could be read together; the reason where a problem can't be read.
     read: dict[tuple[int, ...], list[tuple[Sequence[int], Cutting | str]]] = field(default_factory=dict)
 
     def __call__(self, places: Sequence[int], those: Sequence[int]) -> Outcomes:
@@ -280,7 +252,7 @@ class Cutter:
             self.read.clear()
             unreadable = partial(self._refused, cut=None)
             # Before any cut: where failures are not allowed, none is made in vain.
-            pieces = bisect([batch], self._reading, unreadable, failures=FAILURES, passed_on=NOBODYS)
+            pieces = bisect([batch], self._reading, unreadable, failures=FAILURES, passed_on=OUT_OF_MEMORY)
             self.read[batch] = list(pieces)
         return joined([self._made(piece, reading, those) for piece, reading in self.read[batch]], 1)
 
@@ -299,7 +271,8 @@ class Cutter:
         def work(those: Sequence[int]) -> Outcomes:
             return reading.outcomes(self.bind([self.cuts[cut] for cut in those], places))
 
-        for its, found in bisect(chunks, work, partial(self._alone, places), failures=FAILURES, passed_on=NOBODYS):
+        alone = partial(self._alone, places)
+        for its, found in bisect(chunks, work, alone, failures=FAILURES, passed_on=OUT_OF_MEMORY):
             self._look(found, places, its)
             made.append(found)
         return joined(made, 0)

@@ -51,7 +51,7 @@ from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.runs import engines as batches
 from thoughtlens.runs.engines import Engine, Local, Progress
-from thoughtlens.runs.extraction import to_load
+from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.runs.store import MANIFEST, differences, now, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset
@@ -73,26 +73,16 @@ class Written(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The `manifest.json` of a study.
-
-    Attributes:
-        finished: when its effects were written; None while cuts are made.
-        model: what identifies the model that is cut.
-        problems: SHA-256 of the problems that are cut.
-        n: how many problems these are.
-        options: what outcomes depend on besides: the number of thoughts, and the problems of a batch.
-        seed: of the draw of problems and of the plan.
-        plans: each version of the plan; all but the first added exploratory cuts.
-    """
+    """The `manifest.json` of a study."""
 
     model_config = ConfigDict(extra="forbid")
-    finished: str | None
+    finished: str | None  # when its effects were written
     model: dict[str, Any]
-    problems: str
-    n: int
-    options: dict[str, Any]
-    seed: dict[str, int]
-    plans: list[Written]
+    problems: str  # SHA-256 of the problems that are cut
+    n: int  # how many problems these are
+    options: dict[str, Any]  # what outcomes depend on besides
+    seed: dict[str, int]  # of the draw of problems and of the plan
+    plans: list[Written]  # each version of the plan; all but the first added exploratory cuts
 
     def identity(self) -> dict[str, Any]:
         """What must be equal where a study goes on."""
@@ -236,11 +226,11 @@ def studies(folder: Path) -> dict[str, Manifest]:
     Args:
         folder: of the run.
 
-    Raises:
-        RunError: a manifest can't be read.
-
     Returns:
         By name, sorted: `finished` (None while cuts are made), `n`, `seed`, `plans` and what else a manifest holds.
+
+    Raises:
+        RunError: a manifest can't be read.
 
     Example:
         Which studies of a run are finished?
@@ -298,7 +288,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: bool) -> Plan:
-    """Begin a study, or find it again and add to its plan what it does not have; its whole plan."""
+    """Begin a study, or find it and add to its plan the cuts that it does not have; give the whole plan."""
     found = read_manifest(folder) if (folder / MANIFEST).is_file() else None
     if found is not None and (fault := _fault(folder, found, asked)):
         if not force:
@@ -353,8 +343,7 @@ def _make(
         if known is None or (known.heads is None and any(part.site is Site.HEAD for part in needing)):
             write_material(target.folder, measure_material(reasoner, target, needing))
     where = engine or Local()
-    load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
-    job = CutJob(load, target, tuple(cuts), allow_failed)
+    job = CutJob(loader_for(where, reasoner), target, tuple(cuts), allow_failed)
     todo = [shard for shard in range(len(target.batches)) if job.missing(shard)]
     progress(sum(job.n_problems(shard) for shard in range(len(target.batches)) if shard not in todo))
     where.run(job, todo, progress)

@@ -63,12 +63,13 @@ def doctor(reasoner: LatentReasoner) -> list[Check]:
     tolerance = _TOLERANCE[reasoner.lm.dtype]
     watch = PaddingWatch()
     together, trace = _record(reasoner, QUESTIONS, [watch])
+    alone = torch.cat([_record(reasoner, [question])[0] for question in QUESTIONS])
     return [
         _markers(reasoner),
         _tokenizer(reasoner),
         _below("attention rows sum to 1", _row_error(together), 1e-5),
         _below("no attention on padding", watch.worst, 0.0),
-        _below("batched = alone", _alone_error(reasoner, together), tolerance),
+        _below("batched = alone", _difference(alone, together), tolerance),
         _below("incremental = one full eager pass", _eager_error(reasoner, together, trace), tolerance),
         _identity(reasoner, trace, tolerance),
     ]
@@ -107,11 +108,6 @@ def _row_error(attention: Tensor) -> float:
         return float("inf")
     error = float((attention.sum(-1)[exists] - 1).abs().max())
     return error if error == error else float("inf")  # NaN is no small difference
-
-
-def _alone_error(reasoner: LatentReasoner, together: Tensor) -> float:
-    alone = torch.cat([_record(reasoner, [question])[0] for question in QUESTIONS])
-    return _difference(alone, together)
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -17,13 +17,12 @@ from typing import Final
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.names import query_names, text, thought_names
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning.loop import Trace, reason
+from thoughtlens.reasoning.loop import reason
 from thoughtlens.runs.folder import Run
 from thoughtlens.taps import QuestionRecorder
 
@@ -100,7 +99,8 @@ def _batches(problems: Sequence[Problem], size: int) -> Sequence[Sequence[Proble
 
 def _decode(reasoner: LatentReasoner, problems: Sequence[Problem], n_top: int) -> xr.Dataset:
     trace = reason(reasoner, [problem.question for problem in problems], max_new_tokens=1)
-    top = reasoner.lm.lm_head(_stages(trace)).float().softmax(-1).topk(n_top)
+    stages = torch.stack([trace.states[:, :-1], trace.thoughts, trace.states[:, 1:]], dim=1)
+    top = reasoner.lm.lm_head(stages).float().softmax(-1).topk(n_top)
     names = {int(i): reasoner.decode([int(i)]).strip() for i in top.indices.unique()}
     tokens = np.vectorize(names.__getitem__, otypes=[object])(top.indices.cpu().numpy())
     return xr.Dataset(
@@ -114,13 +114,9 @@ def _decode(reasoner: LatentReasoner, problems: Sequence[Problem], n_top: int) -
     )
 
 
-def _stages(trace: Trace) -> Tensor:
-    return torch.stack([trace.states[:, :-1], trace.thoughts, trace.states[:, 1:]], dim=1)
-
-
 def _of_step(decoded: xr.Dataset, problems: Sequence[Problem], step: int) -> xr.Dataset:
     rows = [row for row, problem in enumerate(problems) if len(problem.steps) > step]
-    own = np.array([_result(problems[row].steps[step]) for row in rows], dtype=object)
+    own = np.array([problems[row].steps[step].split("=")[-1].rstrip("> ") for row in rows], dtype=object)
     tokens = decoded["token"].isel(problem=rows)
 
     def share(results: np.ndarray) -> xr.DataArray:
@@ -128,10 +124,6 @@ def _of_step(decoded: xr.Dataset, problems: Sequence[Problem], step: int) -> xr.
         return (tokens == wanted).any("rank").mean("problem")
 
     return xr.Dataset({"own": share(own), "other": share(np.roll(own, -1)), "n": len(rows)})
-
-
-def _result(step: str) -> str:
-    return step.split("=")[-1].rstrip("> ")
 
 
 def choose_problems(run: Run, ids: Sequence[str] = (), *, n: int = 5) -> list[Problem]:

@@ -227,7 +227,7 @@ def extract(
     missing = store.missing()
     progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
-    load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
+    load = loader_for(where, reasoner)
     where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep), missing, progress)
     notes: dict[str, Any] = {}
     if missing:
@@ -271,6 +271,9 @@ def _batching(store: Store, lengths: Sequence[int], batch_size: int) -> dict[str
     return notes
 
 
-def to_load(reasoner: LatentReasoner) -> Mapping[str, Any]:
-    """What a worker elsewhere needs to load the same model."""
-    return {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}
+def loader_for(engine: Engine, reasoner: LatentReasoner) -> Callable[[], LatentReasoner]:
+    """Gives the reasoner to a worker, who must load it again where the engine works elsewhere."""
+    if not engine.elsewhere:
+        return lambda: reasoner
+    found = {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}
+    return partial(reasoner_of, found)

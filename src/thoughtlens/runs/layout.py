@@ -43,20 +43,20 @@ PIECE: Final = 64
 """Rows that are read together at most: the inner chunk of a shard."""
 
 SHARD_BYTES: Final = 64 * 10**6
-"""Attention of a shard, about: a file to copy in a moment, and little work for a kill to undo."""
+"""About how much attention a shard holds: a file that is quickly copied, and little work lost by a kill."""
 
 MOST_PROBLEMS: Final = 1024
 """Problems of a shard at most, where the model is so small that `SHARD_BYTES` would hold a whole study."""
 
 BLOCKS: Final = 512
-"""Blocks at most, where a bootstrap over blocks is as good as one over problems for any practical purpose."""
+"""Blocks at most: with these a bootstrap over blocks is, for practical purposes, as good as one over problems."""
 
 SHARD_BLOCKS: Final = 64
 SHARD_PROBLEMS: Final = 4096
-"""Blocks and problems of a shard at most where sums are kept: the work that a kill can cost."""
+"""Blocks and problems of a shard at most where sums are kept: the most work that a kill can cost."""
 
 SEED: Final = 0
-"""Seed of the dealing: the same problems are in the same blocks in every run."""
+"""Seed by which problems are distributed over blocks: the same problems are in the same blocks in every run."""
 
 Seen = Iterable[tuple[xr.Dataset, np.ndarray]]
 """Attention Datasets of some problems each, with the number of each problem's row."""

@@ -84,19 +84,10 @@ class Ray:
         if not shards:
             return
         with _cluster(self.address):
-            share = _share(self.workers)
-            pool = _Pool(ray.put(job), share, deque(shards), retries=self.retries)
-            for shard in pool.finished(min(share.workers, len(shards))):
+            workers, cpus, gpus = _share(self.workers)
+            pool = _Pool(ray.put(job), cpus, gpus, deque(shards), retries=self.retries)
+            for shard in pool.finished(min(workers, len(shards))):
                 progress(job.n_problems(shard))
-
-
-@dataclass(frozen=True)
-class _Share:
-    """How many workers, and what of the cluster each holds."""
-
-    workers: int
-    cpus: float
-    gpus: float
 
 
 @dataclass
@@ -104,7 +95,8 @@ class _Pool:
     """The actors, what each is doing, and what is still to be done."""
 
     job: Any
-    share: _Share
+    cpus: float  # of each actor, as gpus are
+    gpus: float
     waiting: deque[int]
     retries: int
     at_work: dict[Any, tuple[Any, int | None]] = field(default_factory=dict)
@@ -130,7 +122,7 @@ class _Pool:
     def _hire(self) -> None:
         actor = (
             ray.remote(_Worker)
-            .options(num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0)
+            .options(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, max_task_retries=0)
             .remote(self.job)
         )
         self.at_work[actor.ready.remote()] = (actor, None)
@@ -146,8 +138,8 @@ class _Pool:
                 return answers[0]
             if all(shard is None for _, shard in self.at_work.values()):
                 raise RunError(
-                    f"no Ray worker could start within {PATIENCE:.0f} s; has the cluster {self.share.cpus:g} free CPUs "
-                    f"and {self.share.gpus:g} free GPUs a worker?"
+                    f"no Ray worker could start within {PATIENCE:.0f} s; has the cluster {self.cpus:g} free CPUs "
+                    f"and {self.gpus:g} free GPUs a worker?"
                 )
 
     def _succeeded(self, answer: Any, actor: Any, shard: int | None) -> bool:
@@ -178,16 +170,16 @@ class _Pool:
         self._hire()
 
 
-def _share(workers: int | None) -> _Share:
-    """Divide the cluster: a GPU each where there are GPUs, else the CPUs evenly."""
+def _share(workers: int | None) -> tuple[int, float, float]:
+    """The number of workers, and the CPUs and GPUs of each: a GPU each where there are GPUs, else the CPUs evenly."""
     found = ray.cluster_resources()
     cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
     count = workers or gpus or cpus
     if gpus:
-        return _Share(count, max(1.0, cpus // max(count, gpus)), 1.0 if count <= gpus else gpus / count)
+        return count, max(1.0, cpus // max(count, gpus)), 1.0 if count <= gpus else gpus / count
     if cpus < 1:
         raise RunError("the Ray cluster has no CPUs, expected at least one; add a node with CPUs.")
-    return _Share(count, max(1.0, cpus // count), 0.0)
+    return count, max(1.0, cpus // count), 0.0
 
 
 @contextmanager
