@@ -80,10 +80,7 @@ def thought_composition(attention: xr.DataArray) -> xr.DataArray:
 
 
 def cell_spread(attention: xr.DataArray) -> xr.DataArray:
-    """How far the cells among thoughts lie apart: dims (..., query, key) to (...).
-
-    spread = population standard deviation over the cells (q, k), k < q.  Range 0-0.5; NaN below two thoughts.  No null.
-    """
+    """Standard deviation over the cells (q, k), k < q, among thoughts: 0-0.5, NaN below two thoughts."""
     cells = thought_map(attention)
     order = np.arange(cells.sizes["query"])
     earlier = xr.DataArray(order[:, None] > order[None, :], dims=("query", "key"))
