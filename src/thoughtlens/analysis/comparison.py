@@ -202,10 +202,7 @@ def comparison_overview(comparison: Comparison) -> xr.Dataset:
 
 
 def rank_correlation(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
-    """Spearman's correlation over heads in every resample: dims (resample, layer, head) twice to (resample), −1 to 1.
-
-    Heads without a number in any resample of either are left out; fewer than three heads give NaN.
-    """
+    """Spearman's correlation in every resample, over the heads that have all numbers; NaN for fewer than three."""
     values = [profile.transpose("resample", "layer", "head").values for profile in (one, other)]
     flat = [value.reshape(len(value), -1) for value in values]
     known = np.isfinite(flat[0]).all(0) & np.isfinite(flat[1]).all(0)

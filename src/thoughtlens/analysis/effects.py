@@ -101,18 +101,15 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
     baseline = effects.sel(intervention=BASELINE, drop=True)
     paired = ~(cuts["failed"] | baseline["failed"])
     logprob = cuts["gold_logprob"].astype(np.float64) - baseline["gold_logprob"]
+    # What the precision of the model that was cut makes of no difference.
+    dtype = str(json.loads(effects.attrs.get("model", "{}")).get("dtype"))
+    rounding = ROUNDING.get(dtype, ROUNDING["float32"])
     found = {
         "accuracy": cuts["correct"].astype(np.float64) - baseline["correct"],
-        "gold_logprob": logprob.where(abs(logprob) > _rounding(effects), 0.0),
+        "gold_logprob": logprob.where(abs(logprob) > rounding, 0.0),
         "kl": cuts["kl"].astype(np.float64),
     }
     return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
-
-
-def _rounding(effects: xr.Dataset) -> float:
-    """What the precision of the model that was cut makes of no difference."""
-    model = json.loads(effects.attrs.get("model", "{}"))
-    return ROUNDING.get(str(model.get("dtype")), ROUNDING["float32"])
 
 
 def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10_000, seed: int = 0) -> xr.Dataset:

@@ -39,11 +39,7 @@ LEVEL = HUB_LEVEL
 
 
 class Levels(NamedTuple):
-    """Evidence of heads, layers and the model.
-
-    Each has `excess` (…, measure, value), `p`, `q`, `p_familywise` (…, measure), and the thought of the measure `hub`
-    as `hub` (…); NaN for measures that T thoughts can't show.
-    """
+    """`excess` (…, measure, value), `p`, `q`, `p_familywise` (…, measure), and the strongest thought as `hub` (…)."""
 
     heads: xr.Dataset
     """dims (layer, head, …), with the `type` of each head"""

@@ -123,11 +123,9 @@ def rollout(attention: xr.DataArray) -> xr.DataArray:
 
 
 def _roll(rows: np.ndarray, n_thoughts: int) -> np.ndarray:
-    """Rows (..., layer, query, key) to shares (..., query, key).
-
-    Position by position, in the order in which they are read. Each column is a key's share; adding a thought's own
-    column to what it is fed marks what passes through it, and no path passes through a thought twice.
-    """
+    """Rows (..., layer, query, key) to shares (..., query, key), position by position, in the order of reading."""
+    # Each column is a key's share; adding a thought's own column to what it is fed marks what passes through it, and no
+    # path passes through a thought twice.
     *leading, n_layers, n_queries, n_keys = rows.shape
     own = np.eye(n_keys)
     states = np.zeros((*leading, n_layers + 1, n_keys, n_keys))

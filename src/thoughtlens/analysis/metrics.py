@@ -80,10 +80,7 @@ def thought_composition(attention: xr.DataArray) -> xr.DataArray:
 
 
 def cell_spread(attention: xr.DataArray) -> xr.DataArray:
-    """How far the cells among thoughts lie apart: dims (..., query, key) to (...).
-
-    spread = population standard deviation over the cells (q, k), k < q.  Range 0-0.5; NaN below two thoughts.  No null.
-    """
+    """Standard deviation over the cells (q, k), k < q, among thoughts: 0-0.5, NaN below two thoughts."""
     cells = thought_map(attention)
     order = np.arange(cells.sizes["query"])
     earlier = xr.DataArray(order[:, None] > order[None, :], dims=("query", "key"))
@@ -236,7 +233,8 @@ def preference_sums(attention: xr.DataArray) -> xr.Dataset:
 
 def expected_sums(sums: xr.Dataset) -> xr.Dataset:
     """The null of each observed sum, Σ_q M[q] · |C in row q| / q, named like it; linear, so that sums will do."""
-    return _expected(sums["mass"])
+    shares = _even_shares(sums.sizes["query"]).data_vars.items()
+    return xr.Dataset({str(name): xr.dot(sums["mass"], share, dim="query", optimize=True) for name, share in shares})
 
 
 def preferences(sums: xr.Dataset) -> xr.Dataset:
@@ -263,7 +261,7 @@ def preferences(sums: xr.Dataset) -> xr.Dataset:
 
     See also `hub_test`, which decides whether a preferred thought is a hub.
     """
-    expected, if_all_mass = expected_sums(sums), _expected(sums["rows"])
+    expected, if_all_mass = expected_sums(sums), expected_sums(sums.assign(mass=sums["rows"]))
     defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
     ratios = sums[list(expected.data_vars)] / expected.where(defined)
     later = sums["mass"]["query"].values[1:]
@@ -306,11 +304,6 @@ def readout(sums: xr.DataArray) -> xr.DataArray:
     """
     mass = sums.sum("thought")
     return (sums / mass.where(mass > 0)).rename("readout")
-
-
-def _expected(mass: xr.DataArray) -> xr.Dataset:
-    shares = _even_shares(mass.sizes["query"]).data_vars.items()
-    return xr.Dataset({str(name): xr.dot(mass, share, dim="query", optimize=True) for name, share in shares})
 
 
 @cache

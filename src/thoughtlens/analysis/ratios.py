@@ -46,11 +46,7 @@ Difference = tuple[xr.Dataset, xr.Dataset]
 
 
 class Ratios(NamedTuple):
-    """Numerators and denominators of the measures, dims (problem, depth, …); a denominator of 0 is an undefined ratio.
-
-    `preference` (thought), `lag_preference` (lag), `sequential`, `skip` and `thought_mass` are as in
-    `metrics.preferences`; `composition` (part) is the mean over the thoughts' rows; `accuracy` (problem) has no depth.
-    """
+    """Numerators and denominators of `MEASURES`, dims (problem, depth, …); a denominator of 0 is an undefined ratio."""
 
     above: xr.Dataset
     below: xr.Dataset
@@ -66,10 +62,7 @@ def layers_by_depth(n_layers: int) -> xr.DataArray:
 
 
 def depth_sums(attention: xr.DataArray, sums: xr.Dataset) -> xr.Dataset:
-    """`preference_sums` and the composition of the thoughts' rows, averaged over each depth: (problem, depth, …).
-
-    `present` (problem, depth) is 1 where the depth has layers.
-    """
+    """`preference_sums` and thoughts' composition, averaged over each depth; `present` is 1 where it has layers."""
     rows = composition(attention.mean("head", skipna=False)).sel(query=thought_names(n_thoughts_of(attention)))
     by_layer = sums.mean("head").assign(composition=rows.mean("query")).drop_vars("layer", errors="ignore")
     members = layers_by_depth(attention.sizes["layer"])
@@ -107,10 +100,7 @@ def join_problems(parts: list[xr.Dataset]) -> xr.Dataset:
 
 
 def as_ratios(sums: xr.Dataset, correct: np.ndarray) -> Ratios:
-    """The ratios of some problems, from their `collect_depth_sums` and whether each was solved.
-
-    Where `metrics.preferences` is undefined for all of them together, the denominators are 0.
-    """
+    """The ratios of some problems, from their `collect_depth_sums`; undefined where `metrics.preferences` is."""
     expected = expected_sums(sums)
     if_all_mass = expected_sums(sums.assign(mass=sums["rows"])).sum("problem")
     defined = expected.sum("problem") >= MASS_FLOOR * if_all_mass
@@ -134,9 +124,8 @@ def resampled(ratios: Ratios, weights: xr.DataArray) -> xr.Dataset:
 
 
 def linearised(ratios: Ratios) -> xr.Dataset:
-    """Each measure as a mean over problems: what every problem adds to the ratio, to first order.
+    """What every problem adds to a ratio R, to first order: R + (above − R · below) / mean(below).
 
-    value[p] = R + (above[p] − R · below[p]) / mean(below), R the ratio; the mean over problems is R itself.
     Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §21 (influence function of a ratio).
     """
     ratio = _divide(ratios.above.sum("problem"), ratios.below.sum("problem"))

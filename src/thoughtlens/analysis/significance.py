@@ -127,7 +127,7 @@ def benjamini_hochberg(p: xr.DataArray, *, over: tuple[str, ...] = ()) -> xr.Dat
 
     Reference: Benjamini and Hochberg (1995), Journal of the Royal Statistical Society B 57.
     """
-    return _corrected(p, over, _false_discovery)
+    return _corrected(p, over, lambda known: np.asarray(false_discovery_control(known), dtype=np.float64))
 
 
 def holm(p: xr.DataArray, *, over: tuple[str, ...] = ()) -> xr.DataArray:
@@ -262,10 +262,6 @@ def _corrected(
     for row, known in enumerate(np.isfinite(flat)):
         corrected[row, known] = correct(flat[row, known]) if known.any() else []
     return ordered.copy(data=corrected.reshape(ordered.shape)).transpose(*p.dims)
-
-
-def _false_discovery(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(false_discovery_control(p), dtype=np.float64)
 
 
 def _holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -324,23 +324,13 @@ def _analyze(
         alone = {**options, **its, "by": [], "null": None, "name": None}
         found.parts.setdefault(by, {})[name] = _summarise(of_groups[by, name].total(), correct[of], alone, its)
     for by, named in groups.items():
-        found.groups[by] = _compared(join_problems(depth_sums), named, correct, draws, found.parts.setdefault(by, {}))
+        types = {name: of.evidence["type"] for name, of in found.parts.setdefault(by, {}).items()}
+        how = {name: draws[name] for name in ("n_resamples", "seed")}
+        grouped = compare_groups(join_problems(depth_sums), named, correct=correct, head_types=types, **how)
+        without = int((~np.any(list(named.values()), axis=0)).sum())
+        notes = (f"{without} problems have no steps and are in no group.",) if without else ()
+        found.groups[by] = grouped._replace(notes=(*notes, *grouped.notes))
     return found
-
-
-def _compared(
-    sums: xr.Dataset,
-    groups: Mapping[str, npt.NDArray[np.bool_]],
-    correct: npt.NDArray[np.bool_],
-    draws: Json,
-    parts: Mapping[str, Analysis],
-) -> Comparison:
-    how = {name: draws[name] for name in ("n_resamples", "seed")}
-    types = {name: of.evidence["type"] for name, of in parts.items()}
-    grouped = compare_groups(sums, groups, correct=correct, head_types=types, **how)
-    without = int((~np.any(list(groups.values()), axis=0)).sum())
-    notes = (f"{without} problems have no steps and are in no group.",) if without else ()
-    return grouped._replace(notes=(*notes, *grouped.notes))
 
 
 def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, attributes: Json) -> Analysis:

@@ -121,13 +121,10 @@ class Totals(NamedTuple):
 
 
 class Sums:
-    """Sums of a run, or of a group of its problems, under every weight, added up piece by piece.
-
-    All weights are drawn before the pass, so that they don't depend on how the run is cut into pieces.
-    """
+    """Sums of a run, or of a group of its problems, under every weight, added up piece by piece."""
 
     def __init__(self, n_rows: int, *, n_resamples: int, n_flips: int, seed: int) -> None:
-        """For `n_rows` problems, or blocks of them."""
+        """For `n_rows` problems, or blocks of them; weights don't depend on how the run is cut into pieces."""
         resamples = resample_weights(n_rows, n_resamples=n_resamples, seed=seed)
         halves = split_halves(n_rows, seed=seed)
         self._n_rows, self._n_seen, self._n_resamples = n_rows, 0, resamples.sizes["resample"]

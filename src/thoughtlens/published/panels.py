@@ -43,8 +43,7 @@ def step_figures(analysis: Analysis, choice: Choice | None = None) -> dict[str, 
         OptionError: the run has no such layer or head.
 
     Example:
-        >>> sorted(step_figures(analysis))[0]
-        '1_top_heads_attention'
+        `step_figures(tl.analyze(run))["1_top_heads_attention"]`
     """
     choice, n = choice or Choice(), int(analysis.model["n"])
     maps = step_indexed(analysis.moments["mean"])

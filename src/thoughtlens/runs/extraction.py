@@ -199,6 +199,7 @@ def extract(
         {'problem': 2, 'layer': 2, 'head': 4, 'query': 9, 'key': 11}
         >>> [row["correct"] for row in run.results()]
         [True, True]
+        >>> folder.cleanup()
     """
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
