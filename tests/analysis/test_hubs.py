@@ -98,7 +98,11 @@ def test_an_impossible_question_is_refused(make_attention):
 
 @pytest.mark.parametrize(
     ("look_for", "purpose"),
-    [(hub_test, "test"), (lambda none: find_types(none, n_problems=2), "find types on"), (collect_depth_sums, "compare")],
+    [
+        (hub_test, "test"),
+        (lambda none: find_types(none, n_problems=2), "find types on"),
+        (collect_depth_sums, "compare"),
+    ],
 )
 def test_a_run_without_problems_is_refused(look_for, purpose):
     with pytest.raises(RunError, match=f"found no problems to {purpose}; extract at least one problem first"):

@@ -104,7 +104,10 @@ def test_torn_safetensors_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("list", "holds a list, expected a state_dict"), ("zip", r"can't be read as a PyTorch file \(.*\); fetch it again")],
+    [
+        ("list", "holds a list, expected a state_dict"),
+        ("zip", r"can't be read as a PyTorch file \(.*\); fetch it again"),
+    ],
 )
 def test_an_archive_without_a_state_is_refused(content, words, tmp_path):
     path = tmp_path / "pytorch_model.bin"

@@ -17,9 +17,9 @@ from thoughtlens.problems import sample
 from thoughtlens.runs import RAW, Layout, Local, Store, extract, open_run
 
 pytest.importorskip("ray")
-from ray.exceptions import RayActorError, RayTaskError  # noqa: E402
+from ray.exceptions import RayActorError, RayTaskError
 
-from thoughtlens.runs import ray_engine  # noqa: E402
+from thoughtlens.runs import ray_engine
 
 
 @pytest.fixture(scope="module")

@@ -385,3 +385,11 @@ def test_a_shard_without_what_the_run_records_is_refused(folder: Path) -> None:
     ids = LAYOUT.ids_of(0)
     with pytest.raises(RunError, match="shard 0 lacks value_weighted, which the run records; extract with the run's"):
         store.write(0, seen(LAYOUT, ids), rows_of(ids))
+
+
+def test_a_manifest_that_lacks_something_is_refused(run_folder: Path) -> None:
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    del manifest["layout"]
+    (run_folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=r"manifest\.json lacks 'layout'; delete the folder and extract the run again"):
+        open_run(run_folder)

@@ -191,9 +191,12 @@ def test_heads_that_move_nothing_leave_the_others_measured(some, tmp_path):
     ("spoil", "said"),
     [
         (lambda dataset: dataset.transpose("problem", "head", ...), r"attention has dims \('problem', 'head', 'layer'"),
-        (lambda dataset: dataset.isel(query=slice(None, None, -1)), r"the query axis is \['answer', 'eot', .*, expected"),
-        (lambda dataset: dataset.assign_coords(key=range(dataset.sizes["key"])), r"the key axis is \['0', '1', .*, exp"),
-        (lambda dataset: dataset.roll(key=1), "attention puts mass on positions after the query; extract the run again"),
+        (lambda dataset: dataset.isel(query=slice(None, None, -1)), r"the query axis is \['answer', 'eot', .*, exp"),
+        (
+            lambda dataset: dataset.assign_coords(key=range(dataset.sizes["key"])),
+            r"the key axis is \['0', .*, expected",
+        ),
+        (lambda dataset: dataset.roll(key=1), "attention puts mass on positions after the query; extract the run"),
     ],
     ids=["dims", "query", "key", "not causal"],
 )
