@@ -7,7 +7,7 @@ OUT ?= runs/first
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup run test bench format constraints clean
+.PHONY: setup run lint fast check test bench format constraints clean
 
 setup: $(INSTALLED)
 	@:
@@ -25,12 +25,29 @@ run: setup
 	$(BIN)/thoughtlens run --n $(N) --out $(OUT)
 	@echo "Results are in $(OUT)/: manifest.json, results.jsonl, attention.zarr, analysis/, figures/"
 
-test: setup
+lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2
+
+# Tests of a second or less: arithmetic on made-up attention, texts, names, plans. Nothing is trained or drawn.
+LONG := archive compare evidence kept null_run ranking summary
+FAST := tests/problems tests/reasoning tests/published/test_published.py tests/published/test_step_indexed.py \
+	$(filter-out $(LONG:%=tests/analysis/test_%.py),$(wildcard tests/analysis/test_*.py)) \
+	$(addprefix tests/cuts/test_,answer_positions.py controls.py edits.py interventions.py planning.py specs.py) \
+	$(addprefix tests/test_,effects_schema.py files.py house.py names.py order_labels.py)
+
+fast: setup
+	$(BIN)/pytest -n 1 -q -m "not slow" $(FAST)
+
+# A minute on two processors: before each commit.
+check: setup
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint fast
+
+# Each processor takes half of the files, in order, so that what a file's tests share is made once.
+test: lint
+	$(BIN)/pytest -n 2 --dist worksteal
 	$(BIN)/pytest --doctest-modules src  # the examples in docstrings
 
 # Figures of this machine, about two hours on an idle one; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl. Each

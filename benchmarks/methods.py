@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.shapes import as_loaded, linear_layers, with_lora
 from thoughtlens.models import Codi
 from thoughtlens.reasoning import BatchPass, reason
-from thoughtlens.runs import recorder_for
+from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.taps import Taps
 
 Method = Callable[[Sequence[str]], Any]

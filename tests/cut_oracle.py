@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from tests.oracle import eager
-from thoughtlens.cuts import Cutting, Outcomes, batch_of
+from thoughtlens.cuts.passes import Cutting, Outcomes, batch_of
 from thoughtlens.problems import Problem
 
 PROBLEMS = [

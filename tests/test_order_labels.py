@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from tests.analysis.effects_made import made_effects
-from thoughtlens.analysis import curve_of, orders, summarise
+from thoughtlens.analysis import summarise
+from thoughtlens.analysis.curves import curve_of
+from thoughtlens.analysis.effects import orders
 from thoughtlens.names import step_label
 
 RIGHT = np.ones(4, dtype=bool)

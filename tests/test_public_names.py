@@ -13,9 +13,15 @@ ROOT = Path(__file__).parents[1]
 
 def test_all_names_are_there_sorted_and_few():
     assert tl.__all__ == sorted(tl.__all__)
-    assert len(tl.__all__) <= 25
+    assert len(tl.__all__) <= 30
     for name in tl.__all__:
         assert getattr(tl, name) is not None
+
+
+def test_the_stub_has_one_line_a_name():
+    stub = (ROOT / "src" / "thoughtlens" / "__init__.pyi").read_text("utf-8")
+    names = re.findall(r"^from \.\w* import (\w+) as \1$", stub, re.MULTILINE)
+    assert sorted(names) == tl.__all__
 
 
 def test_unknown_name_is_an_attribute_error():
@@ -24,7 +30,7 @@ def test_unknown_name_is_an_attribute_error():
 
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, thoughtlens, thoughtlens.analysis, thoughtlens.problems; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 RESULTS = {"Analysis", "Comparison", "Study", "Dataset"}
@@ -68,16 +74,8 @@ def test_python_in_the_readme_runs(tmp_path, monkeypatch, capsys):
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "own 1.0" in printed or "own 0.9" in printed
-    assert (tmp_path / "runs" / "readme" / "hub_profile.png").exists()
-
-
-def test_readme_names_every_module():
-    text = (ROOT / "README.md").read_text("utf-8")
-    tree = text[text.index("src/thoughtlens/\n") :]
-    for path in (ROOT / "src" / "thoughtlens").rglob("*.py"):
-        if path.name.startswith("__"):
-            continue
-        assert re.search(rf"\b{path.name}\b", tree), path
+    for figure in ("hub_profile.png", "effects.png"):
+        assert (tmp_path / "runs" / "readme" / figure).exists()
 
 
 def test_version_is_that_of_the_package():

@@ -1,8 +1,8 @@
-"""Files and folders that are whole or not there at all, their fingerprints, and safe names for them.
+"""Files and folders that are written whole or not at all, their fingerprints, and safe names for them.
 
-In: text, bytes, JSON, rows of JSON, or whatever a block writes. Out: the file. Each is written beside its place,
-flushed to the disk, then moved there in one step, so that a kill or a full disk leaves the old file or none. JSON never
-holds NaN: the standard has no word for it, and other readers stop at Python's.
+in: text, bytes, JSON, rows of JSON, or whatever a block writes; out: the file. It is written under another name in the
+same folder, flushed to the disk, then renamed in one step, so that a kill or a full disk leaves the old file or none.
+JSON never holds NaN: the standard has no such number, and other readers refuse Python's notation.
 """
 
 import hashlib
@@ -25,16 +25,7 @@ PARTIAL = ".partial"
 
 @contextmanager
 def writing(folder: Path, *, called: str = "", make: bool = True) -> Iterator[Path]:
-    """Make a folder to write into; what the disk or its rights forbid is said in one sentence.
-
-    Args:
-        folder: the folder, made with its parents if `make`.
-        called: what it is, for the sentence: "the run folder ".
-        make: whether to make it.
-
-    Raises:
-        RunError: the folder or something in it can't be written.
-    """
+    """Make a folder, if asked, and write into it; `RunError` in one sentence where the disk or its rights forbid it."""
     try:
         if make:
             folder.mkdir(parents=True, exist_ok=True)

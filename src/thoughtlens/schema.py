@@ -1,19 +1,17 @@
-"""The attention Dataset: what every producer writes and every analysis may rely on.
+"""The attention Dataset and the effects Dataset: what every producer writes and every analysis may rely on.
+
+The attention Dataset:
 
     attention  (problem, layer, head, query, key)  float16 on disk, float32 in memory
     correct    (problem)  bool: the parsed answer equals the gold answer
     n_question_tokens  (problem)  int32: prompt tokens before `bot`
+    value_weighted  (problem, layer, head, query, key)  on request: the norm of each key's weighted, projected value
 
-Each row of `attention` is a partition of what its query sees, so it sums to 1; cells that the causal mask forbids
-are 0; a row that does not exist (the output never reached the answer prefix) is NaN in all its cells.
+Each row of `attention` is a partition of what its query sees, so it sums to 1. Cells that the causal mask forbids are
+0, and a row that does not exist (the output never reached the answer prefix) is NaN in all its cells. `value_weighted`
+is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the head moves.
 
-On request there is a second pattern beside it:
-
-    value_weighted  (problem, layer, head, query, key)  as attention: the norm of each key's weighted, projected value
-
-It is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the head moves.
-
-The effects Dataset: what every producer of cuts writes and every analysis of them may rely on.
+The effects Dataset:
 
     correct       (intervention, problem)  bool: the parsed answer equals the gold answer
     gold_logprob  (intervention, problem)  float32, nats: of the gold answer's tokens and the end token, teacher-forced
@@ -71,18 +69,7 @@ def attention_dataset(
     n_question_tokens: np.ndarray,
     attrs: dict[str, object] | None = None,
 ) -> xr.Dataset:
-    """Label raw arrays as an attention Dataset.
-
-    Args:
-        attention: shape (problem, layer, head, query, key); T thoughts make T + 3 queries and T + 5 keys.
-        problem_ids: one id a problem, unique.
-        correct: bool, one a problem.
-        n_question_tokens: int, one a problem.
-        attrs: provenance, kept on the Dataset.
-
-    Returns:
-        The Dataset of this module's docstring.
-    """
+    """Label raw arrays (problem, layer, head, query, key) as an attention Dataset: T thoughts make T + 3 queries."""
     n_thoughts = attention.shape[3] - 3
     return xr.Dataset(
         {
@@ -91,11 +78,11 @@ def attention_dataset(
             "n_question_tokens": ("problem", np.asarray(n_question_tokens, dtype=np.int32)),
         },
         coords={
-            "problem": np.array(problem_ids, dtype=np.dtypes.StringDType()),
+            "problem": text(problem_ids),
             "layer": np.arange(attention.shape[1]),
             "head": np.arange(attention.shape[2]),
-            "query": np.array(query_names(n_thoughts), dtype=np.dtypes.StringDType()),
-            "key": np.array(key_names(n_thoughts), dtype=np.dtypes.StringDType()),
+            "query": text(query_names(n_thoughts)),
+            "key": text(key_names(n_thoughts)),
         },
         attrs=attrs or {},
     )
@@ -207,21 +194,9 @@ def effects_dataset(
     controls: Mapping[str, Sequence[str]] | None = None,
     attrs: Mapping[str, object] | None = None,
 ) -> xr.Dataset:
-    """Label raw outcomes as an effects Dataset.
+    """Label raw outcomes, each of shape (intervention, problem), as an effects Dataset; the baseline comes first.
 
-    Args:
-        outcomes: the variables of this module's docstring, each of shape (intervention, problem); others are kept too.
-        labels: one readable label an intervention, the baseline first.
-        kinds: "baseline", "cut", "control" or "order", one an intervention.
-        specs: JSON list of the interventions made together, one an intervention.
-        problem_ids: one id a problem.
-        addresses: for each intervention its `family`, `unit`, `edit`, `at`, `dose`, `order` and `k`; what is left out
-            says nothing.
-        controls: labels of the controls of each cut.
-        attrs: provenance.
-
-    Returns:
-        The Dataset of this module's docstring.
+    `addresses` are the coordinates from `family` to `k` of each intervention; one that is left out is empty.
     """
     dtypes = _VARIABLES | {"donor": _TEXT}
     told = {label: list(others) for label, others in (controls or {}).items()}

@@ -1,4 +1,4 @@
-"""Taps: functions that watch or edit a forward pass, the five sites where they apply, and the recorders among them.
+"""Taps, functions that watch or edit a forward pass; the five sites where they apply; and recorders, which only watch.
 
 A tap is a function `(tensor, moment) -> tensor`. A recorder is a tap that returns the tensor as it is and keeps some of
 it; an intervention is a tap that edits the tensor where it is addressed. Taps travel as a plain argument of the forward

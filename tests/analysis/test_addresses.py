@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tests.analysis.effects_made import made_effects
 
-from thoughtlens.analysis import doses, families
+from thoughtlens.analysis import families
+from thoughtlens.analysis.effects import doses
 from thoughtlens.cuts import (
     Intervention,
     Mean,
@@ -16,7 +17,6 @@ from thoughtlens.cuts import (
     ablate_kv_group,
     ablate_thought,
     cut,
-    cut_from_spec,
     freeze_thoughts,
     knock_out,
     patch_thought,
@@ -25,7 +25,8 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.study_folder import address_of
+from thoughtlens.cuts.named import cut_from_spec
+from thoughtlens.cuts.study import address_of
 from thoughtlens.errors import OptionError
 from thoughtlens.names import edge_name, head_name, head_place
 from thoughtlens.taps import Site

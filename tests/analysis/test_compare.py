@@ -11,25 +11,22 @@ import xarray as xr
 from scipy.stats import false_discovery_control, permutation_test, spearmanr
 
 from thoughtlens.analysis import (
-    DEPTHS,
     Subject,
     analyze,
     collect_depth_sums,
     compare,
     compare_groups,
     comparison_headline,
-    comparison_overview,
     comparison_tables,
     composition,
-    group_seed,
     group_table,
     preference_sums,
     preferences,
     resample_weights,
 )
 from thoughtlens.analysis import pieces as blocks
-from thoughtlens.analysis.comparison import rank_correlation
-from thoughtlens.analysis.ratios import as_ratios, layers_by_depth, linearised, relabellings
+from thoughtlens.analysis.comparison import comparison_overview, group_seed, rank_correlation
+from thoughtlens.analysis.ratios import DEPTHS, as_ratios, layers_by_depth, linearised, relabellings
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import thought_names
 

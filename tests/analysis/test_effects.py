@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control, kstest, ttest_rel
 from tests.analysis.effects_made import made_effects
 
-from thoughtlens.analysis import controls_of, damage_of, effects_table, paired_differences, summarise
+from thoughtlens.analysis import effects_table, paired_differences, summarise
+from thoughtlens.analysis.effects import controls_of, damage_of
 from thoughtlens.errors import OptionError, RunError
 
 N = 200

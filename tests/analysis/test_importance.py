@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from thoughtlens.analysis import edge_importance, head_importance, rollout, thought_importance
+from thoughtlens.analysis import rollout
+from thoughtlens.analysis.importance import edge_importance, head_importance, thought_importance
 from thoughtlens.names import ANSWER, EOT, thought_names
 
 THOUGHTS = thought_names(4)

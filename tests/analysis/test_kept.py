@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import (
-    analyze,
-    block_sums,
-    row_entropy,
-)
+from thoughtlens.analysis import analyze, row_entropy
 from thoughtlens.analysis import pieces as blocks
+from thoughtlens.analysis.sums import block_sums
 
 OPTIONS = {"n_resamples": 40, "n_flips": 40, "seed": 3}
 UNTESTED = {"p", "q", "p_familywise", "reliability", "top_overlap", "top_overlap_by_chance", "type"}
@@ -154,9 +151,9 @@ def test_rows_without_thought_mass_have_no_say_in_the_entropy(plant_attention):
 
 
 def test_intervals_over_blocks_are_as_wide_as_those_over_problems(make_attention):
-    """Of problems that are alike, dealt out to 100 blocks of 8, on average over many numbers."""
-    dataset = make_attention(n_problems=800, n_layers=2, n_heads=4)
-    assigned = np.random.default_rng(0).permutation(800) % 100
+    """Of problems that are alike, dealt out to 100 blocks of 4, on average over many numbers."""
+    dataset = make_attention(n_problems=400, n_layers=2, n_heads=4)
+    assigned = np.random.default_rng(0).permutation(400) % 100
     options = {**OPTIONS, "n_resamples": 400}
     over_problems = analyze(dataset, correct=dataset["correct"], **options).heads
     over_blocks = analyzed(dataset, assigned, options=options).heads

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from thoughtlens.analysis import (
-    cell_sets,
     composition,
-    expected_sums,
     preference_sums,
     preferences,
     readout,
@@ -15,6 +13,7 @@ from thoughtlens.analysis import (
     thought_map,
     thought_mass,
 )
+from thoughtlens.analysis.metrics import cell_sets, expected_sums
 from thoughtlens.names import query_names, thought_names
 
 SIZES = [1, 2, 3, 4, 5, 6, 12, 32]

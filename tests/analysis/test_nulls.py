@@ -18,8 +18,8 @@ from thoughtlens.analysis import (
     permuted,
     row_mass_preserving,
     thought_map,
-    token_shares,
 )
+from thoughtlens.analysis.nulls import token_shares
 from thoughtlens.errors import RunError
 from thoughtlens.models import PLANTED, Codi, Markers, planted_problems, planted_reasoner, projection
 from thoughtlens.names import key_names, query_names, thought_names

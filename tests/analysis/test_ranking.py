@@ -5,17 +5,8 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from thoughtlens.analysis import (
-    LEAST_RELIABILITY,
-    analysis_tables,
-    analyze,
-    headline,
-    preference_sums,
-    preferences,
-    reliability,
-    split_halves,
-    unreliable,
-)
+from thoughtlens.analysis import analysis_tables, analyze, headline, preference_sums, preferences
+from thoughtlens.analysis.heads import LEAST_RELIABILITY, reliability, split_halves, unreliable
 
 
 def analyzed(dataset: xr.Dataset):
@@ -32,8 +23,8 @@ def unlike(make_attention) -> xr.Dataset:
     return dataset.assign(attention=(dataset["attention"].dims, values / values.sum(-1, keepdims=True)))
 
 
-def importance(attention: xr.DataArray) -> np.ndarray:
-    found = preferences(preference_sums(attention).sum("problem"))
+def importance(sums: xr.Dataset) -> np.ndarray:
+    found = preferences(sums.sum("problem"))
     return (found["thought_mass"] * (found["preference"].max("thought") - 1)).values.ravel()
 
 
@@ -47,10 +38,10 @@ def test_halves_are_random_and_hold_half(n):
 
 
 def test_reliability_is_spearmans_of_halves_made_one_by_one(unlike):
-    attention = unlike["attention"].astype(np.float64)
+    sums = preference_sums(unlike["attention"].astype(np.float64))
     r, shared = [], []
     for half in split_halves(20, seed=3).values.astype(bool):
-        first, second = importance(attention[half]), importance(attention[~half])
+        first, second = importance(sums.isel(problem=half)), importance(sums.isel(problem=~half))
         r.append(scipy.stats.spearmanr(first, second).statistic)
         shared.append(len(set(np.argsort(-first)[:10]) & set(np.argsort(-second)[:10])))
     ranking = analyze(unlike, correct=unlike["correct"], n_resamples=5, n_flips=5, seed=3).ranking

@@ -14,14 +14,12 @@ from thoughtlens.analysis import (
     benjamini_hochberg,
     detectable_mean,
     detectable_proportion,
-    flip_p_values,
     holm,
     mcnemar,
     sign_flip_test,
-    sign_flips,
-    studentised,
-    weighted_sums,
 )
+from thoughtlens.analysis.significance import flip_p_values, sign_flips, studentised
+from thoughtlens.analysis.statistics import weighted_sums
 from thoughtlens.errors import OptionError
 
 

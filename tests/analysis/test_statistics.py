@@ -14,8 +14,8 @@ from thoughtlens.analysis import (
     resample_weights,
     spearman,
     statistics,
-    weighted_sums,
 )
+from thoughtlens.analysis.statistics import weighted_sums
 from thoughtlens.errors import OptionError
 
 

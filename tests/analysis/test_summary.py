@@ -10,9 +10,7 @@ from thoughtlens.analysis import (
     analyze,
     bootstrap_mean,
     bootstrap_ratio,
-    collect_sums,
     composition,
-    expected_sums,
     headline,
     hub_test,
     moments,
@@ -23,6 +21,8 @@ from thoughtlens.analysis import (
     summary,
 )
 from thoughtlens.analysis import pieces as blocks
+from thoughtlens.analysis.metrics import expected_sums
+from thoughtlens.analysis.summary import collect_sums
 from thoughtlens.errors import RunError
 
 PREVIOUS = {f"z{k + 1}": f"z{k}" for k in range(1, 32)}

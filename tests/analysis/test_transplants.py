@@ -3,7 +3,8 @@ import pytest
 import xarray as xr
 from scipy.stats import binomtest
 
-from thoughtlens.analysis import FOLLOWS, KEEPS, NEITHER, transplant_table, transplants
+from thoughtlens.analysis import transplant_table
+from thoughtlens.analysis.curves import FOLLOWS, KEEPS, NEITHER, transplants
 from thoughtlens.schema import check_effects, effects_dataset
 
 PROBLEMS = ["p0", "p1", "p2", "p3", "p4", "p5"]

@@ -5,16 +5,9 @@ import pytest
 import xarray as xr
 from scipy.stats import permutation_test, spearmanr
 
-from thoughtlens.analysis import (
-    effects_reliability,
-    judge,
-    precision_at,
-    readings,
-    relabelling_p,
-    resample_weights,
-    short,
-    spearman,
-)
+from thoughtlens.analysis import judge, readings, resample_weights, spearman
+from thoughtlens.analysis.statistics import short
+from thoughtlens.analysis.verdict import effects_reliability, precision_at, relabelling_p
 from thoughtlens.errors import OptionError
 
 HEADS = [f"L{layer}H{head}" for layer in range(4) for head in range(4)]

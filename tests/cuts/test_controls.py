@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.cuts import Block, Cut, Intervention, Shape, Zero, controls_for, cumulative, extra
+from thoughtlens.cuts import Block, Cut, Intervention, Shape, Zero, controls_for
+from thoughtlens.cuts.controls import extra
+from thoughtlens.cuts.plan import cumulative
 from thoughtlens.errors import OptionError
 from thoughtlens.taps import Site
 

@@ -8,7 +8,8 @@ from tests.conftest import random_reasoner
 from tests.cut_oracle import PROBLEMS, rows
 from tests.cuts.test_cutting import assert_alike
 
-from thoughtlens.cuts import Cutter, Cutting, Intervention, Replace, ablate_head, ablate_thought, batch_of, knock_out
+from thoughtlens.cuts import Intervention, Replace, ablate_head, ablate_thought, knock_out
+from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
 from thoughtlens.errors import RunError
 from thoughtlens.problems import Problem
 from thoughtlens.taps import Site

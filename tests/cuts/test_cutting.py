@@ -10,29 +10,26 @@ from tests.cut_oracle import PROBLEMS, kl, late, rows, without_heads
 from thoughtlens.cuts import (
     Add,
     Cut,
-    Cutter,
-    Cutting,
     Intervention,
     Mean,
     Noise,
-    Own,
     Resample,
     Scale,
     Shape,
-    Target,
     ablate_head,
     ablate_thought,
-    batch_of,
-    bind,
     cut,
     freeze_thoughts,
     knock_out,
-    measure_material,
     patch_thought,
     shuffle_thoughts,
     stop_after,
     weaken_edge,
 )
+from thoughtlens.cuts.edits import Own
+from thoughtlens.cuts.job import Target, measure_material
+from thoughtlens.cuts.material import bind
+from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample
 from thoughtlens.reasoning import reason

@@ -13,20 +13,16 @@ import thoughtlens as tl
 from thoughtlens.cuts import (
     Add,
     Cut,
-    Cutting,
     Intervention,
     Mean,
     Noise,
-    Own,
     Plan,
     Resample,
     Scale,
     ablate_head,
     ablate_thought,
-    batch_of,
     controls_for,
     cut,
-    donors,
     estimate_study,
     freeze_thoughts,
     intervene,
@@ -34,11 +30,14 @@ from thoughtlens.cuts import (
     patch_head,
     patch_thought,
     plan_cuts,
-    shape_of,
     shuffle_thoughts,
     stop_after,
     studies,
 )
+from thoughtlens.cuts.edits import Own
+from thoughtlens.cuts.material import donors
+from thoughtlens.cuts.passes import Cutting, batch_of
+from thoughtlens.cuts.plan import shape_of
 from thoughtlens.errors import CheckpointError, OptionError, RunError
 from thoughtlens.files import fingerprint
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
@@ -264,7 +263,7 @@ def test_a_plan_that_was_altered_is_refused_without_force(run, reasoner):
 def test_a_kill_between_manifest_and_plan_leaves_a_study_that_goes_on(run, reasoner, monkeypatch):
     intervene(run, BARE[:1], study="mine", reasoner=reasoner)
     with monkeypatch.context() as patch:
-        patch.setattr("thoughtlens.cuts.study_folder._write_plan", lambda folder, plan: 1 / 0)
+        patch.setattr("thoughtlens.cuts.study._write_plan", lambda folder, plan: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             intervene(run, BARE[:2], study="mine", reasoner=reasoner)
     grown = intervene(run, BARE[:2], study="mine", reasoner=reasoner)

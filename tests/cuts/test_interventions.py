@@ -10,7 +10,7 @@ from thoughtlens.cuts import Intervention, Replace, Zero
 from thoughtlens.errors import OptionError
 from thoughtlens.names import thought_names
 from thoughtlens.reasoning import reason
-from thoughtlens.runs import recorder_for
+from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.taps import Site, ThoughtRecorder
 
 

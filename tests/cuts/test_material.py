@@ -15,25 +15,24 @@ from thoughtlens.cuts import (
     Intervention,
     Mean,
     Noise,
-    Own,
     Resample,
     Shape,
-    Target,
     Zero,
     ablate_head,
     ablate_thought,
-    bind,
-    derangement,
-    donors,
-    measure_material,
     patch_head,
     patch_thought,
     shuffle_thoughts,
 )
+from thoughtlens.cuts.edits import Own
+from thoughtlens.cuts.job import Target, measure_material
+from thoughtlens.cuts.material import bind, derangement, donors
 from thoughtlens.errors import OptionError
 from thoughtlens.names import query_names
 from thoughtlens.reasoning import BatchPass, tell, think
 from thoughtlens.taps import HeadRecorder, Site, Taps, ThoughtRecorder
+
+pytestmark = pytest.mark.usefixtures("short_texts")
 
 POSITIONS = [*query_names(6), "text"]
 HEAD = Intervention(Site.HEAD, Mean(), frozenset({1}), frozenset({2}))

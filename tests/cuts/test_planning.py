@@ -22,13 +22,12 @@ from thoughtlens.cuts import (
     cut,
     freeze_thoughts,
     knock_out,
-    named_edit,
     plan_cuts,
     stop_after,
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.plan import plan_from_json
+from thoughtlens.cuts.plan import named_edit, plan_from_json
 from thoughtlens.errors import OptionError
 from thoughtlens.taps import Site
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thoughtlens.cuts import (
-    NAMED,
     Add,
     Block,
     Cut,
@@ -16,30 +15,26 @@ from thoughtlens.cuts import (
     Intervention,
     Mean,
     Noise,
-    Own,
     Replace,
     Resample,
     Scale,
-    Shuffle,
-    Stop,
     Zero,
     ablate_head,
     ablate_kv_group,
     ablate_thought,
-    as_spec,
     cut,
-    cut_from_spec,
     freeze_thoughts,
-    from_spec,
     knock_out,
     patch_head,
     patch_thought,
     shuffle_thoughts,
     stop_after,
-    thoughts_left,
     weaken_edge,
     zero_value_edge,
 )
+from thoughtlens.cuts.edits import NAMED, Own, Shuffle, Stop
+from thoughtlens.cuts.interventions import as_spec, from_spec
+from thoughtlens.cuts.named import cut_from_spec, thoughts_left
 from thoughtlens.errors import OptionError
 from thoughtlens.names import key_names, query_names, thought_names
 from thoughtlens.taps import Site

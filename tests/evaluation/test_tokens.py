@@ -1,6 +1,7 @@
 """Attention to the tokens of the question, against transformers' own eager pass and the run that pools them."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +13,14 @@ from typer.testing import CliRunner
 
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
-from thoughtlens.evaluation import choose_problems, question_attention, question_attention_facts, top_tokens
+from thoughtlens.evaluation import question_attention
+from thoughtlens.evaluation.lens import choose_problems
 from thoughtlens.models import load
 from thoughtlens.names import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_tokens
 from thoughtlens.problems import Problem, sample
+from thoughtlens.reports import write_question_attention
+from thoughtlens.reports.run import top_tokens
 from thoughtlens.runs import extract
 
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]
@@ -82,8 +86,9 @@ def test_the_planted_carrier_finds_the_largest_number():
         assert top["text"].strip() == problem.answer
 
 
-def test_missing_rows_are_null_in_json(reasoner):
-    told = question_attention_facts(question_attention(Scripted(reasoner, SAID), PROBLEMS), n_top=2)
+def test_missing_rows_are_null_in_json(reasoner, tmp_path):
+    run = SimpleNamespace(path=tmp_path, manifest={"options": {"model": {}}})
+    told = write_question_attention(run, question_attention(Scripted(reasoner, SAID), PROBLEMS), n_top=2)
     again = json.loads(json.dumps(told, allow_nan=False))
     assert again["problems"][3]["attention"]["answer"] is None
     assert len(again["problems"][0]["top"]["z1"]) == 2

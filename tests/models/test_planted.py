@@ -27,7 +27,7 @@ from thoughtlens.models import (
 from thoughtlens.names import thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
-from thoughtlens.runs import recorder_for
+from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.schema import attention_dataset, check_attention
 from thoughtlens.taps import ATTENTION, Site
 

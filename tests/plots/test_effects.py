@@ -8,17 +8,8 @@ from tests.plots.results_made import made_study, made_transplants
 from tests.plots.test_figures import cells, panels_of
 from tests.reports.test_studies import unit
 
-from thoughtlens.analysis import (
-    FOLLOWS,
-    Study,
-    families,
-    influence,
-    judge,
-    resample_weights,
-    summarise,
-    transplant_table,
-)
-from thoughtlens.analysis.curves import curve_of
+from thoughtlens.analysis import Study, families, influence, judge, resample_weights, summarise, transplant_table
+from thoughtlens.analysis.curves import FOLLOWS, curve_of
 from thoughtlens.errors import OptionError
 from thoughtlens.names import step_label
 from thoughtlens.plots import (

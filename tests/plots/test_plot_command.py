@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tests.commands import unrendered
 from typer.testing import CliRunner
 
 from thoughtlens import plots
@@ -14,7 +15,8 @@ NOT_OF_ONE_RUN = {"save_figure", "model_comparison", "question_tokens"} | OF_CUT
 
 
 def call(*words):
-    return CliRunner().invoke(app, [str(word) for word in words])
+    with unrendered("png"):
+        return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from tests.commands import unrendered
 from typer.testing import CliRunner
 
 from thoughtlens import plots
@@ -51,7 +52,7 @@ def commands() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checklist")
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), unrendered("png", "svg"):
         for program, *arguments in commands():
             assert program == "thoughtlens"
             result = CliRunner().invoke(app, arguments)

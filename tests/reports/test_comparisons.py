@@ -29,6 +29,13 @@ def runs(tmp_path_factory):
     return [folder / model for model in MODELS]
 
 
+@pytest.fixture(scope="module")
+def compared(runs, tmp_path_factory):
+    """The folder of a comparison of all three, and what the command said of it."""
+    out = tmp_path_factory.mktemp("compared") / "together"
+    return out, json.loads(call("compare", *runs, "--out", out, "--json").stdout)
+
+
 def few(folder, rows, *options, model="tiny-gpt2"):
     """A run on problems given as rows."""
     file = folder.with_suffix(".jsonl")
@@ -48,9 +55,8 @@ def asked(*starts):
     ]
 
 
-def test_three_models_end_in_tables_that_agree_with_their_runs(runs, tmp_path):
-    out = tmp_path / "together"
-    facts = json.loads(call("compare", *runs, "--out", out, "--json").stdout)
+def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
+    out, facts = compared[0], dict(compared[1])
     assert {path.name for path in out.iterdir()} == TABLES | {"model_comparison.png", "model_comparison.svg"}
     files = facts.pop("files")
     assert facts == json.loads((out / "comparison.json").read_text("utf-8"))
@@ -75,20 +81,18 @@ def test_three_models_end_in_tables_that_agree_with_their_runs(runs, tmp_path):
 def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
     text = call("compare", *runs[:2], "--out", tmp_path / "out").stdout
     words = "tiny-gpt2-control − tiny-gpt2", "accuracy", "hub preference", "p (Holm)", "All have the same 40 problems"
-    for word in words:
+    for word in (*words, "types of heads"):
         assert word in text
 
 
-def test_types_of_heads_are_those_of_each_runs_own_analysis(runs, tmp_path):
-    out = tmp_path / "together"
-    facts = json.loads(call("compare", *runs, "--out", out, "--json").stdout)
+def test_types_of_heads_are_those_of_each_runs_own_analysis(runs, compared):
+    out, facts = compared
     types = pd.read_csv(out / "head_types.csv")
     for model, run in zip(MODELS, runs, strict=True):
         assert facts["own"][model]["types"] == json.loads(call("analyze", run, "--json").stdout)["types"]
         heads = pd.read_csv(run / "analysis" / "heads.csv").merge(types[types["model"] == model], on=["layer", "head"])
         assert len(heads) == 16
         assert (heads["type_x"] == heads["type_y"]).all()
-    assert "types of heads" in call("compare", *runs, "--out", out).stdout
 
 
 def test_a_run_compared_with_itself_differs_by_nothing(runs, tmp_path):

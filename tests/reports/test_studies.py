@@ -12,7 +12,8 @@ from tests.analysis.effects_made import made_effects
 
 from thoughtlens.errors import RunError
 from thoughtlens.names import step_label
-from thoughtlens.reports import open_effects, study, study_figures, study_headline, write_study
+from thoughtlens.reports import open_effects, study, study_headline, write_study
+from thoughtlens.reports.effects import study_figures
 from thoughtlens.schema import attention_dataset
 
 N, LAYERS, HEADS, THOUGHTS = 60, 2, 4, 4
@@ -192,11 +193,13 @@ def test_effects_of_some_problems_are_set_beside_the_attention_of_these(run):
 
 def test_attention_and_effects_are_resampled_together(run, agreeing):
     """A resample of both is the verdict of the problems drawn, in the sample as in each resample."""
-    from thoughtlens.analysis import look, resample_weights
+    from thoughtlens.analysis import resample_weights
+    from thoughtlens.analysis.importance import look
 
     weights = resample_weights(N, n_resamples=200, seed=0)
     drawn = np.repeat(np.arange(N), weights.values[7])
-    by_problem = look(run.blocks(), [f"p{k}" for k in range(N)]).importances["heads"]["raw"]
+    importances, _ = look(run.blocks(), [f"p{k}" for k in range(N)])
+    by_problem = importances["heads"]["raw"]
     found = agreeing.importances["heads, zero"]["raw"].isel(resample=7)
     np.testing.assert_allclose(found, by_problem.isel(problem=drawn).mean("problem"))
 

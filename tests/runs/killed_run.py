@@ -1,11 +1,11 @@
-"""`thoughtlens`, each shard and the time noted in a file before it is worked on: FILE, then the arguments."""
+"""`thoughtlens`, each shard and the time noted in a file before it is worked on."""
 
 import sys
 import time
 from pathlib import Path
 
 from thoughtlens.cli import main
-from thoughtlens.runs import ExtractionJob
+from thoughtlens.runs.extraction import ExtractionJob
 
 
 def noted(file: Path) -> None:
@@ -20,6 +20,8 @@ def noted(file: Path) -> None:
     ExtractionJob.measure = beginning
 
 
-if __name__ == "__main__":
-    noted(Path(sys.argv.pop(1)))
+def run(file: Path, arguments: list[str]) -> None:
+    """The command line, noted."""
+    noted(file)
+    sys.argv = ["thoughtlens", *arguments]
     main()

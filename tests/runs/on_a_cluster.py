@@ -22,8 +22,8 @@ def kill_a_worker() -> None:
 
 def main(out: str) -> None:
     small = {"num_cpus": 1, "object_store_memory": 150_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "num_cpus": 0})
-    nodes = [cluster.add_node(**small) for _ in range(2)]
+    cluster = Cluster(initialize_head=True, head_node_args=small)
+    node = cluster.add_node(**small)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     n_finished = 0
 
@@ -31,7 +31,7 @@ def main(out: str) -> None:
         nonlocal n_finished
         n_finished += n_problems > 0
         if n_finished == 3:
-            cluster.remove_node(nodes[0], allow_graceful=False)
+            cluster.remove_node(node, allow_graceful=False)
             sys.stdout.write("removed a node\n")
         if n_finished == 6:
             kill_a_worker()

@@ -8,43 +8,30 @@ is killed, with analysis and figures, and not `extract` alone.
 import hashlib
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests import apart
+from tests.runs import killed_run
 
 from thoughtlens.files import PARTIAL
 from thoughtlens.problems import sample, write_problems
 
-RUNNER = Path(__file__).with_name("killed_run.py")
 N_KILLS = int(os.environ.get("THOUGHTLENS_KILLS", "1"))
 SEED = int(os.environ.get("THOUGHTLENS_SEED", "0"))
 COMMAND = "extract" if N_KILLS == 1 else "run"
-N_SHARDS, SHARD_SIZE = 12, 16
+N_SHARDS, SHARD_SIZE = 12, 8
 N_PROBLEMS = N_SHARDS * SHARD_SIZE
 
 
-def begin(folder: Path, problems: Path, keep: str) -> subprocess.Popen:
-    notes = folder.with_suffix(".begun")
+def begin(folder: Path, problems: Path, keep: str) -> BaseProcess:
     count = ["--n", str(N_PROBLEMS)] if COMMAND == "run" else []
-    options = ["--problems", problems, "--keep", keep, "--shard-size", str(SHARD_SIZE), "--out", folder, *count]
-    calm = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, RUNNER, notes, COMMAND, *options],
-        env=os.environ | calm,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def end(process: subprocess.Popen) -> None:
-    _, said = process.communicate()
-    assert process.returncode == 0, said[-2000:]
+    options = ["--problems", problems, "--keep", keep, "--shard-size", SHARD_SIZE, "--out", folder, *count]
+    notes, log = folder.with_suffix(".begun"), folder.with_suffix(".log")
+    return apart.begin(killed_run.run, notes, [COMMAND, *map(str, options)], log=log)
 
 
 def begun(folder: Path) -> list[tuple[str, float]]:
@@ -54,13 +41,13 @@ def begun(folder: Path) -> list[tuple[str, float]]:
     return [(name, float(when)) for name, when in map(str.split, lines)]
 
 
-def kill(process: subprocess.Popen) -> None:
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+def kill(process: BaseProcess) -> None:
+    process.kill()
+    process.join()
 
 
-def wait_for_a_shard(folder: Path, process: subprocess.Popen) -> None:
-    while not begun(folder) and process.poll() is None:
+def wait_for_a_shard(folder: Path, process: BaseProcess) -> None:
+    while not begun(folder) and process.is_alive():
         time.sleep(0.002)
 
 
@@ -94,7 +81,7 @@ class Undisturbed(NamedTuple):
 def undisturbed(request, problems, tmp_path_factory) -> Undisturbed:
     folder = tmp_path_factory.mktemp(request.param) / "run"
     start = time.time()
-    end(begin(folder, problems, request.param))
+    apart.end(begin(folder, problems, request.param), folder.with_suffix(".log"))
     times = [when for _, when in begun(folder)]
     assert len(times) == N_SHARDS
     return Undisturbed(request.param, contents(folder), times[-1] - times[0], time.time() - start)
@@ -112,7 +99,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes_and_redoes_one_shard_at_most(und
         time.sleep(share * undisturbed.whole)
     kill(process)
     before = begun(folder)
-    end(begin(folder, problems, undisturbed.keep))
+    apart.end(begin(folder, problems, undisturbed.keep), folder.with_suffix(".log"))
     print(f"{undisturbed.keep}: killed at shard {len(before)} of {N_SHARDS}, begun {len(begun(folder))}")  # noqa: T201
     assert contents(folder) == undisturbed.contents
     assert len({name for name, _ in begun(folder)}) == N_SHARDS

@@ -9,7 +9,8 @@ from tests.commands import call
 from thoughtlens.errors import RunError
 from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs import extract, marker_name, read_manifest, status
+from thoughtlens.runs import extract, status
+from thoughtlens.runs.store import marker_name, read_manifest
 
 
 @pytest.fixture

@@ -14,7 +14,10 @@ from thoughtlens.cli.app import engine_named
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import sample
-from thoughtlens.runs import RAW, Layout, Local, Store, extract, open_run
+from thoughtlens.runs import Local, extract, open_run
+from thoughtlens.runs.extraction import RAW
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.store import Store
 
 pytest.importorskip("ray")
 from ray.exceptions import RayActorError, RayTaskError
@@ -35,6 +38,7 @@ def disturbed(tmp_path_factory) -> tuple[Path, str]:
     return out, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_lost_node_and_a_killed_worker_cost_no_shard(disturbed, tmp_path):
     out, said = disturbed
     assert "removed a node" in said

@@ -15,7 +15,10 @@ import pytest
 import xarray as xr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
-from thoughtlens.runs import RAW, Layout, Store, open_run, versions
+from thoughtlens.runs import open_run
+from thoughtlens.runs.extraction import RAW
+from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.store import Store, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
@@ -32,9 +35,9 @@ def resized(**sizes: object) -> Layout:
 def seen(layout: Layout, ids: list[str], *, seed: int = 0) -> xr.Dataset:
     """Random causal attention of some problems, the last of which never answered."""
     rng = np.random.default_rng([seed, len(ids), layout.problem_ids.index(ids[0])])
-    n_queries, n_keys = layout.row_shape[2:]
+    n_queries, n_keys = layout.n_thoughts + 3, layout.n_thoughts + 5
     visible = np.arange(n_keys) <= np.arange(n_queries)[:, None] + 2
-    values = rng.random((len(ids), *layout.row_shape)) * visible
+    values = rng.random((len(ids), layout.n_layers, layout.n_heads, n_queries, n_keys)) * visible
     values /= values.sum(-1, keepdims=True)
     values[-1, ..., -1, :] = np.nan
     correct, n_tokens = rng.random(len(ids)) < 0.5, rng.integers(1, 50, len(ids))

@@ -17,7 +17,8 @@ from thoughtlens.models import PLANTED, norm_factors
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
 from thoughtlens.reports import summary, write_analysis
-from thoughtlens.runs import extract, open_run, recorder_for
+from thoughtlens.runs import extract, open_run
+from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.schema import check_attention
 from thoughtlens.taps import ValueRecorder
 

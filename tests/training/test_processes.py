@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
+import socket
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests import apart
 from tests.training import train_apart
 from tests.training.conftest import STAGE, write_recipe
 
@@ -36,14 +36,20 @@ def logged(out, stage):
     return [entry for entry in map(json.loads, lines) if "learning_rate" in entry]
 
 
-def together(recipe, out):
-    """Train on two processes of one thread each, as `torchrun` starts them."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [sys.executable, *launch, train_apart.__file__, str(recipe), str(out), "-1"]
-    here = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    ended = subprocess.run(command, env=os.environ | here, capture_output=True, text=True, timeout=280)
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return ended.stderr
+def together(recipe, folder):
+    """Train on two processes of one thread each, with the variables that `torchrun` gives them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"THOUGHTLENS_CACHE": os.environ["THOUGHTLENS_CACHE"], "CUDA_VISIBLE_DEVICES": ""}
+    logs = [folder.with_suffix(f".{rank}.log") for rank in range(2)]
+    processes = [
+        apart.begin(
+            train_apart.main, recipe, folder, log=log, environment=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
+        for rank, log in enumerate(logs)
+    ]
+    return "".join(apart.end(process, log) for process, log in zip(processes, logs, strict=True))
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="compares CPU with CPU")

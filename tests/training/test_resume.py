@@ -3,13 +3,11 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests import apart
 from tests.training import train_apart
 from tests.training.conftest import STAGE, write_recipe
 
@@ -76,9 +74,10 @@ def test_killed_training_ends_as_if_nothing_had_happened(kills, recipe, whole, t
 
 
 def test_process_killed_by_the_system_goes_on(recipe, whole, tmp_path):
-    command = [sys.executable, train_apart.__file__, str(recipe), str(tmp_path), "10"]
-    ended = subprocess.run(command, cwd=Path.cwd(), capture_output=True, timeout=240)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    log = tmp_path.with_suffix(".log")
+    process = apart.begin(train_apart.main, recipe, tmp_path, 10, log=log)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, log.read_text()
     assert last_checkpoint(tmp_path / "training" / "2-codi").name == "checkpoint-3"
     finish(recipe, tmp_path)
     same_weights(tmp_path, whole)

@@ -6,13 +6,10 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
-
 from thoughtlens.training import train
 
 
-def main(recipe: str, out: str, steps_to_live: int) -> None:
-    torch.set_num_threads(1)
+def main(recipe: Path, out: Path, steps_to_live: int = -1) -> None:
     done = 0
 
     def advance(n_steps: int) -> None:
@@ -21,9 +18,5 @@ def main(recipe: str, out: str, steps_to_live: int) -> None:
         if done == steps_to_live:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    card = train(recipe, Path(out), counting=lambda title, total: nullcontext(advance))
+    card = train(recipe, out, counting=lambda title, total: nullcontext(advance))
     sys.stderr.write(f"card: {card is not None}\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,19 +1,83 @@
-"""Bundles of labelled Datasets, such as an analysis, saved as one Zarr group and read back the same.
+"""Analyses saved in the folder of a run, and opened again as long as the run and the options are the same.
 
-A bundle is a NamedTuple of Datasets, arrays, texts, numbers, None, further bundles, and mappings of these by name. Each
-Dataset has a group of its own, named like its field; what the bundle is made of stands in the attributes of the root.
+    RUN/analysis/analysis.zarr          with the default options
+    RUN/analysis/NAME/analysis.zarr     with others; NAME is given, or a short digest of the options
+
+In: a *bundle*, which is a NamedTuple of Datasets, arrays, texts, numbers, None, further bundles, and mappings of these
+by name. Out: one Zarr group, which is read back the same. Each Dataset has a group of its own, named like its field;
+what the bundle is made of stands in the attributes of the root.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Final
 
 import xarray as xr
 import zarr
 
-from thoughtlens.files import Json, replacing_folder
+from thoughtlens.analysis.pieces import StoredRun
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.files import Json, file_name, replacing_folder, writing
+
+FOLDER: Final = "analysis"
+"""The folder of a run for what is made from it."""
+
+SAVED: Final = "analysis.zarr"
+
+FORMAT: Final = 1
+"""Of a saved analysis; another one is computed anew."""
 
 _ARRAY: Final = "array"
+
+
+def digest(facts: Json) -> str:
+    """SHA-256 of facts, as hexadecimal digits."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def check_name(name: str | None) -> None:
+    """Raise `OptionError` where an analysis can't have this name."""
+    if name is not None and (file_name(name) != name or "." in name):
+        raise OptionError(f"can't call an analysis {name!r}; take a name of letters, digits, - and _.")
+
+
+def open_saved(run: StoredRun, name: str | None, *classes: type) -> Any:
+    """The analysis of this name (None: with the default options) in a run's folder; `RunError` if there is none."""
+    folder = run.path / FOLDER / (name or "")
+    about = read_about(folder / SAVED)
+    if about is None:
+        there = sorted(path.parent.name for path in (run.path / FOLDER).glob(f"*/{SAVED}"))
+        raise RunError(
+            f"{run.path} has no analysis {name or 'with the default options'}, expected one of "
+            f"{', '.join(there) or 'those that `thoughtlens analyze` makes'}; run `thoughtlens analyze {run.path}"
+            f"{f' --name {name}' if name else ''}`."
+        )
+    if about["format"] != FORMAT or about["run"] != digest(run.manifest):
+        raise RunError(f"{folder / SAVED} is of the run as it was before; analyse {run.path} again.")
+    return read_bundle(folder / SAVED, *classes)
+
+
+def saved_or_made(folder: Path, about: Json, make: Callable[[], Any], *classes: type, known: bool, force: bool) -> Any:
+    """The bundle saved in a folder with the same facts `about` it, if these are `known` to say all; else a new one.
+
+    A bundle of other options is replaced only by `force`, and what was written of it is removed.
+    """
+    saved, options = read_about(folder / SAVED), about["options"]
+    if known and saved == about:
+        return read_bundle(folder / SAVED, *classes)
+    before = options if saved is None else saved["options"]
+    apart = [f"{of} {before.get(of)} and not {options[of]}" for of in options if before.get(of) != options[of]]
+    if apart and not force:
+        raise RunError(f"{folder} holds an analysis with {'; '.join(apart)}; pass another --name, or --force.")
+    made = make()
+    with writing(folder):
+        write_bundle(folder / SAVED, made, about)
+        for left in (path for path in folder.iterdir() if apart and path.name != SAVED):
+            rmtree(left) if left.is_dir() else left.unlink()
+    return made
 
 
 def write_bundle(path: Path, bundle: Any, about: Json) -> None:

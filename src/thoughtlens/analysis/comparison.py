@@ -188,35 +188,12 @@ def enough(groups: Mapping[str, npt.ArrayLike]) -> dict[str, np.ndarray]:
 
 
 def group_seed(seed: int, place: int) -> int:
-    """The seed of the resamples of a side with problems of its own: sides of one size would otherwise be drawn alike.
-
-    Args:
-        seed: of the comparison.
-        place: of the side, from 0, among those that are compared.
-
-    Returns:
-        The seed with which `analyze` gives the side's own intervals.
-
-    Example:
-        >>> group_seed(42, 1)
-        43
-    """
+    """The seed of the resamples of the side at this place: sides of one size would otherwise be drawn alike."""
     return seed + place
 
 
 def comparison_overview(comparison: Comparison) -> xr.Dataset:
-    """The numbers of a comparison of models that its figure shows, over all layers.
-
-    Args:
-        comparison: as `compare` returns it.
-
-    Returns:
-        `preference` (model, thought, value), `lag_preference` (model, lag, value), `composition` (model, part, value),
-        `type_share` (model, type), of all heads, and `accuracy` (model, value), with `n` (model).
-
-    Example:
-        `comparison_overview(tl.compare(runs))["type_share"].to_pandas()`
-    """
+    """The numbers of a comparison of models that its figure shows, over all layers; `type_share` is of heads."""
     names = ["preference", "lag_preference", "composition", "accuracy", "n"]
     values = comparison.measures[names].sel(depth="all", drop=True)
     counts = comparison.type_counts["type_count"].sel(depth="all", drop=True)
@@ -265,31 +242,6 @@ def _side_by_side(
     """The comparison of sides that have the same positions, in the pairs that are named."""
     options = {"n_resamples": n_resamples, "seed": min(seeds.values()), "confidence": CONFIDENCE, "paired": paired}
     rows = [measured(of.ratios, n_resamples=n_resamples, seed=seeds[name]).assign(n=of.n) for name, of in sides.items()]
-    values, p_values = _differences(sides, pairs, n_resamples, seeds, paired=paired)
-    labels = _labels(dim, pairs)
-    return Comparison(
-        measures=stack(rows, dim).assign_coords({dim: text(sides)}).assign_attrs(options),
-        differences=values.assign_coords(labels).assign_attrs(options),
-        p_values=p_values.assign_coords(labels).assign_attrs(options),
-        rank_correlations=_rank_correlations(sides, pairs).assign_coords(labels).assign_attrs(options),
-        type_counts=_type_counts(dim, list(sides), head_types).assign_attrs(options),
-        head_types=head_types,
-        notes=notes,
-    )
-
-
-def _labels(dim: str, pairs: Pairs) -> dict[str, tuple[str, np.ndarray]]:
-    names = {
-        "pair": [f"{one} − {minus}" for one, minus in pairs],
-        dim: [one for one, _ in pairs],
-        "minus": [minus for _, minus in pairs],
-    }
-    return {name: ("pair", text(of)) for name, of in names.items()}
-
-
-def _differences(
-    sides: Mapping[str, Side], pairs: Pairs, n_resamples: int, seeds: Mapping[str, int], *, paired: bool
-) -> tuple[xr.Dataset, xr.Dataset]:
     values, p_values = [], []
     for one, minus in pairs:
         both = _comparable(sides[one], sides[minus])
@@ -300,7 +252,21 @@ def _differences(
         )
         values.append(difference.assign(n=sides[one].n, n_minus=sides[minus].n))
         p_values.append(p)
-    return stack(values, "pair"), stack(p_values, "pair")
+    names = {
+        "pair": [" − ".join(pair) for pair in pairs],
+        dim: [one for one, _ in pairs],
+        "minus": [m for _, m in pairs],
+    }
+    labels = {name: ("pair", text(of)) for name, of in names.items()}
+    return Comparison(
+        measures=stack(rows, dim).assign_coords({dim: text(sides)}).assign_attrs(options),
+        differences=stack(values, "pair").assign_coords(labels).assign_attrs(options),
+        p_values=stack(p_values, "pair").assign_coords(labels).assign_attrs(options),
+        rank_correlations=_rank_correlations(sides, pairs).assign_coords(labels).assign_attrs(options),
+        type_counts=_type_counts(dim, list(sides), head_types).assign_attrs(options),
+        head_types=head_types,
+        notes=notes,
+    )
 
 
 def _comparable(one: Side, minus: Side) -> tuple[Ratios, Ratios]:
@@ -313,20 +279,18 @@ def _comparable(one: Side, minus: Side) -> tuple[Ratios, Ratios]:
 
 
 def _rank_correlations(sides: Mapping[str, Side], pairs: Pairs) -> xr.Dataset:
-    rows = [
-        xr.Dataset({str(name): interval(_correlation(sides[one], sides[minus], str(name))) for name in profiles})
-        for one, minus in pairs
-        if (profiles := sides[one].profiles)
-    ]
+    rows = []
+    for one, minus in ((sides[one], sides[minus]) for one, minus in pairs if sides[one].profiles):
+        same_cells = set(one.profiles) if one.n_thoughts == minus.n_thoughts else {"sequential", "thought_mass"}
+        known = same_cells if one.shape == minus.shape else set()
+        correlations = {
+            str(name): rank_correlation(values, minus.profiles[name])
+            if name in known
+            else xr.full_like(values.isel(layer=0, head=0, drop=True), np.nan)
+            for name, values in one.profiles.items()
+        }
+        rows.append(xr.Dataset({name: interval(values) for name, values in correlations.items()}))
     return stack(rows, "pair")
-
-
-def _correlation(one: Side, other: Side, name: str) -> xr.DataArray:
-    values, others = one.profiles[name], other.profiles[name]
-    same_cells = one.n_thoughts == other.n_thoughts or name not in ("importance", *NEED_SAME_THOUGHTS)
-    if one.shape != other.shape or not same_cells:
-        return xr.full_like(values.isel(layer=0, head=0, drop=True), np.nan)
-    return rank_correlation(values, others)
 
 
 def _type_counts(dim: str, names: Sequence[str], head_types: Mapping[str, xr.DataArray]) -> xr.Dataset:

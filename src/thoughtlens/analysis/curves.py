@@ -32,20 +32,7 @@ Orders = Mapping[str, Sequence[str]]
 
 
 def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
-    """The curves of the orders among the cuts, as `ablation_curve` gives them.
-
-    Args:
-        summary: as `summarise` gives it.
-
-    Returns:
-        None if there is no order but random ones, or if the orders differ in length.
-
-    Example:
-        >>> from thoughtlens.analysis import summarise
-        >>> from thoughtlens.schema import example_effects
-        >>> print(curve_of(summarise(example_effects(), n_resamples=50, n_flips=50)))
-        None
-    """
+    """`ablation_curve` of the orders among the cuts; None if all are random orders, or if they differ in length."""
     every = orders(summary)
     chance = {name: labels for name, labels in every.items() if name.startswith(RANDOM)}
     named = {name: labels for name, labels in every.items() if name not in chance}
@@ -230,29 +217,9 @@ AT_RANDOM: Final = "by chance"
 
 
 def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
-    """Whose answer is given after a transplant.
+    """`share` (intervention, answer, value) of problems that give the answer of their donor, their own, or neither.
 
-    Answers are compared with the baseline answers of donor and receiver, right or wrong: it is the model's own thought
-    that is moved.  A problem counts if it ran, both have a baseline answer, and these differ.  Null: donors drawn at
-    random among other problems follow as often as two problems share an answer; compare with such donors.
-
-    Args:
-        effects: an effects Dataset.
-        donors: dims (intervention, problem), ids of the problems whose thoughts were given, "" for none; interventions
-            that are transplants alone.
-
-    Returns:
-        dims (intervention, answer, value): `share` of problems, 0-1, Wilson interval, `answer` one of `FOLLOWS`,
-        `KEEPS` and `NEITHER`; `n` (intervention) problems that count and `n_left_out`.
-
-    Example:
-        >>> from thoughtlens.schema import example_effects
-        >>> effects = example_effects().isel(intervention=[0, 1])
-        >>> effects["answer"][1, 0] = effects["answer"][0, 3] = "7"  # p0 gives what p3 gives alone
-        >>> donors = effects["answer"].sel(intervention=["L0H0 zero"]).copy(data=[["p3", "p0", "p1", "p2"]])
-        >>> table = transplants(effects, donors).isel(intervention=0)
-        >>> table["share"].sel(answer=FOLLOWS, value="estimate").item(), int(table["n"])
-        (1.0, 2)
+    `donors` (intervention, problem) names the donors; `n` problems count, and `n_left_out` do not.
     """
     own = _own_answers(effects)
     rows = []

@@ -161,24 +161,7 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
 
 
 def damage_of(summary: xr.Dataset, outcome: str) -> xr.DataArray:
-    """The effect of each cut with larger for worse.
-
-    Args:
-        summary: as `summarise` gives it.
-        outcome: accuracy, gold_logprob or kl.
-
-    Returns:
-        dims (intervention, value); low and high are the ends of the damage's own interval.
-
-    Raises:
-        OptionError: there is no such outcome.
-
-    Example:
-        >>> from thoughtlens.schema import example_effects
-        >>> summary = summarise(example_effects(), n_resamples=50, n_flips=50)
-        >>> damage_of(summary, "gold_logprob").sel(value="estimate").values.tolist()
-        [1.0, -0.0]
-    """
+    """The effect of each cut, dims (intervention, value), with larger for worse; low and high are the damage's own."""
     return as_damage(summary[check_outcome(outcome)], outcome)
 
 
@@ -191,13 +174,7 @@ def as_damage(effect: xr.DataArray, outcome: str) -> xr.DataArray:
 
 
 def controls_of(effects: xr.Dataset) -> dict[str, list[str]]:
-    """The labels of each cut's controls, by its own label.
-
-    Example:
-        >>> from thoughtlens.schema import example_effects
-        >>> controls_of(example_effects())
-        {}
-    """
+    """The labels of each cut's controls, by its own label."""
     found: dict[str, list[str]] = json.loads(effects.attrs.get("controls", "{}"))
     return found
 
@@ -331,20 +308,9 @@ def families(effects: xr.Dataset) -> dict[str, dict[str, str]]:
 
 
 def doses(effects: xr.Dataset) -> dict[str, dict[float, str]]:
-    """Cuts of single units by degrees: the label of each dose.
+    """The label of each dose of a unit, by unit, such as `L4H5 at answer`; a unit with a single dose is left out.
 
-    Args:
-        effects: an effects Dataset or its summary; controls are left out.
-
-    Returns:
-        By unit, such as `L4H5` or `L4H5 at answer`: label by dose. A unit that is scaled, and zeroed at the same
-        positions, has that as its dose 1; units with one dose alone are left out.
-
-    Example:
-        >>> from thoughtlens.schema import example_effects
-        >>> cuts = example_effects().assign_coords(dose=("intervention", [float("nan"), 0.5, 1.0]))
-        >>> doses(cuts.assign_coords(unit=("intervention", ["", "L0H0", "L0H0"])))
-        {'L0H0': {0.5: 'L0H0 zero', 1.0: 'L0H1 zero'}}
+    A unit that is scaled, and zeroed at the same positions, has the latter as its dose 1.
     """
     graded: dict[str, dict[float, str]] = {}
     whole: dict[str, str] = {}
@@ -359,20 +325,7 @@ def doses(effects: xr.Dataset) -> dict[str, dict[float, str]]:
 
 
 def orders(effects: xr.Dataset) -> dict[str, list[str]]:
-    """Cuts made one after the other: the labels of the first 1, 2, … of each order.
-
-    Args:
-        effects: an effects Dataset or its summary.
-
-    Returns:
-        By the order's name; an order that lacks a step is left out.
-
-    Example:
-        >>> from thoughtlens.schema import example_effects
-        >>> cuts = example_effects().assign_coords(k=("intervention", [0, 1, 2]))
-        >>> orders(cuts.assign_coords(order=("intervention", ["", "attention", "attention"])))
-        {'attention': ['L0H0 zero', 'L0H1 zero']}
-    """
+    """The labels of the first 1, 2, … cuts of each order, by its name; an order that lacks a step is left out."""
     steps: dict[str, dict[int, str]] = {}
     for label, name, k in zip(*(effects[c].values.tolist() for c in ("intervention", "order", "k")), strict=True):
         if name:

@@ -1,22 +1,14 @@
-"""Excess attention of heads, layers and the model over their nulls or over a null run, tested; and types of heads.
+"""The evidence of heads, layers and the model: attention beyond the nulls or beyond a null run, tested; types of heads.
 
-1. `excess_cells` has what each problem and head have beyond the nulls, in a few numbers. They are added up over
-   problems like all else, under resample weights for intervals and under flipped signs for p-values.
-2. `evidence_of_levels` makes one number a measure of those sums, for heads, for the mean head of each layer, and for
-   the mean head of the model. Whether there is a hub is not asked again: `hub_test` has decided it.
-3. `head_types` names each head by what it shows.
+In: what each problem and head have beyond the nulls (`excess_cells`), added up over problems under resample weights and
+under flipped signs. Out: excess with intervals, p-values and corrections for each measure, and a type for each head.
+Whether there is a hub is not tested again: `hub_test` has decided it.
 
-A *null run* is of the same architecture and problems and has learnt nothing of the matter, such as one with random
-weights. `ExcessOverRun` reads it together with the run:
-
-1. In each problem, each head of the run is held against the mean head of its layer in the null run: under random
-   weights the heads of a layer are exchangeable, and head 3 of one model is not head 3 of the other.
-2. A row that only one of them has, such as that of an answer, is left out of both.
-3. What is compared is excess over the nulls of `excess_cells`, so that a run which merely gives thoughts more mass is
-   no evidence of a hub. The differences are tested as all evidence is. Problems are the replicates: intervals and
-   p-values say nothing of other random weights, of which the null run is one draw.
-
-Attention is correlational: a type says where a head looks, not what it does.
+A *null run* has the same architecture and problems and has learnt nothing of the matter, such as one with random
+weights. In each problem each head of the run is compared with the mean head of its layer in the null run: under random
+weights the heads of a layer are exchangeable. What is compared is excess over the nulls, so that a run which merely
+gives thoughts more mass is no evidence of a hub. Problems are the replicates: intervals and p-values say nothing of
+other random weights. Attention is correlational: a type says where a head looks, not what it does.
 """
 
 from collections.abc import Sequence
@@ -27,10 +19,10 @@ import xarray as xr
 
 from thoughtlens.analysis.heads import HUB_LEVEL, hub_tests, row_sums
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, head_excess, without_rounding
-from thoughtlens.analysis.pieces import Blocks, counted_pieces
+from thoughtlens.analysis.pieces import Blocks, pieces
 from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
-from thoughtlens.analysis.statistics import interval, resample_weights
-from thoughtlens.analysis.sums import ExcessSums, Piece, WeightedSums
+from thoughtlens.analysis.statistics import interval
+from thoughtlens.analysis.sums import ExcessSums
 from thoughtlens.errors import RunError
 from thoughtlens.names import text
 
@@ -69,28 +61,17 @@ def evidence_of_levels(
     *,
     n_thoughts: int,
     over_run: bool = False,
-    confidence: float = 0.95,
 ) -> Levels:
     """Excess over the null of every measure, with interval, p-value and corrections, for heads, layers and the model.
 
-    Without a preference −x is as likely as x: `p` is the share of sign flips whose studentised mean reaches the
-    observed one, one-sided (more than the null); `q` corrects it over heads (or layers) by Benjamini and Hochberg;
-    `p_familywise` compares it with the largest of all heads in each flip (max-T).
-
-    The measure `hub` is the exception: its excess is that of the thought which `hub_test` finds strongest, and its p
-    and q are those of that test. Over a null run sign flips say whether that excess is beyond the null run: p compares
-    with the largest of *all* thoughts of the head in each flip, since the thought was chosen on the same data; q is 1
-    where the run has no hub by `hub_test`, or one of less than `LEAST_EXCESS` beyond the null run.
-
-    Args:
-        excess: Σ w·excess over problems, dims (resample, layer, head, cell), the first resample the sample itself.
-        flipped: Σ s·excess over problems, dims (resample, layer, head, cell), the first flip the sample itself.
-        squares: Σ excess² of the `heads` and of the mean head of `layers` and of the `model`, with the coord `n`.
-        hubs: `hub_tests` of the run: of heads, layers and the model.
-        n_thoughts: T.
-        over_run: whether the excess is over a null run.
-        confidence: of the intervals.
+    `excess` and `flipped` are Σ over problems (resample, layer, head, cell), the first the sample itself; `squares` is
+    Σ excess² by level, with the coord `n`; `hubs` are the `hub_tests` of the run.
     """
+    # p: the share of flips whose studentised mean reaches the observed one, one-sided; q: the same after Benjamini and
+    # Hochberg over heads (or layers); p_familywise: against the largest of all heads in each flip. The measure `hub`
+    # has the p and q of `hub_test`. Over a null run sign flips say whether the hub is beyond that run: p compares with
+    # the largest of all thoughts in each flip, since the thought was chosen on the same data, and q is 1 where the run
+    # has no hub by `hub_test`, or one of less than `LEAST_EXCESS` beyond the null run.
     levels = []
     for level, over, tested in zip(("heads", "layers", "model"), ([], ["head"], ["layer", "head"]), hubs, strict=True):
         # A mean over nothing would be a copy of the largest array there is.
@@ -98,9 +79,9 @@ def evidence_of_levels(
         means = (sums / squares["n"]).drop_vars("n")
         z = studentised(signed, squares[level]).drop_vars("n")
         of_hub = np.strings.startswith(means["cell"].values, "hub ")
-        found = [_tested(means.isel(cell=~of_hub), z.isel(cell=~of_hub), confidence)]
+        found = [_tested(means.isel(cell=~of_hub), z.isel(cell=~of_hub))]
         if of_hub.any():
-            found.insert(0, _hub(means.isel(cell=of_hub), z.isel(cell=of_hub), tested, over_run, confidence))
+            found.insert(0, _hub(means.isel(cell=of_hub), z.isel(cell=of_hub), tested, over_run))
         joined = xr.concat(found, "measure", data_vars="minimal", coords="minimal", compat="override")
         levels.append(joined.reindex(measure=text(measures(n_thoughts))).assign(hub=tested["hub"]))
     heads, layers, model = levels
@@ -108,15 +89,7 @@ def evidence_of_levels(
 
 
 def measures(n_thoughts: int) -> list[str]:
-    """The measures of evidence, in the order in which they are shown.
-
-    Args:
-        n_thoughts: T.
-
-    Example:
-        >>> measures(4)[:4], measures(4)[-1]
-        (['hub', 'sequential', 'skip', 'sink'], 'lag3')
-    """
+    """The measures of evidence for T thoughts, in the order in which they are shown."""
     return [*PATTERNS, *PLACES, *MASSES, *(f"lag{lag}" for lag in range(2, n_thoughts))]
 
 
@@ -163,19 +136,12 @@ def passing(found: xr.Dataset) -> xr.DataArray:
 
 
 def find_types(blocks: Blocks, *, n_problems: int, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
-    """The types of heads as `analyze` finds them, and nothing else: names, dims (layer, head).
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        n_problems: how many there are.
-        n_flips: sign flips of the problems.
-        seed: same seed, same types.
-    """
+    """The types of heads (layer, head) as `analyze` finds them, and nothing else."""
     added, rows = ExcessSums(n_problems, n_flips=n_flips, seed=seed), None
-    for attention, n_question_tokens in counted_pieces(blocks):
-        added.add(head_excess(attention, n_question_tokens))
-        piece = row_sums(attention)
-        rows = piece if rows is None else rows + piece
+    for piece in pieces(blocks):
+        added.add(head_excess(piece["attention"], piece["n_question_tokens"]))
+        these = row_sums(piece["attention"])
+        rows = these if rows is None else rows + these
     if rows is None:
         raise RunError("found no problems to find types on; extract at least one problem first.")
     flipped, squares = added.total()
@@ -186,59 +152,43 @@ def find_types(blocks: Blocks, *, n_problems: int, n_flips: int = 1000, seed: in
     return evidence_of_levels(excess, flipped, squares, hubs, n_thoughts=n_thoughts).heads["type"]
 
 
-class ExcessOverRun:
-    """Excess of a run over a null run of the same problems, added up piece by piece.
+def excess_over_run(own: xr.Dataset, null: xr.Dataset) -> xr.DataArray:
+    """Excess of each head less the mean head's of its layer in the null run, dims (problem, layer, head, cell).
 
-    x[problem, layer, head] = excess of the head − mean over heads of the excess of that layer in the null run, for each
-    measure of evidence.  Range −2 to 2.  Null 0, one-sided p (more than the null run).
+    Both are pieces of the same problems, or `RunError` is raised.
     """
-
-    def __init__(self, n_problems: int, *, n_resamples: int, n_flips: int, seed: int) -> None:
-        """Weights are those of the run's own analysis."""
-        self._n = n_problems
-        self._sums = WeightedSums(resample_weights(n_problems, n_resamples=n_resamples, seed=seed))
-        self._excess = ExcessSums(n_problems, n_flips=n_flips, seed=seed)
-
-    def add(self, own: Piece, null: Piece) -> None:
-        """Add the same problems of both runs, each their attention and their `n_question_tokens`.
-
-        Raises:
-            RunError: the two are of other problems or shapes.
-        """
-        _check_same(own[0], null[0])
-        # An untrained model hardly ever reaches an answer, and `eot` alone is not the readout.
-        rows, null_rows = own[0].where(null[0].notnull()), null[0].where(own[0].notnull())
-        excess = head_excess(rows, own[1]).drop_vars("problem", errors="ignore")
-        mean_head = head_excess(null_rows, null[1]).mean("head").drop_vars("problem", errors="ignore")
-        beyond = without_rounding(excess - mean_head).transpose(*excess.dims)
-        self._sums.add(xr.Dataset({"excess": beyond}))
-        self._excess.add(beyond)
-
-    def levels(self, hubs: Sequence[xr.Dataset], *, n_thoughts: int) -> Levels:
-        """The evidence of all problems, given the hubs of the run (`hub_tests`)."""
-        flipped, squares = self._excess.total()
-        sums = self._sums.total()["excess"]
-        return evidence_of_levels(
-            sums, flipped, squares.assign_coords(n=self._n), hubs, n_thoughts=n_thoughts, over_run=True
+    attention, expected = own["attention"], null["attention"]
+    # Labels that differ would be left out by the subtraction without a word.
+    if not all(np.array_equal(attention[dim].values, expected[dim].values) for dim in attention.dims):
+        found, other = (", ".join(f"{size} {dim}" for dim, size in of.sizes.items()) for of in (attention, expected))
+        raise RunError(
+            f"the null run has {other} and the run {found}, or other problems; take one of the same "
+            "architecture, number of thoughts and problems."
         )
+    # An untrained model hardly ever reaches an answer, and `eot` alone is not the readout: rows that only one of the
+    # two has are left out of both.
+    rows, null_rows = attention.where(expected.notnull()), expected.where(attention.notnull())
+    excess = head_excess(rows, own["n_question_tokens"]).drop_vars("problem", errors="ignore")
+    mean_head = head_excess(null_rows, null["n_question_tokens"]).mean("head").drop_vars("problem", errors="ignore")
+    return without_rounding(excess - mean_head).transpose(*excess.dims)
 
 
-def _tested(means: xr.DataArray, z: xr.DataArray, confidence: float) -> xr.Dataset:
+def _tested(means: xr.DataArray, z: xr.DataArray) -> xr.Dataset:
     """Each cell as a measure of its own."""
     units = _units(z)
     p, familywise = (flip_p_values(z, over=over, alternative="greater") for over in ((), units))
     tests = {"p": p, "q": benjamini_hochberg(p, over=units) if units else p, "p_familywise": familywise}
-    found = xr.Dataset({"excess": interval(means, confidence=confidence), **tests}).rename(cell="measure")
+    found = xr.Dataset({"excess": interval(means), **tests}).rename(cell="measure")
     return found.transpose(*units, "measure", "value")
 
 
-def _hub(means: xr.DataArray, z: xr.DataArray, hubs: xr.Dataset, over_run: bool, confidence: float) -> xr.Dataset:
+def _hub(means: xr.DataArray, z: xr.DataArray, hubs: xr.Dataset, over_run: bool) -> xr.Dataset:
     """The measure `hub`: the cell of the thought that `hub_test` names, with the p-values that say what it is worth."""
     units = _units(z)
     names = np.strings.replace(means["cell"].values, "hub ", "")
     named, defined = hubs["hub"], hubs["strength"].notnull()
     place = named.copy(data=(named.values[..., None] == names).argmax(-1))
-    excess = interval(means.isel(cell=place), confidence=confidence).where(defined)
+    excess = interval(means.isel(cell=place)).where(defined)
     tests = {"p": hubs["p"], "q": hubs["p_corrected"], "p_familywise": xr.full_like(hubs["p"], np.nan)}
     if over_run:
         p, familywise = (
@@ -255,17 +205,3 @@ def _hub(means: xr.DataArray, z: xr.DataArray, hubs: xr.Dataset, over_run: bool,
 def _units(z: xr.DataArray) -> tuple[str, ...]:
     """Heads, layers, or nothing for the model: what is corrected together."""
     return tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
-
-
-def _check_same(attention: xr.DataArray, null: xr.DataArray) -> None:
-    # Labels that differ would be left out by the subtraction without a word.
-    alike = all(np.array_equal(attention[dim].values, null[dim].values) for dim in attention.dims)
-    if not alike:
-        raise RunError(
-            f"the null run has {_sizes(null)} and the run {_sizes(attention)}, or other problems; take one of the same "
-            "architecture, number of thoughts and problems."
-        )
-
-
-def _sizes(array: xr.DataArray) -> str:
-    return ", ".join(f"{size} {dim}" for dim, size in array.sizes.items())

@@ -1,39 +1,32 @@
 """The test of heads for a hub, and the ranking of heads by importance with its reliability.
 
-The hub test is the package's one answer to "is there a hub?", for heads, for the mean head of a layer, and for the mean
-head of the model:
+In: attention, or sums of it. Out: hubs with p-values; heads in order. The hub test is the package's one answer to "is
+there a hub?", for heads, for the mean head of a layer, and for the mean head of the model:
 
 1. A hub is preferred by more than one row. Its *strength* is its preference (observed over expected attention, see
-   `metrics`) without the row that favours it most. A head that only looks one thought back gives z5 everything that z6
-   has: H[z5] is 5, and its strength is 0.
-2. The null permutes the earlier thoughts within each row, anew for every problem: what a row gives away stays, whom it
-   gives it to is chance. Summed over many problems such rows are normal, with a mean and a covariance that are known
-   exactly. Draws of the sums therefore stand for draws of the permutations, and a run is read once, in pieces.
-3. The largest strength of a head, over its thoughts, is compared with the largest of each draw times `least`.
-   The p-values of all heads are corrected together (Benjamini and Hochberg 1995).
+   `metrics`) without the row that favours it most. A head that only looks one thought back has H[z5] = 5, since z5 gets
+   everything that z6 has, and strength 0.
+2. The null permutes the earlier thoughts within each row, anew for every problem. Summed over many problems such rows
+   are normal, with a mean and a covariance that are known exactly, so that draws of the sums stand for permutations.
+3. The largest strength of a head is compared with the largest of each draw times `least`. The p-values of all heads are
+   corrected together (Benjamini and Hochberg 1995).
 
-Why `least` is 1.5 and not 1: a model with fixed weights prefers some thought by a little in every problem, if only
-because no two thoughts are equal. With problems as the only replicates, enough of them make each such trifle
-significant, in random weights too. Permuting all problems alike would not help: a head is then a single map of
-T(T - 1)/2 cells, whose p-value can't go below 2/5! = 1/60 for six thoughts, too much for one head to survive correction
-over eight. So the question is whether a thought draws more than `least` even shares, as in a test of a minimum effect
-(Murphy and Myors 1999). For `least` > 1 the null is a scaled one, and the p-value is no longer exact.
+Why `least` is 1.5 and not 1: a model with fixed weights prefers some thought by a little in every problem, and with
+enough problems each trifle is significant, in random weights too. So the question is whether a thought draws more than
+`least` even shares, as in a test of a minimum effect (Murphy and Myors 1999); for `least` > 1 the p-value is no longer
+exact. Of 100 GPT-2s of width 64 with random weights all have a hub with `least` = 1; with 1.5 none has at GPT-2's own
+initialisation (standard deviation 0.02), 3 have at 0.08 and 77 at 0.2, where single heads do give one thought two or
+three times its share. A hub is a fact about attention, not about training.
 
-What 1.5 keeps out: of 100 GPT-2s of width 64 with random weights, all have a hub with `least` = 1. With 1.5 none has at
-GPT-2's own initialisation (standard deviation 0.02, 30 problems; strongest 1.04, and 1.36 in two draws of width 768), 3
-have at 0.08 and 77 at 0.2 (100 problems), where single heads do give one thought two or three times its share. A hub
-is a fact about attention, not about training.
-
-The reliability of a ranking comes from halves of the problems, drawn at random many times. A half is a row of 0/1
-weights, so that its sums come from the same pass as all others; the other half is what is left of the total. Spearman's
-correlation of the two rankings, stepped up to the whole sample, is the reliability.
+The reliability of a ranking is Spearman's correlation of the rankings in two halves of the problems, drawn at random
+many times, stepped up to the whole sample. A half is a row of 0/1 weights: its sums come from the same pass as others.
 """
 
 import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.metrics import preferences, thought_map
-from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.pieces import Blocks, pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
 from thoughtlens.analysis.statistics import spearman
 from thoughtlens.errors import OptionError, RunError
@@ -91,7 +84,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
         raise OptionError(
             f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
         )
-    parts = (row_sums(attention) for attention in attention_pieces(blocks))
+    parts = (row_sums(piece["attention"]) for piece in pieces(blocks))
     first = next(parts, None)
     if first is None:
         raise RunError("found no problems to test; extract at least one problem first.")
@@ -115,15 +108,7 @@ def hub_names(hubs: xr.Dataset) -> xr.DataArray:
 
 
 def row_sums(attention: xr.DataArray) -> xr.Dataset:
-    """What the test takes of some problems: sums over them, which add up.
-
-    Args:
-        attention: dims (problem, layer, head, query, key).
-
-    Returns:
-        Attention `observed` (layer, head, query, key) on earlier thoughts; its variance within rows, of each head
-        (`variance`: layer, head, query), of the mean head of each layer (`layer_variance`) and of the model.
-    """
+    """What the hub test takes of some problems, added up: `observed` attention on earlier thoughts, its variances."""
     cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
     order = np.arange(cells.sizes["query"])
     earlier = np.where(order[:, None] > order[None, :], np.nan_to_num(cells.values), 0.0)
@@ -263,17 +248,7 @@ def with_importance(samples: xr.Dataset) -> xr.Dataset:
 
 
 def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) -> xr.DataArray:
-    """Which problems are in the first half of each random split: 0/1 uint8, dims (resample, problem).
-
-    Args:
-        n_problems: problems in the sample; of an odd number the first half has one less.
-        n_splits: random splits.
-        seed: same seed, same splits.
-
-    Example:
-        >>> split_halves(7, n_splits=2).sum("problem").values
-        array([3, 3], dtype=uint64)
-    """
+    """Which problems are in the first half of each random split: 0/1 uint8, dims (resample, problem)."""
     rng = np.random.default_rng(seed)
     halves = np.zeros((n_splits, n_problems), dtype=np.uint8)
     for row in halves:
@@ -282,46 +257,34 @@ def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) ->
 
 
 def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
-    """How far two halves of the problems agree on the ranking of heads.
+    """How far halves of the problems agree on the ranking of heads, from the sums of first halves and of all problems.
 
-    r = mean over splits of Spearman's correlation of importance over heads;  reliability = 2r / (1 + r), that of the
-    whole sample (Spearman 1910, Brown 1910), or r itself where it is negative.  Range −1 to 1.  Null 0.
-    top_overlap = mean share of the first ten heads (half of the heads if there are fewer than twenty) that both halves
-    have, ties going by the order of heads.  Range 0-1.  Null `top_overlap_by_chance`, ten over the number of heads.
-
-    Args:
-        halves: `preference_sums` of the first halves, dims (resample, layer, head, ...).
-        total: of all problems, dims (layer, head, ...).
-
-    Returns:
-        `reliability`, `top_overlap`, `top_overlap_by_chance`, scalars; NaN where there is nothing to rank (one
-        problem, fewer than three heads or thoughts, or all heads alike).
-
-    Reference: Spearman (1910) and Brown (1910), British Journal of Psychology 3.
+    `reliability`, `top_overlap` and `top_overlap_by_chance`, scalars; NaN where there is nothing to rank.
     """
+    # r = Spearman's correlation of importance, mean over splits; 2r / (1 + r) is that of the whole sample (Spearman and
+    # Brown 1910), and r itself stands where it is negative. The overlap is of the first ten heads, or of half of them.
     whole = _importance(total.expand_dims("resample"))
     defined = np.isfinite(whole[0])
     first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (halves, total - halves))
     n_heads = int(defined.sum())
     r, n_top = spearman(first, second), min(N_TOP, n_heads // 2)
     known = n_heads >= 3 and bool(np.isfinite(r).all())
-    values = (
-        _stepped_up(float(r.mean())) if known else np.nan,
-        _overlap(first, second, n_top) if known else np.nan,
-        n_top / n_heads if known else np.nan,
+    if not known:
+        return xr.Dataset(dict.fromkeys(("reliability", "top_overlap", "top_overlap_by_chance"), np.nan))
+    half = float(r.mean())
+    tops = (np.argsort(-values, axis=-1, kind="stable")[:, :n_top] for values in (first, second))
+    shared = [len(np.intersect1d(one, other)) for one, other in zip(*tops, strict=True)]
+    return xr.Dataset(
+        {
+            "reliability": 2 * half / (1 + half) if half > 0 else half,
+            "top_overlap": float(np.mean(shared) / n_top),
+            "top_overlap_by_chance": n_top / n_heads,
+        }
     )
-    return xr.Dataset(dict(zip(("reliability", "top_overlap", "top_overlap_by_chance"), values, strict=True)))
 
 
 def unreliable(ranking: xr.Dataset) -> str | None:
-    """Why a ranking should name no heads, in a sentence, or None.
-
-    Args:
-        ranking: with `reliability` and `n`, as `Analysis.ranking` has them.
-
-    Example:
-        `unreliable(tl.analyze(run).ranking)`
-    """
+    """Why a ranking should name no heads, in a sentence, or None."""
     found, n = float(ranking["reliability"]), int(ranking["n"])
     if np.isnan(found):
         return f"the ranking of heads can't be judged from n = {n}: halves of the problems rank nothing."
@@ -340,13 +303,3 @@ def _importance(sums: xr.Dataset) -> np.ndarray:
     flat = importance.transpose("resample", "layer", "head").values.reshape(sums.sizes["resample"], -1)
     rounded: np.ndarray = np.round(flat / RESOLUTION) * RESOLUTION
     return rounded
-
-
-def _stepped_up(r: float) -> float:
-    return 2 * r / (1 + r) if r > 0 else r
-
-
-def _overlap(first: np.ndarray, second: np.ndarray, n_top: int) -> float:
-    top = (np.argsort(-values, axis=-1, kind="stable")[:, :n_top] for values in (first, second))
-    shared = [len(np.intersect1d(one, other)) for one, other in zip(*top, strict=True)]
-    return float(np.mean(shared) / n_top)

@@ -1,38 +1,46 @@
-"""Three readings of attention, and the importance that each would give to heads, thoughts and edges.
+"""Raw, value-weighted and rolled-out attention, and the importance that each gives to heads, thoughts and edges.
 
-*Raw* attention is the weights after softmax.
+In: attention, or value-weighted patterns. Out: patterns of the other kind, or importances (problem, unit), which are
+mean weights of whichever pattern they are given. Rows that see no earlier thought say nothing; an answer row that does
+not exist is left out of its problem's mean. Means over problems are taken after (`verdict.resampled_means`).
 
-*Value-weighted* attention is what the weights move: a head can look hard at a key whose value is small (Kobayashi et
-al. 2020, arXiv 2004.10102). The share of a key is the norm of what it gives, over the norms of all that the row sees,
-so that a row counts the same whether it moves much or little.
+*Raw* attention is the weights after softmax. *Value-weighted* attention is what the weights move: the share of a key is
+the norm of what it gives, over the norms of all that the row sees (Kobayashi et al. 2020, arXiv 2004.10102).
 
 *Rollout* follows paths over layers and over feedback (Abnar and Zuidema 2020, arXiv 2005.00928):
 
 1. Heads are averaged, and half of each position's state is its own: Ã = ½ A + ½ I, a row a query in each layer.
 2. The state of position q after layer l is a mix of states after layer l − 1: r(l)[q] = Σ_k Ã(l)[q, k] · r(l−1)[k].
-3. What a thought reads is what the position before it said: r(0)[z1] = r(L)[bot], r(0)[z(k+1)] = r(L)[zk]. This closes
-   the loop of continuous thoughts; in plain rollout each thought would be a source.
+3. What a thought reads is what the position before it said: r(0)[z1] = r(L)[bot], r(0)[z(k+1)] = r(L)[zk].
 4. Everything else that is read is a source of its own: `bot`, `eot`, `answer`; and `first` and `question`, whose rows
    are not recorded, keep their own state in every layer.
 
 A share is a share of paths, weighted by attention: it knows nothing of values, of MLPs, of the projection, or of what
-cutting a path would change. `answer` as a key pools the answer's tokens up to the query; their states are taken to be
-the last one's.
-
-Importances are mean weights of whichever reading they are given, problem by problem. Rows that see no earlier thought
-say nothing; an answer row that does not exist is left out of its problem's mean. Means over problems, and their
-resamples, are taken after (`verdict.resampled_means`).
+cutting a path would change. `answer` as a key pools the answer's tokens; their states are taken to be the last one's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.pieces import Blocks, StoredRun, pieces
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import ANSWER, EDGES, EOT, FIRST, HEADS, QUESTION, THOUGHTS, edge_names, thought_names
+from thoughtlens.names import (
+    ANSWER,
+    EDGES,
+    EOT,
+    FIRST,
+    HEADS,
+    QUESTION,
+    THOUGHTS,
+    edge_name,
+    edge_names,
+    head_name,
+    text,
+    thought_names,
+)
 from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, n_thoughts_of
 
 WEIGHTS: Final = "attention"
@@ -63,13 +71,6 @@ def value_shares(block: xr.Dataset) -> xr.Dataset:
     return block.drop_vars(VALUE_WEIGHTED).assign({ATTENTION: norms / total.where(total > 0)})
 
 
-class HasBlocks(Protocol):
-    """A run, whose problems are read some at a time."""
-
-    def blocks(self, *, pattern: str) -> Iterator[xr.Dataset]:
-        """The Dataset of a pattern, block by block."""
-
-
 def check_pattern(pattern: str) -> str:
     """The pattern, if it is one of `KINDS`."""
     if pattern not in KINDS:
@@ -77,17 +78,8 @@ def check_pattern(pattern: str) -> str:
     return pattern
 
 
-def patterned(source: HasBlocks | Blocks, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
-    """The problems of a run, of a Dataset or of its blocks, block by block, the pattern in the place of attention.
-
-    Args:
-        source: what is read.
-        pattern: of `KINDS`.
-
-    Raises:
-        OptionError: there is no such pattern.
-        RunError: the run does not hold it.
-    """
+def patterned(source: StoredRun | Blocks, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
+    """The problems of a run, a Dataset or its blocks, with the pattern (of `KINDS`) in the place of attention."""
     stored = ATTENTION if check_pattern(pattern) == WEIGHTS else VALUE_WEIGHTED
     blocks: Blocks = source if isinstance(source, Iterable) else source.blocks(pattern=stored)
     if isinstance(blocks, xr.Dataset):
@@ -155,35 +147,16 @@ RAW: Final = "raw"
 ROLLED_OUT: Final = "rolled-out"
 
 
-class Looks(NamedTuple):
-    """What `look` returns."""
+def look(
+    blocks: Blocks, problems: Sequence[str], *, how: str = RAW
+) -> tuple[dict[str, dict[str, xr.DataArray]], xr.DataArray]:
+    """All importances of these problems, in their order, and their mean attention (query, key), in one reading.
 
-    importances: dict[str, dict[str, xr.DataArray]]
-    """by kind of unit (heads, thoughts, edges) and of attention (raw, rolled-out), dims (problem, unit)"""
-    mean: xr.DataArray
-    """mean attention over these problems, layers and heads, dims (query, key)"""
-
-
-def look(blocks: Blocks, problems: Sequence[str], *, how: str = RAW) -> Looks:
-    """All importances of these problems, in their order, in one reading of a run.
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        problems: ids of those that were cut, in the order of their effects.
-        how: what kind of attention the blocks hold.
-
-    Returns:
-        Importances by problem, so that they can be resampled together with effects; heads have no rolled-out kind.
-
-    Raises:
-        RunError: the run lacks some of the problems.
-
-    Example:
-        `look(run.blocks(), ["test_0", "test_1"]).importances["heads"]["raw"].mean("problem")`
+    Importances are by kind of unit (heads, thoughts, edges) and of attention (`how`, rolled-out): (problem, unit).
     """
     found: list[xr.Dataset] = []
     wanted = frozenset(problems)
-    for attention in attention_pieces(blocks):
+    for attention in (piece["attention"] for piece in pieces(blocks)):
         here = [place for place, name in enumerate(attention["problem"].values) if str(name) in wanted]
         if here:
             found.append(_look_at(attention.isel(problem=here), how))
@@ -194,11 +167,10 @@ def look(blocks: Blocks, problems: Sequence[str], *, how: str = RAW) -> Looks:
         )
     joined = xr.concat(found, "problem").sel(problem=list(problems))
     importances: dict[str, dict[str, xr.DataArray]] = {HEADS: {}, THOUGHTS: {}, EDGES: {}}
-    for name in joined.data_vars:
-        if name != "mean":
-            kind, kind_of_attention = str(name).split(", ")
-            importances[kind][kind_of_attention] = joined[name].rename({kind: "unit"}).rename(None)
-    return Looks(importances, joined["mean"].mean("problem"))
+    for name in joined.drop_vars("mean").data_vars:
+        kind, kind_of_attention = str(name).split(", ")
+        importances[kind][kind_of_attention] = joined[name].rename({kind: "unit"}).rename(None)
+    return importances, joined["mean"].mean("problem")
 
 
 def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
@@ -216,63 +188,29 @@ def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
 
 
 def head_importance(attention: xr.DataArray) -> xr.DataArray:
-    """How much each head looks at earlier thoughts.
-
-    importance = mean over the rows z2 … zT, eot, answer of Σ_k A[q, k], k the earlier thoughts.  Range 0-1, no null.
-
-    Args:
-        attention: dims (problem, layer, head, query, key).
-
-    Returns:
-        float64, dims (problem, unit), units named such as L4H5.
-
-    Example:
-        `head_importance(run.attention["attention"]).mean("problem").sel(unit="L4H5")`
-    """
+    """Mean over the rows z2 … zT, eot, answer of their mass on earlier thoughts: dims (problem, unit)."""
     rows = _later_rows(attention, 0.0).sum("key", skipna=False).mean("query")
     flat = rows.stack(unit=("layer", "head"))
-    names = [f"L{layer}H{head}" for layer, head in flat["unit"].values]
+    names = [head_name(*place) for place in flat["unit"].values]
     return _named(flat.drop_vars(["unit", "layer", "head"]), names)
 
 
 def thought_importance(attention: xr.DataArray) -> xr.DataArray:
-    """How much each thought is looked at by the rows after it.
+    """Mean of A[q, k] over the rows q after k, over layers and heads: dims (problem, unit).
 
-    importance[k] = mean over the rows after k, eot and answer among them, and over layers and heads, of A[q, k].  Range
-    0-1.  Null: none of its own; a mean over rows, not a sum, since a sum rewards being seen by many.
-
-    Args:
-        attention: dims (problem, [layer, head,] query, key).
-
-    Returns:
-        float64, dims (problem, unit), the thoughts.
-
-    Example:
-        `thought_importance(rollout(run.attention["attention"])).mean("problem")`
+    It is a mean over rows and not a sum, since a sum rewards being seen by many rows.
     """
     rows = _over_heads(_later_rows(attention, np.nan))
     return _named(rows.mean("query").rename(key="unit"), thought_names(n_thoughts_of(attention)))
 
 
 def edge_importance(attention: xr.DataArray) -> xr.DataArray:
-    """How much each thought looks at each earlier one.
-
-    importance[q, k] = mean over layers and heads of A[q, k].  Range 0-1, no null.
-
-    Args:
-        attention: dims (problem, [layer, head,] query, key).
-
-    Returns:
-        float64, dims (problem, unit), units named such as `z4 ⊣ z1`.
-
-    Example:
-        `edge_importance(run.attention["attention"]).mean("problem").sel(unit="z4 ⊣ z1")`
-    """
+    """Mean over layers and heads of A[q, k]: dims (problem, unit), units named such as `z4 ⊣ z1`."""
     mean = _over_heads(attention.astype(np.float64))
     edges = edge_names(n_thoughts_of(attention))
     queries, keys = (xr.DataArray([edge[end] for edge in edges], dims="unit") for end in (0, 1))
     cells = mean.sel(query=queries, key=keys).drop_vars(["query", "key"])
-    return _named(cells, [f"{query} ⊣ {key}" for query, key in edges])
+    return _named(cells, [edge_name(*edge) for edge in edges])
 
 
 def _later_rows(attention: xr.DataArray, elsewhere: float) -> xr.DataArray:
@@ -289,5 +227,4 @@ def _over_heads(attention: xr.DataArray) -> xr.DataArray:
 
 
 def _named(values: xr.DataArray, names: list[str]) -> xr.DataArray:
-    labelled = values.assign_coords(unit=np.array(names, dtype=np.dtypes.StringDType()))
-    return labelled.transpose("problem", "unit")
+    return values.assign_coords(unit=text(names)).transpose("problem", "unit")

@@ -190,18 +190,7 @@ def mean_entropy(sums: xr.Dataset) -> xr.DataArray:
 
 
 def cell_sets(n_thoughts: int) -> xr.Dataset:
-    """The sets of cells that preferences are measured on, as 0/1 float64 masks with dims (..., query, key).
-
-    `preference` has one set for each key `thought`; `lag_preference` one for each `lag` = q − k; `sequential` is lag 1;
-    `skip` is the last thought's row on the first ⌈T/2⌉ thoughts. Rows that say nothing are empty.
-
-    Args:
-        n_thoughts: T.
-
-    Example:
-        >>> int(cell_sets(6)["sequential"].sum())  # [z3, z2] … [z6, z5]; z2 has no choice
-        4
-    """
+    """The cells (query, key) that preferences are measured on, as 0/1 masks; a row that a set fills is empty."""
     return _cell_sets(n_thoughts).copy(deep=True)
 
 
@@ -246,16 +235,7 @@ def preference_sums(attention: xr.DataArray) -> xr.Dataset:
 
 
 def expected_sums(sums: xr.Dataset) -> xr.Dataset:
-    """The null of each observed sum: rows split their thought mass evenly.
-
-    expected(C) = Σ_q M[q] · |C in row q| / q.  Linear in the mass, so that it may be taken after adding up.
-
-    Args:
-        sums: as `preference_sums` gives them.
-
-    Returns:
-        The denominators, named like their numerators (`preference`, `lag_preference`, `sequential`, `skip`).
-    """
+    """The null of each observed sum, Σ_q M[q] · |C in row q| / q, named like it; linear, so that sums will do."""
     return _expected(sums["mass"])
 
 

@@ -1,4 +1,4 @@
-"""What attention would be without a preference, under each of four nulls, and the attention mass beyond them.
+"""The nulls of attention, and what problems and heads have beyond them.
 
 | null | keeps | spreads |
 |---|---|---|
@@ -7,8 +7,8 @@
 | `permuted` | the same, and the sizes of its cells | nothing: which thought a cell belongs to is drawn |
 | `from_run` | architecture and problems | nothing: another run, such as one with random weights, says what to expect |
 
-`excess` is observed − expected, in attention mass. `excess_cells` takes it from sums, so that a run is added up,
-resampled and tested without holding it; its cells, problem by problem and head by head, are what evidence is made of:
+In: attention, or sums of it. Out: `excess`, which is observed − expected attention mass; or `excess_cells`, the same
+from sums, so that a run is added up, resampled and tested without being held. These are the measures of evidence:
 
 | measure | mass of a row | rows | null |
 |---|---|---|---|
@@ -16,12 +16,10 @@ resampled and tested without holding it; its cells, problem by problem and head 
 | sequential | on the thought before | z3 … zT | row-mass-preserving |
 | skip | on the first ⌈T/2⌉ thoughts | zT | row-mass-preserving |
 | lag2 … | on the thought so many back | those from z3 on that see one so far back | row-mass-preserving |
-| sink | on `first` | z3 … zT (all thoughts if there are fewer) | causal-uniform |
-| self | on itself | the same | causal-uniform |
+| sink, self | on `first`, on itself | z3 … zT (all thoughts if there are fewer) | causal-uniform |
 | readout | on all thoughts | `eot` and `answer`, where they exist | causal-uniform |
 | thoughts | on earlier thoughts | z3 … zT (all thoughts if there are fewer) | causal-uniform |
-| question | on the question but its first token | the same | causal-uniform |
-| bot | on `bot` | the same | causal-uniform |
+| question, bot | on the question but its first token, on `bot` | the same | causal-uniform |
 """
 
 from functools import cache
@@ -36,22 +34,7 @@ from thoughtlens.schema import n_thoughts_of
 
 
 def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int) -> xr.DataArray:
-    """The share of each slot in the tokens that a row sees, answer tokens left out.
-
-    share[q, k] = n[k] / (n_question + 1 + place of q), for the slots k that q sees: 1 token each, `question` the
-    n_question − 1 beside `first`; `bot` has place 0 and sees itself. For the `answer` row, the tokens up to `eot`.
-
-    Args:
-        n_thoughts: T.
-        n_question_tokens: prompt tokens before `bot`, one number or dims (problem).
-
-    Returns:
-        float64, dims (query, key), with `problem` if the number has it; 0 for the key `answer`. Rows sum to 1.
-
-    Example:
-        >>> token_shares(6, 9).sel(query="bot", key="question").item()  # 8 of the 10 tokens that `bot` sees
-        0.8
-    """
+    """The share of each slot in the tokens that a row sees, answer tokens left out: (query, key), rows sum to 1."""
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)
     place, slot = np.arange(len(queries))[:, None], np.arange(len(keys))[None, :]
     sees = xr.DataArray(
@@ -164,26 +147,18 @@ def excess(attention: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
     Raises:
         RunError: the two differ in layers, heads or thoughts.
     """
-    _check_same(attention, null)
-    seen = attention.sel(query=null["query"], key=null["key"]).astype(np.float64)
-    return (seen - null).transpose(*attention.dims).rename("excess")
-
-
-def _check_same(attention: xr.DataArray, null: xr.DataArray) -> None:
     # Labels that differ would be left out by the subtraction without a word.
     places = [dim for dim in ("layer", "head", "problem") if dim in null.coords and dim in attention.coords]
     same = all(np.array_equal(null[dim].values, attention[dim].values) for dim in places)
-    last = query_names(n_thoughts_of(attention))[-3]
     thoughts = [str(name) for name in null["query"].values if str(name).startswith("z")]
-    if not same or thoughts[-1:] != [last]:
+    if not same or thoughts[-1:] != thought_names(n_thoughts_of(attention))[-1:]:
+        found, other = (", ".join(f"{size} {dim}" for dim, size in of.sizes.items()) for of in (null, attention))
         raise RunError(
-            f"the null has {_sizes(null)} and the attention {_sizes(attention)}, or other labels; "
+            f"the null has {found} and the attention {other}, or other labels; "
             "take a null of the same architecture and number of thoughts."
         )
-
-
-def _sizes(array: xr.DataArray) -> str:
-    return ", ".join(f"{size} {dim}" for dim, size in array.sizes.items())
+    seen = attention.sel(query=null["query"], key=null["key"]).astype(np.float64)
+    return (seen - null).transpose(*attention.dims).rename("excess")
 
 
 def _earlier(n_thoughts: int) -> np.ndarray:
@@ -202,12 +177,7 @@ MASSES = ("thoughts", "question", "bot")
 
 
 def head_excess(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
-    """What each problem and head has beyond the nulls: `excess_cells`, free of rounding.
-
-    Args:
-        attention: dims (problem, layer, head, query, key), rows summing to 1.
-        n_question_tokens: prompt tokens before `bot`, dims (problem).
-    """
+    """What each problem and head has beyond the nulls: `excess_cells`, free of rounding."""
     return without_rounding(excess_cells(with_places(preference_sums(attention), attention, n_question_tokens)))
 
 
@@ -217,17 +187,7 @@ def with_places(sums: xr.Dataset, attention: xr.DataArray, n_question_tokens: xr
 
 
 def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
-    """Mass of a row by where it goes, and of the readout rows on thoughts, less its causal-uniform share.
-
-    Args:
-        attention: dims (problem, ..., query, key), rows summing to 1.
-        mass: what each thought gives to earlier ones, dims (problem, ..., query), as in `preference_sums`.
-        n_question_tokens: prompt tokens before `bot`, dims (problem).
-
-    Returns:
-        float64, dims (problem, ..., place), `PLACES` and `MASSES`: the mean over its rows; of the readout rows, those
-        that exist.
-    """
+    """Mean mass of rows by where it goes, less its causal-uniform share; `mass` is that of `preference_sums`."""
     thoughts = thought_names(n_thoughts_of(attention))
     even = token_shares(len(thoughts), n_question_tokens.drop_vars("problem", errors="ignore"))
     rows = thoughts[2:] or thoughts
@@ -252,16 +212,9 @@ def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: x
 
 
 def excess_cells(sums: xr.Dataset) -> xr.DataArray:
-    """Attention mass a row beyond the null, from sums, of one problem or of many added up.
+    """Mean attention of rows beyond the null on each cell set (…, cell), from the sums of one problem or of many.
 
-    excess(C) = Σ_{(q,k) in C} (A[q, k] − expected[q, k]) / number of rows of C.  Range −1 to 1 a problem.  Null 0.
-
-    Args:
-        sums: `preference_sums`, and `places` as `place_sums` gives it; any leading dims.
-
-    Returns:
-        float64, dims (..., cell), free of NaN; `cell` is `hub z1` … for the thoughts that may be a hub, and the names
-        of the other measures. Measures that T thoughts can't show have no cell.
+    Sets that T thoughts lack have no cell; `hub z1` … are of the thoughts that two rows or more see.
     """
     columns = _pattern_columns(sums.sizes["query"])
     dims = [dim for dim in sums["places"].dims if dim != "place"]

@@ -1,25 +1,30 @@
-"""A run in pieces that fit in memory, and the moments of its attention, from one pass over them.
+"""The pieces in which a run is read, and the moments of its attention from one pass over them.
 
-Pieces are float64, in the order of the problems; every analysis gives the same numbers however a run is cut.
+In: a stored run, an attention Dataset or its blocks. Out: a few problems at a time as float64; mean, standard deviation
+and number of problems of each cell.
 
-Moments (mean, standard deviation and count over problems):
-
-1. Each piece gives its own count, mean and sum of squared deviations, in float64.
-2. Two such triples merge into the triple of both (Chan, Golub and LeVeque 1983), so that order and size of the pieces
-   don't matter and no array of all problems is held.
+1. Each piece gives its own number of problems, mean and sum of squared deviations, in float64.
+2. Two such triples merge into the triple of both, so that order and size of the pieces change nothing.
 3. The sum of squares gives the population standard deviation (ddof = 0).
 
-A row that does not exist is NaN in all its cells: it is left out of all three and shows in the count of its query.
+A row that does not exist is NaN in all its cells: it is left out of all three and shows in the number of its query.
+
+Source: Chan, Golub and LeVeque (1983), The American Statistician 37.
 """
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import RunError
+from thoughtlens.files import Json
 from thoughtlens.names import FIRST
+from thoughtlens.schema import ATTENTION
 
 PIECE_CELLS = 4_000_000
 """Cells of a piece: 32 MB in float64."""
@@ -28,28 +33,51 @@ Blocks = xr.Dataset | Iterable[xr.Dataset]
 """A whole attention Dataset, or its problems block by block."""
 
 
-def attention_pieces(blocks: Blocks) -> Iterator[xr.DataArray]:
-    """Attention as float64, a few problems at a time; a lazily opened store is read once."""
-    for attention, _ in counted_pieces(blocks):
-        yield attention
+@runtime_checkable
+class StoredRun(Protocol):
+    """What analyses and comparisons read of a run on disk, such as a `thoughtlens.runs.Run`."""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+
+    @property
+    def manifest(self) -> Json:
+        """What was run, on what."""
+
+    @property
+    def keeps_means(self) -> bool:
+        """Whether sums over blocks of problems were kept in the place of their attention."""
+
+    def require_attention(self) -> None:
+        """Raise `RunError` unless the run holds the attention of every problem."""
+
+    def blocks(self, *, pattern: str = ATTENTION, chosen: npt.ArrayLike | None = None) -> Iterator[xr.Dataset]:
+        """The attention Dataset of the chosen problems, some problems at a time."""
+
+    def sums(self) -> Iterator[xr.Dataset]:
+        """The sums that were kept, some blocks of problems at a time."""
+
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each problem was solved, in order."""
+
+    def problems(self) -> Iterable[Any]:
+        """The problems of the run, in order, with `id`, `question` and `steps`."""
 
 
-def counted_pieces(blocks: Blocks) -> Iterator[tuple[xr.DataArray, xr.DataArray]]:
-    """As `attention_pieces`, each with the `n_question_tokens` of its problems."""
+def pieces(blocks: Blocks) -> Iterator[xr.Dataset]:
+    """`attention`, as float64, and `n_question_tokens` of a few problems at a time; a store is read once."""
     for block in [blocks] if isinstance(blocks, xr.Dataset) else blocks:
-        start = 0
-        for piece in small_pieces(block["attention"]):
-            part = slice(start, start + piece.sizes["problem"])
-            start = part.stop
-            yield piece.astype(np.float64), block["n_question_tokens"].isel(problem=part)
+        for part in _parts(block[ATTENTION]):
+            piece = block[[ATTENTION, "n_question_tokens"]].isel(problem=part)
+            yield piece.assign({ATTENTION: piece[ATTENTION].astype(np.float64)})
 
 
-def small_pieces(block: xr.DataArray) -> Iterator[xr.DataArray]:
+def _parts(attention: xr.DataArray) -> Iterator[slice]:
     """Slices along `problem` of at most `PIECE_CELLS` cells, but of one problem at least."""
-    n_problems = block.sizes["problem"]
-    step = max(1, PIECE_CELLS * n_problems // max(1, block.size))
-    for start in range(0, n_problems, step):
-        yield block.isel(problem=slice(start, start + step))
+    n_problems = attention.sizes["problem"]
+    step = max(1, PIECE_CELLS * n_problems // max(1, attention.size))
+    return (slice(start, start + step) for start in range(0, n_problems, step))
 
 
 def moments(blocks: Iterable[xr.DataArray]) -> xr.Dataset:
@@ -72,11 +100,11 @@ def moments(blocks: Iterable[xr.DataArray]) -> xr.Dataset:
 
     Reference: Chan, Golub and LeVeque (1983), The American Statistician 37.
     """
-    partials = (partial_moments(piece) for block in blocks for piece in small_pieces(block))
-    first = next(partials, None)
-    if first is None:
+    partials = (partial_moments(block.isel(problem=part)) for block in blocks for part in _parts(block))
+    merged = reduce(merge_moments, partials, None)
+    if merged is None:
         raise RunError("found no problems to average; extract at least one problem first.")
-    return finish_moments(reduce(merge_moments, partials, first))
+    return finish_moments(merged)
 
 
 def partial_moments(piece: xr.DataArray) -> xr.Dataset:
@@ -90,8 +118,10 @@ def partial_moments(piece: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({"n": n, "mean": mean, "squares": squares})
 
 
-def merge_moments(a: xr.Dataset, b: xr.Dataset) -> xr.Dataset:
-    """The moments of the problems of both parts."""
+def merge_moments(a: xr.Dataset | None, b: xr.Dataset) -> xr.Dataset:
+    """The moments of the problems of both parts; the first may be missing."""
+    if a is None:
+        return b
     n = a["n"] + b["n"]
     share_of_b = b["n"] / n.clip(min=1)
     delta = b["mean"] - a["mean"]

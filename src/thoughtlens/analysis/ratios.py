@@ -3,24 +3,19 @@
 In: attention, or sums of it by depth. Out: estimates with intervals, differences and p-values.
 
 1. Every measure is observed over possible: Σ_p above[p] / Σ_p below[p], sums over problems. Heads and layers are
-   averaged within a problem first. The ratios stay those of `metrics`, and models of any size count alike.
+   averaged within a problem first. Sums are linear: resamples, permutations and groups of problems are products of
+   weights with these few numbers, so that a run of any size fits in memory.
 2. Depth is relative, d = layer / (L − 1): `early` is d < 1/3, `late` is d > 2/3, `middle` is what lies between, and
-   `all` is every layer, so that models with different numbers of layers can be compared. The bins mirror each other
-   (four layers split 1, 2, 1). A single layer is `middle`; of two layers none is, and what a bin without layers would
-   say is undefined.
-3. Sums are linear: resamples, permutations and groups of problems are products of weights with these few numbers, so
-   that a run of any size fits in memory.
-
-Two sets of ratios of the same problems are compared *paired*: each resample draws the same problems for both, and the
-p-value flips the sign of each problem's difference, since without a difference a problem is as likely to favour the one
-as the other. Accuracy has McNemar's exact test, which is the same for 0 and 1. Sets of different problems are compared
-*unpaired*: each side is resampled by itself, and the p-value deals all problems out to the two sides anew.
+   `all` is every layer. Four layers split 1, 2, 1; a depth without layers is undefined.
+3. Two sets of ratios of the same problems are compared *paired*: each resample draws the same problems for both, and
+   the p-value flips the sign of each problem's difference. Accuracy has McNemar's exact test.
+4. Sets of different problems are compared *unpaired*: each side is resampled by itself, and the p-value deals all
+   problems out to the two sides anew.
 
 p counts the draws at least as far from 0 as the observed difference, which is one of them: p is never 0. Each p-value
 is of one number; `comparison_tables` and `comparison_headline` correct them over what they show.
 
-References: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §15 (permutation) and §8 (paired resampling);
-McNemar (1947), Psychometrika 12, exact by the binomial.
+Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §15 (permutation) and §8 (paired resampling).
 """
 
 from itertools import combinations
@@ -32,7 +27,7 @@ import xarray as xr
 
 from thoughtlens.analysis.metrics import MASS_FLOOR, composition, expected_sums, preference_sums
 from thoughtlens.analysis.nulls import without_rounding
-from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.pieces import Blocks, pieces
 from thoughtlens.analysis.significance import flip_p_values, mcnemar, sign_flips, studentised
 from thoughtlens.analysis.statistics import interval, proportion_interval, resample_weights, weighted_sums
 from thoughtlens.errors import RunError
@@ -100,7 +95,8 @@ def collect_depth_sums(blocks: Blocks) -> xr.Dataset:
     Example:
         `collect_depth_sums(tl.open_run("runs/a").blocks())`
     """
-    return join_problems([depth_sums(attention, preference_sums(attention)) for attention in attention_pieces(blocks)])
+    found = (piece["attention"] for piece in pieces(blocks))
+    return join_problems([depth_sums(attention, preference_sums(attention)) for attention in found])
 
 
 def join_problems(parts: list[xr.Dataset]) -> xr.Dataset:

@@ -4,9 +4,9 @@ In: runs, or `Subject`s, by name. Out: a `Side` for each, and sentences. Sums by
 by head only for the resamples, so that memory grows by a few numbers a problem.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, final
+from typing import NamedTuple, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import xarray as xr
 from thoughtlens.analysis.evidence import find_types
 from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.metrics import preference_sums, preferences
-from thoughtlens.analysis.pieces import Blocks, attention_pieces
+from thoughtlens.analysis.pieces import Blocks, StoredRun, pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.sums import add_weighted
@@ -45,18 +45,12 @@ class Subject:
     head_types: xr.DataArray | None = None
 
 
-class ComparableRun(Protocol):
-    """What a comparison reads of a run, such as a `thoughtlens.runs.Run`."""
+class ComparableRun(StoredRun, Protocol):
+    """A run that holds the attention of every problem."""
 
     @property
     def attention(self) -> xr.Dataset:
         """The attention Dataset, with `correct` and `n_question_tokens` of each problem."""
-
-    def problems(self) -> Iterable[Any]:
-        """The problems, with `id` and `question`, checked to be those that the run was made from."""
-
-    def blocks(self, *, chosen: npt.ArrayLike | None = None) -> Iterator[xr.Dataset]:
-        """The chosen problems block by block."""
 
 
 class Side(NamedTuple):
@@ -112,7 +106,7 @@ def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, s
     heads: dict[str, xr.DataArray] = {}
     parts: list[xr.Dataset] = []
     n_seen = 0
-    for attention in attention_pieces(subject.blocks):
+    for attention in (piece["attention"] for piece in pieces(subject.blocks)):
         here = places[n_seen : n_seen + attention.sizes["problem"]]
         n_seen += attention.sizes["problem"]
         _check_number(n_seen <= len(places), subject, f"{n_seen} or more")
@@ -157,8 +151,7 @@ def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Side], common: 
     """What was compared, how, and what was left out, in sentences; `common` is empty if compared unpaired."""
     return (
         _problems(subjects, common),
-        *_thoughts(seen),
-        *_tokens(subjects, common),
+        *_thoughts_and_tokens(subjects, seen, common),
         *_shapes(seen),
         *_depths(seen),
         *([UNTESTED_TYPES] if all(subject.head_types is not None for subject in subjects.values()) else []),
@@ -180,27 +173,22 @@ def _problems(subjects: Mapping[str, Subject], common: list[str]) -> str:
     return f"Only the {len(common)} problems that all have are compared, of {each}; differences are paired."
 
 
-def _thoughts(seen: Mapping[str, Side]) -> list[str]:
-    counts = {name: model.n_thoughts for name, model in seen.items()}
-    if len(set(counts.values())) == 1:
-        return []
-    each = ", ".join(f"{name} has {count}" for name, count in counts.items())
-    return [
-        f"The numbers of thoughts differ ({each}): between such models preference by thought and skip are not "
-        "compared, and lags only as far as both have them; with more thoughts to look at, more mass on thoughts is to "
-        "be expected."
-    ]
-
-
-def _tokens(subjects: Mapping[str, Subject], common: list[str]) -> list[str]:
+def _thoughts_and_tokens(subjects: Mapping[str, Subject], seen: Mapping[str, Side], common: list[str]) -> list[str]:
+    notes, counts = [], {name: model.n_thoughts for name, model in seen.items()}
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        notes.append(
+            f"The numbers of thoughts differ ({each}): between such models preference by thought and skip are not "
+            "compared, and lags only as far as both have them; with more thoughts to look at, more mass on thoughts is "
+            "to be expected."
+        )
     (first, base), *others = subjects.items()
-    cut = [name for name, subject in others if _tokens_differ(subject, base, common)]
-    if not cut:
-        return []
-    return [
-        f"{_listed(cut)} cut{'s' if len(cut) == 1 else ''} questions into other numbers of tokens than {first} "
-        "(another tokenizer or prompt): what looks at the question looks at other keys."
-    ]
+    if cut := [name for name, subject in others if _tokens_differ(subject, base, common)]:
+        notes.append(
+            f"{_listed(cut)} cut{'s' if len(cut) == 1 else ''} questions into other numbers of tokens than {first} "
+            "(another tokenizer or prompt): what looks at the question looks at other keys."
+        )
+    return notes
 
 
 def _tokens_differ(one: Subject, other: Subject, common: list[str]) -> bool:

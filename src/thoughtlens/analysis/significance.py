@@ -33,23 +33,7 @@ TIES = 1e-9
 
 
 def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
-    """Signs of problems in every flip.
-
-    Args:
-        n_problems: n, the problems in the sample; up to 12 all 2^n flips are listed, each once.
-        n_flips: flips drawn beside the observed one, for more than 12 problems.
-        seed: same seed, same flips.
-
-    Returns:
-        int8, ±1, dims (resample, problem); resample 0 is the sample itself, all +1.
-
-    Raises:
-        OptionError: there is no problem, or no flip was asked for.
-
-    Example:
-        >>> sign_flips(2).values.tolist()
-        [[1, 1], [-1, 1], [1, -1], [-1, -1]]
-    """
+    """Signs of problems in every flip (resample, problem), the first all +1; up to 12 problems all flips are listed."""
     if n_problems < 1 or n_flips < 1:
         raise OptionError(f"found {n_problems} problems and {n_flips} flips; a p-value needs at least one of each.")
     if n_problems <= EXACT_UP_TO:
@@ -61,49 +45,16 @@ def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.Dat
 
 
 def studentised(flipped: xr.DataArray, squares: xr.DataArray) -> xr.DataArray:
-    """Studentised sums of every flip.
-
-    z = Σ s·x / sqrt(Σ x²).  Range ±sqrt(n), null 0; 0 where all differences are 0.
-
-    Args:
-        flipped: Σ s·x, dims (resample, ...).
-        squares: Σ x², dims (...).
-
-    Returns:
-        dims (resample, ...).
-
-    Example:
-        >>> x = xr.DataArray([3.0, 4.0], dims="problem")
-        >>> float(studentised(weighted_sums(x, sign_flips(2)), (x**2).sum())[0])
-        1.4
-    """
+    """The studentised sums z = Σ s·x / sqrt(Σ x²) of every flip; 0 where all differences are 0."""
     return (flipped / np.sqrt(squares.where(squares > 0.0))).fillna(0.0)
 
 
 def flip_p_values(
     statistics: xr.DataArray, *, over: tuple[str, ...] = (), alternative: Alternative = "two-sided"
 ) -> xr.DataArray:
-    """The share of flips that reach the observed statistic, or whose largest over a family does.
+    """The share of flips in which z, or its largest over the dims `over`, reaches the observed z (resample 0).
 
-    p[i] = #{flips: max_j z*[j] >= z[i]} / #flips, the observed flip among them, j over the family of i (itself alone if
-    `over` is empty).  Range 1/#flips-1; single-step and so valid for any member picked after the fact.  Where no other
-    flip reaches z, p is at most |family| · exp(−z²/2) (exact for any n; twice that if two-sided): as many flips as it
-    takes to see such a z can't be drawn.
-
-    Args:
-        statistics: as `studentised` gives them, dims (resample, ...), resample 0 the observed.
-        over: dims of the family; none for each p-value alone.
-        alternative: "two-sided", or "greater" for means above 0 alone.
-
-    Returns:
-        float64, dims (...).
-
-    Example:
-        >>> x = xr.DataArray([1.0, 2.0, 3.0], dims="problem")
-        >>> float(flip_p_values(studentised(weighted_sums(x, sign_flips(3)), (x**2).sum())))
-        0.25
-
-    References: Hoeffding (1963), Journal of the American Statistical Association 58; Westfall and Young (1993).
+    Where no other flip does, p is at most |family| · exp(−z²/2) (Hoeffding 1963), twice that if two-sided.
     """
     z = abs(statistics) if alternative == "two-sided" else statistics
     observed = z.isel(resample=0, drop=True)

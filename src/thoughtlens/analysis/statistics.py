@@ -22,9 +22,6 @@ from thoughtlens.names import text
 CONFIDENCE = 0.95
 """Of every interval that is reported."""
 
-CONFIDENCE = 0.95
-"""Of every interval that is reported."""
-
 VALUES = ("estimate", "low", "high")
 """Labels of the `value` dim that every number with an interval carries."""
 
@@ -62,27 +59,14 @@ def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0)
 
 
 def weighted_sums(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
-    """Sums over problems in every resample: sum[b] = Σ_p weights[b, p] · values[p], in float64.
-
-    Args:
-        values: dims (problem, ...), free of NaN.
-        weights: dims (resample, problem), as `resample_weights` gives them, or the columns of these problems.
-
-    Returns:
-        float64, dims (resample, ...).
-
-    Example:
-        >>> values = xr.DataArray([1.0, 2.0, 6.0], dims="problem")
-        >>> float(weighted_sums(values, resample_weights(3))[0])
-        9.0
-    """
+    """Sums over problems in every resample, Σ_p weights[b, p] · values[p], in float64: dims (resample, …)."""
     values = values.drop_vars("problem", errors="ignore")
     # As floats, in one matrix product: a product of integers would not use BLAS.
     total: xr.DataArray = xr.dot(weights.astype(np.float64), values.astype(np.float64), dim="problem", optimize=True)
     return total.transpose("resample", ...)
 
 
-def interval(samples: xr.DataArray, *, confidence: float = 0.95) -> xr.DataArray:
+def interval(samples: xr.DataArray, *, confidence: float = CONFIDENCE) -> xr.DataArray:
     """Percentile interval of a statistic over its resamples.
 
     low, high = the (1 ∓ confidence)/2 quantiles of resamples 1, 2, …; estimate = resample 0.  Resamples in which the
@@ -118,7 +102,7 @@ def bootstrap_ratio(
     *,
     n_resamples: int = 1000,
     seed: int = 0,
-    confidence: float = 0.95,
+    confidence: float = CONFIDENCE,
 ) -> xr.DataArray:
     """Ratio of sums over problems, with its bootstrap interval.
 
@@ -158,7 +142,7 @@ def bootstrap_ratio(
 
 
 def bootstrap_mean(
-    values: xr.DataArray, *, n_resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+    values: xr.DataArray, *, n_resamples: int = 1000, seed: int = 0, confidence: float = CONFIDENCE
 ) -> xr.DataArray:
     """Mean over problems, with its bootstrap interval; a problem that is NaN is left out.
 
@@ -183,7 +167,7 @@ def bootstrap_mean(
     )
 
 
-def proportion_interval(n_true: int, n: int, *, confidence: float = 0.95) -> xr.DataArray:
+def proportion_interval(n_true: int, n: int, *, confidence: float = CONFIDENCE) -> xr.DataArray:
     """A proportion with its Wilson score interval.
 
     centre = (p + z²/2n) / (1 + z²/n), half-width = z/(1 + z²/n) · sqrt(p(1 − p)/n + z²/4n²), p = n_true / n.
@@ -240,18 +224,7 @@ def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.floa
 
 
 def short(number: float) -> str:
-    """A number in a sentence: two decimals without the zero before the point.
-
-    Args:
-        number: any, most often −1 to 1.
-
-    Returns:
-        Such as `.41`, `−.10` or `1.00`; `undefined` for NaN.
-
-    Example:
-        >>> short(-0.1)
-        '−.10'
-    """
+    """A number in a sentence: two decimals without the zero before the point, such as `.41`, `−.10` or `1.00`."""
     if np.isnan(number):
         return "undefined"
     digits = f"{abs(number):.2f}"

@@ -1,52 +1,37 @@
 """The analysis of a run: moments, composition, preferences, evidence, heads, rollout, accuracy, with n and intervals.
 
-1. One pass over the run's problems gives sums over them, under all weights at once (`sums`). Groups of the problems,
-   and what the run has beyond a null run, are added up in the same pass.
+In: a run, an attention Dataset or its blocks. Out: an `Analysis`. A run's is saved in its folder (see `archive`).
+
+1. One pass over the problems gives sums over them, under all weights at once (`sums`). Groups of the problems, and what
+   the run has beyond a null run, are added up in the same pass.
 2. Preferences and importances are functions of those sums: the estimate is resample 0, its interval the others. One set
    of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
 3. Whether there is a hub, for heads, layers and the model, is the answer of one test (`heads.hub_tests`).
 
-An analysis of a run is saved in its folder, and opened again as long as the run and the options are the same:
-
-    RUN/analysis/analysis.zarr          with the default options
-    RUN/analysis/NAME/analysis.zarr     with others; NAME is given, or a short digest of the options
-
-It knows nothing of models or figures. Attention is correlational: nothing here says what a head does.
+Attention is correlational: nothing here says what a head does.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import repeat
-from pathlib import Path
-from shutil import rmtree
-from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.archive import read_about, read_bundle, write_bundle
+from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, digest, open_saved, saved_or_made
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
-from thoughtlens.analysis.evidence import ExcessOverRun, Levels, evidence_of_levels
+from thoughtlens.analysis.evidence import Levels, evidence_of_levels, excess_over_run
 from thoughtlens.analysis.heads import hub_names, hub_tests, rank_heads, reliability, row_sums, with_importance
 from thoughtlens.analysis.importance import WEIGHTS, check_pattern, patterned
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
-from thoughtlens.analysis.pieces import Blocks, attention_pieces, counted_pieces, partial_moments
+from thoughtlens.analysis.pieces import Blocks, StoredRun, partial_moments, pieces
 from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
-from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval
-from thoughtlens.analysis.sums import Sums, Totals, parts
+from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval, resample_weights
+from thoughtlens.analysis.sums import ExcessSums, Sums, Totals, WeightedSums, parts
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, file_name, writing
+from thoughtlens.files import Json
 from thoughtlens.names import ANSWER, EOT, text
-
-FOLDER: Final = "analysis"
-"""The folder of a run for what is made from it."""
-
-SAVED: Final = "analysis.zarr"
-
-FORMAT: Final = 1
-"""Of a saved analysis; another one is computed anew."""
 
 BY: Final = ("correct", "n_steps")
 """What the problems of a run can be grouped by."""
@@ -107,36 +92,8 @@ class Analysis(NamedTuple):
     """`pattern`, `by`, `null`, `n_resamples`, `n_flips`, `seed`, and the `name` that it is saved under or None"""
 
 
-@runtime_checkable
-class StoredRun(Protocol):
-    """What an analysis needs of a run on disk."""
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-
-    @property
-    def manifest(self) -> Json:
-        """What was run, on what."""
-
-    @property
-    def keeps_means(self) -> bool:
-        """Whether sums over blocks of problems were kept in the place of their attention."""
-
-    def require_attention(self) -> None:
-        """Raise `RunError` unless the run holds the attention of every problem."""
-
-    def blocks(self, *, pattern: str) -> Iterator[xr.Dataset]:
-        """The attention Dataset, some problems at a time."""
-
-    def sums(self) -> Iterator[xr.Dataset]:
-        """The sums that were kept, some blocks of problems at a time."""
-
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """Whether each problem was solved, in order."""
-
-    def problems(self) -> Iterable[Any]:
-        """The problems of the run, in order."""
+_CLASSES: Final = (Analysis, Comparison, Levels)
+"""What a saved analysis is made of."""
 
 
 def analyze(
@@ -217,49 +174,29 @@ def open_analysis(run: StoredRun, name: str | None = None) -> Analysis:
         run: the run.
         name: of the analysis; None for that with the default options.
 
+    Returns:
+        As `analyze` returned it.
+
     Raises:
         RunError: there is no such analysis, or the run has changed since.
 
     Example:
         `open_analysis(tl.open_run("runs/first")).heads["hub"]`
     """
-    folder = run.path / FOLDER / (name or "")
-    about = read_about(folder / SAVED)
-    if about is None:
-        there = sorted(path.parent.name for path in (run.path / FOLDER).glob(f"*/{SAVED}"))
-        raise RunError(
-            f"{run.path} has no analysis {name or 'with the default options'}, expected one of "
-            f"{', '.join(there) or 'those that `thoughtlens analyze` makes'}; run `thoughtlens analyze {run.path}"
-            f"{f' --name {name}' if name else ''}`."
-        )
-    if about["format"] != FORMAT or about["run"] != _digest(run.manifest):
-        raise RunError(f"{folder / SAVED} is of the run as it was before; analyse {run.path} again.")
-    return _read(folder)
+    found: Analysis = open_saved(run, name, *_CLASSES)
+    return found
 
 
 def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -> xr.Dataset:
-    """`preference_sums` of every problem, for resampling or pairing problems without their attention.
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        over: dims to add up: none gives a row for each head, ("head",) for each layer, both for the model.
-
-    Returns:
-        As `preference_sums`, float64, dims (problem, ...).
-
-    Example:
-        `bootstrap_ratio(collect_sums(run.blocks())["sequential"], expected_sums(…)["sequential"])`
-    """
-    return join_problems(
-        [preference_sums(attention).sum(list(over), skipna=False) for attention in attention_pieces(blocks)]
-    )
+    """`preference_sums` of every problem, added up over these dims: dims (problem, …)."""
+    found = (preference_sums(piece["attention"]) for piece in pieces(blocks))
+    return join_problems([sums.sum(list(over), skipna=False) for sums in found])
 
 
 def _analyze_run(
     run: StoredRun, null: StoredRun | Blocks | None, options: Json, name: str | None, *, force: bool
 ) -> Analysis:
-    if name is not None and (file_name(name) != name or "." in name):
-        raise OptionError(f"can't call an analysis {name!r}; take a name of letters, digits, - and _.")
+    check_name(name)
     if options["by"] or null is not None:
         run.require_attention()
     if isinstance(null, StoredRun):
@@ -267,28 +204,21 @@ def _analyze_run(
     correct = run.correct()
     groups = {what: _groups(what, correct, run) for what in options["by"]}
     if name is None and options != _DEFAULTS:
-        name = _digest(options)[:8]
-    folder = run.path / FOLDER / (name or "")
-    null_digest = _digest(null.manifest) if isinstance(null, StoredRun) else None
-    about = {"format": FORMAT, "run": _digest(run.manifest), "null": null_digest, "options": options}
-    saved = read_about(folder / SAVED)
-    # A null Dataset can't be told from another one.
-    if saved == about and (null is None or null_digest is not None):
-        return _read(folder)
-    before = options if saved is None else saved["options"]
-    apart = [f"{of} {before.get(of)} and not {options[of]}" for of in options if before.get(of) != options[of]]
-    if apart and not force:
-        raise RunError(f"{folder} holds an analysis with {'; '.join(apart)}; pass another --name, or --force.")
+        name = digest(options)[:8]
     kept = run.keeps_means and options["pattern"] == WEIGHTS
-    blocks = run.sums() if kept else patterned(run, options["pattern"])
-    n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
-    found = _analyze(blocks, null, correct, groups, options, n_blocks=n_blocks)
-    found.options["name"] = name
-    with writing(folder):
-        write_bundle(folder / SAVED, found, about)
-        for left in (path for path in folder.iterdir() if apart and path.name != SAVED):
-            # What was written of the other options.
-            rmtree(left) if left.is_dir() else left.unlink()
+
+    def make() -> Analysis:
+        blocks = run.sums() if kept else patterned(run, options["pattern"])
+        n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
+        made = _analyze(blocks, null, correct, groups, options, n_blocks=n_blocks)
+        made.options["name"] = name
+        return made
+
+    null_digest = digest(null.manifest) if isinstance(null, StoredRun) else None
+    about = {"format": FORMAT, "run": digest(run.manifest), "null": null_digest, "options": options}
+    # A null Dataset can't be told from another one.
+    known = null is None or null_digest is not None
+    found: Analysis = saved_or_made(run.path / FOLDER / (name or ""), about, make, *_CLASSES, known=known, force=force)
     return found
 
 
@@ -328,15 +258,6 @@ def _told(null: StoredRun | Blocks | None) -> Json | None:
     return {"run": None, "model": {"name": "the null run"}}
 
 
-def _digest(facts: Json) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _read(folder: Path) -> Analysis:
-    found: Analysis = read_bundle(folder / SAVED, Analysis, Comparison, Levels)
-    return found
-
-
 def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> dict[str, npt.NDArray[np.bool_]]:
     """Which problems belong to which group: bool for each problem, by the group's name."""
     if by == "correct":
@@ -366,29 +287,38 @@ def _analyze(
         for by, named in groups.items() for place, (name, of) in enumerate(enough(named).items())
     }  # fmt: skip
     of_groups = {key: Sums(int(of.sum()), **its) for key, (of, its) in members.items()}
-    beyond = None if null is None else ExcessOverRun(len(correct), **draws)
-    nulls = repeat(None) if null is None else counted_pieces(patterned(null, options["pattern"]))
+    beyond = None
+    if null is not None:
+        weights = resample_weights(len(correct), n_resamples=draws["n_resamples"], seed=draws["seed"])
+        beyond = WeightedSums(weights), ExcessSums(len(correct), n_flips=draws["n_flips"], seed=draws["seed"])
+    nulls = repeat(None) if null is None else pieces(patterned(null, options["pattern"]))
     depth_sums, start = [], 0
     every = (part for block in blocks for part in parts(block))
     for (own, sums, moments, rows), other in zip(every, nulls, strict=null is not None):
         whole.add(sums, moments, rows)
         if beyond is not None and own is not None and other is not None:
-            beyond.add(own, other)
+            excess = excess_over_run(own, other)
+            beyond[0].add(xr.Dataset({"excess": excess}))
+            beyond[1].add(excess)
         if groups and own is not None:
-            depth_sums.append(collect_depth_sums(own[0].to_dataset(name="attention").assign(n_question_tokens=own[1])))
+            depth_sums.append(collect_depth_sums(own))
         stop = start + sums.sizes["problem"]
         for key, (of, _) in members.items():
             here = np.flatnonzero(of[start:stop])
             if here.size and own is not None:
-                chosen = own[0].isel(problem=here)
+                chosen = own["attention"].isel(problem=here)
                 of_groups[key].add(sums.isel(problem=here), partial_moments(chosen), row_sums(chosen))
         start = stop
     totals = whole.total()
     attributes = draws if n_blocks is None else {**draws, "n_blocks": n_blocks}
     found = _summarise(totals, correct, {**options, "name": None}, attributes)
     if beyond is not None:
-        levels = beyond.levels(hub_tests(totals.rows, seed=draws["seed"]), n_thoughts=totals.sums.sizes["query"])
-        n = len(correct)
+        flipped, squares = beyond[1].total()
+        n, hubs = len(correct), hub_tests(totals.rows, seed=draws["seed"])
+        levels = evidence_of_levels(
+            beyond[0].total()["excess"], flipped, squares.assign_coords(n=n), hubs,
+            n_thoughts=totals.sums.sizes["query"], over_run=True,
+        )  # fmt: skip
         found = found._replace(over_null=Levels(*(level.assign(n=n).assign_attrs(draws) for level in levels)))
     for (by, name), (of, its) in members.items():
         alone = {**options, **its, "by": [], "null": None, "name": None}
@@ -425,14 +355,14 @@ def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, at
         .assign_attrs(attributes)
         for level, tested in zip(levels, hubs, strict=True)
     )  # fmt: skip
-    evidence = evidence_of_levels(*totals.excess, hubs, n_thoughts=sums.sizes["query"], confidence=CONFIDENCE)
+    evidence = evidence_of_levels(*totals.excess, hubs, n_thoughts=sums.sizes["query"])
     trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
     ranking = rank_heads(heads.assign(type=evidence.heads["type"])).assign(trust.data_vars)
     n_rows = sums["row_exists"].rename(row="query")
     read = _ratio("readout", readout(sums["readout"].rename(readout_row="query")), n_rows.sel(query=[EOT, ANSWER]))
     given = sums["last_thought"].rename(earlier="thought")
     mass = given.sum("thought")
-    last = _interval(given / mass.where(mass != 0.0)).assign_attrs(null=1.0 / max(1, given.sizes["thought"]))
+    last = interval(given / mass.where(mass != 0.0)).assign_attrs(null=1.0 / max(1, given.sizes["thought"]))
     composition = sums["composition"].rename(row="query") / n_rows.where(n_rows > 0)
     n_rolled = sums["rollout_exists"].rename(row="query")
     rolled = sums["rollout"].rename(row="query", column="key") / n_rolled.where(n_rolled > 0)
@@ -448,7 +378,7 @@ def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, at
         layer_evidence=evidence.layers.assign(n=n).assign_attrs(attributes),
         model_evidence=evidence.model.assign(n=n).assign_attrs(attributes),
         hubs=hubs[0].assign(n=n),
-        accuracy=xr.Dataset({"accuracy": proportion_interval(int(correct.sum()), n, confidence=CONFIDENCE), "n": n}),
+        accuracy=xr.Dataset({"accuracy": proportion_interval(int(correct.sum()), n), "n": n}),
         rollout=_ratio("rollout", rolled, n_rolled),
         last_thought=xr.Dataset({"share": last, "n": n}),
         groups={},
@@ -460,11 +390,7 @@ def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, at
 
 def _ratio(name: str, samples: xr.DataArray, n_rows: xr.DataArray) -> xr.Dataset:
     """A number of each row with its interval, and of how many problems it is."""
-    return xr.Dataset({name: _interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
-
-
-def _interval(samples: xr.DataArray) -> xr.DataArray:
-    return interval(samples, confidence=CONFIDENCE)
+    return xr.Dataset({name: interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
 
 
 def _by_layer(sums: xr.Dataset) -> xr.Dataset:
@@ -481,4 +407,4 @@ def _preferences(sums: xr.Dataset) -> xr.Dataset:
     observed = samples["preference"].isel(resample=0)
     place = observed.fillna(-np.inf).argmax("thought")
     names = np.where(observed.notnull().any("thought"), observed["thought"].values[place.values], "")
-    return with_importance(samples).map(_interval).assign(preferred=place.copy(data=text(names)))
+    return with_importance(samples).map(interval).assign(preferred=place.copy(data=text(names)))

@@ -1,16 +1,16 @@
-"""Sums of a run over its problems: everything that a summary is made of, from one pass over the run.
+"""The sums over problems that an analysis is made of, under every weight, from one pass over a run.
+
+In: an attention Dataset or its blocks, or the sums that a run kept in the place of its attention. Out: sums.
 
 1. `parts` takes a few problems at a time and gives numbers of each that add up over problems: preferences, entropies,
    what is beyond the nulls, rollouts, and what the last thought gives away.
 2. `Sums` adds them to the moments and, as weights @ values, to the sums of every bootstrap resample, of every random
    half and of every sign flip. Memory holds (resamples × heads × sums) and never the attention of a run.
 
-What is resampled is a problem, or a block of problems that `block_sums` added up before, so that a run can keep its
-sums in the place of its attention. Every number is taken of single problems first and added up after, so that none is
-ever taken of a mean pattern. Estimates are then those of all attention, and intervals are over blocks: as wide in
-expectation, and a little less sure of themselves (with 512 blocks their width varies by 3 %). Sign flips are of blocks'
-sums: if a problem is as likely to be −x as x, so is a sum of them. A block of one problem is that problem. What was not
-added up can't be had later: single problems, groups of them, or measures that were not thought of.
+What is resampled is a problem, or a block of problems that `block_sums` added up before. Every number is taken of
+single problems and added up after, so estimates are those of all attention. Intervals are then over blocks: as wide in
+expectation, and with 512 blocks their width varies by 3 %. Signs are flipped by block: if a problem is as likely to be
+−x as x, so is a sum of them. What was not added up can't be had later: single problems, groups of them, other measures.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ from thoughtlens.analysis.heads import row_sums, split_halves
 from thoughtlens.analysis.importance import rollout
 from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums, thought_map
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
-from thoughtlens.analysis.pieces import counted_pieces, finish_moments, merge_moments, partial_moments
+from thoughtlens.analysis.pieces import finish_moments, merge_moments, partial_moments, pieces
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.analysis.statistics import resample_weights, weighted_sums
 from thoughtlens.errors import RunError
@@ -37,26 +37,15 @@ WAITING_BYTES = 64_000_000
 _ROWS = {"query": "row", "key": "column"}
 """All rows and keys, where `query` and `thought` are the thoughts."""
 
-Piece = tuple[xr.DataArray, xr.DataArray]
-"""The attention of a few problems, and their `n_question_tokens`."""
-
 _MOMENTS = {name: f"moments_{name}" for name in ("n", "mean", "squares")}
 
 _HUBS = {name: f"hub_{name}" for name in ("observed", "variance", "layer_variance", "model_variance")}
 
 
 def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.Dataset:
-    """Everything of single problems that is added up under weights.
+    """Everything of single problems that is added up under weights: float64, dims (problem, …), free of NaN.
 
-    Args:
-        attention: dims (problem, layer, head, query, key).
-        n_question_tokens: prompt tokens before `bot`, dims (problem).
-
-    Returns:
-        float64, dims (problem, …), free of NaN: `preference_sums`, `entropy_sums`, `places` (`place_sums`); of the mean
-        over heads `composition` (row, part), `readout` (readout_row, thought) and `row_exists` (row), 1 or 0;
-        `rollout` (row, column) and `rollout_exists` (row), 1 or 0; `last_thought` (earlier), what the last thought
-        gives to each earlier one; and `n`, 1.
+    All rows and keys have the dims `row` and `column`, since `query` and `thought` are the thoughts.
     """
     mean_row = attention.mean(("layer", "head"), skipna=False)
     parts = composition(mean_row)
@@ -77,20 +66,16 @@ def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr
     )
 
 
-def parts(block: xr.Dataset) -> Iterator[tuple[Piece | None, xr.Dataset, xr.Dataset, xr.Dataset]]:
-    """What a block of problems, or of kept sums, adds to the sums of a run, a few problems at a time.
+def parts(block: xr.Dataset) -> Iterator[tuple[xr.Dataset | None, xr.Dataset, xr.Dataset, xr.Dataset]]:
+    """What some problems, or kept sums of blocks of them, add to the sums of a run, a few at a time.
 
-    Args:
-        block: an attention Dataset, or sums as `block_sums` gives them.
-
-    Returns:
-        Their attention and `n_question_tokens` (None where sums were kept), the sums of each problem or block of
-        problems (problem, …), the moments as `partial_moments` gives them, and what the hub test takes (`row_sums`).
+    The piece of attention (None where sums were kept), `problem_sums`, `partial_moments` and `row_sums`.
     """
     if ATTENTION in block:
-        for attention, n_question_tokens in counted_pieces(block):
-            sums = problem_sums(attention, n_question_tokens)
-            yield (attention, n_question_tokens), sums, partial_moments(attention), row_sums(attention)
+        for piece in pieces(block):
+            attention = piece[ATTENTION]
+            sums = problem_sums(attention, piece["n_question_tokens"])
+            yield piece, sums, partial_moments(attention), row_sums(attention)
         return
     # The names as they were before `block_sums` changed them.
     rows, moments, hubs = ({new: old for old, new in names.items()} for names in (_ROWS, _MOMENTS, _HUBS))
@@ -100,16 +85,9 @@ def parts(block: xr.Dataset) -> Iterator[tuple[Piece | None, xr.Dataset, xr.Data
 
 
 def block_sums(seen: Iterable[tuple[xr.Dataset, npt.NDArray[np.int64]]], n_blocks: int) -> xr.Dataset:
-    """Add problems up by the block that each is in, in one pass.
+    """Add problems up by the block (from 0) that each is in: `problem_sums` with `block` in the place of `problem`.
 
-    Args:
-        seen: attention Datasets of some problems each, with the block of every problem, from 0.
-        n_blocks: how many blocks there are; of some there may be no problem here.
-
-    Returns:
-        float64: `problem_sums` with `block` in the place of `problem`; of all problems together, without `block`,
-        `moments_n`, `moments_mean`, `moments_squares` and `hub_observed`, `hub_variance`, `hub_layer_variance`,
-        `hub_model_variance`.
+    The moments and what the hub test takes are of all problems together, without `block`.
     """
     added: dict[str, xr.DataArray] = {}
     moments, rows = None, None
@@ -121,7 +99,7 @@ def block_sums(seen: Iterable[tuple[xr.Dataset, npt.NDArray[np.int64]]], n_block
             # Blocks are one more set of weights: 1 for the problems of each.
             member = xr.DataArray((here == np.arange(n_blocks)[:, None]).astype(np.uint8), dims=("resample", "problem"))
             add_weighted(added, sums, member)
-            moments, rows = _merged(moments, partial), _added(rows, hubs)
+            moments, rows = merge_moments(moments, partial), _added(rows, hubs)
     assert moments is not None and rows is not None, "a shard has problems"
     of_all = [moments.rename(_MOMENTS).rename(_ROWS), rows.rename(_HUBS).rename(key="thought")]
     return xr.merge([xr.Dataset(added).rename(resample="block"), *of_all], join="exact", compat="override")
@@ -166,14 +144,10 @@ class Sums:
         n = sums["n"]
         self._excess.add(without_rounding(excess_cells(sums) / n) * n)
         self._sums.add(sums)
-        self._moments, self._rows = _merged(self._moments, moments), _added(self._rows, rows)
+        self._moments, self._rows = merge_moments(self._moments, moments), _added(self._rows, rows)
 
     def total(self) -> Totals:
-        """The sums of all problems.
-
-        Raises:
-            RunError: fewer problems were added than expected.
-        """
+        """The sums of all problems; `RunError` where fewer were added than expected."""
         if self._moments is None or self._rows is None or self._n_seen < self._n_rows:
             raise RunError(
                 f"found attention of {self._n_seen} problems, expected {self._n_rows} as in `correct`; extract again."
@@ -254,10 +228,6 @@ def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.Data
             sums[str(name)].values += added.values
         else:
             sums[str(name)] = added
-
-
-def _merged(moments: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:
-    return piece if moments is None else merge_moments(moments, piece)
 
 
 def _added(total: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:

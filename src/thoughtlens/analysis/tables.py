@@ -84,14 +84,7 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
 
 
 def null_headline(analysis: Analysis) -> dict[str, object] | None:
-    """The few numbers of what a run has beyond its null run, ready for JSON; None without one.
-
-    Args:
-        analysis: of one run, with `over_null`.
-
-    Returns:
-        `null_run` (its folder and model), `pattern`, `n`, `evidence` and `types` as in `headline`, and a `note`.
-    """
+    """The few numbers of what a run has beyond its null run, ready for JSON; None without one."""
     levels, null = analysis.over_null, analysis.options["null"]
     if levels is None:
         return None
@@ -329,17 +322,14 @@ def _with_holm(p: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def _numbers(row: xr.Dataset, thought: str | None, *tests: xr.Dataset) -> dict[str, Any]:
-    found = {name: _number(row[name], *(of[name] for of in tests)) for name in HEADLINE if name in row}
+    def number(name: str, at: dict[str, str]) -> dict[str, float | None]:
+        p_values = (float(of[name].sel(at)) for of in tests)
+        return as_number(row[name].sel(at), **dict(zip(("p", "p_holm"), p_values, strict=False)))
+
     # Without a most preferred thought every preference is undefined, that of z1 like any other.
     place = {"thought": "z1" if thought is None else thought}
-    preference = _number(row["preference"].sel(place), *(of["preference"].sel(place) for of in tests))
-    return {"preferred": {"thought": thought, **preference}, **found}
-
-
-def _number(value: xr.DataArray, *tests: xr.DataArray) -> dict[str, float | None]:
-    numbers = [*(value.sel(value=name) for name in VALUES), *tests]
-    names = (*VALUES, "p", "p_holm")
-    return {name: of.item() if np.isfinite(of) else None for name, of in zip(names, numbers, strict=False)}
+    found = {name: number(name, {}) for name in HEADLINE if name in row}
+    return {"preferred": {"thought": thought, **number("preference", place)}, **found}
 
 
 def _corrected(table: pd.DataFrame) -> pd.DataFrame:

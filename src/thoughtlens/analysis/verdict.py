@@ -91,23 +91,9 @@ def resampled_means(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray
 
 
 def effects_reliability(damage: xr.DataArray) -> float:
-    """How far the mean damages would order the units alike on other problems of the kind.
+    """The share of the variance of mean damages over units that is not noise of the problems (Hoyt 1941), at least 0.
 
-    reliability = 1 − MS_residual / MS_units, of the table of problems and units: the share of the variance of the mean
-    damages that is not noise of the problems.  Range 0 (also where negative) to 1, null 0.  Equal to Cronbach's alpha
-    with problems for items.  Reference: Hoyt (1941), Psychometrika 6.
-
-    Args:
-        damage: dims (problem, unit); problems with NaN are left out.
-
-    Returns:
-        NaN for fewer than two units or problems, and where all damages are alike.
-
-    Example:
-        >>> import numpy as np, xarray as xr
-        >>> damage = xr.DataArray([[0.0, 1.0], [0.2, 1.0], [0.1, 1.3]], dims=("problem", "unit"))
-        >>> round(effects_reliability(damage), 3)
-        0.987
+    1 − MS_residual / MS_units of the table (problem, unit); NaN for fewer than two of either.
     """
     table = damage.transpose("problem", "unit").dropna("problem").values.astype(np.float64)
     n_problems, n_units = table.shape
@@ -121,47 +107,24 @@ def effects_reliability(damage: xr.DataArray) -> float:
 
 
 def precision_at(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
-    """Share of the k largest of the one that are among the k largest of the other, over the last axis.
-
-    Range 0-1, null k / n_units; units that tie for the last places share them.
-
-    Args:
-        first: shape (…, unit).
-        second: a shape that broadcasts against it.
-        k: how many are largest, at most the number of units.
-
-    Example:
-        >>> import numpy as np
-        >>> precision_at(np.array([3.0, 2.0, 1.0]), np.array([9.0, 1.0, 2.0]), 2).item()
-        0.5
-    """
+    """Share of the k largest of the one among the k largest of the other; units that tie for the last places share."""
     shared: np.ndarray = (_membership(first, k) * _membership(second, k)).sum(-1) / max(1, k)
     return shared
 
 
 def relabelling_p(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> float:
-    """Two-sided p of Spearman's correlation, units of the one relabelled: exact up to 7 units, then drawn.
-
-    p = (1 + #{|rho*| ≥ |rho|}) / (1 + draws), without the ones where every order is enumerated.
-
-    Args:
-        first: one number a unit.
-        second: one number a unit.
-        seed: of the draws.
-
-    Returns:
-        0-1; NaN where the correlation is undefined.
-
-    Example:
-        >>> import numpy as np
-        >>> round(relabelling_p(np.arange(4.0), np.arange(4.0)), 3)
-        0.083
-    """
+    """Two-sided p of Spearman's correlation, one side's units relabelled: exact up to 7 units, then drawn."""
     observed = float(spearman(first, second))
     if np.isnan(observed):
         return float("nan")
-    exact = factorial(len(first)) <= MOST_ORDERS
-    null = spearman(first, second[_orders(len(first), exact, seed)])
+    n_units = len(first)
+    exact = factorial(n_units) <= MOST_ORDERS
+    if exact:
+        orders = np.array(list(permutations(range(n_units))), dtype=np.intp)
+    else:
+        rng = np.random.default_rng(seed)
+        orders = rng.permuted(np.broadcast_to(np.arange(n_units), (MOST_ORDERS, n_units)), axis=-1)
+    null = spearman(first, second[orders])
     # Equal sums may differ in their last bits.
     n_extreme = int((np.abs(null) >= abs(observed) - 1e-9).sum())
     drawn = 0 if exact else 1
@@ -233,21 +196,15 @@ def _membership(values: np.ndarray, k: int) -> np.ndarray:
     return members
 
 
-def _orders(n_units: int, exact: bool, seed: int) -> np.ndarray:
-    if exact:
-        return np.array(list(permutations(range(n_units))), dtype=np.intp)
-    rng = np.random.default_rng(seed)
-    return rng.permuted(np.broadcast_to(np.arange(n_units), (MOST_ORDERS, n_units)), axis=-1)
-
-
 def _reading(row: xr.Dataset, name: str, unit: str) -> str:
     n_units, k = int(row["n_units"]), int(row["k"])
     estimate, low, high = (float(row["rho"].sel(value=value)) for value in ("estimate", "low", "high"))
     if np.isnan(estimate):
         return f"{name} attention and the effect of cutting {unit} can't be set side by side: all {n_units} are alike"
     numbers = f"rho = {short(estimate)} [{short(low)}, {short(high)}], n = {n_units} {unit}"
-    shared = float(row["precision"].sel(value="estimate")) * k
-    sentence = f"{_claim(low, high, float(row['p']), name, unit)}: {numbers}; {_overlap(shared, k)}"
+    many = f"{float(row['precision'].sel(value='estimate')) * k:.1f}".removesuffix(".0")
+    overlap = f"{many} of the top {k} by attention {'is' if many == '1' else 'are'} among the top {k} by effect"
+    sentence = f"{_claim(low, high, float(row['p']), name, unit)}: {numbers}; {overlap}"
     steady = float(row["reliability"])
     # Written so that NaN speaks too.
     noise = "" if steady >= RELIABLE else f"; the effects themselves are noise (reliability {short(steady)})"
@@ -264,8 +221,3 @@ def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:
     if high < 0:
         return f"{name} attention misled about cutting {unit}: the more attention, the less was lost"
     return f"{name} attention predicts the effect of cutting {unit}"
-
-
-def _overlap(shared: float, k: int) -> str:
-    many = f"{shared:.1f}".removesuffix(".0")
-    return f"{many} of the top {k} by attention {'is' if many == '1' else 'are'} among the top {k} by effect"

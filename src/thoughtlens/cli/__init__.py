@@ -1,7 +1,7 @@
 """The command line: one command a stage, the only place with terminal output, exit codes and default paths.
 
-Results go to stdout, progress and errors to stderr. A user's mistake ends in one sentence and exit code 2.
-Heavy modules are imported inside the commands, so that `--help` answers at once.
+in: what a user types; out: results on stdout, progress and errors on stderr. A user's mistake ends in one sentence and
+exit code 2. A command reads its options, calls the library, and shows what that returns.
 """
 
 from thoughtlens.cli import intervene, measure, models, runs

@@ -1,18 +1,20 @@
-"""The command-line application: how a user's mistake ends a command, and the options that commands share."""
+"""The command-line application: how a user's mistake ends a command, and the options that commands share.
+
+in: what a user types; out: values of options, and engines. The packages that the modules of `cli` import load their
+parts when these are first used, so that `--help` answers at once.
+"""
 
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from thoughtlens import runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
-
-if TYPE_CHECKING:
-    from thoughtlens.runs.engines import Engine
 
 
 class OneSentence(TyperGroup):
@@ -56,10 +58,7 @@ Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or
 Alpha = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, if it is not 32.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
 RandomWeights = Annotated[
-    int | None,
-    typer.Option(
-        "--random-weights", metavar="SEED", help="Draw the model's weights anew: what its architecture gives."
-    ),
+    int | None, typer.Option("--random-weights", metavar="SEED", help="Draw the model's weights at random.")
 ]
 Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16, float16, or auto: half on CUDA.")]
 Problems = Annotated[str, typer.Option("--problems", help="A named set (`thoughtlens problems`) or a file.")]
@@ -72,27 +71,19 @@ SetRevision = Annotated[
 ]
 Count = Annotated[int | None, typer.Option("--n", help="How many problems; all if not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the sample.")]
-Out = Annotated[Path, typer.Option("--out", help="The run folder; an unfinished run of the same options goes on.")]
+Out = Annotated[Path, typer.Option("--out", help="The run folder; an unfinished run with the same options goes on.")]
 Thoughts = Annotated[
     int | None, typer.Option("--thoughts", help="How many thoughts, 1 to 32; as trained if not given.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems a pass.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems of a pass.")]
 Record = Annotated[
-    list[str] | None, typer.Option("--record", help="Beside attention: values, what each key gives (twice the space).")
+    list[str] | None, typer.Option("--record", help="values: also how much each key gives (twice the space).")
 ]
 ShardSize = Annotated[
-    int | None,
-    typer.Option(
-        "--shard-size",
-        help="Problems a shard: what a kill can cost and a worker takes at a time.",
-    ),
+    int | None, typer.Option("--shard-size", help="Problems of a shard, which a worker does at a time.")
 ]
 Keep = Annotated[
-    str,
-    typer.Option(
-        "--keep",
-        help="raw: the attention of every problem; mean: sums over 512 blocks of problems, whose disk does not grow.",
-    ),
+    str, typer.Option("--keep", help="raw: attention of every problem; mean: sums over 512 blocks, of constant size.")
 ]
 Pattern = Annotated[
     str, typer.Option("--pattern", help="attention, or value-weighted where the run was made with --record values.")
@@ -104,30 +95,27 @@ RunModel = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or ray (extra `ray`).")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Ray: how many; one a GPU, or one a CPU without, if not given.")
+    int | None, typer.Option("--workers", help="Ray: how many; one for each GPU, or CPU, if not given.")
 ]
 Address = Annotated[
-    str | None, typer.Option("--address", help="Ray: of a running cluster; one here is started if not given.")
+    str | None, typer.Option("--address", help="Ray: address of a running cluster; one is started if not given.")
 ]
 
 
 ENGINES: Final = ("local", "ray")
 
 
-def engine_named(name: str, *, workers: int | None = None, address: str | None = None) -> "Engine":
-    """The engine of a name. Engines are imported here: torch is slow to import, and Ray may not be installed."""
+def engine_named(name: str, *, workers: int | None = None, address: str | None = None) -> "runs.Engine":
+    """The engine of a name; asked for before anything is loaded, so that a mistake costs no time."""
     if name == "ray":
         try:
-            from thoughtlens.runs.ray_engine import Ray
+            return runs.Ray(workers=workers, address=address)
         except ImportError as error:
             raise OptionError(
                 "--engine ray needs Ray, which is not installed; run `pip install 'thoughtlens[ray]'`."
             ) from error
-        return Ray(workers=workers, address=address)
     if name != "local":
         raise OptionError(f"no engine {name!r}; there are: {', '.join(ENGINES)}.")
     if workers is not None or address is not None:
         raise OptionError("--workers and --address belong to --engine ray; leave them out, or add --engine ray.")
-    from thoughtlens.runs.engines import Local
-
-    return Local()
+    return runs.Local()

@@ -1,4 +1,7 @@
-"""The command that cuts: `thoughtlens intervene`, and the closing tables of a study."""
+"""The command `intervene`, and the closing tables of a study.
+
+in: options; out: what the library writes, and tables of its facts on stdout.
+"""
 
 import shlex
 import sys
@@ -8,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+import thoughtlens as tl
+from thoughtlens import cuts, models, reports
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     Address,
@@ -26,14 +31,16 @@ from thoughtlens.cli.app import (
 @app.command()
 def intervene(
     folder: RunFolder,
-    heads: Annotated[str | None, typer.Option("--heads", help="all, top:10 by attention, or L4H5,L0H1.")] = None,
+    heads: Annotated[
+        str | None, typer.Option("--heads", help="all, top:10 (by attention), or names such as L4H5,L0H1.")
+    ] = None,
     kv_groups: Annotated[
         str | None, typer.Option("--kv-groups", help="Heads that share a key-value head: all, or L4G1,L0G0.")
     ] = None,
     thoughts: Annotated[str | None, typer.Option("--thoughts", help="all, or z1,z4.")] = None,
     edges: Annotated[
         str | None,
-        typer.Option("--edges", help="all (thought to earlier thought), readout (eot and answer), z4:z1."),
+        typer.Option("--edges", help="all (thought to earlier thought), readout (eot and answer), or such as z4:z1."),
     ] = None,
     edit: Annotated[
         list[str] | None, typer.Option("--edit", help="zero, mean, resample, noise, scale:0.5; repeatable.")
@@ -44,28 +51,28 @@ def intervene(
     whole: Annotated[
         bool, typer.Option("--whole", help="Also all thoughts at once: by each edit, shuffled, stopped after each.")
     ] = False,
-    frozen: Annotated[
-        bool, typer.Option("--frozen", help="Later thoughts stay what they were; thought anew if not given.")
-    ] = False,
+    frozen: Annotated[bool, typer.Option("--frozen", help="Keep later thoughts as they were without cuts.")] = False,
     plan: Annotated[Path | None, typer.Option("--plan", help="A JSON file of further cuts.")] = None,
     order: Annotated[
         list[str] | None,
         typer.Option("--order", help="Cut the first 1, 2, … heads by attention, value-weighted or cause; repeatable."),
     ] = None,
-    random_orders: Annotated[int, typer.Option("--random-orders", help="Random orders beside them.")] = 10,
-    controls: Annotated[int, typer.Option("--controls", help="Matched random cuts beside each cut.")] = 0,
+    random_orders: Annotated[int, typer.Option("--random-orders", help="How many random orders to compare with.")] = 10,
+    controls: Annotated[int, typer.Option("--controls", help="How many matched random cuts for each cut.")] = 0,
     match: Annotated[
-        str, typer.Option("--match", help="What control heads are like: layer, or mass of attention to thoughts.")
+        str, typer.Option("--match", help="What control heads share: layer, or mass (of attention to thoughts).")
     ] = "layer",
     study: Annotated[
         str | None,
-        typer.Option("--study", help="Its name: further cuts are added to it as exploratory; a digest if not given."),
+        typer.Option(
+            "--study", help="Name of the study; a digest if not given. Cuts added to a study are exploratory."
+        ),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a study of this name that is of other problems, model or seed.")
+        bool, typer.Option("--force", help="Replace a study of this name with other problems, model or seed.")
     ] = False,
     n: Annotated[int | None, typer.Option("--n", help="How many problems of the run; all if not given.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the problems, controls and edits that draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Problems whose questions are read together.")] = 32,
     model: RunModel = None,
     base: Base = None,
@@ -74,28 +81,18 @@ def intervene(
     workers: Workers = None,
     address: Address = None,
     allow_failed: Annotated[
-        bool, typer.Option("--allow-failed", help="Count and leave out what can't be run, instead of stopping.")
+        bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many passes it is and how long; cut nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the passes and the time; cut nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut heads, thoughts and edges, and measure what the answer loses against matched random cuts."""
-    # Heavy modules, so that `--help` answers at once.
-    from thoughtlens.cuts import estimate_study, plan_cuts
-    from thoughtlens.cuts import intervene as make
-    from thoughtlens.models import reasoner_of
-    from thoughtlens.reports import study as summarise
-    from thoughtlens.reports import write_study
-    from thoughtlens.runs import open_run
-
     where = engine_named(engine, workers=workers, address=address)
-    run = open_run(folder)
+    run = tl.open_run(folder)
     with terminal.working("load the run's model"):
-        reasoner = reasoner_of(run.manifest, model=model, base=base, device=device)
+        reasoner = models.reasoner_of(run.manifest, model=model, base=base, device=device)
     with terminal.working("plan"):
-        planned = plan_cuts(
+        planned = tl.plan_cuts(
             run,
             heads=heads,
             kv_groups=kv_groups,
@@ -117,12 +114,12 @@ def intervene(
         terminal.warn(note)
     if dry_run:
         with terminal.working("try a few"):
-            facts = estimate_study(run, planned, n=n, reasoner=reasoner, batch_size=batch_size)
+            facts = cuts.estimate_study(run, planned, n=n, reasoner=reasoner, batch_size=batch_size)
         terminal.tell(facts, _estimate(facts), as_json=as_json)
         return
     n_passes = planned.n_passes(n or int(run.manifest["layout"]["n_problems"]))
     with terminal.counting("intervene", n_passes) as progress:
-        effects = make(
+        effects = tl.intervene(
             run,
             planned,
             study=study,
@@ -136,7 +133,7 @@ def intervene(
             progress=progress,
         )
     with terminal.working("study"):
-        facts = write_study(run, summarise(run, effects))
+        facts = reports.write_study(run, tl.study(run, effects))
     if as_json:
         terminal.print_json(facts)
         return
@@ -211,20 +208,17 @@ def _measures(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _verdict(family: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     shared = row["precision"]["estimate"]
-    both = (
-        terminal.UNDEFINED
-        if shared is None
-        else f"{shared * row['k']:.1f} of {row['k']} (chance {row['chance'] * row['k']:.1f})"
-    )
+    both = terminal.UNDEFINED
+    if shared is not None:
+        both = f"{shared * row['k']:.1f} of {row['k']} (chance {row['chance'] * row['k']:.1f})"
     rho = terminal.with_interval(row["rho"])
     return family, row["attention"], rho, _p(row["p"]), both, _p(row["reliability"])
 
 
 def _order(row: Mapping[str, Any]) -> str:
-    p = row["p"]["gold_logprob"]
-    against = (
-        "no random orders to compare with" if p is None else f"p = {_p(p)} against {row['n_random']} random orders"
-    )
+    p, against = row["p"]["gold_logprob"], "no random orders to compare with"
+    if p is not None:
+        against = f"p = {_p(p)} against {row['n_random']} random orders"
     return f"cutting by {row['order']}: mean effect {_p(row['area']['gold_logprob'])} nats over the order, {against}"
 
 

@@ -1,13 +1,16 @@
-"""The commands that measure: run, sample, extract, analyze, plot, export; and the tables that they show.
+"""The commands `run`, `sample`, `extract`, `analyze`, `plot` and `export`, and the closing tables of a run.
 
-Heavy modules are imported inside the functions, so that `--help` answers at once.
+in: options; out: what the library writes, and tables of its facts on stdout.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
+import thoughtlens as tl
+from thoughtlens import models, published, reports, runs
+from thoughtlens import problems as problem_sets
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_COUNT,
@@ -39,15 +42,9 @@ from thoughtlens.cli.app import (
     Thoughts,
     Workers,
     app,
+    engine_named,
 )
 from thoughtlens.errors import OptionError
-
-if TYPE_CHECKING:
-    from thoughtlens.models.reasoner import Codi
-    from thoughtlens.problems import ProblemSet
-    from thoughtlens.runs.engines import Engine
-    from thoughtlens.runs.folder import Run
-    from thoughtlens.runs.layout import Keep as RunKeep
 
 AnalysisName = Annotated[
     str | None, typer.Option("--analysis", metavar="NAME", help="The analysis of this name, not the default one.")
@@ -141,15 +138,13 @@ def draw_problems(
     revision: str | None,
     *,
     most: int | None = None,
-) -> "ProblemSet":
+) -> "tl.ProblemSet":
     """Load a set and draw n of it; without n all, or `most` of them."""
-    from thoughtlens.problems import draw, load_set
-
     fields = dict(_field(given) for given in field or [])
-    whole = load_set(name, split, fields=fields, revision=revision)
+    whole = tl.load_set(name, split, fields=fields, revision=revision)
     if n is None and most is not None:
         n = min(most, len(whole.problems))
-    return draw(whole, n, seed)
+    return tl.draw(whole, n, seed)
 
 
 def _field(given: str) -> tuple[str, str]:
@@ -159,50 +154,20 @@ def _field(given: str) -> tuple[str, str]:
     return what, name
 
 
-def load_model(
-    model: str,
-    base: str | None,
-    revision: str | None,
-    alpha: float | None,
-    dtype: str,
-    device: str | None,
-    random_weights: int | None = None,
-) -> "Codi":
+def load_model(name: str, random_weights: int | None = None, **how: Any) -> "models.LatentReasoner":
     """A reasoner, loaded as the options say; with a seed, its architecture with random weights."""
-    with terminal.working(f"load {model}"):
-        from thoughtlens.models.loader import load, randomize
-
-        reasoner = load(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
-        return reasoner if random_weights is None else randomize(reasoner, seed=random_weights)
+    with terminal.working(f"load {name}"):
+        reasoner = tl.load(name, **how)
+        return reasoner if random_weights is None else models.randomize(reasoner, seed=random_weights)
 
 
-def choose_engine(name: str, workers: int | None, address: str | None) -> "Engine":
-    """Where the work is done; before anything is loaded, so that a mistake costs no time."""
-    from thoughtlens.cli.app import engine_named
-
-    return engine_named(name, workers=workers, address=address)
-
-
-def choose_keep(name: str) -> "RunKeep | None":
-    """What the run keeps; None for all attention, which takes no analysis: that is slow to import."""
-    if name == "raw":
-        return None
-    from thoughtlens.runs.extraction import keep_named
-
-    return keep_named(name)
-
-
-def extract_run(
-    reasoner: "Codi", problems: "ProblemSet", to: Path, engine: "Engine", *, keep: "RunKeep | None", **how: Any
-) -> "Run":
+def extract_run(reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, **how: Any) -> "runs.Run":
     """A run folder with what is kept of every problem; `how` is what else `extract` takes."""
-    from thoughtlens.runs.extraction import extract
-
     with terminal.counting("extract", len(problems.problems)) as progress:
-        return extract(reasoner, problems, to, keep=keep, engine=engine, progress=progress, **how)
+        return tl.extract(reasoner, problems, to, progress=progress, **how)
 
 
-def _close(done: "Run", facts: dict[str, Any], *, as_json: bool) -> None:
+def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
     """The closing tables of a run, or its facts for machines."""
     if as_json:
         terminal.print_json({"run": str(done.path), **facts})
@@ -284,15 +249,17 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot."""
-    from thoughtlens.reports import write_reports
+    from thoughtlens.runs.extraction import keep_named  # imports torch
 
-    where, kept = choose_engine(engine, workers, address), choose_keep(keep)
-    chosen = draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
-    reasoner = load_model(model, base, revision, alpha, dtype, device, random_weights)
+    where = engine_named(engine, workers=workers, address=address)
     how = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or (), "shard_size": shard_size}
-    done = extract_run(reasoner, chosen, to, where, keep=kept, **how)
+    kept = keep_named(keep)
+    chosen = draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
+    which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    reasoner = load_model(model, random_weights, **which)
+    done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
     with terminal.working("analyze and plot"):
-        facts = write_reports(done)
+        facts = tl.write_reports(done)
     _close(done, facts, as_json=as_json)
 
 
@@ -308,10 +275,8 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw problems from a set and write them to a file."""
-    from thoughtlens.problems import write_problems
-
     chosen = draw_problems(problems, split, n, seed, field, problems_revision)
-    write_problems(to, chosen.problems)
+    problem_sets.write_problems(to, chosen.problems)
     facts = {"file": str(to), "n": len(chosen.problems), "fingerprint": chosen.fingerprint, "revision": chosen.revision}
     terminal.tell(facts, f"{len(chosen.problems)} problems of {chosen.name} in {to}", as_json=as_json)
 
@@ -341,15 +306,18 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
-    where, kept = choose_engine(engine, workers, address), choose_keep(keep)
-    chosen = draw_problems(problems, split, None, 0, field, problems_revision)
-    reasoner = load_model(model, base, revision, alpha, dtype, device, random_weights)
+    from thoughtlens.runs.extraction import keep_named  # imports torch
+
+    where = engine_named(engine, workers=workers, address=address)
     how = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or (), "shard_size": shard_size}
-    done = extract_run(reasoner, chosen, to, where, keep=kept, **how)
+    kept = keep_named(keep)
+    chosen = draw_problems(problems, split, None, 0, field, problems_revision)
+    which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    reasoner = load_model(model, random_weights, **which)
+    done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
-    terminal.tell(
-        facts, f"{len(chosen.problems)} problems in {done.path}; next: thoughtlens analyze {done.path}", as_json=as_json
-    )
+    said = f"{facts['n']} problems in {done.path}; next: thoughtlens analyze {done.path}"
+    terminal.tell(facts, said, as_json=as_json)
 
 
 @app.command()
@@ -370,14 +338,10 @@ def analyze(
     as_json: AsJson = False,
 ) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
-    from thoughtlens.analysis import analyze as summarise
-    from thoughtlens.reports import write_reports
-    from thoughtlens.runs import open_run
-
-    done, over = open_run(folder), None if null is None else open_run(null)
+    done, over = tl.open_run(folder), None if null is None else tl.open_run(null)
     with terminal.working("analyze"):
-        found = summarise(done, by=by or (), pattern=pattern, null=over, name=name, force=force)
-        facts = write_reports(done, found, figures=False)
+        found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force)
+        facts = tl.write_reports(done, found, figures=False)
     _close(done, facts, as_json=as_json)
 
 
@@ -395,24 +359,14 @@ def plot(
     as_json: AsJson = False,
 ) -> None:
     """Draw the figures of a run."""
-    from thoughtlens.analysis import analyze as summarise
-    from thoughtlens.analysis import open_analysis
-    from thoughtlens.plots.heads import Choice
-    from thoughtlens.reports import write_figures
-    from thoughtlens.runs import open_run
-
     if layers is not None and not all(number.isdecimal() for number in _listed(layers)):
         raise OptionError(f"--layers is {layers!r}, expected numbers such as 0,4,8; write them so.")
-    choice = Choice(
-        layers=None if layers is None else tuple(map(int, _listed(layers))),
-        heads=None if heads is None else _listed(heads),
-        top=top,
-        metric=metric,
-    )
-    done = open_run(folder)
+    chosen: dict[str, Any] = {"heads": None if heads is None else _listed(heads), "top": top, "metric": metric}
+    numbers = None if layers is None else [*map(int, _listed(layers))]
+    done = tl.open_run(folder)
     with terminal.working("plot"):
-        found = summarise(done) if analysis is None else open_analysis(done, analysis)
-        paths = [str(path) for path in write_figures(done, found, choice, step_indexed=step_indexed)]
+        drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
+    paths = [str(path) for path in drawn]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
 
 
@@ -426,15 +380,15 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write runs as the files of other tools; several also side by side."""
-    from thoughtlens.published import export as exports
-    from thoughtlens.runs import open_run
-
     if format != "npy":
         raise OptionError(f"no format {format!r}; the only one is npy.")
     if len(folders) > 1 and to is None:
         raise OptionError(f"{len(folders)} runs were given without a folder for them; name one with --out.")
-    runs = [open_run(folder) for folder in folders]
+    found, note = [tl.open_run(folder) for folder in folders], published.STEP_INDEXED_NOTE
     with terminal.working("export"):
-        paths = exports.export_npy(runs[0], to) if to is None or len(runs) == 1 else exports.export_runs(runs, to)
-    facts = {"files": [str(path) for path in paths], "note": exports.STEP_INDEXED_NOTE}
-    terminal.tell(facts, "\n".join([*map(str, paths), exports.STEP_INDEXED_NOTE]), as_json=as_json)
+        if to is None or len(found) == 1:
+            paths = published.export_npy(found[0], to)
+        else:
+            paths = published.export_runs(found, to)
+    facts = {"files": [str(path) for path in paths], "note": note}
+    terminal.tell(facts, "\n".join([*facts["files"], note]), as_json=as_json)

@@ -1,4 +1,7 @@
-"""Commands on models and problem sets: `models`, `problems`, `doctor`, `train` and `tokens`."""
+"""The commands `models`, `problems`, `doctor`, `train` and `tokens`, on models and sets of problems.
+
+in: options; out: what the library writes, and tables on stdout.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+import thoughtlens as tl
+from thoughtlens import evaluation, problems, reports, training
+from thoughtlens import models as library
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_MODEL,
@@ -38,9 +44,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check a loaded model: masks, positions, batches, taps, markers, tokenizer."""
-    from thoughtlens import evaluation
-
-    checks = evaluation.doctor(load_model(model, base, revision, alpha, dtype, device))
+    reasoner = load_model(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
+    checks = evaluation.doctor(reasoner)
     if as_json:
         terminal.print_json({"model": model, "checks": [vars(check) for check in checks]})
     else:
@@ -59,34 +64,27 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """What can be named with --model, and the cards of the bundled models."""
-    from thoughtlens.models import PUBLISHED, bundled, read_card
-
     if name is not None:
         _show_card(name, recompute, as_json=as_json)
         return
-    cards = {known: read_card(known) for known in bundled()}
+    cards = {known: library.read_card(known) for known in library.bundled()}
     if as_json:
-        terminal.print_json(
-            {"bundled": cards, "published": {known: vars(published) for known, published in PUBLISHED.items()}}
-        )
+        on_hub = {known: vars(published) for known, published in library.PUBLISHED.items()}
+        terminal.print_json({"bundled": cards, "published": on_hub})
         return
     rows = [(known, "bundled", *_own_accuracy(card), card["about"]) for known, card in cards.items()]
-    rows += [(known, "Hub", "", "", published.about) for known, published in PUBLISHED.items()]
+    rows += [(known, "Hub", "", "", published.about) for known, published in library.PUBLISHED.items()]
     terminal.table(("name", "where", "accuracy", "n", "about"), rows)
 
 
 def _show_card(name: str, recompute: int | None, *, as_json: bool) -> None:
-    from thoughtlens.evaluation import CONDITIONS
-    from thoughtlens.models import bundled, read_card
-    from thoughtlens.training import as_markdown, measured_again
-
-    if name not in bundled():
-        raise OptionError(f"no bundled model {name!r}; there are: {', '.join(bundled())}.")
-    card = read_card(name)
+    if name not in library.bundled():
+        raise OptionError(f"no bundled model {name!r}; there are: {', '.join(library.bundled())}.")
+    card = library.read_card(name)
     if recompute is not None:
-        with terminal.counting("recompute", recompute * len(CONDITIONS)) as progress:
-            card = measured_again(card, recompute, progress=progress)
-    terminal.tell(card, as_markdown(card), as_json=as_json)
+        with terminal.counting("recompute", recompute * len(evaluation.CONDITIONS)) as progress:
+            card = training.measured_again(card, recompute, progress=progress)
+    terminal.tell(card, training.as_markdown(card), as_json=as_json)
 
 
 def _own_accuracy(card: Mapping[str, Any]) -> tuple[str, str]:
@@ -98,9 +96,7 @@ def _own_accuracy(card: Mapping[str, Any]) -> tuple[str, str]:
 @app.command(name="problems")
 def list_problems(as_json: AsJson = False) -> None:
     """What can be named with --problems."""
-    from thoughtlens.problems import known_sets
-
-    sets = known_sets()
+    sets = problems.known_sets()
     if as_json:
         terminal.print_json({name: vars(named) for name, named in sets.items()})
         return
@@ -155,26 +151,21 @@ def tokens(
     as_json: AsJson = False,
 ) -> None:
     """Which tokens of the question each thought attends to, over all layers and heads."""
-    from thoughtlens.evaluation import choose_problems, question_attention, question_attention_facts
-    from thoughtlens.models import reasoner_of
-    from thoughtlens.reports.run import draw_question_attention, write_question_attention
-    from thoughtlens.runs import open_run
+    from thoughtlens.evaluation.lens import choose_problems  # imports torch
 
-    run = open_run(folder)
+    run = tl.open_run(folder)
     chosen = choose_problems(run, problem or (), n=n)
     with terminal.working("load the run's model"):
-        reasoner = reasoner_of(run.manifest, model=model, base=base, device=device)
+        reasoner = library.reasoner_of(run.manifest, model=model, base=base, device=device)
     with terminal.working("tokens"):
-        measured = question_attention(reasoner, chosen, n_thoughts=run.manifest["options"]["n_thoughts"])
-    facts = question_attention_facts(measured, n_top=_N_TOP)
-    path = write_question_attention(run, facts)
-    figures = [str(figure) for figure in draw_question_attention(run, measured)]
+        found = evaluation.question_attention(reasoner, chosen, n_thoughts=run.manifest["options"]["n_thoughts"])
+        facts = reports.write_question_attention(run, found, n_top=_N_TOP)
     if as_json:
-        terminal.print_json({"file": str(path), "figures": figures, **facts})
+        terminal.print_json(facts)
         return
     for of_problem in facts["problems"]:
         _show_tokens(of_problem)
-    terminal.tell({}, "\n".join([f"all tokens: {path}", *figures]), as_json=False)
+    terminal.tell({}, "\n".join([f"all tokens: {facts['file']}", *facts["figures"]]), as_json=False)
 
 
 def _show_tokens(of_problem: Mapping[str, Any]) -> None:

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from thoughtlens.cli import measure as stages
+from thoughtlens import reports, runs
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import AsJson, RunFolder, app
+from thoughtlens.cli.measure import show_side_by_side
 
 
 @app.command()
@@ -21,25 +22,20 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: where models attend, by depth, and how well they do."""
-    from thoughtlens.reports import labelled, write_comparison
-    from thoughtlens.runs import open_run
-
-    runs = labelled([open_run(folder) for folder in folders], label or [])
+    compared = reports.labelled([runs.open_run(folder) for folder in folders], label or [])
     with terminal.working("compare"):
-        facts = write_comparison(to, runs, force=force)
+        facts = reports.write_comparison(to, compared, force=force)
     if as_json:
         terminal.print_json(facts)
         return
-    stages.show_side_by_side(facts, title=f"{' and '.join(runs)}, 95 % intervals over problems")
+    show_side_by_side(facts, title=f"{' and '.join(compared)}, 95 % intervals over problems")
     terminal.tell({}, f"tables: {to}", as_json=False)
 
 
 @app.command()
 def status(folder: RunFolder, as_json: AsJson = False) -> None:
     """How far a run is, whoever is writing it."""
-    from thoughtlens.runs.folder import status as look
-
-    found = look(folder)
+    found = runs.status(folder)
     if found.complete:
         ending = "complete"
     elif found.seconds_left is None:

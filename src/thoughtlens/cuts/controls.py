@@ -1,20 +1,20 @@
-"""Matched random cuts: the controls of a cut, which do the same edit in the same scope to something else.
+"""Matched random cuts, the controls of a cut: the same edit in the same scope, made on something else of the same kind.
 
-in: cuts, the sizes of the model, attention mass of heads where these are matched by it; out: the controls of each cut.
+in: cuts, the sizes of the model, and the attention mass of heads where these are matched by it; out: controls by cut.
 
-1. A cut is taken apart into units: a head, a layer, a thought, an edge. A part without a unit (all thoughts, say) is
-   kept as it is.
-2. Each unit is moved: a head to another of its layer, or to one of like attention mass; a thought to another thought;
-   an edge to another of its lag. Never to a unit of the cut itself; to a unit of the plan only where no other is left.
-3. Cuts may share a control, and another cut of the plan may be the only control there is. Each is one cut under one
-   label, so that it is made only once; `extra` gives those that the plan does not make already.
+1. A cut is taken apart into units: a head, a layer, a thought or an edge. A part that concerns all of them is kept.
+2. Each unit is moved: a head to another head of its layer, or to one of like attention mass; a thought to another
+   thought; an edge to another of the same lag. A unit that the cut itself has is never chosen, and one that the plan
+   cuts only where no other is left.
+3. Controls are made once: several cuts may share one, and another cut of the plan may serve as one. `extra` gives the
+   controls that the plan does not make already.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
-from itertools import islice, product
+from itertools import chain, count, islice, product
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -33,8 +33,7 @@ Unit = tuple[tuple[str, Any], ...]
 
 PATIENCE: Final = 20
 """Rounds without a new control of a cut of several units, after which there is taken to be no other."""
-
-Masses = Mapping[tuple[int, int], float]
+Masses = Mapping[Any, float]
 Candidates = Callable[[Unit], list[Unit]]
 _HEAD, _LAYER, _THOUGHT, _EDGE = ("layers", "heads"), ("layers",), ("queries",), ("queries", "keys")
 _MOVED: Final = {Site.HEAD: _HEAD, Site.THOUGHT: _THOUGHT, Site.SCORES: _EDGE, Site.PATTERN: _EDGE}
@@ -81,13 +80,16 @@ def controls_for(
     planned = {unit for cut in cuts for part in cut.parts for unit in _units(part)}
     made = {_content(cut.parts): cut for cut in cuts}
     labels = {cut.label for cut in cuts}
-    masses = None if mass is None else _masses(mass)
+    masses = None if mass is None else mass.transpose("layer", "head").to_series().to_dict()
     candidates = partial(_candidates, shape=shape, masses=masses, planned=planned, rng=np.random.default_rng(seed))
     found: dict[str, tuple[Cut, ...]] = {}
     for cut in cuts:
         moved = list(islice(_moved(cut.parts, candidates), n))
         if not moved:
-            raise OptionError(_no_control(cut, shape))
+            raise OptionError(
+                f"the cut {cut.label!r} has no control, since a model of {shape.n_layers} layers, {shape.n_heads} "
+                f"heads and {shape.n_thoughts} thoughts has nothing else like it; leave controls out for it."
+            )
         for parts in moved:
             if _content(parts) not in made:
                 made[_content(parts)] = named.cut(*parts, label=_new_label(parts, labels))
@@ -96,7 +98,7 @@ def controls_for(
 
 
 def controllable(cuts: Sequence[Cut], shape: Shape) -> list[Cut]:
-    """The cuts that have a control; a cut of all thoughts, say, has none."""
+    """The cuts that have a control; a cut of all thoughts, for instance, has none."""
     found = []
     for cut in cuts:
         with suppress(OptionError):
@@ -172,22 +174,14 @@ def _candidates(
         others = _edges(values[0], values[1], thoughts)
     else:
         others = [((names[0], value),) for value in (range(shape.n_layers) if names == _LAYER else thoughts)]
-    distance = partial(_distance, unit, thoughts=thoughts, masses=masses)
-    draws = rng.permutation(len(others))
-    # Edges: the same lag first, then edges that the plan does not cut. Everything else: the other way round.
-    near_first = names == _EDGE
-    ranked = sorted(
-        (distance(other), other in planned, draw, place)
-        if near_first
-        else (other in planned, distance(other), draw, place)
-        for place, (other, draw) in enumerate(zip(others, draws, strict=True))
-    )
-    return [others[place] for *_, place in ranked if others[place] != unit]
 
+    def rank(other: Unit) -> tuple[float, float]:
+        distance = _distance(unit, other, thoughts=thoughts, masses=masses)
+        # Edges: the same lag first, then edges that the plan does not cut. Everything else: the other way round.
+        return (distance, other in planned) if names == _EDGE else (other in planned, distance)
 
-def _masses(mass: xr.DataArray) -> Masses:
-    places = product(map(int, mass["layer"].values), map(int, mass["head"].values))
-    return dict(zip(places, map(float, mass.transpose("layer", "head").values.ravel()), strict=True))
+    ranked = sorted(zip(map(rank, others), rng.permutation(len(others)), others, strict=True), key=lambda row: row[:2])
+    return [other for *_, other in ranked if other != unit]
 
 
 def _edges(query: str, key: str, thoughts: Sequence[str]) -> list[Unit]:
@@ -203,7 +197,7 @@ def _edges(query: str, key: str, thoughts: Sequence[str]) -> list[Unit]:
 
 
 def _distance(unit: Unit, other: Unit, *, thoughts: Sequence[str], masses: Masses | None) -> float:
-    """The difference of a candidate from the unit in what is matched: mass of heads, lag of edges."""
+    """How far a candidate is from the unit in what is matched: the attention mass of heads, the lag of edges."""
     here, there = dict(unit), dict(other)
     if "heads" in here and masses is not None:
         return abs(masses[here["layers"], here["heads"]] - masses[there["layers"], there["heads"]])
@@ -213,27 +207,23 @@ def _distance(unit: Unit, other: Unit, *, thoughts: Sequence[str], masses: Masse
     return 0.0
 
 
-def _content(parts: Sequence[Intervention]) -> frozenset[tuple[object, ...]]:
+def _content(parts: Sequence[Intervention]) -> frozenset[tuple[str, Unit]]:
     """What a cut does, whatever its label and however it is divided into parts."""
     found = set()
     for part in parts:
         moved = _MOVED[part.site] if _units(part) else ()
-        manner = tuple((f.name, _plain(getattr(part, f.name))) for f in fields(part) if f.name not in moved)
+        scope = {f.name: getattr(part, f.name) for f in fields(part) if f.name not in moved}
+        plain = {name: sorted(map(str, its)) if isinstance(its, frozenset) else its for name, its in scope.items()}
+        manner = repr(plain)
         found |= {(manner, unit) for unit in _units(part) or [()]}
     return frozenset(found)
-
-
-def _plain(value: object) -> str:
-    return repr(sorted(map(str, value))) if isinstance(value, frozenset) else repr(value)
 
 
 def _new_label(parts: Sequence[Intervention], labels: set[str]) -> str:
     """A label that no other cut has; it is added to the labels."""
     plain = f"control {', '.join(_name(unit) for part in parts for unit in _units(part))}"
-    label, k = plain, 1
-    while label in labels:
-        k += 1
-        label = f"{plain} ({k})"
+    numbered = chain([plain], (f"{plain} ({k})" for k in count(2)))
+    label = next(label for label in numbered if label not in labels)
     labels.add(label)
     return label
 
@@ -244,10 +234,3 @@ def _name(unit: Unit) -> str:
     if names in (_HEAD, _LAYER):
         return "".join(f"{letter}{value}" for letter, value in zip("LH", values, strict=False))
     return " ⊣ ".join(map(str, values))
-
-
-def _no_control(cut: Cut, shape: Shape) -> str:
-    return (
-        f"the cut {cut.label!r} has no control, since a model of {shape.n_layers} layers, {shape.n_heads} heads and "
-        f"{shape.n_thoughts} thoughts has nothing else like it; leave controls out for it."
-    )

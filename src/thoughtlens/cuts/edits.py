@@ -1,14 +1,13 @@
-"""Edits: what takes the place of a thought, a score, a pattern's cell or a head's output.
+"""Edits: what takes the place of a thought, a score, a cell of the pattern or the output of a head.
 
-An edit is a frozen value, equal to another if it says the same, and has a name in `NAMED`, by which it is written as
-JSON. Some edits compute new values themselves, as functions `(tensor, moment) -> tensor`; an intervention says where
-these are taken. Those of `Drawn` take values from other passes: `cuts.material` makes a `Replace` or a `Noisy` of each
-for a batch of problems.
+An edit is a frozen value with a name in `NAMED`, under which it is written as JSON. Most compute new values themselves,
+as functions `(tensor, moment) -> tensor`; an intervention says where these are taken. The edits of `Drawn` take values
+from passes in which nothing is cut: `cuts.material` makes a `Replace` or a `Noisy` of each for a batch of problems.
 """
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar, Final
+from typing import ClassVar, Final, get_args
 
 import torch
 from torch import Tensor
@@ -175,19 +174,7 @@ class Shuffle:
 Drawn = Mean | Resample | Noise | Donor | Own | Shuffle
 Edit = Zero | Block | Scale | Add | Stop | Drawn
 
-NAMED: Final[dict[str, type[Edit]]] = {
-    "zero": Zero,
-    "block": Block,
-    "scale": Scale,
-    "add": Add,
-    "stop": Stop,
-    "mean": Mean,
-    "resample": Resample,
-    "noise": Noise,
-    "donor": Donor,
-    "own": Own,
-    "shuffle": Shuffle,
-}
+NAMED: Final[dict[str, type[Edit]]] = {edit.__name__.lower(): edit for edit in get_args(Edit)}
 """Every edit by its name."""
 
 NAME_OF: Final = {edit: name for name, edit in NAMED.items()}

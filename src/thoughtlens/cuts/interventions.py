@@ -1,10 +1,10 @@
-"""Interventions, taps that change exactly what they name; and the tap of a forked batch, whose copies differ in them.
+"""Interventions, which change exactly the cells that they address, and the tap that makes many of them in one batch.
 
-An intervention is site × address × edit (`thoughtlens.cuts.edits`): the edit gives new values everywhere, the address
-says where they are taken. It can be written as JSON and read back.
+in: a site, an address and an edit (`thoughtlens.cuts.edits`); out: a tap. The edit computes new values everywhere, and
+the address says where they are taken. An intervention can be written as JSON and read back.
 
-Copy v of a forked batch of n problems has the rows v·n … (v+1)·n − 1. Problems that are done leave the batch, so that
-copies get smaller, but rows keep their order: a copy is always one stretch of them.
+A forked batch holds several copies of the same n problems, each under its own cut; copy v has the rows v·n to
+(v+1)·n − 1. Problems that are finished leave the batch, so copies shrink, but the rows of one copy stay together.
 """
 
 from collections.abc import Collection, Sequence
@@ -61,9 +61,6 @@ class Intervention:
         if isinstance(self.edit, Edit) and self.site not in self.edit.sites:
             fit = ", ".join(sorted(self.edit.sites))
             raise OptionError(f"the edit {NAME_OF[type(self.edit)]} says nothing at {self.site}; make it at {fit}.")
-        self._check_address()
-
-    def _check_address(self) -> None:
         if self.keys is not None and self.site not in EDGE_SITES:
             raise OptionError(f"found keys at {self.site}, which has queries alone; name keys at scores or pattern.")
         if self.site is Site.THOUGHT and (self.layers is not None or self.heads is not None):
@@ -122,39 +119,26 @@ class Intervention:
 
 
 def as_spec(part: Intervention) -> dict[str, Any]:
-    """An intervention as JSON can say it: site, edit, layers, heads, queries, keys; None means everywhere.
-
-    Raises:
-        OptionError: its edit is none of `cuts.edits`.
-
-    Example:
-        >>> from thoughtlens.cuts import Scale
-        >>> as_spec(Intervention(Site.THOUGHT, Scale(0.5), queries=frozenset({"z2"})))["edit"]
-        {'name': 'scale', 'factor': 0.5}
-    """
+    """An intervention as a JSON value: site, edit and address; None in the address means everywhere."""
     if not isinstance(part.edit, Edit):
         raise OptionError(f"found the edit {part.edit!r}, expected one of {', '.join(NAMED)}; only these have a name.")
     known = {field.name: (getattr(part.edit, field.name), field.default) for field in fields(part.edit)}
-    given = {name: _plain(value) for name, (value, default) in known.items() if value != default}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, (value, _) in known.items()}
+    given = {name: plain[name] for name, (value, default) in known.items() if value != default}
     name = NAME_OF[type(part.edit)]
     address = {name: _sorted(getattr(part, name)) for name in ADDRESS}
     return {"site": str(part.site), "edit": {"name": name} | given if given else name, **address}
 
 
 def from_spec(spec: Any) -> Intervention:
-    """The intervention that a JSON value describes, as `as_spec` writes it; parts of the address may be left out.
-
-    Raises:
-        OptionError: it describes none.
-
-    Example:
-        >>> from_spec({"site": "head", "edit": "mean", "layers": [4], "heads": [5]}).label
-        'L4H5 mean'
-    """
+    """The intervention that a JSON value describes, as `as_spec` writes it; `OptionError` if it describes none."""
     try:
         edit = {"name": spec["edit"]} if isinstance(spec["edit"], str) else dict(spec["edit"])
         made = NAMED[edit.pop("name")](**edit)
-        _check_values(made)
+        for field in fields(made):
+            value = getattr(made, field.name)
+            if field.type in (int, str) and type(value) is not field.type:
+                raise TypeError(f"{field.name} is {value!r}")
         # A misspelt part of an address would otherwise mean everywhere.
         if odd := sorted(spec.keys() - {"site", "edit", *ADDRESS}):
             raise ValueError(f"no part is called {odd[0]!r}")
@@ -166,14 +150,6 @@ def from_spec(spec: Any) -> Intervention:
             '{"site": "head", "edit": "zero", "layers": [4], "heads": [5]}; '
             f"write it so ({type(error).__name__}: {error})."
         ) from error
-
-
-def _check_values(edit: Edit) -> None:
-    """Raise `TypeError` where a JSON value of an edit is of another type than it says."""
-    for field in fields(edit):
-        value = getattr(edit, field.name)
-        if field.type in (int, str) and type(value) is not field.type:
-            raise TypeError(f"{field.name} is {value!r}")
 
 
 def _members(name: str, values: Any) -> frozenset[Any] | None:
@@ -211,19 +187,14 @@ def _listed(names: frozenset[str] | None, *, every: str = "all") -> str:
 
 
 def _in_order(name: str) -> tuple[str, int]:
-    """z2 before z10."""
-    return (name[:1], int(name[1:])) if name[1:].isdecimal() else (name, 0)
+    """A key that sorts z2 before z10, and 2 before 10."""
+    letter, digits = (name[:1], name[1:]) if name[:1].isalpha() else ("", name)
+    return (letter, int(digits)) if digits.isdecimal() else (name, 0)
 
 
 def _sorted(values: Collection[Any] | None) -> list[Any] | None:
-    if values is None:
-        return None
     # Equal sets must give equal lists, however they were filled.
-    return sorted(values, key=_in_order) if all(isinstance(value, str) for value in values) else sorted(values)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return None if values is None else sorted(values, key=lambda value: _in_order(str(value)))
 
 
 class Variants:

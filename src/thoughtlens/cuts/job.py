@@ -1,15 +1,15 @@
-"""The work of a study batch by batch, what it leaves on disk, and how long it would take.
+"""The work of a study batch by batch, the files that it leaves, and how long it would take.
 
-In: a `Target` (problems in batches) and cuts.  Out, in the study's folder:
+in: a `Target` (problems in batches) and cuts; out: files in the folder of outcomes.
 
-    000003.jsonl          what cuts did to the problems of batch 3: a line a cut, its spec and its outcomes
+    000003.jsonl          what cuts did to the problems of batch 3: a line a cut, with its interventions and outcomes
     material.safetensors  what the model thinks when nothing is cut, where edits need it
 
-1. `measure_material` lets the model think about all problems, nothing cut, and keeps the values that edits need.
-2. `CutJob` does one batch at a time (see `thoughtlens.runs.engines`): it reads which cuts are known, makes the others,
-   `GROUP` at once, and appends their outcomes, so that a study that was broken off goes on where it was.
-3. `read_outcomes` gives them back. Lines are found by what was cut, whatever it is called, so that a plan with more
-   cuts keeps what is there; of two lines for one cut the later one holds, and a line torn by a kill is made again.
+1. `measure_material` lets the model think about all problems without a cut and keeps the values that edits need.
+2. `CutJob` does one batch at a time (see `thoughtlens.runs.engines`). It makes the cuts whose outcomes are not known,
+   `GROUP` at once, and appends their outcomes, so that an interrupted study goes on where it stopped.
+3. `read_outcomes` reads them. A line is found by what was cut and not by its label, so that a plan with more cuts keeps
+   what is there. Of two lines for one cut the later one counts, and a line torn by a kill is made again.
 """
 
 import json
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.edits import Drawn, Zero
 from thoughtlens.cuts.interventions import Intervention
-from thoughtlens.cuts.material import Material, bound, needs_material
+from thoughtlens.cuts.material import Material, Parts, bind
 from thoughtlens.cuts.named import Cut
 from thoughtlens.cuts.passes import (
     FAILURES,
@@ -38,7 +38,6 @@ from thoughtlens.cuts.passes import (
     Cutter,
     Cutting,
     Outcomes,
-    Parts,
     batch_of,
     copies_at_once,
     joined,
@@ -49,7 +48,7 @@ from thoughtlens.files import Json, replacing_bytes
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
 from thoughtlens.runs.engines import Halving, Progress, Work, bisect
-from thoughtlens.taps import HeadRecorder, Site, Tap, Taps
+from thoughtlens.taps import HeadRecorder, Site, Taps
 
 log = logging.getLogger(__name__)
 
@@ -146,11 +145,7 @@ class Target:
         return [len(problem.steps) for problem in self.problems]
 
     def batch(self, reasoner: LatentReasoner, places: Sequence[int]) -> Batch:
-        """The problems at these places as token ids.
-
-        Raises:
-            OptionError: a question, or its gold answer, does not fit into the model's positions.
-        """
+        """The problems at these places as token ids; `OptionError` where one exceeds the model's positions."""
         problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
         return batch_of(reasoner, problems, self.n_thoughts, prompts)
 
@@ -228,14 +223,6 @@ class CutJob:
             )
 
 
-def bind(cuts: Sequence[Parts], material: Material | None, places: Sequence[int]) -> list[Parts]:
-    """Cuts with the values that their edits stand for, for the problems at these places of the study."""
-    where = torch.tensor(places)
-    # Many cuts of a plan share an edit, whose values are found once a batch.
-    known: dict[tuple[Drawn, Site], Tap] = {}
-    return [tuple(bound(part, material, where, known) for part in parts) for parts in cuts]
-
-
 def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable[Intervention]) -> Material:
     """Let the model think about all problems, nothing cut, and keep what these interventions need.
 
@@ -282,25 +269,16 @@ _TRIED: Final = 12
 """Cuts that are made to see how long one takes."""
 
 
-class Estimate(NamedTuple):
-    """What a plan would take.
-
-    Attributes:
-        n_passes: problems under a cut, the baseline being one.
-        seconds: on this machine, as busy as it is now.
-    """
-
-    n_passes: int
-    seconds: float
-
-
-def estimate(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> Estimate:
-    """Make a few cuts, evenly spaced over the plan, of the batch of middling length, and reckon the rest from it.
+def seconds_for(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> float:
+    """About how long cuts take on this machine, from a few of them, made on the batch of middling length.
 
     Values of other passes are not measured for it: zeros stand in their place, which may make answers longer.
     """
     places = target.batches[len(target.batches) // 2]
-    tried = [_plain(cut) for cut in cuts[:: max(1, len(cuts) // _TRIED)]]
+    tried: list[Parts] = [
+        tuple(replace(part, edit=Zero()) if isinstance(part.edit, Drawn) else part for part in cut.parts)
+        for cut in cuts[:: max(1, len(cuts) // _TRIED)]
+    ]
     began = time.monotonic()
     batch = target.batch(reasoner, places)
     cutting = Cutting(reasoner, batch, target.n_thoughts)
@@ -309,10 +287,5 @@ def estimate(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> E
     for start in range(0, len(tried), n_copies):
         cutting.outcomes(tried[start : start + n_copies])
     made = time.monotonic()
-    of_problem = (read - began) + (made - read) / len(tried) * len(cuts)
-    seconds = of_problem / len(places) * len(target.problems)
-    return Estimate(len(target.problems) * (1 + len(cuts)), seconds)
-
-
-def _plain(cut: Cut) -> Parts:
-    return tuple(replace(part, edit=Zero()) if needs_material(part) else part for part in cut.parts)
+    of_batch = (read - began) + (made - read) / len(tried) * len(cuts)
+    return of_batch / len(places) * len(target.problems)

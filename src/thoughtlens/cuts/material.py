@@ -1,8 +1,8 @@
 """Material: what a model does when nothing is cut, from which edits take the values that they put elsewhere.
 
-in: the thoughts of all problems of a study, and where heads are edited their outputs at each position of the thinking
-and of the told gold answer; out: for a batch of problems, the values of every edit of `cuts.edits.Drawn`. A problem
-gets the same values whatever batch it is in.
+in: the thoughts of all problems of a study and, where heads are edited, the outputs of heads at each position of the
+thinking and of the gold answer; out: for a batch of problems, the values of every edit of `cuts.edits.Drawn`. A problem
+gets the same values in every batch.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.errors import OptionError
 from thoughtlens.names import TEXT, query_names
 from thoughtlens.taps import Site, Tap
+
+Parts = tuple[Intervention, ...]
 
 
 @dataclass(frozen=True)
@@ -37,57 +39,45 @@ class Material:
     thoughts: Tensor
     heads: Tensor | None = None
 
-    def at(self, site: Site) -> Tensor:
-        """What was kept at a site."""
-        if site is Site.THOUGHT:
-            return self.thoughts
-        assert self.heads is not None, "material is measured for the edits of the plan"
-        return self.heads
-
     @cached_property
     def head_means(self) -> Tensor:
-        """(1, layer, head, position, channel), of the problems that could be run."""
-        return self.at(Site.HEAD).nanmean(0, keepdim=True)
+        """(1, layer, head, position, channel), over the problems that could be run."""
+        assert self.heads is not None, "heads are measured where an edit needs them"
+        return self.heads.nanmean(0, keepdim=True)
 
 
-def needs_material(part: Intervention) -> bool:
-    """Whether an intervention puts values of other passes in place."""
-    return isinstance(part.edit, Drawn)
+def bind(cuts: Sequence[Sequence[Intervention]], material: Material | None, places: Sequence[int]) -> list[Parts]:
+    """Cuts whose edits have their values, for the problems at these places of the study."""
+    problems = torch.tensor(places)
+    # Many cuts of a plan share an edit, whose values are found once a batch.
+    known: dict[tuple[Drawn, Site], Tap] = {}
+
+    def bound(part: Intervention) -> Intervention:
+        edit = part.edit
+        if not isinstance(edit, Drawn):
+            return part
+        assert material is not None, "material is measured for the edits of the plan"
+        if isinstance(edit, Own) and part.site is Site.HEAD:
+            # For `text` only a mean over tokens is kept, which would alter single tokens, so it is not frozen.
+            named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
+            part = replace(part, queries=named - {TEXT})
+        if (edit, part.site) not in known:
+            known[edit, part.site] = _values(edit, material, part.site, problems)
+        return replace(part, edit=known[edit, part.site])
+
+    return [tuple(map(bound, parts)) for parts in cuts]
 
 
-def bound(
-    part: Intervention, material: Material | None, problems: Tensor, known: dict[tuple[Drawn, Site], Tap]
-) -> Intervention:
-    """An intervention whose edit has its values for a batch of problems; one that needs none is returned as it is.
-
-    Args:
-        part: the intervention.
-        material: of the study; may be None where no edit needs any.
-        problems: index (problem,) of each problem of the batch in the study.
-        known: the values of edits in this batch; added to, since many parts of a plan share an edit.
-    """
-    if not isinstance(part.edit, Drawn):
-        return part
-    assert material is not None, "material is measured for the edits of the plan"
-    key = part.edit, part.site
-    if isinstance(part.edit, Own) and part.site is Site.HEAD:
-        # For `text` only a mean over tokens is kept, which would alter single tokens; so freezing leaves it out.
-        named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
-        part = replace(part, queries=named - {TEXT})
-    if key not in known:
-        known[key] = _edit(key[0], material, part.site, problems)
-    return replace(part, edit=known[key])
-
-
-def _edit(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
-    kept = material.at(site)
+def _values(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
+    kept = material.heads if site is Site.HEAD else material.thoughts
+    assert kept is not None, "heads are measured where an edit needs them"
     match edit:
         case Mean():
             return Replace(material.head_means if site is Site.HEAD else kept.nanmean(0, keepdim=True))
         case Own():
             return Replace(kept[problems])
         case Donor():
-            return Replace(kept[[_place_of(edit.problem, material)]])
+            return Replace(kept[[material.problem_ids.index(edit.problem)]])
         case Resample():
             return Replace(kept[donors(material.n_steps, edit.seed)[problems]])
         case Shuffle():
@@ -99,22 +89,7 @@ def _edit(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
 
 
 def donors(n_steps: Sequence[int], seed: int) -> Tensor:
-    """For each problem another one with as many steps, at random; any other where none has as many.
-
-    Args:
-        n_steps: of each problem.
-        seed: same seed, same donors.
-
-    Returns:
-        Index (problem,) of each problem's donor.
-
-    Raises:
-        OptionError: there is only one problem.
-
-    Example:
-        >>> donors([2, 3, 2, 3], seed=0).tolist()
-        [2, 3, 0, 1]
-    """
+    """The index (problem,) of each problem's donor: one with as many steps, at random; any other where none has."""
     if len(n_steps) < 2:
         raise OptionError("found one problem, which has no other to take from; study at least 2.")
     rng = torch.Generator().manual_seed(seed)
@@ -137,12 +112,6 @@ def derangement(n: int, seed: int) -> list[int]:
         order: list[int] = torch.randperm(n, generator=rng).tolist()
         if all(place != where for place, where in enumerate(order)):
             return order
-
-
-def _place_of(problem: str, material: Material) -> int:
-    if problem not in material.problem_ids:
-        raise OptionError(f"the donor {problem!r} is not among the {len(material.problem_ids)} problems; name one.")
-    return material.problem_ids.index(problem)
 
 
 @lru_cache(maxsize=2)  # one a site: as large as the material, and needed for every few cuts of every batch

@@ -1,11 +1,11 @@
-"""Cuts, and a function that names each experiment: head, thought and edge ablation, patching, stopping, freezing.
+"""Cuts, and the functions that name each experiment: ablation of a head, a thought or an edge, patching, stopping.
 
-in: what is cut, by name; out: a `Cut`, interventions made together under one label. A cut is a frozen value, compared
-by what it says, that can be written as JSON and read back. It knows nothing of problems: values of other passes
-(`mean`, `resample`, …) are looked up when the cut is made.
+in: what is cut, by name; out: a `Cut`, which is one or more interventions made together under one label. A cut is a
+frozen value that can be written as JSON and read back. It holds no values of a particular problem: what edits such as
+`Mean` put in place is found when the cut is made.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ Names = str | Collection[str]
 
 @dataclass(frozen=True)
 class Cut:
-    """Interventions that are made together; equal to another if label and parts are.
+    """Interventions that are made together. Two cuts are equal if their labels and parts are.
 
     Attributes:
         label: its readable name, unique in a plan.
@@ -48,11 +48,14 @@ class Cut:
 
 
 def cut(*parts: Intervention, label: str | None = None) -> Cut:
-    """Interventions made together; family, unit and dose are those of a single part.
+    """Join interventions into one cut; family, unit and dose are known only where there is a single part.
 
     Args:
-        parts: the interventions, in order.
+        parts: the interventions, in the order in which they are made.
         label: of the cut; the labels of its parts, joined by a plus, if None.
+
+    Returns:
+        The cut.
 
     Raises:
         OptionError: there is no part.
@@ -88,19 +91,7 @@ def _unit(part: Intervention) -> tuple[str, str, float | None]:
 
 
 def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
-    """The cut that a JSON list describes, as `Cut.spec` writes it.
-
-    Args:
-        spec: the list, a JSON object an intervention.
-        label: as for `cut`.
-
-    Raises:
-        OptionError: it describes none.
-
-    Example:
-        >>> cut_from_spec([{"site": "head", "edit": "zero", "layers": [4], "heads": [5]}]) == ablate_head("L4H5")
-        True
-    """
+    """The cut that a JSON list describes, as `Cut.spec` writes it; `OptionError` if it describes none."""
     if not isinstance(spec, list):
         raise OptionError(f"found {spec!r}, expected a list of interventions; write one as [{{…}}].")
     return cut(*map(from_spec, spec), label=label)
@@ -338,13 +329,8 @@ def freezable(base: Cut) -> bool:
     return not any(isinstance(part.edit, Stop) or part.queries is None for part in own)
 
 
-def thoughts_left(parts: Iterable[Intervention], n_thoughts: int) -> int:
-    """How many thoughts are thought under these interventions.
-
-    Raises:
-        OptionError: a stop leaves out a thought before one that is thought, or is made together with something else.
-    """
-    parts = tuple(parts)
+def thoughts_left(parts: Sequence[Intervention], n_thoughts: int) -> int:
+    """How many thoughts are thought; `OptionError` where a stop has gaps or is made together with something else."""
     stopped = {name for part in parts if isinstance(part.edit, Stop) for name in part.queries or ()}
     left = n_thoughts - len(stopped)
     if stopped != set(thought_names(n_thoughts)[left:]) or (stopped and len(parts) > 1):

@@ -1,15 +1,14 @@
-"""Many cuts of the problems of one batch after one reading of their questions, and the search for what can't be run.
+"""The passes of one batch: many cuts after a single reading of the questions, and the search for what cannot be run.
 
-In: problems as token ids, and cuts with the values that their edits put in place.  Out: `Outcomes`, arrays (cut,
-problem).
+in: problems as token ids, and cuts whose edits have their values; out: `Outcomes`, arrays (cut, problem).
 
-1. `Cutting` reads the questions once, untapped, and forks that reading, one copy a cut. All copies think at once, each
-   under its own interventions.
-2. Each copy is told the gold answer, which gives its log-probability and the distribution of the value's first token.
-3. Where greedy decoding would have said just that, the text is known; the other rows decode freely.
-4. `Cutter` makes all cuts of a batch, as many at once as fit. If the questions can't be read together, it divides the
-   problems; if a pass fails, it divides the cuts, then the problems. What fails alone, one problem under one cut, is
-   reported with its reason and never taken for a wrong answer; the other pairs are as they would have been.
+1. `Cutting` reads the questions once, without taps, and forks the result, one copy a cut. All copies think at once,
+   each under its own interventions.
+2. Each copy is given the gold answer, which gives its log-probability and the distribution of the value's first token.
+3. Where greedy decoding would have said just that, the text is known; the other rows are decoded freely.
+4. `Cutter` makes all cuts of a batch, as many at once as fit into memory. If the questions cannot be read together, it
+   divides the problems; if a pass fails, it divides the cuts, then the problems. A problem that fails alone under one
+   cut is reported with its reason and never counted as a wrong answer; all other pairs are as they would have been.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +23,8 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from thoughtlens.cuts.edits import Stop
-from thoughtlens.cuts.interventions import Intervention, Variants
+from thoughtlens.cuts.interventions import Variants
+from thoughtlens.cuts.material import Parts
 from thoughtlens.cuts.named import thoughts_left
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
@@ -49,7 +49,6 @@ FAILURES: Final = (ThoughtLensError, RuntimeError, ValueError, IndexError)
 NOBODYS: Final = (torch.OutOfMemoryError,)
 """What says nothing of the problems: whoever planned the batch makes it smaller."""
 
-Parts = tuple[Intervention, ...]
 Row = tuple[bool, float, float, str, str]
 UNWATCHED: Final = Taps()
 
@@ -123,17 +122,7 @@ def batch_of(
     n_thoughts: int,
     prompts: Sequence[list[int]] | None = None,
 ) -> Batch:
-    """Problems as token ids.
-
-    Args:
-        reasoner: the model.
-        problems: those that pass together.
-        n_thoughts: T.
-        prompts: their questions as `reasoner.prompt` gives them, if that is known already.
-
-    Raises:
-        OptionError: a question, or its gold answer, does not fit into the model's positions.
-    """
+    """Problems, with their questions as token ids; `OptionError` where a gold answer exceeds the model's positions."""
     prompts = [reasoner.prompt(problem.question) for problem in problems] if prompts is None else list(prompts)
     rooms = answer_rooms(reasoner, prompts, n_thoughts, MAX_NEW_TOKENS)
     spoken = [reasoner.spoken(problem.answer) for problem in problems]
@@ -184,7 +173,7 @@ class Cutting:
         made = [tuple(part for part in parts if not isinstance(part.edit, Stop)) for parts in cuts]
         # Even where nothing is cut, so that cuts and the baseline are one arithmetic, that of taps.
         edits = Taps([Variants(made, len(self._batch.problems))])
-        reading = self._fork(len(cuts), Taps([*edits, *watching]), count)
+        reading = self._reading.fork(len(cuts), taps=Taps([*edits, *watching]), n_thoughts=count)
         thinking = think(reading, self._batch.prompts[0][-1], count)
         n_thought = reading.keys.shape[1]
         told = tell(reading, thinking.state, self._batch.spoken * len(cuts))
@@ -192,9 +181,6 @@ class Cutting:
         reading.forget(reading.keys.shape[1] - n_thought)
         reading.taps = edits
         return _Passed(told, self._texts(reading, thinking.state, told, count), thinking.thoughts)
-
-    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> BatchPass:
-        return self._reading.fork(n_copies, taps=taps, n_thoughts=n_thoughts)
 
     def _texts(self, reading: BatchPass, state: Tensor, told: Told, count: int) -> list[str]:
         """What each row says freely; where that is what it was told, it need not be decoded again."""
@@ -242,17 +228,16 @@ class _Passed(NamedTuple):
     thoughts: Tensor
 
 
-def copies_at_once(reasoner: LatentReasoner, lengths: Sequence[int], n_thoughts: int) -> int:
-    """How many copies of a batch think at once, so that their keys and values take about `CACHE_BYTES`.
-
-    Args:
-        reasoner: the model.
-        lengths: prompt tokens of each problem of the batch.
-        n_thoughts: T.
-    """
+def n_kv_heads(reasoner: LatentReasoner) -> int:
+    """Key-value heads of a layer; as many as query heads where each has its own."""
     config = reasoner.lm.config
-    n_groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = n_groups * head_width(config)
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def copies_at_once(reasoner: LatentReasoner, lengths: Sequence[int], n_thoughts: int) -> int:
+    """How many copies of a batch think at once, so that their keys and values take about `CACHE_BYTES`."""
+    config = reasoner.lm.config
+    width = n_kv_heads(reasoner) * head_width(config)
     of_position = 2 * config.num_hidden_layers * width * reasoner.lm.dtype.itemsize
     # The cache of the copies is there twice while a position is appended.
     of_row = 2 * of_position * (max(lengths) + n_thoughts + _AHEAD)
@@ -293,8 +278,9 @@ class Cutter:
         """The baseline and these cuts of the problems at these places."""
         if (batch := tuple(places)) not in self.read:
             self.read.clear()
+            unreadable = partial(self._refused, cut=None)
             # Before any cut: where failures are not allowed, none is made in vain.
-            pieces = bisect([batch], self._reading, self._unreadable, failures=FAILURES, passed_on=NOBODYS)
+            pieces = bisect([batch], self._reading, unreadable, failures=FAILURES, passed_on=NOBODYS)
             self.read[batch] = list(pieces)
         return joined([self._made(piece, reading, those) for piece, reading in self.read[batch]], 1)
 
@@ -302,32 +288,29 @@ class Cutter:
         problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
         return Cutting(self.reasoner, batch_of(self.reasoner, problems, self.n_thoughts, prompts), self.n_thoughts)
 
-    def _unreadable(self, place: int, error: Exception) -> str:
-        return self._refused(place, None, error)
-
     def _made(self, places: Sequence[int], reading: Cutting | str, those: Sequence[int]) -> Outcomes:
         """The baseline and these cuts of problems whose questions were read together, or can't be read."""
         if isinstance(reading, str):
             return failed(reading, 1 + len(those))
         self._look(reading.baseline, places, [None])
         chunks = [those[start : start + self.n_copies] for start in range(0, len(those), self.n_copies)]
-        work, alone = partial(self._pass, reading, places), partial(self._alone, places)
         made = [reading.baseline]
-        for its, found in bisect(chunks, work, alone, failures=FAILURES, passed_on=NOBODYS):
+
+        def work(those: Sequence[int]) -> Outcomes:
+            return reading.outcomes(self.bind([self.cuts[cut] for cut in those], places))
+
+        for its, found in bisect(chunks, work, partial(self._alone, places), failures=FAILURES, passed_on=NOBODYS):
             self._look(found, places, its)
             made.append(found)
         return joined(made, 0)
 
-    def _pass(self, reading: Cutting, places: Sequence[int], those: Sequence[int]) -> Outcomes:
-        return reading.outcomes(self.bind([self.cuts[cut] for cut in those], places))
-
     def _alone(self, places: Sequence[int], cut: int, error: Exception) -> Outcomes:
         """One cut that can't be made on these problems together."""
         if len(places) == 1:
-            return failed(self._refused(places[0], cut, error))
+            return failed(self._refused(places[0], error, cut))
         return joined([self(half, [cut]).at(slice(1, None)) for half in halves(places)], 1)
 
-    def _refused(self, place: int, cut: int | None, error: Exception) -> str:
+    def _refused(self, place: int, error: Exception, cut: int | None) -> str:
         said = str(error) if isinstance(error, ThoughtLensError) else f"{type(error).__name__}: {error}"
         self.refuse(self.problems[place], cut, said)
         return said

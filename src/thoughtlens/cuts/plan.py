@@ -1,17 +1,19 @@
-"""The plan of a study: what is cut, beside which controls, in which orders; read from words such as `top:10`, `z4:z1`.
+"""The plan of a study: its cuts, controls and orders, read from words such as `top:10` or `z4:z1`.
 
-in: a run, and words of a user; out: a `Plan`, which `intervene` makes.
+in: a run, and the words of a user; out: a `Plan`, which `intervene` makes.
 
-1. Heads, thoughts and edges are cut one at a time, each by every edit asked for; edges are blocked, or weakened by a
-   scale. `whole` cuts concern all thoughts at once.
-2. Each cut that has something like it gets matched controls.
-3. An order cuts the first 1, 2, … heads of a ranking. It is kept by name: a ranking by cause follows from effects.
+1. Heads, thoughts and edges are cut one at a time, each by every edit asked for. Edges are blocked, and weakened where
+   an edit scales. Cuts of the family `whole` concern all thoughts at once.
+2. Matched controls are drawn for each cut that has something like it.
+3. An order cuts the first 1, 2, … heads of a ranking. The plan keeps its name alone, since a ranking by cause follows
+   from effects.
 
-Words are read here and nowhere else: `all`, `top:10`, `L4H5`, `L4G1`, `z4:z1`, `readout`, `mean`, `scale:0.5`.
+These words are read here and nowhere else: `all`, `top:10`, `L4H5`, `L4G1`, `z4:z1`, `readout`, `mean`, `scale:0.5`.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain, count
@@ -21,8 +23,9 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, look, paired_differences, unreliable
-from thoughtlens.analysis.importance import patterned
+from thoughtlens.analysis import Analysis, analyze, paired_differences
+from thoughtlens.analysis.heads import unreliable
+from thoughtlens.analysis.importance import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
 from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
 from thoughtlens.cuts.interventions import EDGE_SITES, Intervention
@@ -43,6 +46,7 @@ from thoughtlens.cuts.named import (
     weaken_edge,
     zero_value_edge,
 )
+from thoughtlens.cuts.passes import n_kv_heads
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
@@ -50,6 +54,7 @@ from thoughtlens.names import (
     HEADS,
     RANDOM,
     TEXT,
+    THOUGHTS,
     edge_names,
     head_name,
     head_place,
@@ -67,7 +72,6 @@ ALL: Final = "all"
 READOUT: Final = "readout"
 MATCHES: Final = ("layer", "mass")
 ATTENTION: Final = "attention"
-VALUES: Final = "value-weighted"
 CAUSE: Final = "cause"
 RANKINGS: Final = (ATTENTION, VALUES, CAUSE)
 RANKED_BY: Final = "gold_logprob"
@@ -77,8 +81,6 @@ _KNOWN: Final = ("family", "unit", "dose")
 """What a cut says of itself beside its label and parts."""
 
 _TOP: Final = "top:"
-_LATENT: Final = "thoughts"
-"""Stands for all thoughts among the positions of `at`."""
 
 Words = str | Iterable[str] | None
 """Names joined by commas, or one by one."""
@@ -86,13 +88,13 @@ Words = str | Iterable[str] | None
 
 @dataclass(frozen=True)
 class Plan:
-    """What is cut, and beside what.
+    """What a study cuts, with its controls and orders.
 
     Attributes:
         cuts: what is studied.
-        controls: of each cut, by its label.
+        controls: the controls of each cut, by its label.
         orders: rankings, of `RANKINGS`, by which single heads are cut one after the other.
-        n_random: random orders beside them.
+        n_random: how many random orders are made for comparison.
         seed: of controls, of random orders, and of edits that draw.
         controlled: how controls were drawn, as the study's manifest says it.
         exploratory: labels of cuts that were added after the study had begun.
@@ -120,7 +122,7 @@ class Plan:
 
     @property
     def single_heads(self) -> dict[str, Cut]:
-        """By the name of each head that was planned to be cut alone, the first of its cuts."""
+        """The first cut of each head that was planned to be cut alone, by the head's name."""
         found: dict[str, Cut] = {}
         for cut in self.cuts:
             if cut.family == HEADS and cut.label not in self.exploratory:
@@ -133,7 +135,7 @@ class Plan:
         return len(self.single_heads) * (len(self.orders) + self.n_random) if self.orders else 0
 
     def n_passes(self, n_problems: int) -> int:
-        """Passes that the plan takes, a pass being a problem under a cut, or the baseline."""
+        """The number of passes that the plan takes: one for each problem under each cut, and under none."""
         rounds = 1 + (CAUSE in self.orders)
         return n_problems * (rounds + len(self.made) + self.n_steps)
 
@@ -144,14 +146,14 @@ class Plan:
         return cumulative(ranked, n_random=self.n_random, seed=self.seed) if ranked else ()
 
     def extended(self, further: "Plan") -> "Plan":
-        """This plan and what a further one adds to it, which is exploratory.
-
-        Raises:
-            OptionError: the further plan has orders that this one has not.
-        """
+        """This plan and the cuts of a further one, as exploratory; `OptionError` if that has other orders."""
         if further.orders and (further.orders, further.n_random) != (self.orders, self.n_random):
+            planned, asked = (
+                f"orders by {', '.join(plan.orders)} and {plan.n_random} random ones" if plan.orders else "no orders"
+                for plan in (self, further)
+            )
             raise OptionError(
-                f"the study was planned with {self._said_orders()} and is now asked for {further._said_orders()}; "
+                f"the study was planned with {planned} and is now asked for {asked}; "
                 "orders are those of the first plan: name another study."
             )
         known = {cut.label: cut for cut in self.made}
@@ -163,9 +165,6 @@ class Plan:
             controls[label] = tuple(dict.fromkeys(both))
         whole = replace(self, cuts=cuts, controls=controls)
         return replace(whole, exploratory=(*self.exploratory, *(c.label for c in whole.made if c.label not in known)))
-
-    def _said_orders(self) -> str:
-        return f"orders by {', '.join(self.orders)} and {self.n_random} random ones" if self.orders else "no orders"
 
     def as_json(self) -> dict[str, Any]:
         """The plan as `plan.json` says it; `plan_from_json` reads it."""
@@ -251,8 +250,8 @@ def plan_cuts(
         kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
         thoughts: `all`, or names such as `z1,z4`.
         edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`.
-        edits: `zero`, `mean`, `resample`, `noise`, `scale:0.5`, or edits; of heads and thoughts, and those that scale
-            also of edges, which are blocked in any case.
+        edits: `zero`, `mean`, `resample`, `noise`, `scale:0.5`, or edits. Edges are blocked whatever the edits are, and
+            weakened by those that scale.
         at: positions at which heads are cut, such as `thoughts` or `eot,answer`; all from bot on if None.
         whole: also cut all thoughts at once: by each edit, shuffled, and stopped after each.
         frozen: keep later thoughts as they were when nothing was cut; they are computed anew if False.
@@ -260,9 +259,9 @@ def plan_cuts(
         file: a JSON file of further cuts: a list of objects with `label` and `parts`, or a study's `plan.json`.
         controls: how many matched controls each cut gets; a cut that has nothing like it gets none.
         match: what control heads share with their head: `layer`, or `mass`, the attention to thoughts.
-        orders: `attention`, `value-weighted`, `cause`: cut the first 1, 2, … of the single heads, ranked so.
-        random_orders: random orders beside them.
-        seed: of the edits that draw, of controls and random orders.
+        orders: `attention`, `value-weighted`, `cause`: cut the first 1, 2, … of the single heads in this ranking.
+        random_orders: how many random orders are made for comparison.
+        seed: of the edits that draw, of controls and of random orders.
         reasoner: the run's model, if it is loaded already; only key-value groups need it.
         analysis: gives an analysis of the run; called once, for `top:` or `mass`. Computed from the run if None.
 
@@ -270,12 +269,14 @@ def plan_cuts(
         The plan. Its `notes` say where a ranking that was followed cannot be trusted.
 
     Raises:
-        OptionError: something that was asked for is not there, or nothing was.
+        OptionError: something that was asked for is not there, or nothing was asked for.
         RunError: the run does not hold what is asked for.
 
     Example:
-        >>> plan = plan_cuts(run, heads="top:10", thoughts="all", controls=5, orders=["cause"])  # doctest: +SKIP
-        >>> effects = intervene(run, plan)  # doctest: +SKIP
+        Cut the ten heads that attend to thoughts most, and each thought, with five controls each.
+
+            plan = plan_cuts(run, heads="top:10", thoughts="all", controls=5, orders=["cause"])
+            effects = intervene(run, plan)
     """
     # A study sets cuts beside the attention of the problems that were cut: asked before hours of cuts.
     run.require_attention()
@@ -286,7 +287,7 @@ def plan_cuts(
     where = None if at is None else _positions(at, shape)
     made = [ablate_head(head, edit=edit, queries=where) for head in _heads(heads, shape, seen) for edit in known]
     if kv_groups is not None:
-        n_groups = _n_groups(reasoner or reasoner_of(run.manifest))
+        n_groups = n_kv_heads(reasoner or reasoner_of(run.manifest))
         group = partial(ablate_kv_group, n_heads=shape.n_heads, n_groups=n_groups, queries=where)
         made += [group(*place, edit=edit) for place in _groups(kv_groups, shape, n_groups) for edit in known]
     made += [ablate_thought(thought, edit=edit) for thought in _thoughts(thoughts, shape) for edit in known]
@@ -295,7 +296,7 @@ def plan_cuts(
         made += _whole(shape, known, seed)
     if frozen:
         made = [freeze_thoughts(cut) if freezable(cut) else cut for cut in made]
-    made += [*cuts, *([] if file is None else read_cuts(file))]
+    made += [*cuts, *([] if file is None else _cuts_in(file))]
     if not made:
         raise OptionError("nothing to cut was named; pass --heads all, --thoughts all, --edges all, or --plan FILE.")
     n_random = random_orders if orders else 0
@@ -318,7 +319,7 @@ def _check_options(run: Run, controls: int, match: str, orders: Iterable[str], r
 
 
 def _notes(heads: Words, seen: Callable[[], Analysis]) -> tuple[str, ...]:
-    """A ranking that cannot be trusted is followed all the same, and the plan says so."""
+    """A ranking that cannot be trusted is followed nevertheless, and the plan says so."""
     reason = unreliable(seen().ranking) if _is_top(heads) else None
     return () if reason is None else (f"{reason.rstrip('.')}; what is cut is no better than a draw.",)
 
@@ -331,37 +332,19 @@ def _with_controls(plan: Plan, n: int, match: str, shape: Shape, seen: Callable[
 
 
 def named_edit(name: str, seed: int = 0) -> Edit:
-    """The edit of a name.
-
-    Args:
-        name: `zero`, `mean`, `resample`, `noise`, or `scale:F` with a number F.
-        seed: of the edits that draw.
-
-    Raises:
-        OptionError: there is no such edit.
-
-    Example:
-        >>> named_edit("scale:0.5")
-        Scale(factor=0.5)
-    """
+    """The edit of a name: `zero`, `mean`, `resample`, `noise`, or `scale:F` with a number F."""
     word, _, factor = name.partition(":")
     plain: dict[str, Edit] = {"zero": Zero(), "mean": Mean(), "resample": Resample(seed), "noise": Noise(seed)}
     if word in plain and not factor:
         return plain[word]
-    try:
-        if word == "scale":
+    if word == "scale":
+        with suppress(ValueError):
             return Scale(float(factor))
-    except ValueError:
-        pass
     raise OptionError(f"no edit {name!r}, expected one of {', '.join(EDITS)} with a number F; pass another --edit.")
 
 
-def read_cuts(path: Path) -> list[Cut]:
-    """Cuts from a JSON file: a list of objects with `label` (may be missing) and `parts`, or a study's `plan.json`.
-
-    Raises:
-        OptionError: it is missing or no such list.
-    """
+def _cuts_in(path: Path) -> list[Cut]:
+    """The cuts of a JSON file: a list of objects with `parts` and perhaps `label`, or a study's `plan.json`."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         listed = found["cuts"] if isinstance(found, dict) else found
@@ -391,12 +374,6 @@ def _heads(given: Words, shape: Shape, seen: Callable[[], Analysis]) -> list[str
             raise OptionError(f"--heads is {given!r}, expected top:1 to top:{n_heads}; write it so.")
         return [str(name) for name in seen().ranking["name"].values[: int(n)]]
     return _listed(given)
-
-
-def _n_groups(reasoner: LatentReasoner) -> int:
-    """Key-value heads of a layer; as many as heads where each has its own."""
-    config = reasoner.lm.config
-    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
 def _groups(given: Words, shape: Shape, n_groups: int) -> list[tuple[int, int]]:
@@ -451,7 +428,7 @@ def _whole(shape: Shape, edits: Sequence[Edit], seed: int) -> list[Cut]:
 
 def _positions(given: Words, shape: Shape) -> list[str]:
     known = [*query_names(shape.n_thoughts), TEXT]
-    names = [name for part in _listed(given) for name in (known[1:-3] if part == _LATENT else [part])]
+    names = [name for part in _listed(given) for name in (known[1:-3] if part == THOUGHTS else [part])]
     return _known(names, known, "--at")
 
 
@@ -462,51 +439,29 @@ def _known(names: list[str], known: Sequence[Any], option: str) -> list[str]:
 
 
 def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
-    """Names of all heads, those that give thoughts most attention first (`analysis.importance.head_importance`).
+    """Names of all heads, those that give thoughts most attention first, on these problems (`head_importance`).
 
-    Args:
-        run: the run.
-        by: `attention` or `value-weighted`.
-        problems: ids of the problems that count.
+    `by` is `attention` or `value-weighted`. Heads that are alike keep the order of layers and heads.
     """
-    looked = look(patterned(run, by), problems, how=by).importances[HEADS][by].mean("problem")
-    return _largest_first(dict(zip(map(str, looked["unit"].values), looked.values.tolist(), strict=True)))
+    importances, _ = look(patterned(run, by), problems, how=by)
+    looked = importances[HEADS][by].mean("problem")
+    return [str(name) for name in looked["unit"].values[np.argsort(-looked.values, kind="stable")]]
 
 
 def heads_by_cause(effects: xr.Dataset, single: Mapping[str, Cut]) -> list[str]:
     """Names of heads that were cut alone, those whose cut costs the gold answer most log-probability first.
 
-    The ranking is made from effects on the same problems that its order is tested on: chance in them favours it.
+    The ranking and its order are measured on the same problems, so chance in the effects favours this order.
     """
-    lost = -paired_differences(effects)[RANKED_BY].mean("problem")
-    return _largest_first({name: float(lost.sel(intervention=cut.label)) for name, cut in single.items()})
-
-
-def _largest_first(scores: Mapping[str, float]) -> list[str]:
-    # Stable: heads that are alike keep the order of layers and heads.
-    return sorted(scores, key=lambda name: -scores[name])
+    gained = paired_differences(effects)[RANKED_BY].mean("problem")
+    of_heads = gained.sel(intervention=[cut.label for cut in single.values()]).values
+    return [list(single)[place] for place in np.argsort(of_heads, kind="stable")]
 
 
 def cumulative(rankings: Mapping[str, Sequence[Cut]], *, n_random: int = 10, seed: int = 0) -> tuple[Cut, ...]:
-    """Cuts of the first 1, 2, … of each ranking, and of random orders of the same cuts.
+    """Cuts of the first 1, 2, … of each ranking, and of random orders of the same cuts, with `order` and `k`.
 
-    Only what comes first differs between orders; the last step of each is the same cut of everything.
-
-    Args:
-        rankings: by name, such as `attention`: cuts, the most important first; all rankings of the same cuts.
-        n_random: random orders drawn.
-        seed: same seed, same orders.
-
-    Returns:
-        Cuts with `order` and `k`, those of the rankings first; names of random orders begin with `names.RANDOM`.
-
-    Raises:
-        OptionError: no ranking, one of other cuts, or one named like a random order.
-
-    Example:
-        >>> steps = cumulative({"mine": [ablate_head("L0H1"), ablate_head("L0H0")]}, n_random=0)
-        >>> [step.label for step in steps]
-        ['mine · first 1', 'mine · first 2']
+    Orders differ only in what comes first: the last step of each is the same cut of everything.
     """
     members = {name: sorted(cut.label for cut in ranking) for name, ranking in rankings.items()}
     if not members or not all(its and its == next(iter(members.values())) for its in members.values()):
@@ -527,7 +482,7 @@ def cumulative(rankings: Mapping[str, Sequence[Cut]], *, n_random: int = 10, see
 def check_plan(cuts: Sequence[Cut], target: Target) -> None:
     """Raise `OptionError` unless every cut can be made in this model, on these problems, under a label of its own.
 
-    What would stop a study in its middle, or be measured as an effect of nothing, is refused here.
+    This refuses what would stop a study halfway, or would be measured as an effect although it cuts nothing.
     """
     if not cuts:
         raise OptionError("the plan has no cut, expected at least one; name heads, thoughts or edges.")

@@ -3,9 +3,6 @@ from .checks import doctor as doctor
 from .conditions import CONDITIONS as CONDITIONS
 from .conditions import Solved as Solved
 from .conditions import evaluate as evaluate
-from .lens import choose_problems as choose_problems
 from .lens import decode_thoughts as decode_thoughts
 from .lens import question_attention as question_attention
-from .lens import question_attention_facts as question_attention_facts
 from .lens import results_read as results_read
-from .lens import top_tokens as top_tokens

@@ -1,7 +1,7 @@
-"""Checks of a loaded model on two short problems, against passes that share nothing with the loop but the weights.
+"""Checks of a loaded model on two short problems, against passes that share only the weights with the thinking loop.
 
-In: a reasoner; out: a `Check` each of markers, tokenizer, attention rows, padding, batching, incremental passes, taps.
-A model that fails one should not be studied: its numbers would be about the software, not about the model.
+in: a reasoner; out: a `Check` each of markers, tokenizer, attention rows, padding, batching, incremental passes, taps.
+A model that fails a check should not be studied: its numbers would be about the software and not about the model.
 """
 
 import copy

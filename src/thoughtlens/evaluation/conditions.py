@@ -100,9 +100,9 @@ class _Solver:
             "own": lambda: self._own_pass()[0],
             "none": lambda: self._think(n_thoughts=0),
             "zeroed": lambda: self._think(lambda rows: Zero()),
-            "averaged": lambda: self._think(lambda rows: Replace(self._thoughts().mean(0, keepdim=True))),
-            "swapped": lambda: self._think(lambda rows: Replace(self._thoughts().roll(-1, 0)[rows])),
-            "explicit": self._write,
+            "averaged": lambda: self._think(lambda rows: Replace(self._own_pass()[1].mean(0, keepdim=True))),
+            "swapped": lambda: self._think(lambda rows: Replace(self._own_pass()[1].roll(-1, 0)[rows])),
+            "explicit": lambda: [t for _, questions in self._batches() for t in write_out(self.reasoner, questions)],
         }[condition]()
         read = self.reasoner.read_answer
         correct = tuple(same_answer(read(text), p.answer) for text, p in zip(texts, self.problems, strict=True))
@@ -122,15 +122,9 @@ class _Solver:
             self._own = texts, torch.cat([trace.thoughts for trace in traces])
         return self._own
 
-    def _thoughts(self) -> Tensor:
-        return self._own_pass()[1]
-
     def _think(self, edit: Callable[[slice], Zero | Replace] | None = None, n_thoughts: int | None = None) -> list[str]:
         texts: list[str] = []
         for rows, questions in self._batches():
             taps = [Intervention(Site.THOUGHT, edit(rows))] if edit else []
             texts += reason(self.reasoner, questions, taps=taps, n_thoughts=n_thoughts).texts
         return texts
-
-    def _write(self) -> list[str]:
-        return [text for _, questions in self._batches() for text in write_out(self.reasoner, questions)]

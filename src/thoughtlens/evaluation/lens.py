@@ -1,4 +1,6 @@
-"""What thoughts would say (the logit lens), and which tokens of the question they attend to.
+"""What thoughts decode to (the logit lens), and which tokens of the question they attend to.
+
+in: a reasoner and problems; out: labelled Datasets.
 
 `decode_thoughts` applies the model's own output layer to three stages of each thought z_k, which are kept apart:
 
@@ -10,7 +12,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ _DIMS: Final = ("problem", "stage", "thought", "rank")
 def decode_thoughts(
     reasoner: LatentReasoner, problems: Sequence[Problem], *, n_top: int = 5, batch_size: int = 100
 ) -> xr.Dataset:
-    """Decode the thoughts through the output layer: its top tokens at each of their three stages.
+    """Decode the thoughts through the output layer: the top tokens at each of their three stages.
 
     That a token can be decoded from a vector does not show that the model uses it.
 
@@ -133,20 +135,7 @@ def _result(step: str) -> str:
 
 
 def choose_problems(run: Run, ids: Sequence[str] = (), *, n: int = 5) -> list[Problem]:
-    """Choose problems of a run.
-
-    Args:
-        run: an opened run.
-        ids: the problems by name; the first n of the run if empty.
-        n: how many, if none is named; at least 1.
-
-    Returns:
-        The problems in the order of `ids`, or of the run.
-
-    Raises:
-        OptionError: a problem is not in the run, or n is below 1.
-        RunError: `problems.jsonl` was edited since.
-    """
+    """The problems of a run with these ids, in this order; its first n if no id is given."""
     if n < 1:
         raise OptionError(f"the number of problems is {n}, expected at least 1; pass another --n.")
     return list(run.problems(ids))[: None if ids else n]
@@ -174,57 +163,14 @@ def question_attention(
     Example:
         >>> from thoughtlens.models import planted_problems, planted_reasoner
         >>> [found] = question_attention(planted_reasoner(), planted_problems(1))
-        >>> found["attention"].dims, top_tokens(found, n=1)["bot"][0]["text"].strip()
-        (('query', 'token'), '97')
+        >>> row = found["attention"].sel(query="bot")
+        >>> row.dims, found["text"].values[row.argmax()].strip()
+        (('token',), '97')
 
     Reference: what figure 6 of CODI shows (Shen et al. 2025, arXiv 2502.21074), whose code is not published.
     """
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     return [found for batch in _batches(problems, batch_size) for found in _attend(reasoner, batch, count)]
-
-
-def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[dict[str, Any]]]:
-    """Choose the tokens of the question that each position attends to most.
-
-    Args:
-        found: one problem's, from `question_attention`.
-        n: how many tokens.
-
-    Returns:
-        By query, the largest first, as JSON values: `token` (index from 0), `text`, `attention`; empty where the row
-        does not exist.
-
-    Example: see `question_attention`.
-    """
-    texts = [str(token) for token in found["text"].values]
-    tops = {}
-    for query, row in zip(found["query"].values, found["attention"].values, strict=True):
-        order = np.argsort(-row, kind="stable")[:n].tolist() if np.isfinite(row).all() else []
-        tops[str(query)] = [{"token": place, "text": texts[place], "attention": float(row[place])} for place in order]
-    return tops
-
-
-def question_attention_facts(found: Sequence[xr.Dataset], *, n_top: int = 5) -> dict[str, Any]:
-    """Write attention to the tokens of questions as JSON values.
-
-    Args:
-        found: from `question_attention`.
-        n_top: how many top tokens of each position are named.
-
-    Returns:
-        `measure`, in words, and `problems`: of each its id, question, tokens, attention by query (null where the row
-        does not exist) and top tokens by query.
-
-    Example:
-        >>> from thoughtlens.models import planted_problems, planted_reasoner
-        >>> facts = question_attention_facts(question_attention(planted_reasoner(), planted_problems(2)))
-        >>> [of_problem["id"] for of_problem in facts["problems"]]
-        ['planted_0', 'planted_1']
-    """
-    return {
-        "measure": "mean over layers and heads of the attention of each position to each token of the question",
-        "problems": [_problem_facts(of_problem, n_top) for of_problem in found],
-    }
 
 
 def _attend(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> list[xr.Dataset]:
@@ -253,14 +199,3 @@ def _labelled(reasoner: LatentReasoner, problem: Problem, ids: Sequence[int], at
         },
         attrs={"problem": problem.id, "question": problem.question},
     )
-
-
-def _problem_facts(found: xr.Dataset, n_top: int) -> dict[str, Any]:
-    rows = zip(found["query"].values, found["attention"].values, strict=True)
-    return {
-        "id": found.attrs["problem"],
-        "question": found.attrs["question"],
-        "tokens": [str(token) for token in found["text"].values],
-        "attention": {str(query): row.tolist() if np.isfinite(row).all() else None for query, row in rows},
-        "top": top_tokens(found, n=n_top),
-    }

@@ -1,8 +1,8 @@
+from .catalog import PUBLISHED as PUBLISHED
+from .catalog import bundled as bundled
+from .catalog import read_card as read_card
 from .checkpoint import find_weights as find_weights
 from .checkpoint import read_weights as read_weights
-from .hub import PUBLISHED as PUBLISHED
-from .hub import bundled as bundled
-from .hub import read_card as read_card
 from .loader import DTYPES as DTYPES
 from .loader import load as load
 from .loader import precision as precision

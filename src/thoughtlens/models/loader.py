@@ -24,8 +24,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from thoughtlens.errors import CheckpointError, OptionError, first_line
+from thoughtlens.models.catalog import BASE_FILES, CHECKPOINT_FILES, PUBLISHED, bundled, fetch
 from thoughtlens.models.checkpoint import digest, merged_folder
-from thoughtlens.models.hub import BASE_FILES, CHECKPOINT_FILES, PUBLISHED, bundled, fetch
 from thoughtlens.models.planted import Strengths, planted_reasoner
 from thoughtlens.models.reasoner import N_MARKERS, Codi, LatentReasoner, Markers, fuse_gelu, projection
 from thoughtlens.taps import ATTENTION

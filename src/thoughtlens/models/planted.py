@@ -21,8 +21,8 @@ import xarray as xr
 from transformers import AutoTokenizer
 
 from thoughtlens.errors import OptionError
+from thoughtlens.models.catalog import bundled
 from thoughtlens.models.checkpoint import digest
-from thoughtlens.models.hub import bundled
 from thoughtlens.models.planted_weights import (
     N_HEADS,
     N_LAYERS,

@@ -1,4 +1,4 @@
-"""Latent reasoners: what the thinking loop needs to know of a model, and the CODI family, which has it.
+"""Latent reasoners: the interface that the thinking loop needs from a model, and its implementation for CODI.
 
 - `LatentReasoner`: the members that every family has; families differ in nothing else.
 - `Codi`: CODI on any decoder of transformers: two markers around the thoughts, and a projection that feeds them back

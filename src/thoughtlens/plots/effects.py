@@ -99,8 +99,8 @@ def effect_forest(study: Study, *, outcome: str = "gold_logprob", most: int = 60
     frame_rows(ax, [clipped(labels[cut], LONGEST) for cut in order], np.append(damage.values[order], controls))
     of = "" if len(order) == len(cuts) else f", {len(order)} of {len(cuts)} cuts"
     titled(ax, f"what cutting costs{of}", int(summary["n"].max()), COSTS[outcome])
-    meanings = {"5 % after Holm": VERMILION, "not significant": BLUE, "its controls": GREY}
-    add_legend(ax, meanings, markers=["s", "o", "|"])
+    meanings = {"5 % after Holm": VERMILION, "not significant": BLUE} | ({"its controls": GREY} if len(rows) else {})
+    add_legend(ax, meanings, markers=["s", "o", "|"][: len(meanings)])
     fit(ax)
     return ax
 

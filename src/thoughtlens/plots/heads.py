@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from thoughtlens.analysis.metrics import SELF, thought_composition
 from thoughtlens.analysis.summary import Analysis
 from thoughtlens.errors import OptionError
-from thoughtlens.names import FIRST, text
+from thoughtlens.names import FIRST, head_name, text
 from thoughtlens.plots.maps import N_TOP, check_top, pick_heads
 from thoughtlens.plots.parts import (
     Look,
@@ -68,14 +68,7 @@ THIRDS = ("early", "middle", "late")
 
 @dataclass(frozen=True)
 class Choice:
-    """What is drawn of a run, as the command line chooses it.
-
-    Attributes:
-        layers: of the layer maps; all if None.
-        heads: names such as L4H5, in the order in which they are drawn; the first by importance if None.
-        top: how many heads are drawn where none are named; as many as the figure has by itself if None.
-        metric: what the map and the ranking of heads show.
-    """
+    """What is drawn of a run, as the options of the same names of its figures; None leaves it to the figure."""
 
     layers: tuple[int, ...] | None = None
     heads: tuple[str, ...] | None = None
@@ -213,9 +206,7 @@ def head_ranking(
         values.transpose("layer", "head", ...).stack(rank=("layer", "head"), create_index=False).transpose("rank", ...)
         for values in (score, analysis.heads["thought_mass"], analysis.evidence["type"])
     )
-    names = np.array(
-        [f"L{layer}H{head}" for layer, head in zip(score["layer"].values, score["head"].values, strict=True)]
-    )
+    names = np.array(list(map(head_name, score["layer"].values, score["head"].values)))
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
     order = np.lexsort([-estimate_of(mass).values, -estimate_of(score).values])
     if heads is None:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.summary import Analysis
 from thoughtlens.errors import OptionError
+from thoughtlens.names import head_name
 from thoughtlens.plots.parts import add_colour_bar, draw_map, outline_cells, scale_of
 from thoughtlens.plots.style import (
     CHARACTER,
@@ -105,7 +106,7 @@ def pick_heads(ranking: xr.Dataset, heads: Sequence[str] | None, top: int = N_TO
     known = [str(name) for name in ranking["name"].values]
     for name in heads:
         if name not in known:
-            last = f"L{int(ranking['layer'].max())}H{int(ranking['head'].max())}"
+            last = head_name(int(ranking["layer"].max()), int(ranking["head"].max()))
             raise OptionError(f"no head {name!r} in this run, expected L0H0 to {last}; name one of them.")
     return ranking.isel(rank=[known.index(name) for name in heads])
 
@@ -203,7 +204,7 @@ def question_tokens(question_attention: xr.Dataset, *, n_top: int = 3, ax: Axes 
         The Axes drawn on.
 
     Example:
-        >>> ax = question_tokens(question_attention, n_top=1)
+        >>> ax = question_tokens(of_one_question, n_top=1)
         >>> ax.get_xlabel()
         'token of the question (outlined: top 1 of a row)'
     """

@@ -4,7 +4,7 @@ In: an Axes and labelled numbers, whatever they measure. Out: marks on the Axes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -32,7 +32,6 @@ from thoughtlens.plots.style import (
     ink_on,
     name_axes,
     name_ticks,
-    rule_rows,
     sequential_colours,
     size_of,
 )
@@ -46,13 +45,6 @@ def scale_of(cells: xr.DataArray, null: float = np.nan) -> Scale:
     if not np.isfinite(null) or (null == 0.0 and known.min(initial=0.0) >= 0.0):
         return Normalize(known.min(initial=0.0), known.max(initial=0.0) or 1.0), sequential_colours()
     return CenteredNorm(null, np.abs(known - null).max(initial=0.0) or 1.0), diverging_colours()
-
-
-def draw_cells(ax: Axes, cells: xr.DataArray, scale: Scale, *, square: bool = False) -> AxesImage:
-    """Cells with dims (row, column), rows from the top, NaN where there is nothing; `fit` prints their values."""
-    # Unsmoothed, and in SVG one pixel a cell.
-    norm, colours = scale
-    return ax.imshow(cells.values, norm=norm, cmap=colours, aspect="equal" if square else "auto", interpolation="none")
 
 
 def outline_cells(ax: Axes, image: AxesImage, marked: np.ndarray) -> None:
@@ -157,7 +149,9 @@ def frame_rows(ax: Axes, names: Names, drawn: xr.DataArray | np.ndarray, null: f
     ax.set_xlim(low - 0.02 * (high - low), high)
     ax.set_ylim(max(1, len(names)) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=6)
-    rule_rows(ax)
+    # Thin lines that lead from the names of rows to their dots.
+    ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
+    ax.set_axisbelow(True)
     name_ticks(ax.yaxis, names)
 
 
@@ -191,8 +185,11 @@ def print_stacks(ax: Axes, write: Callable[[float], str]) -> None:
 
 
 def draw_map(ax: Axes, cells: xr.DataArray, scale: Scale, *, x: str, y: str, square: bool = False) -> AxesImage:
-    """Cells with the names of their rows and columns; an axis without a name has no labels of its ticks either."""
-    image = draw_cells(ax, cells, scale, square=square)
+    """Cells (row, column), rows from the top, NaN where there is nothing, with the names of rows and columns."""
+    norm, colours = scale
+    # Unsmoothed, and in SVG one pixel a cell; `fit` prints the values.
+    shape: Literal["equal", "auto"] = "equal" if square else "auto"
+    image = ax.imshow(cells.values, norm=norm, cmap=colours, aspect=shape, interpolation="none")
     rows, columns = (cells[dim].values for dim in cells.dims)
     name_ticks(ax.yaxis, rows)
     name_ticks(ax.xaxis, columns)

@@ -30,13 +30,14 @@ from thoughtlens.plots.style import (
     name_ticks,
     new_axes,
     panels,
+    short,
 )
 
 OBSERVED = "preference, observed / even"
 
 
 def hub_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
-    """Draw the preference H of each thought with its interval, the most preferred one in red, against 1.
+    """Draw the preference H of each thought with its interval against 1; the hub of the mean head, if any, is red.
 
     Args:
         analysis: of a run; thoughts without a preference are left out.
@@ -49,13 +50,14 @@ def hub_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         >>> hub_profile(analysis).get_title(loc="left")
         'is one thought a hub? (n = 5)'
     """
+    hub = analysis.model["hub"].item()
     return draw_profile(
         analysis.model["preference"],
         title="is one thought a hub?",
         n=int(analysis.model["n"]),
-        x="key: thought attended to (red: most preferred)",
+        x=f"key: thought attended to ({'red: the hub' if hub else 'no hub by the test'})",
         y=OBSERVED,
-        red=analysis.model["hub"].item(),
+        red=hub,
         ax=ax,
     )
 
@@ -156,7 +158,7 @@ def depth_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
     for name in ("sequential preference", "skip preference", "thought mass"):
         drawn[name] = layers[METRICS[name][0]], METRICS[name][1]
     drawn["spread over cells"] = cell_spread(analysis.moments["mean"].mean("head")), np.nan
-    return draw_depth(drawn, title="metrics by layer", n=int(layers["n"]), ax=ax)
+    return draw_depth(drawn, title="metrics by layer (dashed: no preference)", n=int(layers["n"]), ax=ax)
 
 
 def draw_depth(drawn: dict[str, tuple[xr.DataArray, float]], *, title: str, n: int, ax: Axes | None) -> Axes:
@@ -241,5 +243,5 @@ def _draw_shares(shares: xr.DataArray, names: Sequence[str], title: str, n: int,
     seen = (str(part) for part in shares["part"].values[(shares > 0).values.any(axis=1)])
     add_legend(ax, {part: COLOURS.get(part, BLACK) for part in seen}, title="looks at")
     fit(ax)
-    print_stacks(ax, lambda share: f"{share:.2f}".removeprefix("0"))
+    print_stacks(ax, short)
     return ax

@@ -83,20 +83,10 @@ def panels(
     least: tuple[float, float] = (90.0, 40.0),
     margin: tuple[float, float] = (0.0, 24.0),
 ) -> tuple[Axes, list[Axes]]:
-    """Panels in the place of an Axes, under one title.
+    """The Axes given (or a new one) and, row by row, the panels in its place, under one title.
 
-    Args:
-        ax: an Axes of a grid, which keeps its place and is no longer drawn; a new figure if None.
-        n_panels: how many panels there are.
-        n_columns: how many stand side by side at most.
-        size: width and height of a panel with its words on a new figure, in points.
-        title: the title of all.
-        n: the number of problems, if the title names it.
-        least: points across and down within which a panel can be read.
-        margin: points beside and above the panels of a new figure, for a colour bar and the title.
-
-    Returns:
-        The Axes given and the panels, row by row; no panels where they would be too small to be read.
+    Sizes are in points: `size` of a panel with its words, and `margin` beside and above all, on a new figure; there are
+    no panels where each would have less than `least`.
     """
     n_columns = max(1, min(n_columns, n_panels))
     n_rows = max(1, -(-n_panels // n_columns))
@@ -231,12 +221,6 @@ def name_ticks(axis: Axis, names: Names) -> None:
     """Names of columns or rows 0, 1, …; `fit` thins them."""
     labels = [plain(name) for name in names]
     axis.set_ticks(range(len(labels)), labels, fontsize=TICK_SIZE, parse_math=False)
-
-
-def rule_rows(ax: Axes) -> None:
-    """Thin lines that lead from the names of rows to their dots."""
-    ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    ax.set_axisbelow(True)
 
 
 def add_legend(ax: Axes, colours: Mapping[str, str], *, title: str = "", markers: Sequence[str] = ()) -> None:

@@ -14,12 +14,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from thoughtlens.analysis.summary import Analysis
-from thoughtlens.names import text
+from thoughtlens.names import head_name, text
 from thoughtlens.plots.comparison import Words, draw_models
 from thoughtlens.plots.heads import THIRDS, Choice, draw_counts, draw_head_map, draw_ranking
 from thoughtlens.plots.maps import N_TOP, check_layers, draw_tiles, pick_heads
 from thoughtlens.plots.profiles import draw_depth, draw_profile
-from thoughtlens.plots.style import Names
+from thoughtlens.plots.style import Names, short
 from thoughtlens.published.ranks import N_TOP as N_COUNTED
 from thoughtlens.published.ranks import head_scores, ranked, skip_cells
 from thoughtlens.published.scores import Published, step_indexed
@@ -55,17 +55,13 @@ def step_figures(analysis: Analysis, choice: Choice | None = None) -> dict[str, 
 
 
 def critical_order(maps: xr.DataArray) -> pd.DataFrame:
-    """Heads by composite, the highest first, with every score, `name` and `title`.
-
-    Args:
-        maps: of `step_indexed`, averaged over problems, dims (layer, head, row, column).
-    """
+    """Heads of mean step-indexed maps by composite, the highest first, with every score, `name` and `title`."""
     order = ranked(head_scores(maps), "composite_score")
-    names = [f"L{layer}H{head}" for layer, head in zip(order["layer"], order["head"], strict=True)]
+    names = list(map(head_name, order["layer"], order["head"]))
     scores = ("composite_score", "flow_score", "hub_score", "skip_score")
     titles = [
         f"{name} {composite}: F{flow} H{hub} S{skip}"
-        for name, composite, flow, hub, skip in zip(names, *(order[it].map(_short) for it in scores), strict=True)
+        for name, composite, flow, hub, skip in zip(names, *(order[it].map(short) for it in scores), strict=True)
     ]
     return order.assign(name=names, title=titles)
 
@@ -91,7 +87,7 @@ def _tiles(
     yield "5_top3_critical_heads", _draw_heads(maps, first, titles[:N_FIRST], what, n)
     # Heads of one number in different layers have nothing in common; the scripts drew them all the same.
     number = int(picked["head"].values[0])
-    names = [f"L{layer}H{number}" for layer in layers]
+    names = [head_name(layer, number) for layer in layers]
     evolution = maps.sel(layer=layers, head=number)
     yield f"layer_evolution_H{number}", _draw_tiles(evolution, names, f"H{number} by layer", n)
 
@@ -163,15 +159,10 @@ def _distributions(order: pd.DataFrame, n: int) -> Iterator[tuple[str, Axes]]:
     yield "6_metric_distributions_types", draw_counts({"all": kinds.to_numpy()}, title=title, n=n, ax=None)
 
 
-def _short(score: float) -> str:
-    return f"{score:.2f}".removeprefix("0").replace("1.00", "1")
-
-
 def compared_models(models: Mapping[str, tuple[Published, int]]) -> Axes:
     """Draw script 8's figure: hub scores, composites, types and layers of the top heads, mean scores.
 
-    Args:
-        models: each model's side and its number of problems, by the names that the figure has.
+    `models` has each model's side and its number of problems, by the names that the figure has.
     """
     joined = xr.concat(
         [_model_scores(published) for published, _ in models.values()],

@@ -1,4 +1,4 @@
-"""A batch of problems on its way through the model: cache, attention mask, positions, and the taps that meet it.
+"""The state of a batch during the forward passes: key-value cache, attention mask, positions, and the taps applied.
 
 - `BatchPass`: the batch: what was read so far and the codes of its positions. Reading the questions costs most of a
   pass, so a batch can be forked: the same questions go on under several sets of taps without being read again. Problems

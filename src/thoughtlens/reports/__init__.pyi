@@ -2,11 +2,10 @@ from .comparison import labelled as labelled
 from .comparison import write_comparison as write_comparison
 from .effects import open_effects as open_effects
 from .effects import study as study
-from .effects import study_figures as study_figures
 from .effects import study_headline as study_headline
 from .effects import write_study as write_study
-from .effects import write_study_figures as write_study_figures
 from .run import summary as summary
 from .run import write_analysis as write_analysis
 from .run import write_figures as write_figures
+from .run import write_question_attention as write_question_attention
 from .run import write_reports as write_reports

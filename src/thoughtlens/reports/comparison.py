@@ -12,15 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import pandas as pd
-
-from thoughtlens.analysis import (
-    compare,
-    comparison_headline,
-    comparison_tables,
-)
+from thoughtlens import plots
+from thoughtlens.analysis import compare, comparison_headline, comparison_tables
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, replacing, write_json, writing
+from thoughtlens.files import Json, write_json, writing
+from thoughtlens.reports.run import save_figures, write_table
 from thoughtlens.runs.folder import Run
 from thoughtlens.runs.store import differences
 
@@ -44,7 +40,9 @@ def labelled(runs: Sequence[Run], labels: Sequence[str] = ()) -> dict[str, Run]:
         OptionError: there are more or fewer labels than runs, or two runs have the same one.
 
     Example:
-        `labelled([open_run("runs/a"), open_run("runs/b")], ["trained", "control"])`
+        Two runs of one model under names of their own.
+
+            labelled([open_run("runs/a"), open_run("runs/b")], ["trained", "control"])
     """
     names = [str(run.manifest["options"]["model"]["name"]) for run in runs]
     if labels and len(labels) != len(runs):
@@ -79,10 +77,10 @@ def write_comparison(
         RunError: a run kept means, or the folder can't be written.
 
     Example:
-        `write_comparison("runs/both", labelled([open_run("runs/a"), open_run("runs/b")]))["differences"]`
-    """
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+        How does the second run differ from the first?
 
+            write_comparison("runs/both", labelled([open_run("runs/a"), open_run("runs/b")]))["differences"]
+    """
     folder = Path(out)
     asked: Json = {
         "runs": {
@@ -106,9 +104,8 @@ def write_comparison(
     with writing(folder):
         # What an interrupted command leaves must not pass for the comparison that was there before.
         (folder / COMPARISON).unlink(missing_ok=True)
-        written = [_write_table(folder / f"{name}.csv", of) for name, of in tables.items()]
-        drawn = plots.model_comparison(comparison)
-        written += plots.save_figure(drawn, folder / FIGURE)
+        written = [write_table(folder / f"{name}.csv", table) for name, table in tables.items()]
+        written += save_figures(folder, {FIGURE: plots.model_comparison(comparison)})
         write_json(folder / COMPARISON, facts)
     return facts | {"files": [str(path) for path in (folder / COMPARISON, *written)]}
 
@@ -139,9 +136,3 @@ def _check_same(folder: Path, asked: Json) -> None:
 def _identity(facts: Json) -> Json:
     runs = {label: {name: run[name] for name in RECORDED} for label, run in facts["runs"].items()}
     return {"n_resamples": facts["n_resamples"], "seed": facts["seed"], "runs": runs}
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> Path:
-    with replacing(path) as file:
-        table.to_csv(file, index=False)
-    return path

@@ -1,4 +1,4 @@
-"""Studies of cuts, read: what each cut costs, whether attention predicted it; the tables and figures of a study.
+"""Studies of cuts, summarised: what each cut costs, whether attention predicted it, and tables and figures of both.
 
 in: a run and the effects of its cuts; out: a `Study`, and in its folder
 
@@ -9,13 +9,13 @@ in: a run and the effects of its cuts; out: a `Study`, and in its folder
 All of it can be made again from `effects.zarr` beside it; nothing here measures anything.
 """
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import xarray as xr
 
+from thoughtlens import plots
 from thoughtlens.analysis.curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
@@ -29,15 +29,15 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.importance import RAW, VALUES, Looks, look, patterned
+from thoughtlens.analysis.importance import RAW, VALUES, look, patterned
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
 from thoughtlens.cuts.plan import RANKED_BY
 from thoughtlens.errors import RunError
-from thoughtlens.files import replacing, write_json, writing
+from thoughtlens.files import write_json, writing
 from thoughtlens.names import EDGES, HEADS, THOUGHTS
-from thoughtlens.reports.run import FIGURES
+from thoughtlens.reports.run import FIGURES, save_figures, write_table
 from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
 
@@ -57,8 +57,17 @@ def open_effects(run: Run, name: str | None = None) -> xr.Dataset:
         run: the run that was cut.
         name: of the study; may be left out where the run has one.
 
+    Returns:
+        The effects Dataset (`thoughtlens.schema`), dims (intervention, problem).
+
     Raises:
         RunError: there is no such study, or it is not finished.
+
+    Example:
+        How many problems does each cut break?
+
+            effects = open_effects(run, "first")
+            (~effects.correct).sum("problem")
     """
     there = sorted(path.parent.name for path in (run.path / STUDIES).glob(f"*/{EFFECTS_STORE}"))
     if name is None and len(there) > 1:
@@ -99,17 +108,22 @@ def study(
         RunError: there is no such study, or the run lacks some of the problems that were cut.
 
     Example:
-        >>> done = study(run, intervene(run, plan))  # doctest: +SKIP
-        >>> print(done.summary.gold_logprob)  # doctest: +SKIP
+        What does each cut cost, in log-probability of the gold answer?
+
+            done = study(run, intervene(run, plan))
+            done.summary.gold_logprob
     """
     effects = effects if isinstance(effects, xr.Dataset) else open_effects(run, effects)
     found = families(effects)
     weights = resample_weights(effects.sizes["problem"], n_resamples=n_resamples, seed=seed)
     problems = [str(name) for name in effects["problem"].values]
     held = {VALUES: patterned(run, VALUES)} if VALUE_WEIGHTED in run.attention else {}
-    kinds_of_attention = {RAW: run.blocks()} | dict(held if others is None else others)
-    looked = {how: look(blocks, problems, how=how) for how, blocks in kinds_of_attention.items()}
-    kinds = {kind: _kinds_of_attention(looked.values(), kind) for kind in (HEADS, THOUGHTS, EDGES)}
+    attentions = {RAW: run.blocks()} | dict(held if others is None else others)
+    looked = {how: look(blocks, problems, how=how) for how, blocks in attentions.items()}
+    kinds = {
+        kind: {how: values for importances, _ in looked.values() for how, values in importances[kind].items()}
+        for kind in (HEADS, THOUGHTS, EDGES)
+    }
     importances = {
         name: {how: resampled_means(values, weights) for how, values in kinds[kind_of(name)].items()}
         for name, cuts in found.items()
@@ -118,7 +132,7 @@ def study(
     damages = DAMAGE_SIGN[RANKED_BY] * paired_differences(effects)[RANKED_BY]
     verdicts = {name: judge(its, _of_units(damages, found[name]), weights) for name, its in importances.items()}
     summary = summarise(effects, n_resamples=n_resamples, seed=seed)
-    return Study(effects, summary, found, importances, verdicts, looked[RAW].mean)
+    return Study(effects, summary, found, importances, verdicts, looked[RAW][1])
 
 
 def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any]:
@@ -134,21 +148,23 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
 
     Raises:
         RunError: the folder can't be written.
+
+    Example:
+        Which cut costs most?
+
+            write_study(run, study(run, "first"))["top"][0]
     """
     facts, table = study_headline(run, done), effects_table(done.summary)
     table.insert(2, "exploratory", _exploratory(done).sel(intervention=table["intervention"].to_list()).values)
-    with writing(folder_of(run, done)) as folder:
-        with replacing(folder / "effects.csv") as file:
-            table.to_csv(file, index=False)
-        write_json(folder / "effects_summary.json", facts)
-    drawn = write_study_figures(run, done) if figures else []
-    written = [folder / "effects.csv", folder / "effects_summary.json", *drawn]
+    with writing(run.path / STUDIES / facts["study"]) as folder:
+        written = [write_table(folder / "effects.csv", table), folder / "effects_summary.json"]
+        write_json(written[-1], facts)
+        if figures:
+            # Figures of an earlier plan do not belong to this one.
+            for old in (*folder.glob(f"{FIGURES}/*.png"), *folder.glob(f"{FIGURES}/*.svg")):
+                old.unlink()
+            written += save_figures(folder / FIGURES, study_figures(done))
     return facts | {"files": [str(path) for path in written]}
-
-
-def folder_of(run: Run, done: Study) -> Path:
-    """The folder of a study."""
-    return run.path / STUDIES / str(done.effects.attrs.get("study", "unnamed"))
 
 
 def _exploratory(done: Study) -> xr.DataArray:
@@ -157,7 +173,11 @@ def _exploratory(done: Study) -> xr.DataArray:
 
 
 def study_headline(run: Run, done: Study) -> dict[str, Any]:
-    """What a closing table shows, ready for JSON (undefined is None).
+    """The headline numbers of a study, ready for JSON (what is undefined is None).
+
+    Args:
+        run: the run that was cut.
+        done: of it.
 
     Returns:
         `study` (its name), `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob),
@@ -166,11 +186,16 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         `n_significant` after Holm, `top` (the most damaging cuts by log-probability), `verdict` (by family, a row a
         kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, and `transplants`,
         whose answer is given with another problem's thoughts.
+
+    Example:
+        How many cuts are significant by accuracy?
+
+            study_headline(run, study(run, "first"))["n_significant"]["accuracy"]
     """
     options, summary = run.manifest["options"], done.summary
     cuts = summary.isel(intervention=np.flatnonzero((summary["kind"] == "cut").values))
     return {
-        "study": folder_of(run, done).name,
+        "study": str(done.effects.attrs.get("study", "unnamed")),
         "model": options["model"],
         "problems": options["problems"],
         "n": int(summary["n_problems"]),
@@ -193,10 +218,6 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
 def kind_of(family: str) -> str:
     """Heads, thoughts or edges, of a family such as `heads, zero`."""
     return family.split(",")[0]
-
-
-def _kinds_of_attention(looks: Iterable[Looks], kind: str) -> dict[str, xr.DataArray]:
-    return {how: values for its in looks for how, values in its.importances[kind].items()}
 
 
 def _of_units(damages: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
@@ -287,21 +308,8 @@ def _finite(number: float) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def write_study_figures(run: Run, done: Study) -> list[Path]:
-    """Draw the figures of a study, those that its cuts give; return their paths."""
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
-
-    with writing(folder_of(run, done) / FIGURES) as folder:
-        # What an earlier plan drew is not of this one.
-        for old in (*folder.glob("*.png"), *folder.glob("*.svg")):
-            old.unlink()
-        return [path for name, ax in study_figures(done).items() for path in plots.save_figure(ax, folder / name)]
-
-
 def study_figures(done: Study) -> dict[str, "Axes"]:
     """The figures that the cuts of a study give, by the name of their file."""
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
-
     drawn = {"effect_forest": plots.effect_forest(done)}
     for name in done.families:
         kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")

@@ -4,9 +4,10 @@
     RUN/analysis/NAME/   the same of another analysis, and where it was asked for:
         by_correct/, by_n_steps/    groups.csv, and the same files in a folder for each group: solved, failed; 2, 3, …
         over_null_run/              summary.json, evidence_model.csv, evidence_layer.csv, evidence_head.csv
+    RUN/analysis/question_attention.json   attention to each token of some questions
     RUN/figures/         each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
 
-In: a run and its analysis. Out: these files, and their headline numbers as a dict. All of them can be made again from
+in: a run and its analysis; out: these files, and their headline numbers as a dict. All of them can be made again from
 the run; nothing here measures anything.
 """
 
@@ -14,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thoughtlens import plots
 from thoughtlens.analysis import (
     Analysis,
     analysis_tables,
@@ -24,9 +27,9 @@ from thoughtlens.analysis import (
     comparison_headline,
     group_table,
     headline,
-    null_headline,
+    open_analysis,
 )
-from thoughtlens.analysis.tables import evidence_tables
+from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.names import ANSWER
 from thoughtlens.published.scores import step_indexed
@@ -34,8 +37,6 @@ from thoughtlens.runs.folder import ANALYSIS, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from thoughtlens.plots.heads import Choice
 
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
@@ -50,13 +51,15 @@ def write_reports(run: Run, analysis: Analysis | None = None, *, figures: bool =
         figures: whether figures are drawn.
 
     Returns:
-        What `summary` gives, and with figures `figures`, the paths of their PNG files.
+        The headline numbers of `summary`, and with figures `figures`, the paths of their PNG files.
 
     Raises:
         RunError: the folder can't be written.
 
     Example:
-        `write_reports(open_run("runs/first"))["accuracy"]`
+        Write everything, and show the accuracy.
+
+            write_reports(open_run("runs/first"))["accuracy"]
     """
     analysis = analyze(run) if analysis is None else analysis
     facts = summary(run, analysis)
@@ -77,6 +80,11 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     Returns:
         `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, everything that
         `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there was a null run.
+
+    Example:
+        Accuracy with its interval.
+
+            summary(run, analyze(run))["accuracy"]
     """
     options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
@@ -94,7 +102,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
 
 
 def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: Path | None = None) -> list[Path]:
-    """Write the headline numbers and the tables of an analysis; return their paths.
+    """Write the headline numbers and the tables of an analysis.
 
     Args:
         run: the run.
@@ -102,8 +110,17 @@ def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: 
         facts: as `summary` gives them.
         out: folder; that of the analysis, `RUN/analysis` or `RUN/analysis/NAME`, if None.
 
+    Returns:
+        The paths of the files.
+
     Raises:
         RunError: the folder can't be written.
+
+    Example:
+        Tables of the pattern weighted by values.
+
+            weighted = analyze(run, pattern="value-weighted")
+            write_analysis(run, weighted, summary(run, weighted))
     """
     with writing(out or run.path / ANALYSIS / (analysis.options["name"] or "")) as folder:
         step = step_indexed(analysis.moments["mean"]).rename("mean").to_dataframe().reset_index()
@@ -119,61 +136,116 @@ def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: 
     return written
 
 
-def write_question_attention(run: Run, found: Mapping[str, Any]) -> Path:
-    """Write attention to the question's tokens as `question_attention.json`, in the place of what was there."""
-    with writing(run.path / ANALYSIS) as folder:
-        path = folder / "question_attention.json"
-        write_json(path, {"model": run.manifest["options"]["model"], **found})
-        return path
-
-
-def draw_question_attention(run: Run, found: Sequence[xr.Dataset]) -> list[Path]:
-    """Draw attention to the question's tokens, `question_tokens_{problem}` for each problem; return the paths.
+def write_question_attention(run: Run, found: Sequence[xr.Dataset], *, n_top: int = 5) -> Json:
+    """Write attention to the tokens of questions as JSON, and draw it, a figure a problem.
 
     Args:
         run: the run.
-        found: a Dataset a problem, as `runs.tokens.question_attention` gives them.
-    """
-    from thoughtlens import plots  # draws with matplotlib, which is slow to import and needed nowhere else here
+        found: a Dataset a problem, as `evaluation.question_attention` gives them.
+        n_top: how many top tokens of each position are named.
 
+    Returns:
+        `file`, the path of `question_attention.json`, and what it holds: `measure`, in words, `model`, and `problems`,
+        of each its id, question, tokens, attention by query (None where the row does not exist) and top tokens by
+        query; `figures`, the paths of the figures.
+
+    Raises:
+        RunError: the folder can't be written.
+
+    Example:
+        Which tokens does z1 attend to most in the first problem of a run?
+
+            found = question_attention(reasoner, run.problems()[:1])
+            write_question_attention(run, found)["problems"][0]["top"]["z1"]
+    """
+    facts = {
+        "measure": "mean over layers and heads of the attention of each position to each token of the question",
+        "problems": [_question_facts(of_problem, n_top) for of_problem in found],
+    }
+    with writing(run.path / ANALYSIS) as folder:
+        path = folder / "question_attention.json"
+        write_json(path, {"model": run.manifest["options"]["model"], **facts})
     names = unique([file_name(str(of_problem.attrs["problem"])) for of_problem in found])
-    with writing(run.path / FIGURES) as folder:
-        return [
-            path
-            for name, of_problem in zip(names, found, strict=True)
-            for path in plots.save_figure(plots.question_tokens(of_problem), folder / f"question_tokens_{name}")
-        ]
+    drawn = {
+        f"question_tokens_{name}": plots.question_tokens(of_problem)
+        for name, of_problem in zip(names, found, strict=True)
+    }
+    return {"file": str(path), "figures": [str(figure) for figure in save_figures(run.path / FIGURES, drawn)], **facts}
+
+
+def _question_facts(found: xr.Dataset, n_top: int) -> Json:
+    rows = zip(found["query"].values, found["attention"].values, strict=True)
+    return {
+        "id": found.attrs["problem"],
+        "question": found.attrs["question"],
+        "tokens": [str(token) for token in found["text"].values],
+        "attention": {str(query): row.tolist() if np.isfinite(row).all() else None for query, row in rows},
+        "top": top_tokens(found, n=n_top),
+    }
+
+
+def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[Json]]:
+    """The tokens of a question that each position attends to most, by query; none where the row does not exist."""
+    texts = [str(token) for token in found["text"].values]
+    tops = {}
+    for query, row in zip(found["query"].values, found["attention"].values, strict=True):
+        order = np.argsort(-row, kind="stable")[:n].tolist() if np.isfinite(row).all() else []
+        tops[str(query)] = [{"token": place, "text": texts[place], "attention": float(row[place])} for place in order]
+    return tops
+
+
+def save_figures(folder: Path, drawn: "Mapping[str, Axes]") -> list[Path]:
+    """Write figures, each in files of its name, into a folder that is made; return their paths."""
+    with writing(folder):
+        return [path for name, ax in drawn.items() for path in plots.save_figure(ax, folder / name)]
 
 
 def write_figures(
-    run: Run, analysis: Analysis, choice: "Choice | None" = None, *, step_indexed: bool = False
+    run: Run,
+    analysis: Analysis | str | None = None,
+    *,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[str] | None = None,
+    top: int | None = None,
+    metric: str = "importance",
+    step_indexed: bool = False,
 ) -> list[Path]:
-    """Draw the figures of an analysis, each in a file named like what it shows; return their paths.
+    """Draw the figures of an analysis, each in a file named like what it shows.
 
     Args:
         run: the run.
-        analysis: of it.
-        choice: which layers, heads and metric are drawn; all layers and the top 20 heads if None.
+        analysis: of it, or the name of one in its folder; that with the default options if None.
+        layers: layers whose maps are drawn; all if None.
+        heads: names of the heads that are drawn, such as `L4H5`; the first by importance if None.
+        top: how many heads are drawn where none are named; as many as each figure has by itself if None.
+        metric: what the map and the ranking of heads show.
         step_indexed: draw what the 2025 scripts drew, as they indexed thoughts, into a folder of its own.
+
+    Returns:
+        The paths of the files, a PNG and an SVG for each figure.
+
+    Raises:
+        OptionError: a layer, head or metric is unknown.
+        RunError: the folder can't be written, or the run has no analysis of this name.
+
+    Example:
+        Draw two heads by their preference for a hub.
+
+            write_figures(run, heads=["L4H5", "L2H1"], metric="hub preference")
     """
     # Drawn with matplotlib, which is slow to import and needed nowhere else here.
-    from thoughtlens.plots import save_figure
+    from thoughtlens.plots.heads import Choice
     from thoughtlens.published.panels import step_figures
 
-    drawn = step_figures(analysis, choice) if step_indexed else _figures(analysis, choice)
-    with writing(run.path / FIGURES / STEP_INDEXED if step_indexed else run.path / FIGURES) as folder:
-        return [path for name, ax in drawn.items() for path in save_figure(ax, folder / name)]
-
-
-def _figures(analysis: Analysis, choice: "Choice | None") -> "dict[str, Axes]":
-    """Every figure of one run, by the name of its file."""
-    from thoughtlens import plots
-    from thoughtlens.plots.heads import Choice
-
-    choice = choice or Choice()
-    top: dict[str, Any] = {"heads": choice.heads} | ({} if choice.top is None else {"top": choice.top})
-    return {
-        "head_maps": plots.head_maps(analysis, **top),
+    chosen = None if layers is None else tuple(layers)
+    choice = Choice(chosen, None if heads is None else tuple(heads), top, metric)
+    if not isinstance(analysis, Analysis):
+        analysis = analyze(run) if analysis is None else open_analysis(run, analysis)
+    if step_indexed:
+        return save_figures(run.path / FIGURES / STEP_INDEXED, step_figures(analysis, choice))
+    few: dict[str, Any] = {"heads": choice.heads} | ({} if top is None else {"top": top})
+    drawn = {
+        "head_maps": plots.head_maps(analysis, **few),
         "layer_means": plots.layer_means(analysis, layers=choice.layers),
         "row_composition": plots.row_composition(analysis),
         "composition_by_layer": plots.composition_by_layer(analysis),
@@ -181,11 +253,12 @@ def _figures(analysis: Analysis, choice: "Choice | None") -> "dict[str, Axes]":
         "lag_profile": plots.lag_profile(analysis),
         "skip_profile": plots.skip_profile(analysis),
         "depth_profile": plots.depth_profile(analysis),
-        "head_map": plots.head_map(analysis, metric=choice.metric),
-        "head_ranking": plots.head_ranking(analysis, metric=choice.metric, **top),
+        "head_map": plots.head_map(analysis, metric=metric),
+        "head_ranking": plots.head_ranking(analysis, metric=metric, **few),
         "metric_distributions": plots.metric_distributions(analysis),
         "head_counts": plots.head_counts(analysis),
     }
+    return save_figures(run.path / FIGURES, drawn)
 
 
 def _groups_headline(analysis: Analysis, by: str) -> Json:
@@ -199,13 +272,17 @@ def _empty(by: str) -> tuple[str, ...]:
     return ("accuracy",) if by == "correct" else ()
 
 
+def write_table(path: Path, table: pd.DataFrame) -> Path:
+    """Write a table as CSV; return its path."""
+    with replacing(path) as file:
+        table.to_csv(file, index=False)
+    return path
+
+
 def _write_tables(folder: Path, facts: Mapping[str, Any] | None, tables: Mapping[str, pd.DataFrame]) -> list[Path]:
     with writing(folder):
-        written = [] if facts is None else [folder / "summary.json"]
+        written = [write_table(folder / f"{name}.csv", table) for name, table in tables.items()]
         if facts is not None:
             write_json(folder / "summary.json", facts)
-        for name, table in tables.items():
-            written.append(folder / f"{name}.csv")
-            with replacing(written[-1]) as file:
-                table.to_csv(file, index=False)
+            written.insert(0, folder / "summary.json")
         return written

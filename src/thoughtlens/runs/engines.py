@@ -1,14 +1,15 @@
 """Batches of like length, and the engines that work on shards: the interfaces `Job` and `Engine`, and `Local`.
 
-A long piece of work (an extraction, a study of cuts) is a `Job` of numbered shards. An `Engine` has the shards done,
-here (`Local`) or on other processes (`thoughtlens.runs.ray_engine`), and does not know what the work is:
+in: a long piece of work (an extraction, a study of cuts) as a `Job` of numbered shards; out: every shard done. An
+`Engine` has the shards done, here (`Local`) or in other processes (`thoughtlens.runs.ray_engine`), and does not know
+what the work is:
 
 1. Each worker calls `Job.start` once, which loads what the work needs, for instance a model, and returns a function.
-2. The worker calls that function for one shard after another. The function writes the shard itself; only the shard's
-   number travels, so that shards may be done in any order.
+2. The worker calls that function for one shard after another. The function writes the shard itself, so that only the
+   shard's number is sent, and shards may be done in any order.
 3. Within a shard, `plan` sorts problems into batches with little padding. It depends on their lengths alone: the same
-   problems make the same batches. `Halving` works them off; when the device runs out of memory it halves the batch,
-   remembers the size, and goes on.
+   problems make the same batches. `Halving` works through them; when the device runs out of memory, it halves the
+   batch, remembers the size, and goes on.
 """
 
 import logging
@@ -30,19 +31,9 @@ Result = TypeVar("Result")
 
 
 def plan(lengths: Sequence[int], batch_size: int, n_tokens: int = TOKENS) -> list[list[int]]:
-    """Sort problems into batches of like length, the longest first, so that a batch that does not fit fails at once.
+    """Indices of the problems of each batch, of like length; the longest first, so that a failure comes early.
 
-    Args:
-        lengths: tokens of each problem.
-        batch_size: problems of a batch at most.
-        n_tokens: tokens of a batch at most, padding counted; a problem longer than that passes alone.
-
-    Returns:
-        Indices of the problems of each batch; every problem is in one. Ties keep their order.
-
-    Example:
-        >>> plan([5, 9, 7, 2], batch_size=2)
-        [[1, 2], [0, 3]]
+    A problem of more than `n_tokens` passes alone; otherwise no batch has more tokens, padding counted.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
@@ -55,12 +46,7 @@ def plan(lengths: Sequence[int], batch_size: int, n_tokens: int = TOKENS) -> lis
 
 
 def padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
-    """Tokens of padding for each token of a question: 0 if every batch is of one length.
-
-    Example:
-        >>> padding([5, 9, 7, 2], [[1, 2], [0, 3]])  # 9 + 9 + 5 + 5 positions for 23 tokens
-        0.21739130434782616
-    """
+    """Tokens of padding for each token of a question: 0 if every batch is of one length."""
     padded = sum(len(batch) * max(lengths[index] for index in batch) for batch in batches)
     return padded / sum(lengths) - 1.0
 
@@ -80,18 +66,10 @@ def bisect(
     passed_on: tuple[type[Exception], ...] = (),
     parts: Callable[[Sequence[int]], Iterable[Sequence[int]]] = halves,
 ) -> Iterator[tuple[Sequence[int], Result]]:
-    """Do the work on every batch; one whose work fails is divided, and its parts are tried.
+    """Do the work on every batch; give every part that passed, in order, with its result.
 
-    Args:
-        batches: indices of what is worked on together.
-        work: does a batch.
-        alone: gives the result of an index whose work fails alone, or raises.
-        failures: what makes a batch be divided.
-        passed_on: what ends everything, though it is one of the failures.
-        parts: divides a batch that failed.
-
-    Returns:
-        Every part that passed, or is alone, with its result; in order.
+    A batch whose work fails is divided. `alone` gives the result of an index that fails alone, or raises. Errors of the
+    types `passed_on` end everything, even if they are among the `failures`.
     """
     left = iter(batches)
     while (batch := next(left, None)) is not None:
@@ -111,24 +89,16 @@ def bisect(
 
 
 class Halving:
-    """Works off batches, in smaller ones once the device has run out of memory.
-
-    Attributes:
-        batch_size: what fits, as far as is known.
-        failures: how often memory ran out.
-    """
+    """Works through batches, in smaller ones once the device has run out of memory."""
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size, self.failures = batch_size, 0
+        self.batch_size = batch_size  # what fits, as far as is known
+        self.failures = 0  # how often memory ran out
 
     def work_off(
         self, batches: Sequence[Sequence[int]], work: Callable[[Sequence[int]], Result]
     ) -> Iterator[tuple[Sequence[int], Result]]:
-        """Do the work on every batch, and give each piece that passed with its result.
-
-        Raises:
-            OptionError: a single problem does not fit.
-        """
+        """Do the work on every batch, piece by piece; `OptionError` where a single problem does not fit."""
         fitting = chain.from_iterable(map(self._fitting, batches))
         return bisect(fitting, work, self._too_large, failures=(torch.OutOfMemoryError,), parts=self._halved)
 
@@ -163,10 +133,10 @@ Work = Callable[[int, Progress], None]
 
 
 class Job(Protocol):
-    """Work in numbered shards: what an engine needs to know of it.
+    """Work in numbered shards, as far as an engine needs to know it.
 
-    A job is picklable where an engine takes it to other processes. `start` and the function that it returns are called
-    by the worker; `n_problems` by the engine.
+    A job must be picklable where an engine takes it to other processes. The worker calls `start` and the function that
+    it returns; the engine calls `n_problems`.
 
     Example:
         >>> class Squares:
@@ -190,7 +160,7 @@ class Job(Protocol):
 
 
 class Engine(Protocol):
-    """Where the shards of a job are worked on. Another engine is any object with these members.
+    """Where the shards of a job are worked on; any object with these members is one. `Job` has an example.
 
     Attributes:
         name: as the manifest keeps it.
@@ -218,7 +188,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Local:
-    """The engine that works in this process, one shard after another."""
+    """The engine that works in this process, one shard after another; see the example of `Job`."""
 
     name: str = "local"
     elsewhere: bool = False

@@ -1,11 +1,11 @@
-"""The extraction of a run, as the work of an engine: what is kept of each problem, the job, and `extract`.
+"""The extraction of a run: what is kept of each problem, the work of a shard, and `extract`.
 
-In: a model, problems, and what is to be kept of them. Out: a run folder (see `thoughtlens.runs.store`).
+in: a model, problems, and what is to be kept of them; out: a run folder (see `thoughtlens.runs.store`).
 
-1. Every question is tokenized once, and one that does not fit the model is refused before anything is written.
+1. Every question is tokenized once. One that does not fit the model is refused before anything is written.
 2. The shards that are missing go to an engine (see `thoughtlens.runs.engines`). Each worker loads the model once.
-3. For a shard, its problems pass through the loop (`reason`) in batches of like length, with recorders as taps. Each
-   batch, labelled, is handed to `Keep.add_up`, and what that gives is written by the worker that measured it.
+3. The problems of a shard pass through the model (`reason`) in batches of like length, with recorders as taps. Each
+   batch is labelled and given to `Keep.add_up`, whose result is written by the worker that measured it.
 4. The results are put together, and the run is complete.
 """
 
@@ -59,15 +59,11 @@ RAW: Final = Keep(each_apart, None)
 MEAN: Final = Keep(block_sums)
 """Sums over at most 512 blocks of problems: disk for attention does not grow with the number of problems."""
 
-KEEPS: Final = {"raw": None, "mean": MEAN}
+KEEPS: Final = {"raw": RAW, "mean": MEAN}
 
 
-def keep_named(name: str) -> Keep | None:
-    """What `--keep` means; None for the attention of every problem.
-
-    Raises:
-        OptionError: the name is unknown.
-    """
+def keep_named(name: str) -> Keep:
+    """What `--keep` means; `OptionError` if the name is unknown."""
     if name not in KEEPS:
         raise OptionError(f"can't keep {name!r}, expected {' or '.join(KEEPS)}; pass another --keep.")
     return KEEPS[name]
@@ -75,16 +71,7 @@ def keep_named(name: str) -> Keep | None:
 
 @dataclass(frozen=True)
 class ExtractionJob:
-    """The work of an extraction, shard by shard: a `thoughtlens.runs.Job`.
-
-    Attributes:
-        load: gives the reasoner, once a worker.
-        problems: all problems of the run, in order.
-        prompts: the token ids of each, as `LatentReasoner.prompt` gives them.
-        store: where each shard is written.
-        batch_size: problems a pass at most.
-        keep: what is kept of them.
-    """
+    """The work of an extraction, shard by shard; a `thoughtlens.runs.Job`."""
 
     load: Callable[[], LatentReasoner]
     problems: Sequence[Problem]
@@ -176,7 +163,7 @@ def extract(
     shard_size: int | None = None,
     dtype: Literal["float16", "float32"] = "float16",
     record: Sequence[str] = (),
-    keep: Keep | None = None,
+    keep: Keep = RAW,
     engine: Engine | None = None,
     progress: Progress = lambda n_problems: None,
 ) -> Run:
@@ -187,12 +174,12 @@ def extract(
         problems: a problem set, or problems alone.
         out: the run folder, made if it is not there.
         n_thoughts: T, 1 to 32; the number the model was trained with if None.
-        batch_size: problems a pass at most; no number depends on it beyond rounding.
-        shard_size: problems a shard, the most that a kill can cost; what makes 64 MB of attention if None.
+        batch_size: problems of a pass at most; no number depends on it beyond rounding.
+        shard_size: problems of a shard, the most that a kill can cost; what makes 64 MB of attention if None.
         dtype: of attention on disk; sums are float32.
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
-        keep: what is kept of the problems in the place of their attention: `MEAN`, sums over blocks of them, so that
-            disk does not grow with their number; all attention if None.
+        keep: what is kept of the problems: all attention, or with `MEAN` sums over blocks of them, so that disk does
+            not grow with their number.
         engine: where the shards are worked on; in this process if None.
         progress: called with the number of problems done, also for those found done.
 
@@ -205,9 +192,9 @@ def extract(
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> from thoughtlens import load, sample
+        >>> from thoughtlens.models import load, planted_problems
         >>> folder = TemporaryDirectory()
-        >>> run = extract(load("planted"), sample("arithmetic", n=2), f"{folder.name}/run")
+        >>> run = extract(load("planted"), planted_problems(2), f"{folder.name}/run")
         >>> dict(run.attention["attention"].sizes)
         {'problem': 2, 'layer': 2, 'head': 4, 'query': 9, 'key': 11}
         >>> [row["correct"] for row in run.results()]
@@ -215,10 +202,13 @@ def extract(
     """
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
-    _check_options(count, batch_size)
-    if keep is not None and record:
+    if not 1 <= count <= MAX_THOUGHTS:
+        raise OptionError(f"the number of thoughts is {count}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts.")
+    if batch_size < 1:
+        raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
+    if keep != RAW and record:
         raise OptionError(f"can't keep means and record {record[0]!r} beside attention; leave --record out, or --keep.")
-    kept, prompts = keep or RAW, _checked_prompts(reasoner, chosen.problems, count)
+    prompts = _checked_prompts(reasoner, chosen.problems, count)
     layout = Layout.of(
         tuple(problem.id for problem in chosen.problems),
         n_layers=reasoner.lm.config.num_hidden_layers,
@@ -227,29 +217,30 @@ def extract(
         shard_size=shard_size,
         dtype=dtype,
         record=sorted(set(record)),
-        keep=kept,
+        keep=keep,
     )
-    store = Store.open(out, layout, options=_options(reasoner, chosen, count))
+    names = ("name", "split", "revision", "fingerprint")
+    of_problems = {name: getattr(chosen, name) for name in names}
+    options = {"model": identity(reasoner), "problems": of_problems, "n_thoughts": count}
+    store = Store.open(out, layout, options=options)
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
     load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
-    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, kept), missing, progress)
+    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep), missing, progress)
     notes: dict[str, Any] = {}
     if missing:
-        batching = _plan_notes(store, [len(prompt) for prompt in prompts], batch_size)
-        notes = {**_notes(reasoner, chosen, batch_size), **batching, "engine": where.name}
+        # What does not decide the numbers: where the run, its problems and its model were, and how they were batched.
+        notes = {
+            "device": str(reasoner.provenance.get("device")),
+            "batch_size": batch_size,
+            "source": chosen.source,
+            "model_source": reasoner.provenance.get("source"),
+            **_batching(store, [len(prompt) for prompt in prompts], batch_size),
+            "engine": where.name,
+        }
     return Run(Path(out), store.finish(notes))
-
-
-def _check_options(n_thoughts: int, batch_size: int) -> None:
-    if not 1 <= n_thoughts <= MAX_THOUGHTS:
-        raise OptionError(
-            f"the number of thoughts is {n_thoughts}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts."
-        )
-    if batch_size < 1:
-        raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
 
 
 def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:
@@ -267,7 +258,7 @@ def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_th
     return prompts
 
 
-def _plan_notes(store: Store, lengths: Sequence[int], batch_size: int) -> dict[str, Any]:
+def _batching(store: Store, lengths: Sequence[int], batch_size: int) -> dict[str, Any]:
     """How the problems were batched, as the manifest says it."""
     of_shards = map(store.layout.problems_of, range(store.layout.n_shards))
     shards = [[lengths[place] for place in places] for places in of_shards]
@@ -278,29 +269,6 @@ def _plan_notes(store: Store, lengths: Sequence[int], batch_size: int) -> dict[s
     if times := sum(marker["out_of_memory"] for marker in markers):
         notes["out_of_memory"] = {"times": times, "batch_size": min(marker["batch_size"] for marker in markers)}
     return notes
-
-
-def _options(reasoner: LatentReasoner, problems: ProblemSet, n_thoughts: int) -> Mapping[str, Any]:
-    return {
-        "model": identity(reasoner),
-        "problems": {
-            "name": problems.name,
-            "split": problems.split,
-            "revision": problems.revision,
-            "fingerprint": problems.fingerprint,
-        },
-        "n_thoughts": n_thoughts,
-    }
-
-
-def _notes(reasoner: LatentReasoner, problems: ProblemSet, batch_size: int) -> Mapping[str, Any]:
-    """What does not decide the numbers: where it ran, and where its problems and its model were."""
-    return {
-        "device": str(reasoner.provenance.get("device")),
-        "batch_size": batch_size,
-        "source": problems.source,
-        "model_source": reasoner.provenance.get("source"),
-    }
 
 
 def to_load(reasoner: LatentReasoner) -> Mapping[str, Any]:

@@ -1,10 +1,10 @@
 """A complete run on disk, opened and verified, and the progress of one that is still being written.
 
-`open_run`: a folder in, a `Run` out, once every one of its files has been compared with what was written. Zarr itself
-reads a missing file as fill values without a word, and a flipped bit only stops it when that very chunk is read; so the
-comparison comes first and covers everything, at the cost of one reading of the files.
+`open_run`: in: a folder; out: a `Run`, after each of its files was compared with what was written. Zarr reads a missing
+file as fill values without a word, and notices a flipped bit only when that chunk is read; so everything is compared
+first, at the cost of reading the files once.
 
-`status`: a folder in, a `Status` out, from the markers of finished shards alone, whoever writes them.
+`status`: in: a folder; out: a `Status`, from the markers of finished shards alone, whoever writes them.
 """
 
 import json
@@ -54,9 +54,11 @@ class Run:
         manifest: what was run, on what, by which versions (see `thoughtlens.runs.store`).
 
     Example:
-        >>> run = open_run("runs/small")  # doctest: +SKIP
-        >>> run.attention["attention"].sel(problem="test-3", query="z2", key="z1").mean("layer")  # doctest: +SKIP
-        >>> run.correct().mean(), run.problems(n=2, seed=1)  # doctest: +SKIP
+        How does z2 attend to z1 in one problem, and how many problems were solved?
+
+            run = open_run("runs/small")
+            run.attention["attention"].sel(problem="test-3", query="z2", key="z1").mean("layer")
+            run.correct().mean()
     """
 
     path: Path
@@ -68,7 +70,7 @@ class Run:
         return bool(self.manifest["layout"].get("keep") == "mean")
 
     def require_attention(self) -> None:
-        """Raise `RunError` unless the run holds the attention of every problem; to be asked before much is done."""
+        """Raise `RunError` unless the run holds the attention of every problem; ask this before long work."""
         if self.keeps_means:
             raise RunError(
                 f"{self.path} was made with --keep mean and holds no single problem's attention, which this needs; "
@@ -77,12 +79,9 @@ class Run:
 
     @property
     def attention(self) -> xr.Dataset:
-        """The attention Dataset (see `thoughtlens.schema`), opened lazily, as it is on disk.
+        """The attention Dataset (see `thoughtlens.schema`), opened lazily; `RunError` if the run kept means alone.
 
         `attention` (problem, layer, head, query, key), rows sum to 1; `correct`, `n_question_tokens` (problem).
-
-        Raises:
-            RunError: the run kept means alone.
         """
         self.require_attention()
         dataset: xr.Dataset = xr.open_zarr(self.path / ATTENTION_GROUP, consolidated=False)
@@ -187,27 +186,24 @@ def open_run(path: str | Path) -> Run:
         RunError: the folder holds no run, or one that is incomplete or damaged.
 
     Example:
-        >>> open_run("runs/small").attention["attention"].dims  # doctest: +SKIP
-        ('problem', 'layer', 'head', 'query', 'key')
+        The mean pattern of a run.
+
+            open_run("runs/small").attention["attention"].mean("problem")
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     if "files" not in manifest:
         raise RunError(f"{folder} has only just been begun, expected a complete run; run the same extraction again.")
     check_files(folder, manifest["files"])
-    _check_shards(Store(folder, layout_on_disk(folder, manifest["layout"])), manifest)
+    store = Store(folder, layout_on_disk(folder, manifest["layout"]))
+    if missing := store.missing():
+        if not manifest["complete"]:
+            raise RunError(unfinished(store, missing))
+        file = folder / str(fault_of(store.path, store.layout, missing[0]))
+        raise RunError(f"{file} is missing or altered; run the same extraction again to redo its shard.")
     if not manifest["complete"] or fingerprint(folder / RESULTS) != manifest["results"]:
         raise RunError(f"{folder / RESULTS} is missing or altered; run the same extraction again to put it together.")
     return Run(folder, manifest)
-
-
-def _check_shards(store: Store, manifest: Json) -> None:
-    missing = store.missing()
-    if missing and not manifest["complete"]:
-        raise RunError(unfinished(store, missing))
-    if missing:
-        file = store.path / str(fault_of(store.path, store.layout, missing[0]))
-        raise RunError(f"{file} is missing or altered; run the same extraction again to redo its shard.")
 
 
 class Status(NamedTuple):
@@ -247,8 +243,9 @@ def status(folder: str | Path) -> Status:
         RunError: the folder holds no run.
 
     Example:
-        >>> status("runs/small")[:4]  # doctest: +SKIP
-        (192, 512, 3, 8)
+        How many problems are done?
+
+            status("runs/small").n_done
     """
     path = Path(folder)
     manifest = read_manifest(path)

@@ -1,17 +1,17 @@
-"""The layout of a run: which problems make which row of which Zarr array, and which rows make a shard.
+"""The layout of a run: which problems are in which row of which Zarr array, and which rows are in a shard.
 
-In: the ids of the problems, the sizes of the model, and what is kept of each problem (`Keep`).
-Out: an empty Zarr group with an array for each variable, and the place in it of everything that a shard holds.
+in: the ids of the problems, the sizes of the model, and what is kept of each problem (`Keep`); out: an empty Zarr group
+with an array for each variable, and the place in it of everything that a shard holds.
 
 1. A row belongs to some problems. In a run that keeps all attention each problem has a row of its own. In a run that
-   keeps sums, the problems are dealt out at random to rows of equal size (to within one), the blocks: a block is
-   like a sample of the problems, so that resampling blocks gives about the intervals that resampling problems gives.
-2. A shard is some rows one after the other, and the unit of work: one worker measures its problems and writes it. It is
-   one file an array, so that nobody else writes to that file.
-3. A variable has a value for each row, or, where it is only wanted of the whole run, one for each shard.
+   keeps sums, the problems are distributed at random over rows of equal size (to within one), the blocks. A block is
+   then like a sample of the problems, and resampling blocks gives about the intervals that resampling problems gives.
+2. A shard is a range of rows and the unit of work: one worker measures its problems and writes it. It is one file an
+   array, so that no other worker writes to that file.
+3. A variable has a value for each row, or one for each shard where it is only wanted of the whole run.
 
-What `Keep.add_up` gives for a single problem is the template from which all names, dims and sizes are read. What has
-not been written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.store`) says whether it was written.
+`Keep.add_up` of a single problem gives the template from which all names, dims and sizes are read. What has not been
+written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.store`) says whether it was written.
 """
 
 import hashlib
@@ -66,13 +66,21 @@ Line = TypeVar("Line")
 
 @dataclass(frozen=True)
 class Keep:
-    """What is kept of the problems of a run.
+    """What is kept of the problems of a run; `runs.MEAN` is the one to choose beside the default, all attention.
 
     Attributes:
-        add_up: turns problems and a number of rows into one Dataset: variables with a value for each row have the dim
-            `problem` or `block` first, and those only wanted of all rows together have neither. Picklable, and its
-            result does not depend on how the problems are cut into Datasets.
-        n_blocks: rows at most; each problem has its own if None.
+        add_up: turns problems and a number of rows into one Dataset. Variables with a value for each row have the dim
+            `problem` or `block` first, and those that are only wanted of all rows together have neither. It must be
+            picklable, and its result must not depend on how the problems are divided into Datasets.
+        n_blocks: how many rows there are at most; each problem has its own if None.
+
+    Raises:
+        OptionError: `n_blocks` is below 1.
+
+    Example:
+        >>> from thoughtlens.analysis import block_sums
+        >>> Keep(block_sums, n_blocks=100).n_blocks
+        100
     """
 
     add_up: Callable[[Seen, int], xr.Dataset]
@@ -85,33 +93,15 @@ class Keep:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The sizes of a run and the place of each problem in it; made by `Layout.of`, or read from a run folder.
-
-    Attributes:
-        problem_ids: one id a problem, unique, in order.
-        n_layers: layers of the model.
-        n_heads: query heads of a layer.
-        n_thoughts: thoughts fed back.
-        rows: int (problem,), the row of each problem.
-        shard_size: rows a shard.
-        template: what is stored of one row; only its names, labels, sizes and dtypes count.
-
-    Example:
-        >>> from thoughtlens.runs import RAW
-        >>> layout = Layout.of(("a", "b", "c"), n_layers=2, n_heads=3, n_thoughts=4, shard_size=2, keep=RAW)
-        >>> layout.n_shards, layout.ids_of(1)
-        (2, ['c'])
-        >>> layout.array_files(1)[0]
-        'attention.zarr/attention/c/1/0/0/0/0'
-    """
+    """The sizes of a run and the place of each problem in it; made by `Layout.of`, or read from a run folder."""
 
     problem_ids: tuple[str, ...]
     n_layers: int
     n_heads: int
     n_thoughts: int
-    rows: npt.NDArray[np.int64]
-    shard_size: int
-    template: xr.Dataset
+    rows: npt.NDArray[np.int64]  # (problem,): the row of each problem
+    shard_size: int  # rows of a shard
+    template: xr.Dataset  # what is stored of one row; only its names, labels, sizes and dtypes count
 
     @classmethod
     def of(
@@ -126,21 +116,9 @@ class Layout:
         record: Sequence[str] = (),
         keep: Keep,
     ) -> "Layout":
-        """The layout of a run that has not been begun.
+        """The layout of a run that has not been begun; the arguments are those of `extract`, which checks them here.
 
-        Args:
-            problem_ids: one id a problem, unique, in order.
-            n_layers: layers of the model.
-            n_heads: query heads of a layer.
-            n_thoughts: T, thoughts fed back.
-            shard_size: problems a shard, about; what makes 64 MB of attention, or is enough to add up, if None.
-            dtype: of attention on disk, and of what is recorded beside it; sums are float32.
-            record: what is recorded beside attention, of `RECORDS`.
-            keep: what is kept of the problems.
-
-        Raises:
-            OptionError: the shard size is below 1, `record` is unknown, or nothing is left to keep of one thought.
-            ProblemSetError: two problems have the same id.
+        Without a shard size, a shard holds about 64 MB of attention, or up to 4096 problems where sums are kept.
         """
         if shard_size is not None and shard_size < 1:
             raise OptionError(f"the shard size is {shard_size}, expected at least 1; pass a larger one.")
@@ -177,11 +155,6 @@ class Layout:
     def patterns(self) -> list[str]:
         """What is recorded of each problem: attention, and what is stored beside it."""
         return [ATTENTION, *(name for name in RECORDS.values() if name in self.template)]
-
-    @property
-    def row_shape(self) -> tuple[int, int, int, int]:
-        """Shape of one problem's attention: layer, head, query, key."""
-        return self.n_layers, self.n_heads, len(query_names(self.n_thoughts)), len(key_names(self.n_thoughts))
 
     @property
     def n_rows(self) -> int:
@@ -316,17 +289,14 @@ def layout_on_disk(folder: Path, summary: Mapping[str, Any]) -> Layout:
 
 
 def problems_for(n_layers: int, n_heads: int, n_thoughts: int, dtype: str, n_beside: int = 0) -> int:
-    """How many problems make a shard of `SHARD_BYTES`: one at least, whole pieces where there are several.
-
-    Beside attention there may be other patterns of its size.
-    """
+    """How many problems make a shard of `SHARD_BYTES`, with `n_beside` more patterns: if possible, whole pieces."""
     cells = (1 + n_beside) * n_layers * n_heads * len(query_names(n_thoughts)) * len(key_names(n_thoughts))
     count = min(MOST_PROBLEMS, SHARD_BYTES // (cells * np.dtype(dtype).itemsize))
     return count // PIECE * PIECE if count >= PIECE else max(1, count)
 
 
 def deal(n_problems: int, n_blocks: int) -> npt.NDArray[np.int64]:
-    """The block of each problem, dealt out at random, sizes differing by one at most; in order if each has its own."""
+    """The block of each problem, at random, sizes differing by one at most; in order if each problem has its own."""
     if n_blocks == n_problems:
         return np.arange(n_problems)
     assigned = np.empty(n_problems, dtype=np.int64)
@@ -340,13 +310,13 @@ def ids_fingerprint(ids: Sequence[str]) -> str:
 
 
 def _with_first_dim(dataset: xr.Dataset) -> xr.Dataset:
-    """Every variable is stored along its first dim: those that are of all rows of a shard together get `shard`."""
+    """Every variable is stored along its first dim; those of all rows of a shard together get the dim `shard`."""
     firsts = {"problem", "block", "shard"}
     return dataset.map(lambda values: values if firsts & set(values.dims) else values.expand_dims("shard"))
 
 
 def _pieces(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
-    # What is worked out on the way is as large as what it is worked out from: not the whole shard at once.
+    # Intermediate results are as large as the attention itself, so never of the whole shard at once.
     for start in range(0, dataset.sizes.get("problem", 1), PIECE):
         yield dataset.isel(problem=slice(start, start + PIECE), missing_dims="ignore")
 

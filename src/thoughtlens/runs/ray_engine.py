@@ -1,9 +1,11 @@
 """The engine that spreads shards over the actors of a Ray cluster, each of which loads the model once.
 
+in: a job and its shards; out: every shard done.
+
 1. As many actors as asked for are started; each says that it is ready once its model is loaded.
-2. A ready actor gets the next shard. It writes the shard itself, so that only the shard's number travels.
-3. An actor that is lost gives its shard back to the queue, and another takes its place. A shard that is lost more often
-   than `retries` times ends the run with a sentence; what is written stays, and the same command goes on from there.
+2. A ready actor gets the next shard. It writes the shard itself, so that only the shard's number is sent.
+3. A shard whose actor is lost goes back into the queue, and another actor is started. A shard that is lost more often
+   than `retries` times ends the run with an error; what is written stays, and the same command goes on from there.
 
 Every node must see the run folder under the same path: a shared file system, not a URL.
 Source of the failure semantics: docs.ray.io, "Actor fault tolerance".
@@ -53,7 +55,7 @@ class Ray:
     """The engine that works on a Ray cluster; a `thoughtlens.runs.Engine`.
 
     Attributes:
-        workers: how many actors; one a GPU, or one a CPU where there is none, if None.
+        workers: how many actors; if None, one for each GPU, or for each CPU where there is no GPU.
         address: of a running cluster (`auto`, `ray://host:10001`, `host:6379`); one on this machine is started, and
             stopped at the end, if None.
         retries: how often a shard may be lost with its worker before the run ends.
@@ -62,7 +64,9 @@ class Ray:
         OptionError: fewer than one worker is asked for.
 
     Example:
-        >>> extract(load("tiny-gpt2"), sample("arithmetic"), "runs/all", engine=Ray(workers=2))  # doctest: +SKIP
+        Extract a run on two workers.
+
+            extract(load("tiny-gpt2"), sample("arithmetic"), "runs/all", engine=Ray(workers=2))
     """
 
     workers: int | None = None
@@ -150,7 +154,8 @@ class _Pool:
         try:
             ray.get(answer)
         except RayTaskError as error:
-            raise _cause(error) from None
+            # A user's mistake on the worker keeps its sentence.
+            raise (error.cause if isinstance(error.cause, ThoughtLensError) else error) from None
         except RayActorError as error:
             self._replace(actor, shard, error)
             return False
@@ -171,12 +176,6 @@ class _Pool:
         if shard is not None:
             self.waiting.appendleft(shard)
         self._hire()
-
-
-def _cause(error: RayTaskError) -> Exception:
-    """What went wrong on the worker: a user's mistake keeps its sentence."""
-    cause = error.cause
-    return cause if isinstance(cause, ThoughtLensError) else error
 
 
 def _share(workers: int | None) -> _Share:

@@ -1,17 +1,18 @@
 """The files of a run folder that is being written: manifest, markers of shards, and results; resumed after a kill.
 
+in: the Dataset and the result rows of each shard; out: a run folder that is whole, or says what it lacks.
+
     RUN/manifest.json    what was run, on what and by which versions
     RUN/attention.zarr   the attention Dataset, or RUN/sums.zarr in its place (see `thoughtlens.runs.layout`)
     RUN/results.jsonl    a row a problem, put together at the end
     RUN/shards/000012.jsonl  the rows of shard 12
     RUN/shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds, …
 
-In: the Dataset and the result rows of each shard. Out: a run folder that is whole, or says what it lacks.
-
-1. `Store.open` begins a run, or goes on with one of the same layout and options.  2. `Store.write` writes the arrays
-and rows of a shard and, last, its marker: a kill costs at most the shard in progress. A shard without a marker, or
-whose files are not those that its marker names, counts as missing.  3. `Store.finish` puts the results together and
-marks the run complete. Shards may be written by several processes, each shard by one.
+1. `Store.open` begins a run, or goes on with one of the same layout and options.
+2. `Store.write` writes the arrays and rows of a shard and, last, its marker, so that a kill costs at most the shard in
+   progress. A shard without a marker, or whose files are not those that its marker names, counts as missing. Shards may
+   be written by several processes, each shard by one.
+3. `Store.finish` puts the results together and marks the run complete.
 
 The manifest has these entries:
 
@@ -19,8 +20,8 @@ The manifest has these entries:
     complete  true once every shard is there and verified
     created, versions   when the run was begun, and by which packages
     layout    sizes, shard size, what is stored, fingerprint of the problem ids
-    options   what decides the numbers: a run only goes on under equal options
-    resumed   when and by which packages it went on, where these differ from `versions`
+    options   what decides the numbers: a run is only resumed under equal options
+    resumed   when and by which packages it was resumed, where these differ from `versions`
     files     SHA-256 of the files written at the start
     seconds, rounding, results, notes   written at the end: time over all shards, the largest difference between
               attention (or sums) in memory and on disk, SHA-256 of the results, what the caller adds
@@ -61,20 +62,6 @@ def versions() -> dict[str, str]:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def new_manifest(layout: Mapping[str, Any], options: Mapping[str, Any]) -> Json:
-    """The manifest of a run that has just been begun, as JSON would give it back (tuples are lists)."""
-    manifest = {
-        "format": FORMAT,
-        "complete": False,
-        "created": now(),
-        "versions": versions(),
-        "layout": dict(layout),
-        "options": dict(options),
-    }
-    copied: Json = json.loads(json.dumps(manifest, allow_nan=False))
-    return copied
 
 
 def read_manifest(folder: Path) -> Json:
@@ -163,46 +150,30 @@ def fault_of(folder: Path, layout: Layout, shard: int) -> str | None:
 @final
 @dataclass(frozen=True)
 class Store:
-    """A run folder that is being written; small enough to send to workers.
-
-    Attributes:
-        path: the run folder.
-        layout: the sizes of the run.
-        verified: shards that this process has written or compared with their markers.
-
-    Example:
-        >>> store = Store.open("runs/small", layout, options={"model": "tiny-gpt2"})  # doctest: +SKIP
-        >>> for shard in store.missing():  # doctest: +SKIP
-        ...     store.write(shard, dataset_of(shard), rows_of(shard))
-        >>> store.finish()["complete"]  # doctest: +SKIP
-        True
-    """
+    """A run folder that is being written; small enough to send to workers."""
 
     path: Path
     layout: Layout
+    # Shards that this process has written or compared with their markers.
     verified: set[int] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, layout: Layout, *, options: Mapping[str, Any]) -> "Store":
         """Begin a run where nothing is, or go on with one of the same layout and options.
 
-        Args:
-            path: the run folder.
-            layout: the sizes of the run.
-            options: what decides the numbers, as JSON can say it: model, revision, fingerprint of the problems, ….
-
-        Returns:
-            The store, with its arrays in place.
-
-        Raises:
-            RunError: the folder can't be written, is foreign, holds another run, or is damaged beyond its shards.
+        `RunError` if the folder can't be written, is foreign, holds another run, or is damaged beyond its shards.
         """
         folder = Path(path).absolute()
-        asked = new_manifest(layout.summary(), options)
+        new = {"format": FORMAT, "complete": False, "created": now(), "versions": versions()}
+        # As JSON gives it back, where tuples are lists.
+        asked = json.loads(json.dumps({"layout": layout.summary(), "options": dict(options)}, allow_nan=False))
         with writing(folder, called=_CALLED, make=False):
-            _claim(folder, asked)
+            _claim(folder, new | asked)
             found = read_manifest(folder)
-            _check_same(folder, found, asked)
+            if differing := differences({name: found[name] for name in asked}, asked):
+                raise RunError(
+                    f"{folder} is another run: {'; '.join(differing)}; ask for the same, or name another folder."
+                )
             _prepare(folder, layout, found)
         return cls(folder, layout)
 
@@ -234,20 +205,16 @@ class Store:
         seconds: float = 0.0,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write one shard whole, its marker last.
+        """Write one shard whole, its marker last, which also says `seconds` and `facts`.
 
-        Args:
-            shard: index of the shard.
-            dataset: what is kept of its problems: the attention Dataset, or their sums (`Keep`).
-            rows: one JSON object a problem, in the same order, each with its `id`.
-            seconds: what the shard took, kept in its marker.
-            facts: what its marker shall also say, as JSON can say it.
-
-        Raises:
-            RunError: the Dataset or the rows are not those of this shard, or can't be written.
+        `RunError` if the Dataset (attention, or sums) or the rows are not those of this shard, or can't be written.
         """
         self.layout.check_fits(shard, dataset)
-        _check_rows(shard, rows, self.layout.ids_of(shard))
+        ids = self.layout.ids_of(shard)
+        if (found := [row.get("id") for row in rows]) != ids:
+            raise RunError(
+                f"the rows of shard {shard} are of {found[:3]}…, expected {ids[:3]}…; give one row a problem."
+            )
         with writing(self.path, called=_CALLED, make=False):
             # Zarr merges a shard with the file that is there, and fails on a torn one.
             for name in (marker_name(shard), *self.layout.array_files(shard)):
@@ -259,18 +226,9 @@ class Store:
         self.verified.add(shard)
 
     def finish(self, notes: Mapping[str, Any] | None = None) -> Json:
-        """Put the results together and mark the run complete; doing it twice changes nothing.
+        """Put the results together, mark the run complete and return its manifest; `RunError` if shards are missing.
 
-        Shards that other processes have written are compared with their markers; those of this one have been already.
-
-        Args:
-            notes: what the manifest shall also say, as JSON can say it: checks made, the machine, ….
-
-        Returns:
-            The manifest.
-
-        Raises:
-            RunError: shards are missing.
+        Shards of other processes are compared with their markers. A second call changes nothing but the `notes`.
         """
         others = set(range(self.layout.n_shards)) - self.verified
         if missing := [shard for shard in others if fault_of(self.path, self.layout, shard)]:
@@ -323,12 +281,6 @@ def _claim(folder: Path, manifest: Json) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
-def _check_same(folder: Path, found: Json, asked: Json) -> None:
-    there, here = ({name: manifest[name] for name in ("layout", "options")} for manifest in (found, asked))
-    if differing := differences(there, here):
-        raise RunError(f"{folder} is another run: {'; '.join(differing)}; ask for the same, or name another folder.")
-
-
 def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
     (folder / SHARDS).mkdir(exist_ok=True)
     if "files" not in manifest:
@@ -339,8 +291,3 @@ def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
     if not manifest["complete"] and (present := versions()) != manifest["versions"]:
         again = [*manifest.get("resumed", []), {"at": now(), "versions": present}]
         write_json(folder / MANIFEST, manifest | {"resumed": again})
-
-
-def _check_rows(shard: int, rows: Sequence[Mapping[str, Any]], ids: list[str]) -> None:
-    if (found := [row.get("id") for row in rows]) != ids:
-        raise RunError(f"the rows of shard {shard} are of {found[:3]}…, expected {ids[:3]}…; give one row a problem.")

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, set_seed
 
 from thoughtlens.errors import RecipeError, first_line
-from thoughtlens.models.hub import BASE_FILES, fetch
+from thoughtlens.models.catalog import BASE_FILES, fetch
 from thoughtlens.models.reasoner import ANSWER_PREFIX, Markers, answer_text
 from thoughtlens.problems.arithmetic import LIMIT, arithmetic_problem
 from thoughtlens.training.objective import CodiModule

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import pytest
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models import hub
+from thoughtlens.models import catalog
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "evil.py": b"print('never fetched')"}
@@ -62,11 +62,11 @@ def fake_hub(monkeypatch, tmp_path):
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    api = hub.HfApi(endpoint=address, token=False)
-    download = hub.snapshot_download
-    monkeypatch.setattr(hub, "HfApi", lambda: api)
+    api = catalog.HfApi(endpoint=address, token=False)
+    download = catalog.snapshot_download
+    monkeypatch.setattr(catalog, "HfApi", lambda: api)
     cache = {"cache_dir": tmp_path / "cache", "endpoint": address, "token": False}
-    monkeypatch.setattr(hub, "snapshot_download", lambda *a, **k: download(*a, **k, **cache))
+    monkeypatch.setattr(catalog, "snapshot_download", lambda *a, **k: download(*a, **k, **cache))
     FakeHub.asked.clear()
     yield server
     server.shutdown()
@@ -74,17 +74,17 @@ def fake_hub(monkeypatch, tmp_path):
 
 
 def test_named_files_alone_are_fetched_and_the_commit_is_known(fake_hub):
-    fetched = hub.fetch("owner/model", "main", ("config.json", "model.safetensors"))
+    fetched = catalog.fetch("owner/model", "main", ("config.json", "model.safetensors"))
     assert fetched.commit == COMMIT
     assert sorted(path.name for path in fetched.folder.iterdir()) == ["config.json", "model.safetensors"]
     assert not any("evil.py" in path for path in FakeHub.asked)
 
 
 def test_what_was_fetched_is_found_again_without_a_network(fake_hub):
-    first = hub.fetch("owner/model", COMMIT, ("config.json",))
+    first = catalog.fetch("owner/model", COMMIT, ("config.json",))
     fake_hub.shutdown()
     fake_hub.server_close()
-    assert hub.fetch("owner/model", COMMIT, ("config.json",)) == first
+    assert catalog.fetch("owner/model", COMMIT, ("config.json",)) == first
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_what_was_fetched_is_found_again_without_a_network(fake_hub):
 )
 def test_refusals_end_in_one_sentence(repo, revision, words, fake_hub):
     with pytest.raises(CheckpointError) as caught:
-        hub.fetch(repo, revision, ("config.json",))
+        catalog.fetch(repo, revision, ("config.json",))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -107,4 +107,4 @@ def test_out_of_reach_and_not_in_the_cache(fake_hub):
     fake_hub.shutdown()
     fake_hub.server_close()
     with pytest.raises(CheckpointError, match="there is no network"):
-        hub.fetch("owner/model", None, ("config.json",))
+        catalog.fetch("owner/model", None, ("config.json",))

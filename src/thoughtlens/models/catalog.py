@@ -1,4 +1,6 @@
-"""Models that can be named: those in the package with their cards, and checkpoints on the Hugging Face Hub.
+"""Models that can be asked for by name: those bundled with the package, with their cards, and those on the Hub.
+
+The Hub is the Hugging Face Hub.
 
 `fetch`: an id and a revision in, a local folder and a commit out. Only named files are fetched, never code. Without a
 network, what an earlier call left in the cache is used.

@@ -1,16 +1,19 @@
-"""A study of cuts on disk: its folder, the plan it was begun with, and `intervene`, which fills it.
+"""Studies of cuts: `intervene`, which makes the cuts of a plan in a run's model, and the folder in which it keeps them.
 
-    RUN/studies/NAME/plan.json      what is cut, beside which controls, in which orders; written before the first cut
-    RUN/studies/NAME/manifest.json  on what, with which seed, by which calls; SHA-256 of the plan; finished or not
+in: a run and a plan; out: the effects Dataset, and a folder.
+
+    RUN/studies/NAME/plan.json      what is cut, with which controls and orders; written before the first cut
+    RUN/studies/NAME/manifest.json  on which problems, with which seed, by which calls; SHA-256 of the plan; finished?
     RUN/studies/NAME/outcomes/      what each cut did to each problem, batch by batch (`thoughtlens.cuts.job`)
     RUN/studies/NAME/effects.zarr   the effects Dataset (`thoughtlens.schema`), with `exploratory` (intervention)
 
 1. Problems are drawn from the run and sorted into batches of like length; a batch is the unit of work.
-2. The study is begun, or found again under its name: the same call goes on where it stopped, and cuts that its plan
-   does not have are added and marked exploratory.
+2. The study is begun, or found under its name: the same call goes on where it stopped, and cuts that its plan does not
+   have are added and marked exploratory.
 3. Values that edits take from other passes are measured first, over all problems.
-4. Each batch reads its questions, makes the baseline and all cuts, and writes its outcomes.
-5. The outcomes are put together as the effects Dataset.
+4. For each batch the questions are read, the baseline and all cuts are made, and their outcomes are written.
+5. The outcomes are put together as the effects Dataset. An order by cause needs the effects of single heads, so its
+   cuts are made last.
 """
 
 import hashlib
@@ -26,19 +29,19 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thoughtlens.cuts.edits import Donor, Own, Resample
+from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.job import (
     BASELINE_KEY,
     CutJob,
     Target,
-    estimate,
     key_of,
     measure_material,
     read_material,
     read_outcomes,
+    seconds_for,
     write_material,
 )
-from thoughtlens.cuts.material import donors, needs_material
+from thoughtlens.cuts.material import donors
 from thoughtlens.cuts.named import Cut
 from thoughtlens.cuts.passes import joined
 from thoughtlens.cuts.plan import CAUSE, Plan, check_plan, heads_by_attention, heads_by_cause, plan_from_json, shape_of
@@ -55,12 +58,11 @@ from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_d
 from thoughtlens.taps import Site
 
 PLAN: Final = "plan.json"
-OUTCOMES_FOLDER: Final = "outcomes"
-OUTCOMES: Final = ("correct", "gold_logprob", "kl", "answer")
+OUTCOMES: Final = "outcomes"
 
 
 class Written(BaseModel):
-    """One writing of `plan.json`: when, by which call and versions, with how many controls of which kind a cut."""
+    """One version of `plan.json`: when and by which call and packages it was written, and how controls were drawn."""
 
     model_config = ConfigDict(extra="forbid")
     date: str
@@ -77,10 +79,10 @@ class Manifest(BaseModel):
         finished: when its effects were written; None while cuts are made.
         model: what identifies the model that is cut.
         problems: SHA-256 of the problems that are cut.
-        n: how many these are.
-        options: what outcomes depend on beside these: number of thoughts, problems of a batch.
+        n: how many problems these are.
+        options: what outcomes depend on besides: the number of thoughts, and the problems of a batch.
         seed: of the draw of problems and of the plan.
-        plans: each writing of the plan; all but the first added exploratory cuts.
+        plans: each version of the plan; all but the first added exploratory cuts.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -141,31 +143,47 @@ def intervene(
             its folder can't be written.
 
     Example:
-        >>> effects = intervene(run, [ablate_head("L0H3")], study="first")  # doctest: +SKIP
-        >>> effects.gold_logprob.sel(intervention="L0H3 zero").mean()  # doctest: +SKIP
+        Cut one head, and look at what that costs the gold answer.
+
+            effects = intervene(run, [ablate_head("L0H3")], study="first")
+            effects.gold_logprob.sel(intervention="L0H3 zero").mean()
     """
-    model, plan, target = _prepared(run, plan, n=n, seed=seed, reasoner=reasoner, batch_size=batch_size)
-    check_plan(plan.made, target)
-    asked = _manifest(model, target, plan, plan.seed if seed is None else seed, batch_size, call)
-    name = _digest(asked.identity(), asked.plans[0].sha256) if study is None else checked_name(study)
-    folder = run.path / STUDIES / name
-    with writing(folder):
+    model, plan, target, drawn = _prepared(run, plan, n, seed, reasoner, batch_size)
+    asked = Manifest(
+        finished=None,
+        model=identity(model),
+        problems=_digest([asdict(problem) for problem in target.problems]),
+        n=len(target.problems),
+        # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
+        options={"n_thoughts": target.n_thoughts, "batch_size": batch_size},
+        seed={"problems": drawn, "plan": plan.seed},
+        plans=[_version(plan, call)],
+    )
+    name = _digest(asked.identity(), asked.plans[0].sha256)[:10] if study is None else study
+    if file_name(name) != name:
+        raise OptionError(
+            f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
+            "first or last; pass another --study."
+        )
+    with writing(run.path / STUDIES / name) as folder:
         plan = _open(folder, asked, plan, target, force=force)
-        target = replace(target, folder=folder / OUTCOMES_FOLDER)
+        target = replace(target, folder=folder / OUTCOMES)
         make = partial(_make, model, target, allow_failed=allow_failed, engine=engine, progress=progress)
         rankings = {by: heads_by_attention(run, by, target.ids) for by in plan.orders if by != CAUSE}
         steps = plan.steps(rankings)
         make((*plan.made, *steps))
-        effects = _put_together(run, target, plan, steps)
+        effects = _effects(run, target, plan, steps)
         if CAUSE in plan.orders:
             rankings[CAUSE] = heads_by_cause(effects, plan.single_heads)
             known, steps = steps, plan.steps(rankings)
             make([step for step in steps if step not in known])
-            effects = _put_together(run, target, plan, steps)
+            effects = _effects(run, target, plan, steps)
         effects = effects.assign_attrs(study=folder.name)
         with replacing_folder(folder / EFFECTS_STORE) as store:
             effects.to_zarr(store, zarr_format=3, consolidated=False)
-        _finish(folder)
+        manifest = read_manifest(folder)
+        finished = manifest.finished or now()
+        write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump())
     return effects
 
 
@@ -195,15 +213,21 @@ def estimate_study(
         OptionError: a cut is not one of this model, or two have the same label.
 
     Example:
-        >>> estimate_study(run, plan_cuts(run, heads="all"), n=100)["n_passes"]  # doctest: +SKIP
-        14500
+        How long would it take to cut every head?
+
+            estimate_study(run, plan_cuts(run, heads="all"), n=100)["seconds"]
     """
-    model, plan, target = _prepared(run, plan, n=n, seed=seed, reasoner=reasoner, batch_size=batch_size)
-    check_plan(plan.made, target)
+    model, plan, target, _ = _prepared(run, plan, n, seed, reasoner, batch_size)
     steps = [*plan.single_heads.values()] * (plan.n_steps // max(1, len(plan.single_heads)))
-    n_cuts = len(plan.cuts)
-    counts = {"n_problems": len(target.problems), "n_cuts": n_cuts, "n_controls": len(plan.made) - n_cuts}
-    return counts | {"n_orders": len(steps)} | estimate(model, target, [*plan.made, *steps])._asdict()
+    cuts, n_problems = [*plan.made, *steps], len(target.problems)
+    return {
+        "n_problems": n_problems,
+        "n_cuts": len(plan.cuts),
+        "n_controls": len(plan.made) - len(plan.cuts),
+        "n_orders": len(steps),
+        "n_passes": n_problems * (1 + len(cuts)),
+        "seconds": seconds_for(model, target, cuts),
+    }
 
 
 def studies(folder: Path) -> dict[str, Manifest]:
@@ -215,65 +239,41 @@ def studies(folder: Path) -> dict[str, Manifest]:
     Raises:
         RunError: a manifest can't be read.
 
+    Returns:
+        By name, sorted: `finished` (None while cuts are made), `n`, `seed`, `plans` and what else a manifest holds.
+
     Example:
-        >>> {name: study.finished for name, study in studies(run.path).items()}  # doctest: +SKIP
-        {'first': '2026-01-31T12:00:00+00:00'}
+        Which studies of a run are finished?
+
+            {name: study.finished for name, study in studies(run.path).items()}
     """
     found = {path.parent.name: read_manifest(path.parent) for path in folder.glob(f"{STUDIES}/*/{MANIFEST}")}
     return {name: found[name] for name in sorted(found)}
 
 
-def checked_name(study: str) -> str:
-    """The name of a study, if a folder can have it; `OptionError` if not."""
-    if file_name(study) != study:
-        raise OptionError(
-            f"a study is called {study!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
-            "first or last; pass another --study."
-        )
-    return study
-
-
-def target_of(
-    run: Run, reasoner: LatentReasoner, *, n: int | None = None, seed: int = 0, batch_size: int = 32
-) -> Target:
-    """The problems of a run that are cut, in batches of like length; the arguments are those of `intervene`."""
-    if batch_size < 1:
-        raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
-    problems = run.problems(n=n, seed=seed)
-    prompts = tuple(reasoner.prompt(problem.question) for problem in problems)
-    grouped = tuple(map(tuple, batches.plan(list(map(len, prompts)), batch_size)))
-    return Target(run.path / STUDIES, problems, grouped, shape_of(run), prompts)
-
-
 def _prepared(
     run: Run,
     plan: Plan | Sequence[Cut],
-    *,
     n: int | None,
     seed: int | None,
     reasoner: LatentReasoner | None,
     batch_size: int,
-) -> tuple[LatentReasoner, Plan, Target]:
+) -> tuple[LatentReasoner, Plan, Target, int]:
+    """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
     model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
+    if batch_size < 1:
+        raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
     plan = plan if isinstance(plan, Plan) else Plan(tuple(plan))
     drawn = plan.seed if seed is None else seed
-    return model, plan, target_of(run, model, n=n, seed=drawn, batch_size=batch_size)
+    problems = run.problems(n=n, seed=drawn)
+    prompts = tuple(model.prompt(problem.question) for problem in problems)
+    grouped = tuple(map(tuple, batches.plan(list(map(len, prompts)), batch_size)))
+    target = Target(run.path / STUDIES, problems, grouped, shape_of(run), prompts)
+    check_plan(plan.made, target)
+    return model, plan, target, drawn
 
 
-def _manifest(model: LatentReasoner, target: Target, plan: Plan, seed: int, batch_size: int, call: str) -> Manifest:
-    return Manifest(
-        finished=None,
-        model=identity(model),
-        problems=_digest([asdict(problem) for problem in target.problems], n=None),
-        n=len(target.problems),
-        # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
-        options={"n_thoughts": target.n_thoughts, "batch_size": batch_size},
-        seed={"problems": seed, "plan": plan.seed},
-        plans=[_written(plan, call)],
-    )
-
-
-def _written(plan: Plan, call: str) -> Written:
+def _version(plan: Plan, call: str) -> Written:
     digest = hashlib.sha256(_text(plan).encode()).hexdigest()
     return Written(date=now(), call=call, versions=versions(), controls=dict(plan.controlled), sha256=digest)
 
@@ -282,8 +282,8 @@ def _text(plan: Plan) -> str:
     return json.dumps(plan.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _digest(*what: Any, n: int | None = 10) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:n]
+def _digest(*what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -316,7 +316,7 @@ def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: b
     if whole != known:
         check_plan(whole.made, target)
         # The manifest first: a plan that it does not name would count as altered.
-        plans = [*found.plans, _written(whole, asked.plans[0].call)]
+        plans = [*found.plans, _version(whole, asked.plans[0].call)]
         write_json(folder / MANIFEST, found.model_copy(update={"finished": None, "plans": plans}).model_dump())
         _write_plan(folder, whole)
     return whole
@@ -336,12 +336,6 @@ def _write_plan(folder: Path, plan: Plan) -> None:
         file.write(_text(plan))
 
 
-def _finish(folder: Path) -> None:
-    manifest = read_manifest(folder)
-    if manifest.finished is None:
-        write_json(folder / MANIFEST, manifest.model_copy(update={"finished": now()}).model_dump())
-
-
 def _make(
     reasoner: LatentReasoner,
     target: Target,
@@ -351,10 +345,13 @@ def _make(
     engine: Engine | None,
     progress: Progress,
 ) -> None:
-    """Make cuts whose outcomes are not known, and write these."""
+    """Measure the values that edits put in place, unless they are known; then make the cuts that are not known."""
     check_plan(cuts, target)
     target.folder.mkdir(exist_ok=True)
-    _prepare(reasoner, target, cuts)
+    if needing := [part for cut in cuts for part in cut.parts if isinstance(part.edit, Drawn)]:
+        known = read_material(target.folder, target.ids, target.n_steps)
+        if known is None or (known.heads is None and any(part.site is Site.HEAD for part in needing)):
+            write_material(target.folder, measure_material(reasoner, target, needing))
     where = engine or Local()
     load = partial(reasoner_of, to_load(reasoner)) if where.elsewhere else (lambda: reasoner)
     job = CutJob(load, target, tuple(cuts), allow_failed)
@@ -363,17 +360,7 @@ def _make(
     where.run(job, todo, progress)
 
 
-def _prepare(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> None:
-    """Measure and keep the values that edits put in place, unless they are there."""
-    needing = [part for cut in cuts for part in cut.parts if needs_material(part)]
-    if not needing:
-        return
-    known = read_material(target.folder, target.ids, target.n_steps)
-    if known is None or (known.heads is None and any(part.site is Site.HEAD for part in needing)):
-        write_material(target.folder, measure_material(reasoner, target, needing))
-
-
-def _put_together(run: Run, target: Target, plan: Plan, steps: Sequence[Cut]) -> xr.Dataset:
+def _effects(run: Run, target: Target, plan: Plan, steps: Sequence[Cut]) -> xr.Dataset:
     """The effects of a plan's cuts and of the steps of its orders, from the outcomes on disk."""
     cuts, parts = (*plan.made, *steps), []
     n_controls = len(plan.made) - len(plan.cuts)
