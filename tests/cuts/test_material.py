@@ -242,8 +242,3 @@ def test_a_problem_alone_has_no_donor_and_a_thought_alone_no_order():
 def test_an_edit_without_its_values_is_refused_when_it_is_met(edit, reasoner):
     with pytest.raises(OptionError, match="needs what other passes gave; make it with `intervene`"):
         passed(reasoner, [Intervention(Site.THOUGHT, edit)])
-
-
-def test_a_donor_that_is_not_among_the_problems_is_refused(reasoner):
-    with pytest.raises(OptionError, match="the donor 'nobody' is not among the 4 problems; name one"):
-        bound_parts(patch_thought("z1", "nobody"), material(reasoner))
