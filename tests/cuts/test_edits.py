@@ -9,13 +9,13 @@ from thoughtlens.cuts import (
     Intervention,
     Replace,
     Scale,
-    Stop,
     Zero,
     ablate_head,
     knock_out,
     weaken_edge,
     zero_value_edge,
 )
+from thoughtlens.cuts.edits import Stop
 from thoughtlens.errors import OptionError
 from thoughtlens.names import query_names, slot_codes, thought_names
 from thoughtlens.reasoning import reason
