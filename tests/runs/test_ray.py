@@ -157,6 +157,7 @@ def test_a_mistake_keeps_its_sentence_on_a_worker(monkeypatch):
 
 
 def test_ray_that_is_not_installed_is_said(monkeypatch):
+    monkeypatch.delattr("thoughtlens.runs.Ray", raising=False)  # once asked for, it is kept
     monkeypatch.setitem(sys.modules, "thoughtlens.runs.ray_engine", None)
     with pytest.raises(OptionError, match="needs Ray, which is not installed"):
         engine_named("ray")
