@@ -72,6 +72,7 @@ def set_at(name, row, value):
         (address(0, family="heads"), "the baseline cuts 'heads', expected nothing"),
         (address(0, dose=0.5), "the baseline cuts 0.5, expected nothing"),
         (address(2, unit="L0H0"), "'z3 ⊣ z2' cuts the unit 'L0H0' of no family"),
+        (address(1, kind="mood"), "an intervention is of kind 'mood', expected one of baseline, cut"),
         (address(1, order="attention"), "of kind 'cut', is step 0 of the order 'attention'"),
         (address(1, k=2), "is step 2 of the order ''"),
         (address(1, kind="order"), "of kind 'order', is step 0 of the order ''"),

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import hub_test
-from thoughtlens.errors import OptionError
+from thoughtlens.analysis import collect_depth_sums, hub_test
+from thoughtlens.analysis.evidence import find_types
+from thoughtlens.errors import OptionError, RunError
 
 
 def permuted(dataset: xr.Dataset, rng: np.random.Generator) -> xr.Dataset:
@@ -93,3 +94,16 @@ def test_a_head_that_ignores_thoughts_is_left_out_of_the_correction(plant_attent
 def test_an_impossible_question_is_refused(make_attention):
     with pytest.raises(OptionError, match=r"least is 0\.5"):
         hub_test(make_attention(), least=0.5)
+
+
+@pytest.mark.parametrize(
+    ("look_for", "purpose"),
+    [
+        (hub_test, "test"),
+        (lambda none: find_types(none, n_problems=2), "find types on"),
+        (collect_depth_sums, "compare"),
+    ],
+)
+def test_a_run_without_problems_is_refused(look_for, purpose):
+    with pytest.raises(RunError, match=f"found no problems to {purpose}; extract at least one problem first"):
+        look_for([])

@@ -207,6 +207,7 @@ def test_hub_without_a_network_says_so(monkeypatch, tmp_path):
         (["run", "--field", "question"], "expected for instance question=NAME"),
         (["run", "--batch-size", "0"], "expected at least 1"),
         (["export", "nowhere"], "nowhere"),
+        (["export", "nowhere", "--format", "csv"], "no format 'csv'; the only one is npy"),
         (["analyze", "nowhere"], "nowhere"),
         (["models", "gpt5"], "no bundled model 'gpt5'"),
         (["train", "nothing", "--out", "x"], "no recipe 'nothing'"),
@@ -289,3 +290,9 @@ def test_real_questions_run_through_the_bundled_model(data_folder, tmp_path):
     sums = run.attention["attention"].astype(np.float32).sum("key", skipna=False)
     assert run.attention.sizes["problem"] == len(run.results()) == 8
     assert float(np.abs(sums.sel(query=sums["query"] != "answer") - 1).max()) < 2e-3
+
+
+def test_training_without_its_libraries_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "thoughtlens.training", None)
+    said = sentence("train", "tiny-gpt2", "--out", tmp_path / "out")
+    assert "which is not installed; run `pip install 'thoughtlens[train]'`" in said

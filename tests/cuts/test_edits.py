@@ -15,6 +15,8 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
+from thoughtlens.cuts.edits import Stop
+from thoughtlens.errors import OptionError
 from thoughtlens.names import query_names, slot_codes, thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.extraction import recorder_for
@@ -172,3 +174,8 @@ def test_each_slot_can_be_cut_alone(name, reasoner):
     think(Scripted(reasoner, SAID), [*ablate_head("L1H2", queries=[name]).parts, watch], max_new_tokens=20)
     assert len(torch.cat(zeros)) >= 3 and (torch.cat(zeros) == 0).all()
     assert (torch.cat(others) != 0).any(-1).any(-1).all()
+
+
+def test_a_stop_is_no_edit_of_a_thought(reasoner):
+    with pytest.raises(OptionError, match="thoughts can't be stopped while they are thought; pass fewer n_thoughts"):
+        think(reasoner, [Intervention(Site.THOUGHT, Stop(), queries=frozenset({"z6"}))])

@@ -6,7 +6,7 @@ from tests import oracle
 from tests.conftest import QUESTIONS
 
 from thoughtlens.errors import OptionError
-from thoughtlens.evaluation import decode_thoughts, results_read
+from thoughtlens.evaluation import decode_thoughts, evaluate, results_read
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, sample
 
@@ -51,3 +51,8 @@ def test_shares_are_those_of_plain_loops():
 def test_no_token_is_refused(reasoner):
     with pytest.raises(OptionError, match="expected at least 1"):
         decode_thoughts(reasoner, PROBLEMS, n_top=0)
+
+
+def test_an_unknown_condition_is_refused(reasoner):
+    with pytest.raises(OptionError, match="no condition 'asleep'; there are: own, none, zeroed"):
+        evaluate(reasoner, PROBLEMS, conditions=["own", "asleep"])

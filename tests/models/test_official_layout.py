@@ -238,3 +238,73 @@ def test_llama_weights_on_a_gpt2_base_are_refused(tmp_path, tokenizer):
 def test_checkpoint_without_config_asks_for_the_base(tmp_path, tokenizer):
     with pytest.raises(CheckpointError, match="name the base model with --base"):
         load(Made(tmp_path, tokenizer).folder)
+
+
+def settings(content):
+    return lambda made: (made.folder / "thoughtlens.json").write_text(content)
+
+
+def configuration(**changed):
+    def change(made):
+        path = made.base / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    return change
+
+
+def tokenizer_of(change):
+    def save(made):
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(made.base)
+        change(tokenizer)
+        tokenizer.save_pretrained(made.base)
+
+    return save
+
+
+WRONG_FILES = {
+    "settings are no JSON": (settings("{"), "thoughtlens.json is no JSON object"),
+    "settings are a list": (settings("[1]"), "thoughtlens.json is no JSON object"),
+    "thoughts are a word": (settings('{"n_thoughts": "six"}'), "sets n_thoughts to 'six', expected a number"),
+    "unknown architecture": (configuration(model_type="codi"), "no configuration that transformers knows"),
+    "another architecture": (configuration(model_type="bert"), "is of type 'bert'; CODI is read on gpt2 and llama"),
+    "attention in another order": (configuration(reorder_and_upcast_attn=True), "sets reorder_and_upcast_attn"),
+    "other positions": (configuration(n_positions=64), "checkpoint does not fit the base"),
+    "no tokenizer": (
+        lambda made: [path.unlink() for path in made.base.glob("*token*")],
+        "holds no tokenizer; copy the base model's tokenizer files there",
+    ),
+    "tokens beyond the markers": (
+        tokenizer_of(lambda tokenizer: tokenizer.add_tokens(["<one>", "<two>"])),
+        "tokens, but the model's markers begin at",
+    ),
+    "no end token": (
+        tokenizer_of(lambda tokenizer: setattr(tokenizer, "eos_token", None)),
+        "names no end token; pass the base model's own tokenizer",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_files_that_do_not_fit_the_checkpoint_end_in_one_sentence(case, tmp_path, tokenizer):
+    spoil, message = WRONG_FILES[case]
+    made = Made(tmp_path, tokenizer)
+    spoil(made)
+    with pytest.raises(CheckpointError) as caught:
+        made.load()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_llama_base_without_a_tokenizer_is_refused(tmp_path, tokenizer):
+    made = Made(tmp_path, tokenizer, "llama")
+    for path in made.base.glob("*token*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="holds no tokenizer; copy the base model's tokenizer files there"):
+        made.load()
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path, tokenizer):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is a file; pass the folder that holds it"):
+        load(Made(tmp_path, tokenizer).folder / "pytorch_model.bin")

@@ -100,3 +100,21 @@ def test_torn_safetensors_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="safetensors"):
         read_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("list", "holds a list, expected a state_dict"),
+        ("zip", r"can't be read as a PyTorch file \(.*\); fetch it again"),
+    ],
+)
+def test_an_archive_without_a_state_is_refused(content, words, tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    if content == "list":
+        torch.save([torch.zeros(2)], path)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("photo.txt", "no tensor")
+    with pytest.raises(CheckpointError, match=words):
+        read_weights(path)

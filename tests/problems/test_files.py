@@ -181,3 +181,12 @@ def test_reading_problems_imports_no_heavy_library():
     code = f"import sys, thoughtlens.problems; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    def broken(path, mode):
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "set.jsonl").write_text(GOOD)
+    monkeypatch.setattr("pathlib.Path.open", broken)
+    assert "can't be read (Input/output error); check the file" in sentence(tmp_path / "set.jsonl")

@@ -334,3 +334,10 @@ def test_offline_mode_of_the_real_client_is_one_sentence(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ProblemSetError, match="openai/gsm8k can't be reached"):
         load_set("gsm8k")
+
+
+def test_a_hub_set_without_a_commit_is_said(monkeypatch):
+    FakeHub(monkeypatch)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha=None))
+    with pytest.raises(ProblemSetError, match="ValueError: the hub names no commit"):
+        load_set("gsm8k")

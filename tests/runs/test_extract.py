@@ -172,3 +172,10 @@ def test_a_question_too_long_is_refused_before_anything_is_written(reasoner, tmp
     with pytest.raises(OptionError, match="problem endless needs"):
         extract(reasoner, [*PROBLEMS, long], tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_question_too_long_for_the_model_is_refused_before_the_first_pass(reasoner, tmp_path):
+    problems = [PROBLEMS[0], Problem("long", "How many? " * 200, "1")]
+    with pytest.raises(OptionError, match=r"problem long needs \d+ positions, but the model has 256; leave it out or"):
+        extract(reasoner, problems, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

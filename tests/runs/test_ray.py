@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,9 @@ from thoughtlens.runs.layout import Layout
 from thoughtlens.runs.store import Store
 
 pytest.importorskip("ray")
+from ray.exceptions import RayActorError, RayTaskError
+
+from thoughtlens.runs import ray_engine
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +87,77 @@ def test_local_work_is_done_in_order_by_one_start():
     Local().run(job, [3, 1, 2], lambda n: None)
     assert done == [3, 1, 2]
     assert job.started == 1
+
+
+class Failing:
+    """Stands for Ray: the cluster has no CPUs, workers never answer, and what they did fails as it is told to."""
+
+    def __init__(self, monkeypatch, error=None):
+        self.error = error
+        names = ("cluster_resources", "init", "is_initialized", "kill", "wait", "get", "remote")
+        for name in names:
+            monkeypatch.setattr(f"ray.{name}", getattr(self, name))
+
+    def cluster_resources(self):
+        return {}
+
+    def is_initialized(self):
+        return False
+
+    def init(self, **options):
+        raise ConnectionError
+
+    def kill(self, actor):
+        pass
+
+    def wait(self, answers, **options):
+        return [], answers
+
+    def get(self, answer):
+        raise self.error
+
+    def remote(self, kind):
+        actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: object()))
+        return SimpleNamespace(options=lambda **asked: SimpleNamespace(remote=lambda job: actor))
+
+
+def pool(retries=0):
+    return ray_engine._Pool(None, ray_engine._Share(1, 1.0, 0.0), deque([0]), retries)
+
+
+def test_a_cluster_that_is_not_there_or_has_no_cpus_is_said(monkeypatch):
+    Failing(monkeypatch)
+    job = SimpleNamespace(n_problems=lambda shard: 1)
+    with pytest.raises(RunError, match=r"no Ray cluster answers at auto; start one \(`ray start --head`\) or leave"):
+        ray_engine.Ray(address="auto").run(job, [0], lambda n: None)
+    with pytest.raises(RunError, match="the Ray cluster has no CPUs, expected at least one; add a node with CPUs"):
+        ray_engine._share(None)
+
+
+def test_workers_that_never_start_are_said(monkeypatch):
+    Failing(monkeypatch)
+    with pytest.raises(RunError, match=r"no Ray worker could start within 600 s; has the cluster 1 free CPUs and 0"):
+        list(pool().finished(1))
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_shard_that_is_lost_too_often_ends_the_run(retries, monkeypatch):
+    Failing(monkeypatch, RayActorError())
+    begun = pool(retries)
+    for _ in range(retries):
+        assert not begun._succeeded(None, None, 3)
+    with pytest.raises(RunError, match=rf"was lost at shard 3 {retries + 1} times \(RayActorError\); what is written"):
+        begun._succeeded(None, None, 3)
+
+
+def test_a_mistake_keeps_its_sentence_on_a_worker(monkeypatch):
+    Failing(monkeypatch, RayTaskError("do", "", OptionError("found no head; name one.")))
+    with pytest.raises(OptionError, match="found no head; name one"):
+        pool()._succeeded(None, None, 3)
+
+
+def test_ray_that_is_not_installed_is_said(monkeypatch):
+    monkeypatch.delattr("thoughtlens.runs.Ray", raising=False)  # once asked for, it is kept
+    monkeypatch.setitem(sys.modules, "thoughtlens.runs.ray_engine", None)
+    with pytest.raises(OptionError, match="needs Ray, which is not installed"):
+        engine_named("ray")

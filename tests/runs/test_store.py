@@ -381,3 +381,18 @@ def test_manifest_says_the_largest_rounding_on_disk(folder: Path, dtype: str) ->
     difference = run.attention["attention"].values.astype(np.float32) - expected()["attention"].values
     assert run.manifest["rounding"] == pytest.approx(np.nanmax(np.abs(difference)))
     assert (run.manifest["rounding"] > 0) == (dtype == "float16")
+
+
+def test_a_shard_without_what_the_run_records_is_refused(folder: Path) -> None:
+    store = Store.open(folder, resized(record=("values",)), options=OPTIONS)
+    ids = LAYOUT.ids_of(0)
+    with pytest.raises(RunError, match="shard 0 lacks value_weighted, which the run records; extract with the run's"):
+        store.write(0, seen(LAYOUT, ids), rows_of(ids))
+
+
+def test_a_manifest_that_lacks_something_is_refused(run_folder: Path) -> None:
+    manifest = json.loads((run_folder / "manifest.json").read_text())
+    del manifest["layout"]
+    (run_folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=r"manifest\.json lacks 'layout'; delete the folder and extract the run again"):
+        open_run(run_folder)

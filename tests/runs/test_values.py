@@ -186,3 +186,21 @@ def test_heads_that_move_nothing_leave_the_others_measured(some, tmp_path):
     defined = analysis.heads["thought_mass"].sel(value="estimate").notnull()
     carrier, nothing = (PLANTED[role] for role in ("carrier", "nothing"))
     assert defined.values[carrier] and not defined.values[nothing]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda dataset: dataset.transpose("problem", "head", ...), r"attention has dims \('problem', 'head', 'layer'"),
+        (lambda dataset: dataset.isel(query=slice(None, None, -1)), r"the query axis is \['answer', 'eot', .*, exp"),
+        (
+            lambda dataset: dataset.assign_coords(key=range(dataset.sizes["key"])),
+            r"the key axis is \['0', .*, expected",
+        ),
+        (lambda dataset: dataset.roll(key=1), "attention puts mass on positions after the query; extract the run"),
+    ],
+    ids=["dims", "query", "key", "not causal"],
+)
+def test_the_axes_of_attention_are_checked(spoil, said, make_attention):
+    with pytest.raises(RunError, match=said):
+        check_attention(spoil(make_attention()))

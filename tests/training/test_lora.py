@@ -1,6 +1,7 @@
 """Bases under LoRA, trained for some steps, written in the official layout and loaded as a user would."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tests import oracle
 from tests.conftest import QUESTIONS
-from tests.training.conftest import FAMILIES, HIDDEN, STAGE, write_recipe
+from tests.training.conftest import FAMILIES, HIDDEN, STAGE, tiny_lm, write_recipe
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.models import load
 from thoughtlens.training import Options, build, export, prepare, train, train_stages
+from thoughtlens.training.trainer import claim
 
 # peft asks transformers by a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -147,3 +149,21 @@ class silent:
 
     def __exit__(self, *error):
         pass
+
+
+def test_a_base_of_another_architecture_is_refused(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(RecipeError, match="is of type 'bert'; CODI is trained on gpt2 and llama"):
+        build(write_recipe(tmp_path / "r.toml", tmp_path / "base"))
+
+
+def test_a_base_without_a_tokenizer_is_refused(tmp_path):
+    tiny_lm("gpt2", 90).save_pretrained(tmp_path / "base")
+    with pytest.raises(RecipeError, match=r"has 1 tokens .* at most 90 tokens; take the base model's own files"):
+        build(write_recipe(tmp_path / "r.toml", tmp_path / "base"))
+
+
+def test_a_place_that_cannot_be_written_is_said(bases, tmp_path):
+    with pytest.raises(RecipeError, match=r"can't write the model folder /proc/out \(.*\); choose another --out"):
+        claim(write_recipe(tmp_path / "r.toml", bases["gpt2"]), Path("/proc/out/training"))

@@ -179,3 +179,15 @@ def test_impossible_recipe_ends_in_one_sentence(top, words, tmp_path):
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(RecipeError, match=words):
         read_recipe(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f'name = "x"\n{NEW.replace("gpt2", "bert")}{ONE}', "for a base of type 'bert'; use one of gpt2, llama"),
+        (f'name = "x"\nseed = 2026-11-26\n{NEW}{ONE}', r"not laid out as a recipe \(.*\); compare it with a bundled"),
+    ],
+)
+def test_what_no_recipe_can_ask_for_is_one_sentence(text, words, read):
+    with pytest.raises(RecipeError, match=words):
+        read(text)

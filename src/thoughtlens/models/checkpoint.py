@@ -249,7 +249,7 @@ def _read_config(base: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(base)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is no configuration that transformers knows ({error}).") from error
+        raise CheckpointError(f"{path} is no configuration that transformers knows ({first_line(error)}).") from error
     if config.model_type not in ARCHITECTURES:
         raise CheckpointError(
             f"{path} is of type {config.model_type!r}; CODI is read on {' and '.join(ARCHITECTURES)}."

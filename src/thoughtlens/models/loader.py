@@ -329,16 +329,15 @@ def _load_lm(merged: Path, dtype: torch.dtype, place: _Place) -> Any:
             merged, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, local_files_only=True
         )
     except RuntimeError as error:
-        raise CheckpointError(f"{place.folder} does not fit the base {place.base} ({first_line(error)}).") from error
+        raise CheckpointError(
+            f"{place.folder} does not fit the base {place.base} ({first_line(error)}); pass the base model that the "
+            "checkpoint was trained from."
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-    for kind, verb in (
-        ("missing_keys", "lacks"),
-        ("unexpected_keys", "has the unexpected key"),
-        ("mismatched_keys", "misshapes"),
-    ):
+    for kind, verb in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected key")):
         if odd := sorted(map(str, report[kind])):
             more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
             raise CheckpointError(
@@ -356,10 +355,14 @@ def _load_projection(merged: Path) -> torch.nn.Sequential:
 
 
 def _load_tokenizer(base: Path, markers: Markers) -> Any:
+    missing = f"{base} holds no tokenizer; copy the base model's tokenizer files there."
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{base} holds no tokenizer; copy the base model's tokenizer files there.") from error
+        raise CheckpointError(missing) from error
+    # Where GPT-2's files are missing, transformers makes a tokenizer that knows the end token alone.
+    if len(tokenizer) < 2:
+        raise CheckpointError(missing)
     # The official code adds a padding token at V; nothing else may lie beyond the vocabulary.
     if len(tokenizer) > markers.vocabulary + 1:
         raise CheckpointError(

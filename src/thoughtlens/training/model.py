@@ -91,7 +91,8 @@ def load_pretrained(base: PretrainedBase, *, dtype: torch.dtype) -> Decoder:
     lm = _load_lm(folder, dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     markers = Markers(lm.config.vocab_size)
-    if tokenizer.eos_token_id is None or not tokenizer.is_fast or len(tokenizer) > markers.vocabulary:
+    # Where GPT-2's files are missing, transformers makes a tokenizer that knows the end token alone.
+    if tokenizer.eos_token_id is None or not tokenizer.is_fast or not 1 < len(tokenizer) <= markers.vocabulary:
         raise RecipeError(
             f"the tokenizer of {folder} has {len(tokenizer)} tokens and the end token {tokenizer.eos_token!r}, "
             f"expected a fast one with an end token and at most {markers.vocabulary} tokens; "

@@ -289,7 +289,8 @@ def _check(recipe: Recipe, where: str | Path) -> None:
     if recipe.lora and isinstance(recipe.base, NewBase):
         raise RecipeError(f"{where} has [lora] on a new base, which knows nothing yet; name a pretrained one.")
     if isinstance(recipe.base, NewBase) and recipe.base.type not in ARCHITECTURES:
-        raise RecipeError(f"{where} asks for a base of type {recipe.base.type!r}; use one of {ARCHITECTURES}.")
+        known = ", ".join(ARCHITECTURES)
+        raise RecipeError(f"{where} asks for a base of type {recipe.base.type!r}; use one of {known}.")
     if not 0 <= recipe.thoughts <= MAX_THOUGHTS:
         raise RecipeError(f"{where} asks for {recipe.thoughts} thoughts; give a number from 0 to {MAX_THOUGHTS}.")
     for stage in recipe.stages:
