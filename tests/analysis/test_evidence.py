@@ -21,7 +21,8 @@ from thoughtlens.analysis import (
     shares,
     sign_flip_test,
 )
-from thoughtlens.analysis.evidence import LEAST_EXCESS, measures
+from thoughtlens.analysis.evidence import measures
+from thoughtlens.analysis.heads import LEAST_EXCESS
 from thoughtlens.analysis.pieces import finish_moments, merge_moments, partial_moments
 from thoughtlens.analysis.summary import collect_sums
 from thoughtlens.models import PLANTED

@@ -10,9 +10,9 @@ from .effects import effects_table as effects_table
 from .effects import families as families
 from .effects import paired_differences as paired_differences
 from .effects import summarise as summarise
-from .evidence import head_types as head_types
-from .heads import hub_test as hub_test
+from .heads import head_types as head_types
 from .heads import rank_heads as rank_heads
+from .hubs import hub_test as hub_test
 from .importance import rollout as rollout
 from .importance import value_shares as value_shares
 from .metrics import composition as composition

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.evidence import TYPES
+from thoughtlens.analysis.heads import TYPES
 from thoughtlens.analysis.ratios import (
     DEPTHS,
     Ratios,

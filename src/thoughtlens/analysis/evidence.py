@@ -1,4 +1,4 @@
-"""The evidence of heads, layers and the model: attention beyond the nulls or beyond a null run, tested; types of heads.
+"""The evidence of heads, layers and the model: attention beyond the nulls or beyond a null run, tested.
 
 In: what each problem and head have beyond the nulls (`excess_cells`), added up over problems under resample weights and
 under flipped signs. Out: excess with intervals, p-values and corrections for each measure, and a type for each head.
@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.heads import HUB_LEVEL, hub_tests, row_sums
+from thoughtlens.analysis.heads import LEAST_EXCESS, LEVEL, head_types
+from thoughtlens.analysis.hubs import hub_tests, row_sums
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, head_excess, without_rounding
 from thoughtlens.analysis.pieces import Blocks, pieces
 from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
@@ -25,17 +26,6 @@ from thoughtlens.analysis.statistics import interval
 from thoughtlens.analysis.sums import ExcessSums
 from thoughtlens.errors import RunError
 from thoughtlens.names import text
-
-DIFFUSE = "diffuse"
-
-TYPES = (*PATTERNS, *PLACES, DIFFUSE)
-"""What `head_types` may call a head."""
-
-LEAST_EXCESS = 0.05
-"""Attention mass a row, beyond the null, that names a head: with enough problems any trifle is significant."""
-
-LEVEL = HUB_LEVEL
-"""Largest q-value that names a head."""
 
 
 class Levels(NamedTuple):
@@ -87,48 +77,6 @@ def evidence_of_levels(
 def measures(n_thoughts: int) -> list[str]:
     """The measures of evidence for T thoughts, in the order in which they are shown."""
     return [*PATTERNS, *PLACES, *MASSES, *(f"lag{lag}" for lag in range(2, n_thoughts))]
-
-
-def head_types(found: xr.Dataset) -> xr.DataArray:
-    """Name each head by what it shows beyond the nulls.
-
-    1. A measure passes with an excess of at least 0.05 of a row's attention (`LEAST_EXCESS`) and q < 0.05 (`LEVEL`);
-       a hub passes where `hub_test` finds one (q < 0.05).
-    2. The type is the largest that passes among hub, sequential and skip: whom the head prefers among thoughts;
-    3. else the largest that passes among sink, self and readout: where its attention goes at all;
-    4. else `diffuse`.
-
-    The two groups are not compared with each other since their nulls leave unlike room: a head that treats `first` as
-    one more thought is far above its share of all tokens, and shows nothing by it.
-
-    Args:
-        found: `excess` (…, measure, value) and `q` (…, measure), as in `Analysis.evidence`.
-
-    Returns:
-        Names, dims (...) without measure.
-
-    Example:
-        `head_types(tl.analyze(run).evidence).sel(layer=0, head=1).item()`, such as `sequential`
-    """
-    excess = found["excess"].sel(value="estimate", drop=True)
-    enough = excess.where(passing(found), -np.inf)
-    names = np.full(enough.isel(measure=0).shape, DIFFUSE, dtype=object)
-    for group in (PLACES, PATTERNS):
-        some = enough.sel(measure=list(group)).transpose(..., "measure").values
-        names = np.where(np.isfinite(some).any(-1), np.array(group, dtype=object)[some.argmax(-1)], names)
-    return excess.isel(measure=0, drop=True).copy(data=text(names)).rename("type")
-
-
-def type_counts(types: xr.DataArray) -> dict[str, int]:
-    """How many heads there are of each of `TYPES`."""
-    return {name: int((types == name).sum()) for name in TYPES}
-
-
-def passing(found: xr.Dataset) -> xr.DataArray:
-    """Which measures pass: `LEAST_EXCESS` or more, unless it is the hub, and q < `LEVEL`; dims (..., measure)."""
-    large = found["excess"].sel(value="estimate", drop=True) >= LEAST_EXCESS
-    passes: xr.DataArray = (large | (found["measure"] == "hub")) & (found["q"] < LEVEL)
-    return passes
 
 
 def find_types(blocks: Blocks, *, n_problems: int, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:

@@ -1,205 +1,30 @@
-"""The test of heads for a hub, and the ranking of heads by importance with its reliability.
+"""Heads in order and by type: their ranking by importance, how reliable it is, and what each is called.
 
-In: attention, or sums of it. Out: hubs with p-values; heads in order. The hub test is the package's one answer to "is
-there a hub?", for heads, for the mean head of a layer, and for the mean head of the model:
-
-1. A hub is preferred by more than one row. Its *strength* is its preference (observed over expected attention, see
-   `metrics`) without the row that favours it most. A head that only looks one thought back has H[z5] = 5, since z5 gets
-   everything that z6 has, and strength 0.
-2. The null permutes the earlier thoughts within each row, anew for every problem. Summed over many problems such rows
-   are normal, with a mean and a covariance that are known exactly, so that draws of the sums stand for permutations.
-3. The largest strength of a head is compared with the largest of each draw times `least`. The p-values of all heads are
-   corrected together (Benjamini and Hochberg 1995).
-
-Why `least` is 1.5 and not 1: a model with fixed weights prefers some thought by a little in every problem, and with
-enough problems each trifle is significant, in random weights too. So the question is whether a thought draws more than
-`least` even shares, as in a test of a minimum effect (Murphy and Myors 1999); for `least` > 1 the p-value is no longer
-exact. Of 100 GPT-2s of width 64 with random weights all have a hub with `least` = 1; with 1.5 none has at GPT-2's own
-initialisation (standard deviation 0.02), 3 have at 0.08 and 77 at 0.2, where single heads do give one thought two or
-three times its share. A hub is a fact about attention, not about training.
-
+In: `Analysis.heads`, sums over halves of the problems, and evidence. Out: heads along `rank`, reliability, and types.
 The reliability of a ranking is Spearman's correlation of the rankings in two halves of the problems, drawn at random
 many times, stepped up to the whole sample. A half is a row of 0/1 weights: its sums come from the same pass as others.
+Attention is correlational: a type says where a head looks, not what it does.
 """
 
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.metrics import preferences, thought_map
-from thoughtlens.analysis.pieces import Blocks, pieces
-from thoughtlens.analysis.significance import benjamini_hochberg
+from thoughtlens.analysis.hubs import HUB_LEVEL
+from thoughtlens.analysis.metrics import preferences
+from thoughtlens.analysis.nulls import PATTERNS, PLACES
 from thoughtlens.analysis.statistics import spearman
-from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import head_name, text
 
-LEAST = 1.5
-"""Half as much again as an even share: what a hub draws at least."""
+DIFFUSE = "diffuse"
 
-HUB_LEVEL = 0.05
-"""Largest corrected p-value of a hub."""
+TYPES = (*PATTERNS, *PLACES, DIFFUSE)
+"""What `head_types` may call a head."""
 
-DRAWS_AT_ONCE = 500
+LEAST_EXCESS = 0.05
+"""Attention mass a row, beyond the null, that names a head: with enough problems any trifle is significant."""
 
-ENOUGH = 100
-"""Draws as strong as the observed that settle a head: its p is then known to a tenth (Besag and Clifford 1991)."""
-
-
-def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, seed: int = 0) -> xr.Dataset:
-    """Test in each head whether some thought is a hub.
-
-    strength[k] = min_r Σ_{q≠r} A[q, k] / Σ_{q≠r} M[q]/q, sums over problems and the rows q >= 2 that see k but one.
-    Range 0 to T − 1, null 1 and below: the minimum over left-out rows.  p = (1 + #{least · max_k strength* >= max_k
-    strength}) / (1 + draws), strength* under permuted rows; `p_corrected` by Benjamini and Hochberg over all heads.
-    A head has a hub where `p_corrected` < 0.05.
-
-    Args:
-        blocks: an attention Dataset, or its problems block by block.
-        least: how many times its even share a hub draws; 1 for any preference at all.
-        n_draws: permutations drawn at most (a head that 100 of them match is settled); 1 / n_draws times the number of
-            heads must be well below 0.05.
-        seed: same seed, same p-values.
-
-    Returns:
-        `hub` (the name of the strongest thought, "" where undefined), `strength`, `p` and `p_corrected`, dims
-        (layer, head); NaN where a head gives earlier thoughts nothing, and everywhere with fewer than four thoughts.
-
-    Raises:
-        OptionError: `least` or `n_draws` is below 1.
-        RunError: there are no problems.
-
-    Example:
-        >>> import numpy as np
-        >>> from thoughtlens.schema import attention_dataset
-        >>> rows = np.tri(9, 11, k=2)
-        >>> rows[4:7, 4] = 9.0  # z4, z5 and z6 prefer z2
-        >>> rows = np.tile(rows / rows.sum(-1, keepdims=True), (50, 1, 1, 1, 1))
-        >>> ids = [f"p{i}" for i in range(50)]
-        >>> found = hub_test(attention_dataset(rows, problem_ids=ids, correct=[True] * 50, n_question_tokens=[9] * 50))
-        >>> found["hub"].item(), found["p_corrected"].item() < 0.05
-        ('z2', True)
-
-    Reference: Westfall and Young (1993) for the largest of many; see also `preferences`, which H is the size.
-    """
-    if least < 1.0 or n_draws < 1:
-        raise OptionError(
-            f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
-        )
-    parts = (row_sums(piece["attention"]) for piece in pieces(blocks))
-    first = next(parts, None)
-    if first is None:
-        raise RunError("found no problems to test; extract at least one problem first.")
-    rows = sum(parts, first)
-    return _tested(rows["observed"], rows["variance"], least=least, n_draws=n_draws, seed=seed)
-
-
-def hub_tests(rows: xr.Dataset, *, seed: int = 0) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """`hub_test` of every head, of the mean head of each layer, and of the mean head of the model, from `row_sums`."""
-    observed = rows["observed"]
-    return (
-        _tested(observed, rows["variance"], seed=seed),
-        _tested(observed.mean("head"), rows["layer_variance"], seed=seed),
-        _tested(observed.mean(("layer", "head")), rows["model_variance"], seed=seed),
-    )
-
-
-def hub_names(hubs: xr.Dataset) -> xr.DataArray:
-    """The hub of each head (or layer) that has one by `hub_test`, "" elsewhere."""
-    return hubs["hub"].where(hubs["p_corrected"] < HUB_LEVEL, "")
-
-
-def row_sums(attention: xr.DataArray) -> xr.Dataset:
-    """What the hub test takes of some problems, added up: `observed` attention on earlier thoughts, its variances."""
-    cells = thought_map(attention).transpose("problem", "layer", "head", "query", "key")
-    order = np.arange(cells.sizes["query"])
-    earlier = np.where(order[:, None] > order[None, :], np.nan_to_num(cells.values), 0.0)
-    rows = cells.isel(problem=0, key=0, drop=True)
-    mean_heads = {
-        "variance": (earlier, rows),
-        "layer_variance": (earlier.mean(2), rows.isel(head=0, drop=True)),
-        "model_variance": (earlier.mean((1, 2)), rows.isel(layer=0, head=0, drop=True)),
-    }
-    variances = {name: labels.copy(data=_variance(values)) for name, (values, labels) in mean_heads.items()}
-    return xr.Dataset({"observed": cells.isel(problem=0, drop=True).copy(data=earlier.sum(0)), **variances})
-
-
-def _variance(earlier: np.ndarray) -> np.ndarray:
-    """Variance of the earlier cells of each row, added up over problems: (problem, …, query, key) to (…, query)."""
-    n_earlier = np.maximum(np.arange(earlier.shape[-2]), 1)
-    variance = (earlier**2).sum(-1) / n_earlier - (earlier.sum(-1) / n_earlier) ** 2
-    added_up: np.ndarray = variance.clip(min=0.0).sum(0)
-    return added_up
-
-
-def _tested(
-    observed: xr.DataArray, variance: xr.DataArray, *, least: float = LEAST, n_draws: int = 10_000, seed: int = 0
-) -> xr.Dataset:
-    """The hub test of every head (or layer): sums over problems, dims (…, query, key) and (…, query)."""
-    units = [dim for dim in variance.dims if dim != "query"]
-    observed, variance = observed.transpose(*units, "query", "key"), variance.transpose(*units, "query")
-    strengths = _strengths(observed.values)
-    largest = _largest(strengths)
-    p = np.ones(largest.shape)
-    for place in np.ndindex(p.shape):
-        # Draws of its own for each head, so that the order of heads changes nothing.
-        labels = [int(observed[dim].values[at]) for dim, at in zip(units, place, strict=True)]
-        rng = np.random.default_rng([seed, *labels])
-        p[place] = _p_value(observed.values[place], variance.values[place], float(largest[place]) / least, n_draws, rng)
-    defined = np.isfinite(largest)
-    template = variance.isel(query=0, drop=True)
-    names = observed["key"].values[np.where(np.isnan(strengths), -np.inf, strengths).argmax(-1)]
-    p_values = template.copy(data=np.where(defined, p, np.nan))
-    return xr.Dataset(
-        {
-            "hub": template.copy(data=text(np.where(defined, names, ""))),
-            "strength": template.copy(data=np.where(defined, largest, np.nan)),
-            "p": p_values,
-            "p_corrected": benjamini_hochberg(p_values) if units else p_values,
-        }
-    )
-
-
-def _strengths(observed: np.ndarray) -> np.ndarray:
-    """Preference of each key without its best row: (…, query, key) to (…, key); NaN where but one row sees it."""
-    n_thoughts = observed.shape[-1]
-    order = np.arange(n_thoughts)
-    counts = (order[:, None] > order[None, :]) & (order[:, None] >= 2)
-    even = np.where(counts, observed.sum(-1, keepdims=True) / np.maximum(order, 1)[:, None], 0.0)
-    seen = np.where(counts, observed, 0.0)
-    above, below = (cells.sum(-2, keepdims=True) - cells for cells in (seen, even))
-    enough = counts & (counts.sum(0) > 1) & (below > 1e-9 * even.sum(-2, keepdims=True)) & (even > 0)
-    without = np.divide(above, below, out=np.full(observed.shape, np.inf), where=enough)
-    strengths = without.min(-2)
-    return np.where(np.isinf(strengths), np.nan, strengths)
-
-
-def _p_value(
-    observed: np.ndarray, variance: np.ndarray, strength: float, n_draws: int, rng: np.random.Generator
-) -> float:
-    """The share of draws with a strength as large; fewer draws are made for a head that chance matches readily."""
-    drawn = reached = 0
-    while drawn < n_draws and reached < ENOUGH:
-        n = min(DRAWS_AT_ONCE, n_draws - drawn)
-        reached += int((_null_maxima(observed, variance, n, rng) >= strength).sum())
-        drawn += n
-    return (1 + reached) / (1 + drawn)
-
-
-def _null_maxima(observed: np.ndarray, variance: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """The largest strength of one head in each draw of permuted rows."""
-    order = np.arange(len(observed))
-    earlier = order[:, None] > order[None, :]
-    n_earlier = np.maximum(order, 1)[:, None]
-    mean = observed.sum(-1, keepdims=True) / n_earlier
-    # Permuted cells of a row vary by `variance` and covary by −variance / (q − 1), so that their sum stays.
-    scale = np.sqrt(variance[:, None] * n_earlier / np.maximum(n_earlier - 1, 1))
-    noise = rng.standard_normal((n_draws, *observed.shape)) * earlier
-    noise -= noise.sum(-1, keepdims=True) / n_earlier
-    return _largest(_strengths(np.where(earlier, mean + scale * noise, 0.0)))
-
-
-def _largest(strengths: np.ndarray) -> np.ndarray:
-    largest: np.ndarray = np.where(np.isnan(strengths), -np.inf, strengths).max(-1)
-    return largest
+LEVEL = HUB_LEVEL
+"""Largest q-value that names a head."""
 
 
 N_SPLITS = 100
@@ -303,3 +128,45 @@ def _importance(sums: xr.Dataset) -> np.ndarray:
     flat = importance.transpose("resample", "layer", "head").values.reshape(sums.sizes["resample"], -1)
     rounded: np.ndarray = np.round(flat / RESOLUTION) * RESOLUTION
     return rounded
+
+
+def head_types(found: xr.Dataset) -> xr.DataArray:
+    """Name each head by what it shows beyond the nulls.
+
+    1. A measure passes with an excess of at least 0.05 of a row's attention (`LEAST_EXCESS`) and q < 0.05 (`LEVEL`);
+       a hub passes where `hub_test` finds one (q < 0.05).
+    2. The type is the largest that passes among hub, sequential and skip: whom the head prefers among thoughts;
+    3. else the largest that passes among sink, self and readout: where its attention goes at all;
+    4. else `diffuse`.
+
+    The two groups are not compared with each other since their nulls leave unlike room: a head that treats `first` as
+    one more thought is far above its share of all tokens, and shows nothing by it.
+
+    Args:
+        found: `excess` (…, measure, value) and `q` (…, measure), as in `Analysis.evidence`.
+
+    Returns:
+        Names, dims (...) without measure.
+
+    Example:
+        `head_types(tl.analyze(run).evidence).sel(layer=0, head=1).item()`, such as `sequential`
+    """
+    excess = found["excess"].sel(value="estimate", drop=True)
+    enough = excess.where(passing(found), -np.inf)
+    names = np.full(enough.isel(measure=0).shape, DIFFUSE, dtype=object)
+    for group in (PLACES, PATTERNS):
+        some = enough.sel(measure=list(group)).transpose(..., "measure").values
+        names = np.where(np.isfinite(some).any(-1), np.array(group, dtype=object)[some.argmax(-1)], names)
+    return excess.isel(measure=0, drop=True).copy(data=text(names)).rename("type")
+
+
+def type_counts(types: xr.DataArray) -> dict[str, int]:
+    """How many heads there are of each of `TYPES`."""
+    return {name: int((types == name).sum()) for name in TYPES}
+
+
+def passing(found: xr.Dataset) -> xr.DataArray:
+    """Which measures pass: `LEAST_EXCESS` or more, unless it is the hub, and q < `LEVEL`; dims (..., measure)."""
+    large = found["excess"].sel(value="estimate", drop=True) >= LEAST_EXCESS
+    passes: xr.DataArray = (large | (found["measure"] == "hub")) & (found["q"] < LEVEL)
+    return passes

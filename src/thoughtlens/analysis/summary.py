@@ -22,7 +22,8 @@ import xarray as xr
 from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, digest, open_saved, saved_or_made
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.evidence import Levels, evidence_of_levels, excess_over_run
-from thoughtlens.analysis.heads import hub_names, hub_tests, rank_heads, reliability, row_sums, with_importance
+from thoughtlens.analysis.heads import rank_heads, reliability, with_importance
+from thoughtlens.analysis.hubs import hub_names, hub_tests, row_sums
 from thoughtlens.analysis.importance import WEIGHTS, check_pattern, patterned
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.pieces import Blocks, StoredRun, partial_moments, pieces

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.heads import row_sums, split_halves
+from thoughtlens.analysis.heads import split_halves
+from thoughtlens.analysis.hubs import row_sums
 from thoughtlens.analysis.importance import rollout
 from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums, thought_map
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding

@@ -8,8 +8,9 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis.comparison import Comparison
-from thoughtlens.analysis.evidence import Levels, passing, type_counts
-from thoughtlens.analysis.heads import LEAST, unreliable
+from thoughtlens.analysis.evidence import Levels
+from thoughtlens.analysis.heads import passing, type_counts, unreliable
+from thoughtlens.analysis.hubs import LEAST
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
 from thoughtlens.analysis.ratios import MEASURES, POSITIONS
 from thoughtlens.analysis.shared_problems import PROFILES
