@@ -21,7 +21,7 @@ from benchmarks import shapes
 from benchmarks.measuring import Setting, round_lengths
 from benchmarks.timing import interleave, machine, ratios, spread
 from thoughtlens.cuts import ablate_head, ablate_thought, knock_out
-from thoughtlens.cuts.interventions import Variants
+from thoughtlens.cuts.intervention import Variants
 from thoughtlens.cuts.material import Parts
 from thoughtlens.cuts.passes import Cutting, batch_of, copies_at_once
 from thoughtlens.models import Codi, LatentReasoner, load

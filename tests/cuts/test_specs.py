@@ -33,7 +33,7 @@ from thoughtlens.cuts import (
     zero_value_edge,
 )
 from thoughtlens.cuts.edits import NAMED, Own, Shuffle, Stop
-from thoughtlens.cuts.interventions import as_spec, from_spec
+from thoughtlens.cuts.intervention import as_spec, from_spec
 from thoughtlens.cuts.named import cut_from_spec, thoughts_left
 from thoughtlens.errors import OptionError
 from thoughtlens.names import key_names, query_names, thought_names

@@ -12,7 +12,7 @@ from tests.analysis.effects_made import made_effects
 from tests.reports.test_studies import RunInMemory, unit
 
 from thoughtlens.analysis import analyze, compare, rank_heads, transplant_table
-from thoughtlens.analysis.shared_problems import Subject
+from thoughtlens.analysis.comparison_sides import Subject
 from thoughtlens.names import edge_name, head_name, key_names, query_names, step_label, thought_names
 from thoughtlens.reports import study
 from thoughtlens.schema import attention_dataset

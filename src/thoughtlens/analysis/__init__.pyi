@@ -1,6 +1,7 @@
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
+from .comparison_sides import Subject as Subject
 from .curves import ablation_curve as ablation_curve
 from .curves import dose_response as dose_response
 from .curves import influence as influence
@@ -31,7 +32,6 @@ from .nulls import permuted as permuted
 from .nulls import row_mass_preserving as row_mass_preserving
 from .pieces import moments as moments
 from .ratios import collect_depth_sums as collect_depth_sums
-from .shared_problems import Subject as Subject
 from .significance import benjamini_hochberg as benjamini_hochberg
 from .significance import detectable_mean as detectable_mean
 from .significance import detectable_proportion as detectable_proportion

@@ -22,6 +22,17 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.comparison_sides import (
+    ComparableRun,
+    Side,
+    Subject,
+    common_problems,
+    head_types_of,
+    notes_on,
+    notes_on_groups,
+    read_subject,
+    subject_of,
+)
 from thoughtlens.analysis.heads import TYPES
 from thoughtlens.analysis.ratios import (
     DEPTHS,
@@ -32,17 +43,6 @@ from thoughtlens.analysis.ratios import (
     paired_difference,
     stack,
     unpaired_difference,
-)
-from thoughtlens.analysis.shared_problems import (
-    ComparableRun,
-    Side,
-    Subject,
-    common_problems,
-    head_types_of,
-    notes_on,
-    notes_on_groups,
-    read_subject,
-    subject_of,
 )
 from thoughtlens.analysis.statistics import CONFIDENCE, interval, spearman
 from thoughtlens.errors import OptionError, RunError

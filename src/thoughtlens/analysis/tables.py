@@ -8,12 +8,12 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis.comparison import Comparison
+from thoughtlens.analysis.comparison_sides import PROFILES
 from thoughtlens.analysis.evidence import Levels
 from thoughtlens.analysis.heads import passing, type_counts, unreliable
 from thoughtlens.analysis.hubs import LEAST
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
 from thoughtlens.analysis.ratios import MEASURES, POSITIONS
-from thoughtlens.analysis.shared_problems import PROFILES
 from thoughtlens.analysis.significance import benjamini_hochberg, holm
 from thoughtlens.analysis.statistics import VALUES
 from thoughtlens.analysis.summary import Analysis

@@ -4,10 +4,10 @@ in: what a user types; out: results on stdout, progress and errors on stderr. A 
 exit code 2. A command reads its options, calls the library, and shows what that returns.
 """
 
-from thoughtlens.cli import intervene, measure, models, runs
+from thoughtlens.cli import intervene, models, runs
 from thoughtlens.cli.app import app
 
-__all__ = ["app", "intervene", "main", "measure", "models", "runs"]
+__all__ = ["app", "intervene", "main", "models", "runs"]
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from thoughtlens.cli.app import (
     RunModel,
     app,
 )
-from thoughtlens.cli.measure import load_model
+from thoughtlens.cli.runs import load_model
 from thoughtlens.errors import OptionError
 
 _N_TOP = 5

@@ -1,14 +1,397 @@
-"""Commands on whole runs: `compare` sets several side by side, `status` says how far one is."""
+"""The commands on runs: `run`, `sample`, `extract`, `analyze`, `plot`, `export`, `compare` and `status`; closing tables.
+
+In: options. Out: what the library writes, and tables of its facts on stdout.
+"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
-from thoughtlens import reports, runs
+import thoughtlens as tl
+from thoughtlens import models, published, reports, runs
+from thoughtlens import problems as problem_sets
 from thoughtlens.cli import terminal
-from thoughtlens.cli.app import AsJson, RunFolder, app
-from thoughtlens.cli.measure import show_side_by_side
+from thoughtlens.cli.app import (
+    DEFAULT_COUNT,
+    DEFAULT_MODEL,
+    DEFAULT_PROBLEMS,
+    Address,
+    Alpha,
+    AsJson,
+    Base,
+    BatchSize,
+    Count,
+    Device,
+    EngineName,
+    Field,
+    Keep,
+    Model,
+    Out,
+    Pattern,
+    Precision,
+    Problems,
+    RandomWeights,
+    Record,
+    Revision,
+    RunFolder,
+    Seed,
+    SetRevision,
+    ShardSize,
+    Split,
+    Thoughts,
+    Workers,
+    app,
+    engine_named,
+)
+from thoughtlens.errors import OptionError
+
+AnalysisName = Annotated[
+    str | None, typer.Option("--analysis", metavar="NAME", help="The analysis of this name, not the default one.")
+]
+
+
+def _percent(of: dict[str, Any]) -> str:
+    return terminal.with_interval(of, percent=True)
+
+
+def _of_even(of: dict[str, Any]) -> str:
+    thought = of.get("thought", "")
+    return terminal.UNDEFINED if thought is None else f"{thought}: {_even(of)}" if thought else _even(of)
+
+
+def _even(of: dict[str, Any]) -> str:
+    return f"{terminal.with_interval(of)} of an even share"
+
+
+def _hub(of: dict[str, Any]) -> str:
+    if of["p"] is None:
+        return terminal.UNDEFINED
+    return f"{of['thought'] or 'none'} (strength {terminal.number(of['strength'])}, p {terminal.p_value(of['p'])})"
+
+
+def _hub_heads(of: dict[str, Any]) -> str:
+    return f"{of['n_heads']} of {of['of']} (beyond {of['least']} even shares, q < 0.05)"
+
+
+def _ranking(of: dict[str, Any]) -> str:
+    if of["unreliable"]:
+        return str(of["unreliable"])
+    overlap, chance = (terminal.number(of[name], percent=True) for name in ("top_overlap", "top_overlap_by_chance"))
+    reliability = terminal.number(of["reliability"])
+    return f"reliability {reliability}; halves share {overlap} of the top heads (chance {chance})"
+
+
+def _thought_and_number(of: dict[str, Any]) -> str:
+    thought, shown = of.get("thought"), terminal.with_interval(of)
+    return f"{thought}: {shown}" if thought else shown
+
+
+CLOSING: Final[tuple[terminal.Row, ...]] = (
+    ("accuracy", "accuracy", _percent),
+    ("answer rows", "n_answer_rows", "{} (texts that reached the answer prefix)".format),
+    ("hub", "hub", _hub),
+    ("most preferred thought", "preferred", _of_even),
+    ("sequential preference", "sequential", _of_even),
+    ("skip preference", "skip", _of_even),
+    ("heads with a hub", "hub_heads", _hub_heads),
+    ("types of heads", "types", terminal.counted),
+    ("ranking of heads", "ranking", _ranking),
+)
+
+EXCESS: Final[tuple[terminal.Row, ...]] = (
+    ("measure", "measure", str),
+    ("excess", "", terminal.with_interval),
+    ("p", "p", terminal.p_value),
+    ("heads with it", "n_heads", str),
+)
+
+TOP_HEADS: Final[tuple[terminal.Row, ...]] = (
+    ("head", "name", str),
+    ("type", "type", str),
+    ("hub", "hub", lambda hub: hub or "none"),
+    ("most preferred", "preferred", lambda thought: thought or terminal.UNDEFINED),
+    ("its H", "hub_preference", terminal.number),
+    ("sequential", "sequential", terminal.number),
+    ("skip", "skip", terminal.number),
+    ("thought mass", "thought_mass", terminal.number),
+    ("importance", "importance", terminal.number),
+)
+
+SIDE_BY_SIDE: Final[tuple[terminal.Row, ...]] = (
+    ("problems", "n", str),
+    ("accuracy", "accuracy", _percent),
+    ("most preferred thought, its H", "preferred", _thought_and_number),
+    ("sequential preference", "sequential", _thought_and_number),
+    ("skip preference", "skip", _thought_and_number),
+    ("thought mass", "thought_mass", _percent),
+    ("types of heads", "types", terminal.counted),
+)
+
+
+def draw_problems(
+    name: str,
+    split: str | None,
+    n: int | None,
+    seed: int,
+    field: list[str] | None,
+    revision: str | None,
+    *,
+    most: int | None = None,
+) -> "tl.ProblemSet":
+    """Load a set and draw n of it; without n all, or `most` of them."""
+    fields = dict(_field(given) for given in field or [])
+    whole = tl.load_set(name, split, fields=fields, revision=revision)
+    if n is None and most is not None:
+        n = min(most, len(whole.problems))
+    return tl.draw(whole, n, seed)
+
+
+def _field(given: str) -> tuple[str, str]:
+    what, equals, name = given.partition("=")
+    if not equals or not name:
+        raise OptionError(f"--field is {given!r}, expected for instance question=NAME; give both sides.")
+    return what, name
+
+
+def load_model(name: str, random_weights: int | None = None, **how: Any) -> "models.LatentReasoner":
+    """A reasoner, loaded as the options say; with a seed, its architecture with random weights."""
+    with terminal.working(f"load {name}"):
+        reasoner = tl.load(name, **how)
+        return reasoner if random_weights is None else models.randomize(reasoner, seed=random_weights)
+
+
+def extract_run(reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, **how: Any) -> "runs.Run":
+    """A run folder with what is kept of every problem; `how` is what else `extract` takes."""
+    with terminal.counting("extract", len(problems.problems)) as progress:
+        return tl.extract(reasoner, problems, to, progress=progress, **how)
+
+
+def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
+    """The closing tables of a run, or its facts for machines."""
+    if as_json:
+        terminal.print_json({"run": str(done.path), **facts})
+        return
+    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
+    terminal.show_facts({"value": facts}, CLOSING, title=f"{title}, 95 % intervals over {facts['intervals_over']}")
+    _show_excess(facts["evidence"], title="attention of a row beyond its null")
+    terminal.show_items(facts["top_heads"], TOP_HEADS, title="top heads by attention (not by cause)")
+    lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in its)) for name, its in facts["strongest"].items()]
+    if lists := [row for row in lists if len(row) > 1]:
+        places = ("strongest for", "first", "second", "third")
+        terminal.table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
+    terminal.tell({}, f"results: {done.path}", as_json=False)
+    if beyond := facts.get("over_null"):
+        _show_excess(beyond["evidence"], title="attention of a row beyond that of the null run")
+        terminal.tell({}, f"types of heads beyond it: {terminal.counted(beyond['types'])}", as_json=False)
+        terminal.tell({}, beyond["note"], as_json=False)
+    for of in facts.get("groups", ()):
+        show_side_by_side(of, title=f"by {of['by']}, 95 % intervals over problems")
+
+
+def _show_excess(evidence: dict[str, Any], *, title: str) -> None:
+    """The excess of each measure, and what it is over."""
+    of_null: dict[str, list[str]] = {}
+    for name, found in evidence.items():
+        of_null.setdefault(found["null"], []).append(name)
+    title += ", mean of all heads; heads: 0.05 or more (a hub: by its test), q < 0.05"
+    items = [{"measure": f"{name} {of.get('thought') or ''}", **of} for name, of in evidence.items()]
+    terminal.show_items(items, EXCESS, title=title)
+    nulls = "; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items())
+    terminal.tell({}, nulls, as_json=False)
+
+
+def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
+    """Tables of models or groups beside each other, of their differences, and the notes."""
+    terminal.show_facts(facts["own"], SIDE_BY_SIDE, title=title)
+    columns = (("measure", "measure", str), ("difference", "shown", str), ("p", "p", terminal.p_value))
+    for pair in facts["differences"]:
+        items = [
+            {"measure": label, "shown": how(pair[path]), **pair[path]}
+            for label, path, how in SIDE_BY_SIDE
+            if "p_holm" in (pair.get(path) or {})
+        ]  # fmt: skip
+        title = f"{facts['by']}: " if "by" in facts else ""
+        title += f"{pair['of']} − {pair['minus']}"
+        terminal.show_items(items, (*columns, ("p (Holm)", "p_holm", terminal.p_value)), title=title)
+    for note in facts["notes"]:
+        terminal.tell({}, note, as_json=False)
+
+
+def _listed(given: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in given.split(","))
+
+
+@app.command()
+def run(
+    model: Model = DEFAULT_MODEL,
+    problems: Problems = DEFAULT_PROBLEMS,
+    n: Annotated[int | None, typer.Option("--n", help="How many problems; 100 at most if not given.")] = None,
+    seed: Seed = 42,
+    to: Out = Path("runs/first"),
+    base: Base = None,
+    revision: Revision = None,
+    alpha: Alpha = None,
+    split: Split = None,
+    field: Field = None,
+    problems_revision: SetRevision = None,
+    thoughts: Thoughts = None,
+    batch_size: BatchSize = 32,
+    device: Device = None,
+    dtype: Precision = "auto",
+    engine: EngineName = "local",
+    workers: Workers = None,
+    address: Address = None,
+    random_weights: RandomWeights = None,
+    record: Record = None,
+    keep: Keep = "raw",
+    shard_size: ShardSize = None,
+    as_json: AsJson = False,
+) -> None:
+    """Everything in order: sample, extract, analyze, plot."""
+    from thoughtlens.runs.extraction import keep_named  # imports torch
+
+    where = engine_named(engine, workers=workers, address=address)
+    how = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or (), "shard_size": shard_size}
+    kept = keep_named(keep)
+    chosen = draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
+    which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    reasoner = load_model(model, random_weights, **which)
+    done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
+    with terminal.working("analyze and plot"):
+        facts = tl.write_reports(done)
+    _close(done, facts, as_json=as_json)
+
+
+@app.command()
+def sample(
+    problems: Problems,
+    to: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
+    n: Count = None,
+    seed: Seed = 42,
+    split: Split = None,
+    field: Field = None,
+    problems_revision: SetRevision = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw problems from a set and write them to a file."""
+    chosen = draw_problems(problems, split, n, seed, field, problems_revision)
+    problem_sets.write_problems(to, chosen.problems)
+    facts = {"file": str(to), "n": len(chosen.problems), "fingerprint": chosen.fingerprint, "revision": chosen.revision}
+    terminal.tell(facts, f"{len(chosen.problems)} problems of {chosen.name} in {to}", as_json=as_json)
+
+
+@app.command()
+def extract(
+    problems: Problems,
+    to: Out,
+    model: Model = DEFAULT_MODEL,
+    base: Base = None,
+    revision: Revision = None,
+    alpha: Alpha = None,
+    split: Split = None,
+    field: Field = None,
+    problems_revision: SetRevision = None,
+    thoughts: Thoughts = None,
+    batch_size: BatchSize = 32,
+    device: Device = None,
+    dtype: Precision = "auto",
+    engine: EngineName = "local",
+    workers: Workers = None,
+    address: Address = None,
+    random_weights: RandomWeights = None,
+    record: Record = None,
+    keep: Keep = "raw",
+    shard_size: ShardSize = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a model think about every problem and record its attention."""
+    from thoughtlens.runs.extraction import keep_named  # imports torch
+
+    where = engine_named(engine, workers=workers, address=address)
+    how = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or (), "shard_size": shard_size}
+    kept = keep_named(keep)
+    chosen = draw_problems(problems, split, None, 0, field, problems_revision)
+    which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    reasoner = load_model(model, random_weights, **which)
+    done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
+    facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
+    said = f"{facts['n']} problems in {done.path}; next: thoughtlens analyze {done.path}"
+    terminal.tell(facts, said, as_json=as_json)
+
+
+@app.command()
+def analyze(
+    folder: RunFolder,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", help="Also for groups of problems: correct, n_steps; repeatable.")
+    ] = None,
+    pattern: Pattern = "attention",
+    null: Annotated[
+        Path | None,
+        typer.Option("--null", metavar="RUN", help="Also beyond this run: same architecture, --random-weights."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of RUN/analysis/NAME; a digest of the options if they are given.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another analysis of this name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
+    done, over = tl.open_run(folder), None if null is None else tl.open_run(null)
+    with terminal.working("analyze"):
+        found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force)
+        facts = tl.write_reports(done, found, figures=False)
+    _close(done, facts, as_json=as_json)
+
+
+@app.command()
+def plot(
+    folder: RunFolder,
+    layers: Annotated[str | None, typer.Option("--layers", help="Layers whose maps are drawn: 0,4,8.")] = None,
+    heads: Annotated[str | None, typer.Option("--heads", help="Heads that are drawn, not the top: L4H5,L2H1.")] = None,
+    top: Annotated[int | None, typer.Option("--top", help="How many top heads are drawn; 20 if not given.")] = None,
+    metric: Annotated[str, typer.Option("--metric", help="What the map and ranking of heads show.")] = "importance",
+    step_indexed: Annotated[
+        bool, typer.Option("--step-indexed", help="Draw the figures of the 2025 scripts, as they indexed thoughts.")
+    ] = False,
+    analysis: AnalysisName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the figures of a run."""
+    if layers is not None and not all(number.isdecimal() for number in _listed(layers)):
+        raise OptionError(f"--layers is {layers!r}, expected numbers such as 0,4,8; write them so.")
+    chosen: dict[str, Any] = {"heads": None if heads is None else _listed(heads), "top": top, "metric": metric}
+    numbers = None if layers is None else [*map(int, _listed(layers))]
+    done = tl.open_run(folder)
+    with terminal.working("plot"):
+        drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
+    paths = [str(path) for path in drawn]
+    terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
+
+
+@app.command()
+def export(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="A run folder, or several.")],
+    format: Annotated[str, typer.Option("--format", help="npy: the files of the 2025 scripts.")] = "npy",
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder; RUN/export if not given. Several runs need one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write runs as the files of other tools; several also side by side."""
+    if format != "npy":
+        raise OptionError(f"no format {format!r}; the only one is npy.")
+    if len(folders) > 1 and to is None:
+        raise OptionError(f"{len(folders)} runs were given without a folder for them; name one with --out.")
+    found, note = [tl.open_run(folder) for folder in folders], published.STEP_INDEXED_NOTE
+    with terminal.working("export"):
+        if to is None or len(found) == 1:
+            paths = published.export_npy(found[0], to)
+        else:
+            paths = published.export_runs(found, to)
+    facts = {"files": [str(path) for path in paths], "note": note}
+    terminal.tell(facts, "\n".join([*facts["files"], note]), as_json=as_json)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from .edits import Replace as Replace
 from .edits import Resample as Resample
 from .edits import Scale as Scale
 from .edits import Zero as Zero
-from .interventions import Intervention as Intervention
+from .intervention import Intervention as Intervention
 from .named import Cut as Cut
 from .named import ablate_head as ablate_head
 from .named import ablate_kv_group as ablate_kv_group

@@ -22,7 +22,7 @@ import xarray as xr
 
 from thoughtlens.cuts import named
 from thoughtlens.cuts.edits import Own, Stop
-from thoughtlens.cuts.interventions import Intervention
+from thoughtlens.cuts.intervention import Intervention
 from thoughtlens.cuts.named import Cut
 from thoughtlens.errors import OptionError
 from thoughtlens.names import thought_names

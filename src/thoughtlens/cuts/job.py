@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.edits import Drawn, Zero
-from thoughtlens.cuts.interventions import Intervention
+from thoughtlens.cuts.intervention import Intervention
 from thoughtlens.cuts.material import Material, Parts, bind
 from thoughtlens.cuts.named import Cut
 from thoughtlens.cuts.passes import (

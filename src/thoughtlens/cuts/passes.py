@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from thoughtlens.cuts.edits import Stop
-from thoughtlens.cuts.interventions import Variants
+from thoughtlens.cuts.intervention import Variants
 from thoughtlens.cuts.material import Parts
 from thoughtlens.cuts.named import thoughts_left
 from thoughtlens.errors import OptionError, ThoughtLensError

@@ -28,7 +28,7 @@ from thoughtlens.analysis.heads import unreliable
 from thoughtlens.analysis.importance import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
 from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
-from thoughtlens.cuts.interventions import EDGE_SITES, Intervention
+from thoughtlens.cuts.intervention import EDGE_SITES, Intervention
 from thoughtlens.cuts.job import Target
 from thoughtlens.cuts.material import derangement, donors
 from thoughtlens.cuts.named import (

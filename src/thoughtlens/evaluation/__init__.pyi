@@ -1,8 +1,8 @@
-from .checks import Check as Check
-from .checks import doctor as doctor
 from .conditions import CONDITIONS as CONDITIONS
 from .conditions import Solved as Solved
 from .conditions import evaluate as evaluate
+from .diagnostics import Check as Check
+from .diagnostics import doctor as doctor
 from .lens import decode_thoughts as decode_thoughts
 from .lens import question_attention as question_attention
 from .lens import results_read as results_read

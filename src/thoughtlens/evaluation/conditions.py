@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thoughtlens.cuts.edits import Replace, Zero
-from thoughtlens.cuts.interventions import Intervention
+from thoughtlens.cuts.intervention import Intervention
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.problems import Problem, same_answer
