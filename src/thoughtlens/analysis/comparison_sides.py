@@ -15,7 +15,7 @@ import xarray as xr
 from thoughtlens.analysis.evidence import find_types
 from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.metrics import preference_sums, preferences
-from thoughtlens.analysis.pieces import Blocks, StoredRun, pieces
+from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.sums import add_weighted
@@ -106,7 +106,7 @@ def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, s
     heads: dict[str, xr.DataArray] = {}
     parts: list[xr.Dataset] = []
     n_seen = 0
-    for attention in (piece["attention"] for piece in pieces(subject.blocks)):
+    for attention in (piece["attention"] for piece in in_pieces(subject.blocks)):
         here = places[n_seen : n_seen + attention.sizes["problem"]]
         n_seen += attention.sizes["problem"]
         _check_number(n_seen <= len(places), subject, f"{n_seen} or more")

@@ -20,7 +20,7 @@ import xarray as xr
 from thoughtlens.analysis.heads import LEAST_EXCESS, LEVEL, head_types
 from thoughtlens.analysis.hubs import hub_tests, row_sums
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, head_excess, without_rounding
-from thoughtlens.analysis.pieces import Blocks, pieces
+from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
 from thoughtlens.analysis.statistics import interval
 from thoughtlens.analysis.sums import ExcessSums
@@ -82,7 +82,7 @@ def measures(n_thoughts: int) -> list[str]:
 def find_types(blocks: Blocks, *, n_problems: int, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
     """The types of heads (layer, head) as `analyze` finds them, and nothing else."""
     added, rows = ExcessSums(n_problems, n_flips=n_flips, seed=seed), None
-    for piece in pieces(blocks):
+    for piece in in_pieces(blocks):
         added.add(head_excess(piece["attention"], piece["n_question_tokens"]))
         these = row_sums(piece["attention"])
         rows = these if rows is None else rows + these

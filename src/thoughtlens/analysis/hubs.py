@@ -23,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.metrics import thought_map
-from thoughtlens.analysis.pieces import Blocks, pieces
+from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import text
@@ -80,7 +80,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
         raise OptionError(
             f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
         )
-    parts = (row_sums(piece["attention"]) for piece in pieces(blocks))
+    parts = (row_sums(piece["attention"]) for piece in in_pieces(blocks))
     first = next(parts, None)
     if first is None:
         raise RunError("found no problems to test; extract at least one problem first.")

@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.pieces import Blocks, StoredRun, pieces
+from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.names import (
     ANSWER,
@@ -154,7 +154,7 @@ def look(
     """
     found: list[xr.Dataset] = []
     wanted = frozenset(problems)
-    for attention in (piece["attention"] for piece in pieces(blocks)):
+    for attention in (piece["attention"] for piece in in_pieces(blocks)):
         here = [place for place, name in enumerate(attention["problem"].values) if str(name) in wanted]
         if here:
             found.append(_look_at(attention.isel(problem=here), how))

@@ -65,7 +65,7 @@ class StoredRun(Protocol):
         """The problems of the run, in order, with `id`, `question` and `steps`."""
 
 
-def pieces(blocks: Blocks) -> Iterator[xr.Dataset]:
+def in_pieces(blocks: Blocks) -> Iterator[xr.Dataset]:
     """`attention`, as float64, and `n_question_tokens` of a few problems at a time; a store is read once."""
     for block in [blocks] if isinstance(blocks, xr.Dataset) else blocks:
         for part in _parts(block[ATTENTION]):

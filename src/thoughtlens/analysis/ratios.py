@@ -27,7 +27,7 @@ import xarray as xr
 
 from thoughtlens.analysis.metrics import MASS_FLOOR, composition, expected_sums, preference_sums
 from thoughtlens.analysis.nulls import without_rounding
-from thoughtlens.analysis.pieces import Blocks, pieces
+from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import flip_p_values, mcnemar, sign_flips, studentised
 from thoughtlens.analysis.statistics import interval, proportion_interval, resample_weights, weighted_sums
 from thoughtlens.errors import RunError
@@ -88,7 +88,7 @@ def collect_depth_sums(blocks: Blocks) -> xr.Dataset:
     Example:
         `collect_depth_sums(tl.open_run("runs/a").blocks())`
     """
-    found = (piece["attention"] for piece in pieces(blocks))
+    found = (piece["attention"] for piece in in_pieces(blocks))
     return join_problems([depth_sums(attention, preference_sums(attention)) for attention in found])
 
 

@@ -26,7 +26,7 @@ from thoughtlens.analysis.heads import rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_names, hub_tests, row_sums
 from thoughtlens.analysis.importance import WEIGHTS, check_pattern, patterned
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
-from thoughtlens.analysis.pieces import Blocks, StoredRun, partial_moments, pieces
+from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
 from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval, resample_weights
 from thoughtlens.analysis.sums import ExcessSums, Sums, Totals, WeightedSums, parts
@@ -190,7 +190,7 @@ def open_analysis(run: StoredRun, name: str | None = None) -> Analysis:
 
 def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -> xr.Dataset:
     """`preference_sums` of every problem, added up over these dims: dims (problem, …)."""
-    found = (preference_sums(piece["attention"]) for piece in pieces(blocks))
+    found = (preference_sums(piece["attention"]) for piece in in_pieces(blocks))
     return join_problems([sums.sum(list(over), skipna=False) for sums in found])
 
 
@@ -292,7 +292,7 @@ def _analyze(
     if null is not None:
         weights = resample_weights(len(correct), n_resamples=draws["n_resamples"], seed=draws["seed"])
         beyond = WeightedSums(weights), ExcessSums(len(correct), n_flips=draws["n_flips"], seed=draws["seed"])
-    nulls = repeat(None) if null is None else pieces(patterned(null, options["pattern"]))
+    nulls = repeat(None) if null is None else in_pieces(patterned(null, options["pattern"]))
     depth_sums, start = [], 0
     every = (part for block in blocks for part in parts(block))
     for (own, sums, moments, rows), other in zip(every, nulls, strict=null is not None):

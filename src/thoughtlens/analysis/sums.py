@@ -25,7 +25,7 @@ from thoughtlens.analysis.hubs import row_sums
 from thoughtlens.analysis.importance import rollout
 from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums, thought_map
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
-from thoughtlens.analysis.pieces import finish_moments, merge_moments, partial_moments, pieces
+from thoughtlens.analysis.pieces import finish_moments, in_pieces, merge_moments, partial_moments
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.analysis.statistics import resample_weights, weighted_sums
 from thoughtlens.errors import RunError
@@ -73,7 +73,7 @@ def parts(block: xr.Dataset) -> Iterator[tuple[xr.Dataset | None, xr.Dataset, xr
     The piece of attention (None where sums were kept), `problem_sums`, `partial_moments` and `row_sums`.
     """
     if ATTENTION in block:
-        for piece in pieces(block):
+        for piece in in_pieces(block):
             attention = piece[ATTENTION]
             sums = problem_sums(attention, piece["n_question_tokens"])
             yield piece, sums, partial_moments(attention), row_sums(attention)

@@ -1,4 +1,4 @@
-"""The commands on runs: `run`, `sample`, `extract`, `analyze`, `plot`, `export`, `compare` and `status`; closing tables.
+"""The commands on runs: `run`, `sample`, `extract`, `analyze`, `plot`, `export`, `compare`, `status`; closing tables.
 
 In: options. Out: what the library writes, and tables of its facts on stdout.
 """
