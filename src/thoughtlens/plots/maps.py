@@ -220,7 +220,7 @@ def question_tokens(question_attention: xr.Dataset, *, n_top: int = 3, ax: Axes 
     outline_cells(ax, image, top)
     _name_tokens(ax, texts, top.sum(0))
     add_colour_bar(image, [ax], cells)
-    problem = question_attention.attrs["problem"]
+    problem = clipped(question_attention.attrs["problem"], 48)
     add_title(ax, f"{problem}: attention to the question, mean over layers and heads", n=1)
     fit(ax)
     return ax
