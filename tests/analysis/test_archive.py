@@ -164,4 +164,4 @@ def test_datasets_have_no_steps_no_name_and_blocks_no_answers(run):
         analyze(run.dataset, name="mine")
     with pytest.raises(OptionError, match="without `correct`"):
         analyze(iter([run.dataset]))
-    assert np.array_equal(analyze(run.dataset, by="correct", **FEW).groups["correct"].groups["n"], [3, 3])
+    assert np.array_equal(analyze(run.dataset, by="correct", **FEW).groups["correct"].measures["n"], [3, 3])

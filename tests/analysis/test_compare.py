@@ -362,15 +362,15 @@ def test_tables_hold_every_defined_number_once(make_attention):
     assert row["p"].item() == found.p_values["preference"].isel(pair=1).sel(place).item()
 
 
-def test_the_headline_names_each_hub_and_compares_it_with_the_same_thought(make_attention):
+def test_the_headline_names_each_preferred_thought_and_compares_it_with_the_same_thought(make_attention):
     found = compared(make_attention(), make_attention(seed=1))
     facts = comparison_headline(found)
     base = found.measures["preference"].sel(model="a", depth="all", value="estimate")
     hub = str(base["thought"].values[int(np.nanargmax(base))])
-    assert facts["own"]["a"]["hub"]["thought"] == hub
+    assert facts["own"]["a"]["preferred"]["thought"] == hub
     [pair] = facts["differences"]
     other = found.measures["preference"].sel(model="b", depth="all", value="estimate", thought=hub)
-    assert pair["hub"]["estimate"] == pytest.approx(other.item() - base.sel(thought=hub).item())
+    assert pair["preferred"]["estimate"] == pytest.approx(other.item() - base.sel(thought=hub).item())
 
 
 def test_p_of_the_closing_table_is_holms_over_all_thoughts_and_pairs(make_attention):
@@ -381,7 +381,7 @@ def test_p_of_the_closing_table_is_holms_over_all_thoughts_and_pairs(make_attent
     family = family[np.isfinite(family)]
     assert len(family) == 2 * (4 + 5)
     for pair in pairs:
-        for name in ("accuracy", *SINGLE, "hub"):
+        for name in ("accuracy", *SINGLE, "preferred"):
             # Holm by its definition: step down, each p times how many are left, never below an earlier one.
             p = pair[name]["p"]
             steps = [min(1.0, float(q) * (family >= q).sum()) for q in np.unique(family[family <= p])]

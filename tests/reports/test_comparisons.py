@@ -80,7 +80,7 @@ def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
 
 def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
     text = call("compare", *runs[:2], "--out", tmp_path / "out").stdout
-    words = "tiny-gpt2-control − tiny-gpt2", "accuracy", "hub preference", "p (Holm)", "All have the same 40 problems"
+    words = "tiny-gpt2-control − tiny-gpt2", "accuracy", "most preferred thought", "p (Holm)", "All have the same 40 problems"
     for word in (*words, "types of heads"):
         assert word in text
 
@@ -125,7 +125,7 @@ def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined
     other = few(tmp_path / "two", asked(2, 3, 4), "--thoughts", 2)
     facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
     assert any("numbers of thoughts differ" in note for note in facts["notes"])
-    assert facts["own"]["two"]["hub"] == {"thought": None, "estimate": None, "low": None, "high": None}
+    assert facts["own"]["two"]["preferred"] == {"thought": None, "estimate": None, "low": None, "high": None}
     text = call("compare", one, other, "--out", tmp_path / "out").stdout
     assert "undefined" in text
 

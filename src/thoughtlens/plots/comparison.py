@@ -68,7 +68,8 @@ def draw_models(
     drawn = {name: how for name, how in (words or PANELS).items() if name in numbers and numbers[name].size}
     sizes = np.unique(numbers["n"].values)
     n = sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    ax, tiles = panels(ax, len(drawn), 2, (326.0, 168.0), title=title, n=n, margin=(110.0, 24.0))
+    least = (130.0, 76.0)  # with names of rows on the left, and two lines above and below
+    ax, tiles = panels(ax, len(drawn), 2, (326.0, 168.0), title=title, n=n, least=least, margin=(110.0, 24.0))
     for panel, (name, how) in zip(tiles, drawn.items(), strict=False):
         _draw(panel, numbers[name], how)
     series = looks([str(name) for name in numbers["model"].values])
