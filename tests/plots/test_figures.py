@@ -311,13 +311,13 @@ def test_models_differ_in_colour_and_shape_and_never_touch():
     first, second = (line for line in accuracy.lines if line.get_marker() in ("o", "s"))
     assert first.get_color() != second.get_color()
     assert first.get_marker() != second.get_marker()
-    expected = comparison.models["accuracy"].sel(value="estimate")
+    expected = comparison.measures["accuracy"].sel(value="estimate")
     np.testing.assert_allclose(dots(accuracy)[:, 0], expected)
     assert dots(accuracy)[0, 1] < dots(accuracy)[1, 1]
 
 
 def test_panels_of_models_hold_their_numbers():
-    models = made_comparison().models.sel(depth="all", value="estimate")
+    models = made_comparison().measures.sel(depth="all", value="estimate")
     for panel, name in zip(
         panels_of(model_comparison(made_comparison())), ("preference", "lag_preference"), strict=False
     ):

@@ -73,7 +73,7 @@ class Intervention:
     @property
     def label(self) -> str:
         """Such as `L4H5 zero`, `z3 mean`, `z4 ⊣ z1, L4H5`, `L2 scale 0.5 at eot`."""
-        what = _what(self.edit)
+        what = _what(self.edit).strip()  # a donor may have any name, blank ones too
         said = "" if isinstance(self.edit, Block) else f" {what}"
         if self.site in EDGE_SITES:
             where = _where(self.layers, self.heads)
