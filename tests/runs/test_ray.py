@@ -122,7 +122,7 @@ class Failing:
 
 
 def pool(retries=0):
-    return ray_engine._Pool(None, ray_engine._Share(1, 1.0, 0.0), deque([0]), retries)
+    return ray_engine._Pool(None, 1.0, 0.0, deque([0]), retries)
 
 
 def test_a_cluster_that_is_not_there_or_has_no_cpus_is_said(monkeypatch):
