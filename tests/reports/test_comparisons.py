@@ -80,7 +80,13 @@ def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
 
 def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
     text = call("compare", *runs[:2], "--out", tmp_path / "out").stdout
-    words = "tiny-gpt2-control − tiny-gpt2", "accuracy", "most preferred thought", "p (Holm)", "All have the same 40 problems"
+    words = (
+        "tiny-gpt2-control − tiny-gpt2",
+        "accuracy",
+        "most preferred thought",
+        "p (Holm)",
+        "All have the same 40 problems",
+    )
     for word in (*words, "types of heads"):
         assert word in text
 
