@@ -156,7 +156,7 @@ def question_attention(
         >>> from thoughtlens.models import planted_problems, planted_reasoner
         >>> [found] = question_attention(planted_reasoner(), planted_problems(1))
         >>> row = found["attention"].sel(query="bot")
-        >>> row.dims, found["text"].values[row.argmax()].strip()
+        >>> row.dims, found["text"].values[row.values.argmax()].strip()
         (('token',), '97')
 
     Reference: what figure 6 of CODI shows (Shen et al. 2025, arXiv 2502.21074), whose code is not published.
