@@ -1,4 +1,4 @@
-"""The models of a comparison: each read once, on the problems that all have, and notes on what could not be compared.
+"""The sides of a comparison: each model read once, on the problems that all share; and notes on what is not compared.
 
 In: runs, or `Subject`s, by name. Out: a `Side` for each, and sentences. Sums by depth are kept for each problem, sums
 by head only for the resamples, so that memory grows by a few numbers a problem.

@@ -1,4 +1,4 @@
-"""What cuts cost: paired effects with intervals and tests, each among its controls, and the cuts that compare.
+"""Effects of cuts: paired differences from the baseline with intervals and tests, each placed among its controls.
 
 In: an effects Dataset (`thoughtlens.schema`).  Out: labelled tables, and labels of cuts by what they cut.
 

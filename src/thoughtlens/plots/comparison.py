@@ -1,4 +1,4 @@
-"""Models side by side, a colour and a shape for each model.
+"""The figure that compares models: a panel for each measure, a colour and a marker for each model.
 
 In: a `Comparison`. Out: the Axes of a figure with a panel a measure.
 """

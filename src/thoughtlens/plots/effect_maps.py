@@ -1,4 +1,4 @@
-"""Attention and what cutting costs beside each other: maps of heads and edges, a scatter of units.
+"""Figures that set attention beside the cost of cutting: maps of heads and of edges, and a scatter plot of units.
 
 In: a `Study`, and which of its families: the cuts of single heads, thoughts or edges, by one edit. Out: Axes.
 """

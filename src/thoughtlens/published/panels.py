@@ -1,4 +1,4 @@
-"""The figures of the 2025 scripts, drawn on their step-indexed maps; for comparison with published figures alone.
+"""The figures of the 2025 scripts, drawn from step-indexed maps; use them only to compare with the published figures.
 
 In: an `Analysis`, or each model's scores. Out: Axes by the names that the scripts gave their files. Row s of a map is
 the query of thought `z{s}` and column j the key `z{j+1}`, so that the cell [s, s − 1] is self-attention; every title
