@@ -22,8 +22,8 @@ from benchmarks.measuring import Setting, round_lengths
 from benchmarks.timing import interleave, machine, ratios, spread
 from thoughtlens.cuts import ablate_head, ablate_thought, knock_out
 from thoughtlens.cuts.intervention import Variants
-from thoughtlens.cuts.material import Parts
 from thoughtlens.cuts.passes import Cutting, batch_of, copies_at_once
+from thoughtlens.cuts.replacements import Parts
 from thoughtlens.models import Codi, LatentReasoner, load
 from thoughtlens.problems import sample
 from thoughtlens.reasoning import BatchPass, tell, think

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.names import key_names, query_names
+from thoughtlens.notation import key_names, query_names
 from thoughtlens.schema import attention_dataset, check_attention
 
 Planter = Callable[[str, str], float]

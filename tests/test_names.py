@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from thoughtlens.errors import OptionError
-from thoughtlens.names import edge_name, head_name, head_place, text
+from thoughtlens.notation import edge_name, head_name, head_place, text
 
 
 def test_heads_are_read_as_they_are_written():

@@ -50,7 +50,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import RunError
-from thoughtlens.names import key_names, query_names, text
+from thoughtlens.notation import key_names, query_names, text
 
 ATTENTION = "attention"
 VALUE_WEIGHTED = "value_weighted"

@@ -22,7 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
-from thoughtlens.names import BOT, PAD_CODE
+from thoughtlens.notation import BOT, PAD_CODE
 
 
 class Site(StrEnum):

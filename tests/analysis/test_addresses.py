@@ -25,10 +25,10 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.named import cut_from_spec
+from thoughtlens.cuts.experiments import cut_from_spec
 from thoughtlens.cuts.study import address_of
 from thoughtlens.errors import OptionError
-from thoughtlens.names import edge_name, head_name, head_place
+from thoughtlens.notation import edge_name, head_name, head_place
 from thoughtlens.taps import Site
 
 RIGHT = np.ones(4, dtype=bool)

@@ -28,7 +28,7 @@ from thoughtlens.analysis import pieces as blocks
 from thoughtlens.analysis.comparison import comparison_overview, group_seed, rank_correlation
 from thoughtlens.analysis.ratios import DEPTHS, as_ratios, layers_by_depth, linearised, relabellings
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import thought_names
+from thoughtlens.notation import thought_names
 
 SINGLE = ("sequential", "skip", "thought_mass")
 BY_DEPTH = (*SINGLE, "preference", "lag_preference", "composition")

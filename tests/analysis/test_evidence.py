@@ -26,7 +26,7 @@ from thoughtlens.analysis.heads import LEAST_EXCESS
 from thoughtlens.analysis.pieces import finish_moments, merge_moments, partial_moments
 from thoughtlens.analysis.summary import collect_sums
 from thoughtlens.models import PLANTED
-from thoughtlens.names import thought_names
+from thoughtlens.notation import thought_names
 from thoughtlens.schema import attention_dataset
 
 

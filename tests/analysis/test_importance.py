@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from thoughtlens.analysis import rollout
-from thoughtlens.analysis.importance import edge_importance, head_importance, thought_importance
-from thoughtlens.names import ANSWER, EOT, thought_names
+from thoughtlens.analysis.weighted_attention import edge_importance, head_importance, thought_importance
+from thoughtlens.notation import ANSWER, EOT, thought_names
 
 THOUGHTS = thought_names(4)
 ROWS = [*THOUGHTS[1:], EOT, ANSWER]

@@ -5,7 +5,7 @@ from tests.analysis.effects_made import made_effects
 
 from thoughtlens.analysis import influence, summarise
 from thoughtlens.errors import OptionError
-from thoughtlens.names import edge_name, edge_names, key_names, query_names
+from thoughtlens.notation import edge_name, edge_names, key_names, query_names
 
 N = 100
 

@@ -22,7 +22,7 @@ from thoughtlens.analysis import (
 from thoughtlens.analysis.nulls import token_shares
 from thoughtlens.errors import RunError
 from thoughtlens.models import PLANTED, Codi, Markers, planted_problems, planted_reasoner, projection
-from thoughtlens.names import key_names, query_names, thought_names
+from thoughtlens.notation import key_names, query_names, thought_names
 from thoughtlens.taps import ATTENTION
 
 

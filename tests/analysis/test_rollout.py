@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from thoughtlens.analysis import analysis_tables, analyze, rollout
-from thoughtlens.names import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
+from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
 from thoughtlens.schema import attention_dataset
 
 SOURCES = [FIRST, QUESTION, BOT, EOT, ANSWER]

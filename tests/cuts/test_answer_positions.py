@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.conftest import QUESTIONS, random_reasoner
 
-from thoughtlens.names import PAD_CODE
+from thoughtlens.notation import PAD_CODE
 from thoughtlens.reasoning import BatchPass, decode, tell, think
 from thoughtlens.taps import Site, Taps
 

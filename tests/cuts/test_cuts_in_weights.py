@@ -18,9 +18,9 @@ from tests.cut_oracle import (
 )
 
 from thoughtlens.cuts import Intervention, Zero, ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
-from thoughtlens.cuts.material import Material, bind
 from thoughtlens.cuts.passes import Cutting, batch_of
-from thoughtlens.names import thought_names
+from thoughtlens.cuts.replacements import Material, bind
+from thoughtlens.notation import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.taps import Site
 

@@ -27,9 +27,9 @@ from thoughtlens.cuts import (
     weaken_edge,
 )
 from thoughtlens.cuts.edits import Own
-from thoughtlens.cuts.job import Target, measure_material
-from thoughtlens.cuts.material import bind
 from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
+from thoughtlens.cuts.replacements import bind
+from thoughtlens.cuts.study_job import Target, measure_material
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample
 from thoughtlens.reasoning import reason

@@ -17,7 +17,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.cuts.edits import Stop
 from thoughtlens.errors import OptionError
-from thoughtlens.names import query_names, slot_codes, thought_names
+from thoughtlens.notation import query_names, slot_codes, thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.taps import Moment, Site

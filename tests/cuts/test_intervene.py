@@ -35,9 +35,9 @@ from thoughtlens.cuts import (
     studies,
 )
 from thoughtlens.cuts.edits import Own
-from thoughtlens.cuts.material import donors
 from thoughtlens.cuts.passes import Cutting, batch_of
 from thoughtlens.cuts.plan import shape_of
+from thoughtlens.cuts.replacements import donors
 from thoughtlens.errors import CheckpointError, OptionError, RunError
 from thoughtlens.files import fingerprint
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner

@@ -8,7 +8,7 @@ from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.cuts import Intervention, Replace, Zero
 from thoughtlens.errors import OptionError
-from thoughtlens.names import thought_names
+from thoughtlens.notation import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.taps import Site, ThoughtRecorder

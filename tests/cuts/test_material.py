@@ -25,10 +25,10 @@ from thoughtlens.cuts import (
     shuffle_thoughts,
 )
 from thoughtlens.cuts.edits import Own
-from thoughtlens.cuts.job import Target, measure_material
-from thoughtlens.cuts.material import bind, derangement, donors
+from thoughtlens.cuts.replacements import bind, derangement, donors
+from thoughtlens.cuts.study_job import Target, measure_material
 from thoughtlens.errors import OptionError
-from thoughtlens.names import query_names
+from thoughtlens.notation import query_names
 from thoughtlens.reasoning import BatchPass, tell, think
 from thoughtlens.taps import HeadRecorder, Site, Taps, ThoughtRecorder
 

@@ -33,10 +33,10 @@ from thoughtlens.cuts import (
     zero_value_edge,
 )
 from thoughtlens.cuts.edits import NAMED, Own, Shuffle, Stop
+from thoughtlens.cuts.experiments import cut_from_spec, thoughts_left
 from thoughtlens.cuts.intervention import as_spec, from_spec
-from thoughtlens.cuts.named import cut_from_spec, thoughts_left
 from thoughtlens.errors import OptionError
-from thoughtlens.names import key_names, query_names, thought_names
+from thoughtlens.notation import key_names, query_names, thought_names
 from thoughtlens.taps import Site
 
 CONSTRUCTED = {

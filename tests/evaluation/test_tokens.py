@@ -16,7 +16,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.evaluation import question_attention
 from thoughtlens.evaluation.lens import choose_problems
 from thoughtlens.models import load
-from thoughtlens.names import FIRST, QUESTION, query_names
+from thoughtlens.notation import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_tokens
 from thoughtlens.problems import Problem, sample
 from thoughtlens.reports import write_question_attention

@@ -24,7 +24,7 @@ from thoughtlens.models import (
     planted_reasoner,
     projection,
 )
-from thoughtlens.names import thought_names
+from thoughtlens.notation import thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason
 from thoughtlens.runs.extraction import recorder_for

@@ -13,7 +13,7 @@ from tests.reports.test_studies import RunInMemory, unit
 
 from thoughtlens.analysis import analyze, compare, rank_heads, transplant_table
 from thoughtlens.analysis.comparison_sides import Subject
-from thoughtlens.names import edge_name, head_name, key_names, query_names, step_label, thought_names
+from thoughtlens.notation import edge_name, head_name, key_names, query_names, step_label, thought_names
 from thoughtlens.reports import study
 from thoughtlens.schema import attention_dataset
 

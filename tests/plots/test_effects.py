@@ -9,9 +9,9 @@ from tests.plots.test_figures import cells, panels_of
 from tests.reports.test_studies import unit
 
 from thoughtlens.analysis import Study, families, influence, judge, resample_weights, summarise, transplant_table
-from thoughtlens.analysis.curves import FOLLOWS, curve_of
+from thoughtlens.analysis.effect_curves import FOLLOWS, curve_of
 from thoughtlens.errors import OptionError
-from thoughtlens.names import step_label
+from thoughtlens.notation import step_label
 from thoughtlens.plots import (
     ablation_curve,
     attention_against_effect,

@@ -8,7 +8,7 @@ from tests.plots.test_figures import cells, dots, panels_of
 from thoughtlens.analysis import analyze, rank_heads
 from thoughtlens.analysis.metrics import cell_spread, thought_composition
 from thoughtlens.errors import OptionError
-from thoughtlens.names import key_names, thought_names
+from thoughtlens.notation import key_names, thought_names
 from thoughtlens.plots import composition_by_layer, depth_profile, head_counts, head_map, head_ranking
 from thoughtlens.plots.heads import METRICS, Choice, score_of
 from thoughtlens.published import step_figures

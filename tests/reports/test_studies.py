@@ -11,7 +11,7 @@ import xarray as xr
 from tests.analysis.effects_made import made_effects
 
 from thoughtlens.errors import RunError
-from thoughtlens.names import step_label
+from thoughtlens.notation import step_label
 from thoughtlens.reports import open_effects, study, study_headline, write_study
 from thoughtlens.reports.effects import study_figures
 from thoughtlens.schema import attention_dataset
@@ -194,7 +194,7 @@ def test_effects_of_some_problems_are_set_beside_the_attention_of_these(run):
 def test_attention_and_effects_are_resampled_together(run, agreeing):
     """A resample of both is the verdict of the problems drawn, in the sample as in each resample."""
     from thoughtlens.analysis import resample_weights
-    from thoughtlens.analysis.importance import look
+    from thoughtlens.analysis.weighted_attention import look
 
     weights = resample_weights(N, n_resamples=200, seed=0)
     drawn = np.repeat(np.arange(N), weights.values[7])

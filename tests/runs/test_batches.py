@@ -12,7 +12,7 @@ from tests.conftest import QUESTIONS, random_reasoner
 from thoughtlens.errors import OptionError
 from thoughtlens.problems import Problem
 from thoughtlens.runs import extract, open_run
-from thoughtlens.runs.engines import Halving, bisect, padding, plan
+from thoughtlens.runs.batches import Halving, bisect, padding, plan
 from thoughtlens.runs.layout import MOST_PROBLEMS, problems_for
 
 pytestmark = pytest.mark.usefixtures("short_answers")

@@ -17,7 +17,7 @@ from thoughtlens.problems import Problem, ProblemSet, sample
 from thoughtlens.reports import summary, write_analysis, write_figures
 from thoughtlens.runs import MEAN, Keep, extract, open_run, status
 from thoughtlens.runs.layout import SHARD_PROBLEMS, Layout, deal
-from thoughtlens.runs.store import Store
+from thoughtlens.runs.writer import Store
 
 N = 42
 EIGHT = Keep(block_sums, n_blocks=8)

@@ -10,7 +10,7 @@ from thoughtlens.errors import RunError
 from thoughtlens.models import load
 from thoughtlens.problems import sample
 from thoughtlens.runs import extract, status
-from thoughtlens.runs.store import marker_name, read_manifest
+from thoughtlens.runs.writer import marker_name, read_manifest
 
 
 @pytest.fixture

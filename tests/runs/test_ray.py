@@ -17,7 +17,7 @@ from thoughtlens.problems import sample
 from thoughtlens.runs import Local, extract, open_run
 from thoughtlens.runs.extraction import RAW
 from thoughtlens.runs.layout import Layout
-from thoughtlens.runs.store import Store
+from thoughtlens.runs.writer import Store
 
 pytest.importorskip("ray")
 from ray.exceptions import RayActorError, RayTaskError

@@ -18,7 +18,7 @@ from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.runs import open_run
 from thoughtlens.runs.extraction import RAW
 from thoughtlens.runs.layout import Layout
-from thoughtlens.runs.store import Store, versions
+from thoughtlens.runs.writer import Store, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
@@ -154,7 +154,7 @@ def test_a_kill_between_arrays_and_marker_costs_that_shard_only(folder: Path, mo
     store = Store.open(folder, LAYOUT, options=OPTIONS)
     write(store, 0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("thoughtlens.runs.store.promise", _interrupt)
+        patch.setattr("thoughtlens.runs.writer.promise", _interrupt)
         write(store, 1)
     assert Store.open(folder, LAYOUT, options=OPTIONS).missing() == [1, 2]
     complete(folder)
@@ -169,7 +169,7 @@ def test_a_kill_while_the_arrays_are_made_leaves_a_folder_that_can_go_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("thoughtlens.runs.store.fingerprints", _interrupt)
+        patch.setattr("thoughtlens.runs.writer.fingerprints", _interrupt)
         Store.open(folder, LAYOUT, options=OPTIONS)
     with pytest.raises(RunError, match=r"only just been begun, expected a complete run; run the same"):
         open_run(folder)

@@ -2,10 +2,10 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
 from .comparison_sides import Subject as Subject
-from .curves import ablation_curve as ablation_curve
-from .curves import dose_response as dose_response
-from .curves import influence as influence
-from .curves import transplant_table as transplant_table
+from .effect_curves import ablation_curve as ablation_curve
+from .effect_curves import dose_response as dose_response
+from .effect_curves import influence as influence
+from .effect_curves import transplant_table as transplant_table
 from .effects import Study as Study
 from .effects import effects_table as effects_table
 from .effects import families as families
@@ -14,8 +14,6 @@ from .effects import summarise as summarise
 from .heads import head_types as head_types
 from .heads import rank_heads as rank_heads
 from .hubs import hub_test as hub_test
-from .importance import rollout as rollout
-from .importance import value_shares as value_shares
 from .metrics import composition as composition
 from .metrics import preference_sums as preference_sums
 from .metrics import preferences as preferences
@@ -54,3 +52,5 @@ from .tables import group_table as group_table
 from .tables import headline as headline
 from .verdict import judge as judge
 from .verdict import readings as readings
+from .weighted_attention import rollout as rollout
+from .weighted_attention import value_shares as value_shares

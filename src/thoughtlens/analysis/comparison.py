@@ -46,7 +46,7 @@ from thoughtlens.analysis.ratios import (
 )
 from thoughtlens.analysis.statistics import CONFIDENCE, interval, spearman
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import text, thought_names
+from thoughtlens.notation import text, thought_names
 
 NEED_SAME_THOUGHTS = ("preference", "skip")
 """Measures whose cells are other ones when the number of thoughts differs."""

@@ -30,7 +30,7 @@ from thoughtlens.analysis.significance import (
 )
 from thoughtlens.analysis.statistics import bootstrap_mean, proportion_interval
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import EDGES, HEADS, THOUGHTS, text
+from thoughtlens.notation import EDGES, HEADS, THOUGHTS, text
 from thoughtlens.schema import BASELINE
 
 OUTCOMES: Final = ("accuracy", "gold_logprob", "kl")

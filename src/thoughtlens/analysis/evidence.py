@@ -25,7 +25,7 @@ from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values,
 from thoughtlens.analysis.statistics import interval
 from thoughtlens.analysis.sums import ExcessSums
 from thoughtlens.errors import RunError
-from thoughtlens.names import text
+from thoughtlens.notation import text
 
 
 class Levels(NamedTuple):

@@ -13,7 +13,7 @@ from thoughtlens.analysis.hubs import HUB_LEVEL
 from thoughtlens.analysis.metrics import preferences
 from thoughtlens.analysis.nulls import PATTERNS, PLACES
 from thoughtlens.analysis.statistics import spearman
-from thoughtlens.names import head_name, text
+from thoughtlens.notation import head_name, text
 
 DIFFUSE = "diffuse"
 

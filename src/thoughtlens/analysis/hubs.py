@@ -26,7 +26,7 @@ from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import text
+from thoughtlens.notation import text
 
 LEAST = 1.5
 """Half as much again as an even share: what a hub draws at least."""

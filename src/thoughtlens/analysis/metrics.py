@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import entr
 
-from thoughtlens.names import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
+from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
 from thoughtlens.schema import n_thoughts_of
 
 EARLIER = "earlier thoughts"

@@ -29,7 +29,7 @@ import xarray as xr
 
 from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets, preference_sums, thought_map
 from thoughtlens.errors import RunError
-from thoughtlens.names import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
+from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
 from thoughtlens.schema import n_thoughts_of
 
 

@@ -23,7 +23,7 @@ import xarray as xr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json
-from thoughtlens.names import FIRST
+from thoughtlens.notation import FIRST
 from thoughtlens.schema import ATTENTION
 
 PIECE_CELLS = 4_000_000

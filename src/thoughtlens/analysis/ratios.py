@@ -31,7 +31,7 @@ from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import flip_p_values, mcnemar, sign_flips, studentised
 from thoughtlens.analysis.statistics import interval, proportion_interval, resample_weights, weighted_sums
 from thoughtlens.errors import RunError
-from thoughtlens.names import text, thought_names
+from thoughtlens.notation import text, thought_names
 from thoughtlens.schema import n_thoughts_of
 
 DEPTHS = ("all", "early", "middle", "late")

@@ -17,7 +17,7 @@ import xarray as xr
 from scipy.stats import binomtest, rankdata
 
 from thoughtlens.errors import OptionError
-from thoughtlens.names import text
+from thoughtlens.notation import text
 
 CONFIDENCE = 0.95
 """Of every interval that is reported."""

@@ -24,15 +24,15 @@ from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, 
 from thoughtlens.analysis.evidence import Levels, evidence_of_levels, excess_over_run
 from thoughtlens.analysis.heads import rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_names, hub_tests, row_sums
-from thoughtlens.analysis.importance import WEIGHTS, check_pattern, patterned
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
 from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval, resample_weights
 from thoughtlens.analysis.sums import ExcessSums, Sums, Totals, WeightedSums, parts
+from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patterned
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
-from thoughtlens.names import ANSWER, EOT, text
+from thoughtlens.notation import ANSWER, EOT, text
 
 BY: Final = ("correct", "n_steps")
 """What the problems of a run can be grouped by."""

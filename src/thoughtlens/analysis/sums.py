@@ -22,14 +22,14 @@ import xarray as xr
 
 from thoughtlens.analysis.heads import split_halves
 from thoughtlens.analysis.hubs import row_sums
-from thoughtlens.analysis.importance import rollout
 from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums, thought_map
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
 from thoughtlens.analysis.pieces import finish_moments, in_pieces, merge_moments, partial_moments
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.analysis.statistics import resample_weights, weighted_sums
+from thoughtlens.analysis.weighted_attention import rollout
 from thoughtlens.errors import RunError
-from thoughtlens.names import FIRST
+from thoughtlens.notation import FIRST
 from thoughtlens.schema import ATTENTION
 
 WAITING_BYTES = 64_000_000

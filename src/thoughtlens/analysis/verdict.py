@@ -22,7 +22,7 @@ import xarray as xr
 
 from thoughtlens.analysis.statistics import interval, short, spearman, weighted_sums
 from thoughtlens.errors import OptionError
-from thoughtlens.names import text
+from thoughtlens.notation import text
 
 MOST_ORDERS = 10_000
 """Relabellings of the units: all of them if there are no more, else as many drawn at random."""

@@ -6,6 +6,7 @@ parts when these are first used, so that `--help` answers at once.
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,9 +17,16 @@ from thoughtlens import runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 
+_TYPED: Final = "thoughtlens.typed"
+
 
 class OneSentence(TyperGroup):
     """Commands whose user errors end in one sentence and exit code 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep what was typed, for manifests; then parse it."""
+        ctx.meta[_TYPED] = shlex.join(["thoughtlens", *args])
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -42,6 +50,11 @@ def _prepare(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log 
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+
+
+def typed(ctx: typer.Context) -> str:
+    """The command line of this call, as the user typed it."""
+    return str(ctx.meta[_TYPED])
 
 
 DEFAULT_MODEL = "tiny-gpt2"

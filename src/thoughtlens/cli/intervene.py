@@ -3,8 +3,6 @@
 in: options; out: what the library writes, and tables of its facts on stdout.
 """
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,11 +23,13 @@ from thoughtlens.cli.app import (
     Workers,
     app,
     engine_named,
+    typed,
 )
 
 
 @app.command()
 def intervene(
+    ctx: typer.Context,
     folder: RunFolder,
     heads: Annotated[
         str | None, typer.Option("--heads", help="all, top:10 (by attention), or names such as L4H5,L0H1.")
@@ -129,7 +129,7 @@ def intervene(
             allow_failed=allow_failed,
             force=force,
             engine=where,
-            call=shlex.join(["thoughtlens", *sys.argv[1:]]),
+            call=typed(ctx),
             progress=progress,
         )
     with terminal.working("study"):

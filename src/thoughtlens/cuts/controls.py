@@ -20,12 +20,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
-from thoughtlens.cuts import named
+from thoughtlens.cuts import experiments
 from thoughtlens.cuts.edits import Own, Stop
+from thoughtlens.cuts.experiments import Cut
 from thoughtlens.cuts.intervention import Intervention
-from thoughtlens.cuts.named import Cut
 from thoughtlens.errors import OptionError
-from thoughtlens.names import thought_names
+from thoughtlens.notation import thought_names
 from thoughtlens.taps import Site
 
 Unit = tuple[tuple[str, Any], ...]
@@ -97,7 +97,7 @@ def controls_for(
             )
         for parts in moved:
             if _content(parts) not in made:
-                made[_content(parts)] = named.cut(*parts, label=_new_label(parts, labels))
+                made[_content(parts)] = experiments.cut(*parts, label=_new_label(parts, labels))
         found[cut.label] = tuple(made[_content(parts)] for parts in moved)
     return found
 

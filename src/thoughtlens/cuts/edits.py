@@ -2,7 +2,7 @@
 
 An edit is a frozen value with a name in `NAMED`, under which it is written as JSON. Most compute new values themselves,
 as functions `(tensor, moment) -> tensor`; an intervention says where these are taken. The edits of `Drawn` take values
-from passes in which nothing is cut: `cuts.material` makes a `Replace` or a `Noisy` of each for a batch of problems.
+from passes in which nothing is cut: `cuts.replacements` makes a `Replace` or a `Noisy` of each for a batch of problems.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thoughtlens.errors import OptionError
-from thoughtlens.names import BOT
+from thoughtlens.notation import BOT
 from thoughtlens.taps import Moment, Site
 
 Sites = frozenset[Site]

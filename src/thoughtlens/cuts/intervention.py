@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thoughtlens.cuts.edits import NAME_OF, NAMED, Block, Drawn, Edit, Stop
 from thoughtlens.errors import OptionError
-from thoughtlens.names import PAD_CODE
+from thoughtlens.notation import PAD_CODE
 from thoughtlens.taps import Moment, Site, Tap
 
 EDGE_SITES: Final = (Site.SCORES, Site.PATTERN)

@@ -23,15 +23,15 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from thoughtlens.cuts.edits import Stop
+from thoughtlens.cuts.experiments import thoughts_left
 from thoughtlens.cuts.intervention import Variants
-from thoughtlens.cuts.material import Parts
-from thoughtlens.cuts.named import thoughts_left
+from thoughtlens.cuts.replacements import Parts
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem, same_answer
 from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, tell, think
-from thoughtlens.runs.engines import bisect, halves
+from thoughtlens.runs.batches import bisect, halves
 from thoughtlens.taps import Taps
 
 CACHE_BYTES: Final = 2**30

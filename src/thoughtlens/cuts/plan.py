@@ -25,13 +25,10 @@ import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, paired_differences
 from thoughtlens.analysis.heads import unreliable
-from thoughtlens.analysis.importance import VALUES, look, patterned
+from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
 from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
-from thoughtlens.cuts.intervention import EDGE_SITES, Intervention
-from thoughtlens.cuts.job import Target
-from thoughtlens.cuts.material import derangement, donors
-from thoughtlens.cuts.named import (
+from thoughtlens.cuts.experiments import (
     Cut,
     ablate_head,
     ablate_kv_group,
@@ -46,11 +43,14 @@ from thoughtlens.cuts.named import (
     weaken_edge,
     zero_value_edge,
 )
+from thoughtlens.cuts.intervention import EDGE_SITES, Intervention
 from thoughtlens.cuts.passes import n_kv_heads
+from thoughtlens.cuts.replacements import derangement, donors
+from thoughtlens.cuts.study_job import Target
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.names import (
+from thoughtlens.notation import (
     HEADS,
     RANDOM,
     TEXT,

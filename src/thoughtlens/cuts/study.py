@@ -4,7 +4,7 @@ in: a run and a plan; out: the effects Dataset, and a folder.
 
     RUN/studies/NAME/plan.json      what is cut, with which controls and orders; written before the first cut
     RUN/studies/NAME/manifest.json  on which problems, with which seed, by which calls; SHA-256 of the plan; finished?
-    RUN/studies/NAME/outcomes/      what each cut did to each problem, batch by batch (`thoughtlens.cuts.job`)
+    RUN/studies/NAME/outcomes/      what each cut did to each problem, batch by batch (`thoughtlens.cuts.study_job`)
     RUN/studies/NAME/effects.zarr   the effects Dataset (`thoughtlens.schema`), with `exploratory` (intervention)
 
 1. Problems are drawn from the run and sorted into batches of like length; a batch is the unit of work.
@@ -30,7 +30,11 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
-from thoughtlens.cuts.job import (
+from thoughtlens.cuts.experiments import Cut
+from thoughtlens.cuts.passes import joined
+from thoughtlens.cuts.plan import CAUSE, Plan, check_plan, heads_by_attention, heads_by_cause, plan_from_json, shape_of
+from thoughtlens.cuts.replacements import donors
+from thoughtlens.cuts.study_job import (
     BASELINE_KEY,
     CutJob,
     Target,
@@ -41,19 +45,15 @@ from thoughtlens.cuts.job import (
     seconds_for,
     write_material,
 )
-from thoughtlens.cuts.material import donors
-from thoughtlens.cuts.named import Cut
-from thoughtlens.cuts.passes import joined
-from thoughtlens.cuts.plan import CAUSE, Plan, check_plan, heads_by_attention, heads_by_cause, plan_from_json, shape_of
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import file_name, fingerprint, replacing, replacing_folder, write_json, writing
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.runs import engines as batches
+from thoughtlens.runs import batches
 from thoughtlens.runs.engines import Engine, Local, Progress
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.folder import STUDIES, Run
-from thoughtlens.runs.store import MANIFEST, differences, now, versions
+from thoughtlens.runs.writer import MANIFEST, differences, now, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset
 from thoughtlens.taps import Site
 

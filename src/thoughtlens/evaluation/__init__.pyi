@@ -1,6 +1,6 @@
-from .conditions import CONDITIONS as CONDITIONS
-from .conditions import Solved as Solved
-from .conditions import evaluate as evaluate
+from .damaged_thoughts import CONDITIONS as CONDITIONS
+from .damaged_thoughts import Solved as Solved
+from .damaged_thoughts import evaluate as evaluate
 from .diagnostics import Check as Check
 from .diagnostics import doctor as doctor
 from .lens import decode_thoughts as decode_thoughts

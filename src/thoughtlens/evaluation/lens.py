@@ -20,7 +20,7 @@ import xarray as xr
 
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.names import query_names, text, thought_names
+from thoughtlens.notation import query_names, text, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import reason
 from thoughtlens.runs.folder import Run

@@ -35,7 +35,7 @@ from thoughtlens.models.planted_weights import (
     planted_projection,
 )
 from thoughtlens.models.reasoner import Codi, Markers
-from thoughtlens.names import BOT, FIRST, MAX_THOUGHTS, key_names, text, thought_names
+from thoughtlens.notation import BOT, FIRST, MAX_THOUGHTS, key_names, text, thought_names
 from thoughtlens.problems import Problem
 
 PLANTED: Final[Mapping[str, tuple[int, int]]] = {

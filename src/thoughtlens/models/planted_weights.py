@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from thoughtlens.models.reasoner import Markers, answer_text, projection
-from thoughtlens.names import MAX_THOUGHTS
+from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.taps import ATTENTION
 
 N_LAYERS: Final = 2

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from thoughtlens.analysis.comparison import Comparison, comparison_overview
-from thoughtlens.plots.parts import dodged, draw_null, draw_number, frame_rows, limits, looks
+from thoughtlens.plots.primitives import dodged, draw_null, draw_number, frame_rows, limits, looks
 from thoughtlens.plots.style import (
     add_legend,
     add_title,

@@ -11,15 +11,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-from thoughtlens.analysis.curves import influence
+from thoughtlens.analysis.effect_curves import influence
 from thoughtlens.analysis.effects import Study, damage_of
 from thoughtlens.analysis.statistics import short
 from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.errors import OptionError
-from thoughtlens.names import EDGES, HEADS, head_place
+from thoughtlens.notation import EDGES, HEADS, head_place
 from thoughtlens.plots.effects import COSTS
 from thoughtlens.plots.heads import draw_head_map
-from thoughtlens.plots.parts import add_colour_bar, draw_map, draw_null, limits, outline_cells, scale_of, titled
+from thoughtlens.plots.primitives import add_colour_bar, draw_map, draw_null, limits, outline_cells, scale_of, titled
 from thoughtlens.plots.style import BLUE, GREY, TICK_SIZE, add_title, clipped, figure_of, fit, new_axes, panels
 
 T = TypeVar("T")

@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.axes import Axes
 
-from thoughtlens.analysis import curves
-from thoughtlens.analysis.curves import curve_of, transplant_table
+from thoughtlens.analysis import effect_curves
+from thoughtlens.analysis.effect_curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import Study, as_damage, check_outcome, controls_of, damage_of, doses
 from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.errors import OptionError
-from thoughtlens.plots.parts import (
+from thoughtlens.plots.primitives import (
     Look,
     dodged,
     draw_null,
@@ -172,7 +172,7 @@ def dose_response(study: Study, *, outcome: str = "gold_logprob", most: int = 7,
         raise OptionError(
             "found no cut by degrees in this study, expected two of one target; intervene with scale:0.5."
         )
-    table = curves.dose_response(study.summary, graded)
+    table = effect_curves.dose_response(study.summary, graded)
     cost = as_damage(table[outcome], outcome)
     largest = cost.sel(value="estimate", drop=True).max("dose").fillna(-np.inf).values
     cost = cost.isel(target=np.sort(np.argsort(-largest, kind="stable")[:most]))

@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from thoughtlens.analysis.metrics import SELF, thought_composition
 from thoughtlens.analysis.summary import Analysis
 from thoughtlens.errors import OptionError
-from thoughtlens.names import FIRST, head_name, text
+from thoughtlens.notation import FIRST, head_name, text
 from thoughtlens.plots.maps import N_TOP, check_top, pick_heads
-from thoughtlens.plots.parts import (
+from thoughtlens.plots.primitives import (
     Look,
     add_colour_bar,
     draw_map,

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.summary import Analysis
 from thoughtlens.errors import OptionError
-from thoughtlens.names import head_name
-from thoughtlens.plots.parts import add_colour_bar, draw_map, outline_cells, scale_of
+from thoughtlens.notation import head_name
+from thoughtlens.plots.primitives import add_colour_bar, draw_map, outline_cells, scale_of
 from thoughtlens.plots.style import (
     CHARACTER,
     LABEL_SIZE,

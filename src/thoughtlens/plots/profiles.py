@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 
 from thoughtlens.analysis.metrics import cell_spread, thought_composition
 from thoughtlens.analysis.summary import Analysis
-from thoughtlens.names import ANSWER, BOT, EOT, FIRST, QUESTION
+from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION
 from thoughtlens.plots.heads import METRICS
-from thoughtlens.plots.parts import draw_columns, draw_stacks, estimate_of, print_stacks, titled
+from thoughtlens.plots.primitives import draw_columns, draw_stacks, estimate_of, print_stacks, titled
 from thoughtlens.plots.style import (
     BLACK,
     BLUE,

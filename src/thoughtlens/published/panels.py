@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from thoughtlens.analysis.summary import Analysis
-from thoughtlens.names import head_name, text
+from thoughtlens.notation import head_name, text
 from thoughtlens.plots.comparison import Words, draw_models
 from thoughtlens.plots.heads import THIRDS, Choice, draw_counts, draw_head_map, draw_ranking
 from thoughtlens.plots.maps import N_TOP, check_layers, draw_tiles, pick_heads

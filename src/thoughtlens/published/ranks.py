@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.names import head_name
+from thoughtlens.notation import head_name
 
 N_TOP: Final = 20
 """Heads whose types and layers are counted."""

@@ -54,7 +54,7 @@ def step_indexed(attention: xr.DataArray) -> xr.DataArray:
         dims (..., row, column), steps from 0; a row that does not exist is NaN where it would have values.
 
     Example:
-        >>> from thoughtlens.names import key_names, query_names
+        >>> from thoughtlens.notation import key_names, query_names
         >>> even = xr.DataArray(np.ones((5, 7)), [("query", query_names(2)), ("key", key_names(2))])
         >>> step_indexed(even).values.tolist()
         [[0.0, 0.0], [1.0, 0.0]]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.names import FIRST, PAD_CODE, QUESTION, TEXT, slot_codes, text_code
+from thoughtlens.notation import FIRST, PAD_CODE, QUESTION, TEXT, slot_codes, text_code
 from thoughtlens.taps import Moment, Site, Taps
 
 ROOM: Final = 32

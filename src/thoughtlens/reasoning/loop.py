@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.names import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
+from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
 from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.taps import Tap, Taps
 

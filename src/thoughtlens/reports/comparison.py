@@ -18,7 +18,7 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, write_json, writing
 from thoughtlens.reports.run import save_figures, write_table
 from thoughtlens.runs.folder import Run
-from thoughtlens.runs.store import differences
+from thoughtlens.runs.writer import differences
 
 COMPARISON: Final = "comparison.json"
 FIGURE: Final = "model_comparison"

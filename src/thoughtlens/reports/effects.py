@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens import plots
-from thoughtlens.analysis.curves import curve_of, transplant_table
+from thoughtlens.analysis.effect_curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
     DAMAGE_SIGN,
     OUTCOMES,
@@ -29,14 +29,14 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.importance import RAW, VALUES, look, patterned
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
+from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.cuts.plan import RANKED_BY
 from thoughtlens.errors import RunError
 from thoughtlens.files import write_json, writing
-from thoughtlens.names import EDGES, HEADS, THOUGHTS
+from thoughtlens.notation import EDGES, HEADS, THOUGHTS
 from thoughtlens.reports.run import FIGURES, save_figures, write_table
 from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects

@@ -31,7 +31,7 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
-from thoughtlens.names import ANSWER
+from thoughtlens.notation import ANSWER
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.folder import ANALYSIS, Run
 

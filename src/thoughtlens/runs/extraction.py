@@ -1,6 +1,6 @@
 """The extraction of a run: what is kept of each problem, the work of a shard, and `extract`.
 
-in: a model, problems, and what is to be kept of them; out: a run folder (see `thoughtlens.runs.store`).
+in: a model, problems, and what is to be kept of them; out: a run folder (see `thoughtlens.runs.writer`).
 
 1. Every question is tokenized once. One that does not fit the model is refused before anything is written.
 2. The shards that are missing go to an engine (see `thoughtlens.runs.engines`). Each worker loads the model once.
@@ -25,13 +25,14 @@ from thoughtlens.analysis.sums import block_sums
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
-from thoughtlens.names import MAX_THOUGHTS
+from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
 from thoughtlens.reasoning.loop import reason
-from thoughtlens.runs.engines import TOKENS, Engine, Halving, Local, Progress, Work, padding, plan
+from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
+from thoughtlens.runs.engines import Engine, Local, Progress, Work
 from thoughtlens.runs.folder import PROBLEMS, Run
 from thoughtlens.runs.layout import Keep, Layout, Seen
-from thoughtlens.runs.store import Store
+from thoughtlens.runs.writer import Store
 from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED, attention_dataset, check_attention
 from thoughtlens.taps import AttentionRecorder, ValueRecorder
 

@@ -23,7 +23,7 @@ from thoughtlens.files import Json, fingerprint
 from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
 from thoughtlens.problems.sets import rows_fingerprint
 from thoughtlens.runs.layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
-from thoughtlens.runs.store import (
+from thoughtlens.runs.writer import (
     MANIFEST,
     RESULTS,
     Store,
@@ -51,7 +51,7 @@ class Run:
 
     Attributes:
         path: the run folder.
-        manifest: what was run, on what, by which versions (see `thoughtlens.runs.store`).
+        manifest: what was run, on what, by which versions (see `thoughtlens.runs.writer`).
 
     Example:
         How does z2 attend to z1 in one problem, and how many problems were solved?

@@ -11,7 +11,7 @@ with an array for each variable, and the place in it of everything that a shard 
 3. A variable has a value for each row, or one for each shard where it is only wanted of the whole run.
 
 `Keep.add_up` of a single problem gives the template from which all names, dims and sizes are read. What has not been
-written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.store`) says whether it was written.
+written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.writer`) says whether it was written.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ import zarr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import Json
-from thoughtlens.names import key_names, query_names
+from thoughtlens.notation import key_names, query_names
 from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, attention_dataset, check_attention
 
 ATTENTION_GROUP: Final = "attention.zarr"

@@ -19,14 +19,14 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval, spearman
 from thoughtlens.errors import CheckpointError
-from thoughtlens.evaluation.conditions import CONDITIONS, Solved, evaluate
+from thoughtlens.evaluation.damaged_thoughts import CONDITIONS, Solved, evaluate
 from thoughtlens.evaluation.lens import decode_thoughts, results_read
 from thoughtlens.files import replacing, write_json
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import Codi, LatentReasoner
 from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.runs.extraction import extract
-from thoughtlens.runs.store import versions
+from thoughtlens.runs.writer import versions
 from thoughtlens.training.objective import n_processes
 from thoughtlens.training.recipe import PretrainedBase, Recipe, Stage
 

@@ -24,7 +24,7 @@ from typing import Annotated, Any, Final
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError, with_config
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.names import MAX_THOUGHTS
+from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.problems.arithmetic import DEFAULT_STEPS
 
 TERMS: Final = ("teacher", "student", "distillation", "supervision", "equations")

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from thoughtlens.errors import RecipeError
 from thoughtlens.files import replacing, replacing_path, write_json
 from thoughtlens.problems import Problem
-from thoughtlens.runs.store import differences
+from thoughtlens.runs.writer import differences
 from thoughtlens.training.data import Batch, Collator, Generated, Padded, Shuffled, counted_out, read_training_problems
 from thoughtlens.training.model import Untrained, build
 from thoughtlens.training.objective import CodiModule, averaged, n_processes, rank

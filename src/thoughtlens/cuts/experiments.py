@@ -12,7 +12,17 @@ from typing import Any, Final
 from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
 from thoughtlens.cuts.intervention import Intervention, as_spec, from_spec
 from thoughtlens.errors import OptionError
-from thoughtlens.names import EDGES, HEADS, KV_GROUPS, THOUGHTS, WHOLE, edge_name, head_name, head_place, thought_names
+from thoughtlens.notation import (
+    EDGES,
+    HEADS,
+    KV_GROUPS,
+    THOUGHTS,
+    WHOLE,
+    edge_name,
+    head_name,
+    head_place,
+    thought_names,
+)
 from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"

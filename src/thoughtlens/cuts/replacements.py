@@ -16,7 +16,7 @@ from torch import Tensor
 from thoughtlens.cuts.edits import Donor, Drawn, Mean, Noise, Noisy, Own, Replace, Resample, Shuffle
 from thoughtlens.cuts.intervention import Intervention
 from thoughtlens.errors import OptionError
-from thoughtlens.names import TEXT, query_names
+from thoughtlens.notation import TEXT, query_names
 from thoughtlens.taps import Site, Tap
 
 Parts = tuple[Intervention, ...]

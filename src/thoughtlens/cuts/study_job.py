@@ -28,9 +28,8 @@ from safetensors.torch import load_file, save
 
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.edits import Drawn, Zero
+from thoughtlens.cuts.experiments import Cut
 from thoughtlens.cuts.intervention import Intervention
-from thoughtlens.cuts.material import Material, Parts, bind
-from thoughtlens.cuts.named import Cut
 from thoughtlens.cuts.passes import (
     FAILURES,
     OUT_OF_MEMORY,
@@ -43,11 +42,13 @@ from thoughtlens.cuts.passes import (
     joined,
     outcomes_of,
 )
+from thoughtlens.cuts.replacements import Material, Parts, bind
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, replacing_bytes
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
-from thoughtlens.runs.engines import Halving, Progress, Work, bisect
+from thoughtlens.runs.batches import Halving, bisect
+from thoughtlens.runs.engines import Progress, Work
 from thoughtlens.taps import HeadRecorder, Site, Taps
 
 log = logging.getLogger(__name__)

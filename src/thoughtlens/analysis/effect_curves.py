@@ -24,7 +24,7 @@ from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.statistics import VALUES, proportion_interval
 from thoughtlens.analysis.verdict import ALPHA, DECIMALS
 from thoughtlens.errors import OptionError
-from thoughtlens.names import RANDOM, edge_name, text
+from thoughtlens.notation import RANDOM, edge_name, text
 from thoughtlens.schema import BASELINE
 
 Orders = Mapping[str, Sequence[str]]
@@ -159,7 +159,7 @@ def influence(
     Example:
         >>> import numpy as np, xarray as xr
         >>> from thoughtlens.analysis import summarise
-        >>> from thoughtlens.names import key_names, query_names
+        >>> from thoughtlens.notation import key_names, query_names
         >>> from thoughtlens.schema import example_effects
         >>> summary = summarise(example_effects(), n_resamples=50, n_flips=50)
         >>> even = xr.DataArray(np.full((5, 7), 0.1), {"query": query_names(2), "key": key_names(2)})

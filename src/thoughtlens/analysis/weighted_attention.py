@@ -27,7 +27,7 @@ import xarray as xr
 
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.names import (
+from thoughtlens.notation import (
     ANSWER,
     EDGES,
     EOT,
