@@ -139,6 +139,34 @@ def train(
 
 
 @app.command()
+def scorecard(
+    out: Annotated[Path, typer.Option("--out", help="The folder of the scores, and of the runs they are made of.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="One of its models; may be given again; all if not given."),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Problems that rank, and as many others that score.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Of both draws.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score every way of ranking heads and edges on models whose circuit is known, and on the bundled models."""
+    known = {subject.name: subject for subject in evaluation.SUBJECTS}
+    for name in model or ():
+        if name not in known:
+            raise OptionError(f"no model {name!r} in the scorecard; there are: {'; '.join(known)}.")
+    with terminal.working("scorecard"):
+        found = evaluation.scorecard(out, subjects=[known[name] for name in model or known], n=n, seed=seed)
+    rows: list[dict[str, Any]] = [dict(row) for _, row in found.scores.iterrows()]
+    if as_json:
+        terminal.print_json({"scores": rows})
+        return
+    columns = ("model", "units", "ranking", "score", "95 % interval over problems", "n")
+    shown = [(of["model"], of["units"], of["ranking"], of["score"], terminal.with_interval(of), of["n"]) for of in rows]
+    terminal.table(columns, shown, title="AUROC and CPR: larger is better; CMD: smaller is better")
+    terminal.tell({}, f"scores and figure: {out}", as_json=False)
+
+
+@app.command()
 def tokens(
     folder: RunFolder,
     problem: Annotated[

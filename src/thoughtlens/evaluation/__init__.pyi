@@ -6,3 +6,7 @@ from .diagnostics import doctor as doctor
 from .lens import decode_thoughts as decode_thoughts
 from .lens import question_attention as question_attention
 from .lens import results_read as results_read
+from .method_scores import SUBJECTS as SUBJECTS
+from .method_scores import Scorecard as Scorecard
+from .method_scores import Subject as Subject
+from .method_scores import scorecard as scorecard
