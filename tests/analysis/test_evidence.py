@@ -135,7 +135,7 @@ def test_choosing_the_hub_does_not_make_it_significant(make_attention):
         assert (p <= level).mean() <= level + 0.08
 
 
-@pytest.mark.parametrize("n_thoughts", range(2, 25))
+@pytest.mark.parametrize("n_thoughts", [2, 3, 4, 5, 6, 7, 12, 24])
 def test_even_attention_has_no_excess(make_attention, n_thoughts):
     dataset = uniform_attention(make_attention, n_thoughts, 3, [12, 20, 33])
     for dtype in (np.float32,):

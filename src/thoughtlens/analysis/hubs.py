@@ -35,6 +35,7 @@ HUB_LEVEL = 0.05
 """Largest corrected p-value of a hub."""
 
 DRAWS_AT_ONCE = 500
+CACHED_CELLS = 65_536
 
 ENOUGH = 100
 """Draws as strong as the observed that settle a head: its p is then known to a tenth (Besag and Clifford 1991)."""
@@ -188,9 +189,13 @@ def _null_maxima(observed: np.ndarray, variance: np.ndarray, n_draws: int, rng: 
     mean = observed.sum(-1, keepdims=True) / n_earlier
     # Permuted cells of a row vary by `variance` and covary by −variance / (q − 1), so that their sum stays.
     scale = np.sqrt(variance[:, None] * n_earlier / np.maximum(n_earlier - 1, 1))
-    noise = rng.standard_normal((n_draws, *observed.shape)) * earlier
-    noise -= noise.sum(-1, keepdims=True) / n_earlier
-    return _largest(_strengths(np.where(earlier, mean + scale * noise, 0.0)))
+    # So few draws at a time that they stay in the processor's cache: many thoughts take half the time.
+    maxima, step = [], max(1, CACHED_CELLS // observed.size)
+    for start in range(0, n_draws, step):
+        noise = rng.standard_normal((min(step, n_draws - start), *observed.shape)) * earlier
+        noise -= noise.sum(-1, keepdims=True) / n_earlier
+        maxima.append(_largest(_strengths(np.where(earlier, mean + scale * noise, 0.0))))
+    return np.concatenate(maxima)
 
 
 def _largest(strengths: np.ndarray) -> np.ndarray:
