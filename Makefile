@@ -51,7 +51,7 @@ whole: setup
 	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules src tests
 
 test: setup
-	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint whole
+	@$(MAKE) --no-print-directory -j 2 lint whole
 
 # Figures of this machine, about two hours on an idle one; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl. Each
 # line can be run by itself, with --help for what it takes; the 1B shape needs 8 GB.
