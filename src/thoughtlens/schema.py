@@ -41,6 +41,7 @@ Attributes: `controls`, a JSON object from the label of a cut to the labels of i
 adds: `model` and `problems` as JSON, `n_thoughts`.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -49,7 +50,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.errors import RunError
+from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import key_names, query_names, text
 
 ATTENTION = "attention"
@@ -91,6 +92,25 @@ def attention_dataset(
 def n_thoughts_of(attention: xr.DataArray | xr.Dataset) -> int:
     """The number T of thoughts, from the query axis."""
     return attention.sizes["query"] - 3
+
+
+def tested_half(ids: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
+    """Which problems are tested; the others choose what is tested on these (`--holdout`, `--holdout-seed`).
+
+    A problem is tested where the first 8 bytes of SHA-256("SEED:ID"), as a number from 0 to 1, are below the share. Its
+    side thus follows from its id alone, whatever other problems there are, and is the same in every command.
+
+    Raises:
+        OptionError: the share is not between 0 and 1.
+
+    Example:
+        >>> tested_half(["gsm_4", "gsm_5", "gsm_6", "gsm_7"], 0.5).tolist()
+        [False, True, False, False]
+    """
+    if not 0 < share < 1:
+        raise OptionError(f"the held-out share is {share:g}, expected more than 0 and less than 1; pass such as 0.5.")
+    drawn = [int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64 for name in ids]
+    return np.array(drawn, dtype=np.float64) < share
 
 
 def check_attention(dataset: xr.Dataset) -> xr.Dataset:
