@@ -27,7 +27,9 @@ The effects Dataset:
 Coordinates along `problem`: the ids. Coordinates along `intervention`:
 
     intervention  unique readable labels; the first is "none", the baseline
-    kind          "baseline", "cut", "control", or "order": one of several cuts made one after the other
+    kind          "baseline", "cut", "control", or "order": one of several cuts made one after the other; "variant":
+                  what a cut does, done in another way, and no finding of its own; "restored": one unit put back into a
+                  run in which all thoughts are another problem's
     spec          JSON list of the interventions made together; "[]" for the baseline
     family        what sort of thing is cut: "heads", "kv_groups", "thoughts", "edges", "whole", …; "" if none of these
     unit          the one thing of its family that is cut, such as "L4H5", "z1" or "z4 ⊣ z1"; "" if it is not one thing
@@ -38,7 +40,9 @@ Coordinates along `problem`: the ids. Coordinates along `intervention`:
     k             how many of the order are cut, 1, 2, …; 0 if it is of no order
 
 Attributes: `controls`, a JSON object from the label of a cut to the labels of its controls, and whatever the producer
-adds: `model` and `problems` as JSON, `n_thoughts`.
+adds: `model` and `problems` as JSON, `n_thoughts`; `variants`, a JSON object from the label of a cut to the labels of
+its variants by name; `donors`, how many a problem has, and `donor_rule`, which they are; and, where some problems are
+tested and others chose what is tested, `holdout`, `holdout_seed` and `n_choosing`.
 """
 
 import hashlib
@@ -182,7 +186,7 @@ EFFECTS_STORE: Final = "effects.zarr"
 BASELINE: Final = "none"
 """Label of the baseline: nothing is cut."""
 
-KINDS: Final = ("baseline", "cut", "control", "order")
+KINDS: Final = ("baseline", "cut", "variant", "restored", "control", "order")
 _TEXT: Final = np.dtypes.StringDType()
 _VARIABLES: Final[dict[str, Any]] = {
     "correct": np.bool_,

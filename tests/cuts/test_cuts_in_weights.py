@@ -19,7 +19,7 @@ from tests.cut_oracle import (
 
 from thoughtlens.cuts import Intervention, Zero, ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
 from thoughtlens.cuts.passes import Cutting, batch_of
-from thoughtlens.cuts.replacements import Material, bind
+from thoughtlens.cuts.replacements import Material, Pool, bind
 from thoughtlens.notation import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.taps import Site
@@ -105,7 +105,8 @@ def test_the_two_naive_ways_agree(reasoner):
 
 def frozen(reasoner, made):
     """A cut whose thoughts are bound to those of the baseline, worked out naively."""
-    material = Material(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), torch.stack([n.thoughts for n in plain(reasoner)]))
+    pool = Pool(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), (9,) * 4, (True,) * 4)
+    material = Material(pool, torch.stack([one.thoughts for one in plain(reasoner)]))
     return bind([freeze_thoughts(made).parts], material, range(len(PROBLEMS)))[0]
 
 

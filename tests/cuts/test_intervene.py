@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from tests.conftest import random_reasoner
 from tests.cut_oracle import PROBLEMS
 
@@ -87,6 +88,12 @@ def again(extracted, tmp_path):
     return open_run(shutil.copytree(extracted, tmp_path / "again"))
 
 
+def alike():
+    """Measures in which all heads are alike, so that any may be the control of any."""
+    even = xr.DataArray(np.ones((3, 4)), dims=("layer", "head"), coords={"layer": range(3), "head": range(4)})
+    return xr.Dataset({"mass": even, "norm": even})
+
+
 def assert_same(found, expected, tolerance=3e-5):
     coordinates = ("intervention", "problem", "kind", "spec", "family", "unit", "edit", "at", "order", "k")
     for name in (*coordinates, "correct", "answer", "failed", "donor"):
@@ -159,9 +166,14 @@ def test_a_plan_that_grows_makes_only_what_is_new(run, again, reasoner, passes):
 
 
 def test_what_is_added_to_a_study_is_exploratory(run, reasoner):
-    first = plan_cuts(run, heads="L0H1,L0H2", orders=["cause"], random_orders=1)
+    first = plan_cuts(run, heads="L0H1,L0H2", edits=["zero"], orders=["cause"], random_orders=1)
     intervene(run, first, study="mine", reasoner=reasoner)
-    grown = intervene(run, plan_cuts(run, heads="L0H1,L1H0", controls=1), study="mine", reasoner=reasoner)
+    grown = intervene(
+        run,
+        plan_cuts(run, heads="L0H1,L1H0", edits=["zero"], controls=1, measures=alike),
+        study="mine",
+        reasoner=reasoner,
+    )
     added = grown["intervention"].values[grown["exploratory"].values].tolist()
     assert added[0] == "L1H0 zero" and {label[:7] for label in added[1:]} == {"control"}
     kinds = dict(zip(grown["intervention"].values.tolist(), grown["kind"].values.tolist(), strict=True))
@@ -177,7 +189,11 @@ def test_what_is_added_to_a_study_is_exploratory(run, reasoner):
 
 
 def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
-    plan, folder, seen = plan_cuts(run, heads="L0H1", controls=1, seed=5), run.path / "studies" / "mine", []
+    plan, folder, seen = (
+        plan_cuts(run, heads="L0H1", edits=["zero"], controls=1, measures=alike, seed=5),
+        run.path / "studies" / "mine",
+        [],
+    )
 
     def look(n_passes):
         seen.append(sorted(path.name for path in folder.iterdir()))
@@ -196,9 +212,14 @@ def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
     }
     manifest = studies(run.path)["mine"]
     assert (manifest.n, manifest.seed) == (5, {"problems": 5, "plan": 5})
-    assert manifest.options == {"n_thoughts": 3, "batch_size": 32}
+    assert manifest.options == {
+        "n_thoughts": 3, "batch_size": 32, "donors": 1, "holdout": None, "holdout_seed": 0
+    }  # fmt: skip
     (written,) = manifest.plans
-    assert (written.call, written.controls) == ("by hand", {"n": 1, "match": "layer"})
+    assert (written.call, written.controls) == (
+        "by hand",
+        {"n": 1, "caliper": 0.5, "balance": written.controls["balance"]},
+    )
     assert written.date <= str(manifest.finished) and "torch" in written.versions
     assert manifest.model == {name: reasoner.provenance.get(name) for name in manifest.model}
 
@@ -211,7 +232,7 @@ def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbe
         (plan, {"n": 5, "seed": 3}),
         (plan, {"batch_size": 2}),
         (plan_cuts(run, heads="L0H1", edits=["mean"]), {}),
-        (plan_cuts(run, heads="L0H1", controls=1), {}),
+        (plan_cuts(run, heads="L0H1", controls=1, measures=alike), {}),
         (plan_cuts(run, heads="L0H1", seed=1), {}),
     ]
     names = [intervene(run, cuts, reasoner=reasoner, **how).attrs["study"] for cuts, how in [*calls, *calls]]
@@ -290,12 +311,15 @@ def test_two_cuts_of_one_label_are_refused_in_a_study_too(run, reasoner):
 
 
 def test_an_estimate_writes_nothing(run, reasoner):
-    plan = plan_cuts(run, heads="L0H1,L0H2", controls=1, orders=["attention"], random_orders=2)
+    plan = plan_cuts(
+        run, heads="L0H1,L0H2", edits=["zero"], controls=1, measures=alike, orders=["attention"], random_orders=2
+    )
     facts = estimate_study(run, plan, reasoner=reasoner)
     n_controls = len(plan.made) - 2
-    assert facts.pop("seconds") > 0
+    assert facts.pop("seconds") > 0 and facts.pop("bounds") and facts.pop("warnings") and facts.pop("pilot") is None
     assert facts == {
-        "n_problems": 8, "n_cuts": 2, "n_controls": n_controls, "n_orders": 6, "n_passes": 8 * (1 + 2 + n_controls + 6),
+        "n_problems": 8, "n_choosing": 0, "n_cuts": 2, "n_variants": 0, "n_restored": 0, "n_controls": n_controls,
+        "n_orders": 6, "n_passes": 8 * (1 + 2 + n_controls + 6),
     }  # fmt: skip
     assert not (run.path / "studies").exists()
 

@@ -32,7 +32,7 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.edits import NAMED, Own, Shuffle, Stop
+from thoughtlens.cuts.edits import NAMED, Own, Received, Shuffle, Stop
 from thoughtlens.cuts.experiments import cut_from_spec, thoughts_left
 from thoughtlens.cuts.intervention import as_spec, from_spec
 from thoughtlens.errors import OptionError
@@ -100,6 +100,7 @@ EDITS = {
     "noise": st.builds(Noise, SEEDS),
     "donor": st.builds(Donor, st.text(min_size=1)),
     "own": st.builds(Own),
+    "received": st.builds(Received, st.text(min_size=1)),
     "shuffle": st.builds(Shuffle, SEEDS),
 }
 

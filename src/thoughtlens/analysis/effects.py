@@ -44,6 +44,9 @@ COLUMNS: Final = {
 }
 """What a table says of each outcome beside its interval."""
 
+RANKED_BY: Final = "gold_logprob"
+"""The outcome whose loss ranks heads by cause: finer than accuracy, on the same problems."""
+
 DAMAGE_SIGN: Final = {"accuracy": -1.0, "gold_logprob": -1.0, "kl": 1.0}
 """The factor by which an effect is damage, larger for worse."""
 

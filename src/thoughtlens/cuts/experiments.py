@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
+from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Received, Resample, Scale, Shuffle, Stop, Zero
 from thoughtlens.cuts.intervention import Intervention, as_spec, from_spec
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
@@ -330,7 +330,57 @@ def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cu
     # First, so that the cut's own edits of thoughts come on top.
     part = Intervention(Site.THOUGHT, Own(), queries=None if thoughts is None else frozenset(thoughts))
     said = FROZEN if thoughts is None else f"{part.label.removesuffix(' own')} frozen"
-    return cut(part, *base.parts, label=f"{base.label}, {said}")
+    return replace(base, label=f"{base.label}, {said}", parts=(part, *base.parts))
+
+
+def cut_together(cuts: Sequence[Cut], said: str) -> Cut:
+    """One cut of several single things by one edit, which are named by what is said of them."""
+    families = {one.family for one in cuts}
+    (family,) = families if len(families) == 1 else ("",)
+    edits = dict.fromkeys(one.parts[0].label.removeprefix(one.unit).strip() for one in cuts if one.family != EDGES)
+    suffix = " ".join(edit.split(" ", 1)[-1] if family == KV_GROUPS else edit for edit in edits)
+    parts = tuple(part for one in cuts for part in one.parts)
+    return Cut(f"{said} together {suffix}".strip(), parts, family=family, dose=cuts[0].dose)
+
+
+def restore_head(head: str, *, seed: int = 0) -> Cut:
+    """All thoughts are another problem's, but this head gives what it gave; its output at `text` is made anew."""
+    layer, number = head_place(head)
+    return _restored(head, HEADS, seed, Intervention(Site.HEAD, Own(), frozenset({layer}), frozenset({number})))
+
+
+def restore_thought(thought: str, *, seed: int = 0) -> Cut:
+    """All thoughts are another problem's but this one."""
+    return _restored(thought, THOUGHTS, seed, Intervention(Site.THOUGHT, Own(), queries=frozenset({thought})))
+
+
+def restore_edge(query: str, key: str, *, seed: int = 0) -> Cut:
+    """All thoughts are another problem's, but the query gets from this key, in every head, what it got without a cut.
+
+    The key's weight is zeroed after the softmax, and its weight times value of the uncut pass is added in its place.
+    """
+    removed = Intervention(Site.PATTERN, Zero(), queries=frozenset({query}), keys=frozenset({key}))
+    given = Intervention(Site.HEAD, Received(key), queries=frozenset({query}))
+    return _restored(edge_name(query, key), EDGES, seed, removed, given)
+
+
+def _restored(unit: str, family: str, seed: int, *parts: Intervention) -> Cut:
+    corrupted = Intervention(Site.THOUGHT, Resample(seed))
+    return Cut(f"{unit} restored", (corrupted, *parts), family=family, unit=unit)
+
+
+def resamples(base: Cut) -> bool:
+    """Whether a cut puts another problem's values in place, so that it may have several donors."""
+    return any(isinstance(part.edit, Resample) for part in base.parts)
+
+
+def of_donor(base: Cut, rank: int) -> Cut:
+    """The cut with values of the donor of this rank."""
+    parts = (
+        replace(part, edit=replace(part.edit, rank=rank)) if isinstance(part.edit, Resample) else part
+        for part in base.parts
+    )
+    return replace(base, parts=tuple(parts))
 
 
 def freezable(base: Cut) -> bool:
