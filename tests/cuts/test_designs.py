@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from tests.conftest import random_reasoner
-from tests.cut_oracle import PROBLEMS, late, without_heads
+from tests.cut_oracle import PROBLEMS, late, projections, without_heads
 
 from thoughtlens import schema
 from thoughtlens.analysis.variants import recovered, variant_effects
@@ -24,9 +24,11 @@ from thoughtlens.cuts import (
     knock_out,
     plan_cuts,
 )
+from thoughtlens.cuts.balance import head_measures
 from thoughtlens.cuts.experiments import of_donor, restore_edge, restore_head
 from thoughtlens.cuts.forecast import warnings
-from thoughtlens.cuts.study import passes_of
+from thoughtlens.cuts.study import passes_of, prepared
+from thoughtlens.cuts.study_job import measure_material
 from thoughtlens.errors import OptionError
 from thoughtlens.models import PLANTED, load, planted_problems, planted_reasoner
 from thoughtlens.problems import sample
@@ -114,6 +116,19 @@ def test_several_donors_average_log_probabilities_and_the_first_alone_answers(ru
     for name in ("correct", "answer", "donor"):
         assert many[name].values[1].tolist() == each[name].values[1].tolist()
     assert "means over 3 donors" in many.attrs["donor_rule"]
+
+
+def test_heads_are_matched_by_what_they_write(run, reasoner):
+    mass = EVEN.expand_dims(value=["estimate"])
+    found = head_measures(run, reasoner, mass, [problem.id for problem in SET[:4]])
+    heads = measure_material(reasoner, prepared(run, [RESAMPLED], None, None, reasoner, 4)[2], RESAMPLED.parts).heads
+    width = 32 // 4
+    for layer in range(3):
+        written = projections(reasoner.lm, layer).detach()
+        for head in range(4):
+            out = heads[:4, layer, head, :-1] @ written[head * width : (head + 1) * width]
+            assert float(found["norm"][layer, head]) == pytest.approx(float(out.norm(dim=-1).mean()), rel=1e-4)
+    assert (found["mass"] == EVEN).all()
 
 
 def test_a_cut_in_two_roles_is_made_once(run, reasoner, passes):
@@ -323,11 +338,12 @@ def test_top_heads_and_orders_follow_the_analysis_of_a_name(run, reasoner):
 
 def test_edges_that_cost_nothing_one_by_one_cost_answers_together(tmp_path):
     reasoner = load("tiny-llama")
-    run = extract(reasoner, sample("arithmetic", n=60, seed=0), tmp_path / "run")
+    longer = [problem for problem in sample("arithmetic", n=300, seed=42) if len(problem.steps) == 3][:40]
+    run = extract(reasoner, longer, tmp_path / "run")
     joint = plan_cuts(run, file=Path(__file__).parents[1] / "data" / "plan_joint_edges.json").cuts[0]
     named = plan_cuts(run, edges="all", leave_out="z3:z2,z5:z4", together=True).cuts[0]
     assert set(joint.parts) == set(named.parts)
     singles = plan_cuts(run, edges="all", leave_out="z3:z2,z5:z4").cuts
     effects = intervene(run, [named, *singles], reasoner=reasoner)
     lost = (effects["gold_logprob"] - effects["gold_logprob"][0]).mean("problem").values[1:]
-    assert lost[0] < -0.02 < lost[1:].min() or True
+    assert lost[0] < -0.2 < -0.1 < lost[1:].min()

@@ -45,7 +45,7 @@ def head_measures(run: Run, reasoner: LatentReasoner, mass: xr.DataArray, proble
     heads = measure_material(reasoner, target, [Intervention(Site.HEAD, Zero())]).heads
     assert heads is not None, "heads are measured for an edit of heads"
     norms = [
-        (heads[:, layer].transpose(1, 2)[:, :-1] @ factor.cpu()).norm(dim=-1).nanmean((0, 1))
+        (heads[:, layer, :, :-1] @ factor.float().cpu()).norm(dim=-1).nanmean((0, 2))
         for layer, factor in enumerate(norm_factors(reasoner.lm))
     ]
     mass = mass.sel(value="estimate", drop=True) if "value" in mass.dims else mass
