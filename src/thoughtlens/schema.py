@@ -14,7 +14,8 @@ is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the hea
 The effects Dataset:
 
     correct         (intervention, problem)  bool: the parsed answer equals the gold answer
-    said_prefix     (intervention, problem)  bool: the model says the answer prefix, in free decoding
+    said_prefix     (intervention, problem)  bool: what the model says, in free decoding, begins with the
+                                             answer prefix, as it must where that is forced
     prefix_logprob  (intervention, problem)  float32, nats: of the prefix's tokens, teacher-forced
     gold_logprob    (intervention, problem)  float32, nats: of the gold answer's tokens and the end token, teacher-
                                              forced after the answer prefix

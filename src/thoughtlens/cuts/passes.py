@@ -61,7 +61,7 @@ class Outcomes(NamedTuple):
     """
 
     correct: np.ndarray  # bool: the parsed answer equals the gold answer
-    said_prefix: np.ndarray  # bool: the answer prefix is said, in free decoding; False of a model that has none
+    said_prefix: np.ndarray  # bool: what is said, in free decoding, begins with the prefix; False if the model has none
     prefix_logprob: np.ndarray  # float64, nats: of the answer prefix; NaN of a model that has none
     gold_logprob: np.ndarray  # float64, nats: of the gold answer's tokens and the end token after the prefix
     joint_logprob: np.ndarray  # float64, nats: of prefix, answer and end together
@@ -206,7 +206,8 @@ class Cutting:
             return failed_row(f"log-probability {joint} and kl {kl} of the gold answer, expected finite numbers")
         correct, answer = self._read(text, problem.answer)
         prefix = self._reasoner.answer_prefix
-        return correct, prefix != "" and prefix in text, of_prefix if prefix else nan, logprob, joint, kl, answer, ""
+        said = prefix != "" and text.lstrip().startswith(prefix)
+        return correct, said, of_prefix if prefix else nan, logprob, joint, kl, answer, ""
 
     def _read(self, text: str, gold: str) -> tuple[bool, str]:
         """Whether a text's answer is right, and the answer; most cuts leave a problem's text as it was."""
