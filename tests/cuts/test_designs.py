@@ -67,7 +67,7 @@ def run(extracted, tmp_path):
 
 
 def logprob(effects, label):
-    return effects["gold_logprob"].sel(intervention=label).values
+    return effects["joint_logprob"].sel(intervention=label).values
 
 
 def test_another_problem_s_values_are_the_default_and_the_mean_is_a_variant_of_heads(run, reasoner):
@@ -110,7 +110,7 @@ def test_several_donors_average_log_probabilities_and_the_first_alone_answers(ru
     each = intervene(run, alone, reasoner=reasoner, study="each")
     donors = each["donor"].values[1:]
     assert all(len({*its}) == 3 and name not in its for its, name in zip(donors.T, each["problem"].values, strict=True))
-    for name in ("gold_logprob", "kl"):
+    for name in ("gold_logprob", "joint_logprob", "kl"):
         mean = each[name].values[1:].astype(float).mean(0)
         np.testing.assert_allclose(many[name].values[1], mean, rtol=0, atol=1e-5)
     for name in ("correct", "answer", "donor"):
@@ -212,7 +212,8 @@ def test_a_planted_answer_comes_back_with_the_thought_that_the_answer_reads(tmp_
         for fed in ([None] * 5, [one.thoughts for one in before])
     ]
     total, direct = (
-        np.mean([cut.logprob - one.logprob for cut, one in zip(its, before, strict=True)]) for its in given
+        np.mean([cut.prefix + cut.logprob - one.prefix - one.logprob for cut, one in zip(its, before, strict=True)])
+        for its in given
     )
     carrier = paths.sel(intervention=f"L{layer}H{head} zero")
     expected = {"total": total, "direct": direct, "indirect": total - direct}
@@ -258,7 +259,7 @@ def test_the_order_by_cause_comes_from_the_half_that_chooses(run, reasoner):
     every = intervene(run, list(plan.cuts), reasoner=reasoner, study="every")
     tested = schema.tested_half([problem.id for problem in SET], 0.5)
     for side, same in ((~tested, True), (tested, False)):
-        cost = (every["gold_logprob"] - every["gold_logprob"][0]).isel(problem=np.flatnonzero(side)).mean("problem")
+        cost = (every["joint_logprob"] - every["joint_logprob"][0]).isel(problem=np.flatnonzero(side)).mean("problem")
         order = [plan.cuts[place].parts[0] for place in np.argsort(cost.values[1:])]
         steps = [
             json.loads(str(effects["spec"].sel(intervention=f"cause · first {k}").item())) for k in (1, 2, 3, 4, 5)
@@ -345,5 +346,5 @@ def test_edges_that_cost_nothing_one_by_one_cost_answers_together(tmp_path):
     assert set(joint.parts) == set(named.parts)
     singles = plan_cuts(run, edges="all", leave_out="z3:z2,z5:z4").cuts
     effects = intervene(run, [named, *singles], reasoner=reasoner)
-    lost = (effects["gold_logprob"] - effects["gold_logprob"][0]).mean("problem").values[1:]
+    lost = (effects["joint_logprob"] - effects["joint_logprob"][0]).mean("problem").values[1:]
     assert lost[0] < -0.2 < -0.1 < lost[1:].min()

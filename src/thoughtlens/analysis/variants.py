@@ -14,13 +14,10 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.effects import RANKED_BY, paired_differences
+from thoughtlens.analysis.effects import MARGIN, RANKED_BY, paired_differences
 from thoughtlens.analysis.statistics import bootstrap_mean, bootstrap_ratio
 from thoughtlens.notation import text
 from thoughtlens.schema import effects_dataset
-
-MARGIN: Final = 0.05
-"""Nats that a run loses by corruption at least, for a share of it to be recovered."""
 
 DIRECT: Final = "direct"
 INDIRECT: Final = "indirect"

@@ -32,7 +32,7 @@ def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
 
 
 def heads_by_cause(effects: xr.Dataset, single: Mapping[str, Cut]) -> list[str]:
-    """Names of heads that were cut alone, those whose cut costs the gold answer most log-probability first.
+    """Names of heads that were cut alone, those whose cut costs prefix and answer most log-probability first.
 
     The ranking and its order are measured on the same problems, so chance in the effects favours this order.
     """

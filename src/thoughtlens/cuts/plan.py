@@ -473,7 +473,8 @@ def _analysis(
         return cache(lambda: open_analysis(run, given))
     if given is not None or holdout is None:
         return cache(given or (lambda: analyze(run)))
-    return cache(lambda: analyze(run.blocks(chosen=~tested_half(_ids(run), holdout, holdout_seed))))
+    chosen = ~tested_half(_ids(run), holdout, holdout_seed)
+    return cache(lambda: analyze(run.blocks(chosen=chosen), correct=run.correct()[chosen]))
 
 
 def _ids(run: Run) -> list[str]:

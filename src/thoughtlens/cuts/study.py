@@ -36,7 +36,7 @@ from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.experiments import FROZEN, Cut
 from thoughtlens.cuts.intervention import as_spec
 from thoughtlens.cuts.orders import CAUSE, heads_by_attention, heads_by_cause
-from thoughtlens.cuts.passes import Outcomes, joined
+from thoughtlens.cuts.passes import Outcomes, joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
 from thoughtlens.cuts.replacements import donor_rule
 from thoughtlens.cuts.study_job import (
@@ -369,8 +369,7 @@ def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, ch
             means.append(_over_donors(outcomes.at([rows[key_of(one)] for one in plan.of_donors(cut)])))
         parts.append(joined(means, 0))
     places = np.concatenate([target.batches[shard] for shard in shards])
-    found = joined(parts, 1).at((slice(None), np.argsort(places)))._asdict()
-    failed = found.pop("failure") != ""
+    found = variables_of(joined(parts, 1).at((slice(None), np.argsort(places))))
     ids = [target.ids[place] for place in np.sort(places)]
     donor = [
         [""] * len(ids),
@@ -379,11 +378,12 @@ def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, ch
     options, kinds = run.manifest["options"], plan.kinds
     about = {"holdout": plan.holdout, "holdout_seed": plan.holdout_seed, "n_choosing": len(target.choosing)}
     effects = effects_dataset(
-        {**found, "failed": failed, "donor": donor},
+        {**found, "donor": donor},
         labels=[BASELINE, *(cut.label for cut in cuts)],
         kinds=["baseline", *(kinds[cut.label] for cut in plan.made), *["order"] * len(steps)],
         specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
         problem_ids=ids,
+        n_steps=[target.pool.n_steps[place] for place in np.sort(places)],
         addresses=[{}, *map(address_of, cuts)],
         controls={label: [control.label for control in its] for label, its in plan.controls.items()},
         attrs={
