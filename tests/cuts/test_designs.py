@@ -332,6 +332,8 @@ def test_top_heads_and_orders_follow_the_analysis_of_a_name(run, reasoner):
     ranking = [str(name) for name in tl.open_analysis(run, "mine").ranking["name"].values]
     plan = plan_cuts(run, heads="top:3", edits=["zero"], orders=["attention"], random_orders=0, analysis="mine")
     assert [cut.unit for cut in plan.cuts] == ranking[:3] and plan.rankings == {"attention": tuple(ranking)}
+    with pytest.raises(OptionError, match=r"the analysis mine was made with --holdout None, expected .*'share': 0\.5"):
+        plan_cuts(run, heads="top:3", holdout=0.5, analysis="mine")
     effects = intervene(run, plan, reasoner=reasoner)
     first = json.loads(str(effects["spec"].sel(intervention="attention · first 1").item()))
     assert first == plan.cuts[0].spec()

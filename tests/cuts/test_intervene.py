@@ -20,6 +20,7 @@ from thoughtlens.cuts import (
     Plan,
     Resample,
     Scale,
+    Zero,
     ablate_head,
     ablate_thought,
     controls_for,
@@ -51,13 +52,13 @@ from thoughtlens.taps import Site
 pytestmark = pytest.mark.usefixtures("short_texts")
 
 SET = [replace(problem, id=f"{problem.id}{k}") for k in (1, 2) for problem in PROBLEMS]
-BARE = [ablate_head("L0H1"), knock_out("z3", "z1"), stop_after(1, n_thoughts=3)]
+BARE = [ablate_head("L0H1", edit=Zero()), knock_out("z3", "z1"), stop_after(1, n_thoughts=3)]
 DRAWN = [
     ablate_head("L1H2", edit=Mean()),
     ablate_thought("z2", edit=Resample(3)),
     ablate_head("L2H0", edit=Noise(1)),
     patch_thought("z3", "eva1"),
-    freeze_thoughts(ablate_head("L1H0")),
+    freeze_thoughts(ablate_head("L1H0", edit=Zero())),
     shuffle_thoughts(),
 ]
 
@@ -344,7 +345,12 @@ def test_n_and_seed_draw_the_same_problems(run, reasoner):
 
 
 def test_the_donor_is_whose_values_were_put_in_place(run, reasoner):
-    plan = [ablate_thought("z2", edit=Resample(3)), patch_head("L0H0", "ann2"), ablate_head("L0H1"), DRAWN[4]]
+    plan = [
+        ablate_thought("z2", edit=Resample(3)),
+        patch_head("L0H0", "ann2"),
+        ablate_head("L0H1", edit=Zero()),
+        DRAWN[4],
+    ]
     donor = intervene(run, plan, reasoner=reasoner)["donor"].values.tolist()
     ids = [problem.id for problem in SET]
     others = donors([len(problem.steps) for problem in SET], 3)
@@ -366,12 +372,12 @@ def test_controls_stand_beside_their_cuts(run, reasoner):
         ([Cut("idle", ())], "the cut 'idle' has no parts"),
         ([BARE[0], replace(BARE[1], label="L0H1 zero")], "two cuts are called 'L0H1 zero', expected each label once"),
         ([replace(BARE[0], label="none")], "two cuts are called 'none'"),
-        ([ablate_head("L3H0")], "names '3' among its layers, expected 0 to 2"),
-        ([ablate_head("L0H4")], "names '4' among its heads, expected 0 to 3"),
-        ([ablate_head("L0H0", queries=["z4"])], "names 'z4' among its queries"),
-        ([ablate_head("L0H0", queries=["question"])], "names 'question' among its queries"),
-        ([ablate_head("L0H0", queries=[])], "names no queries, expected some"),
-        ([ablate_thought("bot")], "names 'bot' among its queries, expected z1, z2, z3"),
+        ([ablate_head("L3H0", edit=Zero())], "names '3' among its layers, expected 0 to 2"),
+        ([ablate_head("L0H4", edit=Zero())], "names '4' among its heads, expected 0 to 3"),
+        ([ablate_head("L0H0", queries=["z4"], edit=Zero())], "names 'z4' among its queries"),
+        ([ablate_head("L0H0", queries=["question"], edit=Zero())], "names 'question' among its queries"),
+        ([ablate_head("L0H0", queries=[], edit=Zero())], "names no queries, expected some"),
+        ([ablate_thought("bot", edit=Zero())], "names 'bot' among its queries, expected z1, z2, z3"),
         ([knock_out("z2", "text")], "names 'text' among its keys"),
         ([knock_out("z2", [])], "names no keys"),
         ([knock_out("bot", ["first", "question", "bot"])], "leaves bot nothing to look at; leave one of its keys"),
@@ -467,7 +473,7 @@ def test_on_the_planted_model_the_carrier_is_first_and_looking_does_not_find_it(
     """Its attention is even; hub, sink and sequential heads look at thoughts and carry nothing."""
     reasoner = planted_reasoner()
     run = tl.extract(reasoner, planted_problems(24, seed=3), tmp_path / "run")
-    plan = [ablate_head((layer, head)) for layer in range(2) for head in range(4)]
+    plan = [ablate_head((layer, head), edit=Zero()) for layer in range(2) for head in range(4)]
     effects = intervene(run, plan, reasoner=reasoner)
     correct = dict(zip(effects["intervention"].values.tolist(), effects["correct"].values.mean(1), strict=True))
     carrier = "L{}H{} zero".format(*PLANTED["carrier"])

@@ -74,7 +74,7 @@ def test_top_heads_are_the_first_of_the_ranking():
 
 def test_named_heads_are_cut_where_they_are_asked_to():
     (cut,) = plan(heads="L1H2", at="thoughts,eot")
-    assert cut == ablate_head("L1H2", queries=["z1", "z2", "z3", "eot"])
+    assert cut == ablate_head("L1H2", queries=["z1", "z2", "z3", "eot"], edit=Zero())
 
 
 def test_a_group_is_all_heads_of_a_key_value_head():
@@ -130,11 +130,13 @@ def test_names_may_be_listed_and_edits_and_cuts_given_as_they_are():
 
 
 def test_a_ranking_that_can_not_be_trusted_is_followed_and_the_plan_says_so():
-    poor = plan_cuts(RUN, heads="top:2", edits=["zero"], analysis=lambda: analysis(0.1))
+    poor = plan_cuts(RUN, heads="top:2", edits=["zero"], holdout=0.5, analysis=lambda: analysis(0.1))
     assert [cut.unit for cut in poor.cuts] == ["L1H3", "L0H0"]
     (note,) = poor.notes
     assert note.startswith("the ranking of heads is unreliable") and note.endswith("no better than a draw.")
-    assert planned(heads="top:2").notes == ()
+    assert planned(heads="top:2", holdout=0.5).notes == ()
+    same = "the heads of --heads top:2 are selected on these problems; --holdout 0.5 tests them on others."
+    assert planned(heads="top:2").notes == (same,)
 
 
 def test_the_run_is_analysed_once_and_only_where_the_plan_asks_for_it():
@@ -165,7 +167,11 @@ def test_a_cut_without_a_control_within_the_caliper_is_named_and_keeps_none():
 
 
 def test_a_cut_knows_its_family_its_unit_and_its_dose():
-    zeroed, late, half = ablate_head("L1H2"), ablate_head((0, 3), queries=["eot", "z2"]), weaken_edge("z3", "z1", 0.5)
+    zeroed, late, half = (
+        ablate_head("L1H2", edit=Zero()),
+        ablate_head((0, 3), queries=["eot", "z2"], edit=Zero()),
+        weaken_edge("z3", "z1", 0.5),
+    )
     found = [zeroed, late, half, ablate_thought("z2", edit=Resample(3)), knock_out("z3", "z2")]
     assert [(cut.family, cut.unit, cut.dose) for cut in found] == [
         ("heads", "L1H2", None),
@@ -184,9 +190,9 @@ def test_a_cut_knows_its_family_its_unit_and_its_dose():
     ]
     for one in (several, of_one_head):
         assert (one.family, one.unit, one.dose) == ("", "", None)
-    for one in (stop_after(2, n_thoughts=3), ablate_thought(None), ablate_thought(None, edit=Mean())):
+    for one in (stop_after(2, n_thoughts=3), ablate_thought(None, edit=Zero()), ablate_thought(None, edit=Mean())):
         assert (one.family, one.unit) == ("whole", "")
-    group = ablate_kv_group(1, 1, n_heads=4, n_groups=2)
+    group = ablate_kv_group(1, 1, n_heads=4, n_groups=2, edit=Zero())
     assert (group.family, group.unit) == ("kv_groups", "L1G1")
 
 
@@ -204,7 +210,7 @@ def test_steps_of_orders_know_their_order_and_how_many_they_cut():
     found = planned(heads="all", edits=("zero", "mean"), orders=["attention"], random_orders=1)
     steps = found.steps({"attention": RANKED})
     assert [(step.order, step.k) for step in steps[:8]] == [("attention", k) for k in range(1, 9)]
-    assert set(steps[1].parts) == {*ablate_head("L1H3").parts, *ablate_head("L0H0").parts}
+    assert set(steps[1].parts) == {*ablate_head("L1H3", edit=Zero()).parts, *ablate_head("L0H0", edit=Zero()).parts}
     assert [(step.order, step.k) for step in steps[8:]] == [("random order 1", k) for k in range(1, 9)]
     assert found.n_steps == len(steps) and found.steps({}) == ()
     assert steps[0].unit == "" != found.cuts[0].unit

@@ -277,7 +277,8 @@ def show_study(facts: Mapping[str, Any]) -> None:
     for family, its in facts["verdict"].items():
         terminal.tell({}, f"{family}: {its[0]['reading']}", as_json=False)
     for row in facts["orders"]:
-        terminal.tell({}, _order(row), as_json=False)
+        chosen = row["order"] == "cause" and facts["holdout"] is None
+        terminal.tell({}, _order(row) + " (selected on these problems)" * chosen, as_json=False)
     if facts["transplants"]:
         answers = [name for name, share in facts["transplants"][0].items() if isinstance(share, dict)]
         rows = [_transplant(row, answers) for row in facts["transplants"]]

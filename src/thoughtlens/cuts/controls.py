@@ -94,7 +94,7 @@ def controls_for(
     Example:
         >>> from thoughtlens.cuts import ablate_head
         >>> found = controls_for([ablate_head("L0H1")], n=3, seed=0, shape=Shape(n_layers=2, n_heads=4, n_thoughts=6))
-        >>> sorted(control.label for control in found["L0H1 zero"])
+        >>> sorted(control.label for control in found["L0H1 resample"])
         ['control L0H0', 'control L0H2', 'control L0H3']
     """
     if n < 1:

@@ -26,7 +26,7 @@ from thoughtlens.notation import (
 from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"
-_ZERO: Final = Zero()
+_RESAMPLE: Final = Resample()
 Names = str | Collection[str]
 
 
@@ -72,7 +72,7 @@ def cut(*parts: Intervention, label: str | None = None) -> Cut:
 
     Example:
         >>> cut(*ablate_head("L1H0").parts, *ablate_thought("z2").parts).label
-        'L1H0 zero + z2 zero'
+        'L1H0 resample + z2 resample'
         >>> ablate_head("L1H0").family, ablate_head("L1H0").unit
         ('heads', 'L1H0')
     """
@@ -107,12 +107,12 @@ def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
     return cut(*map(from_spec, spec), label=label)
 
 
-def ablate_head(head: str | tuple[int, int], *, edit: Edit = _ZERO, queries: Collection[str] | None = None) -> Cut:
+def ablate_head(head: str | tuple[int, int], *, edit: Edit = _RESAMPLE, queries: Collection[str] | None = None) -> Cut:
     """Replace a head's output, before the output projection mixes it with the outputs of other heads.
 
     Args:
         head: such as `L4H5`, or (layer, head).
-        edit: what takes its place.
+        edit: what takes its place; what another problem had there if not given.
         queries: slots at which it is replaced, of bot, z1 … zT, eot, answer, text; all of these if None. The
             question's pass is never cut.
 
@@ -121,7 +121,7 @@ def ablate_head(head: str | tuple[int, int], *, edit: Edit = _ZERO, queries: Col
 
     Example:
         >>> ablate_head("L4H5", queries=["eot", "answer"]).label
-        'L4H5 zero at answer, eot'
+        'L4H5 resample at answer, eot'
     """
     layer, number = head_place(head) if isinstance(head, str) else head
     return cut(_head_part(layer, [number], edit, queries))
@@ -133,7 +133,7 @@ def ablate_kv_group(
     *,
     n_heads: int,
     n_groups: int,
-    edit: Edit = _ZERO,
+    edit: Edit = _RESAMPLE,
     queries: Collection[str] | None = None,
 ) -> Cut:
     """Replace the outputs of all query heads that share one key-value head (grouped-query attention).
@@ -151,7 +151,7 @@ def ablate_kv_group(
 
     Example:
         >>> ablate_kv_group(2, 1, n_heads=8, n_groups=2).label
-        'L2H4,5,6,7 zero'
+        'L2H4,5,6,7 resample'
     """
     if n_heads % n_groups or not 0 <= group < n_groups:
         raise OptionError(f"found group {group} of {n_groups} over {n_heads} heads; expected 0 to {n_groups - 1}.")
@@ -160,7 +160,7 @@ def ablate_kv_group(
     return made if size == 1 else replace(made, family=KV_GROUPS, unit=f"L{layer}G{group}")
 
 
-def ablate_thought(thought: Names | None, *, edit: Edit = _ZERO) -> Cut:
+def ablate_thought(thought: Names | None, *, edit: Edit = _RESAMPLE) -> Cut:
     """Replace a thought, or several; later thoughts are computed anew.
 
     Args:
@@ -172,7 +172,7 @@ def ablate_thought(thought: Names | None, *, edit: Edit = _ZERO) -> Cut:
 
     Example:
         >>> ablate_thought(["z2", "z10"]).label
-        'z2, z10 zero'
+        'z2, z10 resample'
     """
     return cut(Intervention(Site.THOUGHT, edit, queries=None if thought is None else _names(thought)))
 
@@ -323,7 +323,7 @@ def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cu
 
     Example:
         >>> freeze_thoughts(ablate_head("L1H0")).label
-        'L1H0 zero, thoughts frozen'
+        'L1H0 resample, thoughts frozen'
     """
     if not freezable(base):
         raise OptionError(f"the cut {base.label!r} leaves no thought that could be frozen; make it without freezing.")

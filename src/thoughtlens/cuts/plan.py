@@ -433,7 +433,7 @@ def plan_cuts(
         donors=donors,
         holdout=holdout,
         holdout_seed=holdout_seed,
-        notes=_notes(heads, seen),
+        notes=_notes(heads, seen, holdout),
     )
     if orders and len(plan.single_heads) < 2:
         raise OptionError("an order needs two heads or more that are cut one by one; add --heads all.")
@@ -470,7 +470,14 @@ def _analysis(
 ) -> Callable[[], Analysis]:
     """The analysis whose ranking is followed: of the problems that choose where there are such."""
     if isinstance(given, str):
-        return cache(lambda: open_analysis(run, given))
+        held = None if holdout is None else {"share": holdout, "seed": holdout_seed}
+        found = open_analysis(run, given)
+        if found.options.get("holdout") != held:
+            raise OptionError(
+                f"the analysis {given} was made with --holdout {found.options.get('holdout')}, expected {held}, since "
+                "heads must not be chosen on problems that are tested; analyze with the same."
+            )
+        return cache(lambda: found)
     if given is not None or holdout is None:
         return cache(given or (lambda: analyze(run)))
     chosen = ~tested_half(_ids(run), holdout, holdout_seed)
@@ -568,10 +575,12 @@ def _restored(kind: str, shape: Shape, seed: int) -> tuple[Cut, ...]:
     return tuple(restore_edge(*edge, seed=seed) for edge in edges_named([ALL, READOUT], shape))
 
 
-def _notes(heads: Words, seen: Callable[[], Analysis]) -> tuple[str, ...]:
-    """A ranking that cannot be trusted is followed nevertheless, and the plan says so."""
+def _notes(heads: Words, seen: Callable[[], Analysis], holdout: float | None) -> tuple[str, ...]:
+    """A ranking that cannot be trusted, or was made on the same problems, is followed; the plan says so."""
     reason = unreliable(seen().ranking) if is_top(heads) else None
-    return () if reason is None else (f"{reason.rstrip('.')}; what is cut is no better than a draw.",)
+    poor = () if reason is None else (f"{reason.rstrip('.')}; what is cut is no better than a draw.",)
+    same = f"the heads of --heads {heads} are selected on these problems; --holdout 0.5 tests them on others."
+    return (*poor, same) if is_top(heads) and holdout is None else poor
 
 
 def _with_controls(plan: Plan, n: int, caliper: float, shape: Shape, like: Callable[[], xr.Dataset]) -> Plan:

@@ -141,7 +141,7 @@ def intervene(
         Cut one head, and look at what that costs the gold answer.
 
             effects = intervene(run, [ablate_head("L0H3")], study="first")
-            effects.gold_logprob.sel(intervention="L0H3 zero").mean()
+            effects.gold_logprob.sel(intervention="L0H3 resample").mean()
     """
     model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size)
     asked = Manifest(

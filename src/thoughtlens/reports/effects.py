@@ -223,6 +223,7 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "transplants": _transplant_rows(done.effects),
         "variants": _variant_rows(done),
         "restored": _restored_rows(done),
+        "holdout": done.effects.attrs.get("holdout"),
         "donor_rule": str(done.effects.attrs.get("donor_rule", "")),
     }
 
