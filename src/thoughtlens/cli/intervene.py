@@ -25,6 +25,9 @@ from thoughtlens.cli.app import (
     engine_named,
     typed,
 )
+from thoughtlens.cuts.controls import CALIPER
+from thoughtlens.cuts.study import passes_of
+from thoughtlens.errors import OptionError
 
 
 @app.command()
@@ -43,7 +46,8 @@ def intervene(
         typer.Option("--edges", help="all (thought to earlier thought), readout (eot and answer), or such as z4:z1."),
     ] = None,
     edit: Annotated[
-        list[str] | None, typer.Option("--edit", help="zero, mean, resample, noise, scale:0.5; repeatable.")
+        list[str] | None,
+        typer.Option("--edit", help="resample (another problem's values), zero, mean, noise, scale:0.5; repeatable."),
     ] = None,
     at: Annotated[
         str | None, typer.Option("--at", help="Where heads are cut: thoughts, eot, answer, …; everywhere if not given.")
@@ -52,6 +56,21 @@ def intervene(
         bool, typer.Option("--whole", help="Also all thoughts at once: by each edit, shuffled, stopped after each.")
     ] = False,
     frozen: Annotated[bool, typer.Option("--frozen", help="Keep later thoughts as they were without cuts.")] = False,
+    together: Annotated[bool, typer.Option("--together", help="Make one cut of all that is named.")] = False,
+    leave_out: Annotated[
+        str | None,
+        typer.Option("--except", help="Leave these out of the one family that is named: --heads all --except L0H1."),
+    ] = None,
+    restore: Annotated[
+        str | None,
+        typer.Option(
+            "--restore", help="heads, thoughts or edges: put back one at a time where thoughts are another problem's."
+        ),
+    ] = None,
+    effects: Annotated[
+        str | None,
+        typer.Option("--effects", help="total,direct,indirect: direct with later thoughts as they were without cuts."),
+    ] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A JSON file of further cuts.")] = None,
     order: Annotated[
         list[str] | None,
@@ -59,9 +78,25 @@ def intervene(
     ] = None,
     random_orders: Annotated[int, typer.Option("--random-orders", help="How many random orders to compare with.")] = 10,
     controls: Annotated[int, typer.Option("--controls", help="How many matched random cuts for each cut.")] = 0,
-    match: Annotated[
-        str, typer.Option("--match", help="What control heads share: layer, or mass (of attention to thoughts).")
-    ] = "layer",
+    caliper: Annotated[
+        float,
+        typer.Option(
+            "--caliper", help="How far control heads may be in attention mass and output norm, in sd of logs."
+        ),
+    ] = CALIPER,
+    donors: Annotated[
+        int, typer.Option("--donors", help="Donors of another problem's values, over which log-probabilities average.")
+    ] = 1,
+    holdout: Annotated[
+        float | None,
+        typer.Option("--holdout", help="Share of problems that are tested, such as 0.5; the others choose."),
+    ] = None,
+    holdout_seed: Annotated[
+        int, typer.Option("--holdout-seed", help="By which, and its id, a problem's half follows.")
+    ] = 0,
+    analysis: Annotated[
+        str | None, typer.Option("--analysis", help="Follow the ranking of this saved analysis for top: and orders.")
+    ] = None,
     study: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +118,13 @@ def intervene(
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the passes and the time; cut nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate passes, time and what could be shown; write nothing.")
+    ] = False,
+    pilot: Annotated[
+        int | None,
+        typer.Option("--pilot", help="With --dry-run: make the controls on so many problems of the choosing half."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Cut heads, thoughts and edges, and measure what the answer loses against matched random cuts."""
@@ -98,28 +139,43 @@ def intervene(
             kv_groups=kv_groups,
             thoughts=thoughts,
             edges=edges,
-            edits=edit or ("zero",),
+            edits=edit or (),
             at=at,
             whole=whole,
             frozen=frozen,
+            together=together,
+            leave_out=leave_out,
+            restore=restore,
+            paths=effects,
             file=plan,
             controls=controls,
-            match=match,
+            caliper=caliper,
             orders=order or (),
             random_orders=random_orders,
+            donors=donors,
+            holdout=holdout,
+            holdout_seed=holdout_seed,
             seed=seed,
             reasoner=reasoner,
+            analysis=analysis,
         )
     for note in planned.notes:
         terminal.warn(note)
+    if pilot is not None and not dry_run:
+        raise OptionError("--pilot goes with --dry-run; add that, or leave it out.")
     if dry_run:
         with terminal.working("try a few"):
-            facts = cuts.estimate_study(run, planned, n=n, reasoner=reasoner, batch_size=batch_size)
+            facts = cuts.estimate_study(
+                run, planned, n=n, pilot=pilot, reasoner=reasoner, batch_size=batch_size, say=terminal.warn
+            )
+        for warning in facts["warnings"]:
+            terminal.warn(warning)
         terminal.tell(facts, _estimate(facts), as_json=as_json)
         return
-    n_passes = planned.n_passes(n or int(run.manifest["layout"]["n_problems"]))
-    with terminal.counting("intervene", n_passes) as progress:
-        effects = tl.intervene(
+    if planned.controlled and not as_json:
+        _show_balance(planned.controlled["balance"])
+    with terminal.counting("intervene", passes_of(run, planned, n)) as progress:
+        done = tl.intervene(
             run,
             planned,
             study=study,
@@ -133,20 +189,74 @@ def intervene(
             progress=progress,
         )
     with terminal.working("study"):
-        facts = reports.write_study(run, tl.study(run, effects))
+        facts = reports.write_study(run, tl.study(run, done))
     if as_json:
         terminal.print_json(facts)
         return
     show_study(facts)
+    show_columns(facts)
     terminal.tell({}, f"results and figures: {folder / 'studies' / facts['study']}", as_json=False)
 
 
 def _estimate(facts: Mapping[str, Any]) -> str:
-    return (
-        f"{facts['n_cuts']} cuts, {facts['n_controls']} further ones as controls and {facts['n_orders']} steps of "
-        f"orders on {facts['n_problems']} problems: {facts['n_passes']:,} passes, about "
-        f"{terminal.duration(facts['seconds'])}"
-    )
+    further = {
+        f"{facts['n_variants']} variants": facts["n_variants"],
+        f"{facts['n_restored']} restorations": facts["n_restored"],
+        f"{facts['n_controls']} further ones as controls": True,
+        f"{facts['n_orders']} steps of orders": True,
+    }
+    where = f", chosen on {facts['n_choosing']} others" if facts["n_choosing"] else ""
+    said = [
+        f"{facts['n_cuts']} cuts, {', '.join(name for name, there in further.items() if there)} on "
+        f"{facts['n_problems']} problems{where}: {facts['n_passes']:,} passes, about "
+        f"{terminal.duration(facts['seconds'])}",
+        f"found with power 0.8 at 5 %, Holm's correction over {facts['n_cuts']} cuts:",
+    ]
+    for row in facts["bounds"]:
+        said.append(f"  accuracy, if {row['discordant']:.0%} of the problems flip: {_points(row['accuracy'])}")
+    if found := facts["pilot"]:
+        said.append(
+            f"  with the spread of the worst control on {found['n_problems']} problems (sd {_p(found['sd'])} nats, "
+            f"{found['discordant']:.0%} flip): {_p(found['nats'])} nats, accuracy {_points(found['accuracy'])}"
+        )
+    return "\n".join(said)
+
+
+def _points(change: float | None) -> str:
+    return "no change" if change is None else f"a change of {change:.1%}"
+
+
+def _show_balance(rows: Sequence[Mapping[str, Any]]) -> None:
+    """How near the controls of each cut of heads come to what it cuts."""
+    if rows:
+        title = "matched controls: attention mass and output norm of what is cut, and of its controls on average"
+        table = [
+            (
+                row["cut"],
+                str(row["n_controls"]),
+                *(f"{row[name]:.3g} / {row[f'{name}_controls']:.3g}" for name in ("mass", "norm")),
+            )
+            for row in rows
+        ]
+        terminal.table(("cut", "controls", "mass", "norm"), table, title=title)
+
+
+def show_columns(facts: Mapping[str, Any]) -> None:
+    """What stands beside the cuts of a study: their variants, what putting units back recovers, and whose values."""
+    if rows := facts["variants"]:
+        names = list(rows[0]["effects"])
+        title = "the same cuts in other ways: log-probability, nats (direct: later thoughts as they were without cuts)"
+        table = [(row["cut"], *(terminal.with_interval(row["effects"][name]) for name in names)) for row in rows]
+        terminal.table(("cut", *names), table, title=title)
+    if rows := facts["restored"]:
+        title = (
+            "one unit put back where all thoughts are another problem's, which costs "
+            f"{rows[0]['loss']:.2g} nats: share of this that comes back"
+        )
+        table = [(row["unit"], terminal.with_interval(row["share"], percent=True)) for row in rows]
+        terminal.table(("unit", "recovered"), table, title=title)
+    if facts["donor_rule"]:
+        terminal.tell({}, facts["donor_rule"], as_json=False)
 
 
 def show_study(facts: Mapping[str, Any]) -> None:
@@ -156,17 +266,19 @@ def show_study(facts: Mapping[str, Any]) -> None:
         f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}: {facts['n_cuts']} cuts, "
         f"{facts['n_controls']} further ones as controls{exploratory}, 95 % intervals over problems"
     )
-    columns = ("cut", "accuracy", "log-probability, nats", "broken / mended", "p (Holm)", "p (controls)")
+    unsaid = ["without prefix (accuracy)"] if "said_prefix" in facts["baseline"] else []
+    columns = ("cut", "accuracy", "log-probability, nats", "broken / mended", *unsaid, "p (Holm)", "p (controls)")
     terminal.table(columns, [_cut(row) for row in facts["top"]], title=title)
     terminal.table(("measure", "value"), _measures(facts))
     rows = [_verdict(family, row) for family, its in facts["verdict"].items() for row in its]
     if rows:
-        columns = ("cut", "attention", "rho", "p", "in both tops", "reliability")
+        columns = ("cut", "attention", "rho", "p (Holm)", "in both tops", "reliability")
         terminal.table(columns, rows, title="does looking predict cutting?")
     for family, its in facts["verdict"].items():
         terminal.tell({}, f"{family}: {its[0]['reading']}", as_json=False)
     for row in facts["orders"]:
-        terminal.tell({}, _order(row), as_json=False)
+        chosen = row["order"] == "cause" and facts["holdout"] is None
+        terminal.tell({}, _order(row) + " (selected on these problems)" * chosen, as_json=False)
     if facts["transplants"]:
         answers = [name for name, share in facts["transplants"][0].items() if isinstance(share, dict)]
         rows = [_transplant(row, answers) for row in facts["transplants"]]
@@ -179,11 +291,18 @@ def _cut(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{row['cut']}{failed}",
         terminal.with_interval(row["accuracy"], percent=True),
-        terminal.with_interval(row["gold_logprob"]),
+        terminal.with_interval(row["joint_logprob"]),
         f"{row['n_broken']} / {row['n_mended']}",
-        _p(row["p_holm"]["gold_logprob"]),
-        f"{_p(row['p_controls']['gold_logprob'])} of {row['n_controls']}" if row["n_controls"] else "no controls",
+        *([_unsaid(row)] if "n_unsaid" in row else []),
+        _p(row["p_holm"]["joint_logprob"]),
+        f"{_p(row['p_controls']['joint_logprob'])} of {row['n_controls']}" if row["n_controls"] else "no controls",
     )
+
+
+def _unsaid(row: Mapping[str, Any]) -> str:
+    """How many problems no longer end in the answer prefix, and what that does to their accuracy."""
+    share = row["accuracy_unsaid"]
+    return str(row["n_unsaid"]) if share is None else f"{row['n_unsaid']} ({share:+.1%})"
 
 
 def _transplant(row: Mapping[str, Any], answers: Sequence[str]) -> tuple[str, ...]:
@@ -196,30 +315,29 @@ def _measures(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     accuracy = "undefined" if detectable["accuracy"] is None else f"{detectable['accuracy']:.1%}"
     return [
         ("accuracy without cuts", terminal.with_interval(facts["baseline"]["accuracy"], percent=True)),
-        ("gold log-probability without cuts", terminal.with_interval(facts["baseline"]["gold_logprob"])),
-        ("significant after Holm", f"{found['gold_logprob']} by log-probability, {found['accuracy']} by accuracy"),
+        ("log-probability without cuts", terminal.with_interval(facts["baseline"]["joint_logprob"])),
+        ("significant after Holm", f"{found['joint_logprob']} by log-probability, {found['accuracy']} by accuracy"),
         (
             "detectable with this n, median cut",
-            f"{accuracy} accuracy, {_p(detectable['gold_logprob'])} nats (power 0.8, one cut)",
+            f"{accuracy} accuracy, {_p(detectable['joint_logprob'])} nats (power 0.8, one cut)",
         ),
         ("pairs left out as failed", str(facts["n_failed"])),
     ]
 
 
 def _verdict(family: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    shared = row["precision"]["estimate"]
+    shared = row["precision"]
     both = terminal.UNDEFINED
     if shared is not None:
         both = f"{shared * row['k']:.1f} of {row['k']} (chance {row['chance'] * row['k']:.1f})"
-    rho = terminal.with_interval(row["rho"])
-    return family, row["attention"], rho, _p(row["p"]), both, _p(row["reliability"])
+    return family, row["attention"], _p(row["rho"]), _p(row["p_holm"]), both, _p(row["reliability"])
 
 
 def _order(row: Mapping[str, Any]) -> str:
-    p, against = row["p"]["gold_logprob"], "no random orders to compare with"
+    p, against = row["p"]["joint_logprob"], "no random orders to compare with"
     if p is not None:
         against = f"p = {_p(p)} against {row['n_random']} random orders"
-    return f"cutting by {row['order']}: mean effect {_p(row['area']['gold_logprob'])} nats over the order, {against}"
+    return f"cutting by {row['order']}: mean effect {_p(row['area']['joint_logprob'])} nats over the order, {against}"
 
 
 def _p(number: float | None) -> str:

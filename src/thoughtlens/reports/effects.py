@@ -13,16 +13,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
 from thoughtlens.analysis.effect_curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
-    DAMAGE_SIGN,
+    OF_PREFIX,
     OUTCOMES,
+    RANKED_BY,
+    SPLIT,
     TESTED,
+    WORSE,
     Study,
-    as_damage,
     doses,
     effects_table,
     families,
@@ -30,10 +33,9 @@ from thoughtlens.analysis.effects import (
     summarise,
 )
 from thoughtlens.analysis.pieces import Blocks
-from thoughtlens.analysis.statistics import resample_weights
-from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
+from thoughtlens.analysis.variants import recovered, variant_effects
+from thoughtlens.analysis.verdict import ALPHA, FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
-from thoughtlens.cuts.plan import RANKED_BY
 from thoughtlens.errors import RunError
 from thoughtlens.files import write_json, writing
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS
@@ -98,7 +100,7 @@ def study(
         effects: as `intervene` gives them, or the name of a study; the run's only study if None.
         others: other kinds of attention of this run, by name, piece by piece; those that the run holds
             (value-weighted) if None.
-        n_resamples: bootstrap resamples of the problems, the same for attention and effects.
+        n_resamples: bootstrap resamples of the problems.
         seed: same seed, same numbers.
 
     Returns:
@@ -111,11 +113,10 @@ def study(
         What does each cut cost, in log-probability of the gold answer?
 
             done = study(run, intervene(run, plan))
-            done.summary.gold_logprob
+            done.summary.joint_logprob
     """
     effects = effects if isinstance(effects, xr.Dataset) else open_effects(run, effects)
     found = families(effects)
-    weights = resample_weights(effects.sizes["problem"], n_resamples=n_resamples, seed=seed)
     problems = [str(name) for name in effects["problem"].values]
     held = {VALUES: patterned(run, VALUES)} if VALUE_WEIGHTED in run.attention else {}
     attentions = {RAW: run.blocks()} | dict(held if others is None else others)
@@ -125,14 +126,18 @@ def study(
         for kind in (HEADS, THOUGHTS, EDGES)
     }
     importances = {
-        name: {how: resampled_means(values, weights) for how, values in kinds[kind_of(name)].items()}
+        name: {how: values.mean("problem") for how, values in kinds[kind_of(name)].items()}
         for name, cuts in found.items()
         if len(cuts) >= FEWEST_UNITS
     }
-    damages = DAMAGE_SIGN[RANKED_BY] * paired_differences(effects)[RANKED_BY]
-    verdicts = {name: judge(its, _of_units(damages, found[name]), weights) for name, its in importances.items()}
+    differences = paired_differences(effects)[RANKED_BY]
+    verdicts = {
+        name: judge(its, _of_units(differences, found[name]))
+        for name, its in importances.items()
+        if len(found[name]) >= FEWEST_JUDGED
+    }
     summary = summarise(effects, n_resamples=n_resamples, seed=seed)
-    return Study(effects, summary, found, importances, verdicts, looked[RAW][1])
+    return Study(effects, summary, found, importances, judged_together(verdicts), looked[RAW][1])
 
 
 def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any]:
@@ -154,7 +159,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
 
             write_study(run, study(run, "first"))["top"][0]
     """
-    facts, table = study_headline(run, done), effects_table(done.summary)
+    facts, table = study_headline(run, done), _with_variants(effects_table(done.summary), done)
     table.insert(2, "exploratory", _exploratory(done).sel(intervention=table["intervention"].to_list()).values)
     with writing(run.path / STUDIES / facts["study"]) as folder:
         written = [write_table(folder / "effects.csv", table), folder / "effects_summary.json"]
@@ -180,10 +185,10 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         done: of it.
 
     Returns:
-        `study` (its name), `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob),
+        `study` (its name), `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (its outcomes),
         `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_exploratory` (of all these, those added after the study
         had begun), `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
-        `n_significant` after Holm, `top` (the most damaging cuts by log-probability), `verdict` (by family, a row a
+        `n_significant` after Holm, `top` (the cuts that lose most log-probability), `verdict` (by family, a row a
         kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, and `transplants`,
         whose answer is given with another problem's thoughts.
 
@@ -200,7 +205,11 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "problems": options["problems"],
         "n": int(summary["n_problems"]),
         "confidence": summary.attrs["confidence"],
-        "baseline": {name: _number(summary[f"baseline_{name}"]) for name in TESTED},
+        "baseline": {
+            name: _number(summary[f"baseline_{name}"])
+            for name in (*TESTED, "said_prefix")
+            if f"baseline_{name}" in summary
+        },
         "n_cuts": cuts.sizes["intervention"],
         "n_controls": int((summary["kind"] == "control").sum()),
         "n_orders": int((summary["kind"] == "order").sum()),
@@ -212,7 +221,58 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "verdict": {name: _verdict_rows(done, name) for name in done.verdicts},
         "orders": _orders(summary),
         "transplants": _transplant_rows(done.effects),
+        "variants": _variant_rows(done),
+        "restored": _restored_rows(done),
+        "holdout": done.effects.attrs.get("holdout"),
+        "donor_rule": str(done.effects.attrs.get("donor_rule", "")),
     }
+
+
+def _variant_rows(done: Study) -> list[dict[str, Any]]:
+    """A row a cut that has variants; each of these the effect on the log-probability that ranks cuts."""
+    found = variant_effects(done.effects, n_resamples=done.summary.attrs["n_resamples"])
+    if found is None:
+        return []
+    rows = (found.isel(intervention=place) for place in range(found.sizes["intervention"]))
+    return [
+        {
+            "cut": str(row["intervention"].item()),
+            "effects": {str(name): _number(row.sel(variant=name)) for name in row["variant"].values},
+        }
+        for row in rows
+    ]
+
+
+def _restored_rows(done: Study) -> list[dict[str, Any]]:
+    """A row a unit that was put back; its share is None where corruption costs no more than the margin."""
+    found = recovered(done.effects, n_resamples=done.summary.attrs["n_resamples"])
+    if found is None:
+        return []
+    rows = (found.isel(intervention=place) for place in range(found.sizes["intervention"]))
+    return [
+        {
+            "unit": str(row["unit"].item()),
+            "family": str(row["family"].item()),
+            "share": _number(row["share"]),
+            "loss": float(row["loss"]),
+            "n": int(row["n"]),
+        }
+        for row in rows
+    ]
+
+
+def _with_variants(table: pd.DataFrame, done: Study) -> pd.DataFrame:
+    """The table of effects with the variants of each cut as further columns, and what restorations recover."""
+    columns: dict[str, dict[str, float | None]] = {}
+    rows = [
+        (row["cut"], f"{RANKED_BY}_{name}", of) for row in _variant_rows(done) for name, of in row["effects"].items()
+    ]
+    rows += [(f"{row['unit']} restored", "recovered", row["share"]) for row in _restored_rows(done)]
+    for label, name, of in rows:
+        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
+            if not name.endswith("_total"):
+                columns.setdefault(name + suffix, {})[label] = of[value]
+    return table.assign(**{name: table["intervention"].map(values) for name, values in columns.items()})
 
 
 def kind_of(family: str) -> str:
@@ -220,22 +280,24 @@ def kind_of(family: str) -> str:
     return family.split(",")[0]
 
 
-def _of_units(damages: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
-    """Damage by problem of a family's cuts, dims (problem, unit)."""
-    chosen = damages.sel(intervention=list(cuts.values())).reset_coords(drop=True).rename(intervention="unit")
+def _of_units(differences: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
+    """Effects by problem of a family's cuts, dims (problem, unit)."""
+    chosen = differences.sel(intervention=list(cuts.values())).reset_coords(drop=True).rename(intervention="unit")
     return chosen.assign_coords(unit=np.array(list(cuts), dtype=np.dtypes.StringDType())).transpose("problem", "unit")
 
 
 def _top(cuts: xr.Dataset) -> list[dict[str, Any]]:
-    damage = as_damage(cuts[RANKED_BY], RANKED_BY).sel(value="estimate").values
-    order = np.argsort(np.where(np.isnan(damage), np.inf, -damage), kind="stable")[:TOP]
+    loss = WORSE[RANKED_BY] * cuts[RANKED_BY].sel(value="estimate").values
+    order = np.argsort(np.where(np.isnan(loss), np.inf, -loss), kind="stable")[:TOP]
     return [_cut(cuts.isel(intervention=place)) for place in order]
 
 
 def _cut(cut: xr.Dataset) -> dict[str, Any]:
     counts = {name: int(cut[name]) for name in ("n", "n_failed", "n_broken", "n_mended", "n_controls")}
     ps = {name: {o: _finite(cut[name].sel(outcome=o).item()) for o in TESTED} for name in ("p_holm", "p_controls")}
-    return {"cut": str(cut["intervention"].item()), **counts, **{o: _number(cut[o]) for o in OUTCOMES}, **ps}
+    effects = {o: _number(cut[o]) for o in (*OUTCOMES, *OF_PREFIX) if o in cut}
+    split = {name: _finite(cut[name].item()) for name in SPLIT if name in cut}
+    return {"cut": str(cut["intervention"].item()), **counts, **effects, **split, **ps}
 
 
 def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
@@ -252,12 +314,8 @@ def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
     return [
         {
             "attention": str(how),
-            "rho": _number(row["rho"]),
-            "p": _finite(row["p"].item()),
-            "precision": _number(row["precision"]),
-            "chance": _finite(row["chance"].item()),
-            "k": int(row["k"]),
-            "n_units": int(row["n_units"]),
+            **{name: _finite(row[name].item()) for name in ("rho", "p", "p_holm", "precision", "chance")},
+            **{name: int(row[name]) for name in ("k", "n_units", "n_above")},
             "reliability": _finite(row["reliability"].item()),
             "n": int(table["n"]),
             "n_significant": n_significant,
