@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from thoughtlens.analysis import Subject, analysis_tables, analyze, compare, comparison_headline, headline
-from thoughtlens.analysis.cautions import cautions, few_problems
+from thoughtlens.analysis.cautions import few_problems, warnings_of
 from thoughtlens.analysis.tables import comparison_tables
 
 FEW = {"n_resamples": 20, "n_flips": 16}
 
 
 def lean(query, key):
-    return 9.0 if key == "z2" and query != "z2" else 1.0
+    return 9.0 if key == "z3" and query != "z3" else 1.0
 
 
 def bounds(found):
@@ -26,7 +26,7 @@ def bounds(found):
 
 def test_below_five_problems_no_interval_hub_or_head_is_shown(plant_attention):
     found = analyze(plant_attention(lean, n_problems=4, n_layers=1, n_heads=2), **FEW)
-    assert found.model["hub"].item() == "z2"
+    assert found.model["hub"].item() == "z3"
     facts = headline(found)
     assert set(bounds(facts)) == {None}
     assert facts["hub"] == {"thought": None, "strength": facts["hub"]["strength"], "p": None, "preference": None}
@@ -44,23 +44,23 @@ def test_below_five_problems_no_interval_hub_or_head_is_shown(plant_attention):
 
 def test_five_problems_are_shown_with_a_warning_and_twenty_without(plant_attention):
     few, enough = (analyze(plant_attention(lean, n_problems=n, n_layers=1, n_heads=2), **FEW) for n in (5, 20))
-    assert headline(few)["hub"]["thought"] == "z2"
+    assert headline(few)["hub"]["thought"] == "z3"
     assert None not in (headline(few)["hub"]["p"], headline(few)["accuracy"]["low"])
-    assert cautions(few) == few_problems(5)
-    assert "n = 5: below 20 problems" in cautions(few)[0]
-    assert cautions(enough) == []
+    assert warnings_of(few) == few_problems(5)
+    assert "n = 5: below 20 problems" in warnings_of(few)[0]
+    assert warnings_of(enough) == []
 
 
 def test_a_tested_half_is_what_counts(plant_attention):
     found = analyze(plant_attention(lean, n_problems=30, n_layers=1, n_heads=1), holdout=0.5, **FEW)
-    assert cautions(found) == few_problems(int(found.model["n"]))
+    assert warnings_of(found) == few_problems(int(found.model["n"]))
     assert int(found.model["n"]) < 20
 
 
 def test_low_accuracy_few_answers_and_half_precision_are_warned_of(make_attention):
     dataset = make_attention(n_problems=24, missing=tuple(range(20)))
     found = analyze(dataset, correct=np.arange(24) == 0, **FEW)
-    said = cautions(found, dtype="bfloat16")
+    said = warnings_of(found, dtype="bfloat16")
     assert len(said) == 3
     assert said[0].startswith("accuracy is 4.2% (n = 24)")
     assert said[1].startswith("only 4 of 24 outputs reach an answer")

@@ -25,7 +25,7 @@ _P_VALUES: Final = ("p", "q", "p_familywise", "p_corrected", "hub_p")
 _NAMES: Final = ("hub", "strongest", "type", "preferred")
 
 
-def cautions(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
+def warnings_of(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
     """What to beware of in an analysis, in sentences: few problems, few answers, a low accuracy, half precision.
 
     Args:
@@ -36,7 +36,7 @@ def cautions(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
         Sentences, none if there is nothing to warn of.
 
     Example:
-        `cautions(tl.analyze(run), dtype=run.manifest["options"]["model"]["dtype"])`
+        `warnings_of(tl.analyze(run), dtype=run.manifest["options"]["model"]["dtype"])`
     """
     n, n_answers = int(analysis.model["n"]), int(analysis.composition["n"].sel(query=ANSWER))
     accuracy = float(analysis.accuracy["accuracy"].sel(value="estimate"))

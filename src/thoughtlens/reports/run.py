@@ -29,7 +29,7 @@ from thoughtlens.analysis import (
     headline,
     open_analysis,
 )
-from thoughtlens.analysis.cautions import LEAST_SHOWN, cautions, shown_of_analysis
+from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.notation import ANSWER
@@ -90,7 +90,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
     return {
-        "warnings": cautions(analysis, dtype=str(options["model"].get("dtype", ""))),
+        "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", ""))),
         "pattern": analysis.options["pattern"],
         "model": options["model"],
         "problems": options["problems"],
