@@ -51,6 +51,8 @@ class StoredDataset:
     def sums(self):
         raise AssertionError("it keeps attention")
 
+    kept_blocks = sums
+
 
 @pytest.fixture
 def run(make_attention, tmp_path):

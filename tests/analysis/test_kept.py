@@ -59,6 +59,9 @@ class KeptRun:
     def correct(self):
         return self.dataset["correct"].values
 
+    def kept_blocks(self):
+        return self.assigned
+
     def blocks(self, *, pattern):
         raise AssertionError("it has none")
 

@@ -43,7 +43,7 @@ MASS = xr.DataArray(np.arange(8.0).reshape(2, 4), dims=("layer", "head"), coords
 
 
 def analysis(reliability=1.0):
-    ranking = xr.Dataset({"reliability": reliability, "n": 40, "name": ("place", RANKED)})
+    ranking = xr.Dataset({"reliability": reliability, "n": 40, "n_ranked": 40, "name": ("place", RANKED)})
     return SimpleNamespace(ranking=ranking, heads={"thought_mass": MASS.expand_dims(value=["estimate"])})
 
 
