@@ -214,7 +214,7 @@ def bootstrap_t(
     bounds = np.concatenate([_t_bounds(centred[:, part], known[:, part], weights, levels) for part in parts], axis=1)
     template = values.transpose("problem", ...).isel(problem=0, drop=True).astype(np.float64)
     numbers = centre.values, *(centre.values + bounds).clip(flat.min("problem").values, flat.max("problem").values)
-    return _with_values(*(template.copy(data=number.reshape(template.shape)) for number in numbers))
+    return _with_values(template, np.stack([number.reshape(template.shape) for number in numbers], axis=-1))
 
 
 def effective_size(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
