@@ -96,6 +96,7 @@ def test_a_study_can_grow_and_is_not_taken_for_another(run, studied):
         (("--thoughts", "all", "--order", "attention"), "two heads or more"),
         (("--heads", "all", "--match", "mood"), "--match"),
         (("--heads", "all", "--controls", -1), "--controls"),
+        (("--heads", "all", "--margin", 0), "found the margins 0.0 nats and 0.02 of accuracy"),
         (("--heads", "all", "--n", 99), "99"),
         (("--heads", "all", "--batch-size", 0), "batch size"),
         (("--plan", "nowhere.json"), "nowhere.json"),
