@@ -1,4 +1,4 @@
-"""The commands on runs: `run`, `sample`, `extract`, `analyze`, `plot`, `export`, `compare`, `status`; closing tables.
+"""The commands on runs, from `run` and `sample` to `compare` and `status`; their closing tables.
 
 In: options. Out: what the library writes, and tables of its facts on stdout.
 """
@@ -368,6 +368,19 @@ def plot(
         drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
     paths = [str(path) for path in drawn]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
+
+
+@app.command()
+def report(
+    folder: RunFolder,
+    to: Annotated[Path | None, typer.Option("--out", help="The file; RUN/report.html if not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page of everything in a run, which opens anywhere and needs no network."""
+    done = tl.open_run(folder)
+    with terminal.working("report"):
+        page = reports.write_report(done, to)
+    terminal.tell({"report": str(page.path), "bytes": page.n_bytes}, f"report: {page.path}", as_json=as_json)
 
 
 @app.command()

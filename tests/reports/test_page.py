@@ -1,0 +1,147 @@
+"""The report's page: its numbers are the run's, its texts are inert, and it asks for nothing from outside."""
+
+import base64
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+from tests.commands import call
+from tests.reports.page_parts import Parts
+
+import thoughtlens as tl
+from thoughtlens.problems import Problem
+from thoughtlens.reports import write_report
+from thoughtlens.reports.page import script
+from thoughtlens.reports.page_data import cells_of, chosen_problems, clean, quantised
+
+HOSTILE = (
+    "</script><script>window.PWNED = 1</script> How many?",
+    "<img src=x onerror='window.PWNED = 1'> \u202eHow many\u202c, \u2028 {{ 7 * 7 }} & \"quotes\" 'and' `ticks`?",
+    "Tom has 5 apples. He buys 3 more. How many apples does he have?" + " and" * 20,
+)
+IDS = ('"><b>1', "p'2", "=1+1")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    problems = [Problem(name, question, "8", ("<<5+3=8>>",)) for name, question in zip(IDS, HOSTILE, strict=True)]
+    return tl.extract(tl.load("tiny-gpt2"), problems, tmp_path_factory.mktemp("page") / "run")
+
+
+@pytest.fixture(scope="module")
+def parts(run):
+    return Parts(write_report(run).path.read_text("utf-8"))
+
+
+def test_cells_are_those_that_the_mask_allows(run):
+    mean = run.attention["attention"].astype("float32").mean(["problem", "layer", "head"]).values
+    assert cells_of(6) == np.argwhere(mean > 0).tolist()
+
+
+def test_maps_are_the_runs_means_with_t_intervals(run, parts):
+    attention = run.attention["attention"].values.astype(float)
+    queries, keys = np.array(parts.data["runs"][0]["cells"]).T
+    codes = parts.block("r0-maps-attention", "<u2").reshape(3, -1, len(queries))
+    heads = attention.reshape(3, 16, 9, 11)
+    layers = attention.mean(2)
+    units = np.concatenate([heads, layers, layers.mean(1, keepdims=True)], axis=1)[..., queries, keys]
+    n = np.isfinite(units).sum(0)
+    mean, error = np.nanmean(units, 0), np.maximum(np.nanstd(units, 0, ddof=1) / np.sqrt(n), 1e-12)
+    assert n.min() == 2, "a text without an answer has no such row"
+    low, high = stats.t.interval(0.95, n - 1, loc=mean, scale=error)
+    for found, expected in zip(codes, (mean, low.clip(0, 1), high.clip(0, 1)), strict=True):
+        assert np.abs(found / 65534 - expected).max() <= 1e-5
+
+
+def test_a_problems_maps_are_its_attention(run, parts):
+    data = parts.data["runs"][0]
+    queries, keys = np.array(data["cells"]).T
+    for place in range(3):
+        own = run.attention["attention"].isel(problem=place).values.reshape(16, 9, 11)[:, queries, keys].astype(float)
+        codes = parts.block(f"r0-p{place}", "u1").reshape(17, -1)
+        expected = np.array([*own, own.mean(0)])
+        assert ((codes == 255) == np.isnan(expected)).all()
+        assert np.nanmax(np.abs(np.where(codes == 255, np.nan, codes / 254) - expected)) <= 0.5 / 254 + 1e-6
+
+
+def test_measures_are_the_analysis(run, parts):
+    analysis, data = tl.open_analysis(run), parts.data["runs"][0]
+    found = {measure["id"]: measure["values"] for measure in data["measures"]}
+    mass = analysis.heads["thought_mass"].values.reshape(16, 3)
+    assert np.allclose(found["thought_mass"], mass, rtol=1e-3)
+    assert found["x-hub"][5][3] == pytest.approx(float(analysis.evidence["q"].sel(measure="hub")[1, 1]), rel=1e-3)
+    assert [data["names"][head] for head in data["ranked"]] == analysis.ranking["name"].values.tolist()
+
+
+def test_hostile_text_is_data_and_nothing_else(parts):
+    problems = parts.data["runs"][0]["problems"]
+    assert [problem["question"] for problem in problems] == list(HOSTILE)
+    assert [problem["id"] for problem in problems] == list(IDS)
+    scripts = [given for tag, given in parts.elements if tag == "script"]
+    assert [given for given in scripts if given.get("type") not in ("application/json", "text/plain")] == [{}]
+    assert not [tag for tag, _ in parts.elements if tag == "img"]
+    assert not [name for _, given in parts.elements for name in given if name.startswith("on") or name == "style"]
+
+
+def test_the_policy_allows_the_pages_own_script_and_no_network(parts):
+    policy = next(given["content"] for _, given in parts.elements if given.get("http-equiv"))
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    for name, held in (("script-src", parts.held["script"]), ("style-src", parts.held["style"])):
+        digest = base64.b64encode(hashlib.sha256(held.encode()).digest()).decode()
+        assert rules[name] == f"'sha256-{digest}'"
+    assert rules["default-src"] == "'none'"
+    addresses = [given.get(name) for _, given in parts.elements for name in ("src", "href") if given.get(name)]
+    assert all(address.startswith("#") for address in addresses)
+
+
+def test_the_scripts_make_elements_with_text_alone():
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script())
+
+
+def test_the_command_writes_it(run):
+    facts = json.loads(call("report", run.path, "--json").stdout)
+    assert facts["report"] == str(run.path / "report.html")
+    assert facts["bytes"] == (run.path / "report.html").stat().st_size < 300_000
+
+
+def test_a_notebook_shows_it_in_a_frame(run):
+    frame = Parts(write_report(run)._repr_html_()).elements
+    assert [tag for tag, _ in frame] == ["iframe"]
+    assert frame[0][1]["srcdoc"].startswith("<!doctype html>")
+
+
+def test_sums_alone_make_a_page_too(tmp_path):
+    from thoughtlens.runs import MEAN
+
+    run = tl.extract(tl.load("tiny-gpt2"), tl.sample("arithmetic", n=4), tmp_path / "run", keep=MEAN)
+    parts = Parts(write_report(run).path.read_text("utf-8"))
+    data = parts.data["runs"][0]
+    codes = parts.block("r0-maps-attention", "<u2").reshape(3, 21, -1)
+    assert (codes[1:, 16:] == 65535).all()
+    layers = codes[0, :16].reshape(4, 4, -1).mean(1)
+    assert np.abs(codes[0, 16:20] - layers).max() <= 1
+    assert not data["single"]
+    assert "kept sums" in parts.shown
+
+
+def test_codes_are_within_half_a_step_and_undefined_is_apart():
+    values = np.array([0.0, 0.1, 0.5, 1.0, np.nan])
+    codes = quantised(values, "uint8")
+    assert codes[-1] == 255
+    assert np.abs(codes[:-1] / 254 - values[:-1]).max() <= 0.5 / 254
+
+
+def test_problems_are_chosen_at_equal_distances():
+    assert chosen_problems(3) == [0, 1, 2]
+    assert chosen_problems(1000, 4) == [0, 250, 500, 750]
+    assert len(set(chosen_problems(257))) == 200
+
+
+def test_json_never_holds_nan():
+    assert clean({"a": [float("nan"), 1.23456, np.float32("inf")], "b": (np.int64(3), "x")}) == {
+        "a": [None, 1.235, None],
+        "b": [3, "x"],
+    }
