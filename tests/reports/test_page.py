@@ -15,7 +15,8 @@ import thoughtlens as tl
 from thoughtlens.problems import Problem
 from thoughtlens.reports import write_report
 from thoughtlens.reports.page import script
-from thoughtlens.reports.page_data import cells_of, chosen_problems, clean, quantised
+from thoughtlens.reports.page_data import cells_of, clean, quantised
+from thoughtlens.runs.readings import chosen_problems
 
 HOSTILE = (
     "</script><script>window.PWNED = 1</script> How many?",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import thoughtlens as tl
-from thoughtlens import models, published, reports, runs
+from thoughtlens import evaluation, models, published, reports, runs
 from thoughtlens import problems as problem_sets
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
@@ -162,9 +162,12 @@ def load_model(name: str, random_weights: int | None = None, **how: Any) -> "mod
 
 
 def extract_run(reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, **how: Any) -> "runs.Run":
-    """A run folder with what is kept of every problem; `how` is what else `extract` takes."""
+    """A run folder with what is kept of every problem, and what its report needs of the model."""
     with terminal.counting("extract", len(problems.problems)) as progress:
-        return tl.extract(reasoner, problems, to, progress=progress, **how)
+        done = tl.extract(reasoner, problems, to, progress=progress, **how)
+    with terminal.working("read thoughts"):
+        evaluation.write_readings(done, reasoner)
+    return done
 
 
 def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:

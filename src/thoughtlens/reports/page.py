@@ -11,7 +11,6 @@ In: a run, and what its folder holds. Out: `RUN/report.html`, and a `Page`, whic
 import base64
 import hashlib
 import html
-import json
 import shlex
 from collections.abc import Iterator
 from functools import cache
@@ -30,13 +29,21 @@ from thoughtlens.reports.page_data import Shown, card_of, data_of, merged, model
 from thoughtlens.reports.run import summary
 from thoughtlens.reports.sentences import cautions, findings
 from thoughtlens.runs.folder import Run
+from thoughtlens.runs.readings import read_readings
 from thoughtlens.runs.writer import versions
 
 REPORT: Final = "report.html"
-SCRIPTS: Final = ("pure", "elements", "data", "map", "heads", "start")
+SCRIPTS: Final = ("pure", "elements", "data", "map", "causes", "flow", "heads", "problems", "start")
 """The parts of the page's script, in the order in which they are joined."""
 
-PANELS: Final = (("summary", "Summary"), ("heads", "Heads"), ("method", "Method"))
+PANELS: Final = (
+    ("summary", "Summary"),
+    ("heads", "Heads"),
+    ("flow", "Flow"),
+    ("problems", "Problems"),
+    ("causes", "Causes"),
+    ("method", "Method"),
+)
 """The panels by id, as the page names them, in their order."""
 
 
@@ -95,10 +102,11 @@ class _Section:
 
     def __init__(self, run: Run, label: str = "") -> None:
         analysis = analyze(run)
-        facts, readings, studies = summary(run, analysis), _readings(run), list[Json]()
+        facts, readings = summary(run, analysis), read_readings(run)
         options = run.manifest["options"]
         self.label = label or model_name(run)
-        self.shown: Shown = data_of(run, analysis, readings, studies)
+        self.shown: Shown = data_of(run, analysis, readings)
+        studies = self.shown.facts["studies"]
         self.findings = findings(facts, _parts(analysis), studies)
         self.cautions = cautions(
             facts, studies, dtype=str(options["model"]["dtype"]), keeps_means=run.keeps_means, readings=readings
@@ -108,12 +116,6 @@ class _Section:
         self.card = card_of(run)
         self.command = _command(run)
         self.versions = {str(name): str(version) for name, version in run.manifest["versions"].items()}
-
-
-def _readings(run: Run) -> Json:
-    path = run.path / "readings.json"
-    found: Json = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return found
 
 
 def _parts(analysis: Analysis) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ their names: arrays of little-endian numbers, row by row, deflated and written i
     maps-KIND  uint16 (value, unit, cell)  mean, low, high of each head, of each layer's mean head, and of the mean head
     H          float32 (head, thought, value)  preference for each thought, NaN where it is undefined
     p0, p1, …  uint8 (unit, cell)  one problem: the heads that are kept for single problems, then the mean head
+    cuts-NAME  uint8 (cut, problem)  what each cut of a study did to each problem (`study_data.OUTCOME_CODES`)
     t0, t1, …  JSON: the tokens of its question, attention to each, and what each thought can be read as
 
 A *cell* is a query and a key that it can see: cells that the causal mask forbids are left out. `STEPS` says how finely
@@ -34,11 +35,10 @@ from thoughtlens.analysis.weighted_attention import VALUES, WEIGHTS, patterned
 from thoughtlens.files import Json
 from thoughtlens.models.catalog import bundled, read_card
 from thoughtlens.notation import head_name, key_names, query_names
+from thoughtlens.reports.study_data import studies_of
 from thoughtlens.runs.folder import Run
+from thoughtlens.runs.readings import chosen_problems
 from thoughtlens.schema import VALUE_WEIGHTED
-
-MOST_PROBLEMS: Final = 200
-"""Problems that can be looked at one by one."""
 
 ALL_HEADS: Final = 64
 """Heads up to which a single problem's map of each is kept; of a larger model, those of the first by attention."""
@@ -97,7 +97,7 @@ class Shown(NamedTuple):
     """packed arrays by name"""
 
 
-def data_of(run: Run, analysis: Analysis, readings: Mapping[str, Any], studies: Sequence[Json] = ()) -> Shown:
+def data_of(run: Run, analysis: Analysis, readings: Mapping[str, Any]) -> Shown:
     """What the page shows of a run beside its sentences; `readings` is its `readings.json`, or empty."""
     n_thoughts = int(run.manifest["layout"]["n_thoughts"])
     cells = cells_of(n_thoughts)
@@ -116,6 +116,8 @@ def data_of(run: Run, analysis: Analysis, readings: Mapping[str, Any], studies: 
         if problem["id"] in readings.get("problems", {}):
             of_problem = json.dumps(clean(readings["problems"][problem["id"]]), ensure_ascii=False, allow_nan=False)
             blocks[f"t{place}"] = packed(of_problem.encode())
+    studies, codes = studies_of(run, [problem["id"] for problem in problems])
+    blocks |= {f"cuts-{name}": packed(of_study) for name, of_study in codes.items()}
     facts: Json = {
         "model": model_name(run),
         "set": str(run.manifest["options"]["problems"]["name"]),
@@ -141,7 +143,7 @@ def data_of(run: Run, analysis: Analysis, readings: Mapping[str, Any], studies: 
         ),
         "read": bool(readings.get("problems")),
         "single": not run.keeps_means,
-        "studies": list(studies),
+        "studies": studies,
     }  # fmt: skip
     return Shown(clean(facts), blocks)
 
@@ -156,12 +158,6 @@ def card_of(run: Run) -> Json | None:
     """The card of a bundled model; None of others, also of one whose weights were drawn at random."""
     name = str(run.manifest["options"]["model"]["name"])
     return read_card(name) if name in bundled() else None
-
-
-def chosen_problems(n_problems: int, most: int = MOST_PROBLEMS) -> list[int]:
-    """The places of at most so many problems, at equal distances in the order of the run: a set may be sorted."""
-    n_chosen = min(n_problems, most)
-    return [place * n_problems // n_chosen for place in range(n_chosen)]
 
 
 def cells_of(n_thoughts: int) -> list[list[int]]:
@@ -263,8 +259,8 @@ def _measures(analysis: Analysis, names: Sequence[str]) -> Iterator[Json]:
         excess = _by_head(found["excess"].transpose("layer", "head", "value").values)
         values = [[*bounds, q] for bounds, q in zip(excess, found["q"].values.ravel().tolist(), strict=True)]
         label = f"Beyond chance: {BEYOND[name]}"
-        null = "the row's attention to thoughts, spread evenly over them" if name in PATTERNS else "an even spread"
-        meaning = f"Attention to {BEYOND[name]}, minus what {null} gives. q is corrected over heads."
+        spread = "the row's attention to thoughts, spread evenly over them" if name in PATTERNS else "an even spread"
+        meaning = f"Attention to {BEYOND[name]}, minus what {spread} gives. q is corrected over heads."
         yield {"id": f"x-{name}", "label": label, "help": meaning, "scale": "excess", "null": 0, "values": values}
     types = [str(name) for name in analysis.evidence["type"].values.ravel()]
     meaning = (

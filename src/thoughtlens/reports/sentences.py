@@ -99,7 +99,7 @@ def _looks(facts: Mapping[str, Any], parts: Mapping[str, float | None]) -> Itera
     known = {name: share for name, share in parts.items() if name in names and share is not None}
     shares = ", ".join(f"{percent(known[name])} {names[name]}" for name in sorted(known, key=lambda name: -known[name]))
     found = facts["evidence"]["thoughts"]
-    text = f"On average over thoughts, layers and heads, a thought gives {shares} of its attention. " if shares else ""
+    text = f"Of its attention a thought gives, on average over layers and heads, {shares}. " if shares else ""
     yield Finding("Where thoughts look", f"{text}Earlier thoughts get {_against_even(found)}.", "flow")
 
 
@@ -188,9 +188,7 @@ def _cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             "show that nothing matters."
         )
     if none := sum(bool(cut["none"]) for cut in cuts):
-        text += (
-            f" {counted(none, 'cut')} {'has' if none == 1 else 'have'} no effect larger than {study['margin']} nats."
-        )
+        text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{study['margin']} nats."
     yield Finding("Cutting", text, "causes")
     for family, rows in study["verdicts"].items():
         reading = str(rows[0]["reading"])

@@ -39,9 +39,7 @@ const cellOf = (query, key) => at[D.queries.indexOf(query)]?.[D.keys.indexOf(key
 const measureOf = (id) => measures().find((m) => m.id === id) ?? measures()[0];
 
 /** What the grid can be coloured by: what the run has, and the effects of the study that is chosen. */
-function measures() {
-  return [...D.measures, ...(typeof effectMeasures === "function" ? effectMeasures() : [])];
-}
+const measures = () => [...D.measures, ...effectMeasures()];
 
 // Panels say what they draw and on which parts of the view that depends; tables say under which name they are saved.
 const PARTS = [], TABLES = new Map();

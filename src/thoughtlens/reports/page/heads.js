@@ -93,7 +93,7 @@ async function drawCard() {
   const place = D.ranked.indexOf(head) + 1, beyond = D.measures.filter((m) => m.scale === "excess");
   const byStep = V.index === "step";
   fill("card", h("h3", {}, V.head, h("small", {}, `${TYPES[typeOf(head)]}, place ${place} of ${D.names.length} by attention`)),
-    h("p", { class: "cost" }, hubText, typeof costOf === "function" ? costOf(head) : ""),
+    h("p", { class: "cost" }, hubText, costOf(head)),
     h("div", { class: "tools" }, kinds.length > 1 && choice("Kind of attention", kinds.map((m) => [m.id, m.label]), kind, (x) => set({ map: x })),
       choice("How rows and columns are counted", [["thought", "By thought"], ["step", "As in 2025"]], V.index, (index) => set({ index }))),
     byStep ? stepTable(map) : h("div", { class: "mapbox" }, mapTable(`${V.head}: rows look, columns are looked at`, map.mean, describeMean(map), read), read, mapLegend(), kind !== "attention" && help(shown.help)),

@@ -21,7 +21,7 @@ function percent(x) {
 
 function pValue(p, name = "p") {
   if (p === null || p === undefined) return `${name} undefined`;
-  return p < 0.001 ? `${name}\u00a0<\u00a00.001` : `${name}\u00a0=\u00a0${p.toFixed(p < 0.01 ? 3 : 2)}`;
+  return p < 0.001 ? `${name}\u00a0<\u00a00.001` : `${name}\u00a0=\u00a0${p.toFixed(p < 0.1 ? 3 : 2)}`;
 }
 
 /** Whether a p-value says that there is something. */

@@ -4,9 +4,9 @@ const ALL_SHOWN = 64;
 let V = {}, defaults = {};
 
 function defaultsOf() {
-  const first = D.names[D.ranked[0]];
+  const first = D.names[D.ranked[0]], newest = D.studies.find((study) => isOf(study, "edges")), shown = newest?.cuts.some((cut) => cut.family === "edges" && isShown(cut.p[newest.ranked]));
   return {
-    run: "0", head: first, m: D.measures[0].id, map: "attention", index: "thought", view: "look", scope: "model", ctx: "",
+    run: "0", head: first, m: D.measures[0].id, map: "attention", index: "thought", view: shown ? "both" : "look", scope: "model", ctx: "",
     p: D.problems[0]?.id ?? "", f: "all", steps: "", by: "", find: "", row: "mean", pm: "mean", study: D.studies[0]?.name ?? "", kind: "", outcome: "", all: "", at: "",
   };
 }
