@@ -9,67 +9,59 @@ import numpy as np
 import pytest
 from scipy import stats
 from tests.commands import call
+from tests.reports.conftest import HOSTILE
 from tests.reports.page_parts import Parts
 
 import thoughtlens as tl
-from thoughtlens.problems import Problem
 from thoughtlens.reports import write_report
 from thoughtlens.reports.page import script
 from thoughtlens.reports.page_data import cells_of, clean, quantised
 from thoughtlens.runs.readings import chosen_problems
 
-HOSTILE = (
-    "</script><script>window.PWNED = 1</script> How many?",
-    "<img src=x onerror='window.PWNED = 1'> \u202eHow many\u202c, \u2028 {{ 7 * 7 }} & \"quotes\" 'and' `ticks`?",
-    "Tom has 5 apples. He buys 3 more. How many apples does he have?" + " and" * 20,
-)
-IDS = ('"><b>1', "p'2", "=1+1")
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    problems = [Problem(name, question, "8", ("<<5+3=8>>",)) for name, question in zip(IDS, HOSTILE, strict=True)]
-    return tl.extract(tl.load("tiny-gpt2"), problems, tmp_path_factory.mktemp("page") / "run")
+def parts(hostile_run):
+    return Parts(write_report(hostile_run).path.read_text("utf-8"))
 
 
-@pytest.fixture(scope="module")
-def parts(run):
-    return Parts(write_report(run).path.read_text("utf-8"))
-
-
-def test_cells_are_those_that_the_mask_allows(run):
-    mean = run.attention["attention"].astype("float32").mean(["problem", "layer", "head"]).values
+def test_cells_are_those_that_the_mask_allows(hostile_run):
+    mean = hostile_run.attention["attention"].astype("float32").mean(["problem", "layer", "head"]).values
     assert cells_of(6) == np.argwhere(mean > 0).tolist()
 
 
-def test_maps_are_the_runs_means_with_t_intervals(run, parts):
-    attention = run.attention["attention"].values.astype(float)
+def test_maps_are_the_runs_means_with_t_intervals(hostile_run, parts):
+    attention = hostile_run.attention["attention"].values.astype(float)
     queries, keys = np.array(parts.data["runs"][0]["cells"]).T
     codes = parts.block("r0-maps-attention", "<u2").reshape(3, -1, len(queries))
-    heads = attention.reshape(3, 16, 9, 11)
+    heads = attention.reshape(4, 16, 9, 11)
     layers = attention.mean(2)
     units = np.concatenate([heads, layers, layers.mean(1, keepdims=True)], axis=1)[..., queries, keys]
     n = np.isfinite(units).sum(0)
     mean, error = np.nanmean(units, 0), np.maximum(np.nanstd(units, 0, ddof=1) / np.sqrt(n), 1e-12)
-    assert n.min() == 2, "a text without an answer has no such row"
+    assert n.min() < 4, "a text without an answer has no such row"
     low, high = stats.t.interval(0.95, n - 1, loc=mean, scale=error)
     for found, expected in zip(codes, (mean, low.clip(0, 1), high.clip(0, 1)), strict=True):
         assert np.abs(found / 65534 - expected).max() <= 1e-5
 
 
-def test_a_problems_maps_are_its_attention(run, parts):
+def test_a_problems_maps_are_its_attention(hostile_run, parts):
     data = parts.data["runs"][0]
     queries, keys = np.array(data["cells"]).T
-    for place in range(3):
-        own = run.attention["attention"].isel(problem=place).values.reshape(16, 9, 11)[:, queries, keys].astype(float)
+    for place in range(4):
+        own = (
+            hostile_run.attention["attention"]
+            .isel(problem=place)
+            .values.reshape(16, 9, 11)[:, queries, keys]
+            .astype(float)
+        )
         codes = parts.block(f"r0-p{place}", "u1").reshape(17, -1)
         expected = np.array([*own, own.mean(0)])
         assert ((codes == 255) == np.isnan(expected)).all()
         assert np.nanmax(np.abs(np.where(codes == 255, np.nan, codes / 254) - expected)) <= 0.5 / 254 + 1e-6
 
 
-def test_measures_are_the_analysis(run, parts):
-    analysis, data = tl.open_analysis(run), parts.data["runs"][0]
+def test_measures_are_the_analysis(hostile_run, parts):
+    analysis, data = tl.open_analysis(hostile_run), parts.data["runs"][0]
     found = {measure["id"]: measure["values"] for measure in data["measures"]}
     mass = analysis.heads["thought_mass"].values.reshape(16, 3)
     assert np.allclose(found["thought_mass"], mass, rtol=1e-3)
@@ -77,10 +69,25 @@ def test_measures_are_the_analysis(run, parts):
     assert [data["names"][head] for head in data["ranked"]] == analysis.ranking["name"].values.tolist()
 
 
+def test_effects_are_the_studys(hostile_run, parts):
+    done, [found] = tl.study(hostile_run, "first"), parts.data["runs"][0]["studies"]
+    kinds = done.effects["kind"].values
+    cuts = done.effects["intervention"].values[kinds == "cut"].tolist()
+    assert [cut["label"] for cut in found["cuts"]] == cuts
+    correct = done.effects["correct"].values
+    codes = parts.block("r0-cuts-first", "u1").reshape(len(cuts), 4)
+    for cut, row, after in zip(found["cuts"], codes, correct[kinds == "cut"], strict=True):
+        effect = done.summary[found["ranked"]].sel(intervention=cut["label"])
+        assert cut["effects"][found["ranked"]] == pytest.approx(effect.values.tolist(), rel=1e-3)
+        assert cut["broken"] == (correct[0] & ~after).sum() == (row == 2).sum()
+        assert len(cut["controls"]) == 1
+    assert found["families"]["edges"]["cuts"].keys() == {"z3 ⊣ z2", "z6 ⊣ z4"}
+
+
 def test_hostile_text_is_data_and_nothing_else(parts):
     problems = parts.data["runs"][0]["problems"]
-    assert [problem["question"] for problem in problems] == list(HOSTILE)
-    assert [problem["id"] for problem in problems] == list(IDS)
+    assert [problem["question"] for problem in problems] == list(HOSTILE.values())
+    assert [problem["id"] for problem in problems] == list(HOSTILE)
     scripts = [given for tag, given in parts.elements if tag == "script"]
     assert [given for given in scripts if given.get("type") not in ("application/json", "text/plain")] == [{}]
     assert not [tag for tag, _ in parts.elements if tag == "img"]
@@ -102,14 +109,14 @@ def test_the_scripts_make_elements_with_text_alone():
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", script())
 
 
-def test_the_command_writes_it(run):
-    facts = json.loads(call("report", run.path, "--json").stdout)
-    assert facts["report"] == str(run.path / "report.html")
-    assert facts["bytes"] == (run.path / "report.html").stat().st_size < 300_000
+def test_the_command_writes_it(hostile_run):
+    facts = json.loads(call("report", hostile_run.path, "--json").stdout)
+    assert facts["report"] == str(hostile_run.path / "report.html")
+    assert facts["bytes"] == (hostile_run.path / "report.html").stat().st_size < 300_000
 
 
-def test_a_notebook_shows_it_in_a_frame(run):
-    frame = Parts(write_report(run)._repr_html_()).elements
+def test_a_notebook_shows_it_in_a_frame(hostile_run):
+    frame = Parts(write_report(hostile_run)._repr_html_()).elements
     assert [tag for tag, _ in frame] == ["iframe"]
     assert frame[0][1]["srcdoc"].startswith("<!doctype html>")
 
