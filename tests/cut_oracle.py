@@ -27,9 +27,10 @@ PROBLEMS = [
 
 
 class Naive(NamedTuple):
-    """What one problem came to: thoughts (thought, hidden), log-probability of its gold answer, first distribution."""
+    """What one problem came to: thoughts (thought, hidden), log-probabilities of prefix and answer, distribution."""
 
     thoughts: torch.Tensor
+    prefix: float
     logprob: float
     first: torch.Tensor
 
@@ -38,7 +39,10 @@ class Outcome(NamedTuple):
     """What one cut does to one problem."""
 
     correct: bool
+    said_prefix: bool
+    prefix_logprob: float
     gold_logprob: float
+    joint_logprob: float
     kl: float
     answer: str
     failure: str
@@ -149,8 +153,10 @@ def _stacked(thoughts):
 
 
 def _of_value(known, prefix, value):
-    said = list(zip(known[len(prefix) :], value, strict=True))
-    return sum(float(row[token]) for row, token in said), said[0][0]
+    said = list(zip(known, [*prefix, *value], strict=True))
+    of_prefix, of_value = said[: len(prefix)], said[len(prefix) :]
+    sums = [sum(float(row[token]) for row, token in its) for its in (of_prefix, of_value)]
+    return *sums, of_value[0][0]
 
 
 def kl(baseline, cut):
@@ -163,4 +169,6 @@ def assert_as_naive(found, cut, plain, tolerance=3e-5):
     for outcome, naive, before in zip(found, cut, plain, strict=True):
         assert not outcome.failure
         assert abs(outcome.gold_logprob - naive.logprob) < tolerance
+        assert abs(outcome.prefix_logprob - naive.prefix) < tolerance
+        assert abs(outcome.joint_logprob - naive.prefix - naive.logprob) < 2 * tolerance
         assert abs(outcome.kl - kl(before.first, naive.first)) < tolerance / 10

@@ -67,6 +67,8 @@ def set_at(name, row, value):
         (effects().isel(intervention=[0, 1]), "the controls name 'z3 ⊣ z2'"),
         (effects().isel(intervention=[0, 1, 1]), "two interventions are called 'z4 ⊣ z1'"),
         (effects().drop_vars("kl"), "nothing as 'kl'"),
+        (effects(said_prefix=np.ones((3, 2), bool)), "nothing as 'prefix_logprob'"),
+        (effects(joint_logprob=np.ones((3, 2))), "joint_logprob is not the sum of the log-probabilities"),
         (effects().transpose(), "as 'correct', expected dims"),
         (effects().drop_vars("unit"), "lack the coordinate 'unit'"),
         (address(0, family="heads"), "the baseline cuts 'heads', expected nothing"),

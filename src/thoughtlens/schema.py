@@ -13,18 +13,24 @@ is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the hea
 
 The effects Dataset:
 
-    correct       (intervention, problem)  bool: the parsed answer equals the gold answer
-    gold_logprob  (intervention, problem)  float32, nats: of the gold answer's tokens and the end token, teacher-forced
-                                           after the answer prefix
-    kl            (intervention, problem)  float32, nats: KL(baseline ‖ cut) of the first answer token; 0 in the
-                                           baseline
-    answer        (intervention, problem)  text: the parsed answer, "" if there is none
-    failed        (intervention, problem)  bool: the problem could not be run under this cut, so that its other values
-                                           are False, NaN, NaN and ""
-    donor         (intervention, problem)  text, may be missing: the id of the problem whose values were put in place,
-                                           "" where there is none or there are several
+    correct         (intervention, problem)  bool: the parsed answer equals the gold answer
+    said_prefix     (intervention, problem)  bool: what the model says, in free decoding, begins with the
+                                             answer prefix, as it must where that is forced
+    prefix_logprob  (intervention, problem)  float32, nats: of the prefix's tokens, teacher-forced
+    gold_logprob    (intervention, problem)  float32, nats: of the gold answer's tokens and the end token, teacher-
+                                             forced after the answer prefix
+    joint_logprob   (intervention, problem)  float32, nats: of prefix, answer and end together
+    kl              (intervention, problem)  float32, nats: KL(baseline ‖ cut) of the first answer token; 0 in the
+                                             baseline
+    answer          (intervention, problem)  text: the parsed answer, "" if there is none
+    failed          (intervention, problem)  bool: the problem could not be run under this cut, so that its other values
+                                             are False, NaN and ""
+    donor           (intervention, problem)  text, may be missing: the id of the problem whose values were put in place,
+                                             "" where there is none or there are several
 
-Coordinates along `problem`: the ids. Coordinates along `intervention`:
+A model that answers without a prefix has neither `said_prefix` nor `prefix_logprob`, and its `joint_logprob` is its
+`gold_logprob`. Coordinates along `problem`: the ids, and `n_steps`, how many worked steps a problem has, 0 where its
+set does not say. Coordinates along `intervention`:
 
     intervention  unique readable labels; the first is "none", the baseline
     kind          "baseline", "cut", "control", or "order": one of several cuts made one after the other
@@ -167,10 +173,13 @@ _TEXT: Final = np.dtypes.StringDType()
 _VARIABLES: Final[dict[str, Any]] = {
     "correct": np.bool_,
     "gold_logprob": np.float32,
+    "joint_logprob": np.float32,
     "kl": np.float32,
     "answer": _TEXT,
     "failed": np.bool_,
 }
+_OF_PREFIX: Final[dict[str, Any]] = {"said_prefix": np.bool_, "prefix_logprob": np.float32}
+"""Variables that are there, both of them, if the model has an answer prefix."""
 _NOTHING: Final[dict[str, Any]] = {
     "family": "",
     "unit": "",
@@ -190,24 +199,29 @@ def effects_dataset(
     kinds: Sequence[str],
     specs: Sequence[str],
     problem_ids: Sequence[str],
+    n_steps: Sequence[int] | None = None,
     addresses: Sequence[Mapping[str, Any]] | None = None,
     controls: Mapping[str, Sequence[str]] | None = None,
     attrs: Mapping[str, object] | None = None,
 ) -> xr.Dataset:
     """Label raw outcomes, each of shape (intervention, problem), as an effects Dataset; the baseline comes first.
 
-    `addresses` are the coordinates from `family` to `k` of each intervention; one that is left out is empty.
+    `addresses` are the coordinates from `family` to `k` of each intervention; one that is left out is empty. Where
+    `joint_logprob` is left out it is the sum of `prefix_logprob`, if that is there, and `gold_logprob`.
     """
-    dtypes = _VARIABLES | {"donor": _TEXT}
+    dtypes = _VARIABLES | _OF_PREFIX | {"donor": _TEXT}
+    joint = np.asarray(outcomes["gold_logprob"]) + np.asarray(outcomes.get("prefix_logprob", 0.0))
     told = {label: list(others) for label, others in (controls or {}).items()}
     rows = [_NOTHING | dict(address) for address in addresses or [{}] * len(labels)]
     coords: dict[str, Any] = {"intervention": text(labels), "problem": text(problem_ids)}
+    coords |= {"n_steps": ("problem", np.array(n_steps or [0] * len(problem_ids), dtype=np.int32))}
     coords |= {name: ("intervention", text(values)) for name, values in {"kind": kinds, "spec": specs}.items()}
     for name, nothing in _NOTHING.items():
         values = [row[name] for row in rows]
         coords[name] = ("intervention", text(values) if nothing == "" else np.array(values, dtype=type(nothing)))
     # Zarr writes text in the order of memory: rows and columns of an array in Fortran's order would change places.
-    arrays = {name: np.asarray(array, dtype=dtypes.get(name), order="C") for name, array in outcomes.items()}
+    given = {"joint_logprob": joint, **outcomes}
+    arrays = {name: np.asarray(array, dtype=dtypes.get(name), order="C") for name, array in given.items()}
     return xr.Dataset(
         {name: (EFFECTS_DIMS, array) for name, array in arrays.items()},
         coords=coords,
@@ -238,7 +252,8 @@ def example_effects() -> xr.Dataset:
 
 def check_effects(dataset: xr.Dataset) -> xr.Dataset:
     """Raise `RunError` unless the Dataset keeps the promises of this module; return it unchanged."""
-    for name in _VARIABLES:
+    with_prefix = any(name in dataset for name in _OF_PREFIX)
+    for name in (*_VARIABLES, *(_OF_PREFIX if with_prefix else ())):
         if name not in dataset or dataset[name].dims != EFFECTS_DIMS:
             found = dataset[name].dims if name in dataset else "nothing"
             raise RunError(f"the effects have {found} as {name!r}, expected dims {EFFECTS_DIMS}; intervene again.")
@@ -290,11 +305,15 @@ def _check_controls(controls: Mapping[str, Sequence[str]], kinds: Mapping[str, s
 
 def _check_values(dataset: xr.Dataset) -> None:
     failed = dataset["failed"].values
-    for name in ("gold_logprob", "kl"):
+    numbers = ("gold_logprob", "joint_logprob", "kl", *(["prefix_logprob"] if "prefix_logprob" in dataset else []))
+    for name in numbers:
         if (np.isnan(dataset[name].values) != failed).any():
             raise RunError(f"{name} is NaN elsewhere than where a problem failed; intervene again.")
     if (dataset["correct"].values & failed).any() or (dataset["answer"].values[failed] != "").any():
         raise RunError("a problem that failed has an answer, expected none; intervene again.")
+    joint = dataset["gold_logprob"] + dataset.get("prefix_logprob", 0.0)
+    if not np.allclose(dataset["joint_logprob"], joint, rtol=1e-5, atol=1e-4, equal_nan=True):
+        raise RunError("joint_logprob is not the sum of the log-probabilities of prefix and answer; intervene again.")
     baseline = dataset["kl"].values[0]
     if (baseline[~failed[0]] != 0).any():
         raise RunError("the baseline differs from itself in kl, expected 0; intervene again.")

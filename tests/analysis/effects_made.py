@@ -11,11 +11,16 @@ def made_effects(
     *,
     baseline: np.ndarray,
     logprob: dict[str, np.ndarray] | None = None,
+    prefix: dict[str, np.ndarray] | None = None,
+    said: dict[str, np.ndarray] | None = None,
     controls: dict[str, list[str]] | None = None,
     failed: dict[str, list[int]] | None = None,
     addresses: dict[str, dict[str, object]] | None = None,
 ) -> xr.Dataset:
-    """Cuts with these correct answers; log-probability −1 where right and −3 where wrong, unless given."""
+    """Cuts with these correct answers; log-probability −1 where right and −3 where wrong, unless given.
+
+    Only with `prefix`, log-probabilities by label and else 0, is there an answer prefix; it is said but for `said`.
+    """
     labels = ["none", *correct]
     right = np.array([baseline, *correct.values()], dtype=bool)
     values = np.where(right, -1.0, -3.0)
@@ -26,8 +31,21 @@ def made_effects(
         lost[labels.index(label), places] = True
     kl = np.where(np.arange(len(labels))[:, None] > 0, np.abs(values - values[0]), 0.0)
     others = {label for its in (controls or {}).values() for label in its}
+    of_prefix = {}
+    if prefix is not None:
+        rows = {
+            "prefix_logprob": (prefix, np.zeros(right.shape)),
+            "said_prefix": (said or {}, np.ones(right.shape, bool)),
+        }
+        for name, (given, row) in rows.items():
+            for label, its in given.items():
+                row[labels.index(label)] = its
+            of_prefix[name] = row
+        of_prefix["prefix_logprob"][lost] = np.nan
+        of_prefix["said_prefix"] &= ~lost
     dataset = effects_dataset(
-        {
+        of_prefix
+        | {
             "correct": right & ~lost,
             "gold_logprob": np.where(lost, np.nan, values),
             "kl": np.where(lost, np.nan, kl),

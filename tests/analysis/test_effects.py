@@ -6,7 +6,7 @@ from scipy.stats import binomtest, false_discovery_control, kstest, ttest_rel
 from tests.analysis.effects_made import made_effects
 
 from thoughtlens.analysis import effects_table, paired_differences, summarise
-from thoughtlens.analysis.effects import controls_of, damage_of
+from thoughtlens.analysis.effects import check_outcome, controls_of
 from thoughtlens.errors import OptionError, RunError
 
 N = 200
@@ -185,13 +185,14 @@ def test_no_effect_on_accuracy_is_detectable_below_what_the_exact_test_needs():
     assert binomtest(n_flips, n_flips).pvalue < 0.05 < binomtest(n_flips - 1, n_flips - 1).pvalue
 
 
-def test_damage_is_larger_for_worse_with_its_ends_in_order(breaks_a_third):
+def test_a_loss_is_negative_with_its_ends_in_order(breaks_a_third):
     summary = summarise(breaks_a_third)
-    for outcome in ("accuracy", "gold_logprob", "kl"):
-        damage = damage_of(summary, outcome).sel(intervention="L1H0")
-        assert 0 < damage.sel(value="low") < damage.sel(value="estimate") < damage.sel(value="high")
+    for outcome in ("accuracy", "joint_logprob", "gold_logprob"):
+        effect = summary[outcome].sel(intervention="L1H0")
+        assert effect.sel(value="low") < effect.sel(value="estimate") < effect.sel(value="high") < 0
+    assert summary["kl"].sel(intervention="L1H0", value="low") > 0
     with pytest.raises(OptionError, match="no outcome 'loss'"):
-        damage_of(summary, "loss")
+        check_outcome("loss")
 
 
 def test_the_order_of_problems_is_of_no_account(chance):

@@ -40,10 +40,10 @@ def test_influence_is_what_cutting_the_edge_costs(attention, edges):
     summary = summarise(cut_to_break({"z2 ⊣ z1": 0, "z3 ⊣ z1": 30, "z3 ⊣ z2": 10}))
     maps = influence(summary, edges, attention)
     estimate = maps["accuracy"].sel(value="estimate")
-    expected = [[np.nan] * 3, [0.0, np.nan, np.nan], [0.3, 0.1, np.nan]]
+    expected = [[np.nan] * 3, [0.0, np.nan, np.nan], [-0.3, -0.1, np.nan]]
     np.testing.assert_allclose(estimate, expected, atol=1e-12)
     np.testing.assert_allclose(maps["gold_logprob"].sel(value="estimate"), 2 * estimate, atol=1e-6)
-    assert maps["accuracy"].sel(query="z3", key="z1", value="low") > 0.2
+    assert maps["accuracy"].sel(query="z3", key="z1", value="high") < -0.2
 
 
 def test_disagreement_is_the_difference_of_places(attention, edges):

@@ -70,7 +70,9 @@ def assert_alike(found, expected, tolerance=3e-5):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert (one.correct, one.answer, one.failure) == (other.correct, other.answer, other.failure)
-        assert one.gold_logprob == pytest.approx(other.gold_logprob, abs=tolerance)
+        assert one.said_prefix == other.said_prefix
+        for name in ("prefix_logprob", "gold_logprob", "joint_logprob"):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=2 * tolerance, nan_ok=True), name
         assert one.kl == pytest.approx(other.kl, abs=tolerance / 10)
 
 
@@ -124,6 +126,9 @@ def test_the_baseline_is_what_the_model_says_when_it_is_left_alone(reasoner):
         assert outcome.correct == same_answer(reasoner.read_answer(text), problem.answer)
         naive = late(reasoner, reasoner.lm, problem)
         assert outcome.gold_logprob == pytest.approx(naive.logprob, abs=3e-5)
+        assert outcome.prefix_logprob == pytest.approx(naive.prefix, abs=3e-5)
+        assert outcome.joint_logprob == pytest.approx(naive.prefix + naive.logprob, abs=6e-5)
+        assert outcome.said_prefix == text.strip().startswith("The answer is:")
     assert cutting.baseline.kl.tolist() == [[0.0] * 4]
     torch.testing.assert_close(cutting.thoughts, trace.thoughts, rtol=0, atol=1e-5)
 

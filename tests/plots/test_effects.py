@@ -8,7 +8,7 @@ from tests.plots.results_made import made_study, made_transplants
 from tests.plots.test_figures import cells, panels_of
 from tests.reports.test_studies import unit
 
-from thoughtlens.analysis import Study, families, influence, judge, resample_weights, summarise, transplant_table
+from thoughtlens.analysis import Study, families, influence, judge, summarise, transplant_table
 from thoughtlens.analysis.effect_curves import FOLLOWS, curve_of
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import step_label
@@ -70,10 +70,10 @@ def row_names(ax):
     return [label.get_text() for label in ax.get_yticklabels()]
 
 
-def test_a_forest_has_the_most_damaging_cut_on_top_and_no_controls_among_its_rows(heads):
+def test_a_forest_has_the_largest_loss_on_top_and_no_controls_among_its_rows(heads):
     ax = effect_forest(study_of(heads), outcome="accuracy")
     assert row_names(ax) == ["L1H2", "L1H1", "L1H0", "L0H2", "L0H1", "L0H0"]
-    np.testing.assert_allclose(estimates(ax), [0.12, 0.11, 0.10, 0.02, 0.01, -0.20], atol=1e-12)
+    np.testing.assert_allclose(estimates(ax), [-0.12, -0.11, -0.10, -0.02, -0.01, 0.20], atol=1e-12)
     assert [line.get_ydata()[0] for line in dots(ax)] == list(range(6))
     assert [line.get_marker() for line in dots(ax)] == ["s", "s", "s", "o", "o", "s"]
     assert len({line.get_color() for line in dots(ax)}) == 2
@@ -83,7 +83,7 @@ def test_each_cut_of_a_forest_has_its_own_controls(heads):
     ax = effect_forest(study_of(heads), outcome="accuracy")
     ticks = next(line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) > 1)
     drawn = sorted(zip(ticks.get_ydata(), ticks.get_xdata().round(9), strict=True))
-    assert drawn == [(0, 0.0), (0, 0.01), (0, 0.04), (1, 0.04)]
+    assert drawn == [(0, -0.04), (0, -0.01), (0, 0.0), (1, -0.04)]
 
 
 def test_a_forest_of_too_many_cuts_keeps_those_farthest_from_0_and_says_so(heads):
@@ -95,7 +95,7 @@ def test_a_forest_of_too_many_cuts_keeps_those_farthest_from_0_and_says_so(heads
 def test_a_map_has_a_cell_a_head_and_none_where_nothing_was_cut(heads):
     some = heads.drop_sel(intervention="L0H1")
     ax = effect_map(study_of(some), outcome="accuracy")
-    np.testing.assert_allclose(cells(ax), [[-0.20, np.nan, 0.02], [0.10, 0.11, 0.12]], atol=1e-12)
+    np.testing.assert_allclose(cells(ax), [[0.20, np.nan, -0.02], [-0.10, -0.11, -0.12]], atol=1e-12)
     outlined = {tuple(path.vertices[:4].mean(0).round().astype(int)[::-1]) for path in ax.collections[0].get_paths()}
     assert outlined == {(0, 0), (1, 0), (1, 1), (1, 2)}
     assert "5 % after Holm" in ax.get_title(loc="left").replace("\n", " ")
@@ -103,12 +103,12 @@ def test_a_map_has_a_cell_a_head_and_none_where_nothing_was_cut(heads):
 
 def looked_at(values):
     names = list(HEADS.values())[::-1]
-    return xr.DataArray([values], dims=("resample", "unit"), coords={"unit": names})
+    return xr.DataArray(values, dims="unit", coords={"unit": names})
 
 
 def judged(looked):
-    damage = xr.DataArray(np.tile(np.arange(6.0), (10, 1)), dims=("problem", "unit"), coords={"unit": looked["unit"]})
-    return judge({"raw": looked.isel(resample=0)}, damage, resample_weights(10))
+    effects = xr.DataArray(-np.tile(np.arange(6.0), (10, 1)), dims=("problem", "unit"), coords={"unit": looked["unit"]})
+    return judge({"raw": looked}, effects)
 
 
 def test_a_scatter_matches_attention_and_cost_by_name(heads):
@@ -118,28 +118,28 @@ def test_a_scatter_matches_attention_and_cost_by_name(heads):
     ax = attention_against_effect(done, outcome="accuracy")
     points = next(line for line in ax.lines if line.get_marker() == "o")
     drawn = dict(zip(points.get_xdata(), points.get_ydata().round(9), strict=True))
-    assert drawn == {5.0: 0.12, 4.0: 0.11, 2.0: 0.02, 1.0: 0.01, 0.0: -0.20}
+    assert drawn == {5.0: -0.12, 4.0: -0.11, 2.0: -0.02, 1.0: -0.01, 0.0: 0.20}
 
 
 def test_a_scatter_is_titled_with_its_verdict(heads):
     looked = looked_at(np.arange(6.0))
     done = study_of(heads, {"heads": {"raw": looked}}, {"heads": judged(looked)})
     ax = attention_against_effect(done)
-    assert ax.get_title(loc="left").replace("\n", " ") == "attention against effect: rho = 1.00 [1.00, 1.00] (n = 100)"
+    assert ax.get_title(loc="left").replace("\n", " ") == "attention against effect: rho = 1.00, p = 0.056 (n = 100)"
 
 
-def test_curves_are_drawn_as_costs_with_their_ends_in_order():
+def test_curves_are_drawn_as_effects_with_their_ends_in_order():
     rows = {step_label("attention", 1): broken(1), step_label("attention", 2): broken(12)}
     rows |= {step_label("random order 1", k): broken(4 * k) for k in (1, 2)}
     done = study_of(made(rows, addresses=steps(rows)))
-    for outcome in ("accuracy", "kl"):
+    for outcome, sign in (("accuracy", -1), ("kl", 1)):
         ax = ablation_curve(done, outcome=outcome)
         curve = next(line for line in ax.lines if line.get_linewidth() == 1.4)
         area = ax.collections[-1].get_paths()[0].vertices
         low, high = area[area[:, 0] == 2][:, 1].min(), area[area[:, 0] == 2][:, 1].max()
-        assert 0 < low <= curve.get_ydata()[2] <= high
+        assert low <= curve.get_ydata()[2] <= high and sign * low > 0 and sign * high > 0
     chance = next(line for line in ablation_curve(done, outcome="accuracy").lines if line.get_linestyle() == ":")
-    np.testing.assert_allclose(chance.get_ydata(), [0.0, 0.04, 0.08], atol=1e-12)
+    np.testing.assert_allclose(chance.get_ydata(), [0.0, -0.04, -0.08], atol=1e-12)
 
 
 def test_a_curve_without_random_orders_names_none(drawn_text):
@@ -167,7 +167,7 @@ def test_doses_keep_the_costly_targets_in_their_order(drawn_text):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["L0H1", "L0H2"]
     assert ax.get_title(loc="left").replace("\n", " ").endswith("2 of 3 (n = 100)")
     lines = [line for line in ax.lines if line.get_linewidth() == 0.9]
-    np.testing.assert_allclose([line.get_ydata() for line in lines], [[0, 0.12, 0.12], [0, 0.10, 0.10]], atol=1e-12)
+    np.testing.assert_allclose([line.get_ydata() for line in lines], [[0, -0.12, -0.12], [0, -0.10, -0.10]], atol=1e-12)
 
 
 def test_labels_are_never_read_as_math_or_markup(tmp_path):
@@ -177,15 +177,15 @@ def test_labels_are_never_read_as_math_or_markup(tmp_path):
 
 
 def scatter_of(x, cost):
-    """A study of so many heads with this attention, costs and intervals, drawn."""
+    """A study of so many heads with this attention, effects and intervals, drawn."""
     done = made_study("heads", len(x))
     labels = list(done.families["heads"].values())
     units = list(done.families["heads"])
     looked = done.importances["heads"]["raw"].sel(unit=units).copy()
-    looked[0] = x
-    logprob = done.summary["gold_logprob"].copy()
-    logprob.loc[{"intervention": labels}] = -np.asarray(cost)[:, [0, 2, 1]]
-    summary = done.summary.assign(gold_logprob=logprob)
+    looked[:] = x
+    logprob = done.summary["joint_logprob"].copy()
+    logprob.loc[{"intervention": labels}] = np.asarray(cost)
+    summary = done.summary.assign(joint_logprob=logprob)
     return attention_against_effect(done._replace(summary=summary, importances={"heads": {"raw": looked}})), units
 
 
@@ -243,7 +243,7 @@ def test_maps_of_edges_hold_their_cells_and_outline_the_significant():
     done = made_study("edges", 6)
     maps = influence(done.summary, done.families["edges"], done.attention)
     tiles = panels_of(influence_maps(done))
-    expected = (maps["gold_logprob"].sel(value="estimate"), maps["attention"], maps["disagreement"])
+    expected = (maps["joint_logprob"].sel(value="estimate"), maps["attention"], maps["disagreement"])
     for tile, values in zip(tiles, expected, strict=True):
         np.testing.assert_array_equal(cells(tile), values.transpose("query", "key").values)
     centres = [path.vertices[:4].mean(0).round().astype(int)[::-1] for path in tiles[0].collections[0].get_paths()]
@@ -264,7 +264,7 @@ def test_transplants_are_stacked_and_the_donors_interval_is_drawn():
 def test_an_unknown_outcome_is_refused(figure, heads):
     looked = looked_at(np.arange(6.0))
     done = study_of(heads, {"heads": {"raw": looked}}, {"heads": judged(looked)})
-    with pytest.raises(OptionError, match="no outcome 'luck'; there are accuracy, gold_logprob, kl"):
+    with pytest.raises(OptionError, match="no outcome 'luck'; there are accuracy, joint_logprob, gold_logprob, kl"):
         figure(done, outcome="luck")
 
 

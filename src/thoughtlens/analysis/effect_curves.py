@@ -5,7 +5,7 @@ In: summarised effects, and labels of cuts by what they cut (`analysis.effects`)
 - An *order* is a list of cuts, each made together with those before it: the first 1, 2, … heads of a ranking. It is set
   against random orders of the same heads: a ranking that costs more, sooner, found the heads that matter.
 - A *dose* is how much of one cut is made.
-- The *influence* of zk on zq is the damage of blocking the edge `zq ⊣ zk` in all heads. Attention and influence have
+- The *influence* of zk on zq is the effect of blocking the edge `zq ⊣ zk` in all heads. Attention and influence have
   other units, so that they are compared by rank.
 - A *transplant* gives a problem the thoughts of another, the donor. Whose answer follows is known only where donor and
   receiver answer differently when nothing is cut; other problems are left out and counted.
@@ -19,13 +19,16 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from thoughtlens.analysis.effects import DAMAGE_SIGN, OUTCOMES, damage_of, orders
+from thoughtlens.analysis.effects import OUTCOMES, RANKED_BY, WORSE, orders
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.statistics import VALUES, proportion_interval
-from thoughtlens.analysis.verdict import ALPHA, DECIMALS
+from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import RANDOM, edge_name, text
 from thoughtlens.schema import BASELINE
+
+DECIMALS: Final = 5
+"""Effects that differ in later decimals alone count as alike: float32 passes in other batches differ there too."""
 
 Orders = Mapping[str, Sequence[str]]
 """Labels of the cuts of an order, for k = 1, 2, …, by the order's name."""
@@ -43,8 +46,8 @@ def curve_of(summary: xr.Dataset) -> xr.Dataset | None:
 def ablation_curve(summary: xr.Dataset, orders: Orders, random_orders: Orders) -> xr.Dataset:
     """What is lost as the first k of a ranking are cut, against random orders.
 
-    area = mean effect over k = 1 … all; `p` = (1 + #{random orders with an area at least as damaging}) / (1 + #random
-    orders): how often chance would have found the damaging ones as soon.
+    area = mean effect over k = 1 … all; `p` = (1 + #{random orders with an area at least as bad}) / (1 + #random
+    orders): how often chance would have found those that cost most as soon.
 
     Args:
         summary: as `summarise` gives it.
@@ -52,7 +55,7 @@ def ablation_curve(summary: xr.Dataset, orders: Orders, random_orders: Orders) -
         random_orders: random orders of the same length; may be empty.
 
     Returns:
-        dims (order, k) with k = 0, 1, …: `accuracy`, `gold_logprob` and `kl` (…, value), the effect against the
+        dims (order, k) with k = 0, 1, …: `accuracy`, `joint_logprob`, … (…, value), the effect against the
         baseline, 0 at k = 0; `random_accuracy`, … (k, value): mean over random orders and the range of 95 % of them
         (of all of them, if under 40), NaN without; `area` and `p` (order, outcome), p in 0-1; `n_random`; `n` problems.
 
@@ -81,7 +84,7 @@ def ablation_curve(summary: xr.Dataset, orders: Orders, random_orders: Orders) -
             levels = (0.025, 0.975) if len(drawn) >= 40 else (0.0, 1.0)
             band = band.copy(data=np.stack([drawn.mean(0), *np.quantile(drawn, levels, axis=0)], axis=-1))
             # Equal areas may differ in their last bits.
-            worse = DAMAGE_SIGN[name] * (drawn[:, 1:].mean(1) - area.values[:, None]) >= -1e-9
+            worse = WORSE[name] * (drawn[:, 1:].mean(1) - area.values[:, None]) >= -1e-9
             p = p.copy(data=(1 + worse.sum(1)) / (1 + len(drawn)))
         table = table.assign({name: curve, f"random_{name}": band})
         areas.append(xr.Dataset({"area": area, "p": p}))
@@ -98,7 +101,7 @@ def dose_response(summary: xr.Dataset, doses: Mapping[str, Mapping[float, str]])
             need not be given.
 
     Returns:
-        dims (target, dose): `accuracy`, `gold_logprob` and `kl` (…, value), the effect against the baseline, 0 at dose
+        dims (target, dose): `accuracy`, `joint_logprob`, … (…, value), the effect against the baseline, 0 at dose
         0 and NaN where a target was not given that dose; `n` problems.
 
     Example:
@@ -132,13 +135,13 @@ def _curves(effect: xr.DataArray, orders: Orders) -> xr.DataArray:
 
 
 def influence(
-    summary: xr.Dataset, edges: Mapping[str, str], attention: xr.DataArray, *, ranked_by: str = "gold_logprob"
+    summary: xr.Dataset, edges: Mapping[str, str], attention: xr.DataArray, *, ranked_by: str = RANKED_BY
 ) -> xr.Dataset:
     """Influence of thoughts on thoughts, the attention between them, and where the two disagree.
 
-    disagreement = r(influence) − r(attention), r an edge's rank among the edges cut, from 0 (least) to 1 (most), ties
-    at their mean, an influence whose interval holds 0 being 0.  Range −1 to 1, 0 where both order the edge alike;
-    above 0, cutting matters more than looking says.
+    disagreement = r(loss) − r(attention), r an edge's rank among the edges cut, from 0 (least) to 1 (most), ties
+    at their mean, loss being −effect, and 0 where the interval of the effect holds 0.  Range −1 to 1, 0 where both
+    order the edge alike; above 0, cutting matters more than looking says.
     It sums to 0 over the edges: it says where attention and influence part, `judge` says how far they agree.
 
     Args:
@@ -146,10 +149,10 @@ def influence(
         edges: label of the cut of each edge, such as `z4 ⊣ z1`, as `families` gives them; other edges than those from a
             thought to an earlier one are left out.
         attention: mean attention, dims (query, key) with the thoughts among both, such as the moments' mean over heads.
-        ranked_by: the outcome whose damage is ranked.
+        ranked_by: the outcome whose loss is ranked.
 
     Returns:
-        dims (query, key), both the thoughts: `accuracy`, `gold_logprob` and `kl` (…, value), the damage of cutting the
+        dims (query, key), both the thoughts: `accuracy`, `joint_logprob`, … (…, value), the effect of cutting the
         edge; `attention` of the same edges; `disagreement`; NaN where no edge was cut. And `significant`, after Holm
         over the whole plan, 5 %. Attributes `ranked_by` and `n`.
 
@@ -165,7 +168,7 @@ def influence(
         >>> even = xr.DataArray(np.full((5, 7), 0.1), {"query": query_names(2), "key": key_names(2)})
         >>> maps = influence(summary, {"z2 ⊣ z1": "L0H0 zero"}, even)
         >>> maps["accuracy"].sel(query="z2", key="z1", value="estimate").item()
-        0.5
+        -0.5
     """
     seen = thought_map(attention).astype(np.float64)
     thoughts = [str(name) for name in seen["query"].values]
@@ -184,21 +187,21 @@ def influence(
     maps = xr.Dataset(coords={"query": text(thoughts), "key": text(thoughts), "value": summary["value"].values})
     for outcome in OUTCOMES:
         values = np.full((*shape, len(VALUES)), np.nan)
-        values[rows, columns] = damage_of(summary, outcome).sel(intervention=labels).values
+        values[rows, columns] = summary[outcome].sel(intervention=labels).values
         maps[outcome] = ("query", "key", "value"), values
     significant = np.zeros(shape, dtype=bool)
     significant[rows, columns] = summary["p_holm"].sel(outcome=ranked_by, intervention=labels) < ALPHA
     seen = seen.where(maps[ranked_by].sel(value="estimate", drop=True).notnull())
     return maps.assign(
         attention=seen,
-        disagreement=_places(_known(maps[ranked_by])) - _places(seen),
+        disagreement=_places(WORSE[ranked_by] * _known(maps[ranked_by])) - _places(seen),
         significant=(("query", "key"), significant),
     ).assign_attrs(ranked_by=ranked_by, n=int(summary["n"].max()))
 
 
-def _known(damage: xr.DataArray) -> xr.DataArray:
+def _known(effect: xr.DataArray) -> xr.DataArray:
     """Estimates, 0 where the interval holds 0: effects of nothing have no order."""
-    estimate, low, high = (damage.sel(value=value, drop=True) for value in ("estimate", "low", "high"))
+    estimate, low, high = (effect.sel(value=value, drop=True) for value in ("estimate", "low", "high"))
     known = estimate.where((low > 0) | (high < 0), 0.0).round(DECIMALS)
     return known.where(estimate.notnull())
 

@@ -5,9 +5,9 @@ In: an effects Dataset (`thoughtlens.schema`).  Out: labelled tables, and labels
 1. Each cut is paired with the baseline on the same problems; a problem that failed under either is left out of that
    pair and counted, never taken for wrong.
 2. The mean difference over problems gets its interval from one set of resamples for all cuts.
-3. Accuracy is tested by McNemar's exact test, the gold answer's log-probability by sign flips. Holm's and Benjamini and
+3. Accuracy is tested by McNemar's exact test, log-probabilities by sign flips. Holm's and Benjamini and
    Hochberg's corrections are over all cuts of the plan, without baseline and controls; so is the max-T p-value.
-4. A cut's damage is placed among the damages of its own controls, which needs no model of chance.
+4. A cut's effect is placed among the effects of its own controls, which needs no model of chance.
 5. `families`, `doses` and `orders` read the coordinates that say what was cut. Cuts of single units by different edits,
    or at different positions, are different questions and form families of their own.
 """
@@ -33,19 +33,33 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS, text
 from thoughtlens.schema import BASELINE
 
-OUTCOMES: Final = ("accuracy", "gold_logprob", "kl")
-TESTED: Final = ("accuracy", "gold_logprob")
+OUTCOMES: Final = ("accuracy", "joint_logprob", "gold_logprob", "kl")
+LOGPROBS: Final = ("joint_logprob", "gold_logprob")
+TESTED: Final = ("accuracy", *LOGPROBS)
 """KL can't fall below the baseline's 0: that it is above 0 is no finding, so it is set against controls alone."""
+
+OF_PREFIX: Final = ("said_prefix", "prefix_logprob")
+"""Outcomes of a model that answers behind a prefix; they have intervals and no tests."""
+
+RANKED_BY: Final = "joint_logprob"
+"""The outcome of headlines, rankings and verdicts: finer than accuracy, and it counts a prefix no longer said."""
+
+MARGIN: Final = 0.05
+"""Nats: a mean effect on log-probability nearer to 0 is called none where its interval shows that."""
+
+ACCURACY_MARGIN: Final = 0.02
+"""The same for accuracy, as a share of problems."""
 
 COLUMNS: Final = {
     "accuracy": ("p", "p_holm", "p_bh", "mde", "p_controls"),
+    "joint_logprob": ("p", "p_holm", "p_bh", "p_max_t", "mde", "p_controls"),
     "gold_logprob": ("p", "p_holm", "p_bh", "p_max_t", "mde", "p_controls"),
     "kl": ("p_controls",),
 }
 """What a table says of each outcome beside its interval."""
 
-DAMAGE_SIGN: Final = {"accuracy": -1.0, "gold_logprob": -1.0, "kl": 1.0}
-"""The factor by which an effect is damage, larger for worse."""
+WORSE: Final = {"accuracy": -1.0, "joint_logprob": -1.0, "gold_logprob": -1.0, "kl": 1.0}
+"""The sign of an effect for the worse: a loss is negative, and KL, which has no sign, grows."""
 
 ROUNDING: Final = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 1e-1, "float16": 1e-2}
 """Nats by which log-probabilities of one answer differ between passes that differ in their batch alone, at most.
@@ -72,9 +86,9 @@ class Study(NamedTuple):
     families: dict[str, dict[str, str]]
     """cuts of single heads, thoughts and edges: label by unit"""
     importances: dict[str, dict[str, xr.DataArray]]
-    """by family and kind of attention, dims (resample, unit)"""
+    """by family of three units or more and kind of attention, dims (unit)"""
     verdicts: dict[str, xr.Dataset]
-    """by family of three units or more, as `analysis.verdict.judge` gives it"""
+    """by family of enough units, as `analysis.verdict.judge` gives it"""
     attention: xr.DataArray
     """mean attention over problems, layers and heads, dims (query, key)"""
 
@@ -89,8 +103,9 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
 
     Returns:
         float64, dims (intervention, problem), without the baseline: `accuracy` (−1 broken, 0, 1 mended),
-        `gold_logprob` (nats; what the model's precision can't tell from 0 is 0) and `kl` (nats, 0 or more); NaN where
-        the problem failed under the cut or in the baseline.
+        `joint_logprob` and `gold_logprob` (nats; what the model's precision can't tell from 0 is 0), `kl` (nats, 0 or
+        more), and where the model has an answer prefix `said_prefix` (−1, 0, 1) and `prefix_logprob`; NaN where the
+        problem failed under the cut or in the baseline.
 
     Example:
         >>> from thoughtlens.schema import example_effects
@@ -100,15 +115,14 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
     cuts = effects.drop_sel(intervention=BASELINE)
     baseline = effects.sel(intervention=BASELINE, drop=True)
     paired = ~(cuts["failed"] | baseline["failed"])
-    logprob = cuts["gold_logprob"].astype(np.float64) - baseline["gold_logprob"]
     # What the precision of the model that was cut makes of no difference.
     dtype = str(json.loads(effects.attrs.get("model", "{}")).get("dtype"))
     rounding = ROUNDING.get(dtype, ROUNDING["float32"])
-    found = {
-        "accuracy": cuts["correct"].astype(np.float64) - baseline["correct"],
-        "gold_logprob": logprob.where(abs(logprob) > rounding, 0.0),
-        "kl": cuts["kl"].astype(np.float64),
-    }
+    found = {"accuracy": cuts["correct"].astype(np.float64) - baseline["correct"]}
+    for name in (name for name in (*LOGPROBS, *OF_PREFIX) if name in effects):
+        gained = cuts[name].astype(np.float64) - baseline[name]
+        found[name] = gained.where(abs(gained) > rounding, 0.0)
+    found["kl"] = cuts["kl"].astype(np.float64)
     return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
 
 
@@ -123,14 +137,17 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
 
     Returns:
         dims (intervention), the baseline left out, with the coordinates of the effects Dataset:
-        `accuracy`, `gold_logprob`, `kl` (…, value): mean paired difference, cut − baseline;
+        `accuracy`, `joint_logprob`, `gold_logprob`, `kl` (…, value): mean paired difference, cut − baseline;
         `n` pairs, `n_failed`, `n_broken` (right before, wrong after) and `n_mended`;
-        `p`, `p_holm`, `p_bh` (…, outcome) over the plan's cuts, NaN for controls and for kl; `p_max_t` of gold_logprob,
-        which like Holm's holds for all cuts at once, and makes use of what cuts share;
+        where the model has an answer prefix `said_prefix` and `prefix_logprob` (…, value), and accuracy's difference
+        split by whether the prefix is said under the cut: `accuracy_said`, `accuracy_unsaid`, `n_said` and `n_unsaid`;
+        `p`, `p_holm`, `p_bh` (…, outcome) over the plan's cuts, NaN for controls and for kl; `p_max_t` of the
+        log-probabilities, which like Holm's holds for all cuts at once, and makes use of what cuts share;
         `mde` (…, outcome): smallest mean difference that n pairs find with power 0.8 at 5 %, uncorrected;
         `controls` (…, outcome, value): mean, least and largest effect of the cut's controls, `n_controls`, and
-        `p_controls` (…, outcome) = (1 + #{controls at least as damaging}) / (1 + n_controls), NaN without controls;
-        and of the baseline `baseline_accuracy` and `baseline_gold_logprob` (value), `n_problems`.
+        `p_controls` (…, outcome) = (1 + #{controls at least as bad}) / (1 + n_controls), NaN without controls;
+        and of the baseline `baseline_accuracy`, `baseline_joint_logprob` and `baseline_gold_logprob` (value),
+        `baseline_said_prefix` (value) where there is a prefix, and `n_problems`.
 
     Raises:
         RunError: no problem was run both with and without a cut.
@@ -147,27 +164,14 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
     if not differences["accuracy"][(differences["kind"] == "cut").values].notnull().any():
         raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
     options = {"n_resamples": n_resamples, "seed": seed}
-    means = {name: bootstrap_mean(differences[name].transpose("problem", ...), **options) for name in OUTCOMES}
+    means = {name: bootstrap_mean(differences[name].transpose("problem", ...), **options) for name in differences}
     flips = differences["accuracy"]
     counted = {"n": flips.notnull(), "n_failed": flips.isnull(), "n_broken": flips < 0, "n_mended": flips > 0}
     summary = xr.Dataset(means | {name: these.sum("problem") for name, these in counted.items()})
-    summary = summary.assign(_baseline(effects, **options))
+    summary = summary.assign(_split_by_prefix(effects, flips)).assign(_baseline(effects, **options))
     summary = summary.assign(_tests(effects, differences, n_flips=n_flips, seed=seed))
     summary = summary.assign(_against_controls(summary, controls_of(effects)))
     return summary.assign_attrs(effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips})
-
-
-def damage_of(summary: xr.Dataset, outcome: str) -> xr.DataArray:
-    """The effect of each cut, dims (intervention, value), with larger for worse; low and high are the damage's own."""
-    return as_damage(summary[check_outcome(outcome)], outcome)
-
-
-def as_damage(effect: xr.DataArray, outcome: str) -> xr.DataArray:
-    """An effect on this outcome, dims (…, value), with larger for worse; its low and high are the damage's own."""
-    if DAMAGE_SIGN[outcome] > 0:
-        return effect
-    turned = -effect.sel(value=["estimate", "high", "low"])
-    return turned.assign_coords(value=effect["value"].values)
 
 
 def controls_of(effects: xr.Dataset) -> dict[str, list[str]]:
@@ -189,7 +193,8 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
     Returns:
         `intervention`, `kind`, `n`, `n_failed`, `n_broken`, `n_mended`; for each outcome its effect as `accuracy`,
         `accuracy_low`, `accuracy_high`, …; `accuracy_p`, `accuracy_p_holm`, `accuracy_p_bh`, `accuracy_mde`,
-        `accuracy_p_controls`, …; `n_controls` and `spec`.
+        `accuracy_p_controls`, …; where the model has an answer prefix its outcomes and the split of accuracy;
+        `n_controls` and `spec`.
 
     Example:
         >>> from thoughtlens.schema import example_effects
@@ -203,6 +208,10 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
             columns[outcome + suffix] = summary[outcome].sel(value=value).values
         for name in COLUMNS[outcome]:
             columns[f"{outcome}_{name}"] = summary[name].sel(outcome=outcome).values
+    for outcome in (name for name in OF_PREFIX if name in summary):
+        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
+            columns[outcome + suffix] = summary[outcome].sel(value=value).values
+    columns |= {name: summary[name].values for name in SPLIT if name in summary}
     columns |= {name: summary[name].values for name in ("n_controls", "spec")}
     return pd.DataFrame({"intervention": summary["intervention"].values, **columns})
 
@@ -210,11 +219,29 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
 def _baseline(effects: xr.Dataset, *, n_resamples: int, seed: int) -> dict[str, xr.DataArray | int]:
     ran = effects.sel(intervention=BASELINE, drop=True)
     correct = ran["correct"].values[~ran["failed"].values]
-    logprob = bootstrap_mean(ran["gold_logprob"].where(~ran["failed"]), n_resamples=n_resamples, seed=seed)
+    means = {
+        name: bootstrap_mean(ran[name].where(~ran["failed"]), n_resamples=n_resamples, seed=seed) for name in LOGPROBS
+    }
+    if "said_prefix" in ran:
+        means["said_prefix"] = proportion_interval(int(ran["said_prefix"].sum()), len(correct))
     return {
         "baseline_accuracy": proportion_interval(int(correct.sum()), len(correct)),
-        "baseline_gold_logprob": logprob,
+        **{f"baseline_{name}": values for name, values in means.items()},
         "n_problems": effects.sizes["problem"],
+    }
+
+
+SPLIT: Final = ("n_said", "accuracy_said", "n_unsaid", "accuracy_unsaid")
+
+
+def _split_by_prefix(effects: xr.Dataset, flips: xr.DataArray) -> dict[str, xr.DataArray]:
+    """The effect on accuracy among problems that say the answer prefix under the cut, and among the others."""
+    if "said_prefix" not in effects:
+        return {}
+    said = effects["said_prefix"].sel(intervention=flips["intervention"])
+    among = {"said": flips.where(said), "unsaid": flips.where(~said)}
+    return {f"n_{name}": its.notnull().sum("problem") for name, its in among.items()} | {
+        f"accuracy_{name}": its.mean("problem") for name, its in among.items()
     }
 
 
@@ -225,15 +252,17 @@ def _tests(effects: xr.Dataset, differences: xr.Dataset, *, n_flips: int, seed: 
     # A pair that is left out is wrong both times here: it flips neither way.
     before = effects["correct"].sel(intervention=BASELINE, drop=True) & known
     after = effects["correct"].sel(intervention=differences["intervention"]) & known
-    logprob = differences["gold_logprob"].reset_coords(drop=True)
-    flipped = sign_flip_test(logprob[{"intervention": among}], n_flips=n_flips, seed=seed)
-    flipped = flipped.reindex(intervention=logprob["intervention"])
-    p = {"accuracy": mcnemar(before, after)["p"].where(among), "gold_logprob": flipped["p"]}
+    flipped: dict[str, xr.Dataset] = {}
+    for name in LOGPROBS:
+        logprob = differences[name].reset_coords(drop=True)
+        tested = sign_flip_test(logprob[{"intervention": among}], n_flips=n_flips, seed=seed)
+        flipped[name] = tested.reindex(intervention=logprob["intervention"])
+    p = {"accuracy": mcnemar(before, after)["p"].where(among)} | {name: its["p"] for name, its in flipped.items()}
     return {
         "p": _by_outcome(p),
         "p_holm": _by_outcome({outcome: holm(values) for outcome, values in p.items()}),
         "p_bh": _by_outcome({outcome: benjamini_hochberg(values) for outcome, values in p.items()}),
-        "p_max_t": _by_outcome({"gold_logprob": flipped["p_familywise"]}),
+        "p_max_t": _by_outcome({name: its["p_familywise"] for name, its in flipped.items()}),
         "mde": _detectable(differences),
     }
 
@@ -241,15 +270,20 @@ def _tests(effects: xr.Dataset, differences: xr.Dataset, *, n_flips: int, seed: 
 def _detectable(differences: xr.Dataset) -> xr.DataArray:
     """What n pairs find with power 0.8 at 5 %, from how much the pairs differ."""
     n = differences["accuracy"].notnull().sum("problem")
-    flipped, spread = abs(differences["accuracy"]).mean("problem"), differences["gold_logprob"].std("problem", ddof=1)
-    pairs = list(zip(flipped.values.tolist(), spread.values.tolist(), n.values.tolist(), strict=True))
-    proportions = [detectable_proportion(share, count) if count else np.nan for share, _, count in pairs]
-    means = [detectable_mean(sd, count) if count > 1 else np.nan for _, sd, count in pairs]
+    flipped, counts = abs(differences["accuracy"]).mean("problem"), n.values.tolist()
+    pairs = zip(flipped.values.tolist(), counts, strict=True)
+    proportions = [detectable_proportion(share, count) if count else np.nan for share, count in pairs]
+    means = {}
+    for name in LOGPROBS:
+        spread = differences[name].std("problem", ddof=1)
+        pairs = zip(spread.values.tolist(), counts, strict=True)
+        found = [detectable_mean(sd, count) if count > 1 else np.nan for sd, count in pairs]
+        # Pairs that do not differ at all say nothing of how much others would.
+        means[name] = n.copy(data=found).where(spread > 0)
     # Where hardly a problem flipped, the formula has no answer or too good a one; the exact test needs six flips.
     least = (FEWEST_FLIPS / n.where(n > 0)).clip(max=1.0)
     accuracy = xr.ufuncs.fmax(n.copy(data=proportions), least)
-    # Pairs that do not differ at all say nothing of how much others would.
-    return _by_outcome({"accuracy": accuracy, "gold_logprob": n.copy(data=means).where(spread > 0)})
+    return _by_outcome({"accuracy": accuracy, **means})
 
 
 def _by_outcome(columns: Mapping[str, xr.DataArray]) -> xr.DataArray:
@@ -269,12 +303,12 @@ def _against_controls(summary: xr.Dataset, controls: Mapping[str, Sequence[str]]
     spread = {outcome: xr.full_like(summary[outcome], np.nan) for outcome in OUTCOMES}
     for outcome in OUTCOMES:
         effect = summary[outcome].sel(value="estimate", drop=True).values
-        damage = DAMAGE_SIGN[outcome] * effect
         for label, others in controls.items():
             cut, known = place[label], [place[other] for other in others if not np.isnan(effect[place[other]])]
             if known and not np.isnan(effect[cut]):
                 # Equal effects may differ in their last bits.
-                p[outcome].values[cut] = (1 + (damage[known] >= damage[cut] - 1e-9).sum()) / (1 + len(known))
+                as_bad = WORSE[outcome] * (effect[known] - effect[cut]) >= -1e-9
+                p[outcome].values[cut] = (1 + as_bad.sum()) / (1 + len(known))
                 spread[outcome].values[cut] = effect[known].mean(), effect[known].min(), effect[known].max()
     return {"n_controls": n_controls, "p_controls": _by_outcome(p), "controls": _by_outcome(spread)}
 

@@ -1,28 +1,31 @@
 """Whether attention predicts what cutting does: correlations over heads, thoughts or edges, and their sentences.
 
-In: importances by attention and damages by problem, labelled arrays.  Out: a labelled table and a sentence a row.
+In: importances by attention and effects by problem, labelled arrays.  Out: a labelled table and a sentence a row.
 
-1. A *unit* is a head, a thought or an edge. Its importance comes from attention, its damage is what cutting it costs.
-2. Spearman's correlation over the units, and how many of the first k by attention are among the first k by damage.
-3. Two kinds of chance, kept apart. Other problems: the interval, from problems resampled; damage is resampled always,
-   importance where it comes with its resamples (dim `resample`, made with the same weights, so that both move
-   together) and is held fixed where not. Other units: p, the share of relabellings of the units that correlate as
-   strongly; with six thoughts even a perfect order has p = 2/720, and a high correlation may be luck.
-4. Noise in the damage pulls a correlation towards 0, in the resamples more than in the sample. So the interval errs
-   towards 0, is widened to hold its estimate, and stands beside the reliability of the damages: where they hardly
-   order the units themselves, no attention could predict them.
+1. A *unit* is a head, a thought or an edge. Its importance comes from attention; its loss is −effect, what cutting it
+   costs. Mean effects below the margin count as 0 and tie: noise has no order.
+2. rho is the correlation of ranks centred within groups: heads of one layer, edges of one lag. Layers differ in how
+   much they look at thoughts and in what cutting costs; that alone would correlate heads, and says nothing of heads.
+3. p is the share of relabellings of the units within their groups that correlate as strongly. It is exact if the units
+   of a group are exchangeable, however much groups differ. Holm's correction is over all verdicts of a study.
+4. Problems are resampled nowhere: a percentile interval of a rank correlation over few units covers far too little.
+   What says how far the losses can be relied on is their reliability.
 """
 
-from collections.abc import Mapping
-from itertools import permutations
-from math import factorial
+from collections.abc import Mapping, Sequence
+from itertools import permutations, product
+from math import factorial, prod
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
+from scipy.stats import rankdata
 
-from thoughtlens.analysis.statistics import interval, short, spearman, weighted_sums
+from thoughtlens.analysis.effects import MARGIN
+from thoughtlens.analysis.significance import holm
+from thoughtlens.analysis.statistics import short
 from thoughtlens.errors import OptionError
-from thoughtlens.notation import text
+from thoughtlens.notation import head_place, text
 
 MOST_ORDERS = 10_000
 """Relabellings of the units: all of them if there are no more, else as many drawn at random."""
@@ -30,72 +33,81 @@ MOST_ORDERS = 10_000
 TOP = 5
 ALPHA = 0.05
 RELIABLE = 0.5
-"""Below this, damages order the units too poorly for anything to predict them."""
-DECIMALS = 5
-"""Damages that differ in later decimals alone count as alike: float32 passes in other batches differ there too."""
+"""Below this, effects order the units too poorly for anything to predict them."""
+FEWEST_JUDGED = 7
+"""Units that a verdict needs: six thoughts in one order have too few others to say anything of attention."""
 
 
 def judge(
-    importances: Mapping[str, xr.DataArray], damage: xr.DataArray, weights: xr.DataArray, *, top: int = TOP
+    importances: Mapping[str, xr.DataArray], effects: xr.DataArray, *, margin: float = MARGIN, top: int = TOP
 ) -> xr.Dataset:
-    """Agreement of each kind of attention with the damage done by cutting.
+    """Agreement of each kind of attention with the loss by cutting.
 
-    rho = Spearman's correlation of importance and mean damage over units, range −1 to 1, null 0.  precision = |top k by
-    importance ∩ top k by damage| / k, range 0-1, null k / n_units; units that tie for the last places share them.
-    k = `top`, but at most a third of the units.  References: Spearman (1904), American Journal of Psychology 15.
+    rho = Pearson's correlation of the ranks of importance and of mean loss over units, each less the mean of its group
+    (the layer of a head, the lag of an edge), range −1 to 1, null 0.  precision = |top k by importance ∩ top k by loss|
+    / k, range 0-1, null k / n_units; units that tie for the last places share them.  k = `top`, but at most a third of
+    the units.
 
     Args:
-        importances: by the attention's name: dims (unit) or (resample, unit), the latter made with these weights. Units
-            that a kind of attention says nothing about (NaN, or absent) are left out of its row.
-        damage: dims (problem, unit), larger for worse; NaN where a problem could not be run.
-        weights: as `resample_weights` gives them for these problems.
+        importances: by the attention's name: dims (unit). Units that a kind of attention says nothing about (NaN, or
+            absent) are left out of its row.
+        effects: dims (problem, unit), cut − uncut, so that a loss is negative; NaN where a problem could not be run.
+        margin: mean effects nearer to 0 than this count as 0.
         top: the most that k may be.
 
     Returns:
-        dims (attention): `rho` and `precision` with `value` (NaN if all units are alike), `p` of rho over units,
-        `chance` of precision, `k`, `n_units`, `reliability` of the damages and `n`, the number of problems.
+        dims (attention): `rho` and `precision` (NaN if all units are alike), `p` of rho by relabelling units within
+        groups, `p_holm` over the kinds of attention, `chance` of precision, `k`, `n_units`, `n_above` (units whose mean
+        effect reaches the margin), `reliability` of the effects and `n`, the number of problems; `margin`.
 
     Raises:
         OptionError: there is no kind of attention, or `top` is below 1.
 
     Example:
         >>> import numpy as np, xarray as xr
-        >>> from thoughtlens.analysis import resample_weights
         >>> names = ["z1", "z2", "z3", "z4"]
-        >>> costs = np.tile([0.0, 1.0, 2.0, 3.0], (9, 1))
-        >>> damage = xr.DataArray(costs, dims=("problem", "unit"), coords={"unit": names})
+        >>> effects = xr.DataArray(
+        ...     np.tile([0.0, -1.0, -2.0, -3.0], (9, 1)), dims=("problem", "unit"), coords={"unit": names}
+        ... )
         >>> looked = xr.DataArray([0.1, 0.2, 0.3, 0.4], dims="unit", coords={"unit": names})
-        >>> table = judge({"raw": looked}, damage, resample_weights(9, n_resamples=20))
-        >>> table["rho"].sel(attention="raw", value="estimate").item(), round(table["p"].item(), 3)
+        >>> table = judge({"raw": looked}, effects)
+        >>> table["rho"].sel(attention="raw").item(), round(table["p"].item(), 3)
         (1.0, 0.083)
+
+    References: Spearman (1904), American Journal of Psychology 15; permutation within strata: Good (2005),
+    Permutation, Parametric and Bootstrap Tests of Hypotheses.
     """
     if not importances or top < 1:
         raise OptionError(f"found {len(importances)} kinds of attention and top {top}; a verdict needs one of each.")
-    mean_damage = resampled_means(damage, weights).round(DECIMALS)
+    loss = -effects.mean("problem")
+    loss = loss.where(~(abs(loss) < margin), 0.0)
     rows = [
-        _row(looked, cut, top).assign(reliability=effects_reliability(damage.sel(unit=looked["unit"].values)))
-        for looked, cut in (_known(importance, mean_damage) for importance in importances.values())
+        _row(looked, lost, top).assign(reliability=effects_reliability(effects.sel(unit=looked["unit"].values)))
+        for looked, lost in (_known(importance, loss) for importance in importances.values())
     ]
-    names = xr.DataArray(text(importances), dims="attention", name="attention")
-    table: xr.Dataset = xr.concat(rows, names)
-    return table.assign(n=int(damage.notnull().any("unit").sum())).assign_attrs(
-        n_resamples=weights.sizes["resample"] - 1
-    )
+    table: xr.Dataset = xr.concat(rows, xr.DataArray(text(importances), dims="attention", name="attention"))
+    return table.assign(p_holm=holm(table["p"]), n=int(effects.notnull().any("unit").sum()), margin=margin)
 
 
-def resampled_means(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
-    """Mean over problems in every resample, of those that are not NaN: dims (problem, …) to (resample, …)."""
-    known = values.notnull()
-    n_drawn = weighted_sums(known, weights)
-    return weighted_sums(values.where(known, 0.0), weights) / n_drawn.where(n_drawn > 0)
+def judged_together(verdicts: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Verdicts whose `p_holm` holds for all of them at once."""
+    if not verdicts:
+        return {}
+    corrected = holm(xr.concat([table["p"] for table in verdicts.values()], "attention"))
+    ends = np.cumsum([table.sizes["attention"] for table in verdicts.values()])[:-1]
+    parts = np.split(corrected.values, ends)
+    return {
+        name: table.assign(p_holm=("attention", its))
+        for (name, table), its in zip(verdicts.items(), parts, strict=True)
+    }
 
 
-def effects_reliability(damage: xr.DataArray) -> float:
-    """The share of the variance of mean damages over units that is not noise of the problems (Hoyt 1941), at least 0.
+def effects_reliability(effects: xr.DataArray) -> float:
+    """The share of the variance of mean effects over units that is not noise of the problems (Hoyt 1941), at least 0.
 
     1 − MS_residual / MS_units of the table (problem, unit); NaN for fewer than two of either.
     """
-    table = damage.transpose("problem", "unit").dropna("problem").values.astype(np.float64)
+    table = effects.transpose("problem", "unit").dropna("problem").values.astype(np.float64)
     n_problems, n_units = table.shape
     if min(n_problems, n_units) < 2 or np.ptp(table.mean(0)) == 0:
         return float("nan")
@@ -112,27 +124,62 @@ def precision_at(first: np.ndarray, second: np.ndarray, k: int) -> np.ndarray:
     return shared
 
 
-def relabelling_p(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> float:
-    """Two-sided p of Spearman's correlation, one side's units relabelled: exact up to 7 units, then drawn."""
-    observed = float(spearman(first, second))
-    if np.isnan(observed):
+def group_of(unit: str) -> str:
+    """What a unit is exchangeable within: a head's layer, an edge's lag or its query eot or answer; "" of a thought."""
+    query, _, key = unit.partition(" ⊣ ")
+    if query[:1] + key[:1] == "zz":
+        return f"lag {int(query[1:]) - int(key[1:])}"
+    if key:
+        return query
+    return f"L{head_place(unit)[0]}" if unit.startswith("L") else ""
+
+
+def grouped_rho(first: npt.ArrayLike, second: npt.ArrayLike, groups: Sequence[str]) -> float:
+    """The correlation of ranks centred within groups, −1 to 1; NaN where a side is alike within all groups."""
+    one, other = (_centred(values, groups) for values in (first, second))
+    spread = float(np.sqrt((one**2).sum() * (other**2).sum()))
+    return float(np.clip((one * other).sum() / spread, -1.0, 1.0)) if spread > 0 else float("nan")
+
+
+def grouped_p(first: npt.ArrayLike, second: npt.ArrayLike, groups: Sequence[str], *, seed: int = 0) -> float:
+    """Two-sided p of `grouped_rho`, one side's units relabelled within groups: exact for few, then drawn."""
+    one, other = (_centred(values, groups) for values in (first, second))
+    observed = abs(float((one * other).sum()))
+    if not (one**2).sum() * (other**2).sum() > 0:
         return float("nan")
-    n_units = len(first)
-    exact = factorial(n_units) <= MOST_ORDERS
-    if exact:
-        orders = np.array(list(permutations(range(n_units))), dtype=np.intp)
-    else:
-        rng = np.random.default_rng(seed)
-        orders = rng.permuted(np.broadcast_to(np.arange(n_units), (MOST_ORDERS, n_units)), axis=-1)
-    null = spearman(first, second[orders])
+    members = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
+    exact = prod(factorial(len(its)) for its in members) <= MOST_ORDERS
+    orders = _every_order(members) if exact else _drawn_orders(members, np.random.default_rng(seed))
+    null = np.abs(other[orders] @ one[np.concatenate(members)])
     # Equal sums may differ in their last bits.
-    n_extreme = int((np.abs(null) >= abs(observed) - 1e-9).sum())
+    n_extreme = int((null >= observed - 1e-9).sum())
     drawn = 0 if exact else 1
     return float((drawn + n_extreme) / (drawn + len(null)))
 
 
+def _every_order(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Every order of units within their groups, group by group: (order, unit)."""
+    return np.array([np.concatenate(its) for its in product(*map(permutations, members))], dtype=np.intp)
+
+
+def _drawn_orders(members: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    drawn = [rng.permuted(np.broadcast_to(its, (MOST_ORDERS, len(its))), axis=-1) for its in members]
+    return np.concatenate(drawn, axis=-1)
+
+
+def _centred(values: npt.ArrayLike, groups: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Ranks over all units, each less the mean of its group."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if not len(numbers):
+        return numbers
+    _, place = np.unique(np.array(groups, dtype=str), return_inverse=True)
+    ranks = rankdata(numbers)
+    centred: npt.NDArray[np.float64] = ranks - (np.bincount(place, ranks) / np.bincount(place))[place]
+    return centred
+
+
 def readings(table: xr.Dataset, *, unit: str) -> dict[str, str]:
-    """One sentence a kind of attention, which claims no more than its interval and p-value allow.
+    """One sentence a kind of attention, which claims no more than its corrected p-value allows.
 
     Args:
         table: as `judge` gives it.
@@ -143,46 +190,38 @@ def readings(table: xr.Dataset, *, unit: str) -> dict[str, str]:
 
     Example:
         >>> import numpy as np, xarray as xr
-        >>> from thoughtlens.analysis import resample_weights
-        >>> damage = xr.DataArray(np.zeros((9, 2)), dims=("problem", "unit"), coords={"unit": ["z1", "z2"]})
-        >>> table = judge({"raw": damage.isel(problem=0)}, damage, resample_weights(9, n_resamples=20))
+        >>> effects = xr.DataArray(np.zeros((9, 2)), dims=("problem", "unit"), coords={"unit": ["z1", "z2"]})
+        >>> table = judge({"raw": effects.isel(problem=0)}, effects)
         >>> readings(table, unit="thoughts")["raw"]
-        "raw attention and the effect of cutting thoughts can't be set side by side: all 2 are alike"
+        "raw attention and the effect of cutting thoughts can't be set side by side: all 2 effects are below .05 nats"
     """
     return {str(name): _reading(table.sel(attention=name), str(name), unit) for name in table["attention"].values}
 
 
-def _known(importance: xr.DataArray, mean_damage: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Both over the units that both say something about, and over resamples."""
-    looked, cut = xr.align(importance, mean_damage, join="inner", exclude=["resample"])
-    if "resample" not in looked.dims:
-        looked = looked.expand_dims(resample=cut.sizes["resample"])
-    known = np.flatnonzero((looked.isel(resample=0).notnull() & cut.isel(resample=0).notnull()).values)
-    looked, cut = (values.transpose("resample", "unit").isel(unit=known) for values in (looked, cut))
-    return looked, cut
+def _known(importance: xr.DataArray, loss: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Both, over the units that both say something about."""
+    looked, lost = xr.align(importance, loss, join="inner")
+    known = np.flatnonzero((looked.notnull() & lost.notnull()).values)
+    return looked.isel(unit=known), lost.isel(unit=known)
 
 
-def _row(looked: xr.DataArray, cut: xr.DataArray, top: int) -> xr.Dataset:
-    first, second, n_units = looked.values, cut.values, looked.sizes["unit"]
+def _row(looked: xr.DataArray, lost: xr.DataArray, top: int) -> xr.Dataset:
+    first, second, n_units = looked.values, lost.values, looked.sizes["unit"]
+    groups = [group_of(str(unit)) for unit in looked["unit"].values]
     k = min(top, max(1, n_units // 3))
-    rho = spearman(first, second)
-    # Where rho is undefined all units are alike, and there is no first k.
-    shared = np.where(np.isnan(rho), np.nan, precision_at(first, second, min(k, n_units)))
+    rho = grouped_rho(first, second, groups)
     return xr.Dataset(
         {
-            "rho": _holding_estimate(interval(xr.DataArray(rho, dims="resample"))),
-            "precision": _holding_estimate(interval(xr.DataArray(shared, dims="resample"))),
-            "p": relabelling_p(first[0], second[0]),
+            "rho": rho,
+            "p": grouped_p(first, second, groups),
+            # Where all units are alike there is no first k.
+            "precision": np.nan if np.isnan(rho) else float(precision_at(first, second, min(k, n_units))),
             "chance": k / n_units if n_units else np.nan,
             "k": k,
             "n_units": n_units,
+            "n_above": int((second != 0).sum()),
         }
     )
-
-
-def _holding_estimate(bounds: xr.DataArray) -> xr.DataArray:
-    estimate, low, high = bounds.values
-    return bounds.copy(data=[estimate, np.fmin(low, estimate), np.fmax(high, estimate)])
 
 
 def _membership(values: np.ndarray, k: int) -> np.ndarray:
@@ -197,27 +236,29 @@ def _membership(values: np.ndarray, k: int) -> np.ndarray:
 
 
 def _reading(row: xr.Dataset, name: str, unit: str) -> str:
-    n_units, k = int(row["n_units"]), int(row["k"])
-    estimate, low, high = (float(row["rho"].sel(value=value)) for value in ("estimate", "low", "high"))
-    if np.isnan(estimate):
-        return f"{name} attention and the effect of cutting {unit} can't be set side by side: all {n_units} are alike"
-    numbers = f"rho = {short(estimate)} [{short(low)}, {short(high)}], n = {n_units} {unit}"
-    many = f"{float(row['precision'].sel(value='estimate')) * k:.1f}".removesuffix(".0")
+    n_units, k, rho, p = int(row["n_units"]), int(row["k"]), float(row["rho"]), float(row["p_holm"])
+    if np.isnan(rho):
+        alike = (
+            "are alike within their groups"
+            if int(row["n_above"])
+            else f"effects are below {short(float(row['margin']))} nats"
+        )
+        return f"{name} attention and the effect of cutting {unit} can't be set side by side: all {n_units} {alike}"
+    many = f"{float(row['precision']) * k:.1f}".removesuffix(".0")
     overlap = f"{many} of the top {k} by attention {'is' if many == '1' else 'are'} among the top {k} by effect"
-    sentence = f"{_claim(low, high, float(row['p']), name, unit)}: {numbers}; {overlap}"
+    numbers = f"rho = {short(rho)}{WITHIN.get(unit, '')}, p = {p:.2g} after Holm, n = {n_units} {unit}"
     steady = float(row["reliability"])
     # Written so that NaN speaks too.
     noise = "" if steady >= RELIABLE else f"; the effects themselves are noise (reliability {short(steady)})"
-    return sentence + noise
+    return f"{_claim(rho, p, name, unit)}: {numbers}; {overlap}{noise}"
 
 
-def _claim(low: float, high: float, p: float, name: str, unit: str) -> str:
-    if not (low > 0 or high < 0):
-        return f"looking did not predict cutting ({name} attention, {unit})"
+WITHIN = {"heads": " within layers", "edges": " within lags"}
+
+
+def _claim(rho: float, p: float, name: str, unit: str) -> str:
     if not p < ALPHA:
-        return (
-            f"{name} attention predicts the effect of cutting {unit} no better than chance over {unit} (p = {short(p)})"
-        )
-    if high < 0:
+        return f"{name} attention is not shown to predict the effect of cutting {unit}"
+    if rho < 0:
         return f"{name} attention misled about cutting {unit}: the more attention, the less was lost"
     return f"{name} attention predicts the effect of cutting {unit}"

@@ -2,7 +2,7 @@
 
 In: attention, or value-weighted patterns. Out: patterns of the other kind, or importances (problem, unit), which are
 mean weights of whichever pattern they are given. Rows that see no earlier thought say nothing; an answer row that does
-not exist is left out of its problem's mean. Means over problems are taken after (`verdict.resampled_means`).
+not exist is left out of its problem's mean. Means over problems are taken after.
 
 *Raw* attention is the weights after softmax. *Value-weighted* attention is what the weights move: the share of a key is
 the norm of what it gives, over the norms of all that the row sees (Kobayashi et al. 2020, arXiv 2004.10102).

@@ -156,12 +156,13 @@ def show_study(facts: Mapping[str, Any]) -> None:
         f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}: {facts['n_cuts']} cuts, "
         f"{facts['n_controls']} further ones as controls{exploratory}, 95 % intervals over problems"
     )
-    columns = ("cut", "accuracy", "log-probability, nats", "broken / mended", "p (Holm)", "p (controls)")
+    unsaid = ["without prefix (accuracy)"] if "said_prefix" in facts["baseline"] else []
+    columns = ("cut", "accuracy", "log-probability, nats", "broken / mended", *unsaid, "p (Holm)", "p (controls)")
     terminal.table(columns, [_cut(row) for row in facts["top"]], title=title)
     terminal.table(("measure", "value"), _measures(facts))
     rows = [_verdict(family, row) for family, its in facts["verdict"].items() for row in its]
     if rows:
-        columns = ("cut", "attention", "rho", "p", "in both tops", "reliability")
+        columns = ("cut", "attention", "rho", "p (Holm)", "in both tops", "reliability")
         terminal.table(columns, rows, title="does looking predict cutting?")
     for family, its in facts["verdict"].items():
         terminal.tell({}, f"{family}: {its[0]['reading']}", as_json=False)
@@ -179,11 +180,18 @@ def _cut(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{row['cut']}{failed}",
         terminal.with_interval(row["accuracy"], percent=True),
-        terminal.with_interval(row["gold_logprob"]),
+        terminal.with_interval(row["joint_logprob"]),
         f"{row['n_broken']} / {row['n_mended']}",
-        _p(row["p_holm"]["gold_logprob"]),
-        f"{_p(row['p_controls']['gold_logprob'])} of {row['n_controls']}" if row["n_controls"] else "no controls",
+        *([_unsaid(row)] if "n_unsaid" in row else []),
+        _p(row["p_holm"]["joint_logprob"]),
+        f"{_p(row['p_controls']['joint_logprob'])} of {row['n_controls']}" if row["n_controls"] else "no controls",
     )
+
+
+def _unsaid(row: Mapping[str, Any]) -> str:
+    """How many problems no longer end in the answer prefix, and what that does to their accuracy."""
+    share = row["accuracy_unsaid"]
+    return str(row["n_unsaid"]) if share is None else f"{row['n_unsaid']} ({share:+.1%})"
 
 
 def _transplant(row: Mapping[str, Any], answers: Sequence[str]) -> tuple[str, ...]:
@@ -196,30 +204,29 @@ def _measures(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     accuracy = "undefined" if detectable["accuracy"] is None else f"{detectable['accuracy']:.1%}"
     return [
         ("accuracy without cuts", terminal.with_interval(facts["baseline"]["accuracy"], percent=True)),
-        ("gold log-probability without cuts", terminal.with_interval(facts["baseline"]["gold_logprob"])),
-        ("significant after Holm", f"{found['gold_logprob']} by log-probability, {found['accuracy']} by accuracy"),
+        ("log-probability without cuts", terminal.with_interval(facts["baseline"]["joint_logprob"])),
+        ("significant after Holm", f"{found['joint_logprob']} by log-probability, {found['accuracy']} by accuracy"),
         (
             "detectable with this n, median cut",
-            f"{accuracy} accuracy, {_p(detectable['gold_logprob'])} nats (power 0.8, one cut)",
+            f"{accuracy} accuracy, {_p(detectable['joint_logprob'])} nats (power 0.8, one cut)",
         ),
         ("pairs left out as failed", str(facts["n_failed"])),
     ]
 
 
 def _verdict(family: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    shared = row["precision"]["estimate"]
+    shared = row["precision"]
     both = terminal.UNDEFINED
     if shared is not None:
         both = f"{shared * row['k']:.1f} of {row['k']} (chance {row['chance'] * row['k']:.1f})"
-    rho = terminal.with_interval(row["rho"])
-    return family, row["attention"], rho, _p(row["p"]), both, _p(row["reliability"])
+    return family, row["attention"], _p(row["rho"]), _p(row["p_holm"]), both, _p(row["reliability"])
 
 
 def _order(row: Mapping[str, Any]) -> str:
-    p, against = row["p"]["gold_logprob"], "no random orders to compare with"
+    p, against = row["p"]["joint_logprob"], "no random orders to compare with"
     if p is not None:
         against = f"p = {_p(p)} against {row['n_random']} random orders"
-    return f"cutting by {row['order']}: mean effect {_p(row['area']['gold_logprob'])} nats over the order, {against}"
+    return f"cutting by {row['order']}: mean effect {_p(row['area']['joint_logprob'])} nats over the order, {against}"
 
 
 def _p(number: float | None) -> str:

@@ -4,7 +4,8 @@ in: problems as token ids, and cuts whose edits have their values; out: `Outcome
 
 1. `Cutting` reads the questions once, without taps, and forks the result, one copy a cut. All copies think at once,
    each under its own interventions.
-2. Each copy is given the gold answer, which gives its log-probability and the distribution of the value's first token.
+2. Each copy is given the gold answer, which gives the log-probabilities of the answer prefix and of the value behind
+   it, and the distribution of the value's first token.
 3. Where greedy decoding would have said just that, the text is known; the other rows are decoded freely.
 4. `Cutter` makes all cuts of a batch, as many at once as fit into memory. If the questions cannot be read together, it
    divides the problems; if a pass fails, it divides the cuts, then the problems. A problem that fails alone under one
@@ -49,18 +50,21 @@ FAILURES: Final = (ThoughtLensError, RuntimeError, ValueError, IndexError)
 OUT_OF_MEMORY: Final = (torch.OutOfMemoryError,)
 """An error that is no fault of the problems: the caller makes the batch smaller."""
 
-Row = tuple[bool, float, float, str, str]
+Row = tuple[bool, bool, float, float, float, float, str, str]
 UNWATCHED: Final = Taps()
 
 
 class Outcomes(NamedTuple):
     """What cuts do to problems: arrays (cut, problem).
 
-    Where a problem could not be run, the other values are False, NaN, NaN and "".
+    Where a problem could not be run, the other values are False, NaN and "".
     """
 
     correct: np.ndarray  # bool: the parsed answer equals the gold answer
+    said_prefix: np.ndarray  # bool: what is said, in free decoding, begins with the prefix; False if the model has none
+    prefix_logprob: np.ndarray  # float64, nats: of the answer prefix; NaN of a model that has none
     gold_logprob: np.ndarray  # float64, nats: of the gold answer's tokens and the end token after the prefix
+    joint_logprob: np.ndarray  # float64, nats: of prefix, answer and end together
     kl: np.ndarray  # float64, nats: KL(baseline ‖ cut) of the value's first token
     answer: np.ndarray  # text: the parsed answer, "" if there is none
     failure: np.ndarray  # text: why the problem could not be run, "" if it could
@@ -71,7 +75,7 @@ class Outcomes(NamedTuple):
 
 
 _TEXT: Final = np.dtypes.StringDType()
-_DTYPES: Final[tuple[Any, ...]] = (bool, float, float, _TEXT, _TEXT)
+_DTYPES: Final[tuple[Any, ...]] = (bool, bool, float, float, float, float, _TEXT, _TEXT)
 
 
 def outcomes_of(columns: Iterable[Sequence[Any]], n_problems: int) -> Outcomes:
@@ -87,7 +91,16 @@ def joined(parts: Iterable[Outcomes], axis: int) -> Outcomes:
 
 def failed_row(reason: str) -> Row:
     """The outcome of one problem that could not be run under one cut."""
-    return False, nan, nan, "", reason
+    return False, False, nan, nan, nan, nan, "", reason
+
+
+def variables_of(found: Outcomes) -> dict[str, np.ndarray]:
+    """Outcomes as the variables of the effects Dataset; those of the prefix only where the model has one."""
+    variables = found._asdict()
+    variables["failed"] = variables.pop("failure") != ""
+    if not (np.isfinite(found.prefix_logprob) | variables["failed"]).all():
+        del variables["said_prefix"], variables["prefix_logprob"]
+    return variables
 
 
 def failed(reason: str, n_cuts: int = 1) -> Outcomes:
@@ -183,14 +196,18 @@ class Cutting:
         baseline = self._first.repeat(n_cuts, 1)
         # Of equal distributions rounding may make less than nothing.
         kl = kl_div(passed.told.first, baseline, reduction="none", log_target=True).sum(-1).clamp(min=0.0)
-        rows = zip(list(problems) * n_cuts, passed.texts, passed.told.logprob.tolist(), kl.tolist(), strict=True)
+        numbers = (values.tolist() for values in (passed.told.prefix, passed.told.logprob, kl))
+        rows = zip(list(problems) * n_cuts, passed.texts, *numbers, strict=True)
         return outcomes_of(zip(*(self._row(*row) for row in rows), strict=True), len(problems))
 
-    def _row(self, problem: Problem, text: str, logprob: float, kl: float) -> Row:
-        if not (isfinite(logprob) and isfinite(kl)):
-            return failed_row(f"log-probability {logprob} and kl {kl} of the gold answer, expected finite numbers")
+    def _row(self, problem: Problem, text: str, of_prefix: float, logprob: float, kl: float) -> Row:
+        joint = of_prefix + logprob
+        if not (isfinite(joint) and isfinite(kl)):
+            return failed_row(f"log-probability {joint} and kl {kl} of the gold answer, expected finite numbers")
         correct, answer = self._read(text, problem.answer)
-        return correct, logprob, kl, answer, ""
+        prefix = self._reasoner.answer_prefix
+        said = prefix != "" and text.lstrip().startswith(prefix)
+        return correct, said, of_prefix if prefix else nan, logprob, joint, kl, answer, ""
 
     def _read(self, text: str, gold: str) -> tuple[bool, str]:
         """Whether a text's answer is right, and the answer; most cuts leave a problem's text as it was."""

@@ -24,6 +24,7 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, paired_differences
+from thoughtlens.analysis.effects import RANKED_BY
 from thoughtlens.analysis.heads import unreliable
 from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
@@ -74,8 +75,6 @@ MATCHES: Final = ("layer", "mass")
 ATTENTION: Final = "attention"
 CAUSE: Final = "cause"
 RANKINGS: Final = (ATTENTION, VALUES, CAUSE)
-RANKED_BY: Final = "gold_logprob"
-"""The outcome whose loss ranks heads by cause: finer than accuracy, on the same problems."""
 
 _KNOWN: Final = ("family", "unit", "dose")
 """What a cut says of itself beside its label and parts."""
@@ -449,7 +448,7 @@ def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
 
 
 def heads_by_cause(effects: xr.Dataset, single: Mapping[str, Cut]) -> list[str]:
-    """Names of heads that were cut alone, those whose cut costs the gold answer most log-probability first.
+    """Names of heads that were cut alone, those whose cut costs prefix and answer most log-probability first.
 
     The ranking and its order are measured on the same problems, so chance in the effects favours this order.
     """

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.experiments import Cut
-from thoughtlens.cuts.passes import joined
+from thoughtlens.cuts.passes import joined, variables_of
 from thoughtlens.cuts.plan import CAUSE, Plan, check_plan, heads_by_attention, heads_by_cause, plan_from_json, shape_of
 from thoughtlens.cuts.replacements import donors
 from thoughtlens.cuts.study_job import (
@@ -358,16 +358,16 @@ def _effects(run: Run, target: Target, plan: Plan, steps: Sequence[Cut]) -> xr.D
         rows, outcomes = read_outcomes(target.folder, shard, len(batch))
         parts.append(outcomes.at([rows[key] for key in keys]))
     order = np.argsort(np.concatenate(target.batches))
-    found = joined(parts, 1).at((slice(None), order))._asdict()
-    failed = found.pop("failure") != ""
+    found = variables_of(joined(parts, 1).at((slice(None), order)))
     donor = [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)]
     options = run.manifest["options"]
     effects = effects_dataset(
-        {**found, "failed": failed, "donor": donor},
+        {**found, "donor": donor},
         labels=[BASELINE, *(cut.label for cut in cuts)],
         kinds=["baseline", *["cut"] * len(plan.cuts), *["control"] * n_controls, *["order"] * len(steps)],
         specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
         problem_ids=target.ids,
+        n_steps=target.n_steps,
         addresses=[{}, *map(address_of, cuts)],
         controls={label: [control.label for control in its] for label, its in plan.controls.items()},
         attrs={

@@ -1,4 +1,4 @@
-"""Figures that set attention beside the cost of cutting: maps of heads and of edges, and a scatter plot of units.
+"""Figures that set attention beside the effect of cutting: maps of heads and of edges, and a scatter plot of units.
 
 In: a `Study`, and which of its families: the cuts of single heads, thoughts or edges, by one edit. Out: Axes.
 """
@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
 from thoughtlens.analysis.effect_curves import influence
-from thoughtlens.analysis.effects import Study, damage_of
+from thoughtlens.analysis.effects import RANKED_BY, Study, check_outcome
 from thoughtlens.analysis.statistics import short
 from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import EDGES, HEADS, head_place
-from thoughtlens.plots.effects import COSTS
+from thoughtlens.plots.effects import EFFECTS
 from thoughtlens.plots.heads import draw_head_map
 from thoughtlens.plots.primitives import add_colour_bar, draw_map, draw_null, limits, outline_cells, scale_of, titled
 from thoughtlens.plots.style import BLUE, GREY, TICK_SIZE, add_title, clipped, figure_of, fit, new_axes, panels
@@ -30,15 +30,13 @@ FEW = 60
 """Points up to which a scatter shows their intervals."""
 
 
-def effect_map(
-    study: Study, *, family: str | None = None, outcome: str = "gold_logprob", ax: Axes | None = None
-) -> Axes:
-    """Draw what cutting each single head costs: layers from the top, heads from the left; significant ones outlined.
+def effect_map(study: Study, *, family: str | None = None, outcome: str = RANKED_BY, ax: Axes | None = None) -> Axes:
+    """Draw the effect of cutting each single head: layers from the top, heads from the left; significant ones outlined.
 
     Args:
         study: with cuts of single heads.
         family: one of `study.families`; its first family of heads if None.
-        outcome: accuracy, gold_logprob or kl.
+        outcome: accuracy, joint_logprob, gold_logprob or kl.
         ax: where to draw; a new figure if None.
 
     Returns:
@@ -49,21 +47,21 @@ def effect_map(
 
     Example:
         >>> effect_map(study, outcome="accuracy").get_title(loc="left").split(",")[0]
-        'accuracy lost'
+        'effect on accuracy (cut − uncut)'
     """
     _, cuts = _family(study, family, HEADS)
     places = {head_place(unit): label for unit, label in cuts.items()}
-    damage = damage_of(study.summary, outcome).sel(value="estimate")
+    effect = study.summary[check_outcome(outcome)].sel(value="estimate")
     p = study.summary["p_holm"].sel(outcome=outcome)
     shape = tuple(1 + max(place[axis] for place in places) for axis in (0, 1))
     score, marked = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     for place, label in places.items():
-        score[place] = damage.sel(intervention=label).item()
+        score[place] = effect.sel(intervention=label).item()
         marked[place] = p.sel(intervention=label).item() < ALPHA
     dims, coords = ("layer", "head"), {"layer": range(shape[0]), "head": range(shape[1])}
     return draw_head_map(
         xr.DataArray(score, dims=dims, coords=coords),
-        title=COSTS[outcome],
+        title=EFFECTS[outcome],
         n=int(study.summary["n"].max()),
         null=0.0,
         marked=xr.DataArray(marked, dims=dims),
@@ -75,8 +73,8 @@ def effect_map(
 def influence_maps(study: Study, *, family: str | None = None, ax: Axes | None = None) -> Axes:
     """Draw the influence of thoughts on thoughts, the attention between them, and where the two disagree.
 
-    Influence is what blocking an edge costs in the gold answer's log-probability; edges significant after Holm are
-    outlined. The third map is the difference of ranks, `analysis.influence`.
+    Influence is the effect of blocking an edge on log-probability; edges significant after Holm are outlined. The third
+    map is the difference of ranks, `analysis.influence`.
 
     Args:
         study: with cuts of edges between thoughts.
@@ -103,7 +101,7 @@ def influence_maps(study: Study, *, family: str | None = None, ax: Axes | None =
         "difference of ranks": (maps["disagreement"], 0.0),
     }
     side = min(300.0, max(130.0, 19.0 * maps.sizes["query"]))
-    title = f"does attention show influence? Influence: {COSTS[ranked_by]}"
+    title = f"does attention show influence? Influence: {EFFECTS[ranked_by]}"
     ax, tiles = panels(ax, 3, 3, (side + 84.0, side + 54.0), title=title, n=maps.attrs["n"])
     for tile, (name, (cells, null)) in zip(tiles, drawn.items(), strict=False):
         cells = cells.transpose("query", "key")
@@ -125,16 +123,17 @@ def attention_against_effect(
     *,
     family: str | None = None,
     attention: str = "raw",
-    outcome: str = "gold_logprob",
+    outcome: str = RANKED_BY,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw a dot for each unit: its importance by attention across, what cutting it costs upwards; extreme ones named.
+    """Draw a dot for each unit: importance by attention across, effect of cutting upwards; extreme ones named.
 
     Args:
         study: with cuts of three heads, thoughts or edges or more.
         family: one of `study.importances`; the first if None.
         attention: the kind of attention, of `study.importances[family]`, such as raw or rolled-out.
-        outcome: accuracy, gold_logprob or kl. The correlation in the title is the verdict's, on gold_logprob.
+        outcome: accuracy, joint_logprob, gold_logprob or kl. The correlation in the title is the verdict's, with the
+            loss of joint_logprob.
         ax: where to draw; a new figure if None.
 
     Returns:
@@ -150,10 +149,9 @@ def attention_against_effect(
     name, kinds = _one_of(study.importances, family, "family of three units or more")
     how, importance = _one_of(kinds, attention, "kind of attention")
     cuts = study.families[name]
-    looked = importance.isel(resample=0, drop=True)
-    units = [str(unit) for unit in looked["unit"].values if str(unit) in cuts]
-    cost = damage_of(study.summary, outcome).sel(intervention=[cuts[unit] for unit in units])
-    x, values = looked.sel(unit=units).values.astype(float), cost.transpose("intervention", "value").values
+    units = [str(unit) for unit in importance["unit"].values if str(unit) in cuts]
+    effect = study.summary[check_outcome(outcome)].sel(intervention=[cuts[unit] for unit in units])
+    x, values = importance.sel(unit=units).values.astype(float), effect.transpose("intervention", "value").values
     known = np.isfinite(x) & np.isfinite(values[:, 0])
     x, values, units = x[known], values[known], [unit for unit, drawn in zip(units, known, strict=True) if drawn]
     few = len(x) <= FEW
@@ -169,9 +167,11 @@ def attention_against_effect(
     bottom, top = limits(values if few else values[:, 0])
     ax.set_ylim(bottom - 0.05 * (top - bottom), top + 0.04 * (top - bottom))
     ax.locator_params(nbins=6)
-    title = "attention against effect" + _correlation(study.verdicts[name].sel(attention=how))
+    title = "attention against effect"
+    if name in study.verdicts:
+        title += _correlation(study.verdicts[name].sel(attention=how))
     n, of = int(study.summary["n"].max()), f"importance by {how} attention, {name.split(',')[0]}"
-    titled(ax, title, n, of, COSTS[outcome])
+    titled(ax, title, n, of, EFFECTS[outcome])
     fit(ax)
     _name_extremes(ax, x, values if few else values[:, [0, 0, 0]], [clipped(unit, 18) for unit in units])
     return ax
@@ -194,10 +194,8 @@ def _one_of(known: Mapping[str, T], name: str | None, what: str) -> tuple[str, T
 
 
 def _correlation(row: xr.Dataset) -> str:
-    rho = [float(row["rho"].sel(value=name)) for name in ("estimate", "low", "high")]
-    if np.isnan(rho[0]):
-        return ""
-    return ": rho = {} [{}, {}]".format(*map(short, rho))
+    rho, p = float(row["rho"]), float(row["p_holm"])
+    return "" if np.isnan(rho) else f": rho = {short(rho)}, p = {p:.2g}"
 
 
 BESIDE = (

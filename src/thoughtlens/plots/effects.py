@@ -1,4 +1,4 @@
-"""What cuts cost: a forest with controls, curves, doses, transplants; larger is worse throughout.
+"""Effects of cuts: a forest with controls, curves, doses, transplants; cut − uncut, so that a loss is negative.
 
 In: a `Study`. Out: Axes.
 """
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from thoughtlens.analysis import effect_curves
 from thoughtlens.analysis.effect_curves import curve_of, transplant_table
-from thoughtlens.analysis.effects import Study, as_damage, check_outcome, controls_of, damage_of, doses
+from thoughtlens.analysis.effects import RANKED_BY, WORSE, Study, check_outcome, controls_of, doses
 from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.errors import OptionError
 from thoughtlens.plots.primitives import (
@@ -41,26 +41,27 @@ from thoughtlens.plots.style import (
     size_of,
 )
 
-COSTS: Final = {
-    "accuracy": "accuracy lost",
-    "gold_logprob": "gold answer's log-probability lost (nats)",
+EFFECTS: Final = {
+    "accuracy": "effect on accuracy (cut − uncut)",
+    "joint_logprob": "effect on log-probability, nats (cut − uncut)",
+    "gold_logprob": "effect on log-probability behind the forced prefix, nats (cut − uncut)",
     "kl": "KL from the baseline, first answer token (nats)",
 }
-"""What a figure calls the damage in each outcome."""
+"""What a figure calls the effect on each outcome."""
 LONGEST: Final = 28
 """Characters of a cut's label that a figure shows."""
 LOWEST: Final = 76.0
 """Points that a legend beside the rows needs."""
 
 
-def effect_forest(study: Study, *, outcome: str = "gold_logprob", most: int = 60, ax: Axes | None = None) -> Axes:
-    """Draw the plan's cuts, the most damaging on top, each with its interval and, as grey ticks, its controls.
+def effect_forest(study: Study, *, outcome: str = RANKED_BY, most: int = 60, ax: Axes | None = None) -> Axes:
+    """Draw the plan's cuts, the largest loss on top, each with its interval and, as grey ticks, its controls.
 
     A cut is red where its effect is significant: 5 % after Holm over the whole plan, never for kl.
 
     Args:
         study: of the cuts of a run.
-        outcome: accuracy, gold_logprob or kl.
+        outcome: accuracy, joint_logprob, gold_logprob or kl.
         most: how many cuts are drawn, those whose effect is farthest from 0.
         ax: where to draw, with room for the legend on its right; a new figure if None.
 
@@ -72,13 +73,13 @@ def effect_forest(study: Study, *, outcome: str = "gold_logprob", most: int = 60
 
     Example:
         >>> effect_forest(study, outcome="accuracy").get_xlabel()
-        'accuracy lost'
+        'effect on accuracy (cut − uncut)'
     """
-    summary, damage = study.summary, damage_of(study.summary, outcome)
-    estimate = damage.sel(value="estimate").values
+    summary, effect = study.summary, study.summary[check_outcome(outcome)]
+    estimate = effect.sel(value="estimate").values
     cuts = np.flatnonzero((summary["kind"] == "cut").values & np.isfinite(estimate))
     chosen = cuts[np.argsort(-np.abs(estimate[cuts]), kind="stable")[:most]]
-    order = chosen[np.argsort(-estimate[chosen], kind="stable")]
+    order = chosen[np.argsort(-WORSE[outcome] * estimate[chosen], kind="stable")]
     labels = [str(label) for label in summary["intervention"].values]
     controls, own = np.full((len(order), len(labels)), np.nan), controls_of(summary)
     for row, cut in zip(controls, order, strict=True):
@@ -95,22 +96,22 @@ def effect_forest(study: Study, *, outcome: str = "gold_logprob", most: int = 60
     significant = summary["p_holm"].sel(outcome=outcome).values[order] < ALPHA
     for place, (cut, marked) in enumerate(zip(order, significant, strict=True)):
         look = Look(VERMILION, "s", size) if marked else Look(BLUE, "o", size)
-        draw_number(ax, place, damage.isel(intervention=cut), look, across=True)
-    frame_rows(ax, [clipped(labels[cut], LONGEST) for cut in order], np.append(damage.values[order], controls))
+        draw_number(ax, place, effect.isel(intervention=cut), look, across=True)
+    frame_rows(ax, [clipped(labels[cut], LONGEST) for cut in order], np.append(effect.values[order], controls))
     of = "" if len(order) == len(cuts) else f", {len(order)} of {len(cuts)} cuts"
-    titled(ax, f"what cutting costs{of}", int(summary["n"].max()), COSTS[outcome])
+    titled(ax, f"what cutting costs{of}", int(summary["n"].max()), EFFECTS[outcome])
     meanings = {"5 % after Holm": VERMILION, "not significant": BLUE} | ({"its controls": GREY} if len(rows) else {})
     add_legend(ax, meanings, markers=["s", "o", "|"][: len(meanings)])
     fit(ax)
     return ax
 
 
-def ablation_curve(study: Study, *, outcome: str = "gold_logprob", ax: Axes | None = None) -> Axes:
-    """Draw what is lost as the first k heads are cut, a line a ranking with its interval, over the random orders.
+def ablation_curve(study: Study, *, outcome: str = RANKED_BY, ax: Axes | None = None) -> Axes:
+    """Draw the effect of cutting the first k heads, a line a ranking with its interval, over the random orders.
 
     Args:
         study: with at least one order of cuts, all of one length.
-        outcome: accuracy, gold_logprob or kl.
+        outcome: accuracy, joint_logprob, gold_logprob or kl.
         ax: where to draw, with room for the legend on its right; a new figure if None.
 
     Returns:
@@ -127,19 +128,19 @@ def ablation_curve(study: Study, *, outcome: str = "gold_logprob", ax: Axes | No
     table = curve_of(study.summary)
     if table is None:
         raise OptionError("found no orders of cuts in this study, expected one or more; intervene with --order.")
-    cost, chance = as_damage(table[outcome], outcome), as_damage(table[f"random_{outcome}"], outcome)
+    effect, chance = table[outcome], table[f"random_{outcome}"]
     n_random, k = int(table["n_random"]), table["k"].values.astype(float)
     series = looks([str(name) for name in table["order"].values])
     ax = ax or new_axes(500.0, 254.0)
     draw_null(ax, 0.0)
     ax.fill_between(k, chance.sel(value="low"), chance.sel(value="high"), color=GREY, alpha=0.25, linewidth=0)
     ax.plot(k, chance.sel(value="estimate"), color=GREY, linewidth=1.0, linestyle=":")
-    for look, curve in zip(series.values(), cost, strict=True):
+    for look, curve in zip(series.values(), effect, strict=True):
         ax.fill_between(k, curve.sel(value="low"), curve.sel(value="high"), color=look.colour, alpha=0.2, linewidth=0)
         ax.plot(k, curve.sel(value="estimate"), color=look.colour, linewidth=1.4)
-    ax.set_ylim(*limits(np.append(cost.values, chance.values)))
+    ax.set_ylim(*limits(np.append(effect.values, chance.values)))
     x = "k: how many are cut, the first of each order"
-    titled(ax, "what cutting one more head costs", int(table["n"]), x, COSTS[outcome])
+    titled(ax, "what cutting one more head costs", int(table["n"]), x, EFFECTS[outcome])
     colours = {name: look.colour for name, look in series.items()}
     colours |= {f"{n_random} random orders": GREY} if n_random else {}
     add_legend(ax, colours, markers=["s"] * len(colours))
@@ -147,12 +148,12 @@ def ablation_curve(study: Study, *, outcome: str = "gold_logprob", ax: Axes | No
     return ax
 
 
-def dose_response(study: Study, *, outcome: str = "gold_logprob", most: int = 7, ax: Axes | None = None) -> Axes:
+def dose_response(study: Study, *, outcome: str = RANKED_BY, most: int = 7, ax: Axes | None = None) -> Axes:
     """Draw what each degree of a cut costs, a line a target.
 
     Args:
         study: with cuts of at least one target by two degrees or more.
-        outcome: accuracy, gold_logprob or kl.
+        outcome: accuracy, joint_logprob, gold_logprob or kl.
         most: how many targets are drawn, the costly ones; 7 can be told apart.
         ax: where to draw, with room for the legend on its right; a new figure if None.
 
@@ -173,26 +174,26 @@ def dose_response(study: Study, *, outcome: str = "gold_logprob", most: int = 7,
             "found no cut by degrees in this study, expected two of one target; intervene with scale:0.5."
         )
     table = effect_curves.dose_response(study.summary, graded)
-    cost = as_damage(table[outcome], outcome)
-    largest = cost.sel(value="estimate", drop=True).max("dose").fillna(-np.inf).values
-    cost = cost.isel(target=np.sort(np.argsort(-largest, kind="stable")[:most]))
-    series = looks([str(name) for name in cost["target"].values])
+    effect = table[outcome]
+    worst = (WORSE[outcome] * effect.sel(value="estimate", drop=True)).max("dose").fillna(-np.inf).values
+    effect = effect.isel(target=np.sort(np.argsort(-worst, kind="stable")[:most]))
+    series = looks([str(name) for name in effect["target"].values])
     ax = ax or new_axes(500.0, 254.0)
-    levels = cost["dose"].values.astype(float)
+    levels = effect["dose"].values.astype(float)
     step = float(np.diff(levels).min(initial=np.inf)) if len(levels) > 1 else 1.0
     pitch = step / max(1e-9, float(np.ptp(levels))) * size_of(ax)[0]
     # Beside each other, but not so far that a dose looks like another.
     offsets, size = dodged(len(series), 0.4 * pitch)
     draw_null(ax, 0.0)
-    for offset, look, curve in zip(offsets, series.values(), cost, strict=True):
+    for offset, look, curve in zip(offsets, series.values(), effect, strict=True):
         places, known = levels + 0.4 * step * offset, np.isfinite(curve.sel(value="estimate").values)
         ax.plot(places[known], curve.sel(value="estimate").values[known], color=look.colour, linewidth=0.9)
         for place, number in zip(places, curve, strict=True):
             draw_number(ax, float(place), number, look._replace(size=max(2.0, size)))
-    ax.set_ylim(*limits(cost))
-    of = "" if len(series) == len(largest) else f", {len(series)} of {len(largest)}"
+    ax.set_ylim(*limits(effect))
+    of = "" if len(series) == len(worst) else f", {len(series)} of {len(worst)}"
     title, x = f"how much of a cut costs how much{of}", "dose: how much of the cut is made"
-    titled(ax, title, int(table["n"]), x, COSTS[outcome])
+    titled(ax, title, int(table["n"]), x, EFFECTS[outcome])
     add_legend(ax, {name: look.colour for name, look in series.items()}, markers=[x.marker for x in series.values()])
     fit(ax)
     return ax

@@ -72,11 +72,13 @@ class Told(NamedTuple):
     """How likely a model finds the answers that it is told to say.
 
     Attributes:
+        prefix: (problem,), nats, of the prefix's tokens; 0 where there are none.
         logprob: (problem,), nats, of the value's tokens and the end token after the prefix.
         first: (problem, token), log-probabilities of the value's first token.
         greedy: bool (problem,), whether greedy decoding would say the same, token by token, from prefix to end.
     """
 
+    prefix: Tensor
     logprob: Tensor
     first: Tensor
     greedy: Tensor
@@ -111,13 +113,15 @@ def tell(batch: BatchPass, state: Tensor, answers: Sequence[tuple[Sequence[int],
     length = torch.tensor([len(text) for text in texts], device=state.device)
     ids = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
     logprob = state.new_zeros(len(texts), dtype=torch.promote_types(state.dtype, torch.float32))
+    of_prefix = torch.zeros_like(logprob)
     first: Tensor | None = None
     greedy = torch.ones_like(n_prefix, dtype=torch.bool)
     for place, at in enumerate(torch.arange(ids.shape[1], device=state.device)):
         logits = batch.reasoner.logits(state)
         known = logits.to(logprob.dtype).log_softmax(-1)
-        counted = (n_prefix <= at) & (at < length)
-        logprob += torch.where(counted, known.gather(1, ids[:, place, None])[:, 0], 0.0)
+        of_token = known.gather(1, ids[:, place, None])[:, 0]
+        of_prefix += torch.where(at < n_prefix, of_token, 0.0)
+        logprob += torch.where((n_prefix <= at) & (at < length), of_token, 0.0)
         greedy &= (logits.argmax(-1) == ids[:, place]) | (at >= length)
         here = (n_prefix == at)[:, None]
         first = torch.where(here, known, torch.zeros_like(known) if first is None else first)
@@ -130,7 +134,7 @@ def tell(batch: BatchPass, state: Tensor, answers: Sequence[tuple[Sequence[int],
         queries = torch.where(read, queries, PAD_CODE)
         state = batch.step(ids[:, place, None], keys[:, None], queries[:, None])
     assert first is not None  # an answer has at least its end token
-    return Told(logprob, first, greedy)
+    return Told(of_prefix, logprob, first, greedy)
 
 
 class _PrefixWatch:

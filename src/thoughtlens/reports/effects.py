@@ -18,11 +18,13 @@ import xarray as xr
 from thoughtlens import plots
 from thoughtlens.analysis.effect_curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
-    DAMAGE_SIGN,
+    OF_PREFIX,
     OUTCOMES,
+    RANKED_BY,
+    SPLIT,
     TESTED,
+    WORSE,
     Study,
-    as_damage,
     doses,
     effects_table,
     families,
@@ -30,10 +32,8 @@ from thoughtlens.analysis.effects import (
     summarise,
 )
 from thoughtlens.analysis.pieces import Blocks
-from thoughtlens.analysis.statistics import resample_weights
-from thoughtlens.analysis.verdict import ALPHA, judge, readings, resampled_means
+from thoughtlens.analysis.verdict import ALPHA, FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
-from thoughtlens.cuts.plan import RANKED_BY
 from thoughtlens.errors import RunError
 from thoughtlens.files import write_json, writing
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS
@@ -98,7 +98,7 @@ def study(
         effects: as `intervene` gives them, or the name of a study; the run's only study if None.
         others: other kinds of attention of this run, by name, piece by piece; those that the run holds
             (value-weighted) if None.
-        n_resamples: bootstrap resamples of the problems, the same for attention and effects.
+        n_resamples: bootstrap resamples of the problems.
         seed: same seed, same numbers.
 
     Returns:
@@ -111,11 +111,10 @@ def study(
         What does each cut cost, in log-probability of the gold answer?
 
             done = study(run, intervene(run, plan))
-            done.summary.gold_logprob
+            done.summary.joint_logprob
     """
     effects = effects if isinstance(effects, xr.Dataset) else open_effects(run, effects)
     found = families(effects)
-    weights = resample_weights(effects.sizes["problem"], n_resamples=n_resamples, seed=seed)
     problems = [str(name) for name in effects["problem"].values]
     held = {VALUES: patterned(run, VALUES)} if VALUE_WEIGHTED in run.attention else {}
     attentions = {RAW: run.blocks()} | dict(held if others is None else others)
@@ -125,14 +124,18 @@ def study(
         for kind in (HEADS, THOUGHTS, EDGES)
     }
     importances = {
-        name: {how: resampled_means(values, weights) for how, values in kinds[kind_of(name)].items()}
+        name: {how: values.mean("problem") for how, values in kinds[kind_of(name)].items()}
         for name, cuts in found.items()
         if len(cuts) >= FEWEST_UNITS
     }
-    damages = DAMAGE_SIGN[RANKED_BY] * paired_differences(effects)[RANKED_BY]
-    verdicts = {name: judge(its, _of_units(damages, found[name]), weights) for name, its in importances.items()}
+    differences = paired_differences(effects)[RANKED_BY]
+    verdicts = {
+        name: judge(its, _of_units(differences, found[name]))
+        for name, its in importances.items()
+        if len(found[name]) >= FEWEST_JUDGED
+    }
     summary = summarise(effects, n_resamples=n_resamples, seed=seed)
-    return Study(effects, summary, found, importances, verdicts, looked[RAW][1])
+    return Study(effects, summary, found, importances, judged_together(verdicts), looked[RAW][1])
 
 
 def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any]:
@@ -180,10 +183,10 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         done: of it.
 
     Returns:
-        `study` (its name), `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (accuracy, gold_logprob),
+        `study` (its name), `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (its outcomes),
         `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_exploratory` (of all these, those added after the study
         had begun), `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
-        `n_significant` after Holm, `top` (the most damaging cuts by log-probability), `verdict` (by family, a row a
+        `n_significant` after Holm, `top` (the cuts that lose most log-probability), `verdict` (by family, a row a
         kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, and `transplants`,
         whose answer is given with another problem's thoughts.
 
@@ -200,7 +203,11 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "problems": options["problems"],
         "n": int(summary["n_problems"]),
         "confidence": summary.attrs["confidence"],
-        "baseline": {name: _number(summary[f"baseline_{name}"]) for name in TESTED},
+        "baseline": {
+            name: _number(summary[f"baseline_{name}"])
+            for name in (*TESTED, "said_prefix")
+            if f"baseline_{name}" in summary
+        },
         "n_cuts": cuts.sizes["intervention"],
         "n_controls": int((summary["kind"] == "control").sum()),
         "n_orders": int((summary["kind"] == "order").sum()),
@@ -220,22 +227,24 @@ def kind_of(family: str) -> str:
     return family.split(",")[0]
 
 
-def _of_units(damages: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
-    """Damage by problem of a family's cuts, dims (problem, unit)."""
-    chosen = damages.sel(intervention=list(cuts.values())).reset_coords(drop=True).rename(intervention="unit")
+def _of_units(differences: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
+    """Effects by problem of a family's cuts, dims (problem, unit)."""
+    chosen = differences.sel(intervention=list(cuts.values())).reset_coords(drop=True).rename(intervention="unit")
     return chosen.assign_coords(unit=np.array(list(cuts), dtype=np.dtypes.StringDType())).transpose("problem", "unit")
 
 
 def _top(cuts: xr.Dataset) -> list[dict[str, Any]]:
-    damage = as_damage(cuts[RANKED_BY], RANKED_BY).sel(value="estimate").values
-    order = np.argsort(np.where(np.isnan(damage), np.inf, -damage), kind="stable")[:TOP]
+    loss = WORSE[RANKED_BY] * cuts[RANKED_BY].sel(value="estimate").values
+    order = np.argsort(np.where(np.isnan(loss), np.inf, -loss), kind="stable")[:TOP]
     return [_cut(cuts.isel(intervention=place)) for place in order]
 
 
 def _cut(cut: xr.Dataset) -> dict[str, Any]:
     counts = {name: int(cut[name]) for name in ("n", "n_failed", "n_broken", "n_mended", "n_controls")}
     ps = {name: {o: _finite(cut[name].sel(outcome=o).item()) for o in TESTED} for name in ("p_holm", "p_controls")}
-    return {"cut": str(cut["intervention"].item()), **counts, **{o: _number(cut[o]) for o in OUTCOMES}, **ps}
+    effects = {o: _number(cut[o]) for o in (*OUTCOMES, *OF_PREFIX) if o in cut}
+    split = {name: _finite(cut[name].item()) for name in SPLIT if name in cut}
+    return {"cut": str(cut["intervention"].item()), **counts, **effects, **split, **ps}
 
 
 def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
@@ -252,12 +261,8 @@ def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:
     return [
         {
             "attention": str(how),
-            "rho": _number(row["rho"]),
-            "p": _finite(row["p"].item()),
-            "precision": _number(row["precision"]),
-            "chance": _finite(row["chance"].item()),
-            "k": int(row["k"]),
-            "n_units": int(row["n_units"]),
+            **{name: _finite(row[name].item()) for name in ("rho", "p", "p_holm", "precision", "chance")},
+            **{name: int(row[name]) for name in ("k", "n_units", "n_above")},
             "reliability": _finite(row["reliability"].item()),
             "n": int(table["n"]),
             "n_significant": n_significant,
