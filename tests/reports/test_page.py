@@ -4,11 +4,12 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
 from scipy import stats
-from tests.commands import call
+from tests.commands import call, sentence
 from tests.reports.conftest import HOSTILE
 from tests.reports.page_parts import Parts
 
@@ -153,3 +154,38 @@ def test_json_never_holds_nan():
         "a": [None, 1.235, None],
         "b": [3, "x"],
     }
+
+
+@pytest.fixture(scope="module")
+def several(hostile_run, tmp_path_factory):
+    """The page of a run beside itself, under names that try to break it, and the comparison that it shows."""
+    runs = {"<b>one": hostile_run, "other</script>": hostile_run}
+    page = write_report(runs, tmp_path_factory.mktemp("several") / "both.html")
+    return Parts(page.path.read_text("utf-8")), tl.compare(runs)
+
+
+def test_several_runs_are_compared_on_one_page(several):
+    parts, comparison = several
+    data = parts.data
+    assert [run["label"] for run in data["runs"]] == ["<b>one", "other</script>"]
+    found = data["comparison"]["profiles"]["preference"]["of"]["<b>one"]
+    expected = comparison.measures["preference"].sel(model="<b>one", depth="all").transpose("thought", "value").values
+    assert np.allclose(np.array(found, dtype=float), expected, rtol=1e-3, equal_nan=True)
+    assert data["comparison"]["differences"][0]["of"] == "other</script>"
+    assert {name for name in parts.held if name.startswith("b-r1-maps")} == {"b-r1-maps-attention", "b-r1-maps-rollout"}
+    assert "is shown; that does not show that the runs are alike" in parts.shown
+    assert "b" not in {tag for tag, given in parts.elements if "one" in str(given)}
+
+
+def test_several_runs_need_a_file(hostile_run):
+    said = sentence("report", hostile_run.path, hostile_run.path, "--label", "a", "--label", "b")
+    assert "2 runs were given without a file for their report; name one with --out" in said
+
+
+def test_a_study_of_another_version_is_named_and_not_shown(hostile_run, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(hostile_run.path, copied)
+    shutil.rmtree(copied / "studies" / "first" / "effects.zarr" / "kl")
+    parts = Parts(write_report(tl.open_run(copied)).path.read_text("utf-8"))
+    assert parts.data["runs"][0]["studies"] == []
+    assert "Study first is not shown: the effects have nothing as 'kl'" in parts.shown

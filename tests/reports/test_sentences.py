@@ -2,7 +2,7 @@
 
 import pytest
 
-from thoughtlens.reports.sentences import cautions, findings
+from thoughtlens.reports.sentences import cautions, differences, findings
 
 
 def number(estimate, low, high, **more):
@@ -118,3 +118,13 @@ def test_cautions_name_what_weakens_the_numbers(facts):
         "on 40 problems only",
     ):
         assert any(words in text for text in few), words
+
+
+def test_runs_differ_only_where_it_is_shown_after_holm():
+    pair = {"of": "b", "minus": "a", "skip": number(0.3, 0.1, 0.5, p=0.01, p_holm=0.2)}
+    [none] = differences({"differences": [pair]})
+    assert "None of 1 difference is shown" in none.text
+    pair["sequential"] = number(-0.5, -0.6, -0.4, p=0.001, p_holm=0.01)
+    [one] = differences({"differences": [pair]})
+    assert "preference for the previous thought −0.50" in one.text
+    assert "first half" not in one.text

@@ -375,14 +375,19 @@ def plot(
 
 @app.command()
 def report(
-    folder: RunFolder,
-    to: Annotated[Path | None, typer.Option("--out", help="The file; RUN/report.html if not given.")] = None,
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="A run folder, or several to compare.")],
+    to: Annotated[
+        Path | None, typer.Option("--out", help="The file; RUN/report.html if not given. Several runs need one.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Name of each run, in order; the models' names if not given.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """One HTML page of everything in a run, which opens anywhere and needs no network."""
-    done = tl.open_run(folder)
+    """One HTML page of everything in a run, or in several, which opens anywhere and needs no network."""
+    found = reports.labelled([tl.open_run(folder) for folder in folders], label or [])
     with terminal.working("report"):
-        page = reports.write_report(done, to)
+        page = reports.write_report(found, to)
     terminal.tell({"report": str(page.path), "bytes": page.n_bytes}, f"report: {page.path}", as_json=as_json)
 
 

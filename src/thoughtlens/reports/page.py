@@ -12,7 +12,7 @@ import base64
 import hashlib
 import html
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -22,22 +22,27 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thoughtlens.analysis import Analysis, analyze
+from thoughtlens.analysis import Analysis, analyze, compare, comparison_headline
+from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, replacing, writing
 from thoughtlens.notation import thought_names
-from thoughtlens.reports.page_data import Shown, card_of, data_of, merged, model_name
+from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
 from thoughtlens.reports.run import summary
-from thoughtlens.reports.sentences import cautions, findings
+from thoughtlens.reports.sentences import cautions, differences, findings
 from thoughtlens.runs.folder import Run
 from thoughtlens.runs.readings import read_readings
 from thoughtlens.runs.writer import versions
 
 REPORT: Final = "report.html"
-SCRIPTS: Final = ("pure", "elements", "data", "map", "causes", "flow", "heads", "problems", "start")
+SCRIPTS: Final = ("pure", "elements", "data", "map", "comparison", "causes", "flow", "heads", "problems", "start")
 """The parts of the page's script, in the order in which they are joined."""
+
+PROFILES: Final = {"preference": "thought", "lag_preference": "lag", "composition": "part"}
+"""Measures of a comparison that have positions, and the dim of these."""
 
 PANELS: Final = (
     ("summary", "Summary"),
+    ("comparison", "Comparison"),
     ("heads", "Heads"),
     ("flow", "Flow"),
     ("problems", "Problems"),
@@ -64,20 +69,22 @@ class Page(NamedTuple):
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 80vh; border: 1px solid #ccc"></iframe>'
 
 
-def write_report(run: Run, out: str | Path | None = None) -> Page:
-    """Write a run's report: one HTML file with its summary, heads, problems and causes, which needs no network.
+def write_report(runs: Run | Mapping[str, Run], out: str | Path | None = None) -> Page:
+    """Write the report of a run, or of several: one HTML file which opens anywhere and needs no network.
 
-    It shows the analysis with the default options, which is made if it is not there, and every finished study of cuts.
-    No model is loaded.
+    It shows the summary, heads, flow, problems and causes of each run, and several runs compared. It is made from the
+    analysis with the default options, which is made if it is not there, and from every finished study of cuts. No model
+    is loaded.
 
     Args:
-        run: the run.
+        runs: a run; or several by their labels (see `labelled`), the first being the one to compare with.
         out: the file; `RUN/report.html` if None.
 
     Returns:
         The page; in a notebook it is shown inline.
 
     Raises:
+        OptionError: several runs were given without a file.
         RunError: the file can't be written.
 
     Example:
@@ -90,11 +97,34 @@ def write_report(run: Run, out: str | Path | None = None) -> Page:
         'report.html'
         >>> folder.cleanup()
     """
-    path = run.path / REPORT if out is None else Path(out)
-    page = _rendered([_Section(run)])
+    named = {"": runs} if isinstance(runs, Run) else dict(runs)
+    if len(named) > 1 and out is None:
+        raise OptionError(f"{len(named)} runs were given without a file for their report; name one with --out.")
+    path = next(iter(named.values())).path / REPORT if out is None else Path(out)
+    page = _rendered([_Section(run, label) for label, run in named.items()], _compared(named))
     with writing(path.parent), replacing(path) as file:
         file.write(page)
     return Page(path, path.stat().st_size)
+
+
+def _compared(runs: Mapping[str, Run]) -> Json | None:
+    """The comparison of several runs as the page shows it; only its notes where they can't be compared."""
+    if len(runs) < 2:
+        return None
+    try:
+        found = compare(runs)
+    except RunError as error:
+        return {"own": {}, "differences": [], "profiles": {}, "notes": [str(error)]}
+    of_all = found.measures.sel(depth="all")
+    profiles = {
+        name: {
+            "positions": [str(place) for place in of_all[dim].values],
+            "of": {label: of_all[name].sel({found.dim: label}).transpose(dim, "value").values for label in runs},
+        }
+        for name, dim in PROFILES.items()
+    }
+    together: Json = clean({**comparison_headline(found), "profiles": profiles, "notes": found.notes})
+    return together
 
 
 class _Section:
@@ -111,6 +141,7 @@ class _Section:
         self.cautions = cautions(
             facts, studies, dtype=str(options["model"]["dtype"]), keeps_means=run.keeps_means, readings=readings
         )
+        self.cautions += self.shown.facts["unreadable"]
         self.about = list(_about(run, facts))
         self.checks = readings.get("checks")
         self.card = card_of(run)
@@ -178,14 +209,15 @@ def _environment() -> Environment:
     return environment
 
 
-def _rendered(sections: list[_Section]) -> str:
+def _rendered(sections: Sequence[_Section], comparison: Json | None) -> str:
     runs, blocks = merged((f"r{place}-", section.shown) for place, section in enumerate(sections))
     for run, section in zip(runs, sections, strict=True):
         run["label"] = section.label
     code, style = script(), _asset("page.css")
     return _environment().get_template("template.html.jinja").render(
         sections=sections,
-        data={"runs": runs},
+        data={"runs": runs, "comparison": comparison},
+        differences=list(differences(comparison)) if comparison else [],
         blocks=blocks,
         # Only these two are not escaped: they are the package's own.
         script=Markup(code),
@@ -194,7 +226,7 @@ def _rendered(sections: list[_Section]) -> str:
         style_hash=_hash(style),
         versions=versions(),
         many=len(sections) > 1,
-        panels=PANELS,
+        panels=[(name, title) for name, title in PANELS if comparison or name != "comparison"],
     )  # fmt: skip
 
 

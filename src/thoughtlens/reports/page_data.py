@@ -116,8 +116,8 @@ def data_of(run: Run, analysis: Analysis, readings: Mapping[str, Any]) -> Shown:
         if problem["id"] in readings.get("problems", {}):
             of_problem = json.dumps(clean(readings["problems"][problem["id"]]), ensure_ascii=False, allow_nan=False)
             blocks[f"t{place}"] = packed(of_problem.encode())
-    studies, codes = studies_of(run, [problem["id"] for problem in problems])
-    blocks |= {f"cuts-{name}": packed(of_study) for name, of_study in codes.items()}
+    studies = studies_of(run, [problem["id"] for problem in problems])
+    blocks |= {f"cuts-{name}": packed(of_study) for name, of_study in studies.codes.items()}
     facts: Json = {
         "model": model_name(run),
         "set": str(run.manifest["options"]["problems"]["name"]),
@@ -143,7 +143,8 @@ def data_of(run: Run, analysis: Analysis, readings: Mapping[str, Any]) -> Shown:
         ),
         "read": bool(readings.get("problems")),
         "single": not run.keeps_means,
-        "studies": studies,
+        "studies": studies.facts,
+        "unreadable": studies.unreadable,
     }  # fmt: skip
     return Shown(clean(facts), blocks)
 

@@ -195,6 +195,30 @@ def _cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         yield Finding(f"Looking and cutting: {family}", f"{reading[:1].upper()}{reading[1:]}.", "causes")
 
 
+MEASURES: Final = {
+    "accuracy": "accuracy",
+    "preferred": "preference for the first run's preferred thought",
+    "sequential": "preference for the previous thought",
+    "skip": "preference for the first half",
+    "thought_mass": "attention to earlier thoughts",
+}
+"""Measures of a comparison, as its sentences name them."""
+
+
+def differences(comparison: Mapping[str, Any]) -> Iterator[Finding]:
+    """How runs differ from the first, by what is shown after Holm's correction over all differences."""
+    for pair in comparison["differences"]:
+        tested = {name: pair[name] for name in MEASURES if pair.get(name) and pair[name].get("p_holm") is not None}
+        shown = {name: its for name, its in tested.items() if its["p_holm"] < ALPHA}
+        about = f"{pair['of']} and {pair['minus']}"
+        if shown:
+            changes = "; ".join(f"{MEASURES[name]} {with_interval(its)}" for name, its in shown.items())
+            text = f"{pair['of']} minus {pair['minus']}: {changes} (each shown after Holm's correction)."
+        else:
+            text = f"None of {counted(len(tested), 'difference')} is shown; that does not show that the runs are alike."
+        yield Finding(about, text, "comparison")
+
+
 def cautions(
     facts: Mapping[str, Any],
     studies: Sequence[Mapping[str, Any]],

@@ -6,17 +6,17 @@ effect is the value with the cut less the value without, so that a loss is negat
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.effect_curves import curve_of, dose_response
-from thoughtlens.analysis.effects import TESTED, Study, controls_of, doses, paired_differences
+from thoughtlens.analysis.effects import MARGIN, RANKED_BY, TESTED, Study, controls_of, doses, paired_differences
 from thoughtlens.analysis.statistics import bootstrap_mean
 from thoughtlens.cuts import studies
-from thoughtlens.cuts.plan import RANKED_BY
+from thoughtlens.errors import RunError
 from thoughtlens.files import Json
 from thoughtlens.reports.effects import kind_of, study, study_headline
 from thoughtlens.runs.folder import STUDIES, Run
@@ -32,30 +32,39 @@ LABELS: Final = {
 }
 """What an outcome is, and its unit, by the name that effects give it."""
 
-MARGIN: Final = 0.05
-"""Nats: a mean effect nearer to 0 is called none where its interval shows that."""
-
 UNMEASURED, UNCHANGED, BROKEN, MENDED = range(4)
 OUTCOME_CODES: Final = (UNMEASURED, UNCHANGED, BROKEN, MENDED)
 
 
-def studies_of(run: Run, problem_ids: Sequence[str]) -> tuple[list[Json], dict[str, npt.NDArray[np.uint8]]]:
-    """The finished studies of a run, newest first, and the codes of these problems by the study's name."""
+class Studies(NamedTuple):
+    """The finished studies of a run, newest first."""
+
+    facts: list[Json]
+    codes: dict[str, npt.NDArray[np.uint8]]
+    """by the study's name, what each cut did to each problem"""
+    unreadable: list[str]
+    """a sentence for each study that was made by another version, or is damaged"""
+
+
+def studies_of(run: Run, problem_ids: Sequence[str]) -> Studies:
+    """What the page says of the studies of a run, with codes of these problems."""
     if run.keeps_means:
-        return [], {}
+        return Studies([], {}, [])
     manifests = studies(run.path)
     finished = {
         name: its.finished for name, its in manifests.items() if (run.path / STUDIES / name / EFFECTS_STORE).is_dir()
     }
-    found, codes = [], {}
+    of_page = Studies([], {}, [])
     for name in sorted(finished, key=lambda name: str(finished[name]), reverse=True):
-        done = study(run, name)
-        found.append(
-            facts_of(run, done)
-            | {"date": str(finished[name])[:10], "calls": [plan.call for plan in manifests[name].plans]}
-        )
-        codes[name] = codes_of(done.effects, problem_ids)
-    return found, codes
+        try:
+            done = study(run, name)
+        except RunError as error:
+            of_page.unreadable.append(f"Study {name} is not shown: {error}")
+            continue
+        told = {"date": str(finished[name])[:10], "calls": [plan.call for plan in manifests[name].plans]}
+        of_page.facts.append(facts_of(run, done) | told)
+        of_page.codes[name] = codes_of(done.effects, problem_ids)
+    return of_page
 
 
 def facts_of(run: Run, done: Study) -> Json:
@@ -134,11 +143,10 @@ def _cuts(done: Study, outcomes: Sequence[str], margins: xr.DataArray) -> list[J
 
 def _looks(done: Study, family: str) -> Mapping[str, Mapping[str, float]]:
     """What each kind of attention gives each unit, on the problems of the study."""
-    found = {}
-    for how, values in done.importances.get(family, {}).items():
-        observed = values.isel(resample=0) if "resample" in values.dims else values
-        found[how] = dict(zip(map(str, observed["unit"].values), observed.values.tolist(), strict=True))
-    return found
+    return {
+        how: dict(zip(map(str, values["unit"].values), values.values.tolist(), strict=True))
+        for how, values in done.importances.get(family, {}).items()
+    }
 
 
 def _curve(summary: xr.Dataset, outcomes: Sequence[str]) -> Json | None:
