@@ -31,7 +31,7 @@ from thoughtlens.analysis.statistics import interval, resample_weights, weighted
 from thoughtlens.analysis.weighted_attention import VALUES, WEIGHTS, head_importance, patterned, rollout
 from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.experiments import Cut, ablate_head, cut, knock_out, zero_value_edge
-from thoughtlens.cuts.plan import RANKED_BY, Plan, shape_of
+from thoughtlens.cuts.plan import Plan, shape_of
 from thoughtlens.cuts.study import intervene
 from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing

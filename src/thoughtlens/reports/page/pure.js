@@ -10,7 +10,8 @@ function number(x, digits) {
 
 /** ` [low, high]`, which no line breaks; nothing where there is no interval. */
 function interval(low, high, digits) {
-  return low === null || low === undefined || Number.isNaN(low) ? "" : ` [${number(low, digits)},\u00a0${number(high, digits)}]`;
+  return low === null || low === undefined || Number.isNaN(low) ? "" :
+    ` [${number(low, digits)},\u00a0${number(high, digits)}]`;
 }
 
 const withInterval = ([x, low, high], digits) => number(x, digits) + interval(low, high, digits);
@@ -30,9 +31,12 @@ const isShown = (p) => p !== null && p !== undefined && p < 0.05;
 /** At most n + 1 round numbers from low to high, each with its text. */
 function ticks(low, high, n) {
   if (!(high > low)) return [];
-  const unit = 10 ** Math.floor(Math.log10((high - low) / n)), step = [1, 2, 5, 10].map((k) => k * unit).find((k) => (high - low) / k <= n);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)), found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push([k * step, number(k * step, digits)]);
+  const unit = 10 ** Math.floor(Math.log10((high - low) / n)),
+    step = [1, 2, 5, 10].map((k) => k * unit).find((k) => (high - low) / k <= n);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9)),
+    found = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push([k * step, number(k *
+    step, digits)]);
   return found;
 }
 
@@ -66,12 +70,14 @@ function topOf(scale, xs, zero) {
 function weighed(edges) {
   const inner = edges.filter((e) => e.inner);
   const total = (of) => inner.reduce((sum, e) => sum + of(e), 0) || 1;
-  const looks = total((e) => e.mean), losses = total((e) => e.loss);
+  const looks = total((e) => e.mean),
+    losses = total((e) => e.loss);
   return edges.map((e) => {
-    const look = e.mean / looks, loss = e.loss / losses;
-    const odd = !e.inner || !e.cut ? null
-      : look >= 0.1 && look >= 4 * loss && e.none ? "looked"
-        : loss >= 0.1 && loss >= 4 * look && e.shown ? "needed" : null;
+    const look = e.mean / looks,
+      loss = e.loss / losses;
+    const odd = !e.inner || !e.cut ? null :
+      look >= 0.1 && look >= 4 * loss && e.none ? "looked" :
+      loss >= 0.1 && loss >= 4 * look && e.shown ? "needed" : null;
     return { ...e, lookShare: look, lossShare: loss, odd };
   });
 }
@@ -93,9 +99,11 @@ const csvText = (rows) => rows.map((row) => row.map(csvCell).join(",")).join("\r
 
 /** The view that an address asks for; what it leaves out, or names and isn't there, is as by default. */
 function viewOf(hash, defaults, allowed = {}) {
-  const given = new URLSearchParams(hash.replace(/^#/, "")), view = { ...defaults };
+  const given = new URLSearchParams(hash.replace(/^#/, "")),
+    view = { ...defaults };
   for (const name of Object.keys(defaults)) {
-    if (given.has(name) && (!allowed[name] || allowed[name].includes(given.get(name)))) view[name] = given.get(name);
+    if (given.has(name) && (!allowed[name] || allowed[name].includes(given.get(name)))) view[name] = given.get(
+    name);
   }
   return view;
 }

@@ -1,22 +1,52 @@
 // The view, what is drawn when, and what keys, clicks and the address do.
 
 const ALL_SHOWN = 64;
-let V = {}, defaults = {};
+let V = {},
+  defaults = {};
 
 function defaultsOf() {
-  const first = D.names[D.ranked[0]], newest = D.studies.find((study) => isOf(study, "edges")), shown = newest?.cuts.some((cut) => cut.family === "edges" && isShown(cut.p[newest.ranked]));
+  const first = D.names[D.ranked[0]],
+    newest = D.studies.find((study) => isOf(study, "edges")),
+    shown = newest?.cuts.some((cut) => cut.family === "edges" && isShown(cut.p[newest.ranked]));
   return {
-    run: "0", head: first, m: D.measures[0].id, map: "attention", index: "thought", view: shown ? "both" : "look", scope: "model", ctx: "",
-    p: D.problems[0]?.id ?? "", f: "all", steps: "", by: "", find: "", row: "mean", pm: "mean", study: D.studies[0]?.name ?? "", kind: "", outcome: "", all: "", at: "",
+    run: "0",
+    head: first,
+    m: D.measures[0].id,
+    map: "attention",
+    index: "thought",
+    view: shown ? "both" : "look",
+    scope: "model",
+    ctx: "",
+    p: D.problems[0]?.id ?? "",
+    f: "all",
+    steps: "",
+    by: "",
+    find: "",
+    row: "mean",
+    pm: "mean",
+    study: D.studies[0]?.name ?? "",
+    kind: "",
+    outcome: "",
+    all: "",
+    at: "",
   };
 }
 
 /** What an address may name; anything else falls back. */
 function allowed() {
   return {
-    run: ALL.runs.map((_, place) => String(place)), head: D.names, m: measures().map((m) => m.id), map: D.maps.map((m) => m.id), index: ["thought", "step"],
-    view: ["look", "cause", "both"], scope: ["model", "layer", "head"], p: D.problems.map((p) => p.id), f: ["all", "right", "wrong"], pm: ["mean", "head"],
-    row: ["mean", ...D.queries], study: D.studies.map((s) => s.name),
+    run: ALL.runs.map((_, place) => String(place)),
+    head: D.names,
+    m: measures().map((m) => m.id),
+    map: D.maps.map((m) => m.id),
+    index: ["thought", "step"],
+    view: ["look", "cause", "both"],
+    scope: ["model", "layer", "head"],
+    p: D.problems.map((p) => p.id),
+    f: ["all", "right", "wrong"],
+    pm: ["mean", "head"],
+    row: ["mean", ...D.queries],
+    study: D.studies.map((s) => s.name),
   };
 }
 
@@ -36,7 +66,9 @@ function set(change) {
     const kept = { ...V, ...change };
     defaults = V = defaultsOf();
     const names = allowed();
-    V = Object.fromEntries(Object.entries(kept).map(([name, x]) => [name, names[name] && !names[name].includes(x) ? defaults[name] : x]));
+    V = Object.fromEntries(Object.entries(kept).map(([name, x]) => [name, names[name] && !names[name].includes(x) ?
+      defaults[name] : x
+    ]));
   } else V = { ...V, ...change };
   history.replaceState(null, "", addressOf(V, defaults));
   return draw(Object.keys(change));
@@ -47,7 +79,9 @@ async function draw(changed) {
   for (const { id, draw: part, depends } of PARTS) {
     if (!open.has(id) || (changed && !depends.some((name) => changed.includes(name)))) continue;
     // A button that is drawn again keeps the focus: it is the one at the same place of the same holder.
-    const here = document.activeElement, holder = here.closest?.("[id]"), place = holder ? [...holder.querySelectorAll("button, input, select")].indexOf(here) : -1;
+    const here = document.activeElement,
+      holder = here.closest?.("[id]"),
+      place = holder ? [...holder.querySelectorAll("button, input, select")].indexOf(here) : -1;
     const caret = here.selectionStart;
     await part();
     if (place >= 0 && !document.contains(here)) {
@@ -61,7 +95,8 @@ async function draw(changed) {
 async function openPanel(id) {
   if (open.has(id)) return;
   open.add(id);
-  for (const { id: panelOf, draw: part } of PARTS) if (panelOf === id) await part();
+  for (const { id: panelOf, draw: part } of PARTS)
+    if (panelOf === id) await part();
 }
 
 async function goTo(id) {
@@ -73,44 +108,59 @@ async function goTo(id) {
 }
 
 async function fromAddress() {
-  const next = readView(), changed = Object.keys(next).filter((name) => next[name] !== V[name]);
+  const next = readView(),
+    changed = Object.keys(next).filter((name) => next[name] !== V[name]);
   V = next;
   await draw([...changed, "run"]);
   if (V.at) await goTo(V.at);
 }
 
 async function save(name) {
-  const text = csvText(await TABLES.get(name)()), url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  const text = csvText(await TABLES.get(name)()),
+    url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   const file = `${D.model.replace(/[^\w.-]+/g, "_")}-${name === "map" ? V.head : name}.csv`;
   h("a", { href: url, download: file }).click();
   setTimeout(() => URL.revokeObjectURL(url), 5000);
 }
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[data-at]"), head = event.target.closest("a[data-head]"), table = event.target.closest("[data-csv]");
-  if (link) { event.preventDefault(); set({ at: link.dataset.at }); goTo(link.dataset.at); }
-  if (head) { event.preventDefault(); set({ head: head.dataset.head }); }
+  const link = event.target.closest("a[data-at]"),
+    head = event.target.closest("a[data-head]"),
+    table = event.target.closest("[data-csv]");
+  if (link) { event.preventDefault();
+    set({ at: link.dataset.at });
+    goTo(link.dataset.at); }
+  if (head) { event.preventDefault();
+    set({ head: head.dataset.head }); }
   if (table) save(table.dataset.csv);
 });
 byId("grid").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" || event.key === " ") { event.preventDefault(); byId("card").scrollIntoView({ block: "nearest" }); }
-  roam(event, gridCells, (cell) => [Math.floor(cell.dataset.head / D.H), cell.dataset.head % D.H], (cell) => set({ head: D.names[cell.dataset.head] }));
+  if (event.key === "Enter" || event.key === " ") { event.preventDefault();
+    byId("card").scrollIntoView({ block: "nearest" }); }
+  roam(event, gridCells, (cell) => [Math.floor(cell.dataset.head / D.H), cell.dataset.head % D.H], (cell) =>
+    set({ head: D.names[cell.dataset.head] }));
 });
 byId("grid").addEventListener("mouseleave", () => readHead(headAt()));
 byId("run")?.addEventListener("change", (event) => set({ run: event.target.value }));
 
 const root = document.documentElement;
-const isDarkNow = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+const isDarkNow = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" :
+  "light")) === "dark";
 const nameTheme = () => { byId("theme").textContent = isDarkNow() ? "Light" : "Dark"; };
-byId("theme").addEventListener("click", () => { root.dataset.theme = isDarkNow() ? "light" : "dark"; nameTheme(); });
+byId("theme").addEventListener("click", () => { root.dataset.theme = isDarkNow() ? "light" : "dark";
+  nameTheme(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", nameTheme);
 addEventListener("hashchange", fromAddress);
 let width = innerWidth;
-addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; draw(["width"]); } });
+addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth;
+    draw(["width"]); } });
 const spy = new IntersectionObserver((seen) => {
-  for (const entry of seen) if (entry.isIntersecting) for (const link of document.querySelectorAll(".bar a")) {
-    if (link.dataset.at === entry.target.id) link.setAttribute("aria-current", "true"); else link.removeAttribute("aria-current");
-  }
+  for (const entry of seen)
+    if (entry.isIntersecting)
+      for (const link of document.querySelectorAll(".bar a")) {
+        if (link.dataset.at === entry.target.id) link.setAttribute("aria-current", "true");
+        else link.removeAttribute("aria-current");
+      }
 }, { rootMargin: "-30% 0px -65% 0px" });
 for (const section of document.querySelectorAll("main > section")) spy.observe(section);
 
