@@ -7,7 +7,7 @@ OUT ?= runs/first
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup run lint fast check test bench format constraints clean
+.PHONY: setup run lint fast check whole test bench format constraints clean
 
 setup: $(INSTALLED)
 	@:
@@ -45,10 +45,13 @@ fast: setup
 check: setup
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint fast
 
-# Each processor takes half of the files, in order, so that what a file's tests share is made once.
-test: lint
-	$(BIN)/pytest -n 2 --dist worksteal
-	$(BIN)/pytest --doctest-modules src  # the examples in docstrings
+# Each processor takes half of the files, in order, so that what a file's tests share is made once; the examples in
+# docstrings are among them.
+whole: setup
+	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules src tests
+
+test: setup
+	@$(MAKE) --no-print-directory -j 2 lint whole
 
 # Figures of this machine, about two hours on an idle one; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl. Each
 # line can be run by itself, with --help for what it takes; the 1B shape needs 8 GB.

@@ -20,7 +20,7 @@ import torch
 from benchmarks import shapes
 from benchmarks.measuring import Setting, round_lengths
 from benchmarks.timing import interleave, machine, ratios, spread
-from thoughtlens.cuts import ablate_head, ablate_thought, knock_out
+from thoughtlens.cuts import Zero, ablate_head, ablate_thought, knock_out
 from thoughtlens.cuts.intervention import Variants
 from thoughtlens.cuts.passes import Cutting, batch_of, copies_at_once
 from thoughtlens.cuts.replacements import Parts
@@ -39,9 +39,9 @@ def plan_of(n_layers: int, n_heads: int, n_cuts: int) -> list[Parts]:
     heads = list(product(range(n_layers), range(n_heads)))
     scopes = [None, *([name] for name in ("bot", "z1", "z2", "z3", "z4", "z5", "z6", "eot"))]
     edges = [(f"z{q}", f"z{k}") for q in range(2, 7) for k in range(1, q)]
-    cuts = [ablate_thought(f"z{k}") for k in range(1, 7)]
+    cuts = [ablate_thought(f"z{k}", edit=Zero()) for k in range(1, 7)]
     cuts += [knock_out(*edge) for edge in edges]
-    cuts += [ablate_head(head, queries=scope) for scope in scopes for head in heads]
+    cuts += [ablate_head(head, queries=scope, edit=Zero()) for scope in scopes for head in heads]
     cuts += [knock_out(*edge, layers=[layer]) for layer in range(n_layers) for edge in edges]
     return [cut.parts for cut in cuts[:n_cuts]]
 
@@ -88,7 +88,7 @@ def sweep(n_cuts: int, rounds: int, batch_size: int, *, answers: bool = True) ->
     reasoner = shapes.reasoner_of("gpt2")
     reasoner = Codi(shapes.as_loaded(reasoner.lm), reasoner.projection, reasoner.tokenizer, reasoner.markers)
     heads = list(product(range(12), range(12)))[:: 144 // n_cuts][:n_cuts]
-    cuts = [ablate_head(head).parts for head in heads]
+    cuts = [ablate_head(head, edit=Zero()).parts for head in heads]
     rng = random.Random(0)
     setting = Setting(batch_size, batch_size, N_THOUGHTS, rounds=rounds)
     inputs = [

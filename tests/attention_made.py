@@ -28,7 +28,7 @@ def _dataset(values: np.ndarray, correct: np.ndarray | None = None) -> xr.Datase
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_attention() -> Callable[..., xr.Dataset]:
     """Random rows that sum to 1 over what they see; some answer rows may be missing."""
 
@@ -52,7 +52,7 @@ def make_attention() -> Callable[..., xr.Dataset]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def plant_attention() -> Callable[..., xr.Dataset]:
     """Every problem and head alike: weight(query, key) of visible cells, rows scaled to sum to 1."""
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from unittest.mock import patch
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from typer.testing import CliRunner
 
 from thoughtlens.cli import app
@@ -12,14 +13,21 @@ from thoughtlens.cli import app
 
 @contextmanager
 def unrendered(*formats: str) -> Iterator[None]:
-    """Figures are laid out, but their files of these formats stay empty: rendering takes most of a command's time."""
-    render = Figure.savefig
+    """Figures are made, but their files of these formats stay empty: rendering takes most of a command's time.
+
+    Where all files stay empty, nothing is laid out either; tests/plots shows that what is laid out can be read.
+    """
+    render, lay_out = Figure.savefig, ConstrainedLayoutEngine.execute
 
     def save(figure, file, *, format, **options):
         if format not in formats:
             render(figure, file, format=format, **options)
 
-    with patch.object(Figure, "savefig", save):
+    def execute(engine, figure):
+        if {"png", "svg"} - set(formats):
+            lay_out(engine, figure)
+
+    with patch.object(Figure, "savefig", save), patch.object(ConstrainedLayoutEngine, "execute", execute):
         yield
 
 

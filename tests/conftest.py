@@ -19,6 +19,15 @@ settings.load_profile("any machine")
 
 pytest_plugins = ["tests.attention_made"]
 
+# Scripts, which have no examples to test and import more than a run of some tests needs.
+collect_ignore = [
+    "architecture.py",
+    "golden.py",
+    "runs/killed_run.py",
+    "runs/on_a_cluster.py",
+    "training/train_apart.py",
+]
+
 QUESTIONS = [
     "Tom has 5 apples. He buys 3 more. How many apples does he have?",
     "How many?",

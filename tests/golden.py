@@ -267,16 +267,18 @@ def headlines(folder: Path) -> dict[str, float]:
             read(folder / run, name)
             for name in ("summary.json", "heads.csv", "preferences_model.csv", "composition.csv")
         )
-        for name in ("accuracy", "preferred", "sequential", "skip"):
+        for name in ("accuracy", "sequential", "skip"):
             found |= {f"{run} {name} {end}": summary[name][end] for end in ("estimate", "low", "high")}
+        best = {"tiny-gpt2": "z4", "planted": "z1"}[run]
+        found |= {f"{run} preference {best} {end}": summary["preference"][best][end] for end in ("low", "high")}
         for name in ("hub", "thoughts", "question"):
             found[f"{run} evidence of {name}"] = summary["evidence"][name]["estimate"]
         for row in preferences[preferences["measure"] == "preference"].dropna().to_dict("records"):
-            found[f"{run} hub preference {row['position']}"] = row["estimate"]
+            found[f"{run} preference {row['position']} estimate"] = row["estimate"]
         for row in composition[composition["query"] == "z6"].head(5).to_dict("records"):
             found[f"{run} attention of z6 to {row['part']}"] = row["estimate"]
         for row in heads.head(3).to_dict("records"):
-            for name in ("importance", "thought_mass", "hub_preference", "sequential", "skip"):
+            for name in ("importance", "thought_mass", "largest_preference", "sequential", "skip"):
                 found[f"{run} {row['name']} {name}"] = row[name]
     effects = read(folder / "planted", "effects.csv").set_index("intervention").loc[f"{CARRIER} zero"]
     names = ["accuracy", "accuracy_p", "gold_logprob", "gold_logprob_low", "gold_logprob_high", "kl"]

@@ -33,7 +33,9 @@ A model that answers without a prefix has neither `said_prefix` nor `prefix_logp
 set does not say. Coordinates along `intervention`:
 
     intervention  unique readable labels; the first is "none", the baseline
-    kind          "baseline", "cut", "control", or "order": one of several cuts made one after the other
+    kind          "baseline", "cut", "control", or "order": one of several cuts made one after the other; "variant":
+                  what a cut does, done in another way, and no finding of its own; "restored": one unit put back into a
+                  run in which all thoughts are another problem's
     spec          JSON list of the interventions made together; "[]" for the baseline
     family        what sort of thing is cut: "heads", "kv_groups", "thoughts", "edges", "whole", …; "" if none of these
     unit          the one thing of its family that is cut, such as "L4H5", "z1" or "z4 ⊣ z1"; "" if it is not one thing
@@ -44,9 +46,12 @@ set does not say. Coordinates along `intervention`:
     k             how many of the order are cut, 1, 2, …; 0 if it is of no order
 
 Attributes: `controls`, a JSON object from the label of a cut to the labels of its controls, and whatever the producer
-adds: `model` and `problems` as JSON, `n_thoughts`.
+adds: `model` and `problems` as JSON, `n_thoughts`; `variants`, a JSON object from the label of a cut to the labels of
+its variants by name; `donors`, how many a problem has, and `donor_rule`, which they are; and, where some problems are
+tested and others chose what is tested, `holdout`, `holdout_seed` and `n_choosing`.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -55,7 +60,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.errors import RunError
+from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import key_names, query_names, text
 
 ATTENTION = "attention"
@@ -97,6 +102,25 @@ def attention_dataset(
 def n_thoughts_of(attention: xr.DataArray | xr.Dataset) -> int:
     """The number T of thoughts, from the query axis."""
     return attention.sizes["query"] - 3
+
+
+def tested_half(ids: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
+    """Which problems are tested; the others choose what is tested on these (`--holdout`, `--holdout-seed`).
+
+    A problem is tested where the first 8 bytes of SHA-256("SEED:ID"), as a number from 0 to 1, are below the share. Its
+    side thus follows from its id alone, whatever other problems there are, and is the same in every command.
+
+    Raises:
+        OptionError: the share is not between 0 and 1.
+
+    Example:
+        >>> tested_half(["gsm_4", "gsm_5", "gsm_6", "gsm_7"], 0.5).tolist()
+        [False, True, False, False]
+    """
+    if not 0 < share < 1:
+        raise OptionError(f"the held-out share is {share:g}, expected more than 0 and less than 1; pass such as 0.5.")
+    drawn = [int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64 for name in ids]
+    return np.array(drawn, dtype=np.float64) < share
 
 
 def check_attention(dataset: xr.Dataset) -> xr.Dataset:
@@ -168,7 +192,7 @@ EFFECTS_STORE: Final = "effects.zarr"
 BASELINE: Final = "none"
 """Label of the baseline: nothing is cut."""
 
-KINDS: Final = ("baseline", "cut", "control", "order")
+KINDS: Final = ("baseline", "cut", "variant", "restored", "control", "order")
 _TEXT: Final = np.dtypes.StringDType()
 _VARIABLES: Final[dict[str, Any]] = {
     "correct": np.bool_,

@@ -330,3 +330,32 @@ class HeadRecorder:
             self._sums[rows, moment.layer, :, place] += tensor[problem, :, step].float().cpu()
             self._counts[rows, moment.layer, place] += 1
         return tensor
+
+
+class EdgeRecorder:
+    """Keeps what each head gets from each thought, at every position from `bot` on: weight times value.
+
+    Positions are those of `HeadRecorder`; `text` is not kept.
+
+    Attributes:
+        edges: (problem, layer, head, position, thought, channel) float32; 0 where there is none.
+    """
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, n_channels: int) -> None:
+        self.edges = torch.zeros(n_problems, n_layers, n_heads, n_thoughts + 4, n_thoughts, n_channels)
+        self._values = torch.empty(0)
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the values; weight those of thoughts by the pattern, which follows."""
+        if moment.site is Site.VALUE:
+            self._values = tensor
+        elif moment.site is Site.PATTERN:
+            n_positions, n_thoughts = self.edges.shape[3:5]
+            codes = moment.slots["z1"] + torch.arange(n_thoughts, device=moment.keys.device)
+            is_thought = (moment.keys[:, :, None] == codes).to(tensor.dtype)
+            values = self._values.to(tensor.dtype).repeat_interleave(tensor.shape[1] // self._values.shape[1], dim=1)
+            weights = tensor @ is_thought[:, None]
+            given = weights[..., None] * (is_thought.mT[:, None] @ values)[:, :, None]
+            problem, step, place = _named_rows(moment.queries.cpu(), moment, n_positions - 1)
+            self.edges[moment.rows.cpu()[problem], moment.layer, :, place] = given.float().cpu()[problem, :, step]
+        return tensor

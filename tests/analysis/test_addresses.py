@@ -32,7 +32,10 @@ from thoughtlens.notation import edge_name, head_name, head_place
 from thoughtlens.taps import Site
 
 RIGHT = np.ones(4, dtype=bool)
-HEAD, BOTH = ablate_head("L0H5"), cut(*ablate_head("L0H5").parts, *ablate_head("L1H5").parts)
+HEAD, BOTH = (
+    ablate_head("L0H5", edit=Zero()),
+    cut(*ablate_head("L0H5", edit=Zero()).parts, *ablate_head("L1H5", edit=Zero()).parts),
+)
 LAYER = cut(Intervention(Site.HEAD, Zero(), frozenset({0})))
 
 
@@ -41,9 +44,9 @@ LAYER = cut(Intervention(Site.HEAD, Zero(), frozenset({0})))
     [
         (HEAD, "heads", "L0H5", "zero", "", None),
         (ablate_head("L3H11", edit=Mean(), queries=["eot", "answer"]), "heads", "L3H11", "mean", "answer, eot", None),
-        (ablate_head("L0H5", queries=["z10", "z2"]), "heads", "L0H5", "zero", "z2, z10", None),
+        (ablate_head("L0H5", queries=["z10", "z2"], edit=Zero()), "heads", "L0H5", "zero", "z2, z10", None),
         (ablate_head("L0H5", edit=Scale(0.25)), "heads", "L0H5", "scale", "", 0.75),
-        (ablate_kv_group(1, 0, n_heads=4, n_groups=2), "kv_groups", "L1G0", "zero", "", None),
+        (ablate_kv_group(1, 0, n_heads=4, n_groups=2, edit=Zero()), "kv_groups", "L1G0", "zero", "", None),
         (ablate_thought("z2", edit=Resample(3)), "thoughts", "z2", "resample, 3", "", None),
         (patch_thought("z2", "eva"), "thoughts", "z2", "donor, eva", "", None),
         (knock_out("z4", "z1"), "edges", "z4 ⊣ z1", "block", "", None),
@@ -73,7 +76,7 @@ def test_a_cut_of_several_things_is_of_no_unit(made):
 
 
 def test_a_group_of_one_head_is_that_head():
-    assert ablate_kv_group(1, 2, n_heads=4, n_groups=4) == ablate_head("L1H2")
+    assert ablate_kv_group(1, 2, n_heads=4, n_groups=4, edit=Zero()) == ablate_head("L1H2", edit=Zero())
 
 
 def plan(cuts, controls=None):
@@ -85,10 +88,10 @@ def plan(cuts, controls=None):
 def cuts():
     return {
         "first": HEAD,
-        "second": ablate_head("L1H5"),
+        "second": ablate_head("L1H5", edit=Zero()),
         "both": BOTH,
         "a whole layer": LAYER,
-        "no z2": ablate_thought("z2"),
+        "no z2": ablate_thought("z2", edit=Zero()),
         "edge": knock_out("z4", "z1"),
         "edge of one head": knock_out("z4", "z2", layers=[0], heads=[1]),
     }
@@ -108,7 +111,10 @@ def test_controls_are_in_no_family(cuts):
 
 
 def test_other_edits_and_scopes_are_families_of_their_own(cuts):
-    more = cuts | {"mean": ablate_head("L0H5", edit=Mean()), "late": ablate_head("L0H5", queries=["answer"])}
+    more = cuts | {
+        "mean": ablate_head("L0H5", edit=Mean()),
+        "late": ablate_head("L0H5", queries=["answer"], edit=Zero()),
+    }
     found = families(plan(more))
     assert found["heads, zero"] == {"L0H5": "first", "L1H5": "second"}
     assert found["heads, mean"] == {"L0H5": "mean"}
@@ -123,7 +129,7 @@ def test_degrees_of_a_cut_are_doses_and_the_largest_is_in_the_family():
 
 def test_a_unit_that_is_zeroed_at_the_same_positions_has_that_as_its_whole_dose():
     half = ablate_head("L1H0", edit=Scale(0.5), queries=["answer"])
-    everywhere, there = ablate_head("L1H0"), ablate_head("L1H0", queries=["answer"])
+    everywhere, there = ablate_head("L1H0", edit=Zero()), ablate_head("L1H0", queries=["answer"], edit=Zero())
     assert doses(plan({"half": half, "everywhere": everywhere})) == {}
     found = doses(plan({"half": half, "everywhere": everywhere, "there": there}))
     assert found == {"L1H0 at answer": {0.5: "half", 1.0: "there"}}

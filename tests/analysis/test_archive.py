@@ -51,6 +51,8 @@ class StoredDataset:
     def sums(self):
         raise AssertionError("it keeps attention")
 
+    kept_blocks = sums
+
 
 @pytest.fixture
 def run(make_attention, tmp_path):
@@ -76,15 +78,11 @@ def assert_identical(one, other):
         assert one == other
 
 
-def test_a_run_is_read_once_whatever_is_asked_of_it(run, null):
-    analyze(run, by=("correct", "n_steps"), null=null, **FEW)
+def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(run, null):
+    found = analyze(run, by=("correct", "n_steps"), null=null, name="all", **FEW)
     every = [str(name) for name in run.dataset["problem"].values]
     assert run.read == every
     assert null.read == every
-
-
-def test_what_was_saved_is_opened_again_the_same_and_nothing_is_read(run, null):
-    found = analyze(run, by=("correct", "n_steps"), null=null, name="all", **FEW)
     run.read.clear()
     assert_identical(open_analysis(run, "all"), found)
     assert_identical(analyze(run, by=("correct", "n_steps"), null=null, name="all", **FEW), found)

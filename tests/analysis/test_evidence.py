@@ -79,8 +79,8 @@ def test_excess_is_that_of_a_loop_over_cells(make_attention, n_thoughts):
         if measure != "hub":
             oracle = bootstrap_mean(expected[measure], n_resamples=40, seed=4)
             np.testing.assert_allclose(found["excess"].sel(measure=measure), oracle, atol=1e-12, err_msg=measure)
-    strongest = hub_test(dataset)["hub"]
-    np.testing.assert_array_equal(found["hub"], strongest)
+    strongest = hub_test(dataset)["strongest"]
+    np.testing.assert_array_equal(found["strongest"], strongest)
     for place in np.ndindex(2, 3):
         at = dict(zip(("layer", "head"), place, strict=True))
         oracle = bootstrap_mean(expected[f"hub_{strongest.sel(at).item()}"].sel(at), n_resamples=40, seed=4)
@@ -121,7 +121,7 @@ def test_hub_p_compares_with_the_largest_thought_of_each_flip(make_attention):
     signs = 1 - 2 * (np.arange(512)[:, None] >> np.arange(9) & 1)
     z = np.tensordot(signs, cells, 1) / scale
     for head in range(3):
-        at_hub = z[0, head, int(found["hub"][head].item()[1:]) - 1] - 1e-9
+        at_hub = z[0, head, int(found["strongest"][head].item()[1:]) - 1] - 1e-9
         assert found["p"][head].item() == pytest.approx((z[:, head].max(-1) >= at_hub).mean(), abs=1e-12)
         assert found["p_familywise"][head].item() == pytest.approx((z.max((1, 2)) >= at_hub).mean(), abs=1e-12)
 
@@ -135,7 +135,7 @@ def test_choosing_the_hub_does_not_make_it_significant(make_attention):
         assert (p <= level).mean() <= level + 0.08
 
 
-@pytest.mark.parametrize("n_thoughts", range(2, 25))
+@pytest.mark.parametrize("n_thoughts", [2, 3, 4, 5, 6, 7, 12, 24])
 def test_even_attention_has_no_excess(make_attention, n_thoughts):
     dataset = uniform_attention(make_attention, n_thoughts, 3, [12, 20, 33])
     for dtype in (np.float32,):
@@ -221,7 +221,9 @@ def head_table(excesses: dict[str, float], q: float = 0.001) -> xr.Dataset:
     ("excesses", "expected"),
     [
         ({"hub": 0.2, "skip": 0.1}, "hub"),
-        ({"hub": 0.1, "skip": 0.2}, "skip"),
+        # As many heads are of the type hub as have one, whatever else they do.
+        ({"hub": 0.1, "skip": 0.2}, "hub"),
+        ({"sequential": 0.1, "skip": 0.2}, "skip"),
         ({"sequential": LEAST_EXCESS}, "sequential"),
         ({"sequential": LEAST_EXCESS - 1e-9}, "diffuse"),
         ({"sequential": 0.06, "sink": 0.7}, "sequential"),
@@ -305,5 +307,5 @@ def test_headline_tells_evidence_and_types(make_attention):
     assert sum(facts["types"].values()) == 6
     assert facts["hub_heads"]["of"] == 6
     hub = facts["evidence"]["hub"]
-    assert hub["thought"] == found.model_evidence["hub"].item()
+    assert hub["thought"] == (found.model_evidence["hub"].item() or None)
     assert hub["p"] == found.model_evidence["p"].sel(measure="hub").item()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import collect_depth_sums, hub_test
+from thoughtlens.analysis import collect_depth_sums, hub_test, preference_sums, preferences
 from thoughtlens.analysis.evidence import find_types
 from thoughtlens.errors import OptionError, RunError
 
@@ -48,6 +48,22 @@ def test_p_value_is_the_share_of_permutations_with_a_hub_as_strong(make_attentio
     assert observed["p"].item() == pytest.approx((drawn >= observed["strength"].item()).mean(), abs=0.1)
 
 
+def test_the_null_of_the_largest_is_where_chance_puts_it(make_attention):
+    """The largest of five preferences is above 1 under permuted rows, and so is the largest strength."""
+    dataset = make_attention(n_problems=12, n_layers=4, n_heads=8)
+    found, strengths = hub_test(dataset, n_draws=200), []
+    rng = np.random.default_rng(2)
+    largest = []
+    for _ in range(4):
+        drawn = permuted(dataset, rng)
+        strengths.append(hub_test(drawn, n_draws=1)["strength"].mean().item())
+        sums = preference_sums(drawn["attention"]).sum("problem")
+        largest.append(preferences(sums)["preference"].max("thought").mean().item())
+    assert found["preference_null"].mean().item() == pytest.approx(np.mean(largest), abs=0.02)
+    assert found["strength_null"].mean().item() == pytest.approx(np.mean(strengths), abs=0.02)
+    assert found["preference_null"].min() > 1.1
+
+
 def test_a_thought_preferred_by_every_row_is_a_hub(plant_attention):
     found = hub_test(plant_attention(lean, n_problems=50))
     assert (found["hub"] == "z2").all()
@@ -71,8 +87,9 @@ def test_cutting_a_run_into_blocks_changes_nothing(make_attention):
     dataset = make_attention(n_problems=9)
     whole = hub_test(dataset, n_draws=50)
     blocks = hub_test([dataset.isel(problem=slice(0, 4)), dataset.isel(problem=slice(4, None))], n_draws=50)
-    xr.testing.assert_allclose(whole.drop_vars("hub"), blocks.drop_vars("hub"))
-    assert (whole["hub"] == blocks["hub"]).all()
+    names = ["hub", "strongest"]
+    xr.testing.assert_allclose(whole.drop_vars(names), blocks.drop_vars(names))
+    assert all((whole[name] == blocks[name]).all() for name in names)
 
 
 def test_fewer_than_four_thoughts_say_nothing(make_attention):
@@ -80,6 +97,7 @@ def test_fewer_than_four_thoughts_say_nothing(make_attention):
     assert found["strength"].isnull().all()
     assert found["p_corrected"].isnull().all()
     assert (found["hub"] == "").all()
+    assert (found["strongest"] == "").all()
 
 
 def test_a_head_that_ignores_thoughts_is_left_out_of_the_correction(plant_attention):

@@ -59,6 +59,9 @@ class KeptRun:
     def correct(self):
         return self.dataset["correct"].values
 
+    def kept_blocks(self):
+        return self.assigned
+
     def blocks(self, *, pattern):
         raise AssertionError("it has none")
 
@@ -86,15 +89,27 @@ def assert_same(found, expected, **how):
             np.testing.assert_array_equal(left, right, err_msg=name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dataset(make_attention):
     return questions_differ(make_attention(n_problems=23, missing=(0, 7, 8)))
 
 
+@pytest.fixture(scope="module")
+def whole(dataset):
+    return analyze(dataset, correct=dataset["correct"], **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def twenty(make_attention):
+    """Twenty problems, three of them without an answer, and what their attention says."""
+    dataset = questions_differ(make_attention(n_problems=20, missing=(0, 1, 2)))
+    return dataset, analyze(dataset, correct=dataset["correct"], **OPTIONS)
+
+
 @pytest.mark.parametrize("n_shards", [1, 3, 23])
-def test_blocks_of_one_problem_give_all_numbers_of_attention(dataset, n_shards):
+def test_blocks_of_one_problem_give_all_numbers_of_attention(dataset, whole, n_shards):
     found = analyzed(dataset, np.arange(23), n_shards=n_shards)
-    assert_same(found, analyze(dataset, correct=dataset["correct"], **OPTIONS))
+    assert_same(found, whole)
     assert found.model["n"] == 23
 
 
@@ -124,10 +139,9 @@ BLOCKED = {
 
 
 @pytest.mark.parametrize("assigned", BLOCKED.values(), ids=BLOCKED.keys())
-def test_estimates_do_not_depend_on_the_blocks(make_attention, assigned):
-    dataset = questions_differ(make_attention(n_problems=20, missing=(0, 1, 2)))
+def test_estimates_do_not_depend_on_the_blocks(twenty, assigned):
+    dataset, expected = twenty
     found = analyzed(dataset, assigned)
-    expected = analyze(dataset, correct=dataset["correct"], **OPTIONS)
     # Heads in order of importance, which is an estimate: the order is the same.
     assert_same(found, expected, estimates_only=True)
     assert found.composition["n"].sel(query="answer") == 17
@@ -173,7 +187,7 @@ def test_intervals_over_blocks_are_as_wide_as_those_over_problems(make_attention
     assigned = np.random.default_rng(0).permutation(400) % 100
     options = {**OPTIONS, "n_resamples": 400}
     over_problems = analyze(dataset, correct=dataset["correct"], **options).heads
-    over_blocks = analyzed(dataset, assigned, options=options).heads
+    over_blocks = analyzed(dataset, assigned, options=options, batch=100).heads
     for name in ("preference", "lag_preference", "sequential", "skip", "thought_mass", "entropy"):
         widths = [(t[name].sel(value="high") - t[name].sel(value="low")).mean() for t in (over_blocks, over_problems)]
         # A width from 100 blocks is off by 1/sqrt(200) = 7 %; these are means over at least 8 heads.
@@ -181,8 +195,8 @@ def test_intervals_over_blocks_are_as_wide_as_those_over_problems(make_attention
 
 
 @pytest.mark.parametrize(("assigned", "n_shards"), list(product([np.arange(23), np.arange(23) // 5], [1, 4])))
-def test_rollouts_and_last_thoughts_are_those_of_the_problems(dataset, assigned, n_shards):
-    found, whole = analyzed(dataset, assigned, n_shards=n_shards), analyze(dataset, **OPTIONS)
+def test_rollouts_and_last_thoughts_are_those_of_the_problems(dataset, whole, assigned, n_shards):
+    found = analyzed(dataset, assigned, n_shards=n_shards)
     rolled, shares, expected, given = found.rollout, found.last_thought, whole.rollout, whole.last_thought
     values = ["estimate", "low", "high"] if len(np.unique(assigned)) == 23 else ["estimate"]
     np.testing.assert_allclose(

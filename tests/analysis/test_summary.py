@@ -138,7 +138,7 @@ def test_planted_hub_is_found_in_model_and_heads(plant_attention):
     assert found.model["preferred"].item() == "z3"
     assert (found.heads["hub"] == "z3").all()
     np.testing.assert_allclose(
-        found.model["hub_preference"], found.model["preference"].sel(thought="z3"), rtol=0, atol=0
+        found.model["largest_preference"], found.model["preference"].sel(thought="z3"), rtol=0, atol=0
     )
 
 
@@ -163,12 +163,19 @@ def test_a_head_that_looks_one_thought_back_has_a_large_preference_and_no_hub(pl
     assert (found.evidence["type"] == "sequential").all()
     facts = headline(found)
     assert facts["hub"]["thought"] is None
-    assert facts["preferred"]["estimate"] == pytest.approx(5.0, rel=1e-3)
+    assert facts["hub"]["preference"] is None
+    assert "preferred" not in facts
+    assert facts["preference"]["z5"]["estimate"] == pytest.approx(5.0, rel=1e-3)
+    assert facts["evidence"]["hub"]["thought"] is None
+    assert facts["strongest"]["hub"] == []
     assert facts["hub_heads"]["n_heads"] == facts["types"]["hub"] == facts["evidence"]["hub"]["n_heads"] == 0
     heads = tables(found)["heads"]
     assert (heads["hub"] == "").all()
     evidence = tables(found)["evidence_head"]
     assert (evidence[evidence["measure"] == "hub"]["q"] > 0.9).all()
+    assert (evidence["thought"] == "").all()
+    assert (hub_test(dataset)["hub"] == "").all()
+    assert (hub_test(dataset)["strongest"] != "").all()
 
 
 def test_a_hub_of_the_mean_head_may_be_no_hub_of_a_head_and_the_other_way_round(plant_attention):
@@ -220,7 +227,9 @@ def test_every_number_of_thoughts_is_summarised(make_attention, n_thoughts):
     found = analyzed(make_attention(n_problems=3, n_thoughts=n_thoughts, missing=(1,)), n_resamples=10)
     text = json.dumps(headline(found), allow_nan=False)
     assert json.loads(text)["n"] == 3
-    assert (json.loads(text)["preferred"]["thought"] is None) == (n_thoughts < 3)
+    assert (found.model["preferred"].item() == "") == (n_thoughts < 3)
+    undefined = [of["estimate"] is None for of in json.loads(text)["preference"].values()]
+    assert undefined == [n_thoughts < 3 or k == n_thoughts - 1 for k in range(n_thoughts)]
     assert (json.loads(text)["hub"]["strength"] is None) == (n_thoughts < 4)
     assert set(tables(found)) == {
         "composition",
@@ -261,10 +270,10 @@ def test_headline_holds_what_the_closing_table_shows(make_attention):
     leaning.loc[{"query": ["z3", "z4", "z5", "z6"], "key": "z1"}] *= 1.0 + 2.0 * dataset["head"] + dataset["layer"]
     found = analyzed(dataset.assign(attention=leaning / leaning.sum("key")))
     numbers = headline(found, n_heads=4)
-    for name in ("accuracy", "preferred", "sequential", "skip"):
-        assert {"estimate", "low", "high", "n"} <= set(numbers[name])
-        assert numbers[name]["n"] == 8
-    assert numbers["preferred"]["thought"] == found.model["preferred"].item() == "z1"
+    for of in (*(numbers[name] for name in ("accuracy", "sequential", "skip")), *numbers["preference"].values()):
+        assert {"estimate", "low", "high", "n"} <= set(of)
+        assert of["n"] == 8
+    assert found.model["preferred"].item() == "z1"
     assert numbers["hub"]["thought"] == (found.model["hub"].item() or None)
     assert [head["rank"] for head in numbers["top_heads"]] == [1, 2, 3, 4]
     assert {"name", "hub", "sequential", "skip", "thought_mass", "importance"} <= set(numbers["top_heads"][0])
@@ -317,7 +326,10 @@ def test_tables_hold_the_evidence_of_the_right_head(make_attention):
 
 def test_hubs_are_those_of_the_hub_test(make_attention):
     dataset = make_attention(n_problems=9)
-    xr.testing.assert_allclose(analyzed(dataset).hubs.drop_vars(("hub", "n")), hub_test(dataset).drop_vars("hub"))
+    names = ("hub", "strongest")
+    found, tested = analyzed(dataset).hubs.drop_vars("n"), hub_test(dataset)
+    xr.testing.assert_allclose(found.drop_vars(names), tested.drop_vars(names))
+    assert all(found[name].equals(tested[name]) for name in names)
 
 
 def test_tables_survive_csv(make_attention, tmp_path):

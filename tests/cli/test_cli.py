@@ -7,10 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from tests.commands import call, sentence
 from transformers import GPT2Config, GPT2LMHeadModel
+
+from thoughtlens.analysis import open_analysis
+from thoughtlens.plots import head_map
+from thoughtlens.runs import open_run
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +180,7 @@ def test_unwritable_output_folder():
 @pytest.mark.parametrize("thoughts", [1, 2, 3, 32])
 def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, tmp_path):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
-    said = call("run", "--n", 3, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    said = call("run", "--n", 5, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
 
@@ -270,7 +275,47 @@ def test_planted_heads_are_on_top_of_their_lists(tmp_path):
     facts = json.loads(call("run", "--model", "planted", "--n", 20, "--out", tmp_path / "run", "--json").stdout)
     first = {name: heads[0]["name"] for name, heads in facts["strongest"].items()}
     assert first == {"hub": "L1H0", "sequential": "L0H2", "skip": "L1H2"}
-    assert "L1H0 2.45" in call("analyze", tmp_path / "run").stdout
+    text = call("analyze", tmp_path / "run").stdout
+    assert "L1H0 2.45" in text
+    assert "Warning" not in text and facts["warnings"] == []
+    assert " ".join(text.split()).count("selected on these problems") == 3
+    # One head has a hub, wherever heads with a hub are named or counted; the one that looks one thought back has none.
+    analysis = open_analysis(open_run(tmp_path / "run"))
+    heads = pd.read_csv(tmp_path / "run" / "analysis" / "heads.csv")
+    evidence = pd.read_csv(tmp_path / "run" / "analysis" / "evidence_head.csv")
+    assert facts["hub_heads"]["n_heads"] == facts["types"]["hub"] == facts["evidence"]["hub"]["n_heads"] == 1
+    assert [head["name"] for head in facts["strongest"]["hub"]] == ["L1H0"]
+    assert (
+        heads.loc[heads["hub"].notna(), "name"].tolist()
+        == heads.loc[heads["type"] == "hub", "name"].tolist()
+        == ["L1H0"]
+    )
+    assert evidence.loc[evidence["thought"].notna(), ["layer", "head"]].values.tolist() == [[1, 0]]
+    outlined = [len(marks.get_paths()) for marks in head_map(analysis, metric="hub strength").collections]
+    assert outlined == [1]
+    assert heads.set_index("name").loc["L0H2", "type"] == "sequential"
+
+
+def test_problems_that_choose_and_that_are_tested_are_told_apart(copied):
+    facts = json.loads(call("analyze", copied, "--holdout", 0.5, "--holdout-seed", 3, "--json").stdout)
+    n_choosing = facts["holdout"].pop("n_choosing")
+    assert facts["holdout"] == {"share": 0.5, "seed": 3}
+    assert facts["n"] + n_choosing == 12
+    assert facts["warnings"][0].startswith(f"n = {facts['n']}: below 20 problems")
+    text = " ".join(call("analyze", copied, "--holdout", 0.5, "--holdout-seed", 3).stdout.split())
+    assert f"Warning: {facts['warnings'][0]}" in text
+    assert f"n = {facts['n']} held out (0.5, seed 3)" in text
+    assert "expected more than 0 and less than 1" in sentence("analyze", copied, "--holdout", 1)
+
+
+def test_a_run_of_four_problems_shows_no_head(tmp_path):
+    facts = json.loads(call("run", "--n", 4, "--out", tmp_path / "run", "--json").stdout)
+    assert facts["warnings"] == ["n = 4: below 5 problems no interval, p-value, hub or head is shown; take more."]
+    assert facts["top_heads"] == []
+    assert not [path for path in facts["figures"] if "head" in Path(path).name]
+    text = call("analyze", tmp_path / "run").stdout
+    assert text.startswith("Warning: n = 4")
+    assert "L0H0" not in text
 
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2-control"])

@@ -63,27 +63,49 @@ def test_a_dry_run_counts_and_cuts_nothing(run, studied):
     options = ("--heads", "all", "--order", "attention", "--random-orders", 3, "--controls", 1)
     facts = json.loads(call("intervene", run, *options, "--dry-run", "--json").stdout)
     assert (facts["n_cuts"], facts["n_orders"], facts["n_problems"]) == (16, 4 * 16, 16)
-    assert facts["n_passes"] == 16 * (1 + 16 + facts["n_controls"] + 4 * 16)
+    assert facts["n_passes"] == 16 * (1 + 16 + 16 + facts["n_controls"] + 4 * 16)  # each head by its mean, too
     assert facts["seconds"] > 0
+    assert [row["discordant"] for row in facts["bounds"]] == [0.05, 0.1, 0.2] and facts["pilot"] is None
+    said = call("intervene", run, *options, "--dry-run")
+    assert "16 variants" in said.stdout and "accuracy, if 20% of the problems flip: no change" in said.stdout
+    assert "with 16 problems" not in said.stderr and "with 1 controls the p of a cut" in said.stderr
     assert (run / "studies" / "first" / "effects.csv").read_bytes() == before
 
 
 def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run):
     result = call("intervene", run, "--heads", "top:2", "--n", 4, "--json")
     assert json.loads(result.stdout)["n_cuts"] == 2
-    assert result.stderr == "" or result.stderr.startswith("Note: the ranking of heads")
+    *others, last = result.stderr.splitlines()
+    assert last.startswith("Note: the heads of --heads top:2 are selected on these problems")
+    assert all(line.startswith("Note: the ranking of heads") for line in others)
 
 
 def test_a_study_can_grow_and_is_not_taken_for_another(run, studied):
     more = ("--heads", "L1H1", "--study", "first", "--n", 12)
     assert "seed.problems is 0 there and 1 here" in sentence("intervene", run, *more, "--seed", 1)
     grown = json.loads(call("intervene", run, *more, "--json").stdout)
-    assert (grown["study"], grown["n_exploratory"], studied["n_exploratory"]) == ("first", 1, 0)
+    assert (grown["study"], grown["n_exploratory"], studied["n_exploratory"]) == ("first", 2, 0)
     assert grown["n_cuts"] == studied["n_cuts"] + 1 and grown["n_orders"] == studied["n_orders"]
     table = pd.read_csv(run / "studies" / "first" / "effects.csv")
-    assert table["intervention"][table["exploratory"]].to_list() == ["L1H1 zero"]
+    assert table["intervention"][table["exploratory"]].to_list() == ["L1H1 resample", "L1H1 mean"]
     written = json.loads((run / "studies" / "first" / "manifest.json").read_text())["plans"]
     assert len(written) == 2 and written[0]["call"].startswith("thoughtlens ")
+
+
+def test_variants_restorations_and_donors_are_told_beside_the_cuts(run):
+    options = ("--heads", "L0H3", "--effects", "total,direct,indirect", "--restore", "thoughts", "--donors", 2)
+    said = call("intervene", run, *options, "--holdout", 0.5, "--controls", 1, "--study", "beside").stdout
+    said = " ".join(said.split())
+    table = pd.read_csv(run / "studies" / "beside" / "effects.csv", index_col="intervention")
+    head = table.loc["L0H3 resample"]
+    assert head["joint_logprob"] == pytest.approx(
+        head["joint_logprob_direct"] + head["joint_logprob_indirect"], abs=1e-6
+    )
+    assert head["joint_logprob_mean_low"] <= table.loc["L0H3 mean", "joint_logprob"] <= head["joint_logprob_mean_high"]
+    assert table["recovered"].notnull().sum() == 6 and table["kind"].to_list().count("restored") == 6
+    assert "total" in said and "indirect" in said and "share of this that comes back" in said
+    assert "means over 2 donors" in said
+    assert table.loc["L0H3 resample", "n"] < 16
 
 
 @pytest.mark.parametrize(
@@ -94,7 +116,14 @@ def test_a_study_can_grow_and_is_not_taken_for_another(run, studied):
         (("--heads", "all", "--edit", "blur"), "no edit 'blur'"),
         (("--heads", "all", "--order", "taste"), "no ranking of heads by 'taste'"),
         (("--thoughts", "all", "--order", "attention"), "two heads or more"),
-        (("--heads", "all", "--match", "mood"), "--match"),
+        (("--heads", "all", "--thoughts", "z1", "--except", "L0H1"), "one family that is named"),
+        (("--restore", "moods"), "--restore is 'moods'"),
+        (("--heads", "all", "--effects", "total,long"), "--effects names 'long'"),
+        (("--heads", "all", "--holdout", 1.5), "the held-out share is 1.5"),
+        (("--heads", "all", "--analysis", "nowhere", "--order", "attention"), "has no analysis nowhere"),
+        (("--heads", "all", "--donors", 16), "found 16 donors a problem, but only 15 other problems"),
+        (("--heads", "all", "--pilot", 2), "--pilot goes with --dry-run"),
+        (("--heads", "all", "--dry-run", "--pilot", 2), "makes the controls of the plan, which has none"),
         (("--heads", "all", "--controls", -1), "--controls"),
         (("--heads", "all", "--n", 99), "99"),
         (("--heads", "all", "--batch-size", 0), "batch size"),

@@ -76,12 +76,57 @@ def test_no_control_cuts_what_its_cut_cuts():
     assert len({frozenset(heads_of(control)) for control in found}) == len(found) == 6
 
 
-def test_matched_heads_are_the_nearest_in_mass_of_any_layer():
-    mass = xr.DataArray(np.arange(12.0).reshape(3, 4) ** 2, dims=("layer", "head"))
-    mass = mass.assign_coords(layer=range(3), head=range(4))
-    found = controls_for([head(1, 1)], n=3, seed=0, shape=SHAPE, mass=mass)["L1H1"]
-    # 25 is 9 from 16, 11 from 36, 16 from 9.
-    assert [heads_of(control).pop() for control in found] == [(1, 0), (1, 2), (0, 3)]
+def measured(mass, norm):
+    coords = {"layer": range(3), "head": range(4)}
+    return xr.Dataset(
+        {
+            name: xr.DataArray(np.exp(np.reshape(logs, (3, 4)).astype(float)), dims=("layer", "head"), coords=coords)
+            for name, logs in (("mass", mass), ("norm", norm))
+        }
+    )
+
+
+def test_matched_heads_are_within_the_caliper_in_mass_and_norm_and_the_nearest_of_any_layer_comes_first():
+    like = measured([0, 0, 0, 9, 4.2, 5, 7, 5.1, 4.9, 5.4, 5.3, 0], [0, 0, 0, 0, 0, 0, 0, 3, 0.2, 0, 0.1, 0])
+    sd = np.std([0, 0, 0, 9, 4.2, 5, 7, 5.1, 4.9, 5.4, 5.3, 0]), np.std([0] * 7 + [3, 0.2, 0, 0.1, 0])
+    apart = {place: max(abs(m - 5) / sd[0], n / sd[1]) for place, m, n in [
+        ((1, 0), 4.2, 0), ((1, 3), 5.1, 3), ((2, 0), 4.9, 0.2), ((2, 1), 5.4, 0), ((2, 2), 5.3, 0.1),
+    ]}  # fmt: skip
+    near = sorted((place for place, far in apart.items() if far <= 0.25), key=apart.get)
+    assert (1, 3) not in near and len(near) == 3  # the norm of L1H3 is another, though its mass is the nearest
+    found = controls_for([head(1, 1)], n=9, seed=0, shape=SHAPE, like=like, caliper=0.25)["L1H1"]
+    assert [heads_of(control).pop() for control in found] == near
+    # Those that the plan cuts, too: without them the controls of the top heads would all have less mass.
+    both = controls_for([head(1, 1), head(2, 2)], n=9, seed=0, shape=SHAPE, like=like, caliper=0.25)
+    assert [heads_of(control).pop() for control in both["L1H1"]] == near
+
+
+def test_a_head_that_has_nothing_like_it_has_no_control_rather_than_a_bad_one():
+    like = measured([0, 0, 0, 9, 4, 5, 7, 5, 5, 5, 5, 0], [0] * 12)
+    assert controls_for([head(0, 3)], n=9, seed=0, shape=SHAPE, like=like, caliper=0.25) == {"L0H3": ()}
+
+
+def test_where_damage_depends_on_mass_alone_no_cut_is_the_extreme_one_more_often_than_by_chance():
+    """With a caliper the smallest p of n controls is as rare as 1 / (1 + n); among heads of a layer it is not."""
+    rng = np.random.default_rng(0)
+    shape, counts = Shape(n_layers=12, n_heads=12, n_thoughts=6), {True: [], False: []}
+    coords = {"layer": range(12), "head": range(12)}
+    for seed in range(6):
+        mass = xr.DataArray(np.exp(rng.normal(0, 0.8, (12, 12))), dims=("layer", "head"), coords=coords)
+        like = xr.Dataset({"mass": mass, "norm": mass.copy(data=np.exp(rng.normal(0, 0.2, (12, 12))))})
+        damage = (mass * np.exp(rng.normal(0, 0.4, (12, 12)))).values
+        top = [divmod(int(place), 12) for place in np.argsort(-mass.values.ravel())[:30]]
+        cuts = [head(*place) for place in top]
+        for matched in counts:
+            options = {"like": like} if matched else {}
+            found = controls_for(cuts, n=10, seed=seed, shape=shape, **options)
+            for cut, place in zip(cuts, top, strict=True):
+                its = [damage[heads_of(control).pop()] for control in found[cut.label]]
+                if its:
+                    counts[matched].append((damage[place] > max(its), 1 / (1 + len(its))))
+    extreme, expected = (np.mean(values) for values in zip(*counts[True], strict=True))
+    assert len(counts[True]) > 140 and extreme < expected + 0.05
+    assert np.mean([first for first, _ in counts[False]]) > 0.3
 
 
 def test_controls_of_a_thought_are_other_thoughts(plan):

@@ -8,7 +8,7 @@ from tests.conftest import random_reasoner
 from tests.cut_oracle import PROBLEMS, rows
 from tests.cuts.test_cutting import assert_alike
 
-from thoughtlens.cuts import Intervention, Replace, ablate_head, ablate_thought, knock_out
+from thoughtlens.cuts import Intervention, Replace, Zero, ablate_head, ablate_thought, knock_out
 from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
 from thoughtlens.errors import RunError
 from thoughtlens.problems import Problem
@@ -16,7 +16,7 @@ from thoughtlens.taps import Site
 
 pytestmark = pytest.mark.usefixtures("short_texts")
 
-CUTS = [ablate_head(f"L{layer}H{head}") for layer in range(2) for head in range(4)]
+CUTS = [ablate_head(f"L{layer}H{head}", edit=Zero()) for layer in range(2) for head in range(4)]
 EIGHT = [replace(problem, id=f"{problem.id}{k}") for k in (1, 2) for problem in PROBLEMS]
 
 
@@ -138,7 +138,7 @@ def test_a_row_with_nothing_left_fails_instead_of_looking_at_padding(gpt2):
 def test_a_failure_under_one_cut_leaves_its_problem_under_others(gpt2):
     cutting = Cutting(gpt2, batch_of(gpt2, PROBLEMS, 6), 6)
     nothing = (Intervention(Site.THOUGHT, lambda tensor, moment: tensor * torch.nan),)
-    sound = ablate_thought("z3").parts
+    sound = ablate_thought("z3", edit=Zero()).parts
     (expected,) = rows(cutting.outcomes([sound]))
     failed, found = rows(cutting.outcomes([nothing, sound]))
     assert all(outcome.failure for outcome in failed)

@@ -19,7 +19,7 @@ from tests.cut_oracle import (
 
 from thoughtlens.cuts import Intervention, Zero, ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
 from thoughtlens.cuts.passes import Cutting, batch_of
-from thoughtlens.cuts.replacements import Material, bind
+from thoughtlens.cuts.replacements import Material, Pool, bind
 from thoughtlens.notation import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.taps import Site
@@ -48,15 +48,15 @@ def assert_same_as(reasoner, made, after):
 
 @pytest.mark.parametrize(("layer", "head"), [(0, 1), (1, 0), (2, 3)])
 def test_zeroing_a_head_is_zeroing_its_rows_of_the_output_projection(layer, head, reasoner):
-    assert_same_as(reasoner, ablate_head(f"L{layer}H{head}"), without_heads(reasoner, [(layer, head)]))
+    assert_same_as(reasoner, ablate_head(f"L{layer}H{head}", edit=Zero()), without_heads(reasoner, [(layer, head)]))
 
 
 @pytest.mark.parametrize(("layer", "group"), [(0, 0), (2, 1)])
 def test_cutting_a_key_value_group_is_cutting_its_query_heads(layer, group, tokenizer):
     reasoner = random_reasoner("llama", tokenizer)
     heads = range(4 * group, 4 * group + 4)  # 8 heads share 2 key-value heads
-    made = ablate_kv_group(layer, group, n_heads=8, n_groups=2)
-    one_by_one = cut(*(ablate_head((layer, head)).parts[0] for head in heads))
+    made = ablate_kv_group(layer, group, n_heads=8, n_groups=2, edit=Zero())
+    one_by_one = cut(*(ablate_head((layer, head), edit=Zero()).parts[0] for head in heads))
     assert torch.equal(thoughts_under(reasoner, made), thoughts_under(reasoner, one_by_one))
     assert outcomes(reasoner, [made]) == outcomes(reasoner, [one_by_one])
     assert_same_as(reasoner, made, without_heads(reasoner, [(layer, head) for head in heads]))
@@ -73,7 +73,7 @@ def test_cutting_all_heads_is_removing_what_attention_puts_out(reasoner):
             for twin in (after, reasoner.lm):
                 twin.transformer.h[0].attn.c_proj.bias.fill_(0.3)
     assert_same_as(reasoner, cut(Intervention(Site.HEAD, Zero())), after)
-    heads = cut(*(ablate_head(place).parts[0] for place in every_head(reasoner)), label="all")
+    heads = cut(*(ablate_head(place, edit=Zero()).parts[0] for place in every_head(reasoner)), label="all")
     assert torch.equal(thoughts_under(reasoner, heads), thoughts_under(reasoner, cut(Intervention(Site.HEAD, Zero()))))
 
 
@@ -105,12 +105,13 @@ def test_the_two_naive_ways_agree(reasoner):
 
 def frozen(reasoner, made):
     """A cut whose thoughts are bound to those of the baseline, worked out naively."""
-    material = Material(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), torch.stack([n.thoughts for n in plain(reasoner)]))
+    pool = Pool(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), (9,) * 4, (True,) * 4)
+    material = Material(pool, torch.stack([one.thoughts for one in plain(reasoner)]))
     return bind([freeze_thoughts(made).parts], material, range(len(PROBLEMS)))[0]
 
 
 def test_a_head_cut_with_thoughts_frozen_is_a_pass_in_which_thoughts_are_given(reasoner):
-    made, after = ablate_head("L1H2"), without_heads(reasoner, [(1, 2)])
+    made, after = ablate_head("L1H2", edit=Zero()), without_heads(reasoner, [(1, 2)])
     before = plain(reasoner)
     naive = [late(reasoner, after, problem, given=one.thoughts) for problem, one in zip(PROBLEMS, before, strict=True)]
     cutting = Cutting(reasoner, batch_of(reasoner, PROBLEMS, 6), 6)
@@ -121,7 +122,7 @@ def test_a_head_cut_with_thoughts_frozen_is_a_pass_in_which_thoughts_are_given(r
 
 def test_freezing_all_later_thoughts_keeps_them_at_their_baseline(reasoner):
     expected = torch.stack([one.thoughts for one in plain(reasoner)])
-    for made in (cut(Intervention(Site.THOUGHT, Zero(), queries=frozenset({"z2"}))), ablate_head("L0H0")):
+    for made in (cut(Intervention(Site.THOUGHT, Zero(), queries=frozenset({"z2"}))), ablate_head("L0H0", edit=Zero())):
         parts = frozen(reasoner, made)
         trace = reason(reasoner, [problem.question for problem in PROBLEMS], taps=parts, max_new_tokens=1)
         kept = [k for k in range(6) if made.parts[0].site is Site.HEAD or k != 1]
@@ -137,7 +138,7 @@ def test_thoughts_before_an_edit_do_not_change(family, place, tokenizer):
     reasoner = random_reasoner(family, tokenizer)
     query = THOUGHTS[place]
     before = reason(reasoner, QUESTIONS, taps=[lambda tensor, moment: tensor], max_new_tokens=1).thoughts
-    made = [ablate_head("L1H1", queries=[query]), knock_out(query, "question")]
+    made = [ablate_head("L1H1", queries=[query], edit=Zero()), knock_out(query, "question")]
     for one in made:
         after = reason(reasoner, QUESTIONS, taps=one.parts, max_new_tokens=1).thoughts
         assert torch.equal(after[:, : place + 1], before[:, : place + 1])

@@ -16,6 +16,7 @@ from thoughtlens.cuts import (
     Resample,
     Scale,
     Shape,
+    Zero,
     ablate_head,
     ablate_thought,
     cut,
@@ -38,7 +39,7 @@ from thoughtlens.taps import Site
 pytestmark = pytest.mark.usefixtures("short_texts")
 
 CUTS = [
-    ablate_head("L0H1"),
+    ablate_head("L0H1", edit=Zero()),
     stop_after(2, n_thoughts=6),
     ablate_head("L1H2", edit=Mean()),
     ablate_thought(["z2", "z5"], edit=Resample(3)),
@@ -46,7 +47,7 @@ CUTS = [
     ablate_head("L2H0", edit=Noise(1), queries=["eot", "answer"]),
     patch_thought("z3", "eva"),
     knock_out("z4", ["z1", "question"]),
-    freeze_thoughts(ablate_head("L1H0")),
+    freeze_thoughts(ablate_head("L1H0", edit=Zero())),
     weaken_edge(["answer", "text"], "z6", 0.5),
     shuffle_thoughts(2),
     stop_after(5, n_thoughts=6),
@@ -136,7 +137,7 @@ def test_the_baseline_is_what_the_model_says_when_it_is_left_alone(reasoner):
 @pytest.mark.parametrize("layer_head", [(0, 0), (1, 3)])
 def test_kl_is_that_of_the_values_first_token_from_the_baseline_to_the_cut(layer_head, reasoner):
     after = without_heads(reasoner, [layer_head])
-    (found,) = rows(cutting_of(reasoner).outcomes([ablate_head(layer_head).parts]))
+    (found,) = rows(cutting_of(reasoner).outcomes([ablate_head(layer_head, edit=Zero()).parts]))
     for problem, outcome in zip(PROBLEMS, found, strict=True):
         before, cut_ = late(reasoner, reasoner.lm, problem), late(reasoner, after, problem)
         assert outcome.kl == pytest.approx(kl(before.first, cut_.first), abs=1e-6)
@@ -184,8 +185,16 @@ def test_texts_that_are_not_decoded_again_are_what_would_be_decoded(name, tmp_pa
     """On a model that is right of some problems and wrong of others: `Told.greedy` saves decoding, and nothing else."""
     model = load(name)
     problems = sample("arithmetic", n=24, seed=3)
-    cuts = [ablate_thought("z2"), ablate_head("L0H1"), knock_out("z4", "z2"), Cut("idle", (weaken(1.0),))]
-    cuts += [ablate_head("L1H1", edit=Resample(), queries=["answer"]), ablate_head("L2H0", queries=["text"])]
+    cuts = [
+        ablate_thought("z2", edit=Zero()),
+        ablate_head("L0H1", edit=Zero()),
+        knock_out("z4", "z2"),
+        Cut("idle", (weaken(1.0),)),
+    ]
+    cuts += [
+        ablate_head("L1H1", edit=Resample(), queries=["answer"]),
+        ablate_head("L2H0", queries=["text"], edit=Zero()),
+    ]
     made = bound(model, cuts, problems, tmp_path)
     parts = made([one.parts for one in cuts], range(24))
     found = rows(cutting_of(model, problems).outcomes(parts))

@@ -132,9 +132,13 @@ def plain_groups(keeper):
 
 
 def test_a_cut_at_eot_changes_no_thought(reasoner):
-    plain, cut = (think(reasoner, taps) for taps in ([identity], ablate_head("L0H1", queries=["eot"]).parts))
+    plain, cut = (
+        think(reasoner, taps) for taps in ([identity], ablate_head("L0H1", queries=["eot"], edit=Zero()).parts)
+    )
     assert torch.equal(cut.thoughts, plain.thoughts) and torch.equal(cut.states, plain.states)
-    assert not torch.equal(answer_states(reasoner, []), answer_states(reasoner, ablate_head("L0H1", queries=["eot"])))
+    assert not torch.equal(
+        answer_states(reasoner, []), answer_states(reasoner, ablate_head("L0H1", queries=["eot"], edit=Zero()))
+    )
 
 
 def answer_states(reasoner, made):
@@ -149,7 +153,7 @@ def test_a_cut_at_thoughts_leaves_what_eot_itself_puts_out(reasoner):
     plain_kept, cut_kept = Keeper(), Keeper()
     plain = think(reasoner, [plain_kept])
     freeze = Intervention(Site.THOUGHT, Replace(plain.thoughts))
-    cut = think(reasoner, [*ablate_head("L2H1", queries=THOUGHTS).parts, freeze, cut_kept])
+    cut = think(reasoner, [*ablate_head("L2H1", queries=THOUGHTS, edit=Zero()).parts, freeze, cut_kept])
     assert cut.tokens == plain.tokens
     for name in query_names(6)[:-1]:
         before, after = (kept.kept[Site.HEAD, 2, name] for kept in (plain_kept, cut_kept))
@@ -171,7 +175,7 @@ def test_each_slot_can_be_cut_alone(name, reasoner):
             others.append(tensor[~there & (moment.queries[:, 0] >= 0), 2])
         return tensor
 
-    think(Scripted(reasoner, SAID), [*ablate_head("L1H2", queries=[name]).parts, watch], max_new_tokens=20)
+    think(Scripted(reasoner, SAID), [*ablate_head("L1H2", queries=[name], edit=Zero()).parts, watch], max_new_tokens=20)
     assert len(torch.cat(zeros)) >= 3 and (torch.cat(zeros) == 0).all()
     assert (torch.cat(others) != 0).any(-1).any(-1).all()
 

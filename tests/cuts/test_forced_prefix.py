@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import thoughtlens as tl
-from thoughtlens.cuts import ablate_head, plan_cuts
+from thoughtlens.cuts import Zero, ablate_head, plan_cuts
 from thoughtlens.cuts.passes import Cutting, batch_of, variables_of
 from thoughtlens.models import load
 from thoughtlens.problems import sample
@@ -63,6 +63,6 @@ def test_a_model_without_a_prefix_has_no_outcomes_of_it(llama):
     bare = Bare(**{name: getattr(llama, name) for name in llama.__dataclass_fields__} | {"answer_prefix": ""})
     problems = sample("arithmetic", n=2, seed=0)
     cutting = Cutting(bare, batch_of(bare, problems, 6), 6)
-    variables = variables_of(cutting.outcomes([ablate_head("L0H0").parts]))
+    variables = variables_of(cutting.outcomes([ablate_head("L0H0", edit=Zero()).parts]))
     assert set(variables) == {"correct", "gold_logprob", "joint_logprob", "kl", "answer", "failed"}
     assert variables["joint_logprob"].tolist() == variables["gold_logprob"].tolist()

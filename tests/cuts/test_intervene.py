@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 from tests.conftest import random_reasoner
 from tests.cut_oracle import PROBLEMS
 
@@ -19,6 +20,7 @@ from thoughtlens.cuts import (
     Plan,
     Resample,
     Scale,
+    Zero,
     ablate_head,
     ablate_thought,
     controls_for,
@@ -50,13 +52,13 @@ from thoughtlens.taps import Site
 pytestmark = pytest.mark.usefixtures("short_texts")
 
 SET = [replace(problem, id=f"{problem.id}{k}") for k in (1, 2) for problem in PROBLEMS]
-BARE = [ablate_head("L0H1"), knock_out("z3", "z1"), stop_after(1, n_thoughts=3)]
+BARE = [ablate_head("L0H1", edit=Zero()), knock_out("z3", "z1"), stop_after(1, n_thoughts=3)]
 DRAWN = [
     ablate_head("L1H2", edit=Mean()),
     ablate_thought("z2", edit=Resample(3)),
     ablate_head("L2H0", edit=Noise(1)),
     patch_thought("z3", "eva1"),
-    freeze_thoughts(ablate_head("L1H0")),
+    freeze_thoughts(ablate_head("L1H0", edit=Zero())),
     shuffle_thoughts(),
 ]
 
@@ -85,6 +87,12 @@ def run(extracted, tmp_path):
 @pytest.fixture
 def again(extracted, tmp_path):
     return open_run(shutil.copytree(extracted, tmp_path / "again"))
+
+
+def alike():
+    """Measures in which all heads are alike, so that any may be the control of any."""
+    even = xr.DataArray(np.ones((3, 4)), dims=("layer", "head"), coords={"layer": range(3), "head": range(4)})
+    return xr.Dataset({"mass": even, "norm": even})
 
 
 def assert_same(found, expected, tolerance=3e-5):
@@ -159,9 +167,14 @@ def test_a_plan_that_grows_makes_only_what_is_new(run, again, reasoner, passes):
 
 
 def test_what_is_added_to_a_study_is_exploratory(run, reasoner):
-    first = plan_cuts(run, heads="L0H1,L0H2", orders=["cause"], random_orders=1)
+    first = plan_cuts(run, heads="L0H1,L0H2", edits=["zero"], orders=["cause"], random_orders=1)
     intervene(run, first, study="mine", reasoner=reasoner)
-    grown = intervene(run, plan_cuts(run, heads="L0H1,L1H0", controls=1), study="mine", reasoner=reasoner)
+    grown = intervene(
+        run,
+        plan_cuts(run, heads="L0H1,L1H0", edits=["zero"], controls=1, measures=alike),
+        study="mine",
+        reasoner=reasoner,
+    )
     added = grown["intervention"].values[grown["exploratory"].values].tolist()
     assert added[0] == "L1H0 zero" and {label[:7] for label in added[1:]} == {"control"}
     kinds = dict(zip(grown["intervention"].values.tolist(), grown["kind"].values.tolist(), strict=True))
@@ -177,7 +190,11 @@ def test_what_is_added_to_a_study_is_exploratory(run, reasoner):
 
 
 def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
-    plan, folder, seen = plan_cuts(run, heads="L0H1", controls=1, seed=5), run.path / "studies" / "mine", []
+    plan, folder, seen = (
+        plan_cuts(run, heads="L0H1", edits=["zero"], controls=1, measures=alike, seed=5),
+        run.path / "studies" / "mine",
+        [],
+    )
 
     def look(n_passes):
         seen.append(sorted(path.name for path in folder.iterdir()))
@@ -196,9 +213,14 @@ def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
     }
     manifest = studies(run.path)["mine"]
     assert (manifest.n, manifest.seed) == (5, {"problems": 5, "plan": 5})
-    assert manifest.options == {"n_thoughts": 3, "batch_size": 32}
+    assert manifest.options == {
+        "n_thoughts": 3, "batch_size": 32, "donors": 1, "holdout": None, "holdout_seed": 0
+    }  # fmt: skip
     (written,) = manifest.plans
-    assert (written.call, written.controls) == ("by hand", {"n": 1, "match": "layer"})
+    assert (written.call, written.controls) == (
+        "by hand",
+        {"n": 1, "caliper": 0.5, "balance": written.controls["balance"]},
+    )
     assert written.date <= str(manifest.finished) and "torch" in written.versions
     assert manifest.model == {name: reasoner.provenance.get(name) for name in manifest.model}
 
@@ -211,7 +233,7 @@ def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbe
         (plan, {"n": 5, "seed": 3}),
         (plan, {"batch_size": 2}),
         (plan_cuts(run, heads="L0H1", edits=["mean"]), {}),
-        (plan_cuts(run, heads="L0H1", controls=1), {}),
+        (plan_cuts(run, heads="L0H1", controls=1, measures=alike), {}),
         (plan_cuts(run, heads="L0H1", seed=1), {}),
     ]
     names = [intervene(run, cuts, reasoner=reasoner, **how).attrs["study"] for cuts, how in [*calls, *calls]]
@@ -290,12 +312,15 @@ def test_two_cuts_of_one_label_are_refused_in_a_study_too(run, reasoner):
 
 
 def test_an_estimate_writes_nothing(run, reasoner):
-    plan = plan_cuts(run, heads="L0H1,L0H2", controls=1, orders=["attention"], random_orders=2)
+    plan = plan_cuts(
+        run, heads="L0H1,L0H2", edits=["zero"], controls=1, measures=alike, orders=["attention"], random_orders=2
+    )
     facts = estimate_study(run, plan, reasoner=reasoner)
     n_controls = len(plan.made) - 2
-    assert facts.pop("seconds") > 0
+    assert facts.pop("seconds") > 0 and facts.pop("bounds") and facts.pop("warnings") and facts.pop("pilot") is None
     assert facts == {
-        "n_problems": 8, "n_cuts": 2, "n_controls": n_controls, "n_orders": 6, "n_passes": 8 * (1 + 2 + n_controls + 6),
+        "n_problems": 8, "n_choosing": 0, "n_cuts": 2, "n_variants": 0, "n_restored": 0, "n_controls": n_controls,
+        "n_orders": 6, "n_passes": 8 * (1 + 2 + n_controls + 6),
     }  # fmt: skip
     assert not (run.path / "studies").exists()
 
@@ -320,7 +345,12 @@ def test_n_and_seed_draw_the_same_problems(run, reasoner):
 
 
 def test_the_donor_is_whose_values_were_put_in_place(run, reasoner):
-    plan = [ablate_thought("z2", edit=Resample(3)), patch_head("L0H0", "ann2"), ablate_head("L0H1"), DRAWN[4]]
+    plan = [
+        ablate_thought("z2", edit=Resample(3)),
+        patch_head("L0H0", "ann2"),
+        ablate_head("L0H1", edit=Zero()),
+        DRAWN[4],
+    ]
     donor = intervene(run, plan, reasoner=reasoner)["donor"].values.tolist()
     ids = [problem.id for problem in SET]
     others = donors([len(problem.steps) for problem in SET], 3)
@@ -342,12 +372,12 @@ def test_controls_stand_beside_their_cuts(run, reasoner):
         ([Cut("idle", ())], "the cut 'idle' has no parts"),
         ([BARE[0], replace(BARE[1], label="L0H1 zero")], "two cuts are called 'L0H1 zero', expected each label once"),
         ([replace(BARE[0], label="none")], "two cuts are called 'none'"),
-        ([ablate_head("L3H0")], "names '3' among its layers, expected 0 to 2"),
-        ([ablate_head("L0H4")], "names '4' among its heads, expected 0 to 3"),
-        ([ablate_head("L0H0", queries=["z4"])], "names 'z4' among its queries"),
-        ([ablate_head("L0H0", queries=["question"])], "names 'question' among its queries"),
-        ([ablate_head("L0H0", queries=[])], "names no queries, expected some"),
-        ([ablate_thought("bot")], "names 'bot' among its queries, expected z1, z2, z3"),
+        ([ablate_head("L3H0", edit=Zero())], "names '3' among its layers, expected 0 to 2"),
+        ([ablate_head("L0H4", edit=Zero())], "names '4' among its heads, expected 0 to 3"),
+        ([ablate_head("L0H0", queries=["z4"], edit=Zero())], "names 'z4' among its queries"),
+        ([ablate_head("L0H0", queries=["question"], edit=Zero())], "names 'question' among its queries"),
+        ([ablate_head("L0H0", queries=[], edit=Zero())], "names no queries, expected some"),
+        ([ablate_thought("bot", edit=Zero())], "names 'bot' among its queries, expected z1, z2, z3"),
         ([knock_out("z2", "text")], "names 'text' among its keys"),
         ([knock_out("z2", [])], "names no keys"),
         ([knock_out("bot", ["first", "question", "bot"])], "leaves bot nothing to look at; leave one of its keys"),
@@ -443,7 +473,7 @@ def test_on_the_planted_model_the_carrier_is_first_and_looking_does_not_find_it(
     """Its attention is even; hub, sink and sequential heads look at thoughts and carry nothing."""
     reasoner = planted_reasoner()
     run = tl.extract(reasoner, planted_problems(24, seed=3), tmp_path / "run")
-    plan = [ablate_head((layer, head)) for layer in range(2) for head in range(4)]
+    plan = [ablate_head((layer, head), edit=Zero()) for layer in range(2) for head in range(4)]
     effects = intervene(run, plan, reasoner=reasoner)
     correct = dict(zip(effects["intervention"].values.tolist(), effects["correct"].values.mean(1), strict=True))
     carrier = "L{}H{} zero".format(*PLANTED["carrier"])

@@ -1,6 +1,7 @@
 """Edits that put values of other passes in place, against values worked out one problem at a time by transformers."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,22 +105,36 @@ def test_what_is_kept_does_not_depend_on_batches(reasoner):
     torch.testing.assert_close(apart.heads, together.heads, rtol=0, atol=1e-5)
 
 
-def test_a_mean_ablated_head_gives_the_mean_over_problems_at_every_position(reasoner):
+def test_a_mean_ablated_head_gives_the_mean_over_the_other_problems_at_every_position(reasoner):
     _, heads = naive(reasoner)
     kept = material(reasoner)
     _, seen = passed(reasoner, bound_parts(ablate_head("L1H2", edit=Mean()), kept))
-    expected = heads[:, 1, 2].mean(0)
     for problem in range(4):
+        expected = heads[[other for other in range(4) if other != problem], 1, 2].mean(0)
         torch.testing.assert_close(seen[problem, 1, 2], expected, rtol=0, atol=1e-5)
     others = [head for head in range(heads.shape[2]) if head != 2]
     torch.testing.assert_close(seen[:, 1, others, 0], heads[:, 1, others, 0], rtol=0, atol=1e-5)  # beside it, at bot
 
 
-def test_a_mean_ablated_thought_is_the_mean_over_problems(reasoner):
+def test_a_mean_ablated_thought_is_the_mean_over_the_other_problems(reasoner):
     thoughts, _ = naive(reasoner)
     fed, _ = passed(reasoner, bound_parts(ablate_thought("z3", edit=Mean()), material(reasoner)))
-    torch.testing.assert_close(fed[:, 2], thoughts[:, 2].mean(0).expand(4, -1), rtol=0, atol=1e-5)
+    expected = [thoughts[[other for other in range(4) if other != problem], 2].mean(0) for problem in range(4)]
+    torch.testing.assert_close(fed[:, 2], torch.stack(expected), rtol=0, atol=1e-5)
     torch.testing.assert_close(fed[:, :2], thoughts[:, :2], rtol=0, atol=1e-5)
+
+
+def test_with_a_held_out_half_the_mean_and_the_donors_are_of_the_side_that_gives_them(reasoner):
+    """Problems 0 and 3 choose: their own value leaves their own mean, and no donor crosses over."""
+    thoughts, _ = naive(reasoner)
+    divided = replace(target(reasoner, ((1, 2), (0, 3))), choosing=frozenset({0, 3}))
+    kept = measure_material(reasoner, divided, [HEAD])
+    fed, _ = passed(reasoner, bound_parts(ablate_thought("z3", edit=Mean()), kept))
+    both = thoughts[[0, 3], 2].mean(0)
+    expected = torch.stack([thoughts[3, 2], both, both, thoughts[0, 2]])
+    torch.testing.assert_close(fed[:, 2], expected, rtol=0, atol=1e-5)
+    assert divided.pool.donors(0).tolist() == [3, 2, 1, 0]
+    assert (divided.shards(), divided.shards(choosing=True)) == ([0], [1])
 
 
 @pytest.mark.parametrize("seed", [0, 5])
@@ -227,8 +242,21 @@ def test_donors_are_others_with_as_many_steps_where_there_are_any(n_steps, seed)
     assert chosen == donors(n_steps, seed).tolist()
     for place, donor in enumerate(chosen):
         assert donor != place
-        if n_steps.count(n_steps[place]) > 1:
+        if n_steps[place] and n_steps.count(n_steps[place]) > 1:
             assert n_steps[donor] == n_steps[place]
+
+
+def test_where_steps_are_not_known_donors_are_of_like_length_and_differ():
+    lengths = [7, 30, *range(50, 62), 90]
+    chosen = [donors([0] * 15, seed, lengths=lengths).tolist() for seed in range(40)]
+    near = sorted(range(15), key=lambda other: abs(lengths[other] - 55))[1:11]
+    assert {row[lengths.index(55)] for row in chosen} == set(near)  # of the ten nearest each, and no other
+    ranks = torch.stack([donors([0] * 15, 3, lengths=lengths, rank=rank) for rank in range(14)])
+    assert all(sorted(ranks[:, place].tolist()) == [k for k in range(15) if k != place] for place in range(15))
+    mixed = donors([2, 2, 2, 0, 0], 1, lengths=[5, 6, 7, 8, 9], rank=1)
+    assert set(mixed[:3].tolist()) <= {0, 1, 2}
+    with pytest.raises(OptionError, match="found 15 donors a problem, but only 14 other problems; pass fewer --donors"):
+        donors([0] * 15, 3, rank=14)
 
 
 def test_a_problem_alone_has_no_donor_and_a_thought_alone_no_order():

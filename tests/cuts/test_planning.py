@@ -43,12 +43,16 @@ MASS = xr.DataArray(np.arange(8.0).reshape(2, 4), dims=("layer", "head"), coords
 
 
 def analysis(reliability=1.0):
-    ranking = xr.Dataset({"reliability": reliability, "n": 40, "name": ("place", RANKED)})
+    ranking = xr.Dataset({"reliability": reliability, "n": 40, "n_ranked": 40, "name": ("place", RANKED)})
     return SimpleNamespace(ranking=ranking, heads={"thought_mass": MASS.expand_dims(value=["estimate"])})
 
 
-def planned(**asked):
-    return plan_cuts(RUN, reasoner=GROUPED, analysis=analysis, **asked)
+def measures():
+    return xr.Dataset({"mass": MASS + 1.0, "norm": xr.ones_like(MASS)})
+
+
+def planned(edits=("zero",), **asked):
+    return plan_cuts(RUN, edits=edits, reasoner=GROUPED, analysis=analysis, measures=measures, **asked)
 
 
 def plan(**asked):
@@ -70,7 +74,7 @@ def test_top_heads_are_the_first_of_the_ranking():
 
 def test_named_heads_are_cut_where_they_are_asked_to():
     (cut,) = plan(heads="L1H2", at="thoughts,eot")
-    assert cut == ablate_head("L1H2", queries=["z1", "z2", "z3", "eot"])
+    assert cut == ablate_head("L1H2", queries=["z1", "z2", "z3", "eot"], edit=Zero())
 
 
 def test_a_group_is_all_heads_of_a_key_value_head():
@@ -126,11 +130,13 @@ def test_names_may_be_listed_and_edits_and_cuts_given_as_they_are():
 
 
 def test_a_ranking_that_can_not_be_trusted_is_followed_and_the_plan_says_so():
-    poor = plan_cuts(RUN, heads="top:2", analysis=lambda: analysis(0.1))
+    poor = plan_cuts(RUN, heads="top:2", edits=["zero"], holdout=0.5, analysis=lambda: analysis(0.1))
     assert [cut.unit for cut in poor.cuts] == ["L1H3", "L0H0"]
     (note,) = poor.notes
     assert note.startswith("the ranking of heads is unreliable") and note.endswith("no better than a draw.")
-    assert planned(heads="top:2").notes == ()
+    assert planned(heads="top:2", holdout=0.5).notes == ()
+    same = "the heads of --heads top:2 are selected on these problems; --holdout 0.5 tests them on others."
+    assert planned(heads="top:2").notes == (same,)
 
 
 def test_the_run_is_analysed_once_and_only_where_the_plan_asks_for_it():
@@ -140,15 +146,32 @@ def test_the_run_is_analysed_once_and_only_where_the_plan_asks_for_it():
         made.append(1)
         return analysis()
 
-    plan_cuts(RUN, heads="L0H0", controls=2, analysis=counted)
+    plan_cuts(RUN, heads="L0H0", controls=2, analysis=counted, measures=measures)
     assert made == []
-    found = plan_cuts(RUN, heads="top:1", controls=2, match="mass", analysis=counted)
+    found = plan_cuts(RUN, heads="top:1", edits=["zero"], controls=2, caliper=0.6, analysis=counted, measures=measures)
     assert made == [1]
+    # The masses of L1H3, L1H2 and L1H1 are 8, 7 and 6, and the logarithms of 1 to 8 have a standard deviation of 0.66.
     assert [control.unit for control in found.controls["L1H3 zero"]] == ["L1H2", "L1H1"]
+    (row,) = found.controlled["balance"]
+    assert row == {
+        "cut": "L1H3 zero", "n_controls": 2, "mass": 8.0, "mass_controls": 6.5, "norm": 1.0, "norm_controls": 1.0
+    }  # fmt: skip
+
+
+def test_a_cut_without_a_control_within_the_caliper_is_named_and_keeps_none():
+    found = plan_cuts(
+        RUN, heads="L0H0,L1H3", edits=["zero"], controls=3, caliper=0.5, analysis=analysis, measures=measures
+    )
+    assert found.notes == ("no control within the caliper for L0H0 zero",)
+    assert {label: len(its) for label, its in found.controls.items()} == {"L1H3 zero": 2}
 
 
 def test_a_cut_knows_its_family_its_unit_and_its_dose():
-    zeroed, late, half = ablate_head("L1H2"), ablate_head((0, 3), queries=["eot", "z2"]), weaken_edge("z3", "z1", 0.5)
+    zeroed, late, half = (
+        ablate_head("L1H2", edit=Zero()),
+        ablate_head((0, 3), queries=["eot", "z2"], edit=Zero()),
+        weaken_edge("z3", "z1", 0.5),
+    )
     found = [zeroed, late, half, ablate_thought("z2", edit=Resample(3)), knock_out("z3", "z2")]
     assert [(cut.family, cut.unit, cut.dose) for cut in found] == [
         ("heads", "L1H2", None),
@@ -160,11 +183,16 @@ def test_a_cut_knows_its_family_its_unit_and_its_dose():
     assert zero_value_edge("z3", "z1").dose is None
     several = cut(Intervention(Site.HEAD, Zero(), frozenset({0}), frozenset({1, 2})))
     of_one_head = knock_out("z3", "z1", layers=[0], heads=[1])
-    for one in (several, freeze_thoughts(zeroed), of_one_head):
+    frozen = freeze_thoughts(half), freeze_thoughts(zeroed)
+    assert [(one.family, one.unit, one.dose) for one in frozen] == [
+        ("edges", "z3 ⊣ z1", 0.5),
+        ("heads", "L1H2", None),
+    ]
+    for one in (several, of_one_head):
         assert (one.family, one.unit, one.dose) == ("", "", None)
-    for one in (stop_after(2, n_thoughts=3), ablate_thought(None), ablate_thought(None, edit=Mean())):
+    for one in (stop_after(2, n_thoughts=3), ablate_thought(None, edit=Zero()), ablate_thought(None, edit=Mean())):
         assert (one.family, one.unit) == ("whole", "")
-    group = ablate_kv_group(1, 1, n_heads=4, n_groups=2)
+    group = ablate_kv_group(1, 1, n_heads=4, n_groups=2, edit=Zero())
     assert (group.family, group.unit) == ("kv_groups", "L1G1")
 
 
@@ -182,7 +210,7 @@ def test_steps_of_orders_know_their_order_and_how_many_they_cut():
     found = planned(heads="all", edits=("zero", "mean"), orders=["attention"], random_orders=1)
     steps = found.steps({"attention": RANKED})
     assert [(step.order, step.k) for step in steps[:8]] == [("attention", k) for k in range(1, 9)]
-    assert steps[1].parts == (*ablate_head("L1H3").parts, *ablate_head("L0H0").parts)
+    assert set(steps[1].parts) == {*ablate_head("L1H3", edit=Zero()).parts, *ablate_head("L0H0", edit=Zero()).parts}
     assert [(step.order, step.k) for step in steps[8:]] == [("random order 1", k) for k in range(1, 9)]
     assert found.n_steps == len(steps) and found.steps({}) == ()
     assert steps[0].unit == "" != found.cuts[0].unit
@@ -223,7 +251,12 @@ def test_orders_need_two_single_heads():
     [
         ({}, "nothing to cut"),
         ({"heads": "all", "orders": ["taste"]}, "no ranking of heads by 'taste'"),
-        ({"heads": "all", "match": "mood"}, "--match is 'mood'"),
+        ({"heads": "all", "restore": "moods"}, "--restore is 'moods', expected one of heads, thoughts, edges"),
+        ({"heads": "all", "donors": 0}, "--donors is 0, expected 1 or more"),
+        ({"heads": "all", "paths": "total,long"}, "--effects names 'long', expected some of total, direct, indirect"),
+        ({"heads": "all", "thoughts": "z1", "leave_out": "L0H1"}, "one family that is named, found heads, thoughts"),
+        ({"leave_out": "L0H1"}, "one family that is named, found nothing; name one"),
+        ({"edges": "z3:z1", "leave_out": "z3:z2"}, "--except names z3:z2, which is not among the edges named"),
         ({"heads": "all", "controls": -1}, "--controls"),
         ({"heads": "top:9"}, "top:1 to top:8"),
         ({"heads": "top:x"}, "top:1 to top:8"),

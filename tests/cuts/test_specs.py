@@ -32,7 +32,7 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.edits import NAMED, Own, Shuffle, Stop
+from thoughtlens.cuts.edits import NAMED, Own, Received, Shuffle, Stop
 from thoughtlens.cuts.experiments import cut_from_spec, thoughts_left
 from thoughtlens.cuts.intervention import as_spec, from_spec
 from thoughtlens.errors import OptionError
@@ -40,10 +40,10 @@ from thoughtlens.notation import key_names, query_names, thought_names
 from thoughtlens.taps import Site
 
 CONSTRUCTED = {
-    "L4H5 zero": ablate_head("L4H5"),
+    "L4H5 zero": ablate_head("L4H5", edit=Zero()),
     "L4H5 mean at answer, eot": ablate_head((4, 5), edit=Mean(), queries=["eot", "answer"]),
-    "L2H4,5,6,7 zero": ablate_kv_group(2, 1, n_heads=8, n_groups=2),
-    "z3 zero": ablate_thought("z3"),
+    "L2H4,5,6,7 zero": ablate_kv_group(2, 1, n_heads=8, n_groups=2, edit=Zero()),
+    "z3 zero": ablate_thought("z3", edit=Zero()),
     "z2, z10 noise 7": ablate_thought(["z10", "z2"], edit=Noise(7)),
     "z4 ⊣ z1, L4H5": knock_out("z4", "z1", layers=[4], heads=[5]),
     "z4 ⊣ z1": knock_out("z4", "z1"),
@@ -56,8 +56,8 @@ CONSTRUCTED = {
     "stop after z2": stop_after(2, n_thoughts=6),
     "no thoughts": stop_after(0, n_thoughts=6),
     "L1H0 resample, thoughts frozen": freeze_thoughts(ablate_head("L1H0", edit=Resample())),
-    "L1H0 zero, z5, z6 frozen": freeze_thoughts(ablate_head("L1H0"), thoughts=["z6", "z5"]),
-    "L1H0 zero + z2 zero": cut(*ablate_head("L1H0").parts, *ablate_thought("z2").parts),
+    "L1H0 zero, z5, z6 frozen": freeze_thoughts(ablate_head("L1H0", edit=Zero()), thoughts=["z6", "z5"]),
+    "L1H0 zero + z2 zero": cut(*ablate_head("L1H0", edit=Zero()).parts, *ablate_thought("z2", edit=Zero()).parts),
 }
 
 
@@ -71,7 +71,11 @@ def test_labels_are_unique_over_a_large_plan():
     thoughts, heads = thought_names(6), list(product(range(12), range(12)))
     edits = [Zero(), Mean(), Noise(), Noise(1), Resample(2), Scale(0.0), Scale(0.5), Scale(1.0), Own(), Donor("p1")]
     plan = [ablate_head(head, edit=edit) for head in heads for edit in edits]
-    plan += [ablate_head(head, queries=queries) for head in heads for queries in (["eot"], thoughts, ["bot", "eot"])]
+    plan += [
+        ablate_head(head, queries=queries, edit=Zero())
+        for head in heads
+        for queries in (["eot"], thoughts, ["bot", "eot"])
+    ]
     plan += [ablate_thought(names, edit=e) for n in (1, 2, 3) for names in combinations(thoughts, n) for e in edits]
     edges = [(q, k) for q, k in product(query_names(6), key_names(6)) if q != k]
     for make in (knock_out, zero_value_edge):
@@ -100,6 +104,7 @@ EDITS = {
     "noise": st.builds(Noise, SEEDS),
     "donor": st.builds(Donor, st.text(min_size=1)),
     "own": st.builds(Own),
+    "received": st.builds(Received, st.text(min_size=1)),
     "shuffle": st.builds(Shuffle, SEEDS),
 }
 
@@ -191,13 +196,19 @@ ONE = {"site": "head", "edit": "zero"}
         (lambda: cut_from_spec([ONE | {"layer": [4]}]), "layer"),
         (lambda: Scale(float("nan")), "found the factor nan, expected a finite number"),
         (lambda: cut_from_spec([ONE | {"edit": {"name": "scale", "factor": float("inf")}}]), "found the factor inf"),
-        (lambda: ablate_head("L4"), "found the head 'L4', expected one such as L4H5"),
-        (lambda: ablate_kv_group(0, 2, n_heads=8, n_groups=2), "found group 2 of 2 over 8 heads; expected 0 to 1"),
-        (lambda: ablate_kv_group(0, 0, n_heads=8, n_groups=3), "found group 0 of 3 over 8 heads"),
+        (lambda: ablate_head("L4", edit=Zero()), "found the head 'L4', expected one such as L4H5"),
+        (
+            lambda: ablate_kv_group(0, 2, n_heads=8, n_groups=2, edit=Zero()),
+            "found group 2 of 2 over 8 heads; expected 0 to 1",
+        ),
+        (lambda: ablate_kv_group(0, 0, n_heads=8, n_groups=3, edit=Zero()), "found group 0 of 3 over 8 heads"),
         (lambda: stop_after(6, n_thoughts=6), "found a stop after 6 of 6 thoughts, expected 0 to 5"),
         (lambda: stop_after(-1, n_thoughts=6), "found a stop after -1 of 6 thoughts"),
         (lambda: thoughts_left(stop_after(2, n_thoughts=8).parts, 6), "expected the last of 6 thoughts and nothing"),
-        (lambda: thoughts_left((*stop_after(2, n_thoughts=6).parts, *ablate_head("L0H0").parts), 6), "nothing else"),
+        (
+            lambda: thoughts_left((*stop_after(2, n_thoughts=6).parts, *ablate_head("L0H0", edit=Zero()).parts), 6),
+            "nothing else",
+        ),
         (lambda: thoughts_left((Intervention(Site.THOUGHT, Stop(), queries=frozenset({"z1"})),), 6), "found a stop of"),
         (lambda: freeze_thoughts(shuffle_thoughts()), "leaves no thought that could be frozen"),
         (lambda: freeze_thoughts(stop_after(2, n_thoughts=6)), "leaves no thought that could be frozen"),

@@ -129,14 +129,14 @@ def test_measured_preferences_equal_those_worked_out_by_hand(level):
     mass = 1 - (1 - skip) / 3
     assert estimates(level, "skip")["skip"] == pytest.approx(skip / (mass * 3 / 5), abs=1e-3)
     for role in ("even", "carrier", "thoughts", "nothing"):
-        assert estimates(level, "hub_preference")[role] == pytest.approx(1, abs=1e-3)
+        assert estimates(level, "largest_preference")[role] == pytest.approx(1, abs=1e-3)
         assert estimates(level, "sequential")[role] == pytest.approx(1, abs=1e-3)
         assert estimates(level, "skip")[role] == pytest.approx(1, abs=1e-3)
 
 
 def test_planted_heads_are_on_top_of_their_lists():
     for measure, role, threshold in (
-        ("hub_preference", "hub", 2.3),
+        ("largest_preference", "hub", 2.3),
         ("sequential", "sequential", 1.1),
         ("skip", "skip", 1.5),
     ):

@@ -69,11 +69,16 @@ def made_analysis(n_layers=12, n_heads=12, n_thoughts=6, *, n_answers=7401):
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)
     mean = made_attention(1, n_layers, n_heads, n_thoughts, seed=2).attention.isel(problem=0, drop=True)
     moments = xr.Dataset({"mean": mean.astype(float), "n": xr.full_like(mean.isel(key=0, drop=True), 7473, dtype=int)})
-    names = ("hub_preference", "sequential", "skip", "thought_mass", "importance")
+    names = ("largest_preference", "sequential", "skip", "thought_mass", "importance")
     of_heads = {name: rng.gamma(1.0, size=shape) for name in names}
     of_heads["sequential"][-1, -1] = np.nan
+    nulls = {name: rng.uniform(1.0, 1.1, size=shape) for name in ("hub_strength_null", "largest_preference_null")}
+    nulls |= {"hub_strength": rng.gamma(2.0, size=shape), "importance_null": rng.uniform(0.0, 0.1, size=shape)}
+    hubs = np.where(nulls["hub_strength"] > 3.0, "z2", "").astype(np.dtypes.StringDType())
     heads = xr.Dataset(
-        {name: (("layer", "head", "value"), numbers(values)) for name, values in of_heads.items()}, coords=axes
+        {name: (("layer", "head", "value"), numbers(values)) for name, values in of_heads.items()}
+        | {name: (("layer", "head"), values) for name, values in (nulls | {"hub": hubs}).items()},
+        coords=axes,
     ).assign_coords(value=VALUES)
     preference = 1 + rng.normal(size=n_thoughts, scale=0.2)
     preference[-1 if n_thoughts > 2 else 0 :] = np.nan

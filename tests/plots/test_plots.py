@@ -18,10 +18,10 @@ from tests.plots.results_made import (
 from thoughtlens import plots
 from thoughtlens.errors import OptionError
 
-LAYERS = [3, 4, 12, 16, 32]
-THOUGHTS = [1, 2, 6, 12, 32]
-SHAPES = [(3, 4), (12, 12), (16, 32), (32, 32)]
-SIZES = [1, 5, 16, 60]
+LAYERS_AND_THOUGHTS = [(3, 1), (3, 32), (4, 12), (12, 6), (16, 2), (32, 32)]
+HEADS_AND_THOUGHTS = [(1, 1), (1, 32), (7, 6), (7, 12), (12, 2), (12, 32)]
+SHAPES = [(3, 4), (12, 12), (32, 32)]
+SIZES = [1, 5, 60]
 BY_HEAD = ["composition_by_layer", "depth_profile", "head_counts", "head_map", "head_ranking", "metric_distributions"]
 BY_THOUGHT = ["head_maps", "hub_profile", "lag_profile", "layer_means", "row_composition", "skip_profile"]
 OF_CUTS = {
@@ -49,6 +49,11 @@ def result_for(name, n_thoughts=6, n_layers=12, n_heads=12):
 
 def draw(name, *sizes, ax=None, **options):
     return getattr(plots, name)(result_for(name, *sizes), ax=ax, **options)
+
+
+# A figure of several panels takes an Axes of a grid, which lays itself out; any other takes one that does not, too.
+PLACES = [(name, True) for name in [*BY_THOUGHT, *OTHERS]]
+PLACES += [(name, False) for name in [*BY_THOUGHT, *OTHERS] if name not in PANELLED]
 
 
 def place_for(name, size, *, constrained=False):
@@ -89,15 +94,13 @@ def test_every_public_figure_is_tried_here():
     assert all(hasattr(plots, name) for name in plots.__all__)
 
 
-@pytest.mark.parametrize("n_thoughts", THOUGHTS)
-@pytest.mark.parametrize("n_layers", LAYERS)
+@pytest.mark.parametrize(("n_layers", "n_thoughts"), LAYERS_AND_THOUGHTS)
 def test_layer_means_are_readable_at_any_size(drawn_text, n_layers, n_thoughts):
     texts = assert_readable(plots.layer_means(made_analysis(n_layers, 2, n_thoughts)), drawn_text)
     assert {f"layer {layer}" for layer in range(n_layers)} <= set(texts)
 
 
-@pytest.mark.parametrize("n_thoughts", THOUGHTS)
-@pytest.mark.parametrize("n_heads", [1, 7, 12])
+@pytest.mark.parametrize(("n_heads", "n_thoughts"), HEADS_AND_THOUGHTS)
 def test_head_maps_are_readable_at_any_size(drawn_text, n_heads, n_thoughts):
     texts = assert_readable(plots.head_maps(made_analysis(12, 12, n_thoughts), top=n_heads), drawn_text)
     assert len([text for text in texts if text.startswith("L")]) == n_heads
@@ -110,7 +113,7 @@ def test_figures_of_heads_are_readable_at_any_shape(drawn_text, name, shape):
     assert any("n = 7473" in text.replace("\n", " ") for text in texts)
 
 
-@pytest.mark.parametrize("n_thoughts", [1, 2, 6, 12, 24, 32])
+@pytest.mark.parametrize("n_thoughts", [1, 2, 6, 32])
 @pytest.mark.parametrize("name", ["hub_profile", "lag_profile", "row_composition", "skip_profile"])
 def test_figures_of_thoughts_are_readable_at_any_number(drawn_text, name, n_thoughts):
     texts = assert_readable(draw(name, n_thoughts), drawn_text)
@@ -136,10 +139,8 @@ def test_a_plan_of_all_heads_of_a_large_model_is_readable(drawn_text):
     assert_readable(plots.effect_map(study), drawn_text)
 
 
-@pytest.mark.parametrize("constrained", [False, True])
-@pytest.mark.parametrize("n_thoughts", [1, 6, 32])
-@pytest.mark.parametrize("size", [(4, 3), (9, 7)], ids=str)
-@pytest.mark.parametrize("name", [*BY_THOUGHT, *OTHERS])
+@pytest.mark.parametrize(("size", "n_thoughts"), [((4, 3), 1), ((4, 3), 32), ((9, 7), 6), ((9, 7), 32)], ids=str)
+@pytest.mark.parametrize(("name", "constrained"), PLACES)
 def test_text_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n_thoughts, constrained):
     texts, boxes, _ = drawn_text(draw(name, n_thoughts, 32, ax=place_for(name, size, constrained=constrained)))
     assert overlapping(texts, boxes) == []

@@ -10,6 +10,7 @@ HOSTILE = {
     '"><b>1': "</script><script>window.PWNED = 1</script> How many?",
     "p'2": "<img src=x onerror='window.PWNED = 1'> \u202eHow many\u202c, \u2028 {{ 7 * 7 }} & \"quotes\" 'and' `ticks`",
     "=1+1": "Tom has 5 apples. He buys 3 more. How many apples does he have?" + " and" * 20,
+    "long": "Ann has 2 bags of 4 pens. She finds 3 more. She loses 1. " * 4 + "How many pens does she have?",
     "plain": "Tom has 5 apples. He buys 3 more. How many apples does he have?",
 }
 """Questions by id."""

@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 from tests.commands import call, sentence
 
+from thoughtlens import schema
 from thoughtlens.analysis import analyze, compare
+from thoughtlens.analysis.evidence import find_types
+from thoughtlens.analysis.heads import type_counts
 from thoughtlens.errors import OptionError
 from thoughtlens.reports import labelled, write_comparison
 from thoughtlens.runs import open_run
@@ -83,7 +86,7 @@ def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
     words = (
         "tiny-gpt2-control − tiny-gpt2",
         "accuracy",
-        "most preferred thought",
+        "preference for z4",
         "p (Holm)",
         "All have the same 40 problems",
     )
@@ -99,6 +102,18 @@ def test_types_of_heads_are_those_of_each_runs_own_analysis(runs, compared):
         heads = pd.read_csv(run / "analysis" / "heads.csv").merge(types[types["model"] == model], on=["layer", "head"])
         assert len(heads) == 16
         assert (heads["type_x"] == heads["type_y"]).all()
+
+
+def test_types_are_of_the_problems_that_are_not_compared(runs, tmp_path):
+    facts = json.loads(call("compare", *runs[:2], "--holdout", 0.4, "--out", tmp_path / "out", "--json").stdout)
+    run = open_run(runs[0])
+    tested = schema.tested_half([problem.id for problem in run.problems()], 0.4)
+    types = find_types(run.blocks(chosen=~tested), n_problems=int((~tested).sum()))
+    assert facts["own"]["tiny-gpt2"]["n"] == tested.sum()
+    assert facts["own"]["tiny-gpt2"]["types"] == type_counts(types)
+    assert facts["holdout"] == {"share": 0.4, "seed": 0}
+    assert "it is of" in sentence("compare", *runs[1:], "--out", tmp_path / "out")
+    assert "holdout" in sentence("compare", *runs[:2], "--out", tmp_path / "out")
 
 
 def test_a_run_compared_with_itself_differs_by_nothing(runs, tmp_path):
@@ -131,7 +146,7 @@ def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined
     other = few(tmp_path / "two", asked(2, 3, 4), "--thoughts", 2)
     facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
     assert any("numbers of thoughts differ" in note for note in facts["notes"])
-    assert facts["own"]["two"]["preferred"] == {"thought": None, "estimate": None, "low": None, "high": None}
+    assert facts["own"]["two"]["preference"]["z1"] == {"estimate": None, "low": None, "high": None}
     text = call("compare", one, other, "--out", tmp_path / "out").stdout
     assert "undefined" in text
 

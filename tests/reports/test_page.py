@@ -34,21 +34,23 @@ def test_maps_are_the_runs_means_with_t_intervals(hostile_run, parts):
     attention = hostile_run.attention["attention"].values.astype(float)
     queries, keys = np.array(parts.data["runs"][0]["cells"]).T
     codes = parts.block("r0-maps-attention", "<u2").reshape(3, -1, len(queries))
-    heads = attention.reshape(4, 16, 9, 11)
+    heads = attention.reshape(5, 16, 9, 11)
     layers = attention.mean(2)
     units = np.concatenate([heads, layers, layers.mean(1, keepdims=True)], axis=1)[..., queries, keys]
     n = np.isfinite(units).sum(0)
     mean, error = np.nanmean(units, 0), np.maximum(np.nanstd(units, 0, ddof=1) / np.sqrt(n), 1e-12)
-    assert n.min() < 4, "a text without an answer has no such row"
+    assert n.min() < 5, "a text without an answer has no such row"
     low, high = stats.t.interval(0.95, n - 1, loc=mean, scale=error)
+    few = n < 5
     for found, expected in zip(codes, (mean, low.clip(0, 1), high.clip(0, 1)), strict=True):
-        assert np.abs(found / 65534 - expected).max() <= 1e-5
+        assert np.abs(found / 65534 - expected)[~few].max() <= 1e-5
+    assert (codes[1:, few] == 65535).all()
 
 
 def test_a_problems_maps_are_its_attention(hostile_run, parts):
     data = parts.data["runs"][0]
     queries, keys = np.array(data["cells"]).T
-    for place in range(4):
+    for place in range(5):
         own = (
             hostile_run.attention["attention"]
             .isel(problem=place)
@@ -65,7 +67,7 @@ def test_measures_are_the_analysis(hostile_run, parts):
     analysis, data = tl.open_analysis(hostile_run), parts.data["runs"][0]
     found = {measure["id"]: measure["values"] for measure in data["measures"]}
     mass = analysis.heads["thought_mass"].values.reshape(16, 3)
-    assert np.allclose(found["thought_mass"], mass, rtol=1e-3)
+    assert np.allclose([of[:3] for of in found["thought_mass"]], mass, rtol=1e-3)
     assert found["x-hub"][5][3] == pytest.approx(float(analysis.evidence["q"].sel(measure="hub")[1, 1]), rel=1e-3)
     assert [data["names"][head] for head in data["ranked"]] == analysis.ranking["name"].values.tolist()
 
@@ -76,7 +78,7 @@ def test_effects_are_the_studys(hostile_run, parts):
     cuts = done.effects["intervention"].values[kinds == "cut"].tolist()
     assert [cut["label"] for cut in found["cuts"]] == cuts
     correct = done.effects["correct"].values
-    codes = parts.block("r0-cuts-first", "u1").reshape(len(cuts), 4)
+    codes = parts.block("r0-cuts-first", "u1").reshape(len(cuts), 5)
     for cut, row, after in zip(found["cuts"], codes, correct[kinds == "cut"], strict=True):
         effect = done.summary[found["ranked"]].sel(intervention=cut["label"])
         assert cut["effects"][found["ranked"]] == pytest.approx(effect.values.tolist(), rel=1e-3)

@@ -123,7 +123,7 @@ def test_an_edge_is_marked_by_the_rule_alone(opened):
 def test_a_head_and_a_problem_are_picked_by_mouse_and_their_values_are_the_runs(opened, hostile_run):
     page = opened()
     page.locator("#grid [role=gridcell]").nth(9).click()
-    page.locator("#problem-list [role=option]").nth(3).click()
+    page.locator("#problem-list [role=option]").nth(4).click()
     page.wait_for_selector("#card h3:has-text('L2H1')")
     page.wait_for_selector("#problem h3:has-text('plain')")
     mean = hostile_run.attention["attention"].astype("float64").mean("problem").sel(layer=2, head=1)
@@ -178,7 +178,7 @@ def test_tables_are_saved_with_the_runs_numbers(opened, hostile_run, tmp_path):
     heads = saved("heads")
     importance = analysis.heads["importance"].sel(value="estimate").values.ravel()
     assert [float(row["importance"]) for row in heads] == pytest.approx(importance, rel=1e-3, abs=1e-4)
-    assert [row["id"] for row in saved("problems")][2:] == ["'=1+1", "plain"]
+    assert [row["id"] for row in saved("problems")][2:] == ["'=1+1", "long", "plain"]
     assert {row["cut"] for row in saved("cuts")} >= {"L0H0 zero", "L0H3 zero"}
     assert saved("edges") and saved("problem")
 

@@ -24,6 +24,7 @@ def facts():
         "types": {"hub": 0, "diffuse": 16},
         "ranking": {"unreliable": None, "reliability": 0.95},
         "top_heads": [{"name": "L0H1"}],
+        "selected_on": "selected on these problems",
     }
 
 
@@ -35,8 +36,9 @@ def test_no_hub_is_named_unless_the_test_finds_one(facts):
     assert "No thought is shown to be a hub of the mean head" in said(facts)["Hub"]
     facts["hub"] = {"thought": "z4", "strength": 2.0, "p": 0.001}
     assert said(facts)["Hub"].startswith("z4 is a hub of the mean head")
+    assert said(facts)["Hub"].endswith("corrected over heads; selected on these problems).")
     facts["hub"] = {"thought": None, "strength": None, "p": None}
-    assert "undefined" in said(facts)["Hub"]
+    assert "can't be said" in said(facts)["Hub"]
 
 
 @pytest.mark.parametrize(
@@ -102,21 +104,24 @@ def test_the_verdict_is_repeated_as_it_was_judged(facts):
     assert said(facts, [study(0.01)])["Looking and cutting: heads"] == "Looking did not predict cutting."
 
 
+def test_nothing_is_claimed_of_what_too_few_problems_leave_undefined(facts):
+    facts["accuracy"] = number(0.5, None, None)
+    facts["hub"] = {"thought": None, "strength": 1.4, "p": None}
+    facts["types"] = None
+    facts["evidence"] = {name: number(0.1, None, None, p=None) for name in ("thoughts", "sequential", "skip")}
+    texts = said(facts)
+    assert "can't be said" in texts["Hub"]
+    for about in ("Where thoughts look", "Previous thought", "First half"):
+        assert "othing can be said" in texts[about]
+
+
 def test_cautions_name_what_weakens_the_numbers(facts):
-    how = {"dtype": "float32", "keeps_means": False, "readings": {}}
+    how = {"keeps_means": False, "readings": {}}
+    facts["warnings"] = []
     assert cautions(facts, [], **how) == []
-    facts |= {"n": 20, "n_answer_rows": 12, "accuracy": number(0.1, 0.05, 0.2)}
-    few = cautions(
-        facts, [study(0.01)], **how | {"dtype": "float16", "readings": {"checks": [{"name": "rows", "passed": False}]}}
-    )
-    for words in (
-        "only 20 problems",
-        "8 of 20 texts",
-        "wrongly",
-        "float16",
-        "failed a check (rows)",
-        "on 40 problems only",
-    ):
+    facts["warnings"] = ["only 8 of 20 outputs reach an answer."]
+    few = cautions(facts, [study(0.01)], **how | {"readings": {"checks": [{"name": "rows", "passed": False}]}})
+    for words in ("Only 8 of 20 outputs", "failed a check (rows)", "on 40 problems only"):
         assert any(words in text for text in few), words
 
 

@@ -53,6 +53,21 @@ def estimates(analysis):
                 yield name, values.sel(value="estimate")
 
 
+def test_halves_of_the_problems_need_sums_of_one_half_each(mean, model, tmp_path):
+    with pytest.raises(
+        RunError, match=r"4 of 4 sums that it keeps are of both halves .* --keep raw, or leave --holdout"
+    ):
+        analyze(mean, holdout=0.5)
+    few = sample("arithmetic", n=8)
+    apart = extract(model, few, tmp_path / "apart", keep=Keep(block_sums, n_blocks=8), shard_size=1)
+    whole = extract(model, few, tmp_path / "whole", dtype="float32")
+    found, expected = (analyze(run, holdout=0.5, holdout_seed=1, n_resamples=20) for run in (apart, whole))
+    for (name, left), (_, right) in zip(estimates(found), estimates(expected), strict=True):
+        np.testing.assert_allclose(left, right, atol=2e-6, rtol=1e-5, err_msg=name)
+    assert found.hubs["strongest"].equals(expected.hubs["strongest"])
+    assert found.model.attrs["n_choosing"] == expected.model.attrs["n_choosing"] == 8 - expected.model["n"]
+
+
 def test_estimates_are_those_of_the_run_that_keeps_all(raw, mean):
     found, expected = analyze(mean, n_resamples=50), analyze(raw, n_resamples=50)
     for (name, left), (_, right) in zip(estimates(found), estimates(expected), strict=True):

@@ -23,7 +23,7 @@ from thoughtlens.problems import sample, write_problems
 N_KILLS = int(os.environ.get("THOUGHTLENS_KILLS", "1"))
 SEED = int(os.environ.get("THOUGHTLENS_SEED", "0"))
 COMMAND = "extract" if N_KILLS == 1 else "run"
-N_SHARDS, SHARD_SIZE = 12, 8
+N_SHARDS, SHARD_SIZE = 8, 3
 N_PROBLEMS = N_SHARDS * SHARD_SIZE
 
 

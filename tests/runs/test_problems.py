@@ -6,7 +6,7 @@ import random
 import pytest
 
 from thoughtlens import compare
-from thoughtlens.cuts import ablate_head
+from thoughtlens.cuts import Zero, ablate_head
 from thoughtlens.cuts import intervene as make_cuts
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.evaluation.lens import choose_problems
@@ -65,7 +65,7 @@ def test_those_that_are_not_there_are_said(run):
 
 
 ASKING = {
-    "study": lambda run, out: make_cuts(run, [ablate_head("L0H0")]),
+    "study": lambda run, out: make_cuts(run, [ablate_head("L0H0", edit=Zero())]),
     "tokens": lambda run, out: choose_problems(run),
     "export": lambda run, out: export_npy(run, out),
     "compare": lambda run, out: compare({"one": run, "other": run}),

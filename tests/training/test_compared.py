@@ -38,7 +38,7 @@ def test_seeds_are_what_a_run_of_each_gives(tmp_path):
         analysis = analyze(extract(load(folder), problems, tmp_path / folder.name))
         assert row["preferred"]["thought"] == analysis.model["preferred"].item()
         assert row["preferred"]["estimate"] == pytest.approx(
-            float(analysis.model["hub_preference"].sel(value="estimate"))
+            float(analysis.model["largest_preference"].sel(value="estimate"))
         )
         assert row["top_heads"] == list(analysis.ranking["name"].values[:5])
         importance.append(np.nan_to_num(analysis.heads["importance"].sel(value="estimate").values.ravel()))

@@ -27,7 +27,9 @@ from thoughtlens.analysis.comparison_sides import (
     Side,
     Subject,
     common_problems,
+    halves,
     head_types_of,
+    held_out_note,
     notes_on,
     notes_on_groups,
     read_subject,
@@ -86,7 +88,14 @@ class Comparison(NamedTuple):
         return str(self.measures["n"].dims[0])
 
 
-def compare(subjects: Mapping[str, Subject | ComparableRun], *, n_resamples: int = 1000, seed: int = 0) -> Comparison:
+def compare(
+    subjects: Mapping[str, Subject | ComparableRun],
+    *,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
     """Compare models by where they attend, by relative depth, and by accuracy.
 
     A difference is a measure of one model less that of the first. Intervals are over problems (bootstrap). p-values
@@ -95,6 +104,9 @@ def compare(subjects: Mapping[str, Subject | ComparableRun], *, n_resamples: int
     Args:
         subjects: two or more runs, by the names that the result has; differences are to the first. A run is read twice,
             some problems at a time: for the types of its heads, and for the rest.
+        holdout: the share of the problems that is compared, between 0 and 1; the others give the types of heads. If
+            None, all do both.
+        holdout_seed: with the id of a problem it decides on which side that is (see `schema.tested_half`).
         n_resamples: bootstrap resamples of the problems, sign flips and permutations.
         seed: same seed, same numbers.
 
@@ -114,22 +126,27 @@ def compare(subjects: Mapping[str, Subject | ComparableRun], *, n_resamples: int
         raise OptionError(f"found {len(subjects)} run, expected two or more to compare; name another one.")
     models = {name: of if isinstance(of, Subject) else subject_of(of) for name, of in subjects.items()}
     common = common_problems(models)
+    chosen = {name: halves(of, common, holdout, holdout_seed) for name, of in models.items()}
     for name, of in subjects.items():
         if not isinstance(of, Subject):
-            models[name] = replace(models[name], head_types=head_types_of(of, models[name], common, seed))
+            _, choosing = chosen[name]
+            models[name] = replace(models[name], head_types=head_types_of(of, models[name], choosing, seed))
     paired = bool(common)
     seeds = _seeds(models, seed, paired=paired)
     sides = {
-        name: read_subject(of, common or of.problems, n_resamples=n_resamples, seed=seeds[name])
+        name: read_subject(of, chosen[name][0], n_resamples=n_resamples, seed=seeds[name])
         for name, of in models.items()
     }
     first, *others = sides
+    notes = [*notes_on(models, sides, common)]
+    if holdout is not None:
+        notes.insert(1, held_out_note(chosen, holdout, holdout_seed))
     return _side_by_side(
         "model",
         _same_positions(sides),
         [(name, first) for name in others],
         {name: of.head_types for name, of in models.items() if of.head_types is not None},
-        notes_on(models, sides, common),
+        tuple(notes),
         n_resamples=n_resamples,
         seeds=seeds,
         paired=paired,

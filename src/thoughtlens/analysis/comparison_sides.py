@@ -19,7 +19,8 @@ from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.analysis.ratios import DEPTHS, Ratios, as_ratios, depth_sums, join_problems, layers_by_depth
 from thoughtlens.analysis.statistics import resample_weights
 from thoughtlens.analysis.sums import add_weighted
-from thoughtlens.errors import RunError
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.schema import tested_half
 
 PROFILES = ("importance", "sequential", "skip", "thought_mass")
 """What heads are ranked by."""
@@ -36,6 +37,7 @@ class Subject:
         correct: bool, one a problem.
         n_question_tokens: prompt tokens before `bot`, one a problem, if known.
         head_types: the type of each head, dims (layer, head), if known.
+        ids: of the problems, by which some may be held out; if None, their names are.
     """
 
     blocks: Blocks
@@ -43,6 +45,7 @@ class Subject:
     correct: npt.ArrayLike
     n_question_tokens: npt.ArrayLike | None = None
     head_types: xr.DataArray | None = None
+    ids: Sequence[str] | None = None
 
 
 class ComparableRun(StoredRun, Protocol):
@@ -75,12 +78,13 @@ class Side(NamedTuple):
 
 def subject_of(run: ComparableRun) -> Subject:
     """A run as a subject. A problem is known by its id and its question: `test_0` of two sets is not one problem."""
-    attention = run.attention
+    attention, problems = run.attention, list(run.problems())
     return Subject(
         run.blocks(),
-        [f"{problem.id}: {problem.question}" for problem in run.problems()],
+        [f"{problem.id}: {problem.question}" for problem in problems],
         attention["correct"].values,
         attention["n_question_tokens"].values,
+        ids=[str(problem.id) for problem in problems],
     )
 
 
@@ -91,10 +95,39 @@ def common_problems(subjects: Mapping[str, Subject]) -> list[str]:
     return [problem for problem in first.problems if problem in shared] if len(shared) > 1 else []
 
 
-def head_types_of(run: ComparableRun, subject: Subject, common: Sequence[str], seed: int) -> xr.DataArray:
-    """The types of a run's heads as `analyze` finds them, on the problems that are compared."""
-    shared = set(common)
-    chosen = np.array([not shared or problem in shared for problem in subject.problems])
+def halves(subject: Subject, common: Sequence[str], share: float | None, seed: int) -> tuple[list[str], list[str]]:
+    """The problems of a subject that are compared, those in common if there are any, and those that give its types.
+
+    Both are all of them without a held-out share; `OptionError` where one of the halves has fewer than two.
+    """
+    problems = list(common or subject.problems)
+    if share is None:
+        return problems, problems
+    ids = dict(zip(subject.problems, subject.ids or subject.problems, strict=True))
+    tested = tested_half([ids[problem] for problem in problems], share, seed)
+    compared = [problem for problem, here in zip(problems, tested, strict=True) if here]
+    choosing = [problem for problem, here in zip(problems, tested, strict=True) if not here]
+    if min(len(compared), len(choosing)) < 2:
+        raise OptionError(
+            f"--holdout {share:g} leaves {len(compared)} of {len(problems)} problems to be compared and "
+            f"{len(choosing)} to choose, expected two or more of each; take more problems, or leave it out."
+        )
+    return compared, choosing
+
+
+def held_out_note(chosen: Mapping[str, tuple[list[str], list[str]]], share: float, seed: int) -> str:
+    """Which problems are compared and which give the types of heads, in a sentence."""
+    each = "; ".join(f"{name}: {len(compared)} and {len(others)}" for name, (compared, others) in chosen.items())
+    return (
+        f"Held out ({share:g}, seed {seed}): numbers, intervals and p are of the tested problems, and types of heads "
+        f"of the others ({each})."
+    )
+
+
+def head_types_of(run: ComparableRun, subject: Subject, problems: Sequence[str], seed: int) -> xr.DataArray:
+    """The types of a run's heads as `analyze` finds them, on these problems."""
+    these = set(problems)
+    chosen = np.array([problem in these for problem in subject.problems])
     return find_types(run.blocks(chosen=chosen), n_problems=int(chosen.sum()), seed=seed)
 
 

@@ -29,7 +29,7 @@ from thoughtlens.notation import text
 
 
 class Levels(NamedTuple):
-    """`excess` (…, measure, value), `p`, `q`, `p_familywise` (…, measure), and the strongest thought as `hub` (…)."""
+    """`excess` (…, measure, value), `p`, `q`, `p_familywise` (…, measure), `hub` and `strongest` thought (…)."""
 
     heads: xr.Dataset
     """dims (layer, head, …), with the `type` of each head"""
@@ -69,7 +69,7 @@ def evidence_of_levels(
         if of_hub.any():
             found.insert(0, _hub(means.isel(cell=of_hub), z.isel(cell=of_hub), tested, over_run))
         joined = xr.concat(found, "measure", data_vars="minimal", coords="minimal", compat="override")
-        levels.append(joined.reindex(measure=text(measures(n_thoughts))).assign(hub=tested["hub"]))
+        levels.append(joined.reindex(measure=text(measures(n_thoughts))).assign(tested[["hub", "strongest"]]))
     heads, layers, model = levels
     return Levels(heads.assign(type=head_types(heads)), layers, model)
 
@@ -127,10 +127,10 @@ def _tested(means: xr.DataArray, z: xr.DataArray) -> xr.Dataset:
 
 
 def _hub(means: xr.DataArray, z: xr.DataArray, hubs: xr.Dataset, over_run: bool) -> xr.Dataset:
-    """The measure `hub`: the cell of the thought that `hub_test` names, with the p-values that say what it is worth."""
+    """The measure `hub`: the cell of the thought that `hub_test` tests, with the p-values that say what it is worth."""
     units = _units(z)
     names = np.strings.replace(means["cell"].values, "hub ", "")
-    named, defined = hubs["hub"], hubs["strength"].notnull()
+    named, defined = hubs["strongest"], hubs["strength"].notnull()
     place = named.copy(data=(named.values[..., None] == names).argmax(-1))
     excess = interval(means.isel(cell=place)).where(defined)
     tests = {"p": hubs["p"], "q": hubs["p_corrected"], "p_familywise": xr.full_like(hubs["p"], np.nan)}

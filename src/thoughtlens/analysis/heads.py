@@ -39,7 +39,7 @@ RESOLUTION = 1e-6
 """Importances nearer than this are tied: float32 attention carries no more."""
 
 
-def rank_heads(heads: xr.Dataset) -> xr.Dataset:
+def rank_heads(heads: xr.Dataset, *, by: xr.Dataset | None = None) -> xr.Dataset:
     """Heads by importance, the largest first.
 
     importance = thought mass · (max_k H[k] − 1): the attention that a head gives the thought that it prefers most,
@@ -48,6 +48,7 @@ def rank_heads(heads: xr.Dataset) -> xr.Dataset:
 
     Args:
         heads: `Analysis.heads`, dims (layer, head).
+        by: `importance` and `thought_mass` (layer, head) of other problems, if these decide the order.
 
     Returns:
         The same along `rank` (from 1), with coords `layer`, `head` and `name`.
@@ -55,7 +56,8 @@ def rank_heads(heads: xr.Dataset) -> xr.Dataset:
     Example:
         `rank_heads(tl.analyze(run).heads)["name"].values[:10]`; an analysis has it as `ranking`
     """
-    values = heads[["importance", "thought_mass"]].sel(value="estimate", drop=True).transpose("layer", "head")
+    values = heads.sel(value="estimate", drop=True) if by is None else by
+    values = values[["importance", "thought_mass"]].transpose("layer", "head")
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
     order = np.lexsort((-values["thought_mass"].values.ravel(), -values["importance"].values.ravel()))
     layers, head_numbers = np.unravel_index(order, values["importance"].shape)
@@ -64,12 +66,20 @@ def rank_heads(heads: xr.Dataset) -> xr.Dataset:
     return ranked.assign_coords(rank=np.arange(1, len(order) + 1), name=("rank", text(names)))
 
 
-def with_importance(samples: xr.Dataset) -> xr.Dataset:
-    """Preferences of every resample, with the `hub_preference` and `importance` of each (see `rank_heads`)."""
-    # The thought is held fixed at the observed one: the interval is that thought's, not that of whichever is largest.
-    place = samples["preference"].isel(resample=0).fillna(-np.inf).argmax("thought")
+def with_importance(samples: xr.Dataset, place: xr.DataArray | None = None) -> xr.Dataset:
+    """Preferences of every resample, with the `largest_preference` and `importance` of each (see `rank_heads`).
+
+    They are of the thought at `place`; of that which the sample itself prefers most, if None.
+    """
+    # The thought is held fixed: the interval is that thought's, not that of whichever is largest.
+    place = most_preferred(samples["preference"].isel(resample=0)) if place is None else place
     largest = samples["preference"].isel(thought=place).drop_vars("thought")
-    return samples.assign(hub_preference=largest, importance=samples["thought_mass"] * (largest - 1.0))
+    return samples.assign(largest_preference=largest, importance=samples["thought_mass"] * (largest - 1.0))
+
+
+def most_preferred(preference: xr.DataArray) -> xr.DataArray:
+    """The place of the thought with the largest H: dims (…, thought) to (…)."""
+    return preference.fillna(-np.inf).argmax("thought")
 
 
 def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) -> xr.DataArray:
@@ -110,7 +120,7 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
 
 def unreliable(ranking: xr.Dataset) -> str | None:
     """Why a ranking should name no heads, in a sentence, or None."""
-    found, n = float(ranking["reliability"]), int(ranking["n"])
+    found, n = float(ranking["reliability"]), int(ranking["n_ranked"])
     if np.isnan(found):
         return f"the ranking of heads can't be judged from n = {n}: halves of the problems rank nothing."
     if found < LEAST_RELIABILITY:
@@ -135,11 +145,12 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
 
     1. A measure passes with an excess of at least 0.05 of a row's attention (`LEAST_EXCESS`) and q < 0.05 (`LEVEL`);
        a hub passes where `hub_test` finds one (q < 0.05).
-    2. The type is the largest that passes among hub, sequential and skip: whom the head prefers among thoughts;
-    3. else the largest that passes among sink, self and readout: where its attention goes at all;
-    4. else `diffuse`.
+    2. A head that passes as a hub is one, so that as many heads are of this type as have a hub;
+    3. else the type is the larger that passes of sequential and skip: whom the head prefers among thoughts;
+    4. else the largest that passes among sink, self and readout: where its attention goes at all;
+    5. else `diffuse`.
 
-    The two groups are not compared with each other since their nulls leave unlike room: a head that treats `first` as
+    The groups are not compared with each other since their nulls leave unlike room: a head that treats `first` as
     one more thought is far above its share of all tokens, and shows nothing by it.
 
     Args:
@@ -154,7 +165,7 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
     excess = found["excess"].sel(value="estimate", drop=True)
     enough = excess.where(passing(found), -np.inf)
     names = np.full(enough.isel(measure=0).shape, DIFFUSE, dtype=object)
-    for group in (PLACES, PATTERNS):
+    for group in (PLACES, PATTERNS[1:], PATTERNS[:1]):
         some = enough.sel(measure=list(group)).transpose(..., "measure").values
         names = np.where(np.isfinite(some).any(-1), np.array(group, dtype=object)[some.argmax(-1)], names)
     return excess.isel(measure=0, drop=True).copy(data=text(names)).rename("type")

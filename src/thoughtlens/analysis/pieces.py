@@ -58,6 +58,9 @@ class StoredRun(Protocol):
     def sums(self) -> Iterator[xr.Dataset]:
         """The sums that were kept, some blocks of problems at a time."""
 
+    def kept_blocks(self) -> npt.NDArray[np.int64]:
+        """The block of each problem, in order, whose sums were kept together."""
+
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each problem was solved, in order."""
 

@@ -98,8 +98,8 @@ def interval(samples: xr.DataArray, *, confidence: float = CONFIDENCE) -> xr.Dat
     samples = samples.transpose("resample", ...)
     bounds = _quantiles(samples.values[1:], np.array([1.0 - confidence, 1.0 + confidence]) / 2.0)
     observed = samples.isel(resample=0, drop=True)
-    low, high = observed.copy(data=bounds[0]), observed.copy(data=bounds[1])
-    return _with_values(observed, low.where(observed.notnull()), high.where(observed.notnull()))
+    bounds[:, np.isnan(observed.values)] = np.nan
+    return _with_values(observed, np.stack([observed.values, *bounds], axis=-1))
 
 
 def bootstrap_ratio(
@@ -144,7 +144,7 @@ def bootstrap_ratio(
     ]
     template = xr.broadcast(numerator, denominator)[0].transpose("problem", ...).isel(problem=0, drop=True)
     flat = np.concatenate([bound.values for bound in bounds])
-    return _with_values(*(template.copy(data=column.reshape(template.shape)) for column in np.moveaxis(flat, -1, 0)))
+    return _with_values(template, flat.reshape(*template.shape, len(VALUES)))
 
 
 def bootstrap_mean(
@@ -318,10 +318,10 @@ def proportion_interval(n_true: int, n: int, *, confidence: float = CONFIDENCE) 
     """
     _check_confidence(confidence)
     if n == 0:
-        return _with_values(*(xr.DataArray(np.nan) for _ in VALUES))
+        return _with_values(xr.DataArray(np.nan), np.full(len(VALUES), np.nan))
     p, bounds = n_true / n, binomtest(n_true, n).proportion_ci(confidence, method="wilson")
     # Rounding may leave p outside its interval by 1e-17.
-    return _with_values(*(xr.DataArray(x) for x in (p, min(p, bounds.low), max(p, bounds.high))))
+    return _with_values(xr.DataArray(p), np.array([p, min(p, bounds.low), max(p, bounds.high)]))
 
 
 def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -410,7 +410,7 @@ def _centred_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return centred
 
 
-def _with_values(estimate: xr.DataArray, low: xr.DataArray, high: xr.DataArray) -> xr.DataArray:
-    names = xr.DataArray(text(VALUES), dims="value", name="value")
-    labelled: xr.DataArray = xr.concat([estimate, low, high], names)
-    return labelled.transpose(..., "value")
+def _with_values(template: xr.DataArray, values: np.ndarray) -> xr.DataArray:
+    """Values (..., value) with the labels of a template (...); by `xr.concat` it would take a tenth of an analysis."""
+    coords = template.coords.assign(value=("value", text(VALUES)))
+    return xr.DataArray(values, coords, (*template.dims, "value"), template.name, template.attrs)

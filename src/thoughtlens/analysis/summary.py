@@ -6,12 +6,14 @@ In: a run, an attention Dataset or its blocks. Out: an `Analysis`. A run's is sa
    the run has beyond a null run, are added up in the same pass.
 2. Preferences and importances are functions of those sums: the estimate is resample 0, its interval the others. One set
    of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
-3. Whether there is a hub, for heads, layers and the model, is the answer of one test (`heads.hub_tests`).
+3. Whether there is a hub, for heads, layers and the model, is the answer of one test (`hubs.hub_tests`).
+4. With a held-out share, some of the problems choose (the thought that is tested as the hub, the most preferred thought
+   of each head, the order of heads) and the others are tested: all numbers, intervals and p-values are of these alone.
 
 Attention is correlational: nothing here says what a head does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Final, NamedTuple
 
@@ -22,8 +24,8 @@ import xarray as xr
 from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, digest, open_saved, saved_or_made
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.evidence import Levels, evidence_of_levels, excess_over_run
-from thoughtlens.analysis.heads import rank_heads, reliability, with_importance
-from thoughtlens.analysis.hubs import hub_names, hub_tests, row_sums
+from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
+from thoughtlens.analysis.hubs import hub_tests, row_sums
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
@@ -33,12 +35,13 @@ from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patt
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
 from thoughtlens.notation import ANSWER, EOT, text
+from thoughtlens.schema import tested_half
 
 BY: Final = ("correct", "n_steps")
 """What the problems of a run can be grouped by."""
 
 _DEFAULTS: Final[Json] = {
-    "pattern": WEIGHTS, "by": [], "null": None, "n_resamples": 1000, "n_flips": 1000, "seed": 0
+    "pattern": WEIGHTS, "by": [], "null": None, "holdout": None, "n_resamples": 1000, "n_flips": 1000, "seed": 0
 }  # fmt: skip
 
 
@@ -47,9 +50,11 @@ class Analysis(NamedTuple):
 
     The Datasets of preferences hold, for … the dims named below, `preference` (…, thought, value), `lag_preference`
     (…, lag, value), `entropy` (…, query, value), `sequential`, `skip`, `thought_mass`, `importance` and
-    `hub_preference` (…, value), the preference H for the most preferred thought, whose name is `preferred` (…). Whether
-    that is a hub says the test alone: `hub` (…) is the hub's name, "" where there is none or it is undefined, and
-    `hub_strength` and `hub_p` (…) are the strength and the corrected p-value that decide (see `hub_test`).
+    `largest_preference` (…, value), the preference H for the most preferred thought, whose name is `preferred` (…).
+    Whether that is a hub says the test alone: `hub` (…) is the hub's name, "" where there is none or it is undefined,
+    and `hub_strength` and `hub_p` (…) are the strength and the corrected p-value that decide (see `hub_test`).
+    `hub_strength_null`, `largest_preference_null` and `importance_null` (…) are what chance makes of these. Where some
+    problems chose and others were tested, `holdout`, `holdout_seed` and `n_choosing` are attributes.
     """
 
     moments: xr.Dataset
@@ -66,16 +71,16 @@ class Analysis(NamedTuple):
     """preferences (layer, head)"""
     ranking: xr.Dataset
     """`heads` along `rank` (1, 2, …) by importance, with `layer`, `head`, `name` (such as L2H3) and `type` of each;
-    `reliability`, `top_overlap` and `top_overlap_by_chance` of the ranking, scalars"""
+    `reliability`, `top_overlap` and `top_overlap_by_chance` of the ranking and `n_ranked`, its problems, scalars"""
     evidence: xr.Dataset
-    """excess (layer, head, measure, value), p, q, p_familywise (layer, head, measure), type (layer, head); `hub`, the
-    strongest thought, whose excess, p and q are those of the measure `hub` (see `evidence_of_levels`)"""
+    """excess (layer, head, measure, value), p, q, p_familywise (layer, head, measure), type (layer, head); `strongest`,
+    the thought whose excess, p and q are those of the measure `hub`, and `hub`, the same where it is one"""
     layer_evidence: xr.Dataset
     """the same of the mean head of each layer, without type; q and p_familywise over layers"""
     model_evidence: xr.Dataset
     """the same of the mean head of the model: q and p_familywise are p"""
     hubs: xr.Dataset
-    """`hub_test`: hub, strength, p, p_corrected (layer, head)"""
+    """`hub_test`: hub, strongest, strength, p, p_corrected (layer, head), …"""
     accuracy: xr.Dataset
     """accuracy (value), Wilson interval; n"""
     rollout: xr.Dataset
@@ -90,7 +95,8 @@ class Analysis(NamedTuple):
     over_null: Levels | None
     """evidence of what the run has beyond a null run"""
     options: Json
-    """`pattern`, `by`, `null`, `n_resamples`, `n_flips`, `seed`, and the `name` that it is saved under or None"""
+    """`pattern`, `by`, `null`, `holdout` (its `share` and `seed`, or None), `n_resamples`, `n_flips`, `seed`, and the
+    `name` that it is saved under or None"""
 
 
 _CLASSES: Final = (Analysis, Comparison, Levels)
@@ -104,6 +110,8 @@ def analyze(
     pattern: str = WEIGHTS,
     by: str | Iterable[str] = (),
     null: StoredRun | Blocks | None = None,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
     n_resamples: int = 1000,
     n_flips: int = 1000,
     seed: int = 0,
@@ -122,6 +130,9 @@ def analyze(
         by: also analyse groups of the problems, by `correct` or (of a run) `n_steps`, and compare the groups.
         null: also say what is beyond this run (or Dataset, or blocks) of the same architecture and problems, such as
             one with random weights.
+        holdout: the share of the problems that is tested, between 0 and 1; the others choose hubs, most preferred
+            thoughts and the order of heads, so that no number comes from problems that chose it. If None, all do both.
+        holdout_seed: with the id of a problem it decides on which side that is (see `schema.tested_half`).
         n_resamples: bootstrap resamples of the problems; where a run kept sums, of the blocks of problems.
         n_flips: sign flips of the problems; up to 12 problems all are listed.
         seed: same seed, same intervals and p-values, however the run is cut into blocks.
@@ -134,7 +145,8 @@ def analyze(
         blocks of problems, and the attribute `n_blocks` says how many.
 
     Raises:
-        OptionError: an unknown pattern, grouping or name, or no `correct`.
+        OptionError: an unknown pattern, grouping or name, no `correct`, or a held-out share that leaves either side
+            fewer than two problems.
         RunError: the run does not hold what is asked for, the null run is none of this run, or the name is taken.
 
     Example:
@@ -156,6 +168,7 @@ def analyze(
             raise OptionError(f"no grouping {what!r}, expected {' or '.join(BY)}; choose one.")
     options: Json = {
         "pattern": check_pattern(pattern), "by": list(by), "null": _told(null),
+        "holdout": None if holdout is None else {"share": holdout, "seed": holdout_seed},
         "n_resamples": n_resamples, "n_flips": n_flips, "seed": seed,
     }  # fmt: skip
     if isinstance(run, StoredRun):
@@ -165,7 +178,13 @@ def analyze(
     if correct is None and not isinstance(run, xr.Dataset):
         raise OptionError("found blocks of problems without `correct`; pass one bool a problem, or a Dataset or a run.")
     right = np.asarray(run["correct"] if correct is None else correct, dtype=bool)
-    return _analyze(patterned(run, pattern), null, right, {what: _groups(what, right, None) for what in by}, options)
+    tested = None
+    if holdout is not None:
+        if not isinstance(run, xr.Dataset):
+            raise OptionError("found --holdout of blocks, whose problems aren't known before; pass a Dataset or a run.")
+        tested = _halves([str(name) for name in run["problem"].values], holdout, holdout_seed)
+    groups = {what: _groups(what, right, None) for what in by}
+    return _analyze(patterned(run, pattern), null, right, groups, options, tested=tested)
 
 
 def open_analysis(run: StoredRun, name: str | None = None) -> Analysis:
@@ -207,11 +226,17 @@ def _analyze_run(
     if name is None and options != _DEFAULTS:
         name = digest(options)[:8]
     kept = run.keeps_means and options["pattern"] == WEIGHTS
+    tested = tested_rows = None
+    if holdout := options["holdout"]:
+        tested = _halves([str(problem.id) for problem in run.problems()], holdout["share"], holdout["seed"])
+        tested_rows = _kept_halves(run, tested) if kept else None
 
     def make() -> Analysis:
         blocks = run.sums() if kept else patterned(run, options["pattern"])
         n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
-        made = _analyze(blocks, null, correct, groups, options, n_blocks=n_blocks)
+        made = _analyze(
+            blocks, null, correct, groups, options, tested=tested, tested_rows=tested_rows, n_blocks=n_blocks
+        )
         made.options["name"] = name
         return made
 
@@ -220,6 +245,33 @@ def _analyze_run(
     # A null Dataset can't be told from another one.
     known = null is None or null_digest is not None
     found: Analysis = saved_or_made(run.path / FOLDER / (name or ""), about, make, *_CLASSES, known=known, force=force)
+    return found
+
+
+def _halves(ids: Sequence[str], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which problems are tested; `OptionError` where a side has fewer than two."""
+    tested = tested_half(ids, share, seed)
+    if min(tested.sum(), (~tested).sum()) < 2:
+        raise OptionError(
+            f"--holdout {share:g} leaves {tested.sum()} of {len(tested)} problems to be tested and {(~tested).sum()} "
+            "to choose, expected two or more of each; take more problems, or leave it out."
+        )
+    return tested
+
+
+def _kept_halves(run: StoredRun, tested: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which blocks of a run that kept sums are tested; `RunError` where what is kept together is of both halves."""
+    layout, blocks = run.manifest["layout"], run.kept_blocks()
+    # Moments and what the hub test takes are kept by shard, and everything else by block.
+    shards = blocks // int(layout["shard_size"])
+    mixed = [shard for shard in np.unique(shards) if len(set(tested[shards == shard])) > 1]
+    if mixed:
+        raise RunError(
+            f"{run.path} was made with --keep mean, and {len(mixed)} of {shards.max() + 1} sums that it keeps are of "
+            "both halves of the problems, expected none; extract it anew with --keep raw, or leave --holdout out."
+        )
+    found = np.zeros(int(layout["n_blocks"]), dtype=bool)
+    found[blocks] = tested
     return found
 
 
@@ -278,77 +330,137 @@ def _analyze(
     groups: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]],
     options: Json,
     *,
+    tested: npt.NDArray[np.bool_] | None = None,
+    tested_rows: npt.NDArray[np.bool_] | None = None,
     n_blocks: int | None = None,
 ) -> Analysis:
-    """Everything in one pass: the whole, each group of the problems, and what is beyond the null run."""
+    """Everything in one pass: the whole, each group of the problems, and what is beyond the null run.
+
+    `tested` are the problems that others choose for; `tested_rows` are the blocks of these where sums were kept.
+    """
     draws = {name: options[name] for name in ("n_resamples", "n_flips", "seed")}
-    whole = Sums(n_blocks or len(correct), **draws)
+    if tested is None:
+        tested = np.ones(len(correct), dtype=bool)
+    rows = tested if n_blocks is None else np.ones(n_blocks, dtype=bool) if tested_rows is None else tested_rows
+    whole = _Sides(rows, ~rows, draws)
     members = {
-        (by, name): (of, {**draws, "seed": group_seed(draws["seed"], place)})
-        for by, named in groups.items() for place, (name, of) in enumerate(enough(named).items())
-    }  # fmt: skip
-    of_groups = {key: Sums(int(of.sum()), **its) for key, (of, its) in members.items()}
+        (by, name): _Sides(of & tested, of & ~tested, {**draws, "seed": group_seed(draws["seed"], place)})
+        for by, named in groups.items()
+        for place, (name, of) in enumerate(enough({name: of & tested for name, of in named.items()}).items())
+        if options["holdout"] is None or (of & ~tested).sum() > 1
+    }
     beyond = None
     if null is not None:
-        weights = resample_weights(len(correct), n_resamples=draws["n_resamples"], seed=draws["seed"])
-        beyond = WeightedSums(weights), ExcessSums(len(correct), n_flips=draws["n_flips"], seed=draws["seed"])
+        weights = resample_weights(int(tested.sum()), n_resamples=draws["n_resamples"], seed=draws["seed"])
+        beyond = WeightedSums(weights), ExcessSums(int(tested.sum()), n_flips=draws["n_flips"], seed=draws["seed"])
     nulls = repeat(None) if null is None else in_pieces(patterned(null, options["pattern"]))
     depth_sums, start = [], 0
     every = (part for block in blocks for part in parts(block))
-    for (own, sums, moments, rows), other in zip(every, nulls, strict=null is not None):
-        whole.add(sums, moments, rows)
+    for part, other in zip(every, nulls, strict=null is not None):
+        own, n_read = part[0], part[1].sizes["problem"]
+        for sides in (whole, *members.values()):
+            sides.add(start, *part)
+        here = np.flatnonzero(tested[start : start + n_read])
         if beyond is not None and own is not None and other is not None:
-            excess = excess_over_run(own, other)
+            excess = excess_over_run(own, other).isel(problem=here)
             beyond[0].add(xr.Dataset({"excess": excess}))
             beyond[1].add(excess)
-        if groups and own is not None:
-            depth_sums.append(collect_depth_sums(own))
-        stop = start + sums.sizes["problem"]
-        for key, (of, _) in members.items():
-            here = np.flatnonzero(of[start:stop])
-            if here.size and own is not None:
-                chosen = own["attention"].isel(problem=here)
-                of_groups[key].add(sums.isel(problem=here), partial_moments(chosen), row_sums(chosen))
-        start = stop
-    totals = whole.total()
+        if groups and own is not None and here.size:
+            depth_sums.append(collect_depth_sums(own.isel(problem=here)))
+        start += n_read
     attributes = draws if n_blocks is None else {**draws, "n_blocks": n_blocks}
-    found = _summarise(totals, correct, {**options, "name": None}, attributes)
+    if held := options["holdout"]:
+        attributes = {**attributes, "holdout": held["share"], "holdout_seed": held["seed"]}
+    totals = whole.totals()
+    found = _summarise(*totals, correct, tested, {**options, "name": None}, attributes)
     if beyond is not None:
         flipped, squares = beyond[1].total()
-        n, hubs = len(correct), hub_tests(totals.rows, seed=draws["seed"])
+        n, hubs = int(tested.sum()), _hubs(*totals, draws["seed"])
         levels = evidence_of_levels(
             beyond[0].total()["excess"], flipped, squares.assign_coords(n=n), hubs,
-            n_thoughts=totals.sums.sizes["query"], over_run=True,
+            n_thoughts=totals[0].sums.sizes["query"], over_run=True,
         )  # fmt: skip
         found = found._replace(over_null=Levels(*(level.assign(n=n).assign_attrs(draws) for level in levels)))
-    for (by, name), (of, its) in members.items():
-        alone = {**options, **its, "by": [], "null": None, "name": None}
-        found.parts.setdefault(by, {})[name] = _summarise(of_groups[by, name].total(), correct[of], alone, its)
+    for (by, name), sides in members.items():
+        alone = {**options, **sides.draws, "by": [], "null": None, "name": None}
+        of, its = groups[by][name], {**attributes, **sides.draws}
+        made = _summarise(*sides.totals(), correct[of], tested[of], alone, its)
+        found.parts.setdefault(by, {})[name] = made
     for by, named in groups.items():
         types = {name: of.evidence["type"] for name, of in found.parts.setdefault(by, {}).items()}
         how = {name: draws[name] for name in ("n_resamples", "seed")}
-        grouped = compare_groups(join_problems(depth_sums), named, correct=correct, head_types=types, **how)
-        without = int((~np.any(list(named.values()), axis=0)).sum())
+        of_tested = {name: of[tested] for name, of in named.items()}
+        grouped = compare_groups(join_problems(depth_sums), of_tested, correct=correct[tested], head_types=types, **how)
+        without = int((~np.any(list(of_tested.values()), axis=0)).sum())
         notes = (f"{without} problems have no steps and are in no group.",) if without else ()
         found.groups[by] = grouped._replace(notes=(*notes, *grouped.notes))
     return found
 
 
-def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, attributes: Json) -> Analysis:
-    """The analysis of problems that have been added up; `attributes` are those of every Dataset with intervals."""
-    n, sums, seed = len(correct), totals.sums, int(attributes["seed"])
+class _Sides:
+    """The sums of what is tested, problems or blocks of them, and of what chooses, if the two are not the same."""
+
+    def __init__(self, tested: npt.NDArray[np.bool_], choosing: npt.NDArray[np.bool_], draws: Json) -> None:
+        self.draws = draws
+        self._sums = [(tested, Sums(int(tested.sum()), **draws))]
+        if choosing.any():
+            # What chooses needs no interval.
+            few = {**draws, "n_resamples": 1, "n_flips": 1}
+            self._sums.append((choosing, Sums(int(choosing.sum()), **few)))
+
+    def add(self, start: int, own: xr.Dataset | None, sums: xr.Dataset, moments: xr.Dataset, rows: xr.Dataset) -> None:
+        """Add what `parts` gives of the problems (or blocks) from place `start`."""
+        for members, added in self._sums:
+            here = members[start : start + sums.sizes["problem"]]
+            if here.all():
+                added.add(sums, moments, rows)
+            elif here.any():
+                assert own is not None, "sums that were kept together are of one half"
+                chosen = own["attention"].isel(problem=np.flatnonzero(here))
+                added.add(sums.isel(problem=np.flatnonzero(here)), partial_moments(chosen), row_sums(chosen))
+
+    def totals(self) -> tuple[Totals, Totals]:
+        """Of what is tested and of what chooses."""
+        found = [sums.total() for _, sums in self._sums]
+        return found[0], found[-1]
+
+
+def _hubs(totals: Totals, choosing: Totals, seed: int) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """The hub tests of heads, layers and the model; the thought is chosen by other problems where these choose."""
+    return hub_tests(totals.rows, chosen=None if choosing is totals else choosing.rows, seed=seed)
+
+
+def _summarise(
+    totals: Totals,
+    choosing: Totals,
+    correct: npt.NDArray[np.bool_],
+    tested: npt.NDArray[np.bool_],
+    options: Json,
+    attributes: Json,
+) -> Analysis:
+    """The analysis of problems that have been added up; `attributes` are those of every Dataset with intervals.
+
+    `choosing` are the sums of the problems that are not `tested`, or those of all problems again, which then do both.
+    """
+    n, sums, seed = int(tested.sum()), totals.sums, int(attributes["seed"])
     attributes = {**attributes, "confidence": CONFIDENCE}
-    head_sums = sums[[name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]]
-    hubs = hub_tests(totals.rows, seed=seed)
-    levels = (_by_layer(head_sums), _preferences(head_sums.sum("head")), _preferences(head_sums.sum(("layer", "head"))))
+    if choosing is not totals:
+        attributes["n_choosing"] = int((~tested).sum())
+    names = [name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]
+    head_sums, choice = sums[names], choosing.sums[names].isel(resample=[0])
+    hubs = _hubs(totals, choosing, seed)
+    over_heads = (_preferences(head_sums.sum(dims), choice.sum(dims)) for dims in ("head", ("layer", "head")))
+    levels = (_by_layer(head_sums, choice), *over_heads)
     heads, layers, model = (
-        level.assign(hub=hub_names(tested), hub_strength=tested["strength"], hub_p=tested["p_corrected"], n=n)
-        .assign_attrs(attributes)
-        for level, tested in zip(levels, hubs, strict=True)
-    )  # fmt: skip
+        _with_hubs(level, tested_hubs).assign(n=n).assign_attrs(attributes)
+        for level, tested_hubs in zip(levels, hubs, strict=True)
+    )
     evidence = evidence_of_levels(*totals.excess, hubs, n_thoughts=sums.sizes["query"])
-    trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
-    ranking = rank_heads(heads.assign(type=evidence.heads["type"])).assign(trust.data_vars)
+    trust = reliability(choosing.halves[names], choice.isel(resample=0)).assign(
+        n_ranked=attributes.get("n_choosing", n)
+    )
+    by = with_importance(preferences(choice)).isel(resample=0)
+    ranking = rank_heads(heads.assign(type=evidence.heads["type"]), by=by).assign(trust.data_vars)
     n_rows = sums["row_exists"].rename(row="query")
     read = _ratio("readout", readout(sums["readout"].rename(readout_row="query")), n_rows.sel(query=[EOT, ANSWER]))
     given = sums["last_thought"].rename(earlier="thought")
@@ -369,7 +481,7 @@ def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, at
         layer_evidence=evidence.layers.assign(n=n).assign_attrs(attributes),
         model_evidence=evidence.model.assign(n=n).assign_attrs(attributes),
         hubs=hubs[0].assign(n=n),
-        accuracy=xr.Dataset({"accuracy": proportion_interval(int(correct.sum()), n), "n": n}),
+        accuracy=xr.Dataset({"accuracy": proportion_interval(int(correct[tested].sum()), n), "n": n}),
         rollout=_ratio("rollout", rolled, n_rolled),
         last_thought=xr.Dataset({"share": last, "n": n}),
         groups={},
@@ -384,18 +496,35 @@ def _ratio(name: str, samples: xr.DataArray, n_rows: xr.DataArray) -> xr.Dataset
     return xr.Dataset({name: interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
 
 
-def _by_layer(sums: xr.Dataset) -> xr.Dataset:
+def _by_layer(sums: xr.Dataset, choice: xr.Dataset) -> xr.Dataset:
     # A few layers at a time: the resampled preferences of all heads at once would be as large as the sums.
     n_layers = sums.sizes["layer"]
     step = max(1, CHUNK_CELLS * n_layers // sums["preference"].size)
-    some_layers = [_preferences(sums.isel(layer=slice(start, start + step))) for start in range(0, n_layers, step)]
+    parts_of_layers = [slice(start, start + step) for start in range(0, n_layers, step)]
+    some_layers = [_preferences(sums.isel(layer=part), choice.isel(layer=part)) for part in parts_of_layers]
     return xr.concat(some_layers, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
 
 
-def _preferences(sums: xr.Dataset) -> xr.Dataset:
-    """Preferences, entropy and importance with intervals, from the sums of every resample."""
+def _preferences(sums: xr.Dataset, choice: xr.Dataset) -> xr.Dataset:
+    """Preferences, entropy and importance with intervals, from the sums of every resample.
+
+    The most preferred thought is that in the `choice`, sums of resample 0 of the problems that choose.
+    """
     samples = preferences(sums).assign(entropy=mean_entropy(sums))
-    observed = samples["preference"].isel(resample=0)
-    place = observed.fillna(-np.inf).argmax("thought")
-    names = np.where(observed.notnull().any("thought"), observed["thought"].values[place.values], "")
-    return with_importance(samples).map(interval).assign(preferred=place.copy(data=text(names)))
+    chosen = preferences(choice)["preference"].isel(resample=0)
+    place = most_preferred(chosen)
+    names = np.where(chosen.notnull().any("thought"), chosen["thought"].values[place.values], "")
+    return with_importance(samples, place).map(interval).assign(preferred=place.copy(data=text(names)))
+
+
+def _with_hubs(level: xr.Dataset, hubs: xr.Dataset) -> xr.Dataset:
+    """Preferences of heads, layers or the model with their hubs, and what chance makes of the largest of them."""
+    mass = level["thought_mass"].sel(value="estimate", drop=True)
+    return level.assign(
+        hub=hubs["hub"],
+        hub_strength=hubs["strength"],
+        hub_p=hubs["p_corrected"],
+        hub_strength_null=hubs["strength_null"],
+        largest_preference_null=hubs["preference_null"],
+        importance_null=mass * (hubs["preference_null"] - 1.0),
+    )

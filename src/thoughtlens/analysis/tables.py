@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thoughtlens.analysis.cautions import LEAST_SHOWN, few_problems, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.comparison import Comparison
 from thoughtlens.analysis.comparison_sides import PROFILES
 from thoughtlens.analysis.evidence import Levels
@@ -36,41 +37,48 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         n_heads: how many of the top heads.
 
     Returns:
-        `n`, `confidence`; `accuracy`, `sequential` and `skip`, each with estimate, low, high and n; `hub` of the mean
-        head, its `thought` (None where there is none), `strength` and `p`; `preferred`, the most preferred `thought`
-        and its H with estimate, low, high and n; `hub_heads`, how many heads have a hub; `evidence`, for each measure
-        the excess of the mean head over its null, with p and the number of heads that pass; `types`, how many heads
-        there are of each; `ranking`, its reliability and `unreliable`, the reason not to trust it or None; `top_heads`,
-        a list of the table `heads`' rows; and `strongest`, for `hub`, `sequential` and `skip` the three heads that give
+        `n`, `confidence`; `holdout`, its `share`, `seed` and `n_choosing`, or None; `selected_on`, on which problems
+        hubs and heads were chosen, in words; `accuracy`, `sequential` and `skip`, each with estimate, low, high and n;
+        `hub` of the mean head, its `thought` (None where there is none), `strength` and `p`, and H as `preference`;
+        `preference`, H of every thought; `hub_heads`, how many heads have a hub; `evidence`, for each measure the
+        excess of the mean head over its null, with p and the number of heads that pass; `types`, how many heads there
+        are of each; `ranking`, its reliability and `unreliable`, the reason not to trust it or None; `top_heads`, a
+        list of the table `heads`' rows; and `strongest`, for `hub`, `sequential` and `skip` the three heads that give
         it most attention beyond an even split, for `hub` of those that have one.  Both lists are empty where the
-        ranking is unreliable.
+        ranking is unreliable, and below five problems, where intervals, p-values, hubs and counts are None.
 
     Example:
         `headline(tl.analyze(run))["hub"]["thought"]`
     """
+    analysis = shown_of_analysis(analysis)
     model, n = analysis.model, int(analysis.model["n"])
-    named = analysis.ranking.isel(rank=slice(0 if unreliable(analysis.ranking) else None))
+    few = n < LEAST_SHOWN
+    named = analysis.ranking.isel(rank=slice(0 if few or unreliable(analysis.ranking) else None))
+    with_hub, hub = named.isel(rank=named["hub"].values != ""), model["hub"].item()
+    of_hubs = with_hub["preference"].sel(value="estimate", drop=True)
     trust = ("reliability", "top_overlap", "top_overlap_by_chance")
-    lists = {"hub": "hub_preference", "sequential": "sequential", "skip": "skip"}
+    hub_heads = int((analysis.heads["hub"] != "").sum())
     return {
         "n": n,
         "confidence": model.attrs["confidence"],
+        "holdout": held_out(analysis),
+        "selected_on": selected_on(analysis),
         "accuracy": as_number(analysis.accuracy["accuracy"], n=n),
         "hub": {
-            "thought": model["hub"].item() or None,
+            "thought": hub or None,
             "strength": _finite(model["hub_strength"].item()),
             "p": _finite(model["hub_p"].item()),
+            "preference": as_number(model["preference"].sel(thought=hub), n=n) if hub else None,
         },
-        "preferred": {"thought": model["preferred"].item() or None, **as_number(model["hub_preference"], n=n)},
+        "preference": {
+            str(thought): as_number(model["preference"].sel(thought=thought), n=n)
+            for thought in model["thought"].values
+        },
         "sequential": as_number(model["sequential"], n=n),
         "skip": as_number(model["skip"], n=n),
         "evidence": _evidence_headline(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
-        "hub_heads": {
-            "n_heads": int((analysis.heads["hub"] != "").sum()),
-            "of": analysis.hubs["p"].size,
-            "least": LEAST,
-        },
-        "types": type_counts(analysis.evidence["type"]),
+        "hub_heads": {"n_heads": None if few else hub_heads, "of": analysis.hubs["p"].size, "least": LEAST},
+        "types": None if few else type_counts(analysis.evidence["type"]),
         "ranking": {name: _finite(float(analysis.ranking[name])) for name in trust}
         | {"unreliable": unreliable(analysis.ranking)},
         "top_heads": [
@@ -78,23 +86,40 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
             for row in _heads_table(named.isel(rank=slice(n_heads))).to_dict("records")
         ],
         "strongest": {
-            name: _strongest(named.isel(rank=named["hub"].values != "") if name == "hub" else named, measure)
-            for name, measure in lists.items()
+            "hub": _strongest(with_hub, of_hubs.sel(thought=with_hub["hub"])),
+            **{
+                name: _strongest(named, named[name].sel(value="estimate", drop=True)) for name in ("sequential", "skip")
+            },
         },
     }
 
 
+def held_out(analysis: Analysis) -> dict[str, Any] | None:
+    """The tested share, the seed and the number of problems that chose; None where all problems did both."""
+    attributes = analysis.model.attrs
+    if "holdout" not in attributes:
+        return None
+    return {"share": attributes["holdout"], "seed": attributes["holdout_seed"], "n_choosing": attributes["n_choosing"]}
+
+
+def selected_on(analysis: Analysis) -> str:
+    """On which problems hubs and heads were chosen, in words."""
+    held = held_out(analysis)
+    return "selected on these problems" if held is None else f"selected on {held['n_choosing']} other problems"
+
+
 def null_headline(analysis: Analysis) -> dict[str, object] | None:
     """The few numbers of what a run has beyond its null run, ready for JSON; None without one."""
-    levels, null = analysis.over_null, analysis.options["null"]
+    levels, null = shown_of_analysis(analysis).over_null, analysis.options["null"]
     if levels is None:
         return None
+    few = int(levels.model["n"]) < LEAST_SHOWN
     return {
         "null_run": null,
         "pattern": analysis.options["pattern"],
         "n": int(levels.model["n"]),
         "evidence": _evidence_headline(levels, null=str(null["model"]["name"])),
-        "types": type_counts(levels.heads["type"]),
+        "types": None if few else type_counts(levels.heads["type"]),
         "note": NULL_NOTE,
     }
 
@@ -115,6 +140,7 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     Example:
         `analysis_tables(tl.analyze(run))["heads"].query("type == 'hub'")`
     """
+    analysis = shown_of_analysis(analysis)
     # Dims of a Dataset are in the order in which its labels were read, which differs from time to time.
     moments = analysis.moments.to_dataframe(dim_order=["layer", "head", "query", "key"]).reset_index()
     return {
@@ -158,20 +184,20 @@ def _evidence_headline(levels: Levels, *, null: str = "") -> dict[str, object]:
     found: dict[str, object] = {}
     for measure, of_measure in own.items():
         at = levels.model.sel(measure=measure)
+        n_heads = int(passes.sel(measure=measure).sum())
         found[measure] = {
             **({"thought": at["hub"].item() or None} if measure == "hub" else {}),
             **as_number(at["excess"], n=n, p=float(at["p"])),
-            "n_heads": int(passes.sel(measure=measure).sum()),
+            "n_heads": None if n < LEAST_SHOWN else n_heads,
             "null": null or of_measure,
         }
     return found
 
 
-def _strongest(ranking: xr.Dataset, measure: str, n_heads: int = 3) -> list[dict[str, object]]:
+def _strongest(ranking: xr.Dataset, preference: xr.DataArray, n_heads: int = 3) -> list[dict[str, object]]:
     """Heads by thought mass · (preference − 1), what they give beyond an even split; undefined ones are left out."""
-    values = ranking[[measure, "thought_mass"]].sel(value="estimate", drop=True)
-    excess = values["thought_mass"] * (values[measure] - 1.0)
-    table = excess.to_dataframe("excess").assign(preference=values[measure].values).dropna()
+    excess = ranking["thought_mass"].sel(value="estimate", drop=True) * (preference - 1.0)
+    table = excess.to_dataframe("excess").assign(preference=preference.values).dropna()
     first = table.sort_values("excess", ascending=False, kind="stable").head(n_heads)
     return [{"name": str(r["name"]), "preference": r["preference"], "excess": r["excess"]} for _, r in first.iterrows()]
 
@@ -194,10 +220,11 @@ def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
 def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
     names = ["name", "layer", "head", "type", "hub", "hub_strength", "hub_p", "preferred"]
     table = ranking[names].reset_coords().to_dataframe().reset_index()
-    for measure in ("hub_preference", "sequential", "skip", "thought_mass", "importance"):
+    for measure in ("largest_preference", "sequential", "skip", "thought_mass", "importance"):
         for name, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
             table[measure + suffix] = ranking[measure].sel(value=name).values
-    return table.assign(reliability=float(ranking["reliability"]), n=int(ranking["n"]))
+    selected = "these problems" if "n_choosing" not in ranking.attrs else "other problems"
+    return table.assign(reliability=float(ranking["reliability"]), selected_on=selected, n=int(ranking["n"]))
 
 
 def _evidence_table(level: xr.Dataset) -> pd.DataFrame:
@@ -214,7 +241,7 @@ def _wide(value: xr.DataArray) -> pd.DataFrame:
     return value.reset_coords(drop=True).to_dataset(dim="value").to_dataframe().reset_index()
 
 
-HEADLINE = ("accuracy", "sequential", "skip", "thought_mass")
+HEADLINE = ("accuracy", "preference", "sequential", "skip", "thought_mass")
 _COUNTS = ("n", "n_minus")
 
 
@@ -233,6 +260,7 @@ def comparison_tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
     Example:
         `comparison_tables(tl.compare(runs))["differences"].query("p_bh < 0.05")`
     """
+    comparison = shown_of_comparison(comparison)
     dim = comparison.dim
     frames = [
         types.rename("type").reset_coords(drop=True).to_dataframe().reset_index().assign(**{dim: name})
@@ -262,6 +290,7 @@ def group_table(comparison: Comparison, *, without: Iterable[str] = ()) -> pd.Da
     Example:
         `group_table(compare_groups(sums, {"solved": right, "failed": ~right}, correct=right), without=["accuracy"])`
     """
+    comparison = shown_of_comparison(comparison)
     parts = (comparison.measures, comparison.differences, comparison.p_values)
     own, values, p_values = (part.sel(depth=["all"]) if "depth" in part.dims else part for part in parts)
     frames = [_tidy([own], ["group"], _COUNTS[:1]).assign(minus="", p=np.nan, n_minus=0)]
@@ -280,57 +309,51 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
         without: measures that say nothing, as in `group_table`.
 
     Returns:
-        `own`, for each model or group its `n`, estimate, low, high of accuracy, preferred (H of the most preferred
-        `thought`), sequential, skip and thought mass, and `types`, its heads of each type, if known; `differences`, a
-        list of the same numbers for each pair (`of`, `minus`) with `p` and `p_holm`, `preferred` being of the thought
-        that `minus` prefers. Holm's correction is over all of these numbers of all pairs and over the preferences for
-        all thoughts, since the one shown is chosen by the data.
+        `own`, for each model or group its `n`, estimate, low, high of accuracy, sequential, skip, thought mass and, by
+        thought, `preference`, and `types`, its heads of each type, if known; `differences`, a list of the same numbers
+        for each pair (`of`, `minus`) with `p` and `p_holm`, Holm's correction over all of these numbers of all pairs;
+        `warnings`, sentences on sides of few problems, whose intervals and p-values are None below five.
 
     Example:
         `comparison_headline(tl.compare(runs))["differences"][0]["sequential"]["p_holm"]`
     """
+    comparison = shown_of_comparison(comparison)
     parts = (comparison.measures, comparison.differences, comparison.p_values)
     values, differences, p_values = (part.drop_vars(list(without), errors="ignore") for part in parts)
     dim = comparison.dim
     sides = {str(name): values.sel({dim: name, "depth": "all"}) for name in values[dim].values}
-    preferred = {name: _preferred(side["preference"]) for name, side in sides.items()}
-    own: dict[str, Any] = {
-        name: {"n": int(side["n"].item()), **_numbers(side, preferred[name])} for name, side in sides.items()
-    }
+    own: dict[str, Any] = {name: {"n": int(side["n"].item()), **_numbers(side)} for name, side in sides.items()}
     for name, types in comparison.head_types.items():
         own[name]["types"] = type_counts(types)
     tests = _with_holm(p_values.sel(depth="all")) if p_values.data_vars else ()
     pairs = []
     for pair in differences["pair"].values:
         row, *p = (part.sel(pair=pair) for part in (differences.sel(depth="all"), *tests))
-        minus = str(row["minus"].item())
-        pairs.append({"of": str(row[dim].item()), "minus": minus, **_numbers(row, preferred[minus], *p)})
-    return {"own": own, "differences": pairs}
-
-
-def _preferred(preference: xr.DataArray) -> str | None:
-    observed = preference.sel(value="estimate", drop=True).dropna("thought")
-    return str(observed["thought"].values[observed.values.argmax()]) if observed.size else None
+        pairs.append({"of": str(row[dim].item()), "minus": str(row["minus"].item()), **_numbers(row, *p)})
+    warnings = [sentence for name, of in own.items() for sentence in few_problems(of["n"], name)]
+    return {"own": own, "differences": pairs, "warnings": warnings}
 
 
 def _with_holm(p: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """The p-values of a closing table, dims (pair, …), and the same corrected by Holm, all together."""
-    shown = p[[name for name in (*HEADLINE, "preference") if name in p]]
+    shown = p[[name for name in HEADLINE if name in p]]
     flat = np.concatenate([values.values.ravel() for values in shown.data_vars.values()])
     left = iter(holm(xr.DataArray(flat, dims="test")).values)
     corrected = shown.map(lambda of: of.copy(data=np.fromiter(left, np.float64, of.size).reshape(of.shape)))
     return shown, corrected
 
 
-def _numbers(row: xr.Dataset, thought: str | None, *tests: xr.Dataset) -> dict[str, Any]:
-    def number(name: str, at: dict[str, str]) -> dict[str, float | None]:
+def _numbers(row: xr.Dataset, *tests: xr.Dataset) -> dict[str, Any]:
+    def number(name: str, **at: str) -> dict[str, float | None]:
         p_values = (float(of[name].sel(at)) for of in tests)
         return as_number(row[name].sel(at), **dict(zip(("p", "p_holm"), p_values, strict=False)))
 
-    # Without a most preferred thought every preference is undefined, that of z1 like any other.
-    place = {"thought": "z1" if thought is None else thought}
-    found = {name: number(name, {}) for name in HEADLINE if name in row}
-    return {"preferred": {"thought": thought, **number("preference", place)}, **found}
+    thoughts = [str(thought) for thought in row["thought"].values]
+    return {
+        name: {thought: number(name, thought=thought) for thought in thoughts} if name == "preference" else number(name)
+        for name in HEADLINE
+        if name in row
+    }
 
 
 def _corrected(table: pd.DataFrame) -> pd.DataFrame:

@@ -101,6 +101,13 @@ Keep = Annotated[
 Pattern = Annotated[
     str, typer.Option("--pattern", help="attention, or value-weighted where the run was made with --record values.")
 ]
+Holdout = Annotated[
+    float | None,
+    typer.Option(
+        "--holdout", metavar="SHARE", help="Test this share of the problems; the others choose what is tested."
+    ),
+]
+HoldoutSeed = Annotated[int, typer.Option("--holdout-seed", help="Of the halves; the same in all commands.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 RunModel = Annotated[
     str | None, typer.Option("--model", help="Where the run's model is now, if it is not where the run found it.")

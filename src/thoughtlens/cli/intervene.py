@@ -25,6 +25,9 @@ from thoughtlens.cli.app import (
     engine_named,
     typed,
 )
+from thoughtlens.cuts.controls import CALIPER
+from thoughtlens.cuts.study import passes_of
+from thoughtlens.errors import OptionError
 
 
 @app.command()
@@ -43,7 +46,8 @@ def intervene(
         typer.Option("--edges", help="all (thought to earlier thought), readout (eot and answer), or such as z4:z1."),
     ] = None,
     edit: Annotated[
-        list[str] | None, typer.Option("--edit", help="zero, mean, resample, noise, scale:0.5; repeatable.")
+        list[str] | None,
+        typer.Option("--edit", help="resample (another problem's values), zero, mean, noise, scale:0.5; repeatable."),
     ] = None,
     at: Annotated[
         str | None, typer.Option("--at", help="Where heads are cut: thoughts, eot, answer, …; everywhere if not given.")
@@ -52,6 +56,21 @@ def intervene(
         bool, typer.Option("--whole", help="Also all thoughts at once: by each edit, shuffled, stopped after each.")
     ] = False,
     frozen: Annotated[bool, typer.Option("--frozen", help="Keep later thoughts as they were without cuts.")] = False,
+    together: Annotated[bool, typer.Option("--together", help="Make one cut of all that is named.")] = False,
+    leave_out: Annotated[
+        str | None,
+        typer.Option("--except", help="Leave these out of the one family that is named: --heads all --except L0H1."),
+    ] = None,
+    restore: Annotated[
+        str | None,
+        typer.Option(
+            "--restore", help="heads, thoughts or edges: put back one at a time where thoughts are another problem's."
+        ),
+    ] = None,
+    effects: Annotated[
+        str | None,
+        typer.Option("--effects", help="total,direct,indirect: direct with later thoughts as they were without cuts."),
+    ] = None,
     plan: Annotated[Path | None, typer.Option("--plan", help="A JSON file of further cuts.")] = None,
     order: Annotated[
         list[str] | None,
@@ -59,9 +78,25 @@ def intervene(
     ] = None,
     random_orders: Annotated[int, typer.Option("--random-orders", help="How many random orders to compare with.")] = 10,
     controls: Annotated[int, typer.Option("--controls", help="How many matched random cuts for each cut.")] = 0,
-    match: Annotated[
-        str, typer.Option("--match", help="What control heads share: layer, or mass (of attention to thoughts).")
-    ] = "layer",
+    caliper: Annotated[
+        float,
+        typer.Option(
+            "--caliper", help="How far control heads may be in attention mass and output norm, in sd of logs."
+        ),
+    ] = CALIPER,
+    donors: Annotated[
+        int, typer.Option("--donors", help="Donors of another problem's values, over which log-probabilities average.")
+    ] = 1,
+    holdout: Annotated[
+        float | None,
+        typer.Option("--holdout", help="Share of problems that are tested, such as 0.5; the others choose."),
+    ] = None,
+    holdout_seed: Annotated[
+        int, typer.Option("--holdout-seed", help="By which, and its id, a problem's half follows.")
+    ] = 0,
+    analysis: Annotated[
+        str | None, typer.Option("--analysis", help="Follow the ranking of this saved analysis for top: and orders.")
+    ] = None,
     study: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +118,13 @@ def intervene(
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate the passes and the time; cut nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Estimate passes, time and what could be shown; write nothing.")
+    ] = False,
+    pilot: Annotated[
+        int | None,
+        typer.Option("--pilot", help="With --dry-run: make the controls on so many problems of the choosing half."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Cut heads, thoughts and edges, and measure what the answer loses against matched random cuts."""
@@ -98,28 +139,43 @@ def intervene(
             kv_groups=kv_groups,
             thoughts=thoughts,
             edges=edges,
-            edits=edit or ("zero",),
+            edits=edit or (),
             at=at,
             whole=whole,
             frozen=frozen,
+            together=together,
+            leave_out=leave_out,
+            restore=restore,
+            paths=effects,
             file=plan,
             controls=controls,
-            match=match,
+            caliper=caliper,
             orders=order or (),
             random_orders=random_orders,
+            donors=donors,
+            holdout=holdout,
+            holdout_seed=holdout_seed,
             seed=seed,
             reasoner=reasoner,
+            analysis=analysis,
         )
     for note in planned.notes:
         terminal.warn(note)
+    if pilot is not None and not dry_run:
+        raise OptionError("--pilot goes with --dry-run; add that, or leave it out.")
     if dry_run:
         with terminal.working("try a few"):
-            facts = cuts.estimate_study(run, planned, n=n, reasoner=reasoner, batch_size=batch_size)
+            facts = cuts.estimate_study(
+                run, planned, n=n, pilot=pilot, reasoner=reasoner, batch_size=batch_size, say=terminal.warn
+            )
+        for warning in facts["warnings"]:
+            terminal.warn(warning)
         terminal.tell(facts, _estimate(facts), as_json=as_json)
         return
-    n_passes = planned.n_passes(n or int(run.manifest["layout"]["n_problems"]))
-    with terminal.counting("intervene", n_passes) as progress:
-        effects = tl.intervene(
+    if planned.controlled and not as_json:
+        _show_balance(planned.controlled["balance"])
+    with terminal.counting("intervene", passes_of(run, planned, n)) as progress:
+        done = tl.intervene(
             run,
             planned,
             study=study,
@@ -133,20 +189,74 @@ def intervene(
             progress=progress,
         )
     with terminal.working("study"):
-        facts = reports.write_study(run, tl.study(run, effects))
+        facts = reports.write_study(run, tl.study(run, done))
     if as_json:
         terminal.print_json(facts)
         return
     show_study(facts)
+    show_columns(facts)
     terminal.tell({}, f"results and figures: {folder / 'studies' / facts['study']}", as_json=False)
 
 
 def _estimate(facts: Mapping[str, Any]) -> str:
-    return (
-        f"{facts['n_cuts']} cuts, {facts['n_controls']} further ones as controls and {facts['n_orders']} steps of "
-        f"orders on {facts['n_problems']} problems: {facts['n_passes']:,} passes, about "
-        f"{terminal.duration(facts['seconds'])}"
-    )
+    further = {
+        f"{facts['n_variants']} variants": facts["n_variants"],
+        f"{facts['n_restored']} restorations": facts["n_restored"],
+        f"{facts['n_controls']} further ones as controls": True,
+        f"{facts['n_orders']} steps of orders": True,
+    }
+    where = f", chosen on {facts['n_choosing']} others" if facts["n_choosing"] else ""
+    said = [
+        f"{facts['n_cuts']} cuts, {', '.join(name for name, there in further.items() if there)} on "
+        f"{facts['n_problems']} problems{where}: {facts['n_passes']:,} passes, about "
+        f"{terminal.duration(facts['seconds'])}",
+        f"found with power 0.8 at 5 %, Holm's correction over {facts['n_cuts']} cuts:",
+    ]
+    for row in facts["bounds"]:
+        said.append(f"  accuracy, if {row['discordant']:.0%} of the problems flip: {_points(row['accuracy'])}")
+    if found := facts["pilot"]:
+        said.append(
+            f"  with the spread of the worst control on {found['n_problems']} problems (sd {_p(found['sd'])} nats, "
+            f"{found['discordant']:.0%} flip): {_p(found['nats'])} nats, accuracy {_points(found['accuracy'])}"
+        )
+    return "\n".join(said)
+
+
+def _points(change: float | None) -> str:
+    return "no change" if change is None else f"a change of {change:.1%}"
+
+
+def _show_balance(rows: Sequence[Mapping[str, Any]]) -> None:
+    """How near the controls of each cut of heads come to what it cuts."""
+    if rows:
+        title = "matched controls: attention mass and output norm of what is cut, and of its controls on average"
+        table = [
+            (
+                row["cut"],
+                str(row["n_controls"]),
+                *(f"{row[name]:.3g} / {row[f'{name}_controls']:.3g}" for name in ("mass", "norm")),
+            )
+            for row in rows
+        ]
+        terminal.table(("cut", "controls", "mass", "norm"), table, title=title)
+
+
+def show_columns(facts: Mapping[str, Any]) -> None:
+    """What stands beside the cuts of a study: their variants, what putting units back recovers, and whose values."""
+    if rows := facts["variants"]:
+        names = list(rows[0]["effects"])
+        title = "the same cuts in other ways: log-probability, nats (direct: later thoughts as they were without cuts)"
+        table = [(row["cut"], *(terminal.with_interval(row["effects"][name]) for name in names)) for row in rows]
+        terminal.table(("cut", *names), table, title=title)
+    if rows := facts["restored"]:
+        title = (
+            "one unit put back where all thoughts are another problem's, which costs "
+            f"{rows[0]['loss']:.2g} nats: share of this that comes back"
+        )
+        table = [(row["unit"], terminal.with_interval(row["share"], percent=True)) for row in rows]
+        terminal.table(("unit", "recovered"), table, title=title)
+    if facts["donor_rule"]:
+        terminal.tell({}, facts["donor_rule"], as_json=False)
 
 
 def show_study(facts: Mapping[str, Any]) -> None:
@@ -167,7 +277,8 @@ def show_study(facts: Mapping[str, Any]) -> None:
     for family, its in facts["verdict"].items():
         terminal.tell({}, f"{family}: {its[0]['reading']}", as_json=False)
     for row in facts["orders"]:
-        terminal.tell({}, _order(row), as_json=False)
+        chosen = row["order"] == "cause" and facts["holdout"] is None
+        terminal.tell({}, _order(row) + " (selected on these problems)" * chosen, as_json=False)
     if facts["transplants"]:
         answers = [name for name, share in facts["transplants"][0].items() if isinstance(share, dict)]
         rows = [_transplant(row, answers) for row in facts["transplants"]]

@@ -25,6 +25,8 @@ from thoughtlens.cli.app import (
     Device,
     EngineName,
     Field,
+    Holdout,
+    HoldoutSeed,
     Keep,
     Model,
     Out,
@@ -55,11 +57,6 @@ def _percent(of: dict[str, Any]) -> str:
     return terminal.with_interval(of, percent=True)
 
 
-def _of_even(of: dict[str, Any]) -> str:
-    thought = of.get("thought", "")
-    return terminal.UNDEFINED if thought is None else f"{thought}: {_even(of)}" if thought else _even(of)
-
-
 def _even(of: dict[str, Any]) -> str:
     return f"{terminal.with_interval(of)} of an even share"
 
@@ -67,11 +64,25 @@ def _even(of: dict[str, Any]) -> str:
 def _hub(of: dict[str, Any]) -> str:
     if of["p"] is None:
         return terminal.UNDEFINED
-    return f"{of['thought'] or 'none'} (strength {terminal.number(of['strength'])}, p {terminal.p_value(of['p'])})"
+    found = f"{of['thought']}: {_even(of['preference'])}" if of["thought"] else "none"
+    return f"{found} (strength {terminal.number(of['strength'])}, p {terminal.p_value(of['p'])})"
+
+
+def _by_thought(of: dict[str, Any]) -> str:
+    known = {thought: found["estimate"] for thought, found in of.items() if found["estimate"] is not None}
+    return ", ".join(f"{thought} {terminal.number(h)}" for thought, h in known.items()) or terminal.UNDEFINED
+
+
+def _counted(of: dict[str, int] | None) -> str:
+    return terminal.UNDEFINED if of is None else terminal.counted(of)
+
+
+def _count(of: int | None) -> str:
+    return terminal.UNDEFINED if of is None else str(of)
 
 
 def _hub_heads(of: dict[str, Any]) -> str:
-    return f"{of['n_heads']} of {of['of']} (beyond {of['least']} even shares, q < 0.05)"
+    return f"{_count(of['n_heads'])} of {of['of']} (beyond {of['least']} even shares, q < 0.05)"
 
 
 def _ranking(of: dict[str, Any]) -> str:
@@ -82,28 +93,24 @@ def _ranking(of: dict[str, Any]) -> str:
     return f"reliability {reliability}; halves share {overlap} of the top heads (chance {chance})"
 
 
-def _thought_and_number(of: dict[str, Any]) -> str:
-    thought, shown = of.get("thought"), terminal.with_interval(of)
-    return f"{thought}: {shown}" if thought else shown
-
-
 CLOSING: Final[tuple[terminal.Row, ...]] = (
     ("accuracy", "accuracy", _percent),
     ("answer rows", "n_answer_rows", "{} (texts that reached the answer prefix)".format),
     ("hub", "hub", _hub),
-    ("most preferred thought", "preferred", _of_even),
-    ("sequential preference", "sequential", _of_even),
-    ("skip preference", "skip", _of_even),
+    ("preference by thought", "preference", _by_thought),
+    ("sequential preference", "sequential", _even),
+    ("skip preference", "skip", _even),
     ("heads with a hub", "hub_heads", _hub_heads),
-    ("types of heads", "types", terminal.counted),
+    ("types of heads", "types", _counted),
     ("ranking of heads", "ranking", _ranking),
+    ("hubs and heads", "selected_on", str),
 )
 
 EXCESS: Final[tuple[terminal.Row, ...]] = (
     ("measure", "measure", str),
     ("excess", "", terminal.with_interval),
     ("p", "p", terminal.p_value),
-    ("heads with it", "n_heads", str),
+    ("heads with it", "n_heads", _count),
 )
 
 TOP_HEADS: Final[tuple[terminal.Row, ...]] = (
@@ -111,7 +118,7 @@ TOP_HEADS: Final[tuple[terminal.Row, ...]] = (
     ("type", "type", str),
     ("hub", "hub", lambda hub: hub or "none"),
     ("most preferred", "preferred", lambda thought: thought or terminal.UNDEFINED),
-    ("its H", "hub_preference", terminal.number),
+    ("its H", "largest_preference", terminal.number),
     ("sequential", "sequential", terminal.number),
     ("skip", "skip", terminal.number),
     ("thought mass", "thought_mass", terminal.number),
@@ -121,9 +128,8 @@ TOP_HEADS: Final[tuple[terminal.Row, ...]] = (
 SIDE_BY_SIDE: Final[tuple[terminal.Row, ...]] = (
     ("problems", "n", str),
     ("accuracy", "accuracy", _percent),
-    ("most preferred thought, its H", "preferred", _thought_and_number),
-    ("sequential preference", "sequential", _thought_and_number),
-    ("skip preference", "skip", _thought_and_number),
+    ("sequential preference", "sequential", terminal.with_interval),
+    ("skip preference", "skip", terminal.with_interval),
     ("thought mass", "thought_mass", _percent),
     ("types of heads", "types", terminal.counted),
 )
@@ -175,18 +181,26 @@ def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         terminal.print_json({"run": str(done.path), **facts})
         return
+    _warn(facts["warnings"])
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
+    if held := facts["holdout"]:
+        title += f" held out ({held['share']:g}, seed {held['seed']})"
     terminal.show_facts({"value": facts}, CLOSING, title=f"{title}, 95 % intervals over {facts['intervals_over']}")
     _show_excess(facts["evidence"], title="attention of a row beyond its null")
-    terminal.show_items(facts["top_heads"], TOP_HEADS, title="top heads by attention (not by cause)")
+    selected = facts["selected_on"]
+    terminal.show_items(facts["top_heads"], TOP_HEADS, title=f"top heads by attention (not by cause), {selected}")
     lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in its)) for name, its in facts["strongest"].items()]
     if lists := [row for row in lists if len(row) > 1]:
         places = ("strongest for", "first", "second", "third")
-        terminal.table(places[: max(map(len, lists))], lists, title="strongest heads, with their preference")
+        terminal.table(
+            places[: max(map(len, lists))],
+            lists,
+            title=f"strongest heads, with their preference, {selected}",
+        )
     terminal.tell({}, f"results: {done.path}", as_json=False)
     if beyond := facts.get("over_null"):
         _show_excess(beyond["evidence"], title="attention of a row beyond that of the null run")
-        terminal.tell({}, f"types of heads beyond it: {terminal.counted(beyond['types'])}", as_json=False)
+        terminal.tell({}, f"types of heads beyond it: {_counted(beyond['types'])}", as_json=False)
         terminal.tell({}, beyond["note"], as_json=False)
     for of in facts.get("groups", ()):
         show_side_by_side(of, title=f"by {of['by']}, 95 % intervals over problems")
@@ -204,15 +218,26 @@ def _show_excess(evidence: dict[str, Any], *, title: str) -> None:
     terminal.tell({}, nulls, as_json=False)
 
 
+def _warn(sentences: list[str]) -> None:
+    """Warnings above the numbers that they are of, so that both go to one place."""
+    for sentence in sentences:
+        terminal.tell({}, f"Warning: {sentence}", as_json=False)
+
+
 def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
     """Tables of models or groups beside each other, of their differences, and the notes."""
-    terminal.show_facts(facts["own"], SIDE_BY_SIDE, title=title)
+    _warn(facts["warnings"])
+    h = [of["preference"] for of in facts["own"].values()]
+    thoughts = [name for name in h[0] if any(of.get(name, {}).get("estimate") is not None for of in h)]
+    preferences = [(f"preference for {name}", f"preference.{name}", terminal.with_interval) for name in thoughts]
+    rows = [*SIDE_BY_SIDE[:2], *preferences, *SIDE_BY_SIDE[2:]]
+    terminal.show_facts(facts["own"], rows, title=title)
     columns = (("measure", "measure", str), ("difference", "shown", str), ("p", "p", terminal.p_value))
     for pair in facts["differences"]:
         items = [
-            {"measure": label, "shown": how(pair[path]), **pair[path]}
-            for label, path, how in SIDE_BY_SIDE
-            if "p_holm" in (pair.get(path) or {})
+            {"measure": label, "shown": how(found), **found}
+            for label, path, how in rows
+            if "p_holm" in (found := terminal.at(pair, path) or {})
         ]  # fmt: skip
         title = f"{facts['by']}: " if "by" in facts else ""
         title += f"{pair['of']} − {pair['minus']}"
@@ -334,6 +359,8 @@ def analyze(
         Path | None,
         typer.Option("--null", metavar="RUN", help="Also beyond this run: same architecture, --random-weights."),
     ] = None,
+    holdout: Holdout = None,
+    holdout_seed: HoldoutSeed = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="Of RUN/analysis/NAME; a digest of the options if they are given.")
     ] = None,
@@ -343,7 +370,8 @@ def analyze(
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
     done, over = tl.open_run(folder), None if null is None else tl.open_run(null)
     with terminal.working("analyze"):
-        found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force)
+        held: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed}
+        found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force, **held)
         facts = tl.write_reports(done, found, figures=False)
     _close(done, facts, as_json=as_json)
 
@@ -422,13 +450,15 @@ def compare(
     label: Annotated[
         list[str] | None, typer.Option("--label", help="Name of each run, in order; the models' names if not given.")
     ] = None,
+    holdout: Holdout = None,
+    holdout_seed: HoldoutSeed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace another comparison in the folder.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: where models attend, by depth, and how well they do."""
     compared = reports.labelled([runs.open_run(folder) for folder in folders], label or [])
     with terminal.working("compare"):
-        facts = reports.write_comparison(to, compared, force=force)
+        facts = reports.write_comparison(to, compared, holdout=holdout, holdout_seed=holdout_seed, force=force)
     if as_json:
         terminal.print_json(facts)
         return

@@ -126,6 +126,12 @@ def show_items(items: Sequence[Mapping[str, Any]], columns: Sequence[Row], *, ti
         table([label for label, _, _ in columns], rows, title=title)
 
 
+def at(facts: Mapping[str, Any], path: str) -> Any:
+    """What stands in facts at a path such as `hub.p`, None if nothing does."""
+    found = _at(facts, path)
+    return None if found is _MISSING else found
+
+
 _MISSING: Final = object()
 
 

@@ -22,9 +22,9 @@ from .experiments import shuffle_thoughts as shuffle_thoughts
 from .experiments import stop_after as stop_after
 from .experiments import weaken_edge as weaken_edge
 from .experiments import zero_value_edge as zero_value_edge
+from .forecast import estimate_study as estimate_study
 from .intervention import Intervention as Intervention
 from .plan import Plan as Plan
 from .plan import plan_cuts as plan_cuts
-from .study import estimate_study as estimate_study
 from .study import intervene as intervene
 from .study import studies as studies

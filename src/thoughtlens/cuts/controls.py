@@ -1,11 +1,12 @@
 """Matched random cuts, the controls of a cut: the same edit in the same scope, made on something else of the same kind.
 
-in: cuts, the sizes of the model, and the attention mass of heads where these are matched by it; out: controls by cut.
+in: cuts, the sizes of the model, and what heads are matched by: attention mass and output norm; out: controls by cut.
 
 1. A cut is taken apart into units: a head, a layer, a thought or an edge. A part that concerns all of them is kept.
-2. Each unit is moved: a head to another head of its layer, or to one of like attention mass; a thought to another
-   thought; an edge to another of the same lag. A unit that the cut itself has is never chosen, and one that the plan
-   cuts only where no other is left.
+2. Each unit is moved: a head to the nearest within a caliper on attention mass and output norm (Austin 2011,
+   Pharmaceutical Statistics 10), which may be none; a thought to another thought; an edge to another of the same lag. A
+   unit that the cut itself has is never chosen. Another thought or edge that the plan cuts is chosen where no other is
+   left; a head that is near is chosen even so, since those that the plan cuts differ from the others.
 3. Controls are made once: several cuts may share one, and another cut of the plan may serve as one. `extra` gives the
    controls that the plan does not make already.
 """
@@ -31,9 +32,16 @@ from thoughtlens.taps import Site
 Unit = tuple[tuple[str, Any], ...]
 """One thing that is cut, by its address: (("layers", 4), ("heads", 5)) or (("queries", "z4"), ("keys", "z1"))."""
 
+CALIPER: Final = 0.5
+"""In standard deviations of the logarithm of what heads are matched by.
+
+In a simulation in which damage depends on mass alone, the thirty heads of most mass of 144 then exceed all their
+controls as often as chance has it, and one in twelve has no control."""
+
 PATIENCE: Final = 20
 """Rounds without a new control of a cut of several units, after which there is taken to be no other."""
-Masses = Mapping[Any, float]
+Likes = Mapping[Any, tuple[float, ...]]
+"""What a head is matched by, in standard deviations, by layer and head."""
 Candidates = Callable[[Unit], list[Unit]]
 _HEAD, _LAYER, _THOUGHT, _EDGE = ("layers", "heads"), ("layers",), ("queries",), ("queries", "keys")
 _MOVED: Final = {Site.HEAD: _HEAD, Site.THOUGHT: _THOUGHT, Site.SCORES: _EDGE, Site.PATTERN: _EDGE}
@@ -54,22 +62,31 @@ class Shape(NamedTuple):
 
 
 def controls_for(
-    cuts: Sequence[Cut], *, n: int, seed: int, shape: Shape, mass: xr.DataArray | None = None
+    cuts: Sequence[Cut],
+    *,
+    n: int,
+    seed: int,
+    shape: Shape,
+    like: xr.Dataset | None = None,
+    caliper: float = CALIPER,
 ) -> dict[str, tuple[Cut, ...]]:
     """Controls of each cut: the same number of other heads, layers, thoughts or edges.
 
-    Heads are drawn from the layer of each, or are those nearest in `mass` in any layer.  Edges between thoughts keep
-    their lag, or take the nearest lag where no other edge has it; an edge from or to another slot keeps that slot.
+    Heads are those of any layer that are within the caliper of each in every measure, the nearest first; without
+    measures they are drawn from its layer, matched by nothing.  Edges between thoughts keep their lag, or take the
+    nearest lag where no other edge has it; an edge from or to another slot keeps that slot.
 
     Args:
         cuts: the plan.
         n: controls a cut, at least 1; fewer where there are fewer.
         seed: same seed, same controls.
         shape: of the model.
-        mass: attention mass of each head, dims (layer, head), to match heads by.
+        like: what heads are matched by, such as `mass` and `norm`: positive numbers, dims (layer, head).
+        caliper: how far a control may be from its head in each, in standard deviations of their logarithms over heads.
 
     Returns:
-        By the cut's label, its controls. One that is shared, or is itself in the plan, is there under the same label.
+        By the cut's label, its controls; none where no head is within the caliper. One that is shared, or is itself in
+        the plan, is there under the same label.
 
     Raises:
         OptionError: a cut has no control, as when it cuts everything there is.
@@ -77,7 +94,7 @@ def controls_for(
     Example:
         >>> from thoughtlens.cuts import ablate_head
         >>> found = controls_for([ablate_head("L0H1")], n=3, seed=0, shape=Shape(n_layers=2, n_heads=4, n_thoughts=6))
-        >>> sorted(control.label for control in found["L0H1 zero"])
+        >>> sorted(control.label for control in found["L0H1 resample"])
         ['control L0H0', 'control L0H2', 'control L0H3']
     """
     if n < 1:
@@ -85,12 +102,13 @@ def controls_for(
     planned = {unit for cut in cuts for part in cut.parts for unit in _units(part)}
     made = {_content(cut.parts): cut for cut in cuts}
     labels = {cut.label for cut in cuts}
-    masses = None if mass is None else mass.transpose("layer", "head").to_series().to_dict()
-    candidates = partial(_candidates, shape=shape, masses=masses, planned=planned, rng=np.random.default_rng(seed))
+    likes = None if like is None else _standardised(like)
+    rng = np.random.default_rng(seed)
+    candidates = partial(_candidates, shape=shape, likes=likes, caliper=caliper, planned=planned, rng=rng)
     found: dict[str, tuple[Cut, ...]] = {}
     for cut in cuts:
         moved = list(islice(_moved(cut.parts, candidates), n))
-        if not moved:
+        if not moved and likes is None:
             raise OptionError(
                 f"the cut {cut.label!r} has no control, since a model of {shape.n_layers} layers, {shape.n_heads} "
                 f"heads and {shape.n_thoughts} thoughts has nothing else like it; leave controls out for it."
@@ -167,23 +185,27 @@ def _placed(part: Intervention, unit: Unit) -> Intervention:
 
 
 def _candidates(
-    unit: Unit, *, shape: Shape, masses: Masses | None, planned: set[Unit], rng: np.random.Generator
+    unit: Unit, *, shape: Shape, likes: Likes | None, caliper: float, planned: set[Unit], rng: np.random.Generator
 ) -> list[Unit]:
     """The units to which a unit may be moved, the best first, in random order among equals."""
     names, values = zip(*unit, strict=True)
     thoughts = thought_names(shape.n_thoughts)
     if names == _HEAD:
-        layers = [values[0]] if masses is None else range(shape.n_layers)
-        others = [tuple(zip(_HEAD, place, strict=True)) for place in product(layers, range(shape.n_heads))]
+        layers = [values[0]] if likes is None else range(shape.n_layers)
+        places = [*product(layers, range(shape.n_heads))]
+        if likes is not None:
+            places = [place for place in places if _apart(likes[values], likes[place]) <= caliper]
+        others = [tuple(zip(_HEAD, place, strict=True)) for place in places]
     elif names == _EDGE:
         others = _edges(values[0], values[1], thoughts)
     else:
         others = [((names[0], value),) for value in (range(shape.n_layers) if names == _LAYER else thoughts)]
 
     def rank(other: Unit) -> tuple[float, float]:
-        distance = _distance(unit, other, thoughts=thoughts, masses=masses)
-        # Edges: the same lag first, then edges that the plan does not cut. Everything else: the other way round.
-        return (distance, other in planned) if names == _EDGE else (other in planned, distance)
+        distance = _distance(unit, other, thoughts=thoughts, likes=likes)
+        # Edges and matched heads: the nearest first, then those that the plan does not cut. Others the other way round.
+        nearest = names == _EDGE or (names == _HEAD and likes is not None)
+        return (distance, other in planned) if nearest else (other in planned, distance)
 
     ranked = sorted(zip(map(rank, others), rng.permutation(len(others)), others, strict=True), key=lambda row: row[:2])
     return [other for *_, other in ranked if other != unit]
@@ -201,11 +223,27 @@ def _edges(query: str, key: str, thoughts: Sequence[str]) -> list[Unit]:
     ]
 
 
-def _distance(unit: Unit, other: Unit, *, thoughts: Sequence[str], masses: Masses | None) -> float:
-    """How far a candidate is from the unit in what is matched: the attention mass of heads, the lag of edges."""
+def _standardised(like: xr.Dataset) -> Likes:
+    """The logarithm of each measure in its standard deviations over heads, by layer and head."""
+    found: dict[Any, tuple[float, ...]] = {}
+    for values in like.transpose("layer", "head").data_vars.values():
+        with np.errstate(divide="ignore"):
+            logs = np.log(values.to_series())
+        spread = float(logs[np.isfinite(logs)].std(ddof=0)) or 1.0
+        found = {place: (*found.get(place, ()), log / spread) for place, log in logs.items()}
+    return found
+
+
+def _apart(here: tuple[float, ...], there: tuple[float, ...]) -> float:
+    """The largest difference of any measure; infinite where one is not known, as the logarithm of 0."""
+    return max(abs(one - other) if np.isfinite(one - other) else np.inf for one, other in zip(here, there, strict=True))
+
+
+def _distance(unit: Unit, other: Unit, *, thoughts: Sequence[str], likes: Likes | None) -> float:
+    """How far a candidate is from the unit in what is matched: the measures of heads, the lag of edges."""
     here, there = dict(unit), dict(other)
-    if "heads" in here and masses is not None:
-        return abs(masses[here["layers"], here["heads"]] - masses[there["layers"], there["heads"]])
+    if "heads" in here and likes is not None:
+        return _apart(likes[here["layers"], here["heads"]], likes[there["layers"], there["heads"]])
     if "keys" in here and here["queries"] in thoughts and here["keys"] in thoughts:
         lags = [thoughts.index(x["queries"]) - thoughts.index(x["keys"]) for x in (here, there)]
         return float(abs(lags[0] - lags[1]))

@@ -2,7 +2,7 @@
 
 An edit is a frozen value with a name in `NAMED`, under which it is written as JSON. Most compute new values themselves,
 as functions `(tensor, moment) -> tensor`; an intervention says where these are taken. The edits of `Drawn` take values
-from passes in which nothing is cut: `cuts.replacements` makes a `Replace` or a `Noisy` of each for a batch of problems.
+from passes in which nothing is cut: `cuts.replacements` makes a `Replace`, `Plus` or `Noisy` of each for a batch.
 """
 
 from dataclasses import dataclass
@@ -125,7 +125,9 @@ class Stop:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean over the problems of the study that could be run, of the same position.
+    """The mean over the other problems of the study that could be run, of the same position.
+
+    The problem itself is left out. With a held-out half, the mean is over the problems that choose.
 
     Of a head's outputs at `text`, the tokens of the answer that are not the `answer` query, each problem has one value,
     their mean: so it is here, in `Resample` and in `Donor`. Name other positions to leave them alone.
@@ -141,10 +143,11 @@ class Mean:
 
 @dataclass(frozen=True)
 class Resample:
-    """What another problem had there, drawn among the problems with as many steps; among all where there are none.
+    """What another problem had there (`cuts.replacements.donors`).
 
     Attributes:
         seed: same seed, same problems; the same for every position, layer and head.
+        rank: which of a problem's donors, 0 for the first.
 
     Example:
         >>> from thoughtlens.cuts import ablate_thought
@@ -153,6 +156,7 @@ class Resample:
     """
 
     seed: int = 0
+    rank: int = 0
     sites: ClassVar[Sites] = _VECTORS
 
 
@@ -201,6 +205,18 @@ class Own:
 
 
 @dataclass(frozen=True)
+class Received:
+    """What a head got from one thought when nothing was cut, weight times value, added to its output.
+
+    Attributes:
+        key: name of the thought.
+    """
+
+    key: str
+    sites: ClassVar[Sites] = frozenset({Site.HEAD})
+
+
+@dataclass(frozen=True)
 class Shuffle:
     """The problem's own thoughts, in another order.
 
@@ -212,7 +228,7 @@ class Shuffle:
     sites: ClassVar[Sites] = _THOUGHTS
 
 
-Drawn = Mean | Resample | Noise | Donor | Own | Shuffle
+Drawn = Mean | Resample | Noise | Donor | Own | Received | Shuffle
 Edit = Zero | Block | Scale | Add | Stop | Drawn
 
 NAMED: Final[dict[str, type[Edit]]] = {edit.__name__.lower(): edit for edit in get_args(Edit)}
@@ -240,6 +256,21 @@ class Replace:
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """The given values of the positions that are met."""
         return met(self.values, moment).to(tensor).expand_as(tensor)
+
+
+@dataclass(frozen=True)
+class Plus:
+    """Given values added to what was there.
+
+    Attributes:
+        values: laid out as those of `Replace`.
+    """
+
+    values: Tensor
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The tensor plus the given values of the positions that are met."""
+        return tensor + met(self.values, moment).to(tensor)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Scale, Shuffle, Stop, Zero
+from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Received, Resample, Scale, Shuffle, Stop, Zero
 from thoughtlens.cuts.intervention import Intervention, as_spec, from_spec
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
@@ -26,7 +26,7 @@ from thoughtlens.notation import (
 from thoughtlens.taps import Site
 
 FROZEN: Final = "thoughts frozen"
-_ZERO: Final = Zero()
+_RESAMPLE: Final = Resample()
 Names = str | Collection[str]
 
 
@@ -72,7 +72,7 @@ def cut(*parts: Intervention, label: str | None = None) -> Cut:
 
     Example:
         >>> cut(*ablate_head("L1H0").parts, *ablate_thought("z2").parts).label
-        'L1H0 zero + z2 zero'
+        'L1H0 resample + z2 resample'
         >>> ablate_head("L1H0").family, ablate_head("L1H0").unit
         ('heads', 'L1H0')
     """
@@ -107,12 +107,12 @@ def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
     return cut(*map(from_spec, spec), label=label)
 
 
-def ablate_head(head: str | tuple[int, int], *, edit: Edit = _ZERO, queries: Collection[str] | None = None) -> Cut:
+def ablate_head(head: str | tuple[int, int], *, edit: Edit = _RESAMPLE, queries: Collection[str] | None = None) -> Cut:
     """Replace a head's output, before the output projection mixes it with the outputs of other heads.
 
     Args:
         head: such as `L4H5`, or (layer, head).
-        edit: what takes its place.
+        edit: what takes its place; what another problem had there if not given.
         queries: slots at which it is replaced, of bot, z1 … zT, eot, answer, text; all of these if None. The
             question's pass is never cut.
 
@@ -121,7 +121,7 @@ def ablate_head(head: str | tuple[int, int], *, edit: Edit = _ZERO, queries: Col
 
     Example:
         >>> ablate_head("L4H5", queries=["eot", "answer"]).label
-        'L4H5 zero at answer, eot'
+        'L4H5 resample at answer, eot'
     """
     layer, number = head_place(head) if isinstance(head, str) else head
     return cut(_head_part(layer, [number], edit, queries))
@@ -133,7 +133,7 @@ def ablate_kv_group(
     *,
     n_heads: int,
     n_groups: int,
-    edit: Edit = _ZERO,
+    edit: Edit = _RESAMPLE,
     queries: Collection[str] | None = None,
 ) -> Cut:
     """Replace the outputs of all query heads that share one key-value head (grouped-query attention).
@@ -151,7 +151,7 @@ def ablate_kv_group(
 
     Example:
         >>> ablate_kv_group(2, 1, n_heads=8, n_groups=2).label
-        'L2H4,5,6,7 zero'
+        'L2H4,5,6,7 resample'
     """
     if n_heads % n_groups or not 0 <= group < n_groups:
         raise OptionError(f"found group {group} of {n_groups} over {n_heads} heads; expected 0 to {n_groups - 1}.")
@@ -160,7 +160,7 @@ def ablate_kv_group(
     return made if size == 1 else replace(made, family=KV_GROUPS, unit=f"L{layer}G{group}")
 
 
-def ablate_thought(thought: Names | None, *, edit: Edit = _ZERO) -> Cut:
+def ablate_thought(thought: Names | None, *, edit: Edit = _RESAMPLE) -> Cut:
     """Replace a thought, or several; later thoughts are computed anew.
 
     Args:
@@ -172,7 +172,7 @@ def ablate_thought(thought: Names | None, *, edit: Edit = _ZERO) -> Cut:
 
     Example:
         >>> ablate_thought(["z2", "z10"]).label
-        'z2, z10 zero'
+        'z2, z10 resample'
     """
     return cut(Intervention(Site.THOUGHT, edit, queries=None if thought is None else _names(thought)))
 
@@ -323,14 +323,64 @@ def freeze_thoughts(base: Cut, *, thoughts: Collection[str] | None = None) -> Cu
 
     Example:
         >>> freeze_thoughts(ablate_head("L1H0")).label
-        'L1H0 zero, thoughts frozen'
+        'L1H0 resample, thoughts frozen'
     """
     if not freezable(base):
         raise OptionError(f"the cut {base.label!r} leaves no thought that could be frozen; make it without freezing.")
     # First, so that the cut's own edits of thoughts come on top.
     part = Intervention(Site.THOUGHT, Own(), queries=None if thoughts is None else frozenset(thoughts))
     said = FROZEN if thoughts is None else f"{part.label.removesuffix(' own')} frozen"
-    return cut(part, *base.parts, label=f"{base.label}, {said}")
+    return replace(base, label=f"{base.label}, {said}", parts=(part, *base.parts))
+
+
+def cut_together(cuts: Sequence[Cut], said: str) -> Cut:
+    """One cut of several single things by one edit, which are named by what is said of them."""
+    families = {one.family for one in cuts}
+    (family,) = families if len(families) == 1 else ("",)
+    edits = dict.fromkeys(one.parts[0].label.removeprefix(one.unit).strip() for one in cuts if one.family != EDGES)
+    suffix = " ".join(edit.split(" ", 1)[-1] if family == KV_GROUPS else edit for edit in edits)
+    parts = tuple(part for one in cuts for part in one.parts)
+    return Cut(f"{said} together {suffix}".strip(), parts, family=family, dose=cuts[0].dose)
+
+
+def restore_head(head: str, *, seed: int = 0) -> Cut:
+    """All thoughts are another problem's, but this head gives what it gave; its output at `text` is made anew."""
+    layer, number = head_place(head)
+    return _restored(head, HEADS, seed, Intervention(Site.HEAD, Own(), frozenset({layer}), frozenset({number})))
+
+
+def restore_thought(thought: str, *, seed: int = 0) -> Cut:
+    """All thoughts are another problem's but this one."""
+    return _restored(thought, THOUGHTS, seed, Intervention(Site.THOUGHT, Own(), queries=frozenset({thought})))
+
+
+def restore_edge(query: str, key: str, *, seed: int = 0) -> Cut:
+    """All thoughts are another problem's, but the query gets from this key, in every head, what it got without a cut.
+
+    The key's weight is zeroed after the softmax, and its weight times value of the uncut pass is added in its place.
+    """
+    removed = Intervention(Site.PATTERN, Zero(), queries=frozenset({query}), keys=frozenset({key}))
+    given = Intervention(Site.HEAD, Received(key), queries=frozenset({query}))
+    return _restored(edge_name(query, key), EDGES, seed, removed, given)
+
+
+def _restored(unit: str, family: str, seed: int, *parts: Intervention) -> Cut:
+    corrupted = Intervention(Site.THOUGHT, Resample(seed))
+    return Cut(f"{unit} restored", (corrupted, *parts), family=family, unit=unit)
+
+
+def resamples(base: Cut) -> bool:
+    """Whether a cut puts another problem's values in place, so that it may have several donors."""
+    return any(isinstance(part.edit, Resample) for part in base.parts)
+
+
+def of_donor(base: Cut, rank: int) -> Cut:
+    """The cut with values of the donor of this rank."""
+    parts = (
+        replace(part, edit=replace(part.edit, rank=rank)) if isinstance(part.edit, Resample) else part
+        for part in base.parts
+    )
+    return replace(base, parts=tuple(parts))
 
 
 def freezable(base: Cut) -> bool:

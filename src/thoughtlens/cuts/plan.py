@@ -1,88 +1,84 @@
-"""The plan of a study: its cuts, controls and orders, read from words such as `top:10` or `z4:z1`.
+"""The plan of a study: its cuts and their variants, restorations, controls and orders.
 
-in: a run, and the words of a user; out: a `Plan`, which `intervene` makes.
+in: a run, and what a user asks for; out: a `Plan`, which `intervene` makes.
 
-1. Heads, thoughts and edges are cut one at a time, each by every edit asked for. Edges are blocked, and weakened where
-   an edit scales. Cuts of the family `whole` concern all thoughts at once.
-2. Matched controls are drawn for each cut that has something like it.
-3. An order cuts the first 1, 2, … heads of a ranking. The plan keeps its name alone, since a ranking by cause follows
-   from effects.
-
-These words are read here and nowhere else: `all`, `top:10`, `L4H5`, `L4G1`, `z4:z1`, `readout`, `mean`, `scale:0.5`.
+1. Heads, thoughts and edges are cut one at a time, or together as one cut. Another problem's values take their place;
+   edges have no donors and are blocked, and weakened where an edit scales. Cuts of the family `whole` concern all
+   thoughts at once.
+2. A variant does the same to the same in another way: a head by its mean, or with later thoughts frozen (the direct
+   effect). It stands beside its cut and is no finding of its own.
+3. A restoration puts one unit back into a run in which all thoughts are another problem's.
+4. Matched controls are drawn for each cut that has something like it.
+5. An order cuts the first 1, 2, … heads of a ranking. A ranking by cause follows from effects, so that the plan keeps
+   its name alone.
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, paired_differences
-from thoughtlens.analysis.effects import RANKED_BY
+from thoughtlens.analysis import Analysis, analyze, open_analysis
 from thoughtlens.analysis.heads import unreliable
-from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
-from thoughtlens.cuts.controls import Shape, controllable, controls_for, extra
-from thoughtlens.cuts.edits import Block, Donor, Edit, Mean, Noise, Resample, Scale, Shuffle, Zero
+from thoughtlens.analysis.weighted_attention import VALUES
+from thoughtlens.cuts.balance import balance_rows, head_measures
+from thoughtlens.cuts.controls import CALIPER, Shape, controllable, controls_for, extra
+from thoughtlens.cuts.edits import NAME_OF, Edit, Mean, Resample, Scale
 from thoughtlens.cuts.experiments import (
     Cut,
     ablate_head,
     ablate_kv_group,
     ablate_thought,
     cut_from_spec,
+    cut_together,
     freezable,
     freeze_thoughts,
     knock_out,
+    of_donor,
+    resamples,
+    restore_edge,
+    restore_head,
+    restore_thought,
     shuffle_thoughts,
     stop_after,
-    thoughts_left,
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.intervention import EDGE_SITES, Intervention
+from thoughtlens.cuts.orders import CAUSE, RANKINGS, cumulative
 from thoughtlens.cuts.passes import n_kv_heads
-from thoughtlens.cuts.replacements import derangement, donors
-from thoughtlens.cuts.study_job import Target
+from thoughtlens.cuts.selection import (
+    ALL,
+    READOUT,
+    Words,
+    edges_named,
+    groups_named,
+    heads_named,
+    is_top,
+    listed,
+    named_edit,
+    positions_named,
+    thoughts_named,
+)
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.notation import (
-    HEADS,
-    RANDOM,
-    TEXT,
-    THOUGHTS,
-    edge_names,
-    head_name,
-    head_place,
-    key_names,
-    query_names,
-    step_label,
-    thought_names,
-)
+from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, THOUGHTS
 from thoughtlens.runs.folder import Run
-from thoughtlens.schema import BASELINE, VALUE_WEIGHTED
+from thoughtlens.schema import VALUE_WEIGHTED, tested_half
 from thoughtlens.taps import Site
 
-EDITS: Final = ("zero", "mean", "resample", "noise", "scale:F")
-ALL: Final = "all"
-READOUT: Final = "readout"
-MATCHES: Final = ("layer", "mass")
-ATTENTION: Final = "attention"
-CAUSE: Final = "cause"
-RANKINGS: Final = (ATTENTION, VALUES, CAUSE)
+MEAN: Final = "mean"
+DIRECT: Final = "direct"
+PATHS: Final = ("total", DIRECT, "indirect")
+RESTORED: Final = (HEADS, THOUGHTS, EDGES)
 
 _KNOWN: Final = ("family", "unit", "dose")
 """What a cut says of itself beside its label and parts."""
-
-_TOP: Final = "top:"
-
-Words = str | Iterable[str] | None
-"""Names joined by commas, or one by one."""
 
 
 @dataclass(frozen=True)
@@ -92,39 +88,66 @@ class Plan:
     Attributes:
         cuts: what is studied.
         controls: the controls of each cut, by its label.
+        variants: by the label of a cut and the variant's name, `mean` or `direct`.
+        restored: cuts in which all thoughts are another problem's but one unit is the problem's own.
         orders: rankings, of `RANKINGS`, by which single heads are cut one after the other.
+        rankings: names of heads in order, of those `orders` that were known when the plan was made.
         n_random: how many random orders are made for comparison.
         seed: of controls, of random orders, and of edits that draw.
-        controlled: how controls were drawn, as the study's manifest says it.
+        donors: how many donors a problem has: log-probabilities are means over these.
+        holdout: the share of problems that are tested; the others choose. None where all problems do both.
+        holdout_seed: by which problems are divided (`thoughtlens.schema.tested_half`).
+        controlled: how controls were drawn, as the study's manifest says it, and how near they are.
         exploratory: labels of cuts that were added after the study had begun.
         notes: what a reader of the plan should know, a sentence each.
 
     Example:
         >>> plan = Plan((ablate_head("L0H0"), ablate_head("L0H1")), orders=("cause",), n_random=2)
-        >>> plan.n_steps, plan.n_passes(n_problems=100)
+        >>> plan.n_steps, plan.n_passes(100)
         (6, 1000)
     """
 
     cuts: tuple[Cut, ...]
     controls: Mapping[str, tuple[Cut, ...]] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Cut]] = field(default_factory=dict)
+    restored: tuple[Cut, ...] = ()
     orders: tuple[str, ...] = ()
+    rankings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     n_random: int = 0
     seed: int = 0
+    donors: int = 1
+    holdout: float | None = None
+    holdout_seed: int = 0
     controlled: Mapping[str, Any] = field(default_factory=dict)
     exploratory: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
+    def kinds(self) -> dict[str, str]:
+        """By label, what each cut that is made is in the study: cut, variant, restored or control."""
+        variants = [cut.label for its in self.variants.values() for cut in its.values()]
+        ranked = {
+            "control": [cut.label for cut in extra(self.controls, self.cuts)],
+            "restored": [cut.label for cut in self.restored],
+            "variant": variants,
+            "cut": [cut.label for cut in self.cuts],
+        }
+        return {label: kind for kind, labels in ranked.items() for label in labels}
+
+    @property
     def made(self) -> tuple[Cut, ...]:
-        """Every cut and control once, in the order in which they are made."""
-        return (*self.cuts, *extra(self.controls, self.cuts))
+        """Every cut, variant, restoration and control once, in the order in which they are made."""
+        variants = [cut for its in self.variants.values() for cut in its.values()]
+        # Two cuts of one label are left for `check_plan` to refuse.
+        others = dict.fromkeys((*variants, *self.restored, *extra(self.controls, self.cuts)))
+        return (*self.cuts, *(cut for cut in others if cut not in self.cuts))
 
     @property
     def single_heads(self) -> dict[str, Cut]:
         """The first cut of each head that was planned to be cut alone, by the head's name."""
         found: dict[str, Cut] = {}
         for cut in self.cuts:
-            if cut.family == HEADS and cut.label not in self.exploratory:
+            if cut.family == HEADS and cut.unit and cut.label not in self.exploratory:
                 found.setdefault(cut.unit, cut)
         return found
 
@@ -133,10 +156,32 @@ class Plan:
         """Steps of all orders, random ones among them."""
         return len(self.single_heads) * (len(self.orders) + self.n_random) if self.orders else 0
 
-    def n_passes(self, n_problems: int) -> int:
-        """The number of passes that the plan takes: one for each problem under each cut, and under none."""
-        rounds = 1 + (CAUSE in self.orders)
-        return n_problems * (rounds + len(self.made) + self.n_steps)
+    @property
+    def chooses(self) -> bool:
+        """Whether a held-out half needs cuts of its own, for a ranking by cause."""
+        return self.holdout is not None and CAUSE in self.orders
+
+    def n_passes(self, n_problems: int, n_choosing: int = 0) -> int:
+        """The passes that the plan takes: one for each problem under each cut, of every donor, and under none.
+
+        Args:
+            n_problems: problems that are tested.
+            n_choosing: problems that choose alone.
+        """
+        single = [*self.single_heads.values()]
+        steps = [single[0]] * self.n_steps
+        rounds = 1 + (CAUSE in self.orders and self.holdout is None)
+        tested = n_problems * (rounds + sum(map(self.copies, (*self.made, *steps))))
+        return tested + (n_choosing * (1 + sum(map(self.copies, single))) if self.chooses else 0)
+
+    def copies(self, cut: Cut) -> int:
+        """How often a cut is made: once a donor."""
+        return self.donors if resamples(cut) else 1
+
+    def of_donors(self, cut: Cut) -> tuple[Cut, ...]:
+        """A cut with the values of each donor, where there are several; the cut itself where not."""
+        n = self.copies(cut)
+        return (cut,) if n == 1 else tuple(of_donor(cut, rank) for rank in range(n))
 
     def steps(self, rankings: Mapping[str, Sequence[str]]) -> tuple[Cut, ...]:
         """The cuts of the first 1, 2, … heads of each ranking, and of random orders; none without a ranking."""
@@ -157,22 +202,29 @@ class Plan:
             )
         known = {cut.label: cut for cut in self.made}
         renamed = {cut.label: _under_free_label(cut, known) for cut in extra(further.controls, further.cuts)}
-        cuts = (*self.cuts, *(cut for cut in further.cuts if known.get(cut.label) != cut))
+        cuts, restored = (
+            (*mine, *(cut for cut in its if known.get(cut.label) != cut))
+            for mine, its in ((self.cuts, further.cuts), (self.restored, further.restored))
+        )
         controls = dict(self.controls)
         for label, its in further.controls.items():
             both = (*controls.get(label, ()), *(renamed.get(control.label, control) for control in its))
             controls[label] = tuple(dict.fromkeys(both))
-        whole = replace(self, cuts=cuts, controls=controls)
+        variants = {
+            label: {**self.variants.get(label, {}), **further.variants.get(label, {})}
+            for label in (*self.variants, *(name for name in further.variants if name not in self.variants))
+        }
+        whole = replace(self, cuts=cuts, controls=controls, variants=variants, restored=restored)
         return replace(whole, exploratory=(*self.exploratory, *(c.label for c in whole.made if c.label not in known)))
 
     def as_json(self) -> dict[str, Any]:
         """The plan as `plan.json` says it; `plan_from_json` reads it."""
-        studied = {cut.label for cut in self.cuts}
+        kinds = self.kinds
         return {
             "cuts": [
                 {
                     "label": cut.label,
-                    "kind": "cut" if cut.label in studied else "control",
+                    "kind": kinds[cut.label],
                     "exploratory": cut.label in self.exploratory,
                     **{name: getattr(cut, name) for name in _KNOWN},
                     "parts": cut.spec(),
@@ -180,10 +232,15 @@ class Plan:
                 for cut in self.made
             ],
             "controls": {label: [control.label for control in its] for label, its in self.controls.items()},
+            "variants": {label: {name: cut.label for name, cut in its.items()} for label, its in self.variants.items()},
             "controlled": dict(self.controlled),
             "orders": list(self.orders),
+            "rankings": {by: list(names) for by, names in self.rankings.items()},
             "n_random": self.n_random,
             "seed": self.seed,
+            "donors": self.donors,
+            "holdout": self.holdout,
+            "holdout_seed": self.holdout_seed,
             "notes": list(self.notes),
         }
 
@@ -197,15 +254,20 @@ def _under_free_label(cut: Cut, known: Mapping[str, Cut]) -> Cut:
 def plan_from_json(found: Mapping[str, Any]) -> Plan:
     """The plan that `Plan.as_json` wrote."""
     made = {entry["label"]: _cut_of(entry) for entry in found["cuts"]}
+
+    def of_kind(kind: str) -> tuple[Cut, ...]:
+        return tuple(made[entry["label"]] for entry in found["cuts"] if entry["kind"] == kind)
+
     return Plan(
-        tuple(made[entry["label"]] for entry in found["cuts"] if entry["kind"] == "cut"),
+        of_kind("cut"),
         {label: tuple(made[name] for name in its) for label, its in found["controls"].items()},
+        variants={label: {name: made[cut] for name, cut in its.items()} for label, its in found["variants"].items()},
+        restored=of_kind("restored"),
         orders=tuple(found["orders"]),
-        n_random=found["n_random"],
-        seed=found["seed"],
-        controlled=found["controlled"],
+        rankings={by: tuple(names) for by, names in found["rankings"].items()},
         exploratory=tuple(entry["label"] for entry in found["cuts"] if entry["exploratory"]),
         notes=tuple(found["notes"]),
+        **{name: found[name] for name in ("n_random", "seed", "donors", "holdout", "holdout_seed", "controlled")},
     )
 
 
@@ -227,19 +289,27 @@ def plan_cuts(
     kv_groups: Words = None,
     thoughts: Words = None,
     edges: Words = None,
-    edits: Iterable[str | Edit] = ("zero",),
+    edits: Iterable[str | Edit] = (),
     at: Words = None,
     whole: bool = False,
     frozen: bool = False,
+    together: bool = False,
+    leave_out: Words = None,
+    restore: str | None = None,
+    paths: Words = None,
     cuts: Iterable[Cut] = (),
     file: Path | None = None,
     controls: int = 0,
-    match: str = "layer",
+    caliper: float = CALIPER,
     orders: Iterable[str] = (),
     random_orders: int = 10,
+    donors: int = 1,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
     seed: int = 0,
     reasoner: LatentReasoner | None = None,
-    analysis: Callable[[], Analysis] | None = None,
+    analysis: str | Callable[[], Analysis] | None = None,
+    measures: Callable[[], xr.Dataset] | None = None,
 ) -> Plan:
     """Plan a study of cuts, in the order heads, groups, thoughts, edges, whole, cuts, file.
 
@@ -249,23 +319,36 @@ def plan_cuts(
         kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
         thoughts: `all`, or names such as `z1,z4`.
         edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`.
-        edits: `zero`, `mean`, `resample`, `noise`, `scale:0.5`, or edits. Edges are blocked whatever the edits are, and
-            weakened by those that scale.
+        edits: `zero`, `mean`, `resample`, `noise`, `scale:0.5`, or edits; `resample` if empty, with the mean as a
+            variant of single heads. Where `resample` is among several, cuts of one unit by the others that do not scale
+            are variants of it. Edges are blocked whatever the edits are, and weakened by those that scale.
         at: positions at which heads are cut, such as `thoughts` or `eot,answer`; all from bot on if None.
         whole: also cut all thoughts at once: by each edit, shuffled, and stopped after each.
         frozen: keep later thoughts as they were when nothing was cut; they are computed anew if False.
+        together: make one cut of all that is named, instead of one at a time.
+        leave_out: what is left out of the one family that is named, in the same words.
+        restore: `heads`, `thoughts` or `edges`: put one of these back into a run with another problem's thoughts.
+        paths: of `total`, `direct`, `indirect`; the latter two also make each cut with later thoughts frozen.
         cuts: further cuts.
         file: a JSON file of further cuts: a list of objects with `label` and `parts`, or a study's `plan.json`.
         controls: how many matched controls each cut gets; a cut that has nothing like it gets none.
-        match: what control heads share with their head: `layer`, or `mass`, the attention to thoughts.
+        caliper: how far the attention mass and the output norm of a control head may be from those of its head, in
+            standard deviations of their logarithms over heads.
         orders: `attention`, `value-weighted`, `cause`: cut the first 1, 2, … of the single heads in this ranking.
         random_orders: how many random orders are made for comparison.
+        donors: over how many donors log-probabilities are averaged where another problem's values are put in place.
+        holdout: the share of problems that are tested, such as 0.5; top heads, orders and means then come from the
+            others. None where all problems do both.
+        holdout_seed: by which problems are divided.
         seed: of the edits that draw, of controls and of random orders.
-        reasoner: the run's model, if it is loaded already; only key-value groups need it.
-        analysis: gives an analysis of the run; called once, for `top:` or `mass`. Computed from the run if None.
+        reasoner: the run's model, if it is loaded already; key-value groups and controls of heads need it.
+        analysis: the name of a saved analysis, whose ranking `top:` and orders by attention follow; or a function that
+            gives an analysis, called once, for `top:` or controls. Computed from the run if None.
+        measures: gives the attention mass and output norm of each head, `mass` and `norm` (layer, head), to match
+            controls by; measured if None.
 
     Returns:
-        The plan. Its `notes` say where a ranking that was followed cannot be trusted.
+        The plan. Its `notes` say where a ranking that was followed cannot be trusted, and what has no control.
 
     Raises:
         OptionError: something that was asked for is not there, or nothing was asked for.
@@ -280,136 +363,194 @@ def plan_cuts(
     # A study sets cuts beside the attention of the problems that were cut: asked before hours of cuts.
     run.require_attention()
     orders, shape = tuple(dict.fromkeys(orders)), shape_of(run)
-    _check_options(run, controls, match, orders, random_orders)
-    seen = cache(analysis or (lambda: analyze(run)))
-    known = [named_edit(edit, seed) if isinstance(edit, str) else edit for edit in dict.fromkeys(edits)]
-    where = None if at is None else _positions(at, shape)
-    made = [ablate_head(head, edit=edit, queries=where) for head in _heads(heads, shape, seen) for edit in known]
-    if kv_groups is not None:
-        n_groups = n_kv_heads(reasoner or reasoner_of(run.manifest))
-        group = partial(ablate_kv_group, n_heads=shape.n_heads, n_groups=n_groups, queries=where)
-        made += [group(*place, edit=edit) for place in _groups(kv_groups, shape, n_groups) for edit in known]
-    made += [ablate_thought(thought, edit=edit) for thought in _thoughts(thoughts, shape) for edit in known]
-    made += [cut for edge in _edges(edges, shape) for cut in _of_edge(edge, known)]
+    _check_options(run, controls, orders, random_orders, donors, restore, paths)
+    seen = _analysis(run, analysis, holdout, holdout_seed)
+    ranked = cache(lambda: [str(name) for name in seen().ranking["name"].values])
+    asked = [named_edit(edit, seed) if isinstance(edit, str) else edit for edit in dict.fromkeys(edits)]
+    known = asked or [Resample(seed)]
+    model = cache(lambda: reasoner or reasoner_of(run.manifest))
+    named: dict[str, list[Any]] = {}
+    readers: dict[str, tuple[Words, Callable[[Words], list[Any]]]] = {
+        HEADS: (heads, lambda words: heads_named(words, shape, ranked)),
+        KV_GROUPS: (kv_groups, lambda words: groups_named(words, shape, n_kv_heads(model()))),
+        THOUGHTS: (thoughts, lambda words: thoughts_named(words, shape)),
+        EDGES: (edges, lambda words: edges_named(words, shape)),
+    }
+    for family, (words, read) in readers.items():
+        named[family] = [] if words is None else read(words)
+    if leave_out is not None:
+        named = _without(named, {family: read for family, (_, read) in readers.items()}, leave_out)
+    where = None if at is None else positions_named(at, shape)
+    build: dict[str, Callable[[Any, Edit], Cut]] = {
+        HEADS: lambda head, edit: ablate_head(head, edit=edit, queries=where),
+        KV_GROUPS: lambda place, edit: ablate_kv_group(
+            *place, n_heads=shape.n_heads, n_groups=n_kv_heads(model()), edit=edit, queries=where
+        ),
+        THOUGHTS: lambda thought, edit: ablate_thought(thought, edit=edit),
+        EDGES: lambda edge, edit: (
+            weaken_edge(edge[0], edge[1], edit.factor) if isinstance(edit, Scale) else knock_out(*edge)
+        ),
+    }
+    made: list[Cut]
+    variants: dict[str, dict[str, Cut]] = {}
+    if together:
+        left_out = "" if leave_out is None else f" but {', '.join(listed(leave_out))}"
+        said = [
+            f"all {family}{left_out}" if readers[family][0] == ALL else ", ".join(map(_said, its))
+            for family, its in named.items()
+            if its
+        ]
+        made = _joint(named, build, known, " and ".join(said))
+    else:
+        made, variants = _one_by_one(named, build, known, [] if asked else [Mean()])
     if whole:
         made += _whole(shape, known, seed)
     if frozen:
-        made = [freeze_thoughts(cut) if freezable(cut) else cut for cut in made]
+        still = {cut.label: freeze_thoughts(cut) if freezable(cut) else cut for cut in made}
+        made = list(still.values())
+        variants = {
+            still[label].label: {name: freeze_thoughts(cut) for name, cut in its.items()}
+            for label, its in variants.items()
+        }
+    if paths is not None and set(listed(paths)) != {"total"}:
+        for cut in made:
+            if freezable(cut):
+                variants.setdefault(cut.label, {})[DIRECT] = freeze_thoughts(cut)
+    restored = () if restore is None else _restored(restore, shape, seed)
+    if restored:
+        made += [cut for cut in [ablate_thought(None, edit=Resample(seed))] if cut not in made]
     made += [*cuts, *([] if file is None else _cuts_in(file))]
     if not made:
         raise OptionError("nothing to cut was named; pass --heads all, --thoughts all, --edges all, or --plan FILE.")
-    n_random = random_orders if orders else 0
-    plan = Plan(tuple(made), orders=orders, n_random=n_random, seed=seed, notes=_notes(heads, seen))
+    plan = Plan(
+        tuple(made),
+        variants=variants,
+        restored=restored,
+        orders=orders,
+        rankings={by: tuple(ranked()) for by in orders if by != CAUSE} if isinstance(analysis, str) else {},
+        n_random=random_orders if orders else 0,
+        seed=seed,
+        donors=donors,
+        holdout=holdout,
+        holdout_seed=holdout_seed,
+        notes=_notes(heads, seen, holdout),
+    )
     if orders and len(plan.single_heads) < 2:
         raise OptionError("an order needs two heads or more that are cut one by one; add --heads all.")
-    return _with_controls(plan, controls, match, shape, seen) if controls else plan
+    like = cache(measures or (lambda: head_measures(run, model(), seen().heads["thought_mass"], _choosing(run, plan))))
+    return _with_controls(plan, controls, caliper, shape, like) if controls else plan
 
 
-def _check_options(run: Run, controls: int, match: str, orders: Iterable[str], random_orders: int) -> None:
-    if match not in MATCHES:
-        raise OptionError(f"--match is {match!r}, expected one of {', '.join(MATCHES)}; pass one of these.")
+def _check_options(
+    run: Run,
+    controls: int,
+    orders: Iterable[str],
+    random_orders: int,
+    donors: int,
+    restore: str | None,
+    paths: Words,
+) -> None:
     if controls < 0 or random_orders < 0:
         raise OptionError("--controls and --random-orders are numbers from 0 on; pass such.")
+    if donors < 1:
+        raise OptionError(f"--donors is {donors}, expected 1 or more; pass another.")
     for by in orders:
         if by not in RANKINGS:
             raise OptionError(f"no ranking of heads by {by!r}, expected {', '.join(RANKINGS)}; pass another --order.")
         if by == VALUES and VALUE_WEIGHTED not in run.attention:
             raise OptionError(f"{run.path} holds no values to rank heads by; extract it with --record values.")
+    if restore is not None and restore not in RESTORED:
+        raise OptionError(f"--restore is {restore!r}, expected one of {', '.join(RESTORED)}; pass one of these.")
+    if odd := [name for name in listed(paths) if name not in PATHS]:
+        raise OptionError(f"--effects names {odd[0]!r}, expected some of {', '.join(PATHS)}; pass others.")
 
 
-def _notes(heads: Words, seen: Callable[[], Analysis]) -> tuple[str, ...]:
-    """A ranking that cannot be trusted is followed nevertheless, and the plan says so."""
-    reason = unreliable(seen().ranking) if _is_top(heads) else None
-    return () if reason is None else (f"{reason.rstrip('.')}; what is cut is no better than a draw.",)
+def _analysis(
+    run: Run, given: str | Callable[[], Analysis] | None, holdout: float | None, holdout_seed: int
+) -> Callable[[], Analysis]:
+    """The analysis whose ranking is followed: of the problems that choose where there are such."""
+    if isinstance(given, str):
+        held = None if holdout is None else {"share": holdout, "seed": holdout_seed}
+        found = open_analysis(run, given)
+        if found.options.get("holdout") != held:
+            raise OptionError(
+                f"the analysis {given} was made with --holdout {found.options.get('holdout')}, expected {held}, since "
+                "heads must not be chosen on problems that are tested; analyze with the same."
+            )
+        return cache(lambda: found)
+    if given is not None or holdout is None:
+        return cache(given or (lambda: analyze(run)))
+    chosen = ~tested_half(_ids(run), holdout, holdout_seed)
+    return cache(lambda: analyze(run.blocks(chosen=chosen), correct=run.correct()[chosen]))
 
 
-def _with_controls(plan: Plan, n: int, match: str, shape: Shape, seen: Callable[[], Analysis]) -> Plan:
-    mass = seen().heads["thought_mass"].sel(value="estimate", drop=True) if match == "mass" else None
-    like = controllable(plan.cuts, shape)
-    found = controls_for(like, n=n, seed=plan.seed, shape=shape, mass=mass) if like else {}
-    return replace(plan, controls=found, controlled={"n": n, "match": match})
+def _ids(run: Run) -> list[str]:
+    return [str(name) for name in run.attention["problem"].values]
 
 
-def named_edit(name: str, seed: int = 0) -> Edit:
-    """The edit of a name: `zero`, `mean`, `resample`, `noise`, or `scale:F` with a number F."""
-    word, _, factor = name.partition(":")
-    plain: dict[str, Edit] = {"zero": Zero(), "mean": Mean(), "resample": Resample(seed), "noise": Noise(seed)}
-    if word in plain and not factor:
-        return plain[word]
-    if word == "scale":
-        with suppress(ValueError):
-            return Scale(float(factor))
-    raise OptionError(f"no edit {name!r}, expected one of {', '.join(EDITS)} with a number F; pass another --edit.")
+def _choosing(run: Run, plan: Plan) -> list[str]:
+    """The problems of the run that may choose: those that are not tested, or all."""
+    ids = _ids(run)
+    if plan.holdout is None:
+        return ids
+    return [
+        name for name, tested in zip(ids, tested_half(ids, plan.holdout, plan.holdout_seed), strict=True) if not tested
+    ]
 
 
-def _cuts_in(path: Path) -> list[Cut]:
-    """The cuts of a JSON file: a list of objects with `parts` and perhaps `label`, or a study's `plan.json`."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        listed = found["cuts"] if isinstance(found, dict) else found
-        return [_cut_of(entry) for entry in listed if entry.get("kind", "cut") == "cut"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError(
-            f"{path} can't be read as a plan ({type(error).__name__}: {error}), expected a JSON list of objects with "
-            "label and parts; write one so."
-        ) from error
+def _without(
+    named: Mapping[str, list[Any]], readers: Mapping[str, Callable[[Words], list[Any]]], leave_out: Words
+) -> dict[str, list[Any]]:
+    """What is named, less what is left out of its one family."""
+    families = [family for family, its in named.items() if its]
+    if len(families) != 1:
+        said = ", ".join(families) or "nothing"
+        raise OptionError(f"--except leaves out of the one family that is named, found {said}; name one.")
+    (family,) = families
+    out = readers[family](leave_out)
+    if odd := [thing for thing in out if thing not in named[family]]:
+        raise OptionError(f"--except names {_said(odd[0])}, which is not among the {family} named; leave it out.")
+    return {**named, family: [thing for thing in named[family] if thing not in out]}
 
 
-def _listed(given: Words) -> list[str]:
-    names = given.split(",") if isinstance(given, str) else given or ()
-    return [name.strip() for name in names if name.strip()]
+def _said(thing: Any) -> str:
+    return thing if isinstance(thing, str) else ":".join(map(str, thing))
 
 
-def _is_top(heads: Words) -> bool:
-    return isinstance(heads, str) and heads.startswith(_TOP)
+def _one_by_one(
+    named: Mapping[str, list[Any]],
+    build: Mapping[str, Callable[[Any, Edit], Cut]],
+    edits: Sequence[Edit],
+    of_heads: Sequence[Edit],
+) -> tuple[list[Cut], dict[str, dict[str, Cut]]]:
+    """A cut of each thing by each edit; by edits that do not decide, and for heads by further ones, as variants."""
+    made: list[Cut] = []
+    variants: dict[str, dict[str, Cut]] = {}
+    deciding = [edit for edit in edits if isinstance(edit, Resample)]
+    beside = [edit for edit in edits if deciding and not isinstance(edit, Resample | Scale)]
+    for family, things in named.items():
+        others = [*beside, *(of_heads if family == HEADS else ())]
+        for thing in things:
+            if family == EDGES:
+                made += _of_edge(thing, edits)
+                continue
+            for edit in edits:
+                if edit not in beside:
+                    made.append(build[family](thing, edit))
+                if others and isinstance(edit, Resample):
+                    variants[made[-1].label] = {NAME_OF[type(other)]: build[family](thing, other) for other in others}
+    return made, variants
 
 
-def _heads(given: Words, shape: Shape, seen: Callable[[], Analysis]) -> list[str]:
-    if given == ALL:
-        return [head_name(layer, head) for layer in range(shape.n_layers) for head in range(shape.n_heads)]
-    if isinstance(given, str) and _is_top(given):
-        n, n_heads = given.removeprefix(_TOP), shape.n_layers * shape.n_heads
-        if not n.isdecimal() or not 1 <= int(n) <= n_heads:
-            raise OptionError(f"--heads is {given!r}, expected top:1 to top:{n_heads}; write it so.")
-        return [str(name) for name in seen().ranking["name"].values[: int(n)]]
-    return _listed(given)
-
-
-def _groups(given: Words, shape: Shape, n_groups: int) -> list[tuple[int, int]]:
-    if given == ALL:
-        return [(layer, group) for layer in range(shape.n_layers) for group in range(n_groups)]
-    if odd := [name for name in _listed(given) if "G" not in name]:
-        raise OptionError(f"--kv-groups names {odd[0]!r}, expected such as L4G1, or all; write it so.")
-    return [head_place(name.replace("G", "H")) for name in _listed(given)]
-
-
-def _thoughts(given: Words, shape: Shape) -> list[str]:
-    known = thought_names(shape.n_thoughts)
-    return known if given == ALL else _known(_listed(given), known, "--thoughts")
-
-
-def _edges(given: Words, shape: Shape) -> list[tuple[str, str]]:
-    groups = {
-        ALL: edge_names(shape.n_thoughts),
-        READOUT: [(query, key) for query in ("eot", "answer") for key in thought_names(shape.n_thoughts)],
-    }
-    edges = [edge for name in _listed(given) for edge in groups.get(name) or [_edge(name, shape)]]
-    return list(dict.fromkeys(edges))
-
-
-def _edge(name: str, shape: Shape) -> tuple[str, str]:
-    """Query and key of a name such as `z4:z1`."""
-    query, colon, key = name.partition(":")
-    if not colon:
-        raise OptionError(
-            f"--edges names {name!r}, expected all, readout, or query and key such as z4:z1; write it so."
-        )
-    order = key_names(shape.n_thoughts)
-    _known([query], query_names(shape.n_thoughts), "--edges")
-    _known([key], order, "--edges")
-    if order.index(key) > order.index(query):
-        raise OptionError(f"--edges names {name}, which the causal mask forbids; the query comes first.")
-    return query, key
+def _joint(
+    named: Mapping[str, list[Any]], build: Mapping[str, Callable[[Any, Edit], Cut]], edits: Sequence[Edit], said: str
+) -> list[Cut]:
+    """One cut of everything that is named, by each edit; edges alone are blocked once."""
+    things = [(build[family], thing) for family, its in named.items() for thing in its]
+    if not things:
+        return []
+    made = [cut_together([one(thing, edit) for one, thing in things], said) for edit in edits]
+    return list({cut.parts: cut for cut in made}.values())
 
 
 def _of_edge(edge: tuple[str, str], edits: Iterable[Edit]) -> list[Cut]:
@@ -425,121 +566,45 @@ def _whole(shape: Shape, edits: Sequence[Edit], seed: int) -> list[Cut]:
     return cuts if shape.n_thoughts < 2 else [*cuts, shuffle_thoughts(seed)]
 
 
-def _positions(given: Words, shape: Shape) -> list[str]:
-    known = [*query_names(shape.n_thoughts), TEXT]
-    names = [name for part in _listed(given) for name in (known[1:-3] if part == THOUGHTS else [part])]
-    return _known(names, known, "--at")
+def _restored(kind: str, shape: Shape, seed: int) -> tuple[Cut, ...]:
+    """Each head, thought or edge put back alone."""
+    if kind == HEADS:
+        return tuple(restore_head(name, seed=seed) for name in heads_named(ALL, shape, list))
+    if kind == THOUGHTS:
+        return tuple(restore_thought(name, seed=seed) for name in thoughts_named(ALL, shape))
+    return tuple(restore_edge(*edge, seed=seed) for edge in edges_named([ALL, READOUT], shape))
 
 
-def _known(names: list[str], known: Sequence[Any], option: str) -> list[str]:
-    if odd := [name for name in names if name not in known]:
-        raise OptionError(f"{option} names {odd[0]!r}, expected some of {', '.join(known)}; pass others.")
-    return names
+def _notes(heads: Words, seen: Callable[[], Analysis], holdout: float | None) -> tuple[str, ...]:
+    """A ranking that cannot be trusted, or was made on the same problems, is followed; the plan says so."""
+    reason = unreliable(seen().ranking) if is_top(heads) else None
+    poor = () if reason is None else (f"{reason.rstrip('.')}; what is cut is no better than a draw.",)
+    same = f"the heads of --heads {heads} are selected on these problems; --holdout 0.5 tests them on others."
+    return (*poor, same) if is_top(heads) and holdout is None else poor
 
 
-def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
-    """Names of all heads, those that give thoughts most attention first, on these problems (`head_importance`).
-
-    `by` is `attention` or `value-weighted`. Heads that are alike keep the order of layers and heads.
-    """
-    importances, _ = look(patterned(run, by), problems, how=by)
-    looked = importances[HEADS][by].mean("problem")
-    return [str(name) for name in looked["unit"].values[np.argsort(-looked.values, kind="stable")]]
-
-
-def heads_by_cause(effects: xr.Dataset, single: Mapping[str, Cut]) -> list[str]:
-    """Names of heads that were cut alone, those whose cut costs prefix and answer most log-probability first.
-
-    The ranking and its order are measured on the same problems, so chance in the effects favours this order.
-    """
-    gained = paired_differences(effects)[RANKED_BY].mean("problem")
-    of_heads = gained.sel(intervention=[cut.label for cut in single.values()]).values
-    return [list(single)[place] for place in np.argsort(of_heads, kind="stable")]
+def _with_controls(plan: Plan, n: int, caliper: float, shape: Shape, like: Callable[[], xr.Dataset]) -> Plan:
+    """The plan with its controls, how near they are, and a note of what has none."""
+    possible = controllable(plan.cuts, shape)
+    of_heads = any(part.site is Site.HEAD for cut in possible for part in cut.parts)
+    measures = like() if of_heads else None
+    found = controls_for(possible, n=n, seed=plan.seed, shape=shape, like=measures, caliper=caliper) if possible else {}
+    none = [label for label, its in found.items() if not its]
+    found = {label: its for label, its in found.items() if its}
+    said = (f"no control within the caliper for {', '.join(none)}",) if none else ()
+    rows = [] if measures is None else balance_rows(plan.cuts, found, measures)
+    controlled = {"n": n, "caliper": caliper, "balance": rows}
+    return replace(plan, controls=found, controlled=controlled, notes=(*plan.notes, *said))
 
 
-def cumulative(rankings: Mapping[str, Sequence[Cut]], *, n_random: int = 10, seed: int = 0) -> tuple[Cut, ...]:
-    """Cuts of the first 1, 2, … of each ranking, and of random orders of the same cuts, with `order` and `k`.
-
-    Orders differ only in what comes first: the last step of each is the same cut of everything.
-    """
-    members = {name: sorted(cut.label for cut in ranking) for name, ranking in rankings.items()}
-    if not members or not all(its and its == next(iter(members.values())) for its in members.values()):
-        raise OptionError(f"found {len(members)} rankings, expected one or more of the same cuts; rank the same ones.")
-    if odd := [name for name in rankings if name.startswith(RANDOM)]:
-        raise OptionError(f"a ranking is called {odd[0]!r}, which names random orders; call it otherwise.")
-    # By label, so that the random orders are the same whatever the rankings are.
-    first = sorted(next(iter(rankings.values())), key=lambda cut: cut.label)
-    rng = np.random.default_rng(seed)
-    drawn = {f"{RANDOM} {k}": [first[place] for place in rng.permutation(len(first))] for k in range(1, n_random + 1)}
-    return tuple(
-        Cut(step_label(name, k), tuple(part for cut in order[:k] for part in cut.parts), order=name, k=k)
-        for name, order in (*rankings.items(), *drawn.items())
-        for k in range(1, len(order) + 1)
-    )
-
-
-def check_plan(cuts: Sequence[Cut], target: Target) -> None:
-    """Raise `OptionError` unless every cut can be made in this model, on these problems, under a label of its own.
-
-    This refuses what would stop a study halfway, or would be measured as an effect although it cuts nothing.
-    """
-    if not cuts:
-        raise OptionError("the plan has no cut, expected at least one; name heads, thoughts or edges.")
-    labels = [BASELINE, *(cut.label for cut in cuts)]
-    if len(set(labels)) < len(labels):
-        twice = next(label for place, label in enumerate(labels) if label in labels[:place])
-        raise OptionError(f"two cuts are called {twice!r}, expected each label once; name one otherwise.")
-    for cut in cuts:
-        if not cut.parts:
-            raise OptionError(f"the cut {cut.label!r} has no parts, expected at least one; leave it out.")
-        thoughts_left(cut.parts, target.n_thoughts)
-        for part in cut.parts:
-            _check_part(part, target)
-
-
-def _check_part(part: Intervention, target: Target) -> None:
-    shape = target.shape
-    slots = set(query_names(shape.n_thoughts)) | {TEXT}
-    keys = set(key_names(shape.n_thoughts))
-    there: dict[str, tuple[frozenset[Any] | None, set[Any]]] = {
-        "layers": (part.layers, set(range(shape.n_layers))),
-        "heads": (part.heads, set(range(shape.n_heads))),
-        "queries": (part.queries, set(thought_names(shape.n_thoughts)) if part.site is Site.THOUGHT else slots),
-        "keys": (part.keys, keys),
-    }
-    for name, (asked, known) in there.items():
-        if asked is not None and (odd := sorted(map(str, asked - known))):
-            fit = f"{min(known)} to {max(known)}" if name in ("layers", "heads") else ", ".join(sorted(known))
-            raise OptionError(f"the cut {part.label!r} names {odd[0]!r} among its {name}, expected {fit}; name others.")
-        if asked is not None and not asked:
-            raise OptionError(f"the cut {part.label!r} names no {name}, expected some; leave them out for all.")
-    if isinstance(part.edit, Block) and (blind := _blind(part, shape)):
-        raise OptionError(f"the cut {part.label!r} leaves {blind} nothing to look at; leave one of its keys.")
-    if part.site in EDGE_SITES and not _seen(part, shape):
-        raise OptionError(f"the cut {part.label!r} names keys that come after its queries; name earlier ones.")
-    if isinstance(part.edit, Resample):
-        donors(target.n_steps, part.edit.seed)
-    if isinstance(part.edit, Shuffle):
-        derangement(shape.n_thoughts, part.edit.seed)
-    if isinstance(part.edit, Donor) and part.edit.problem not in target.ids:
+def _cuts_in(path: Path) -> list[Cut]:
+    """The cuts of a JSON file: a list of objects with `parts` and perhaps `label`, or a study's `plan.json`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        listed = found["cuts"] if isinstance(found, dict) else found
+        return [_cut_of(entry) for entry in listed if entry.get("kind", "cut") == "cut"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(
-            f"the donor {part.edit.problem!r} is not among the {len(target.ids)} problems that are cut; name one of "
-            "them, or cut all problems of the run."
-        )
-
-
-def _seen(part: Intervention, shape: Shape) -> bool:
-    """Whether any of the queries can see any of the keys."""
-    order = {name: place for place, name in enumerate([*key_names(shape.n_thoughts), TEXT])}
-    last = max(order[name] for name in part.queries or order)
-    return last >= min(order[name] for name in part.keys or order)
-
-
-def _blind(part: Intervention, shape: Shape) -> str | None:
-    """The first query that a block leaves without a key, if there is one."""
-    order = key_names(shape.n_thoughts)
-    for query in query_names(shape.n_thoughts):
-        seen = set(order[: order.index(query) + 1])
-        if (part.queries is None or query in part.queries) and seen <= (part.keys or set()):
-            return query
-    return None
+            f"{path} can't be read as a plan ({type(error).__name__}: {error}), expected a JSON list of objects with "
+            "label and parts; write one so."
+        ) from error

@@ -6,20 +6,45 @@ gets the same values in every batch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import assert_never
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Final, NamedTuple, assert_never
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.edits import Donor, Drawn, Mean, Noise, Noisy, Own, Replace, Resample, Shuffle
+from thoughtlens.cuts.edits import Donor, Drawn, Mean, Noise, Noisy, Own, Plus, Received, Replace, Resample, Shuffle
 from thoughtlens.cuts.intervention import Intervention
 from thoughtlens.errors import OptionError
-from thoughtlens.notation import TEXT, query_names
+from thoughtlens.notation import TEXT, query_names, thought_names
 from thoughtlens.taps import Site, Tap
 
 Parts = tuple[Intervention, ...]
+
+NEAREST: Final = 10
+"""Problems of like question length among which a donor is drawn where there is none of as many steps."""
+
+
+class Pool(NamedTuple):
+    """The problems of a study, as the values that edits put in place depend on them."""
+
+    ids: tuple[str, ...]
+    n_steps: tuple[int, ...]
+    """worked steps of each; 0 where its set does not say"""
+    lengths: tuple[int, ...]
+    """tokens of each question"""
+    choosing: tuple[bool, ...]
+    """whether its mean is taken, all where every problem is tested too"""
+
+    def donors(self, seed: int, rank: int = 0) -> Tensor:
+        """As `donors` gives them, each from the problem's own side where some are tested and others choose."""
+        chosen = torch.empty(len(self.ids), dtype=torch.long)
+        for side in sorted(set(self.choosing)):
+            places = [place for place, its in enumerate(self.choosing) if its == side]
+            n_steps, lengths = ([values[place] for place in places] for values in (self.n_steps, self.lengths))
+            chosen[places] = torch.tensor(places)[donors(n_steps, seed, lengths=lengths, rank=rank)]
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -29,16 +54,25 @@ class Material:
     Positions are bot, z1 … zT, eot, answer and text, the last the mean over all other tokens of the told answer.
     """
 
-    problem_ids: tuple[str, ...]
-    n_steps: tuple[int, ...]  # worked steps of each problem; 0 where its set does not say
+    pool: Pool
     thoughts: Tensor  # (problem, thought, hidden)
     heads: Tensor | None = None  # (problem, layer, head, position, channel), where edits need them
+    edges: Tensor | None = None  # (problem, layer, head, position, thought, channel), likewise
+    _sums: dict[Site, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
 
-    @cached_property
-    def head_means(self) -> Tensor:
-        """(1, layer, head, position, channel), over the problems that could be run."""
-        assert self.heads is not None, "heads are measured where an edit needs them"
-        return self.heads.nanmean(0, keepdim=True)
+    def others_mean(self, site: Site, problems: Tensor) -> Tensor:
+        """For each of these problems the mean over the problems that choose, itself left out."""
+        kept = self.heads if site is Site.HEAD else self.thoughts
+        assert kept is not None, "heads are measured where an edit needs them"
+        choosing = torch.tensor(self.pool.choosing)
+        if site not in self._sums:
+            chosen = kept[choosing]
+            self._sums[site] = chosen.nansum(0, dtype=torch.float64), (~chosen.isnan()).sum(0)
+        total, count = self._sums[site]
+        own = kept[problems].double()
+        own[~choosing[problems]] = torch.nan
+        mean: Tensor = (total - own.nan_to_num()) / (count - (~own.isnan()).long())
+        return mean.float()
 
 
 def bind(cuts: Sequence[Sequence[Intervention]], material: Material | None, places: Sequence[int]) -> list[Parts]:
@@ -65,16 +99,19 @@ def bind(cuts: Sequence[Sequence[Intervention]], material: Material | None, plac
 
 def _values(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
     kept = material.heads if site is Site.HEAD else material.thoughts
+    if isinstance(edit, Received):
+        assert material.edges is not None, "edges are measured where an edit needs them"
+        return Plus(material.edges[problems][..., thought_names(material.thoughts.shape[1]).index(edit.key), :])
     assert kept is not None, "heads are measured where an edit needs them"
     match edit:
         case Mean():
-            return Replace(material.head_means if site is Site.HEAD else kept.nanmean(0, keepdim=True))
+            return Replace(material.others_mean(site, problems))
         case Own():
             return Replace(kept[problems])
         case Donor():
-            return Replace(kept[[material.problem_ids.index(edit.problem)]])
+            return Replace(kept[[material.pool.ids.index(edit.problem)]])
         case Resample():
-            return Replace(kept[donors(material.n_steps, edit.seed)[problems]])
+            return Replace(kept[material.pool.donors(edit.seed, edit.rank)[problems]])
         case Shuffle():
             return Replace(kept[problems][:, derangement(kept.shape[1], edit.seed)])
         case Noise():
@@ -83,19 +120,46 @@ def _values(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Ta
             assert_never(edit)
 
 
-def donors(n_steps: Sequence[int], seed: int) -> Tensor:
-    """The index (problem,) of each problem's donor: one with as many steps, at random; any other where none has."""
+def donors(n_steps: Sequence[int], seed: int, *, lengths: Sequence[int] = (), rank: int = 0) -> Tensor:
+    """The index (problem,) of each problem's donor of this rank, drawn by seed; a problem's donors differ.
+
+    Problems with as many steps come first, in random order; then the `NEAREST` of like question length, in random
+    order, and the others by length. Steps of 0 are not known, and alike to none; without lengths all are alike.
+    """
     if len(n_steps) < 2:
         raise OptionError("found one problem, which has no other to take from; study at least 2.")
-    rng = torch.Generator().manual_seed(seed)
-    steps = torch.tensor(n_steps)
+    if not 0 <= rank < len(n_steps) - 1:
+        raise OptionError(
+            f"found {rank + 1} donors a problem, but only {len(n_steps) - 1} other problems; pass fewer --donors."
+        )
+    return _donors(tuple(n_steps), tuple(lengths) or (0,) * len(n_steps), seed, rank)
+
+
+@lru_cache(maxsize=64)  # asked for in every batch and by every cut
+def _donors(n_steps: tuple[int, ...], lengths: tuple[int, ...], seed: int, rank: int) -> Tensor:
+    rng = np.random.default_rng(seed)
+    steps, sizes = np.array(n_steps), np.array(lengths)
     chosen = []
     for place, own in enumerate(n_steps):
-        others = ((steps == own) & (torch.arange(len(steps)) != place)).nonzero().flatten()
-        if not len(others):
-            others = torch.tensor([other for other in range(len(steps)) if other != place])
-        chosen.append(int(others[torch.randint(len(others), (), generator=rng)]))
-    return torch.tensor(chosen)
+        drawn = rng.permutation(len(steps))
+        drawn = drawn[drawn != place]
+        alike = (steps[drawn] == own) & (own > 0)
+        rest = drawn[~alike]
+        by_length = rest[np.argsort(abs(sizes[rest] - sizes[place]), kind="stable")]
+        # `rest` is in random order, so that those that are near keep it.
+        near = rest[np.isin(rest, by_length[:NEAREST])]
+        chosen.append(np.concatenate([drawn[alike], near, by_length[NEAREST:]])[rank])
+    return torch.tensor(np.array(chosen))
+
+
+def donor_rule(pool: Pool, seed: int, n_donors: int = 1) -> str:
+    """Whose values are put in place, in a sentence's words, counted over the problems."""
+    first = pool.donors(seed).tolist()
+    alike = sum(steps > 0 and steps == pool.n_steps[donor] for steps, donor in zip(pool.n_steps, first, strict=True))
+    kinds = {"as many steps": alike, f"like question length (one of the {NEAREST} nearest)": len(first) - alike}
+    said = ", ".join(f"for {count} problems one of {kind}" for kind, count in kinds.items() if count)
+    many = "" if n_donors == 1 else f"; log-probabilities are means over {n_donors} donors, answers those of the first"
+    return f"another problem's values, drawn by seed {seed}: {said}{many}"
 
 
 def derangement(n: int, seed: int) -> list[int]:

@@ -14,6 +14,8 @@ in: a run and a plan; out: the effects Dataset, and a folder.
 4. For each batch the questions are read, the baseline and all cuts are made, and their outcomes are written.
 5. The outcomes are put together as the effects Dataset. An order by cause needs the effects of single heads, so its
    cuts are made last.
+6. With a held-out half, batches are of one side. On the problems that choose, only the single heads of an order by
+   cause are cut; the effects Dataset holds the problems that are tested.
 """
 
 import hashlib
@@ -29,20 +31,23 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from thoughtlens.cuts.checks import check_plan
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
-from thoughtlens.cuts.experiments import Cut
-from thoughtlens.cuts.passes import joined, variables_of
-from thoughtlens.cuts.plan import CAUSE, Plan, check_plan, heads_by_attention, heads_by_cause, plan_from_json, shape_of
-from thoughtlens.cuts.replacements import donors
+from thoughtlens.cuts.experiments import FROZEN, Cut
+from thoughtlens.cuts.intervention import as_spec
+from thoughtlens.cuts.orders import CAUSE, heads_by_attention, heads_by_cause
+from thoughtlens.cuts.passes import Outcomes, joined, variables_of
+from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
+from thoughtlens.cuts.replacements import donor_rule
 from thoughtlens.cuts.study_job import (
     BASELINE_KEY,
     CutJob,
     Target,
     key_of,
+    lacks,
     measure_material,
     read_material,
     read_outcomes,
-    seconds_for,
     write_material,
 )
 from thoughtlens.errors import OptionError, RunError
@@ -54,7 +59,7 @@ from thoughtlens.runs.engines import Engine, Local, Progress
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, now, versions
-from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset
+from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
 from thoughtlens.taps import Site
 
 PLAN: Final = "plan.json"
@@ -136,16 +141,22 @@ def intervene(
         Cut one head, and look at what that costs the gold answer.
 
             effects = intervene(run, [ablate_head("L0H3")], study="first")
-            effects.gold_logprob.sel(intervention="L0H3 zero").mean()
+            effects.gold_logprob.sel(intervention="L0H3 resample").mean()
     """
-    model, plan, target, drawn = _prepared(run, plan, n, seed, reasoner, batch_size)
+    model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size)
     asked = Manifest(
         finished=None,
         model=identity(model),
         problems=_digest([asdict(problem) for problem in target.problems]),
         n=len(target.problems),
         # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
-        options={"n_thoughts": target.n_thoughts, "batch_size": batch_size},
+        options={
+            "n_thoughts": target.n_thoughts,
+            "batch_size": batch_size,
+            "donors": plan.donors,
+            "holdout": plan.holdout,
+            "holdout_seed": plan.holdout_seed,
+        },
         seed={"problems": drawn, "plan": plan.seed},
         plans=[_version(plan, call)],
     )
@@ -158,16 +169,25 @@ def intervene(
     with writing(run.path / STUDIES / name) as folder:
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES)
-        make = partial(_make, model, target, allow_failed=allow_failed, engine=engine, progress=progress)
-        rankings = {by: heads_by_attention(run, by, target.ids) for by in plan.orders if by != CAUSE}
+        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
+        chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
+        rankings: dict[str, Sequence[str]] = dict(plan.rankings)
+        for by in plan.orders:
+            if by != CAUSE and by not in rankings:
+                rankings[by] = heads_by_attention(run, by, chooses)
+        if plan.chooses:
+            single = plan.single_heads
+            make([*single.values()], target.shards(choosing=True))
+            chosen = effects_of(run, target, Plan((*single.values(),), donors=plan.donors), (), choosing=True)
+            rankings[CAUSE] = heads_by_cause(chosen, single)
         steps = plan.steps(rankings)
-        make((*plan.made, *steps))
-        effects = _effects(run, target, plan, steps)
-        if CAUSE in plan.orders:
+        make((*plan.made, *steps), target.shards())
+        effects = effects_of(run, target, plan, steps)
+        if CAUSE in plan.orders and CAUSE not in rankings:
             rankings[CAUSE] = heads_by_cause(effects, plan.single_heads)
             known, steps = steps, plan.steps(rankings)
-            make([step for step in steps if step not in known])
-            effects = _effects(run, target, plan, steps)
+            make([step for step in steps if step not in known], target.shards())
+            effects = effects_of(run, target, plan, steps)
         effects = effects.assign_attrs(study=folder.name)
         with replacing_folder(folder / EFFECTS_STORE) as store:
             effects.to_zarr(store, zarr_format=3, consolidated=False)
@@ -175,49 +195,6 @@ def intervene(
         finished = manifest.finished or now()
         write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump())
     return effects
-
-
-def estimate_study(
-    run: Run,
-    plan: Plan | Sequence[Cut],
-    *,
-    n: int | None = None,
-    seed: int | None = None,
-    reasoner: LatentReasoner | None = None,
-    batch_size: int = 32,
-) -> dict[str, Any]:
-    """How many passes a plan takes, and how long, from a few of its cuts made; nothing is written.
-
-    Args:
-        run: the run; this and the others as for `intervene`.
-        plan: what is cut.
-        n: how many problems.
-        seed: of their draw.
-        reasoner: the run's model.
-        batch_size: problems that pass together at most.
-
-    Returns:
-        `n_problems`, `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_passes`, `seconds`.
-
-    Raises:
-        OptionError: a cut is not one of this model, or two have the same label.
-
-    Example:
-        How long would it take to cut every head?
-
-            estimate_study(run, plan_cuts(run, heads="all"), n=100)["seconds"]
-    """
-    model, plan, target, _ = _prepared(run, plan, n, seed, reasoner, batch_size)
-    steps = [*plan.single_heads.values()] * (plan.n_steps // max(1, len(plan.single_heads)))
-    cuts, n_problems = [*plan.made, *steps], len(target.problems)
-    return {
-        "n_problems": n_problems,
-        "n_cuts": len(plan.cuts),
-        "n_controls": len(plan.made) - len(plan.cuts),
-        "n_orders": len(steps),
-        "n_passes": n_problems * (1 + len(cuts)),
-        "seconds": seconds_for(model, target, cuts),
-    }
 
 
 def studies(folder: Path) -> dict[str, Manifest]:
@@ -241,13 +218,15 @@ def studies(folder: Path) -> dict[str, Manifest]:
     return {name: found[name] for name in sorted(found)}
 
 
-def _prepared(
+def prepared(
     run: Run,
     plan: Plan | Sequence[Cut],
     n: int | None,
     seed: int | None,
     reasoner: LatentReasoner | None,
     batch_size: int,
+    *,
+    ids: Sequence[str] = (),
 ) -> tuple[LatentReasoner, Plan, Target, int]:
     """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
     model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
@@ -255,12 +234,37 @@ def _prepared(
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
     plan = plan if isinstance(plan, Plan) else Plan(tuple(plan))
     drawn = plan.seed if seed is None else seed
-    problems = run.problems(n=n, seed=drawn)
+    problems = run.problems(ids, n=n, seed=drawn)
     prompts = tuple(model.prompt(problem.question) for problem in problems)
-    grouped = tuple(map(tuple, batches.plan(list(map(len, prompts)), batch_size)))
-    target = Target(run.path / STUDIES, problems, grouped, shape_of(run), prompts)
-    check_plan(plan.made, target)
+    choosing = choosing_places(plan, [problem.id for problem in problems])
+    grouped: list[tuple[int, ...]] = []
+    for side in ([*(place for place in range(len(problems)) if place not in choosing)], sorted(choosing)):
+        if side:
+            lengths = [len(prompts[place]) for place in side]
+            grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
+    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing)
+    check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
+
+
+def passes_of(run: Run, plan: Plan, n: int | None, seed: int | None = None) -> int:
+    """How many passes `intervene` makes at most."""
+    problems = run.problems(n=n, seed=plan.seed if seed is None else seed)
+    n_choosing = len(choosing_places(plan, [problem.id for problem in problems]))
+    return plan.n_passes(len(problems) - n_choosing, n_choosing)
+
+
+def choosing_places(plan: Plan, ids: Sequence[str]) -> frozenset[int]:
+    """The places of the problems that choose and are not tested; none without a held-out half."""
+    if plan.holdout is None:
+        return frozenset()
+    tested = tested_half(ids, plan.holdout, plan.holdout_seed)
+    if tested.all() or not tested.any():
+        raise OptionError(
+            f"with --holdout {plan.holdout:g} and --holdout-seed {plan.holdout_seed} {int(tested.sum())} of "
+            f"{len(ids)} problems are tested, expected some but not all; study more problems."
+        )
+    return frozenset(np.flatnonzero(~tested).tolist())
 
 
 def _version(plan: Plan, call: str) -> Written:
@@ -326,70 +330,108 @@ def _write_plan(folder: Path, plan: Plan) -> None:
         file.write(_text(plan))
 
 
-def _make(
+def make_cuts(
     reasoner: LatentReasoner,
     target: Target,
+    plan: Plan,
     cuts: Sequence[Cut],
+    shards: Sequence[int],
     *,
-    allow_failed: bool,
-    engine: Engine | None,
-    progress: Progress,
+    allow_failed: bool = False,
+    engine: Engine | None = None,
+    progress: Progress = lambda n_passes: None,
 ) -> None:
     """Measure the values that edits put in place, unless they are known; then make the cuts that are not known."""
     check_plan(cuts, target)
     target.folder.mkdir(exist_ok=True)
     if needing := [part for cut in cuts for part in cut.parts if isinstance(part.edit, Drawn)]:
-        known = read_material(target.folder, target.ids, target.n_steps)
-        if known is None or (known.heads is None and any(part.site is Site.HEAD for part in needing)):
-            write_material(target.folder, measure_material(reasoner, target, needing))
+        known = read_material(target.folder, target.pool)
+        if lacks(known, needing):
+            # What is known already stays: other cuts of the study may need it.
+            both = [*needing, *(part for cut in plan.made for part in cut.parts if isinstance(part.edit, Drawn))]
+            write_material(target.folder, measure_material(reasoner, target, both))
     where = engine or Local()
-    job = CutJob(loader_for(where, reasoner), target, tuple(cuts), allow_failed)
-    todo = [shard for shard in range(len(target.batches)) if job.missing(shard)]
-    progress(sum(job.n_problems(shard) for shard in range(len(target.batches)) if shard not in todo))
+    copies = tuple(one for cut in cuts for one in plan.of_donors(cut))
+    job = CutJob(loader_for(where, reasoner), target, copies, allow_failed)
+    todo = [shard for shard in shards if job.missing(shard)]
+    progress(sum(job.n_problems(shard) for shard in shards if shard not in todo))
     where.run(job, todo, progress)
 
 
-def _effects(run: Run, target: Target, plan: Plan, steps: Sequence[Cut]) -> xr.Dataset:
-    """The effects of a plan's cuts and of the steps of its orders, from the outcomes on disk."""
+def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, choosing: bool = False) -> xr.Dataset:
+    """The effects of a plan's cuts and of the steps of its orders on the problems of one side, from the disk."""
     cuts, parts = (*plan.made, *steps), []
-    n_controls = len(plan.made) - len(plan.cuts)
-    keys = [BASELINE_KEY, *map(key_of, cuts)]
-    for shard, batch in enumerate(target.batches):
-        rows, outcomes = read_outcomes(target.folder, shard, len(batch))
-        parts.append(outcomes.at([rows[key] for key in keys]))
-    order = np.argsort(np.concatenate(target.batches))
-    found = variables_of(joined(parts, 1).at((slice(None), order)))
-    donor = [[""] * len(target.ids), *(donor_ids(cut, target) for cut in cuts)]
-    options = run.manifest["options"]
+    shards = target.shards(choosing=choosing)
+    for shard in shards:
+        rows, outcomes = read_outcomes(target.folder, shard, len(target.batches[shard]))
+        means = [outcomes.at([rows[BASELINE_KEY]])]
+        for cut in cuts:
+            means.append(_over_donors(outcomes.at([rows[key_of(one)] for one in plan.of_donors(cut)])))
+        parts.append(joined(means, 0))
+    places = np.concatenate([target.batches[shard] for shard in shards])
+    found = variables_of(joined(parts, 1).at((slice(None), np.argsort(places))))
+    ids = [target.ids[place] for place in np.sort(places)]
+    donor = [
+        [""] * len(ids),
+        *([named[place] for place in np.sort(places)] for named in (donor_ids(cut, target) for cut in cuts)),
+    ]
+    options, kinds = run.manifest["options"], plan.kinds
+    about = {"holdout": plan.holdout, "holdout_seed": plan.holdout_seed, "n_choosing": len(target.choosing)}
     effects = effects_dataset(
         {**found, "donor": donor},
         labels=[BASELINE, *(cut.label for cut in cuts)],
-        kinds=["baseline", *["cut"] * len(plan.cuts), *["control"] * n_controls, *["order"] * len(steps)],
+        kinds=["baseline", *(kinds[cut.label] for cut in plan.made), *["order"] * len(steps)],
         specs=[BASELINE_KEY, *(json.dumps(cut.spec(), ensure_ascii=False) for cut in cuts)],
-        problem_ids=target.ids,
-        n_steps=target.n_steps,
+        problem_ids=ids,
+        n_steps=[target.pool.n_steps[place] for place in np.sort(places)],
         addresses=[{}, *map(address_of, cuts)],
         controls={label: [control.label for control in its] for label, its in plan.controls.items()},
         attrs={
             "model": json.dumps(options["model"]),
             "problems": json.dumps(options["problems"]),
             "n_thoughts": target.n_thoughts,
+            "variants": json.dumps(
+                {label: {name: cut.label for name, cut in its.items()} for label, its in plan.variants.items()},
+                ensure_ascii=False,
+            ),
+            "donors": plan.donors,
+            "donor_rule": _donor_rule(plan, target),
+            **({} if plan.holdout is None else about),
         },
     )
     exploratory = [False, *(cut.label in plan.exploratory for cut in cuts)]
     return check_effects(effects.assign(exploratory=("intervention", exploratory)))
 
 
+def _over_donors(found: Outcomes) -> Outcomes:
+    """One cut with the values of several donors: numbers are means, and what is said is said with the first's."""
+    failure = found.failure[0]
+    for row in found.failure[1:]:
+        failure = np.where(failure == "", row, failure)
+    failed = failure != ""
+    means = (its.mean(0) if its.dtype.kind == "f" else np.where(failed, np.zeros_like(its[0]), its[0]) for its in found)
+    return Outcomes._make(its[None] for its in means)._replace(failure=failure[None])
+
+
+def _donor_rule(plan: Plan, target: Target) -> str:
+    """Whose values the plan's cuts put in place; "" where they put nobody's."""
+    edits = [part.edit for cut in plan.made for part in cut.parts if isinstance(part.edit, Resample)]
+    return donor_rule(target.pool, edits[0].seed, plan.donors) if edits else ""
+
+
 def address_of(cut: Cut) -> dict[str, Any]:
     """What a cut cuts and how, as the coordinates of the effects Dataset say it."""
-    specs = cut.spec()
+    # That later thoughts are as they were is said once, behind the edit.
+    still = [part.site is Site.THOUGHT and isinstance(part.edit, Own) for part in cut.parts]
+    frozen = [part for part, own in zip(cut.parts, still, strict=True) if own and still[0]]
+    specs = [as_spec(part) for part in cut.parts if part not in frozen]
     edits = [spec["edit"] if isinstance(spec["edit"], dict) else {"name": spec["edit"]} for spec in specs]
     named = [", ".join(str(value) for name, value in edit.items() if name != "factor") for edit in edits]
     scopes = {tuple(spec["queries"] or ()) for spec in specs if spec["site"] == Site.HEAD}
     return {
         "family": cut.family,
         "unit": cut.unit,
-        "edit": " + ".join(dict.fromkeys(named)),
+        "edit": " + ".join(dict.fromkeys(named)) + (f", {FROZEN}" if frozen else ""),
         "at": ", ".join(scopes.pop()) if len(scopes) == 1 else "",
         "dose": np.nan if cut.dose is None else cut.dose,
         "order": cut.order,
@@ -398,11 +440,11 @@ def address_of(cut: Cut) -> dict[str, Any]:
 
 
 def donor_ids(cut: Cut, target: Target) -> list[str]:
-    """Whose values a cut puts in place in each problem; "" where they are nobody's, or of several problems."""
+    """Whose values a cut puts in place in each problem, the first donor; "" where they are nobody's, or mixed."""
     edits = {part.edit for part in cut.parts if not isinstance(part.edit, Own)}
     edit = edits.pop() if edits else None
     if edits or not isinstance(edit, Donor | Resample):
         return [""] * len(target.ids)
     if isinstance(edit, Donor):
         return [edit.problem] * len(target.ids)
-    return [target.ids[int(place)] for place in donors(target.n_steps, edit.seed)]
+    return [target.ids[place] for place in target.pool.donors(edit.seed, edit.rank).tolist()]

@@ -15,9 +15,8 @@ in: a `Target` (problems in batches) and cuts; out: files in the folder of outco
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
@@ -27,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from thoughtlens.cuts.controls import Shape
-from thoughtlens.cuts.edits import Drawn, Zero
+from thoughtlens.cuts.edits import Received
 from thoughtlens.cuts.experiments import Cut
 from thoughtlens.cuts.intervention import Intervention
 from thoughtlens.cuts.passes import (
@@ -42,14 +41,14 @@ from thoughtlens.cuts.passes import (
     joined,
     outcomes_of,
 )
-from thoughtlens.cuts.replacements import Material, Parts, bind
+from thoughtlens.cuts.replacements import Material, Pool, bind
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, replacing_bytes
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.engines import Progress, Work
-from thoughtlens.taps import HeadRecorder, Site, Taps
+from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps
 
 log = logging.getLogger(__name__)
 
@@ -94,18 +93,28 @@ def append_outcomes(folder: Path, batch: int, keys: Sequence[str], outcomes: Out
 
 def write_material(folder: Path, material: Material) -> None:
     """Write what edits need; ids and steps are the study's own and are not written."""
-    tensors = {"thoughts": material.thoughts} | ({} if material.heads is None else {"heads": material.heads})
+    tensors = {name: getattr(material, name) for name in ("thoughts", "heads", "edges")}
     with replacing_bytes(folder / MATERIAL) as file:
-        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
+        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}))
 
 
-def read_material(folder: Path, problem_ids: Sequence[str], n_steps: Sequence[int]) -> Material | None:
+def read_material(folder: Path, pool: Pool) -> Material | None:
     """What edits need, if it was written for these problems."""
     path = folder / MATERIAL
-    if not path.is_file():
-        return None
-    tensors: dict[str, torch.Tensor] = load_file(path)
-    return Material(tuple(problem_ids), tuple(n_steps), tensors["thoughts"], tensors.get("heads"))
+    return Material(pool, **load_file(path)) if path.is_file() else None
+
+
+def lacks(material: Material | None, needing: Iterable[Intervention]) -> bool:
+    """Whether what is known of other passes is not all that these interventions need."""
+    return material is None or any(getattr(material, name) is None for name in _kept_for(needing))
+
+
+def _kept_for(needing: Iterable[Intervention]) -> tuple[str, ...]:
+    """What has to be kept beside thoughts: heads, edges."""
+    parts = list(needing)
+    edges = any(isinstance(part.edit, Received) for part in parts)
+    heads = any(part.site is Site.HEAD and not isinstance(part.edit, Received) for part in parts)
+    return ("heads",) * heads + ("edges",) * edges
 
 
 def _path(folder: Path, batch: int) -> Path:
@@ -121,6 +130,7 @@ class Target:
     batches: tuple[tuple[int, ...], ...]  # places of the problems of each batch; every problem is in one
     shape: Shape
     prompts: tuple[list[int], ...]  # the question of each problem as token ids
+    choosing: frozenset[int] = frozenset()  # places of the problems that choose and are not tested
 
     @property
     def n_thoughts(self) -> int:
@@ -132,10 +142,16 @@ class Target:
         """Of the problems."""
         return [problem.id for problem in self.problems]
 
-    @property
-    def n_steps(self) -> list[int]:
-        """Worked steps of each problem; 0 where its set does not say."""
-        return [len(problem.steps) for problem in self.problems]
+    @cached_property
+    def pool(self) -> Pool:
+        """The problems, as the values that edits put in place depend on them; all choose where none does so alone."""
+        n_steps, lengths = (tuple(map(len, its)) for its in ((p.steps for p in self.problems), self.prompts))
+        choosing = tuple(not self.choosing or place in self.choosing for place in range(len(self.problems)))
+        return Pool(tuple(self.ids), n_steps, lengths, choosing)
+
+    def shards(self, *, choosing: bool = False) -> list[int]:
+        """The batches of the problems that are tested, or of those that choose; a batch is of one side."""
+        return [shard for shard, places in enumerate(self.batches) if (places[0] in self.choosing) == choosing]
 
     def batch(self, reasoner: LatentReasoner, places: Sequence[int]) -> Batch:
         """The problems at these places as token ids; `OptionError` where one exceeds the model's positions."""
@@ -161,16 +177,22 @@ class CutJob:
         """What each cut does."""
         return [key_of(cut) for cut in self.cuts]
 
+    @cached_property
+    def firsts(self) -> dict[str, int]:
+        """The place of the first cut that does what a key says."""
+        return {key: place for place, key in reversed(list(enumerate(self.keys)))}
+
     def missing(self, shard: int) -> list[int]:
         """Places of the cuts whose outcomes in a batch are not known."""
         known, outcomes = read_outcomes(self.target.folder, shard, len(self.target.batches[shard]))
         refused = np.zeros(len(known), dtype=bool) if self.allow_failed else (outcomes.failure != "").any(1)
-        return [cut for cut, key in enumerate(self.keys) if key not in known or refused[known[key]]]
+        # A cut that is asked for in two roles is made once.
+        return [cut for key, cut in self.firsts.items() if key not in known or refused[known[key]]]
 
     def start(self) -> Work:
         """Load the model and the values that edits put in place; what is returned does one batch."""
         reasoner, target = self.load(), self.target
-        material = read_material(target.folder, target.ids, target.n_steps)
+        material = read_material(target.folder, target.pool)
 
         def work(shard: int, progress: Progress) -> None:
             batch, todo = target.batches[shard], self.missing(shard)
@@ -214,21 +236,21 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
 
     Values of a problem that can't be run are NaN.
     """
-    with_heads = any(part.site is Site.HEAD for part in needing)
+    names = _kept_for(needing)
     width = reasoner.lm.config.hidden_size
 
     def watch(places: Sequence[int]) -> list[torch.Tensor]:
-        recorder = _recorder(reasoner, target, len(places))
-        watching = Taps([recorder] if with_heads else [])
-        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, watching)
-        kept = [passed.thoughts.float().cpu().clone(), *([recorder.heads] if with_heads else [])]
+        recorders = [_recorder(name, reasoner, target, len(places)) for name in names]
+        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, Taps(recorders))
+        kept = [passed.thoughts.float().cpu().clone(), *map(getattr, recorders, names)]
         for values in kept:
             values[torch.from_numpy(passed.baseline.failure[0] != "")] = torch.nan
         return kept
 
     def unknown(place: int, error: Exception) -> list[torch.Tensor]:
         thoughts = torch.full((1, target.n_thoughts, width), torch.nan)
-        return [thoughts, *([_recorder(reasoner, target, 1).heads] if with_heads else [])]
+        unseen = (getattr(_recorder(name, reasoner, target, 1), name) for name in names)
+        return [thoughts, *(torch.full_like(values, torch.nan) for values in unseen)]
 
     def search(places: Sequence[int]) -> list[tuple[Sequence[int], list[torch.Tensor]]]:
         return list(bisect([places], watch, unknown, failures=FAILURES, passed_on=OUT_OF_MEMORY))
@@ -236,42 +258,17 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
     batches = Halving(len(target.problems)).work_off(target.batches, search)
     pieces = [piece for _, its in batches for piece in its]
     order = torch.tensor([place for places, _ in pieces for place in places]).argsort()
-    thoughts, *heads = (torch.cat(kept)[order] for kept in zip(*(its for _, its in pieces), strict=True))
-    return Material(tuple(target.ids), tuple(target.n_steps), thoughts, *heads)
+    kept = (torch.cat(values)[order] for values in zip(*(its for _, its in pieces), strict=True))
+    found = dict(zip(("thoughts", *names), kept, strict=True))
+    return Material(target.pool, found["thoughts"], found.get("heads"), found.get("edges"))
 
 
-def _recorder(reasoner: LatentReasoner, target: Target, n_problems: int) -> HeadRecorder:
+def _recorder(name: str, reasoner: LatentReasoner, target: Target, n_problems: int) -> HeadRecorder | EdgeRecorder:
     config = reasoner.lm.config
-    return HeadRecorder(
+    return (HeadRecorder if name == "heads" else EdgeRecorder)(
         n_problems=n_problems,
         n_layers=config.num_hidden_layers,
         n_heads=config.num_attention_heads,
         n_thoughts=target.n_thoughts,
         n_channels=head_width(config),
     )
-
-
-_TRIED: Final = 12
-"""Cuts that are made to see how long one takes."""
-
-
-def seconds_for(reasoner: LatentReasoner, target: Target, cuts: Sequence[Cut]) -> float:
-    """About how long cuts take on this machine, from a few of them, made on the batch of middling length.
-
-    Values of other passes are not measured for it: zeros stand in their place, which may make answers longer.
-    """
-    places = target.batches[len(target.batches) // 2]
-    tried: list[Parts] = [
-        tuple(replace(part, edit=Zero()) if isinstance(part.edit, Drawn) else part for part in cut.parts)
-        for cut in cuts[:: max(1, len(cuts) // _TRIED)]
-    ]
-    began = time.monotonic()
-    batch = target.batch(reasoner, places)
-    cutting = Cutting(reasoner, batch, target.n_thoughts)
-    read = time.monotonic()
-    n_copies = copies_at_once(reasoner, list(map(len, batch.prompts)), target.n_thoughts)
-    for start in range(0, len(tried), n_copies):
-        cutting.outcomes(tried[start : start + n_copies])
-    made = time.monotonic()
-    of_batch = (read - began) + (made - read) / len(tried) * len(cuts)
-    return of_batch / len(places) * len(target.problems)

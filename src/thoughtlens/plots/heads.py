@@ -6,6 +6,7 @@ In: an `Analysis`. Out: Axes. A metric is named as in `METRICS`, or `mass on fir
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from thoughtlens.analysis.metrics import SELF, thought_composition
 from thoughtlens.analysis.summary import Analysis
+from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import FIRST, head_name, text
 from thoughtlens.plots.maps import N_TOP, check_top, pick_heads
@@ -52,14 +54,18 @@ from thoughtlens.plots.style import (
     say_instead,
 )
 
-METRICS = {
-    "hub preference": ("hub_preference", 1.0),
+METRICS: dict[str, tuple[str, float | str]] = {
+    "hub strength": ("hub_strength", "hub_strength_null"),
+    "largest preference": ("largest_preference", "largest_preference_null"),
     "sequential preference": ("sequential", 1.0),
     "skip preference": ("skip", 1.0),
     "thought mass": ("thought_mass", np.nan),
-    "importance": ("importance", 0.0),
+    "importance": ("importance", "importance_null"),
 }
-"""What a figure calls a metric: its variable in an analysis and its null, NaN where there is none."""
+"""What a figure calls a metric: its variable in an analysis and its null, NaN where there is none.
+
+The null of what is the largest of several is another variable: what chance makes of it in each head.
+"""
 
 MASSES = {"mass on first": FIRST, "mass on self": SELF}
 """Metrics from the mean rows of thoughts, without intervals and nulls."""
@@ -89,20 +95,25 @@ def check_metric(metric: str) -> str:
 
 
 def score_of(analysis: Analysis, metric: str) -> tuple[xr.DataArray, float]:
-    """A metric of every head, dims (layer, head) or (layer, head, value), and its null, NaN where there is none."""
+    """A metric of every head, dims (layer, head) or (layer, head, value), and its null, NaN where there is none.
+
+    A null of each head is drawn where it is on average.
+    """
     if check_metric(metric) in MASSES:
         return thought_composition(analysis.moments["mean"]).sel(part=MASSES[metric], drop=True), np.nan
     variable, null = METRICS[metric]
-    return analysis.heads[variable], null
+    return analysis.heads[variable], float(analysis.heads[null].mean()) if isinstance(null, str) else null
 
 
 def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None = None) -> Axes:
     """Draw one metric of every head: layers from the top, heads from the left, blue and red below and above its null.
 
+    Among strengths of hubs, those that are hubs by the test are outlined.
+
     Args:
         analysis: of a run.
-        metric: hub preference, sequential preference, skip preference, thought mass, importance, mass on first or
-            mass on self. Without a null the scale begins at 0.
+        metric: hub strength, largest preference, sequential preference, skip preference, thought mass, importance,
+            mass on first or mass on self. Without a null the scale begins at 0.
         ax: where to draw; a new figure if None.
 
     Returns:
@@ -112,12 +123,13 @@ def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None 
         OptionError: there is no such metric.
 
     Example:
-        >>> ax = head_map(analysis, metric="hub preference")
-        >>> ax.get_title(loc="left").startswith("hub preference, null 1")
+        >>> ax = head_map(analysis, metric="sequential preference")
+        >>> ax.get_title(loc="left").startswith("sequential preference, null 1")
         True
     """
     score, null = score_of(analysis, metric)
-    return draw_head_map(estimate_of(score), title=metric, n=int(analysis.heads["n"]), null=null, ax=ax)
+    hubs: dict[str, Any] = {"marked": analysis.heads["hub"] != "", "why": "hubs"} if metric == "hub strength" else {}
+    return draw_head_map(estimate_of(score), title=metric, n=int(analysis.heads["n"]), null=null, ax=ax, **hubs)
 
 
 def draw_head_map(
@@ -142,7 +154,7 @@ def draw_head_map(
         outline_cells(ax, image, marked.transpose(*score.dims).values)
     add_colour_bar(image, [ax], score)
     if np.isfinite(null):
-        title += f", null {null:g}"
+        title += f", null {null:.3g}"
     add_title(ax, f"{title}; outlined: {why}" if why else title, n=n)
     fit(ax)
     return ax
@@ -210,7 +222,7 @@ def head_ranking(
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
     order = np.lexsort([-estimate_of(mass).values, -estimate_of(score).values])
     if heads is None:
-        title, order = "top heads by attention", order[: check_top(top)]
+        title, order = f"top heads by attention, {selected_on(analysis)}", order[: check_top(top)]
     else:
         pick_heads(analysis.ranking, heads)
         title, order = "chosen heads by attention", order[np.isin(names[order], heads)]
@@ -238,7 +250,7 @@ def draw_ranking(
     for place, kind in enumerate(types):
         draw_number(ax, place, score[place], Look(colours[kind]), across=True)
     frame_rows(ax, names, score, null)
-    titled(ax, title, n, f"{metric} (dashed: {null:g}, its null)" if np.isfinite(null) and null else metric)
+    titled(ax, title, n, f"{metric} (dashed: {null:.3g}, its null)" if np.isfinite(null) and null else metric)
     add_legend(ax, colours, title="type")
     fit(ax)
     return ax
@@ -259,7 +271,7 @@ def metric_distributions(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
     Example:
         >>> ax = metric_distributions(analysis)
         >>> [panel.get_xlabel() for panel in ax.get_figure().subfigs[0].axes][:1]
-        ['hub preference']
+        ['hub strength']
     """
     names = (*METRICS, *MASSES)
     title = f"metrics over {analysis.heads.sizes['layer'] * analysis.heads.sizes['head']} heads"

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.summary import Analysis
+from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import head_name
 from thoughtlens.plots.primitives import add_colour_bar, draw_map, outline_cells, scale_of
@@ -69,7 +70,11 @@ def head_maps(
         ranking = ranking.isel(rank=np.flatnonzero(np.isin(ranking["layer"], layers)))
     picked = pick_heads(ranking, heads, top)
     maps = _visible(analysis).sel(layer=picked["layer"], head=picked["head"])
-    title = "mean attention of the top heads" if heads is None else "mean attention of chosen heads"
+    title = (
+        f"mean attention of the top heads, {selected_on(analysis)}"
+        if heads is None
+        else "mean attention of chosen heads"
+    )
     return draw_tiles(maps, picked["name"].values, title=title, n=_n(analysis), ax=ax)
 
 

@@ -139,7 +139,8 @@ def draw_profile(
 def depth_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
     """Draw metrics by layer with their intervals, each in a panel of its own against its null.
 
-    They are the preference for the run's hub, sequential and skip preference, thought mass, and the spread over cells.
+    They are the preference for the hub of the run, if it has one, sequential and skip preference, thought mass, and the
+    spread over cells.
 
     Args:
         analysis: of a run.
@@ -153,10 +154,10 @@ def depth_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         >>> [panel.get_title(loc="left") for panel in ax.get_figure().subfigs[0].axes][-1]
         'spread over cells'
     """
-    hub, layers = str(analysis.model["preferred"].item()), analysis.layers
+    hub, layers = str(analysis.model["hub"].item()), analysis.layers
     drawn = {f"preference for {hub}": (layers["preference"].sel(thought=hub), 1.0)} if hub else {}
-    for name in ("sequential preference", "skip preference", "thought mass"):
-        drawn[name] = layers[METRICS[name][0]], METRICS[name][1]
+    for name, null in (("sequential preference", 1.0), ("skip preference", 1.0), ("thought mass", np.nan)):
+        drawn[name] = layers[METRICS[name][0]], null
     drawn["spread over cells"] = cell_spread(analysis.moments["mean"].mean("head")), np.nan
     return draw_depth(drawn, title="metrics by layer (dashed: no preference)", n=int(layers["n"]), ax=ax)
 

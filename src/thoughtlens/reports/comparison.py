@@ -14,6 +14,7 @@ from typing import Final
 
 from thoughtlens import plots
 from thoughtlens.analysis import compare, comparison_headline, comparison_tables
+from thoughtlens.analysis.cautions import shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, write_json, writing
 from thoughtlens.reports.run import save_figures, write_table
@@ -56,21 +57,30 @@ def labelled(runs: Sequence[Run], labels: Sequence[str] = ()) -> dict[str, Run]:
 
 
 def write_comparison(
-    out: str | Path, runs: Mapping[str, Run], *, n_resamples: int = 1000, seed: int = 0, force: bool = False
+    out: str | Path,
+    runs: Mapping[str, Run],
+    *,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    force: bool = False,
 ) -> Json:
     """Compare runs, and write the headline numbers, tables and figure to a folder that holds this comparison alone.
 
     Args:
         out: the folder; made if it is not there. The same comparison may be written there again.
         runs: two or more, by their labels (see `labelled`); differences are to the first.
+        holdout: the share of the problems that is compared, the others giving the types of heads; None for all.
+        holdout_seed: of the halves, the same in all commands.
         n_resamples: bootstrap resamples, sign flips and permutations.
         seed: same seed, same numbers.
         force: replace a comparison of other runs or with other options.
 
     Returns:
         The content of `comparison.json`, and `files`, the paths of all files. It holds `runs`, what each run was;
-        `paired`, `confidence`, `n_resamples`, `seed`; the `own` numbers and `differences` of `comparison_headline`;
-        `rank_correlations`; and `notes`.
+        `holdout` and `selected_on`; `paired`, `confidence`, `n_resamples`, `seed`; the `own` numbers, `differences` and
+        `warnings` of `comparison_headline`; `rank_correlations`; and `notes`.
 
     Raises:
         OptionError: fewer than two runs, or the folder holds another comparison.
@@ -87,15 +97,18 @@ def write_comparison(
             label: {"run": str(run.path), **{name: run.manifest["options"][name] for name in RECORDED}}
             for label, run in runs.items()
         },
+        "holdout": None if holdout is None else {"share": holdout, "seed": holdout_seed},
         "n_resamples": n_resamples,
         "seed": seed,
     }
     if not force:
         _check_same(folder, asked)
-    comparison = compare(runs, n_resamples=n_resamples, seed=seed)
+    comparison = compare(runs, holdout=holdout, holdout_seed=holdout_seed, n_resamples=n_resamples, seed=seed)
     tables = comparison_tables(comparison)
     facts: Json = {
         "runs": asked["runs"],
+        "holdout": asked["holdout"],
+        "selected_on": "selected on these problems" if holdout is None else "selected on other problems",
         **{name: comparison.measures.attrs[name] for name in ("paired", "confidence", "n_resamples", "seed")},
         **comparison_headline(comparison),
         "rank_correlations": tables["rank_correlations"].to_dict("records"),
@@ -105,7 +118,7 @@ def write_comparison(
         # What an interrupted command leaves must not pass for the comparison that was there before.
         (folder / COMPARISON).unlink(missing_ok=True)
         written = [write_table(folder / f"{name}.csv", table) for name, table in tables.items()]
-        written += save_figures(folder, {FIGURE: plots.model_comparison(comparison)})
+        written += save_figures(folder, {FIGURE: plots.model_comparison(shown_of_comparison(comparison))})
         write_json(folder / COMPARISON, facts)
     return facts | {"files": [str(path) for path in (folder / COMPARISON, *written)]}
 
@@ -135,4 +148,4 @@ def _check_same(folder: Path, asked: Json) -> None:
 
 def _identity(facts: Json) -> Json:
     runs = {label: {name: run[name] for name in RECORDED} for label, run in facts["runs"].items()}
-    return {"n_resamples": facts["n_resamples"], "seed": facts["seed"], "runs": runs}
+    return {**{name: facts[name] for name in ("holdout", "n_resamples", "seed")}, "runs": runs}

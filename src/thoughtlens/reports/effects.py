@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
@@ -32,6 +33,7 @@ from thoughtlens.analysis.effects import (
     summarise,
 )
 from thoughtlens.analysis.pieces import Blocks
+from thoughtlens.analysis.variants import recovered, variant_effects
 from thoughtlens.analysis.verdict import ALPHA, FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
@@ -157,7 +159,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
 
             write_study(run, study(run, "first"))["top"][0]
     """
-    facts, table = study_headline(run, done), effects_table(done.summary)
+    facts, table = study_headline(run, done), _with_variants(effects_table(done.summary), done)
     table.insert(2, "exploratory", _exploratory(done).sel(intervention=table["intervention"].to_list()).values)
     with writing(run.path / STUDIES / facts["study"]) as folder:
         written = [write_table(folder / "effects.csv", table), folder / "effects_summary.json"]
@@ -219,7 +221,58 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "verdict": {name: _verdict_rows(done, name) for name in done.verdicts},
         "orders": _orders(summary),
         "transplants": _transplant_rows(done.effects),
+        "variants": _variant_rows(done),
+        "restored": _restored_rows(done),
+        "holdout": done.effects.attrs.get("holdout"),
+        "donor_rule": str(done.effects.attrs.get("donor_rule", "")),
     }
+
+
+def _variant_rows(done: Study) -> list[dict[str, Any]]:
+    """A row a cut that has variants; each of these the effect on the log-probability that ranks cuts."""
+    found = variant_effects(done.effects, n_resamples=done.summary.attrs["n_resamples"])
+    if found is None:
+        return []
+    rows = (found.isel(intervention=place) for place in range(found.sizes["intervention"]))
+    return [
+        {
+            "cut": str(row["intervention"].item()),
+            "effects": {str(name): _number(row.sel(variant=name)) for name in row["variant"].values},
+        }
+        for row in rows
+    ]
+
+
+def _restored_rows(done: Study) -> list[dict[str, Any]]:
+    """A row a unit that was put back; its share is None where corruption costs no more than the margin."""
+    found = recovered(done.effects, n_resamples=done.summary.attrs["n_resamples"])
+    if found is None:
+        return []
+    rows = (found.isel(intervention=place) for place in range(found.sizes["intervention"]))
+    return [
+        {
+            "unit": str(row["unit"].item()),
+            "family": str(row["family"].item()),
+            "share": _number(row["share"]),
+            "loss": float(row["loss"]),
+            "n": int(row["n"]),
+        }
+        for row in rows
+    ]
+
+
+def _with_variants(table: pd.DataFrame, done: Study) -> pd.DataFrame:
+    """The table of effects with the variants of each cut as further columns, and what restorations recover."""
+    columns: dict[str, dict[str, float | None]] = {}
+    rows = [
+        (row["cut"], f"{RANKED_BY}_{name}", of) for row in _variant_rows(done) for name, of in row["effects"].items()
+    ]
+    rows += [(f"{row['unit']} restored", "recovered", row["share"]) for row in _restored_rows(done)]
+    for label, name, of in rows:
+        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
+            if not name.endswith("_total"):
+                columns.setdefault(name + suffix, {})[label] = of[value]
+    return table.assign(**{name: table["intervention"].map(values) for name, values in columns.items()})
 
 
 def kind_of(family: str) -> str:

@@ -23,6 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thoughtlens.analysis import Analysis, analyze, compare, comparison_headline
+from thoughtlens.analysis.cautions import shown_of_analysis, shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, replacing, writing
 from thoughtlens.notation import thought_names
@@ -115,7 +116,7 @@ def _compared(runs: Mapping[str, Run]) -> Json | None:
         found = compare(runs)
     except RunError as error:
         return {"own": {}, "differences": [], "profiles": {}, "notes": [str(error)]}
-    of_all = found.measures.sel(depth="all")
+    of_all = shown_of_comparison(found).measures.sel(depth="all")
     profiles = {
         name: {
             "positions": [str(place) for place in of_all[dim].values],
@@ -131,16 +132,13 @@ class _Section:
     """What a page says of one run."""
 
     def __init__(self, run: Run, label: str = "") -> None:
-        analysis = analyze(run)
+        analysis = shown_of_analysis(analyze(run))
         facts, readings = summary(run, analysis), read_readings(run)
-        options = run.manifest["options"]
         self.label = label or model_name(run)
         self.shown: Shown = data_of(run, analysis, readings)
         studies = self.shown.facts["studies"]
         self.findings = findings(facts, _parts(analysis), studies)
-        self.cautions = cautions(
-            facts, studies, dtype=str(options["model"]["dtype"]), keeps_means=run.keeps_means, readings=readings
-        )
+        self.cautions = cautions(facts, studies, keeps_means=run.keeps_means, readings=readings)
         self.cautions += self.shown.facts["unreadable"]
         self.about = list(_about(run, facts))
         self.checks = readings.get("checks")

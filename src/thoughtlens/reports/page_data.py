@@ -27,6 +27,7 @@ import xarray as xr
 from scipy.stats import t as student
 
 from thoughtlens.analysis import Analysis, moments
+from thoughtlens.analysis.cautions import LEAST_SHOWN
 from thoughtlens.analysis.heads import TYPES, unreliable
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
 from thoughtlens.analysis.pieces import Blocks, in_pieces
@@ -61,7 +62,7 @@ KINDS: Final = {
 
 SIZES: Final = {
     "thought_mass": ("Attention to earlier thoughts", "Mean share of a row, z2 and later, that goes to thoughts.", 0),
-    "hub_preference": (
+    "largest_preference": (
         "Preference for one thought, H",
         "What the preferred thought gets, over its even share. 1 is no preference; that it is above 1 proves no hub.",
         1,
@@ -229,6 +230,8 @@ def _bounds(found: xr.Dataset) -> npt.NDArray[Any]:
     level = student.ppf((1.0 + CONFIDENCE) / 2.0, np.maximum(n.values - 1, 1))
     reach = error * n.astype(np.float64).copy(data=level)
     order = [dim for dim in ("layer", "head", "query", "key") if dim in mean.dims]
+    # Of fewer problems no interval is shown.
+    reach = reach.where(n >= LEAST_SHOWN)
     return np.stack([
         values.transpose(*order).values for values in (mean, (mean - reach).clip(0, 1), (mean + reach).clip(0, 1))
     ])  # fmt: skip
@@ -251,9 +254,12 @@ def _preference(analysis: Analysis) -> npt.NDArray[Any]:
 
 
 def _measures(analysis: Analysis, names: Sequence[str]) -> Iterator[Json]:
-    """What the grid of heads can be coloured by: estimate, low and high of each head, and q where it was tested."""
+    """What the grid of heads can be coloured by: estimate, low and high of each head, and its null, or q if tested."""
     for name, (label, meaning, null) in SIZES.items():
-        values = _by_head(analysis.heads[name].transpose("layer", "head", "value").values)
+        sizes = _by_head(analysis.heads[name].transpose("layer", "head", "value").values)
+        # What chance makes of the largest of several preferences is above 1, and another number in each head.
+        chance = analysis.heads.get(f"{name}_null", xr.full_like(analysis.heads["hub_p"], np.nan))
+        values = [[*bounds, at] for bounds, at in zip(sizes, chance.values.ravel().tolist(), strict=True)]
         yield {"id": name, "label": label, "help": meaning, "scale": "size", "null": null, "values": values}
     for name in map(str, (*PATTERNS, *PLACES, *MASSES)):
         found = analysis.evidence.sel(measure=name)

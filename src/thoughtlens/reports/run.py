@@ -29,6 +29,7 @@ from thoughtlens.analysis import (
     headline,
     open_analysis,
 )
+from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.notation import ANSWER
@@ -78,8 +79,8 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         analysis: of it, or of some of its problems.
 
     Returns:
-        `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, everything that
-        `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there was a null run.
+        `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, all
+        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there was a null run.
 
     Example:
         Accuracy with its interval.
@@ -89,6 +90,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
     return {
+        "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", ""))),
         "pattern": analysis.options["pattern"],
         "model": options["model"],
         "problems": options["problems"],
@@ -126,7 +128,7 @@ def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: 
         step = step_indexed(analysis.moments["mean"]).rename("mean").to_dataframe().reset_index()
         written = _write_tables(folder, facts, analysis_tables(analysis) | {"step_indexed": step})
         if analysis.over_null is not None:
-            tables = evidence_tables(analysis.over_null)
+            tables = evidence_tables(shown_of_analysis(analysis).over_null or analysis.over_null)
             written += _write_tables(folder / "over_null_run", facts["over_null"], tables)
     for by, grouped in analysis.groups.items():
         table = group_table(grouped, without=_empty(by))
@@ -229,9 +231,9 @@ def write_figures(
         RunError: the folder can't be written, or the run has no analysis of this name.
 
     Example:
-        Draw two heads by their preference for a hub.
+        Draw two heads by the strength of their hubs.
 
-            write_figures(run, heads=["L4H5", "L2H1"], metric="hub preference")
+            write_figures(run, heads=["L4H5", "L2H1"], metric="hub strength")
     """
     # Drawn with matplotlib, which is slow to import and needed nowhere else here.
     from thoughtlens.plots.heads import Choice
@@ -244,6 +246,7 @@ def write_figures(
     if step_indexed:
         return save_figures(run.path / FIGURES / STEP_INDEXED, step_figures(analysis, choice))
     few: dict[str, Any] = {"heads": choice.heads} | ({} if top is None else {"top": top})
+    analysis = shown_of_analysis(analysis)
     drawn = {
         "head_maps": plots.head_maps(analysis, **few),
         "layer_means": plots.layer_means(analysis, layers=choice.layers),
@@ -258,6 +261,8 @@ def write_figures(
         "metric_distributions": plots.metric_distributions(analysis),
         "head_counts": plots.head_counts(analysis),
     }
+    if int(analysis.model["n"]) < LEAST_SHOWN:
+        drawn = {name: ax for name, ax in drawn.items() if "head" not in name and name != "metric_distributions"}
     return save_figures(run.path / FIGURES, drawn)
 
 

@@ -15,9 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from thoughtlens.analysis.verdict import ALPHA
 
-FEW_PROBLEMS: Final = 100
 FEW_CUT: Final = 50
-HALF: Final = ("float16", "bfloat16")
 
 
 class Finding(NamedTuple):
@@ -84,11 +82,10 @@ def counted(n: int, one: str, several: str = "") -> str:
 def _answers(facts: Mapping[str, Any]) -> Iterator[Finding]:
     right, n = facts["accuracy"], facts["n"]
     n_right = round(right["estimate"] * n)
-    text = (
-        f"{n_right:,} of {counted(n, 'problem')} answered rightly: {percent(right['estimate'])} "
-        f"[{percent(right['low'])},\u00a0{percent(right['high'])}]."
-    )
-    yield Finding("Answers", text, "problems")
+    text = f"{n_right:,} of {counted(n, 'problem')} answered rightly: {percent(right['estimate'])}"
+    if right["low"] is not None:
+        text += f" [{percent(right['low'])},\u00a0{percent(right['high'])}]"
+    yield Finding("Answers", f"{text}.", "problems")
 
 
 def _looks(facts: Mapping[str, Any], parts: Mapping[str, float | None]) -> Iterator[Finding]:
@@ -104,8 +101,8 @@ def _looks(facts: Mapping[str, Any], parts: Mapping[str, float | None]) -> Itera
 
 
 def _against_even(found: Mapping[str, Any]) -> str:
-    if found["estimate"] is None:
-        return "an amount that is undefined here"
+    if found["estimate"] is None or found["p"] is None:
+        return "an amount of which nothing can be said here"
     by = with_interval(found)
     if found["p"] < ALPHA:
         return f"more than an even spread over all tokens would give them, by {by} of a row ({p_value(found['p'])})"
@@ -117,7 +114,9 @@ def _against_even(found: Mapping[str, Any]) -> str:
 def _hub(facts: Mapping[str, Any]) -> Iterator[Finding]:
     hub, heads = facts["hub"], facts["hub_heads"]
     if hub["p"] is None:
-        yield Finding("Hub", "Whether there is a hub is undefined here; it takes four thoughts.", "heads")
+        yield Finding(
+            "Hub", "Whether there is a hub can't be said here: it takes four thoughts and five problems.", "heads"
+        )
         return
     strength = f"strength {number(hub['strength'])}, {p_value(hub['p'])}"
     mean = (
@@ -130,7 +129,7 @@ def _hub(facts: Mapping[str, Any]) -> Iterator[Finding]:
     single = (
         f"{counted(n, 'head')} of {heads['of']} {own}" if n else f"No single head of {heads['of']} is shown to have one"
     )
-    beyond = f"(beyond {heads['least']} even shares, corrected over heads)"
+    beyond = f"(beyond {heads['least']} even shares, corrected over heads; {facts['selected_on']})"
     yield Finding("Hub", f"{mean} {single} {beyond}.", "heads")
 
 
@@ -141,8 +140,8 @@ def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
     }
     for name, (about, beginning) in sentences.items():
         ratio, found = facts[name], facts["evidence"][name]
-        if ratio["estimate"] is None:
-            yield Finding(about, "Undefined with so few thoughts.", "heads")
+        if ratio["estimate"] is None or found["p"] is None:
+            yield Finding(about, "Nothing can be said of it with so few thoughts or problems.", "heads")
             continue
         if found["p"] is not None and found["p"] < ALPHA and ratio["estimate"] > 1:
             claim = f"more than no preference would give ({p_value(found['p'])})"
@@ -154,7 +153,7 @@ def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    types = ", ".join(f"{n} {name}" for name, n in facts["types"].items() if n)
+    types = ", ".join(f"{n} {name}" for name, n in (facts["types"] or {}).items() if n)
     unreliable = facts["ranking"]["unreliable"]
     first = ", ".join(head["name"] for head in facts["top_heads"][:5])
     if unreliable or not first:
@@ -162,7 +161,8 @@ def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         reliability = number(facts["ranking"]["reliability"])
         ranking = f"By attention to thoughts, {first} come first (reliability of the order {reliability})."
-    yield Finding("Heads", f"By what they look at beyond chance: {types}. {ranking}", "heads")
+    beyond = f"By what they look at beyond chance: {types}. " if types else ""
+    yield Finding("Heads", beyond + ranking, "heads")
 
 
 def _cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -223,20 +223,11 @@ def cautions(
     facts: Mapping[str, Any],
     studies: Sequence[Mapping[str, Any]],
     *,
-    dtype: str,
     keeps_means: bool,
     readings: Mapping[str, Any],
 ) -> list[str]:
     """What a reader should know before believing the numbers."""
-    n, right, found = facts["n"], facts["accuracy"], []
-    if n < FEW_PROBLEMS:
-        found.append(f"There are only {counted(n, 'problem')}: intervals are wide, and small effects are not seen.")
-    if right["high"] < 0.5:
-        found.append("The model answers most of these problems wrongly: its attention may say little of solving them.")
-    if n_without := n - facts["n_answer_rows"]:
-        found.append(f"{n_without:,} of {n:,} texts never reached an answer: rows of the answer are of the others.")
-    if dtype in HALF:
-        found.append(f"The model ran in {dtype}: small differences of log-probability can be rounding.")
+    found = [f"{text[:1].upper()}{text[1:]}" for text in facts["warnings"]]
     if keeps_means:
         found.append("The run kept sums and no single problems: intervals of measures are over blocks of problems.")
     failed = [check["name"] for check in readings.get("checks", ()) if not check["passed"]]

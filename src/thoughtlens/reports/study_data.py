@@ -97,6 +97,9 @@ def facts_of(run: Run, done: Study) -> Json:
         "curve": _curve(summary, outcomes),
         "doses": _doses(summary, outcomes),
         "transplants": facts["transplants"],
+        "variants": facts["variants"],
+        "restored": facts["restored"],
+        "holdout": facts["holdout"],
     }  # fmt: skip
 
 

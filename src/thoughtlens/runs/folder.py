@@ -147,6 +147,11 @@ class Run:
             found = dataset.isel(shard=shard, block=blocks).load()
             yield found.map(lambda values: values.astype(np.float64) if values.dtype.kind == "f" else values)
 
+    def kept_blocks(self) -> npt.NDArray[np.int64]:
+        """The block of each problem, in order, in a run that keeps means."""
+        blocks: npt.NDArray[np.int64] = xr.open_zarr(self.path / SUMS_GROUP, consolidated=False)["assigned"].values
+        return blocks
+
     def blocks(
         self, n_problems: int = PIECE, *, pattern: str = ATTENTION, chosen: npt.ArrayLike | None = None
     ) -> Iterator[xr.Dataset]:

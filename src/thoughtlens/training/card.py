@@ -18,6 +18,7 @@ import torch
 from jinja2 import Environment, StrictUndefined, Template
 
 from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval, spearman
+from thoughtlens.analysis.tables import as_number
 from thoughtlens.errors import CheckpointError
 from thoughtlens.evaluation.damaged_thoughts import CONDITIONS, Solved, evaluate
 from thoughtlens.evaluation.lens import decode_thoughts, results_read
@@ -253,6 +254,8 @@ def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int
     for folder, analysis in zip(folders, analyses, strict=True):
         seed = json.loads((folder / "card.json").read_text("utf-8"))["training"]["seed"]
         found = headline(analysis, n_heads=5)
+        preferred = as_number(analysis.model["largest_preference"], n=int(analysis.model["n"]))
+        found["preferred"] = {"thought": analysis.model["preferred"].item() or None, **preferred}
         found["top_heads"] = [head["name"] for head in found["top_heads"]]  # type: ignore[attr-defined]  # JSON
         rows.append({"seed": seed} | found)
     pairs = combinations(range(len(analyses)), 2)

@@ -278,6 +278,9 @@ function lines(heading, note, series, xs, labels) {
         .values[k] && s.values[k][0] !== null ? withInterval(s.values[k]) : ""))]), heading))));
 }
 
+const ofFacts = (x) => (!x || x.estimate === null || x.estimate === undefined ? "undefined" :
+  withInterval([x.estimate, x.low, x.high]));
+
 function drawCurves() {
   const study = studyNow();
   if (!study) return fill("curves");
@@ -311,6 +314,18 @@ function drawCurves() {
       "Transplants")), help(
       "n: problems whose own answer differs from that of the donor of the thoughts. “By chance”: donors drawn anew."
       )));
+  }
+  if (study.variants.length) {
+    const names = Object.keys(study.variants[0].effects);
+    figures.push(h("div", {}, title("The same cuts, done in other ways"), h("div", { class: "scroll" }, plainTable(["Cut",
+      ...names], study.variants.map((row) => [row.cut, ...names.map((name) => ofFacts(row.effects[name]))]),
+    "Variants of cuts")), help(`Change of ${study.labels[study.ranked]}, nats. Direct: later thoughts keep their values; `,
+      "indirect: what is left of the total. Mean: the mean over problems takes the place of zero.")));
+  }
+  if (study.restored.length) {
+    figures.push(h("div", {}, title("What one unit, put back, recovers"), h("div", { class: "scroll" }, plainTable(["Unit",
+      "n", "Recovered, share of the loss"], study.restored.map((row) => [row.unit, String(row.n), ofFacts(row.share)]),
+    "Units put back")), help("All thoughts are another problem’s, but for this one unit. 1 is all that was lost.")));
   }
   return fill("curves", figures);
 }

@@ -110,7 +110,7 @@ function drawGridLegend(m, top) {
 function readHead(head) {
   const m = measureOf(V.m),
     x = m.values[head],
-    q = x && m.scale === "excess" ? `, ${pValue(x[3], "q")}` : "";
+    q = x && m.scale === "excess" ? `, ${pValue(x[3], "q")}` : x?.[3] ? `, ${number(x[3])} by chance` : "";
   fill("grid-read", bold(D.names[head]), ` ${m.label}: ${told(m, x)}${q}.`);
 }
 
@@ -187,12 +187,12 @@ function stepTable(map) {
 panel("heads", drawGrid, ["run", "m", "head", "study", "kind", "outcome"]);
 panel("heads", drawCard, ["run", "head", "map", "index", "study", "kind", "outcome"]);
 
+const FOURTH = { excess: "_q", size: "_null" };
 exportsOf("heads", () => [
-  ["head", ...measures().flatMap((m) => (m.scale === "type" ? [m.id] : [m.id, m.id + "_low", m.id + "_high", ...
-    (m.scale === "excess" ? [m.id + "_q"] : [])
-  ]))],
+  ["head", ...measures().flatMap((m) => (m.scale === "type" ? [m.id] : ["", "_low", "_high", FOURTH[m.scale]]
+    .filter((end) => end !== undefined).map((end) => m.id + end)))],
   ...D.names.map((name, head) => [name, ...measures().flatMap((m) => (m.scale === "type" ? [m.values[head]] :
-    Array.from({ length: m.scale === "excess" ? 4 : 3 }, (_, i) => m.values[head]?.[i] ?? null)))]),
+    Array.from({ length: FOURTH[m.scale] ? 4 : 3 }, (_, i) => m.values[head]?.[i] ?? null)))]),
 ]);
 exportsOf("map", async () => {
   const kind = D.maps.some((m) => m.id === V.map && m.id !== "rollout") ? V.map : "attention",

@@ -1,0 +1,116 @@
+"""What a result of few problems may not show, and sentences that warn of what it can't carry.
+
+In: an analysis or a comparison. Out: sentences; and the same result without the intervals, p-values, hubs and types of
+what fewer than five problems say.
+"""
+
+from typing import Any, Final
+
+import xarray as xr
+
+from thoughtlens.analysis.comparison import Comparison
+from thoughtlens.analysis.evidence import Levels
+from thoughtlens.analysis.summary import Analysis
+from thoughtlens.notation import ANSWER
+
+LEAST_SHOWN: Final = 5
+"""Problems below which no interval, hub or head is shown."""
+
+LEAST_TRUSTED: Final = 20
+"""Problems below which these are shown with a warning."""
+
+LOW_ACCURACY: Final = 0.05
+
+_P_VALUES: Final = ("p", "q", "p_familywise", "p_corrected", "hub_p")
+_NAMES: Final = ("hub", "strongest", "type", "preferred")
+
+
+def warnings_of(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
+    """What to beware of in an analysis, in sentences: few problems, few answers, a low accuracy, half precision.
+
+    Args:
+        analysis: of a run; where some of its problems chose and others were tested, these count.
+        dtype: the precision in which the model ran.
+
+    Returns:
+        Sentences, none if there is nothing to warn of.
+
+    Example:
+        `warnings_of(tl.analyze(run), dtype=run.manifest["options"]["model"]["dtype"])`
+    """
+    n, n_answers = int(analysis.model["n"]), int(analysis.composition["n"].sel(query=ANSWER))
+    accuracy = float(analysis.accuracy["accuracy"].sel(value="estimate"))
+    found = few_problems(n)
+    if accuracy < LOW_ACCURACY:
+        found.append(
+            f"accuracy is {accuracy:.1%} (n = {n}): where a model hardly solves its problems, its attention says "
+            "little of how they are solved."
+        )
+    if 2 * n_answers < n or n_answers < LEAST_TRUSTED <= n:
+        found.append(f"only {n_answers} of {n} outputs reach an answer, and rows of `answer` are of these alone.")
+    if dtype in ("float16", "bfloat16"):
+        found.append(
+            f"the model ran in {dtype}, whose rounding grows from thought to thought; compare a few problems with "
+            "--dtype float32."
+        )
+    return found
+
+
+def few_problems(n: int, of: str = "") -> list[str]:
+    """A warning if n problems are few, as a list of one sentence or none; `of` whom, if not of the whole."""
+    which = f"n = {n}{f' of {of}' if of else ''}"
+    if n < LEAST_SHOWN:
+        return [f"{which}: below {LEAST_SHOWN} problems no interval, p-value, hub or head is shown; take more."]
+    if n < LEAST_TRUSTED:
+        return [
+            f"{which}: below {LEAST_TRUSTED} problems intervals are too narrow, and hubs and heads may be others in "
+            "another sample; take more."
+        ]
+    return []
+
+
+def shown_of_analysis(analysis: Analysis) -> Analysis:
+    """An analysis as it may be shown: of fewer than five problems without intervals, p-values, hubs and types."""
+    if int(analysis.model["n"]) >= LEAST_SHOWN:
+        return analysis
+    datasets = {name: of for name, of in analysis._asdict().items() if isinstance(of, xr.Dataset)}
+    few: dict[str, Any] = {name: _without(of, of["n"] < LEAST_SHOWN) for name, of in datasets.items()}
+    over = analysis.over_null
+    if over is not None:
+        over = Levels(*(_without(of, of["n"] < LEAST_SHOWN) for of in over))
+    return analysis._replace(**few, over_null=over)
+
+
+def shown_of_comparison(comparison: Comparison) -> Comparison:
+    """A comparison as it may be shown: without intervals, p-values and types of sides of fewer than five problems."""
+    dim, few = comparison.dim, comparison.measures["n"] < LEAST_SHOWN
+    if not few.any():
+        return comparison
+    named = {name: bool(of) for name, of in zip(few[dim].values, few.values, strict=True)}
+    differences, counts = comparison.differences, comparison.type_counts["type_count"]
+    if differences.data_vars:
+        either = (differences["n"] < LEAST_SHOWN) | (differences["n_minus"] < LEAST_SHOWN)
+        correlations = comparison.rank_correlations
+        comparison = comparison._replace(
+            differences=_without(differences, either),
+            p_values=comparison.p_values.where(~either.drop_vars([dim, "minus"], errors="ignore")),
+            rank_correlations=_without(correlations, either) if correlations.data_vars else correlations,
+        )
+    return comparison._replace(
+        measures=_without(comparison.measures, few),
+        type_counts=comparison.type_counts.assign(type_count=counts.where(~few, 0)),
+        head_types={name: of for name, of in comparison.head_types.items() if not named[name]},
+    )
+
+
+def _without(dataset: xr.Dataset, few: xr.DataArray) -> xr.Dataset:
+    """The Dataset with what may not be shown undefined where there are few problems."""
+    found = {}
+    for name, values in dataset.data_vars.items():
+        if "value" in values.dims:
+            found[name] = values.where(~few | (values["value"] == "estimate"))
+        elif name in _P_VALUES:
+            found[name] = values.where(~few)
+        elif name in _NAMES:
+            found[name] = values.where(~few, "")
+    return dataset.assign(found)
