@@ -26,6 +26,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import rankdata
 
+from thoughtlens.analysis.effects import RANKED_BY
 from thoughtlens.analysis.nulls import causal_uniform
 from thoughtlens.analysis.statistics import interval, resample_weights, weighted_sums
 from thoughtlens.analysis.weighted_attention import VALUES, WEIGHTS, head_importance, patterned, rollout
