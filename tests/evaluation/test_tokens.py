@@ -1,6 +1,7 @@
 """Attention to the tokens of the question, against transformers' own eager pass and the run that pools them."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
-from thoughtlens.evaluation import question_attention
+from thoughtlens.evaluation import decode_thoughts, question_attention, write_readings
 from thoughtlens.evaluation.lens import choose_problems
 from thoughtlens.models import load
 from thoughtlens.notation import FIRST, QUESTION, query_names
@@ -22,6 +23,7 @@ from thoughtlens.problems import Problem, sample
 from thoughtlens.reports import write_question_attention
 from thoughtlens.reports.run import top_tokens
 from thoughtlens.runs import extract
+from thoughtlens.runs.readings import read_readings
 
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS)]
@@ -170,3 +172,19 @@ def test_problems_are_chosen_in_the_order_asked(tokenizer, tmp_path):
     assert choose_problems(run, n=99) == PROBLEMS
     with pytest.raises(OptionError, match=r"no problem 'p9' in .*, expected one such as 'p0'"):
         choose_problems(run, ["p9"])
+
+
+def test_readings_hold_what_the_lens_and_the_attention_to_words_give(tmp_path):
+    reasoner, problems = load("tiny-gpt2"), sample("arithmetic", n=2)
+    run = extract(reasoner, problems, tmp_path / "run", n_thoughts=4)
+    found = json.loads(write_readings(run, reasoner).read_text("utf-8"))
+    decoded = decode_thoughts(reasoner, problems, n_thoughts=4).sel(stage="state_in")
+    for row, problem in enumerate(problems):
+        reading = found["problems"][problem.id]
+        assert [[token for token, _ in of] for of in reading["decoded"]] == decoded["token"][row].values.tolist()
+        assert "".join(reading["tokens"]).strip() == problem.question
+        [looked] = question_attention(reasoner, [problem], n_thoughts=4)
+        np.testing.assert_allclose(reading["attention"]["z4"], looked["attention"].sel(query="z4"), atol=6e-5)
+    assert [check["passed"] for check in found["checks"]] == [True] * 7
+    assert read_readings(run) == found
+    assert read_readings(replace(run, manifest=run.manifest | {"results": "others"})) == {}

@@ -1,4 +1,4 @@
-"""The commands on runs: `run`, `sample`, `extract`, `analyze`, `plot`, `export`, `compare`, `status`; closing tables.
+"""The commands on runs, from `run` and `sample` to `compare` and `status`; their closing tables.
 
 In: options. Out: what the library writes, and tables of its facts on stdout.
 """
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import thoughtlens as tl
-from thoughtlens import models, published, reports, runs
+from thoughtlens import evaluation, models, published, reports, runs
 from thoughtlens import problems as problem_sets
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
@@ -168,9 +168,12 @@ def load_model(name: str, random_weights: int | None = None, **how: Any) -> "mod
 
 
 def extract_run(reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, **how: Any) -> "runs.Run":
-    """A run folder with what is kept of every problem; `how` is what else `extract` takes."""
+    """A run folder with what is kept of every problem, and what its report needs of the model."""
     with terminal.counting("extract", len(problems.problems)) as progress:
-        return tl.extract(reasoner, problems, to, progress=progress, **how)
+        done = tl.extract(reasoner, problems, to, progress=progress, **how)
+    with terminal.working("read thoughts"):
+        evaluation.write_readings(done, reasoner)
+    return done
 
 
 def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
@@ -396,6 +399,24 @@ def plot(
         drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
     paths = [str(path) for path in drawn]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="A run folder, or several to compare.")],
+    to: Annotated[
+        Path | None, typer.Option("--out", help="The file; RUN/report.html if not given. Several runs need one.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="Name of each run, in order; the models' names if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """One HTML page of everything in a run, or in several, which opens anywhere and needs no network."""
+    found = reports.labelled([tl.open_run(folder) for folder in folders], label or [])
+    with terminal.working("report"):
+        page = reports.write_report(found, to)
+    terminal.tell({"report": str(page.path), "bytes": page.n_bytes}, f"report: {page.path}", as_json=as_json)
 
 
 @app.command()

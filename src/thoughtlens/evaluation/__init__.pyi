@@ -10,3 +10,4 @@ from .method_scores import SUBJECTS as SUBJECTS
 from .method_scores import Scorecard as Scorecard
 from .method_scores import Subject as Subject
 from .method_scores import scorecard as scorecard
+from .report_material import write_readings as write_readings

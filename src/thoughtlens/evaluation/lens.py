@@ -32,7 +32,12 @@ _DIMS: Final = ("problem", "stage", "thought", "rank")
 
 @torch.inference_mode()
 def decode_thoughts(
-    reasoner: LatentReasoner, problems: Sequence[Problem], *, n_top: int = 5, batch_size: int = 100
+    reasoner: LatentReasoner,
+    problems: Sequence[Problem],
+    *,
+    n_top: int = 5,
+    n_thoughts: int | None = None,
+    batch_size: int = 100,
 ) -> xr.Dataset:
     """Decode the thoughts through the output layer: the top tokens at each of their three stages.
 
@@ -42,6 +47,7 @@ def decode_thoughts(
         reasoner: the model.
         problems: what it thinks about.
         n_top: how many tokens.
+        n_thoughts: T; the number the model was trained with if None.
         batch_size: problems a pass.
 
     Returns:
@@ -64,7 +70,7 @@ def decode_thoughts(
     """
     if n_top < 1:
         raise OptionError(f"the number of top tokens is {n_top}, expected at least 1; pass a larger one.")
-    parts = [_decode(reasoner, batch, n_top) for batch in _batches(problems, batch_size)]
+    parts = [_decode(reasoner, batch, n_top, n_thoughts) for batch in _batches(problems, batch_size)]
     return xr.concat(parts, "problem", data_vars="minimal", coords="minimal", compat="equals", join="exact")
 
 
@@ -97,8 +103,9 @@ def _batches(problems: Sequence[Problem], size: int) -> Sequence[Sequence[Proble
     return [problems[start : start + size] for start in range(0, len(problems), size)]
 
 
-def _decode(reasoner: LatentReasoner, problems: Sequence[Problem], n_top: int) -> xr.Dataset:
-    trace = reason(reasoner, [problem.question for problem in problems], max_new_tokens=1)
+def _decode(reasoner: LatentReasoner, problems: Sequence[Problem], n_top: int, n_thoughts: int | None) -> xr.Dataset:
+    questions = [problem.question for problem in problems]
+    trace = reason(reasoner, questions, n_thoughts=n_thoughts, max_new_tokens=1)
     stages = torch.stack([trace.states[:, :-1], trace.thoughts, trace.states[:, 1:]], dim=1)
     top = reasoner.lm.lm_head(stages).float().softmax(-1).topk(n_top)
     names = {int(i): reasoner.decode([int(i)]).strip() for i in top.indices.unique()}

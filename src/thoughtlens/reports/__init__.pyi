@@ -4,6 +4,8 @@ from .effects import open_effects as open_effects
 from .effects import study as study
 from .effects import study_headline as study_headline
 from .effects import write_study as write_study
+from .page import Page as Page
+from .page import write_report as write_report
 from .run import summary as summary
 from .run import write_analysis as write_analysis
 from .run import write_figures as write_figures

@@ -1,0 +1,247 @@
+"""The summary of a report in sentences, and its cautions: none says more than the test behind it.
+
+In: the headline numbers of a run (`reports.summary`) and of its studies. Out: `Finding`s and cautions, plain text.
+
+1. "More than an even share" is said where the one-sided test of the evidence says so (p < 0.05), and "less" where the
+   whole interval lies below it. Else the number stands alone, with the words that nothing is shown.
+2. A hub is named where `hub_test` finds one, in the mean head and in single heads, and nowhere else.
+3. A cut costs something where its p-value, corrected over all cuts of its plan (Holm), is below 0.05. A mean effect is
+   called none where its 90 % interval lies within the margin (two one-sided tests at 5 %).
+4. That nothing was found is never said as if it showed that there is nothing.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from thoughtlens.analysis.verdict import ALPHA
+
+FEW_CUT: Final = 50
+
+
+class Finding(NamedTuple):
+    """A sentence of the summary."""
+
+    about: str
+    """what it is about, in one or two words"""
+    text: str
+    panel: str
+    """the panel that shows it: heads, flow, problems, causes"""
+
+
+def findings(
+    facts: Mapping[str, Any], parts: Mapping[str, float | None], studies: Sequence[Mapping[str, Any]]
+) -> list[Finding]:
+    """What a run shows, from the general to the single case.
+
+    `parts` are the mean shares of a thought's row; `studies` are those of the page, newest first.
+    """
+    return [
+        *_answers(facts),
+        *_looks(facts, parts),
+        *_hub(facts),
+        *_order(facts),
+        *_heads(facts),
+        *_cuts(studies),
+    ]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """`1.23`, `−0.05`; `undefined` where there is none."""
+    if value is None:
+        return "undefined"
+    text = f"{value:.{digits}f}"
+    return "0" if float(text) == 0 else text.replace("-", "−")
+
+
+def with_interval(of: Mapping[str, Any], digits: int = 2) -> str:
+    """`1.23 [1.20, 1.27]`, with a blank inside the brackets that doesn't break."""
+    if of["low"] is None or of["high"] is None:
+        return number(of["estimate"], digits)
+    return f"{number(of['estimate'], digits)} [{number(of['low'], digits)},\u00a0{number(of['high'], digits)}]"
+
+
+def percent(share: float | None) -> str:
+    """`12 %`, `under 1 %`."""
+    if share is None:
+        return "undefined"
+    return "under 1\u202f%" if 0 < share < 0.005 else f"{100 * share:.0f}\u202f%"
+
+
+def p_value(p: float | None) -> str:
+    """`p = 0.012`, `p < 0.001`."""
+    if p is None:
+        return "p undefined"
+    return "p\u00a0<\u00a00.001" if p < 0.001 else f"p\u00a0=\u00a0{p:.2g}"
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """`1 head`, `3 heads`."""
+    return f"{n:,} {one if n == 1 else several or one + 's'}"
+
+
+def _answers(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    right, n = facts["accuracy"], facts["n"]
+    n_right = round(right["estimate"] * n)
+    text = f"{n_right:,} of {counted(n, 'problem')} answered rightly: {percent(right['estimate'])}"
+    if right["low"] is not None:
+        text += f" [{percent(right['low'])},\u00a0{percent(right['high'])}]"
+    yield Finding("Answers", f"{text}.", "problems")
+
+
+def _looks(facts: Mapping[str, Any], parts: Mapping[str, float | None]) -> Iterator[Finding]:
+    names = {
+        "first": "to the first token", "question": "to the rest of the question", "bot": "to the opening marker",
+        "earlier thoughts": "to earlier thoughts", "self": "to itself",
+    }  # fmt: skip
+    known = {name: share for name, share in parts.items() if name in names and share is not None}
+    shares = ", ".join(f"{percent(known[name])} {names[name]}" for name in sorted(known, key=lambda name: -known[name]))
+    found = facts["evidence"]["thoughts"]
+    text = f"Of its attention a thought gives, on average over layers and heads, {shares}. " if shares else ""
+    yield Finding("Where thoughts look", f"{text}Earlier thoughts get {_against_even(found)}.", "flow")
+
+
+def _against_even(found: Mapping[str, Any]) -> str:
+    if found["estimate"] is None or found["p"] is None:
+        return "an amount of which nothing can be said here"
+    by = with_interval(found)
+    if found["p"] < ALPHA:
+        return f"more than an even spread over all tokens would give them, by {by} of a row ({p_value(found['p'])})"
+    if found["high"] is not None and found["high"] < 0:
+        return f"less than an even spread over all tokens would give them, by {by} of a row"
+    return f"no amount that is shown to exceed an even spread over all tokens ({by} of a row, {p_value(found['p'])})"
+
+
+def _hub(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    hub, heads = facts["hub"], facts["hub_heads"]
+    if hub["p"] is None:
+        yield Finding(
+            "Hub", "Whether there is a hub can't be said here: it takes four thoughts and five problems.", "heads"
+        )
+        return
+    strength = f"strength {number(hub['strength'])}, {p_value(hub['p'])}"
+    mean = (
+        f"{hub['thought']} is a hub of the mean head: more than one later thought prefers it ({strength})."
+        if hub["thought"]
+        else f"No thought is shown to be a hub of the mean head ({strength})."
+    )
+    n = heads["n_heads"]
+    own = "has a hub of its own" if n == 1 else "have a hub of their own"
+    single = (
+        f"{counted(n, 'head')} of {heads['of']} {own}" if n else f"No single head of {heads['of']} is shown to have one"
+    )
+    beyond = f"(beyond {heads['least']} even shares, corrected over heads; {facts['selected_on']})"
+    yield Finding("Hub", f"{mean} {single} {beyond}.", "heads")
+
+
+def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    sentences = {
+        "sequential": ("Previous thought", "The thought just before gets"),
+        "skip": ("First half", "The last thought gives the first half of the thoughts"),
+    }
+    for name, (about, beginning) in sentences.items():
+        ratio, found = facts[name], facts["evidence"][name]
+        if ratio["estimate"] is None or found["p"] is None:
+            yield Finding(about, "Nothing can be said of it with so few thoughts or problems.", "heads")
+            continue
+        if found["p"] is not None and found["p"] < ALPHA and ratio["estimate"] > 1:
+            claim = f"more than no preference would give ({p_value(found['p'])})"
+        elif ratio["high"] is not None and ratio["high"] < 1:
+            claim = "less than no preference would give"
+        else:
+            claim = f"which shows no preference ({p_value(found['p'])})"
+        yield Finding(about, f"{beginning} {with_interval(ratio)} times an even share, {claim}.", "heads")
+
+
+def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    types = ", ".join(f"{n} {name}" for name, n in (facts["types"] or {}).items() if n)
+    unreliable = facts["ranking"]["unreliable"]
+    first = ", ".join(head["name"] for head in facts["top_heads"][:5])
+    if unreliable or not first:
+        ranking = f"{str(unreliable)[:1].upper()}{str(unreliable)[1:]}" if unreliable else "No head is ranked."
+    else:
+        reliability = number(facts["ranking"]["reliability"])
+        ranking = f"By attention to thoughts, {first} come first (reliability of the order {reliability})."
+    beyond = f"By what they look at beyond chance: {types}. " if types else ""
+    yield Finding("Heads", beyond + ranking, "heads")
+
+
+def _cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    study = next((study for study in studies if any(not cut["exploratory"] for cut in study["cuts"])), None)
+    if study is None:
+        yield Finding("Cutting", "Nothing was cut in this run, so nothing here says what the answer needs.", "causes")
+        return
+    cuts, ranked = study["cuts"], study["ranked"]
+    label = study["labels"][ranked]
+    costs = [cut for cut in cuts if (cut["p"][ranked] or 1.0) < ALPHA and cut["effects"][ranked][0] < 0]
+    where = f"In study {study['name']}, on {counted(study['n'], 'problem')}, "
+    if costs:
+        most = min(costs, key=lambda cut: cut["effects"][ranked][0])
+        estimate, low, high = most["effects"][ranked]
+        size = with_interval({"estimate": estimate, "low": low, "high": high})
+        text = (
+            f"{where}{len(costs)} of {counted(len(cuts), 'cut')} cost {label} beyond chance (Holm over all cuts). "
+            f"{most['label']} costs most: {size} nats, and {most['broken']} of {most['n']} answers break."
+        )
+    else:
+        text = (
+            f"{where}none of {counted(len(cuts), 'cut')} is shown to cost {label} (Holm over all cuts); that does not "
+            "show that nothing matters."
+        )
+    if none := sum(bool(cut["none"]) for cut in cuts):
+        text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{study['margin']} nats."
+    yield Finding("Cutting", text, "causes")
+    for family, rows in study["verdicts"].items():
+        reading = str(rows[0]["reading"])
+        yield Finding(f"Looking and cutting: {family}", f"{reading[:1].upper()}{reading[1:]}.", "causes")
+
+
+MEASURES: Final = {
+    "accuracy": "accuracy",
+    "preferred": "preference for the first run's preferred thought",
+    "sequential": "preference for the previous thought",
+    "skip": "preference for the first half",
+    "thought_mass": "attention to earlier thoughts",
+}
+"""Measures of a comparison, as its sentences name them."""
+
+
+def differences(comparison: Mapping[str, Any]) -> Iterator[Finding]:
+    """How runs differ from the first, by what is shown after Holm's correction over all differences."""
+    for pair in comparison["differences"]:
+        tested = {name: pair[name] for name in MEASURES if pair.get(name) and pair[name].get("p_holm") is not None}
+        shown = {name: its for name, its in tested.items() if its["p_holm"] < ALPHA}
+        about = f"{pair['of']} and {pair['minus']}"
+        if shown:
+            changes = "; ".join(f"{MEASURES[name]} {with_interval(its)}" for name, its in shown.items())
+            text = f"{pair['of']} minus {pair['minus']}: {changes} (each shown after Holm's correction)."
+        else:
+            text = f"None of {counted(len(tested), 'difference')} is shown; that does not show that the runs are alike."
+        yield Finding(about, text, "comparison")
+
+
+def cautions(
+    facts: Mapping[str, Any],
+    studies: Sequence[Mapping[str, Any]],
+    *,
+    keeps_means: bool,
+    readings: Mapping[str, Any],
+) -> list[str]:
+    """What a reader should know before believing the numbers."""
+    found = [f"{text[:1].upper()}{text[1:]}" for text in facts["warnings"]]
+    if keeps_means:
+        found.append("The run kept sums and no single problems: intervals of measures are over blocks of problems.")
+    failed = [check["name"] for check in readings.get("checks", ()) if not check["passed"]]
+    if failed:
+        found.append(f"The model failed a check ({', '.join(failed)}): numbers may be about the software.")
+    if studies:
+        newest = studies[0]
+        if newest["n"] < FEW_CUT:
+            found.append(f"Cuts of the newest study were measured on {counted(newest['n'], 'problem')} only.")
+        if not any(cut["controls"] for cut in newest["cuts"]):
+            found.append("The newest study has no control cuts: a loss may be that of any such cut.")
+        if newest["n_failed"]:
+            found.append(f"{counted(newest['n_failed'], 'pair')} of cut and problem could not be run and are left out.")
+        if n_late := sum(cut["exploratory"] for cut in newest["cuts"]):
+            were = "was" if n_late == 1 else "were"
+            found.append(f"{counted(n_late, 'cut')} of the newest study {were} added later and {were} exploratory.")
+    return found
