@@ -69,11 +69,10 @@ def models(
         return
     cards = {known: library.read_card(known) for known in library.bundled()}
     if as_json:
-        on_hub = {known: vars(published) for known, published in library.PUBLISHED.items()}
-        terminal.print_json({"bundled": cards, "published": on_hub})
+        terminal.print_json({"bundled": cards, "known": dict(library.known_checkpoints())})
         return
     rows = [(known, "bundled", *_own_accuracy(card), card["about"]) for known, card in cards.items()]
-    rows += [(known, "Hub", "", "", published.about) for known, published in library.PUBLISHED.items()]
+    rows += [(name, "Hub", "", "", of["about"]) for name, of in library.known_checkpoints().items() if "about" in of]
     terminal.table(("name", "where", "accuracy", "n", "about"), rows)
 
 

@@ -154,6 +154,7 @@ class BatchPass:
         slots: code of each named slot, `text` among them.
         keys: codes (problem, position) of what was read.
         rows: index (problem,) of each present problem in the batch as it was begun.
+        asked: the last hidden states (problem, hidden) after the questions.
 
     Example:
         >>> from thoughtlens.models import load
@@ -175,6 +176,7 @@ class BatchPass:
         self.device = reasoner.lm.device
         self.keys = torch.empty(0, dtype=torch.long)
         self.rows = torch.empty(0, dtype=torch.long)
+        self.asked = torch.empty(0)
 
     def question(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read the questions in one pass without taps; returns the last hidden states (problem, hidden)."""
@@ -187,8 +189,8 @@ class BatchPass:
             codes[row, width - len(prompt)] = self.slots[FIRST]
         self.keys, self.rows = codes.to(self.device), torch.arange(len(prompts), device=self.device)
         out = self.context.read(ids.to(self.device), self.keys != PAD_CODE)
-        state: Tensor = out.last_hidden_state[:, -1]
-        return state
+        self.asked = out.last_hidden_state[:, -1]
+        return self.asked
 
     def fork(self, n_copies: int = 1, *, taps: Taps | None = None, n_thoughts: int | None = None) -> "BatchPass":
         """The same batch `n_copies` times over, one whole batch after another; this one stays as it is.
@@ -203,6 +205,7 @@ class BatchPass:
         twin.context = self.context.fork(n_copies)
         twin.keys = self.keys.repeat(n_copies, 1)
         twin.rows = torch.arange(len(twin.keys), device=self.device)
+        twin.asked = self.asked.repeat(n_copies, 1)
         return twin
 
     def keep(self, places: Tensor) -> None:

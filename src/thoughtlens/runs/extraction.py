@@ -26,7 +26,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS
-from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
+from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.reasoning.loop import reason
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Progress, Work
@@ -149,7 +149,7 @@ def _result(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Seque
         "gold": problem.answer,
         "text": text,
         "answer": answer,
-        "correct": same_answer(answer, problem.answer),
+        "correct": reasoner.answer_rule.same(answer, problem.answer),
         "n_tokens": len(tokens),
     }
 
