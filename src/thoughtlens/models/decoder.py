@@ -82,7 +82,8 @@ def fit_vocabulary(config: Any, found: Sorted, settings: Settings, where: str) -
     name = embedding_key(config.model_type)
     if name not in found.decoder:
         raise CheckpointError(
-            f"{where} lacks {_long(found, name)}; is the base model's architecture the right one (it is {config.model_type})?"
+            f"{where} lacks {_long(found, name)}; is the base model's architecture the right one "
+            f"(it is {config.model_type})?"
         )
     n_embeddings = int(found.decoder[name].shape[0])
     usual = (BOT, EOT, "latent") if settings["family"] == "coconut" else ("pad", BOT, EOT)

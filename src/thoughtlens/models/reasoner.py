@@ -40,6 +40,7 @@ class LatentReasoner(Protocol):
         opening: the token id read before the first thought; empty where the question's last token makes the first one.
         closing: token ids read after the last thought; the last one's output is the answer's first token.
         slots: which of `bot`, `eot` and `answer` the checkpoint has.
+        padding: the token id that a batch is padded with.
         answer_prefix: the words before the answer's value; empty where the value is said at once.
         answer_rule: how an answer is read and compared.
         provenance: what was loaded and from where, as JSON values; absent or None where it does not apply:
@@ -72,6 +73,8 @@ class LatentReasoner(Protocol):
     def closing(self) -> Sequence[int]: ...  # noqa: D102
     @property
     def slots(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def padding(self) -> int: ...  # noqa: D102
     @property
     def answer_prefix(self) -> str: ...  # noqa: D102
     @property
@@ -224,6 +227,11 @@ class Reasoner:
         ends = {BOT: self.opening, EOT: self.closing if EOT in self.markers.names else ()}
         found = {name for name, ids in ends.items() if ids}
         return frozenset(found | {ANSWER} if self.answer_prefix or EOT not in found else found)
+
+    @property
+    def padding(self) -> int:
+        """The marker for padding, or the end token."""
+        return self.markers.pad if PAD in self.markers.names else int(self.tokenizer.eos_token_id)
 
     def question(self, text: str) -> list[int]:
         """Token ids of a question, the tokenizer's own BOS kept."""

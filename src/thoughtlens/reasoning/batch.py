@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import FIRST, PAD_CODE, QUESTION, TEXT, slot_codes, text_code
+from thoughtlens.reasoning.protocols import EXACT, Protocol
 from thoughtlens.taps import Moment, Site, Taps
 
 ROOM: Final = 32
@@ -92,8 +93,8 @@ class Context:
         real: bool (problem, position), False on padding; None before the first read.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: nn.Module, protocol: Protocol = EXACT) -> None:
+        self.backbone, self.protocol = backbone, protocol
         self.cache = roomy_cache()
         self.real: Tensor | None = None
 
@@ -106,13 +107,20 @@ class Context:
             passed_down: handed to the attention function (`taps=` and codes) or the model (`output_hidden_states=`).
         """
         new = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device) if real is None else real
+        first = self.real is None
         self.real = new if self.real is None else torch.cat([self.real, new], dim=1)
-        positions = (self.real.long().cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        if self.protocol.official:
+            # Padding counts as a position; it is masked in the first pass alone.
+            positions = torch.arange(self.real.shape[1], device=new.device).expand(*self.real.shape)
+            passed_down |= {"padded": (~new, self.protocol.padded_rows)} if first else {}
+            mask = self.real if first else torch.ones_like(self.real)
+        else:
+            positions, mask = (self.real.long().cumsum(1) - 1).clamp(min=0), self.real
         as_input = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
         return self.backbone(
             **as_input,
-            attention_mask=self.real.long(),
-            position_ids=positions,
+            attention_mask=mask.long(),
+            position_ids=positions[:, -inputs.shape[1] :],
             past_key_values=self.cache,
             use_cache=True,
             **passed_down,
@@ -126,7 +134,7 @@ class Context:
 
     def fork(self, n_copies: int) -> "Context":
         """The same batch `n_copies` times over, one whole batch after another; this one stays as it is."""
-        twin = Context(self.backbone)
+        twin = Context(self.backbone, self.protocol)
         for index, layer in enumerate(self.cache.layers):
             copies = (kept.expand(n_copies, *kept.shape).flatten(0, 1) for kept in (layer.keys, layer.values))
             twin.cache.update(*copies, index)
@@ -147,6 +155,7 @@ class BatchPass:
         reasoner: the model.
         taps: what watches or edits every step from `bot` on.
         n_thoughts: T; it decides the codes of the slots.
+        protocol: how padding is read.
 
     Attributes:
         reasoner: the model.
@@ -169,10 +178,10 @@ class BatchPass:
         The answer is: 11
     """
 
-    def __init__(self, reasoner: LatentReasoner, taps: Taps, n_thoughts: int) -> None:
+    def __init__(self, reasoner: LatentReasoner, taps: Taps, n_thoughts: int, protocol: Protocol = EXACT) -> None:
         self.reasoner, self.taps = reasoner, taps
         self.slots = slot_codes(n_thoughts) | {TEXT: text_code(n_thoughts)}
-        self.context = Context(reasoner.lm.base_model)
+        self.context = Context(reasoner.lm.base_model, protocol)
         self.device = reasoner.lm.device
         self.keys = torch.empty(0, dtype=torch.long)
         self.rows = torch.empty(0, dtype=torch.long)
@@ -181,7 +190,7 @@ class BatchPass:
     def question(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read the questions in one pass without taps; returns the last hidden states (problem, hidden)."""
         width = max(map(len, prompts))
-        ids = torch.zeros((len(prompts), width), dtype=torch.long)
+        ids = torch.full((len(prompts), width), self.reasoner.padding)
         codes = torch.full((len(prompts), width), PAD_CODE)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
@@ -201,7 +210,7 @@ class BatchPass:
             n_thoughts: T of the fork, where no thought has been read yet; that of this batch if None.
         """
         count = self.slots[TEXT] - len(slot_codes(0)) if n_thoughts is None else n_thoughts
-        twin = BatchPass(self.reasoner, self.taps if taps is None else taps, count)
+        twin = BatchPass(self.reasoner, self.taps if taps is None else taps, count, self.context.protocol)
         twin.context = self.context.fork(n_copies)
         twin.keys = self.keys.repeat(n_copies, 1)
         twin.rows = torch.arange(len(twin.keys), device=self.device)

@@ -20,6 +20,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
 from thoughtlens.reasoning.batch import BatchPass
+from thoughtlens.reasoning.protocols import EXACT, Protocol
 from thoughtlens.taps import Tap, Taps
 
 MAX_NEW_TOKENS = 256
@@ -234,6 +235,7 @@ def reason(
     taps: Iterable[Tap] = (),
     n_thoughts: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    protocol: Protocol = EXACT,
 ) -> Trace:
     """Let a model think about a batch of questions and answer them.
 
@@ -244,6 +246,7 @@ def reason(
         taps: what watches or edits the pass, in this order.
         n_thoughts: T; the number the model was trained with if None; 0 goes from `bot` to `eot` at once.
         max_new_tokens: the longest answer.
+        protocol: how padding is read; under an official one, a problem's numbers do depend on the others.
 
     Returns:
         The trace: thoughts, hidden states, tokens and texts.
@@ -263,7 +266,7 @@ def reason(
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     prompts = [reasoner.prompt(asked) if isinstance(asked, str) else asked for asked in questions]
     rooms = answer_rooms(reasoner, prompts, count, max_new_tokens)
-    batch = BatchPass(reasoner, Taps(taps), count)
+    batch = BatchPass(reasoner, Taps(taps), count, protocol)
     batch.question(prompts_without(reasoner, prompts))
     thinking = think(batch, next(iter(reasoner.opening), None), count)
     tokens = decode(batch, thinking.state, rooms)
