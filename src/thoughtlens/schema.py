@@ -6,12 +6,14 @@ The attention Dataset:
     correct    (problem)  bool: the parsed answer equals the gold answer
     n_question_tokens  (problem)  int32: prompt tokens before `bot`
     value_weighted  (problem, layer, head, query, key)  on request: the norm of each key's weighted, projected value
-    padding_mass    (problem, layer, head, query)  under an official protocol: what a row gives to padding, which is of no
-                                                   slot, so that row and mass sum to 1
+    padding_mass    (problem, layer, head, query)  under an official protocol: what a row gives to padding,
+                                                   of no slot: row and mass sum to 1
 
-A slot that the checkpoint lacks (`bot`, `eot` or `answer`) is on neither axis; where it has no `answer`, the value's first
-token is predicted at `eot`. Each row of `attention` is a partition of what its query sees, so it sums to 1. Cells that the causal mask forbids are
-0, and a row that does not exist (the output never reached the answer prefix) is NaN in all its cells. `value_weighted`
+A slot that the checkpoint lacks (`bot`, `eot` or `answer`) is on neither axis; where it has no `answer`, the value's
+first token is predicted at `eot`, as the attribute `answer_query` says.
+
+Each row of `attention` is a partition of what its query sees, so it sums to 1. Cells that the causal mask forbids are 0,
+and a row that does not exist (the output never reached the answer prefix) is NaN in all its cells. `value_weighted`
 is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the head moves.
 
 The effects Dataset:
@@ -120,9 +122,8 @@ def with_all_slots(attention: xr.DataArray) -> xr.DataArray:
         return attention
     n_thoughts = n_thoughts_of(attention)
     filled = attention.reindex(key=text(key_names(n_thoughts)), fill_value=0.0)
-    return filled.reindex(query=text(query_names(n_thoughts))).assign_attrs(
-        absent=[s for s in OPTIONAL if s not in found]
-    )
+    absent = [name for name in OPTIONAL if name not in found]
+    return filled.reindex(query=text(query_names(n_thoughts))).assign_attrs(absent=absent)
 
 
 def check_attention(dataset: xr.Dataset) -> xr.Dataset:

@@ -123,7 +123,7 @@ def tapped_attention(
         keys: codes (problem, key).
         slots: code of each named slot.
         rows: index (problem,) of each problem in the batch as it was begun.
-        padded: bool (problem, query), True on padding, and what its rows get, a name of `PADDED_ROWS`; only without taps.
+        padded: bool (problem, query), True on padding, and what its rows get, of `PADDED_ROWS`; only without taps.
         rest: what transformers passes to every attention function.
 
     Returns:

@@ -97,6 +97,7 @@ class Context:
         self.backbone, self.protocol = backbone, protocol
         self.cache = roomy_cache()
         self.real: Tensor | None = None
+        self.n_masked = 0
 
     def read(self, inputs: Tensor, real: Tensor | None = None, **passed_down: Any) -> Any:
         """Append positions to every sequence, and return the backbone's output for them.
@@ -110,10 +111,11 @@ class Context:
         first = self.real is None
         self.real = new if self.real is None else torch.cat([self.real, new], dim=1)
         if self.protocol.official:
-            # Padding counts as a position; it is masked in the first pass alone.
+            # Padding counts as a position; it is masked in the first pass alone, and where that is read again.
             positions = torch.arange(self.real.shape[1], device=new.device).expand(*self.real.shape)
             passed_down |= {"padded": (~new, self.protocol.padded_rows)} if first else {}
-            mask = self.real if first else torch.ones_like(self.real)
+            self.n_masked = self.real.shape[1] if first else self.n_masked
+            mask = self.real if self.real.shape[1] <= self.n_masked else torch.ones_like(self.real)
         else:
             positions, mask = (self.real.long().cumsum(1) - 1).clamp(min=0), self.real
         as_input = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
@@ -138,6 +140,7 @@ class Context:
         for index, layer in enumerate(self.cache.layers):
             copies = (kept.expand(n_copies, *kept.shape).flatten(0, 1) for kept in (layer.keys, layer.values))
             twin.cache.update(*copies, index)
+        twin.n_masked = self.n_masked
         twin.real = None if self.real is None else self.real.repeat(n_copies, 1)
         return twin
 
@@ -197,8 +200,13 @@ class BatchPass:
             codes[row, width - len(prompt) :] = self.slots[QUESTION]
             codes[row, width - len(prompt)] = self.slots[FIRST]
         self.keys, self.rows = codes.to(self.device), torch.arange(len(prompts), device=self.device)
-        out = self.context.read(ids.to(self.device), self.keys != PAD_CODE)
-        self.asked = out.last_hidden_state[:, -1]
+        opening = torch.tensor(self.reasoner.opening if self.context.protocol.official else (), dtype=torch.long)
+        read = torch.cat([ids, opening.expand(len(ids), -1)], dim=1).to(self.device)
+        real = torch.cat([self.keys != PAD_CODE, self.keys.new_ones(len(ids), len(opening)) > 0], dim=1)
+        out = self.context.read(read, real)
+        # What official code gives padded rows depends on `bot` too; it is read again on its own, under the taps.
+        self.context.forget(len(opening))
+        self.asked = out.last_hidden_state[:, width - 1]
         return self.asked
 
     def fork(self, n_copies: int = 1, *, taps: Taps | None = None, n_thoughts: int | None = None) -> "BatchPass":

@@ -265,7 +265,9 @@ def reason(
     """
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     prompts = [reasoner.prompt(asked) if isinstance(asked, str) else asked for asked in questions]
-    rooms = answer_rooms(reasoner, prompts, count, max_new_tokens)
+    # Where padding counts as a position, every question is as long as the longest.
+    longest = [max(prompts, key=len)] * len(prompts) if protocol.official else prompts
+    rooms = answer_rooms(reasoner, longest, count, max_new_tokens)
     batch = BatchPass(reasoner, Taps(taps), count, protocol)
     batch.question(prompts_without(reasoner, prompts))
     thinking = think(batch, next(iter(reasoner.opening), None), count)
