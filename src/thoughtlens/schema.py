@@ -12,8 +12,8 @@ The attention Dataset:
 A slot that the checkpoint lacks (`bot`, `eot` or `answer`) is on neither axis; where it has no `answer`, the value's
 first token is predicted at `eot`, as the attribute `answer_query` says.
 
-Each row of `attention` is a partition of what its query sees, so it sums to 1. Cells that the causal mask forbids are 0,
-and a row that does not exist (the output never reached the answer prefix) is NaN in all its cells. `value_weighted`
+Each row of `attention` is a partition of what its query sees, so it sums to 1. Cells that the causal mask forbids are
+0, and a row that does not exist (the output never reached the answer prefix) is NaN in all its cells. `value_weighted`
 is 0 or more, 0 and NaN in the same places, and its rows sum to whatever the head moves.
 
 The effects Dataset:

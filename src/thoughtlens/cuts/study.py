@@ -250,6 +250,8 @@ def _prepared(
     batch_size: int,
 ) -> tuple[LatentReasoner, Plan, Target, int]:
     """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
+    if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
+        raise OptionError(f"{run.path} was made under {protocol}, and cuts are exact; extract it without --protocol.")
     model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
