@@ -94,6 +94,8 @@ _FALSE = re.compile(r"false\b|no\b(?!\s*\w)", re.IGNORECASE)
 _LETTER = re.compile(r"(?:option\s+|choice\s+)?(?:\(([A-Ea-e])\)|([A-E])(?=$|[):.,])|([B-E])(?=\s)|([b-e])(?=$|\)))")
 _BARE_LETTER = re.compile(r"\(?([A-E])[).]*")
 _WORDLESS = re.compile(r"(?!.*[A-Za-z]{2})(?=.*[0-9A-Za-z])[-+*/^_=<>!|()\[\]{}.,\s0-9A-Za-zπ√°%]+")
+# `18 18` is no number; `1 1/2` is one.
+_TWO_NUMBERS = re.compile(r"[0-9]\s+[0-9]+(?=\s|$)")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -287,7 +289,7 @@ def _leading_number(line: str) -> str | None:
 
 
 def _wordless(line: str) -> str | None:
-    return line if _WORDLESS.fullmatch(line) else None
+    return line if _WORDLESS.fullmatch(line) and not _TWO_NUMBERS.search(line) else None
 
 
 def _first_number(line: str) -> str | None:
