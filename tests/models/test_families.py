@@ -1,7 +1,10 @@
 """Checkpoints of every layout, built by peft, torch and transformers, give the numbers of that code."""
 
 import json
-from types import SimpleNamespace
+import re
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -342,3 +345,26 @@ def test_a_family_of_another_package_is_found_by_its_entry_point(tmp_path, monke
     says(tmp_path, family="unknown")
     with pytest.raises(CheckpointError, match=r"is of the family 'unknown', expected coconut, codi, plain, planted"):
         load(tmp_path)
+
+
+def test_the_family_of_the_how_to_page_is_sound(tmp_path, tokenizer, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 40
+    torch.manual_seed(0)
+    lm, vector = base_model("gpt2", len(tokenizer) + 2).eval(), torch.linspace(-1, 1, HIDDEN)
+    lm.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    save_file({"vector": vector}, tmp_path / "blend.safetensors")
+    says(tmp_path, family="blended", n_thoughts=4)
+    # A dataclass looks its module up by name.
+    module = ModuleType("blended")
+    monkeypatch.setitem(sys.modules, "blended", module)
+    exec(compile(code, "docs/checkpoints.md", "exec"), module.__dict__)
+    offered = {"blended": [SimpleNamespace(load=lambda: module.load)]}
+    monkeypatch.setattr("thoughtlens.models.loader.entry_points", lambda group, name: offered.get(name, []))
+    reasoner, v = load(tmp_path), len(tokenizer)
+    ids = tokenizer(QUESTION + "\n")["input_ids"]
+    _, thoughts = oracle.think(lm, lambda hidden: (hidden + vector) / 2, ids, v, v + 1, 4)
+    torch.testing.assert_close(reason(reasoner, [QUESTION], max_new_tokens=1).thoughts[0], thoughts, **TOLERANCE)
+    assert sound(reasoner)["family"] == "blended, layout blended"
