@@ -141,7 +141,7 @@ def intervene(
     model, plan, target, drawn = _prepared(run, plan, n, seed, reasoner, batch_size)
     asked = Manifest(
         finished=None,
-        model=identity(model),
+        model=identity(model) | _other_rule(run, model),
         problems=_digest([asdict(problem) for problem in target.problems]),
         n=len(target.problems),
         # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
@@ -272,6 +272,12 @@ def _version(plan: Plan, call: str) -> Written:
 
 def _text(plan: Plan) -> str:
     return json.dumps(plan.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _other_rule(run: Run, model: LatentReasoner) -> dict[str, str]:
+    """The answer rule, where it is not that of the run."""
+    rule = model.answer_rule.name
+    return {} if rule == run.manifest["options"].get("answer_rule", rule) else {"answer_rule": rule}
 
 
 def _digest(*what: Any) -> str:

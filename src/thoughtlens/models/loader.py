@@ -216,6 +216,7 @@ def reasoner_of(
     model: str | Path | None = None,
     base: str | Path | None = None,
     device: str | None = None,
+    answer_rule: str | None = None,
 ) -> Reasoner:
     """Load again the model that a run was made with.
 
@@ -224,6 +225,7 @@ def reasoner_of(
         model: where the model is now, as for `load`; where the run found it if None.
         base: where its base is now; where the run found it if None.
         device: as for `load`.
+        answer_rule: as for `load`; the run's if None.
 
     Returns:
         The reasoner, in the run's precision and under the name that it has in the run.
@@ -249,7 +251,7 @@ def reasoner_of(
         device=device,
         mode=source["mode"] or LATENT,
         known_as=source["known_as"],
-        answer_rule=manifest["options"].get("answer_rule", STRICT),
+        answer_rule=answer_rule or manifest["options"].get("answer_rule", STRICT),
     )
     if source["random_weights"] is not None:
         reasoner = randomize(reasoner, seed=int(source["random_weights"]))

@@ -330,5 +330,6 @@ def loader_for(engine: Engine, reasoner: LatentReasoner) -> Callable[[], LatentR
     """Gives the reasoner to a worker, who must load it again where the engine works elsewhere."""
     if not engine.elsewhere:
         return lambda: reasoner
-    found = {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}
+    options = {"model": identity(reasoner), "answer_rule": reasoner.answer_rule.name}
+    found = {"options": options, "notes": {"model_source": reasoner.provenance.get("source")}}
     return partial(reasoner_of, found)
