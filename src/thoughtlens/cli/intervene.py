@@ -121,6 +121,9 @@ def intervene(
     engine: EngineName = "local",
     workers: Workers = None,
     address: Address = None,
+    answer_rule: Annotated[
+        str | None, typer.Option("--answer-rule", help="strict or official; that of the run if not given.")
+    ] = None,
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")
     ] = False,
@@ -137,7 +140,8 @@ def intervene(
     where = engine_named(engine, workers=workers, address=address)
     run = tl.open_run(folder)
     with terminal.working("load the run's model"):
-        reasoner = models.reasoner_of(run.manifest, model=model, base=base, device=device)
+        where_now = {"model": model, "base": base, "device": device}
+        reasoner = models.reasoner_of(run.manifest, answer_rule=answer_rule, **where_now)
     with terminal.working("plan"):
         planned = tl.plan_cuts(
             run,

@@ -158,7 +158,7 @@ def intervene(
     model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size)
     asked = Manifest(
         finished=None,
-        model=identity(model),
+        model=identity(model) | _other_rule(run, model),
         problems=_digest([asdict(problem) for problem in target.problems]),
         n=len(target.problems),
         # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
@@ -242,6 +242,8 @@ def prepared(
     ids: Sequence[str] = (),
 ) -> tuple[LatentReasoner, Plan, Target, int]:
     """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
+    if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
+        raise OptionError(f"{run.path} was made under {protocol}, and cuts are exact; extract it without --protocol.")
     model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
@@ -287,6 +289,12 @@ def _version(plan: Plan, call: str) -> Written:
 
 def _text(plan: Plan) -> str:
     return json.dumps(plan.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _other_rule(run: Run, model: LatentReasoner) -> dict[str, str]:
+    """The answer rule, where it is not that of the run."""
+    rule = model.answer_rule.name
+    return {} if rule == run.manifest["options"].get("answer_rule", rule) else {"answer_rule": rule}
 
 
 def _digest(*what: Any) -> str:

@@ -173,7 +173,7 @@ def question_attention(
 
 
 def _attend(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> list[xr.Dataset]:
-    ids = [reasoner.prompt(problem.question)[:-1] for problem in problems]
+    ids = [reasoner.question(problem.question) for problem in problems]
     recorder = QuestionRecorder(
         n_problems=len(problems),
         n_layers=reasoner.lm.config.num_hidden_layers,
