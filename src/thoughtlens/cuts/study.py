@@ -32,18 +32,18 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtlens.analysis.effects import ACCURACY_MARGIN, MARGIN
-from thoughtlens.cuts.checks import check_plan
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.experiments import FROZEN, Cut
 from thoughtlens.cuts.intervention import as_spec
-from thoughtlens.cuts.orders import CAUSE, heads_by_attention, heads_by_cause
 from thoughtlens.cuts.passes import Outcomes, joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
 from thoughtlens.cuts.replacements import donor_rule
+from thoughtlens.cuts.selection import CAUSE, heads_by_attention, heads_by_cause
 from thoughtlens.cuts.study_job import (
     BASELINE_KEY,
     CutJob,
     Target,
+    check_plan,
     key_of,
     lacks,
     measure_material,

@@ -1,6 +1,6 @@
 """What a report needs of a loaded model: its checks, what thoughts can be read as, and attention to single words.
 
-In: a run and its model. Out: `RUN/readings.json` (see `thoughtlens.runs.readings`).
+In: a run and its model. Out: `RUN/readings.json` (see `thoughtlens.runs.folder`).
 """
 
 from dataclasses import asdict
@@ -14,8 +14,7 @@ from thoughtlens.evaluation.diagnostics import doctor
 from thoughtlens.evaluation.lens import decode_thoughts, question_attention
 from thoughtlens.files import Json, write_json, writing
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.runs.folder import Run
-from thoughtlens.runs.readings import READINGS, chosen_problems, read_readings
+from thoughtlens.runs.folder import READINGS, Run, chosen_problems, read_readings
 
 STAGE: Final = "state_in"
 """What became the thought, which is what CODI's authors decode."""

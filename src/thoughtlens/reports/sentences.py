@@ -13,7 +13,7 @@ In: the headline numbers of a run (`reports.summary`) and of its studies. Out: `
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from thoughtlens.analysis.verdict import ALPHA
+from thoughtlens.analysis.effects import ALPHA
 
 FEW_CUT: Final = 50
 
