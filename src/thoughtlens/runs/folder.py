@@ -6,8 +6,8 @@ first, at the cost of reading the files once.
 
 `status`: in: a folder; out: a `Status`, from the markers of finished shards alone, whoever writes them.
 
-`read_readings`: in: a run; out: the JSON of `RUN/readings.json`, which `evaluation.write_readings` made of some problems
-while the model was loaded, for the report, which loads no model:
+`read_readings`: in: a run; out: the JSON of `RUN/readings.json`, which `evaluation.write_readings` made of some
+problems while the model was loaded, for the report, which loads no model:
 
     results   SHA-256 of the results that it belongs to
     stage     the stage of a thought that was read (`evaluation.decode_thoughts`)
