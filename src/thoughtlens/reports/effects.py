@@ -251,7 +251,8 @@ def _variant_rows(done: Study) -> list[dict[str, Any]]:
 
 def _restored_rows(done: Study) -> list[dict[str, Any]]:
     """A row a unit that was put back; its share is None where corruption costs no more than the margin."""
-    found = recovered(done.effects, n_resamples=done.summary.attrs["n_resamples"])
+    margin = float(done.effects.attrs.get("margin", MARGIN))
+    found = recovered(done.effects, margin=margin, n_resamples=done.summary.attrs["n_resamples"])
     if found is None:
         return []
     rows = (found.isel(intervention=place) for place in range(found.sizes["intervention"]))
