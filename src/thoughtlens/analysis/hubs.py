@@ -50,7 +50,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
 
     Args:
         blocks: an attention Dataset, or its problems block by block.
-        least: how many times its even share a hub draws; 1 for any preference at all.
+        least: how many times its even share a hub draws, 1.5 or more.
         n_draws: permutations drawn at most (a head that 100 of them match is settled); 1 / n_draws times the number of
             heads must be well below 0.05.
         seed: same seed, same p-values.
@@ -60,7 +60,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
         (layer, head); NaN where a head gives earlier thoughts nothing, and everywhere with fewer than four thoughts.
 
     Raises:
-        OptionError: `least` or `n_draws` is below 1.
+        OptionError: `least` is below 1.5, or `n_draws` below 1.
         RunError: there are no problems.
 
     Example:
@@ -76,9 +76,10 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
 
     Reference: Westfall and Young (1993) for the largest of many; see also `preferences`, which H is the size.
     """
-    if least < 1.0 or n_draws < 1:
+    if least < LEAST or n_draws < 1:
         raise OptionError(
-            f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
+            f"least is {least} and n_draws {n_draws}, expected {LEAST} or more and 1 or more: below {LEAST} even "
+            "shares the test finds hubs where there are none, in up to 3 of 10 heads; pass another."
         )
     parts = (row_sums(piece["attention"]) for piece in in_pieces(blocks))
     first = next(parts, None)
@@ -95,6 +96,21 @@ def hub_tests(rows: xr.Dataset, *, seed: int = 0) -> tuple[xr.Dataset, xr.Datase
         _tested(observed, rows["variance"], seed=seed),
         _tested(observed.mean("head"), rows["layer_variance"], seed=seed),
         _tested(observed.mean(("layer", "head")), rows["model_variance"], seed=seed),
+    )
+
+
+def strongest(observed: xr.DataArray) -> xr.Dataset:
+    """The strongest thought of each head as `hub`, and its `strength`, from `row_sums`: (…, query, key) to (…)."""
+    observed = observed.transpose(..., "query", "key")
+    strengths = _strengths(observed.values)
+    largest = _largest(strengths)
+    defined, template = np.isfinite(largest), observed.isel(query=0, key=0, drop=True)
+    names = observed["key"].values[np.where(np.isnan(strengths), -np.inf, strengths).argmax(-1)]
+    return xr.Dataset(
+        {
+            "hub": template.copy(data=text(np.where(defined, names, ""))),
+            "strength": template.copy(data=np.where(defined, largest, np.nan)),
+        }
     )
 
 
@@ -132,26 +148,15 @@ def _tested(
     """The hub test of every head (or layer): sums over problems, dims (…, query, key) and (…, query)."""
     units = [dim for dim in variance.dims if dim != "query"]
     observed, variance = observed.transpose(*units, "query", "key"), variance.transpose(*units, "query")
-    strengths = _strengths(observed.values)
-    largest = _largest(strengths)
+    largest = _largest(_strengths(observed.values))
     p = np.ones(largest.shape)
     for place in np.ndindex(p.shape):
         # Draws of its own for each head, so that the order of heads changes nothing.
         labels = [int(observed[dim].values[at]) for dim, at in zip(units, place, strict=True)]
         rng = np.random.default_rng([seed, *labels])
         p[place] = _p_value(observed.values[place], variance.values[place], float(largest[place]) / least, n_draws, rng)
-    defined = np.isfinite(largest)
-    template = variance.isel(query=0, drop=True)
-    names = observed["key"].values[np.where(np.isnan(strengths), -np.inf, strengths).argmax(-1)]
-    p_values = template.copy(data=np.where(defined, p, np.nan))
-    return xr.Dataset(
-        {
-            "hub": template.copy(data=text(np.where(defined, names, ""))),
-            "strength": template.copy(data=np.where(defined, largest, np.nan)),
-            "p": p_values,
-            "p_corrected": benjamini_hochberg(p_values) if units else p_values,
-        }
-    )
+    p_values = variance.isel(query=0, drop=True).copy(data=np.where(np.isfinite(largest), p, np.nan))
+    return strongest(observed).assign(p=p_values, p_corrected=benjamini_hochberg(p_values) if units else p_values)
 
 
 def _strengths(observed: np.ndarray) -> np.ndarray:

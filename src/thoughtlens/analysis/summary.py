@@ -2,8 +2,8 @@
 
 In: a run, an attention Dataset or its blocks. Out: an `Analysis`. A run's is saved in its folder (see `archive`).
 
-1. One pass over the problems gives sums over them, under all weights at once (`sums`). Groups of the problems, and what
-   the run has beyond a null run, are added up in the same pass.
+1. One pass over the problems gives sums over them, under all weights at once (`sums`). Groups of the problems are added
+   up in the same pass; null models are read after, each by itself.
 2. Preferences and importances are functions of those sums: the estimate is resample 0, its interval the others. One set
    of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
 3. Whether there is a hub, for heads, layers and the model, is the answer of one test (`heads.hub_tests`).
@@ -11,8 +11,7 @@ In: a run, an attention Dataset or its blocks. Out: an `Analysis`. A run's is sa
 Attention is correlational: nothing here says what a head does.
 """
 
-from collections.abc import Iterable, Mapping
-from itertools import repeat
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -21,15 +20,16 @@ import xarray as xr
 
 from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, digest, open_saved, saved_or_made
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
-from thoughtlens.analysis.evidence import Levels, evidence_of_levels, excess_over_run
+from thoughtlens.analysis.evidence import Levels, beyond_nulls, evidence_of_levels, null_values
 from thoughtlens.analysis.heads import rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_names, hub_tests, row_sums
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
+from thoughtlens.analysis.position_null import position_effects
 from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
-from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval, resample_weights
-from thoughtlens.analysis.sums import ExcessSums, Sums, Totals, WeightedSums, parts
-from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patterned
+from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval
+from thoughtlens.analysis.sums import Sums, Totals, parts
+from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patterned, reached
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
 from thoughtlens.notation import ANSWER, EOT, text
@@ -38,7 +38,7 @@ BY: Final = ("correct", "n_steps")
 """What the problems of a run can be grouped by."""
 
 _DEFAULTS: Final[Json] = {
-    "pattern": WEIGHTS, "by": [], "null": None, "n_resamples": 1000, "n_flips": 1000, "seed": 0
+    "pattern": WEIGHTS, "by": [], "null": [], "n_resamples": 1000, "seed": 0
 }  # fmt: skip
 
 
@@ -68,10 +68,10 @@ class Analysis(NamedTuple):
     """`heads` along `rank` (1, 2, …) by importance, with `layer`, `head`, `name` (such as L2H3) and `type` of each;
     `reliability`, `top_overlap` and `top_overlap_by_chance` of the ranking, scalars"""
     evidence: xr.Dataset
-    """excess (layer, head, measure, value), p, q, p_familywise (layer, head, measure), type (layer, head); `hub`, the
-    strongest thought, whose excess, p and q are those of the measure `hub` (see `evidence_of_levels`)"""
+    """excess (layer, head, measure, value), p, q, p_familywise, p_type, q_type (layer, head, measure), type (layer,
+    head); `hub`, the strongest thought, whose excess, p and q are those of the measure `hub`"""
     layer_evidence: xr.Dataset
-    """the same of the mean head of each layer, without type; q and p_familywise over layers"""
+    """the same of the mean head of each layer, without types; q and p_familywise over layers"""
     model_evidence: xr.Dataset
     """the same of the mean head of the model: q and p_familywise are p"""
     hubs: xr.Dataset
@@ -79,18 +79,21 @@ class Analysis(NamedTuple):
     accuracy: xr.Dataset
     """accuracy (value), Wilson interval; n"""
     rollout: xr.Dataset
-    """rollout (query, key, value), the mean over problems of `rollout`; n (query), the problems with that row"""
+    """rollout (query, key, value), the mean over problems of `rollout`; n (query), the problems with that row; and
+    `reached` (query), how much of the row reaches earlier thoughts at most"""
     last_thought: xr.Dataset
     """share (thought, value): how the last thought shares out what it gives to earlier ones, over layers and heads; its
     attribute `null` is an even share, 1/(T − 1); n"""
+    position_null: xr.Dataset
+    """effect (key, value) of each thought given row and lag, p (key); n (see `key_effects`)"""
     groups: dict[str, Comparison]
     """by what the problems were grouped, the groups side by side"""
     parts: dict[str, dict[str, "Analysis"]]
     """by what, and by group, the analysis of the problems of that group alone; of groups of two problems or more"""
     over_null: Levels | None
-    """evidence of what the run has beyond a null run"""
+    """evidence of what the run has beyond its null models"""
     options: Json
-    """`pattern`, `by`, `null`, `n_resamples`, `n_flips`, `seed`, and the `name` that it is saved under or None"""
+    """`pattern`, `by`, `null`, `n_resamples`, `seed`, and the `name` that it is saved under or None"""
 
 
 _CLASSES: Final = (Analysis, Comparison, Levels)
@@ -103,9 +106,8 @@ def analyze(
     correct: npt.ArrayLike | None = None,
     pattern: str = WEIGHTS,
     by: str | Iterable[str] = (),
-    null: StoredRun | Blocks | None = None,
+    null: Sequence[StoredRun | Blocks] = (),
     n_resamples: int = 1000,
-    n_flips: int = 1000,
     seed: int = 0,
     name: str | None = None,
     force: bool = False,
@@ -120,10 +122,9 @@ def analyze(
         correct: bool, one a problem, in order; needed with blocks alone, a run and a Dataset have it.
         pattern: `attention`, or `value-weighted` where that was recorded.
         by: also analyse groups of the problems, by `correct` or (of a run) `n_steps`, and compare the groups.
-        null: also say what is beyond this run (or Dataset, or blocks) of the same architecture and problems, such as
-            one with random weights.
+        null: also say what is beyond these runs (or Datasets, or blocks) of the same architecture with random weights,
+            on the run's problems or some of them; twenty or more, such as `random_weight_runs` makes.
         n_resamples: bootstrap resamples of the problems; where a run kept sums, of the blocks of problems.
-        n_flips: sign flips of the problems; up to 12 problems all are listed.
         seed: same seed, same intervals and p-values, however the run is cut into blocks.
         name: of a run: save it as `RUN/analysis/NAME`; if None, in `RUN/analysis` with the default options, and under a
             digest of the options with others.
@@ -155,8 +156,8 @@ def analyze(
         if what not in BY:
             raise OptionError(f"no grouping {what!r}, expected {' or '.join(BY)}; choose one.")
     options: Json = {
-        "pattern": check_pattern(pattern), "by": list(by), "null": _told(null),
-        "n_resamples": n_resamples, "n_flips": n_flips, "seed": seed,
+        "pattern": check_pattern(pattern), "by": list(by), "null": [_told(each) for each in null],
+        "n_resamples": n_resamples, "seed": seed,
     }  # fmt: skip
     if isinstance(run, StoredRun):
         return _analyze_run(run, null, options, name, force=force)
@@ -195,13 +196,13 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
 
 
 def _analyze_run(
-    run: StoredRun, null: StoredRun | Blocks | None, options: Json, name: str | None, *, force: bool
+    run: StoredRun, null: Sequence[StoredRun | Blocks], options: Json, name: str | None, *, force: bool
 ) -> Analysis:
     check_name(name)
-    if options["by"] or null is not None:
+    if options["by"]:
         run.require_attention()
-    if isinstance(null, StoredRun):
-        check_null(run, null)
+    stored = [each for each in null if isinstance(each, StoredRun)]
+    check_nulls(run, stored)
     correct = run.correct()
     groups = {what: _groups(what, correct, run) for what in options["by"]}
     if name is None and options != _DEFAULTS:
@@ -209,54 +210,63 @@ def _analyze_run(
     kept = run.keeps_means and options["pattern"] == WEIGHTS
 
     def make() -> Analysis:
-        blocks = run.sums() if kept else patterned(run, options["pattern"])
         n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
-        made = _analyze(blocks, null, correct, groups, options, n_blocks=n_blocks)
+        made = _analyze(_read(run, options["pattern"]), null, correct, groups, options, n_blocks=n_blocks)
         made.options["name"] = name
         return made
 
-    null_digest = digest(null.manifest) if isinstance(null, StoredRun) else None
-    about = {"format": FORMAT, "run": digest(run.manifest), "null": null_digest, "options": options}
+    nulls = [digest(each.manifest) for each in stored]
+    about = {"format": FORMAT, "run": digest(run.manifest), "null": nulls, "options": options}
     # A null Dataset can't be told from another one.
-    known = null is None or null_digest is not None
+    known = len(stored) == len(null)
     found: Analysis = saved_or_made(run.path / FOLDER / (name or ""), about, make, *_CLASSES, known=known, force=force)
     return found
 
 
-def check_null(run: StoredRun, null: StoredRun) -> None:
-    """Raise `RunError` where a run can't be the null of another: same weights, other architecture or problems."""
-    one, other = _facts(run), _facts(null)
-    for its in (run, null):
-        its.require_attention()
-    if run.manifest["options"]["model"]["sha256"] == null.manifest["options"]["model"]["sha256"]:
-        raise RunError(
-            f"{null.path} has the weights of {run.path}, which leaves nothing beyond it; make a null run with "
-            "`thoughtlens extract --random-weights 0`."
-        )
-    apart = [f"{name} {other[name]} and not {one[name]}" for name in one if one[name] != other[name]]
-    if apart:
-        raise RunError(
-            f"{null.path} can't be the null of {run.path}: it has {'; '.join(apart)}; make one from the same model and "
-            "problems with `thoughtlens extract --random-weights 0`."
-        )
+def _read(run: StoredRun | Blocks, pattern: str) -> Iterable[xr.Dataset]:
+    """The problems of a run block by block, or the sums that it kept in their place."""
+    return (
+        run.sums() if isinstance(run, StoredRun) and run.keeps_means and pattern == WEIGHTS else patterned(run, pattern)
+    )
+
+
+def check_nulls(run: StoredRun, nulls: Sequence[StoredRun]) -> None:
+    """Raise `RunError` where a run can't be a null of another: same weights, other architecture or problems."""
+    seen = {_weights(run): run.path}
+    problems = {(problem.id, problem.question) for problem in run.problems()} if nulls else set()
+    for null in nulls:
+        if (weights := _weights(null)) in seen:
+            raise RunError(
+                f"{null.path} has the weights of {seen[weights]}, which leaves nothing beyond it; make a null run with "
+                "`thoughtlens extract --random-weights 0`, or several with --null-draws 20."
+            )
+        seen[weights] = null.path
+        one, other = _facts(run), _facts(null)
+        apart = [f"{name} {other[name]} and not {one[name]}" for name in one if one[name] != other[name]]
+        strange = sum((problem.id, problem.question) not in problems for problem in null.problems())
+        if apart or strange:
+            told = "; ".join([*apart, *([f"{strange} problems that the run has not"] if strange else [])])
+            raise RunError(
+                f"{null.path} can't be the null of {run.path}: it has {told}; make one from the same model and "
+                "problems with `thoughtlens extract --random-weights 0`, or several with --null-draws 20."
+            )
+
+
+def _weights(run: StoredRun) -> str:
+    return str(run.manifest["options"]["model"]["sha256"])
 
 
 def _facts(run: StoredRun) -> Json:
-    layout, options = run.manifest["layout"], run.manifest["options"]
-    return {
-        "architecture": options["model"].get("architecture"),
-        **{name.removeprefix("n_"): layout[name] for name in ("n_layers", "n_heads", "n_thoughts", "n_problems")},
-        "problems of fingerprint": options["problems"]["fingerprint"][:12],
-    }
+    layout, model = run.manifest["layout"], run.manifest["options"]["model"]
+    sizes = {name.removeprefix("n_"): layout[name] for name in ("n_layers", "n_heads", "n_thoughts")}
+    return {"architecture": model.get("architecture"), **sizes}
 
 
-def _told(null: StoredRun | Blocks | None) -> Json | None:
-    """What an analysis remembers of its null run."""
-    if null is None:
-        return None
+def _told(null: StoredRun | Blocks) -> Json:
+    """What an analysis remembers of a null run."""
     if isinstance(null, StoredRun):
         return {"run": str(null.path), "model": null.manifest["options"]["model"]}
-    return {"run": None, "model": {"name": "the null run"}}
+    return {"run": None, "model": {"name": "a null run"}}
 
 
 def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> dict[str, npt.NDArray[np.bool_]]:
@@ -273,34 +283,24 @@ def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> d
 
 def _analyze(
     blocks: Iterable[xr.Dataset],
-    null: StoredRun | Blocks | None,
+    null: Sequence[StoredRun | Blocks],
     correct: npt.NDArray[np.bool_],
     groups: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]],
     options: Json,
     *,
     n_blocks: int | None = None,
 ) -> Analysis:
-    """Everything in one pass: the whole, each group of the problems, and what is beyond the null run."""
-    draws = {name: options[name] for name in ("n_resamples", "n_flips", "seed")}
+    """The whole and each group of the problems in one pass, and what is beyond the null models."""
+    draws = {name: options[name] for name in ("n_resamples", "seed")}
     whole = Sums(n_blocks or len(correct), **draws)
     members = {
         (by, name): (of, {**draws, "seed": group_seed(draws["seed"], place)})
         for by, named in groups.items() for place, (name, of) in enumerate(enough(named).items())
     }  # fmt: skip
     of_groups = {key: Sums(int(of.sum()), **its) for key, (of, its) in members.items()}
-    beyond = None
-    if null is not None:
-        weights = resample_weights(len(correct), n_resamples=draws["n_resamples"], seed=draws["seed"])
-        beyond = WeightedSums(weights), ExcessSums(len(correct), n_flips=draws["n_flips"], seed=draws["seed"])
-    nulls = repeat(None) if null is None else in_pieces(patterned(null, options["pattern"]))
     depth_sums, start = [], 0
-    every = (part for block in blocks for part in parts(block))
-    for (own, sums, moments, rows), other in zip(every, nulls, strict=null is not None):
+    for own, sums, moments, rows in (part for block in blocks for part in parts(block)):
         whole.add(sums, moments, rows)
-        if beyond is not None and own is not None and other is not None:
-            excess = excess_over_run(own, other)
-            beyond[0].add(xr.Dataset({"excess": excess}))
-            beyond[1].add(excess)
         if groups and own is not None:
             depth_sums.append(collect_depth_sums(own))
         stop = start + sums.sizes["problem"]
@@ -313,21 +313,18 @@ def _analyze(
     totals = whole.total()
     attributes = draws if n_blocks is None else {**draws, "n_blocks": n_blocks}
     found = _summarise(totals, correct, {**options, "name": None}, attributes)
-    if beyond is not None:
-        flipped, squares = beyond[1].total()
-        n, hubs = len(correct), hub_tests(totals.rows, seed=draws["seed"])
-        levels = evidence_of_levels(
-            beyond[0].total()["excess"], flipped, squares.assign_coords(n=n), hubs,
-            n_thoughts=totals.sums.sizes["query"], over_run=True,
-        )  # fmt: skip
-        found = found._replace(over_null=Levels(*(level.assign(n=n).assign_attrs(draws) for level in levels)))
+    if null:
+        values = [null_values(_read(each, options["pattern"])) for each in null]
+        levels = beyond_nulls(Levels(found.evidence, found.layer_evidence, found.model_evidence), values)
+        found = found._replace(
+            over_null=Levels(*(level.assign(n=len(correct)).assign_attrs(draws) for level in levels))
+        )
     for (by, name), (of, its) in members.items():
-        alone = {**options, **its, "by": [], "null": None, "name": None}
+        alone = {**options, **its, "by": [], "null": [], "name": None}
         found.parts.setdefault(by, {})[name] = _summarise(of_groups[by, name].total(), correct[of], alone, its)
     for by, named in groups.items():
         types = {name: of.evidence["type"] for name, of in found.parts.setdefault(by, {}).items()}
-        how = {name: draws[name] for name in ("n_resamples", "seed")}
-        grouped = compare_groups(join_problems(depth_sums), named, correct=correct, head_types=types, **how)
+        grouped = compare_groups(join_problems(depth_sums), named, correct=correct, head_types=types, **draws)
         without = int((~np.any(list(named.values()), axis=0)).sum())
         notes = (f"{without} problems have no steps and are in no group.",) if without else ()
         found.groups[by] = grouped._replace(notes=(*notes, *grouped.notes))
@@ -346,7 +343,7 @@ def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, at
         .assign_attrs(attributes)
         for level, tested in zip(levels, hubs, strict=True)
     )  # fmt: skip
-    evidence = evidence_of_levels(*totals.excess, hubs, n_thoughts=sums.sizes["query"])
+    evidence = evidence_of_levels(totals.excess, totals.powers, hubs, sums.sizes["query"])
     trust = reliability(totals.halves[list(head_sums.data_vars)], head_sums.isel(resample=0))
     ranking = rank_heads(heads.assign(type=evidence.heads["type"])).assign(trust.data_vars)
     n_rows = sums["row_exists"].rename(row="query")
@@ -370,8 +367,9 @@ def _summarise(totals: Totals, correct: npt.NDArray[np.bool_], options: Json, at
         model_evidence=evidence.model.assign(n=n).assign_attrs(attributes),
         hubs=hubs[0].assign(n=n),
         accuracy=xr.Dataset({"accuracy": proportion_interval(int(correct.sum()), n), "n": n}),
-        rollout=_ratio("rollout", rolled, n_rolled),
+        rollout=_ratio("rollout", rolled, n_rolled).assign(reached=reached(rolled.isel(resample=0, drop=True))),
         last_thought=xr.Dataset({"share": last, "n": n}),
+        position_null=position_effects(sums["cells"] / sums["n"], int(totals.powers["n_rows"])).assign(n=n),
         groups={},
         parts={},
         over_null=None,

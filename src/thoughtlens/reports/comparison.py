@@ -3,6 +3,8 @@
     DIR/comparison.json, models.csv, differences.csv, rank_correlations.csv, type_counts.csv, head_types.csv
     DIR/model_comparison.png, .svg
 
+Of recipes, recipes.csv stands in the place of models.csv.
+
 In: runs. Out: these files, and their headline numbers as a dict. All of them can be made again from the runs.
 """
 
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from thoughtlens import plots
-from thoughtlens.analysis import compare, comparison_headline, comparison_tables
+from thoughtlens.analysis import compare, compare_recipes, comparison_headline, comparison_tables
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, write_json, writing
 from thoughtlens.reports.run import save_figures, write_table
@@ -56,13 +58,20 @@ def labelled(runs: Sequence[Run], labels: Sequence[str] = ()) -> dict[str, Run]:
 
 
 def write_comparison(
-    out: str | Path, runs: Mapping[str, Run], *, n_resamples: int = 1000, seed: int = 0, force: bool = False
+    out: str | Path,
+    runs: Mapping[str, Run],
+    *,
+    recipes: Mapping[str, Sequence[str]] | None = None,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    force: bool = False,
 ) -> Json:
     """Compare runs, and write the headline numbers, tables and figure to a folder that holds this comparison alone.
 
     Args:
         out: the folder; made if it is not there. The same comparison may be written there again.
         runs: two or more, by their labels (see `labelled`); differences are to the first.
+        recipes: the labels of the runs of each recipe, to compare recipes and not single runs (see `compare_recipes`).
         n_resamples: bootstrap resamples, sign flips and permutations.
         seed: same seed, same numbers.
         force: replace a comparison of other runs or with other options.
@@ -90,12 +99,15 @@ def write_comparison(
         "n_resamples": n_resamples,
         "seed": seed,
     }
+    if recipes is not None:
+        asked["recipes"] = {name: list(labels) for name, labels in recipes.items()}
     if not force:
         _check_same(folder, asked)
-    comparison = compare(runs, n_resamples=n_resamples, seed=seed)
+    draws = {"n_resamples": n_resamples, "seed": seed}
+    comparison = compare(runs, **draws) if recipes is None else compare_recipes(runs, recipes, **draws)
     tables = comparison_tables(comparison)
     facts: Json = {
-        "runs": asked["runs"],
+        **{name: of for name, of in asked.items() if name in ("runs", "recipes")},
         **{name: comparison.measures.attrs[name] for name in ("paired", "confidence", "n_resamples", "seed")},
         **comparison_headline(comparison),
         "rank_correlations": tables["rank_correlations"].to_dict("records"),
@@ -135,4 +147,4 @@ def _check_same(folder: Path, asked: Json) -> None:
 
 def _identity(facts: Json) -> Json:
     runs = {label: {name: run[name] for name in RECORDED} for label, run in facts["runs"].items()}
-    return {"n_resamples": facts["n_resamples"], "seed": facts["seed"], "runs": runs}
+    return {"n_resamples": facts["n_resamples"], "seed": facts["seed"], "runs": runs, "recipes": facts.get("recipes")}
