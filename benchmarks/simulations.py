@@ -87,7 +87,7 @@ def null_rank_rejects(n_models: int, n_heads: int, likeness: float, *, n_trials:
 
 
 def key_effects_reject(n: int, spread: float = 0.6, *, n_trials: int = 500, seed: int = 0) -> tuple[float, float]:
-    """How often `position_effects` finds a key effect where rows look by lag alone, and how often its interval holds 0."""
+    """How often `position_effects` finds an effect where rows look by lag alone, and its interval holds 0."""
     rng, names = np.random.default_rng(seed), thought_names(6)
     q, k = np.indices((6, 6))
     means = np.where(q > k, np.exp(np.array([0.0, 2.0, 0.5, 0.0, 0.0, 0.0])[np.maximum(q - k, 0)] - 0.5 * q), 0.0)

@@ -61,7 +61,7 @@ def test_a_hub_has_the_effect_that_its_strength_leaves_beyond_the_line(plant_att
     effect = found.position_null["effect"].sel(value="estimate")
     # The leverage of the second of five points on their line is .3.
     assert effect.sel(key="z2").item() == pytest.approx(0.7 * np.log(9.0), rel=1e-4)
-    assert effect.argmax() == 1
+    assert effect.values.argmax() == 1
     assert found.position_null["p"].sel(key="z2") < 1e-6
     table = analysis_tables(found)["position_null"]
     assert list(table) == ["key", "effect", "low", "high", "p", "n"]

@@ -50,8 +50,8 @@ def key_effects(means: xr.DataArray) -> xr.DataArray:
     known = np.asarray((values >= MASS_FLOOR).all(-1))
     found = np.full((*cells.shape[:-2], n_thoughts), np.nan)
     if len(effects):
-        logarithms = np.log(np.where(known[..., None], values, np.nan))
-        found[..., : n_thoughts - 1] = logarithms @ effects.T
+        logarithms = np.log(np.where(known[..., None], values, 1.0))
+        found[..., : n_thoughts - 1] = np.where(known[..., None], logarithms @ effects.T, np.nan)
     # What rounding leaves of nothing would be an effect in every problem alike.
     found[np.abs(found) < MASS_FLOOR] = 0.0
     return cells.isel(query=0, drop=True).copy(data=found).rename("effect")

@@ -232,8 +232,10 @@ def _read(run: StoredRun | Blocks, pattern: str) -> Iterable[xr.Dataset]:
 
 def check_nulls(run: StoredRun, nulls: Sequence[StoredRun]) -> None:
     """Raise `RunError` where a run can't be a null of another: same weights, other architecture or problems."""
+    if not nulls:
+        return
     seen = {_weights(run): run.path}
-    problems = {(problem.id, problem.question) for problem in run.problems()} if nulls else set()
+    problems = {(problem.id, problem.question) for problem in run.problems()}
     for null in nulls:
         if (weights := _weights(null)) in seen:
             raise RunError(
