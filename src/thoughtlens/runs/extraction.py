@@ -27,7 +27,7 @@ from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
-from thoughtlens.reasoning.loop import reason
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Progress, Work
 from thoughtlens.runs.folder import PROBLEMS, Run
@@ -80,6 +80,7 @@ class ExtractionJob:
     store: Store
     batch_size: int
     keep: Keep
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     def n_problems(self, shard: int) -> int:
         """Problems of a shard."""
@@ -116,7 +117,8 @@ class ExtractionJob:
         factors = norm_factors(reasoner.lm) if VALUE_WEIGHTED in recorders else []
         taps = [ValueRecorder(rows, factors) if name == VALUE_WEIGHTED else rows for name, rows in recorders.items()]
         prompts = [self.prompts[place] for place in batch]
-        trace = reason(reasoner, prompts, taps=taps, n_thoughts=layout.n_thoughts)
+        how = {"n_thoughts": layout.n_thoughts, "max_new_tokens": self.max_new_tokens}
+        trace = reason(reasoner, prompts, taps=taps, **how)
         results = [_result(reasoner, *one) for one in zip(problems, trace.texts, trace.tokens, strict=True)]
         patterns = {name: (ATTENTION_DIMS, rows.attention.numpy()) for name, rows in recorders.items()}
         dataset = attention_dataset(
@@ -165,6 +167,7 @@ def extract(
     dtype: Literal["float16", "float32"] = "float16",
     record: Sequence[str] = (),
     keep: Keep = RAW,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     engine: Engine | None = None,
     progress: Progress = lambda n_problems: None,
 ) -> Run:
@@ -181,6 +184,7 @@ def extract(
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
         keep: what is kept of the problems: all attention, or with `MEAN` sums over blocks of them, so that disk does
             not grow with their number.
+        max_new_tokens: the longest answer; 1 where only the thoughts matter.
         engine: where the shards are worked on; in this process if None.
         progress: called with the number of problems done, also for those found done.
 
@@ -224,13 +228,15 @@ def extract(
     names = ("name", "split", "revision", "fingerprint")
     of_problems = {name: getattr(chosen, name) for name in names}
     options = {"model": identity(reasoner), "problems": of_problems, "n_thoughts": count}
+    if max_new_tokens != MAX_NEW_TOKENS:
+        options["max_new_tokens"] = max_new_tokens
     store = Store.open(out, layout, options=options)
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
     load = loader_for(where, reasoner)
-    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep), missing, progress)
+    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, max_new_tokens), missing, progress)
     notes: dict[str, Any] = {}
     if missing:
         # What does not decide the numbers: where the run, its problems and its model were, and how they were batched.
