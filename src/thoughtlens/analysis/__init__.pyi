@@ -1,6 +1,7 @@
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
+from .comparison import compare_recipes as compare_recipes
 from .comparison_sides import Subject as Subject
 from .effect_curves import ablation_curve as ablation_curve
 from .effect_curves import dose_response as dose_response
@@ -29,6 +30,7 @@ from .nulls import from_run as from_run
 from .nulls import permuted as permuted
 from .nulls import row_mass_preserving as row_mass_preserving
 from .pieces import moments as moments
+from .position_null import key_effects as key_effects
 from .ratios import collect_depth_sums as collect_depth_sums
 from .significance import benjamini_hochberg as benjamini_hochberg
 from .significance import detectable_mean as detectable_mean

@@ -8,4 +8,5 @@ from .folder import Status as Status
 from .folder import open_run as open_run
 from .folder import status as status
 from .layout import Keep as Keep
+from .null_models import random_weight_runs as random_weight_runs
 from .ray_engine import Ray as Ray

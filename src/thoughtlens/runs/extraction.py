@@ -27,7 +27,7 @@ from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS, query_names, text
 from thoughtlens.problems import Problem, ProblemSet, write_problems
-from thoughtlens.reasoning.loop import reason
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Progress, Work
@@ -89,6 +89,7 @@ class ExtractionJob:
     batch_size: int
     keep: Keep
     protocol: Protocol = EXACT
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     def n_problems(self, shard: int) -> int:
         """Problems of a shard."""
@@ -129,7 +130,8 @@ class ExtractionJob:
         padding = _padding_recorder(reasoner, len(batch), layout.n_thoughts)
         taps += [padding] if self.protocol.official else []
         prompts = [self.prompts[place] for place in batch]
-        trace = reason(reasoner, prompts, taps=taps, n_thoughts=layout.n_thoughts, protocol=self.protocol)
+        how: dict[str, Any] = {"n_thoughts": layout.n_thoughts, "max_new_tokens": self.max_new_tokens}
+        trace = reason(reasoner, prompts, taps=taps, protocol=self.protocol, **how)
         results = [_result(reasoner, *one) for one in zip(problems, trace.texts, trace.tokens, strict=True)]
         patterns = {name: rows.attention.numpy() for name, rows in recorders.items()}
         dataset = attention_dataset(
@@ -201,6 +203,7 @@ def extract(
     dtype: Literal["float16", "float32"] = "float16",
     record: Sequence[str] = (),
     keep: Keep = RAW,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     engine: Engine | None = None,
     protocol: str = EXACT.name,
     progress: Progress = lambda n_problems: None,
@@ -218,6 +221,7 @@ def extract(
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
         keep: what is kept of the problems: all attention, or with `MEAN` sums over blocks of them, so that disk does
             not grow with their number.
+        max_new_tokens: the longest answer; 1 where only the thoughts matter.
         engine: where the shards are worked on; in this process if None.
         protocol: how padding is read; the official ones reproduce published numbers, which depend on `batch_size` (the
             official one is 128) and on the order of the problems.
@@ -274,13 +278,16 @@ def extract(
     options |= {"answer_rule": reasoner.answer_rule.name, "protocol": read.name}
     if read.official:
         options["batch_size"] = batch_size
+    if max_new_tokens != MAX_NEW_TOKENS:
+        options["max_new_tokens"] = max_new_tokens
     store = Store.open(out, layout, options=options)
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
     load = loader_for(where, reasoner)
-    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read), missing, progress)
+    job = ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read, max_new_tokens)
+    where.run(job, missing, progress)
     notes: dict[str, Any] = {}
     if missing:
         # What does not decide the numbers: where the run, its problems and its model were, and how they were batched.
