@@ -53,6 +53,11 @@ whole: setup
 test: setup
 	@$(MAKE) --no-print-directory -j 2 lint whole
 
+# What the tests of the report's page need; they are skipped without it. Debian's Chromium, and Playwright to drive it.
+browser: setup
+	command -v chromium || { apt-get update -qq && apt-get install -y -qq chromium; }
+	$(BIN)/pip install -q --disable-pip-version-check playwright axe-playwright-python
+
 # Figures of this machine, about two hours on an idle one; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl. Each
 # line can be run by itself, with --help for what it takes; the 1B shape needs 8 GB.
 bench: export OMP_NUM_THREADS = 1

@@ -31,7 +31,13 @@ def unrendered(*formats: str) -> Iterator[None]:
         yield
 
 
+REPORTING = ("run", "intervene", "compare")
+"""Commands that write a page, which tests/reports shows to be right."""
+
+
 def call(*arguments, code=0, rendered=False):
+    if arguments[0] in REPORTING and not rendered:
+        arguments = (*arguments, "--no-report")
     with nullcontext() if rendered else unrendered("png", "svg"):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, (result.output, result.exception)

@@ -20,7 +20,7 @@ def run(tmp_path):
 
 
 def test_a_complete_run_has_nothing_left(run):
-    assert status(run.path) == (10, 10, 4, 4, True, 0.0, (), ())
+    assert status(run.path) == (10, 10, 4, 4, True, 0.0, (), (), None)
 
 
 def test_pace_is_that_of_the_markers(run, tmp_path):
@@ -54,7 +54,7 @@ def test_studies_and_analyses_are_listed_by_name_once_they_are_summed_up(run):
     ):
         (run.path / place).mkdir(parents=True, exist_ok=True)
         (run.path / place / file).write_text("{}")
-    assert status(run.path)[6:] == (("edges", "heads"), ("analysis", "by-correct"))
+    assert status(run.path)[6:] == (("edges", "heads"), ("analysis", "by-correct"), None)
     said = " ".join(call("status", run.path).stdout.split())
     assert said.endswith("complete; studies: edges, heads; analyses: analysis, by-correct")
 

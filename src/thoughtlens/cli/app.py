@@ -123,6 +123,7 @@ RunModel = Annotated[
     str | None, typer.Option("--model", help="Where the run's model is now, if it is not where the run found it.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out the HTML page of results.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or ray (extra `ray`).")]
 Workers = Annotated[
     int | None, typer.Option("--workers", help="Ray: how many; one for each GPU, or CPU, if not given.")

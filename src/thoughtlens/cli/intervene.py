@@ -18,6 +18,7 @@ from thoughtlens.cli.app import (
     Base,
     Device,
     EngineName,
+    NoReport,
     RunFolder,
     RunModel,
     Workers,
@@ -134,6 +135,7 @@ def intervene(
         int | None,
         typer.Option("--pilot", help="With --dry-run: make the controls on so many problems of the choosing half."),
     ] = None,
+    no_report: NoReport = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut heads, thoughts and edges, and measure what the answer loses against matched random cuts."""
@@ -202,12 +204,17 @@ def intervene(
         )
     with terminal.working("study"):
         facts = reports.write_study(run, tl.study(run, done))
+    if not no_report:
+        with terminal.working("report"):
+            facts |= {"report": str(reports.write_report(run).path)}
     if as_json:
         terminal.print_json(facts)
         return
     show_study(facts)
     show_columns(facts)
     terminal.tell({}, f"results and figures: {folder / 'studies' / facts['study']}", as_json=False)
+    if "report" in facts:
+        terminal.tell({}, f"report: {facts['report']}", as_json=False)
 
 
 def _estimate(facts: Mapping[str, Any]) -> str:

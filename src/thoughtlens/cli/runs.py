@@ -32,6 +32,7 @@ from thoughtlens.cli.app import (
     KnownAs,
     Mode,
     Model,
+    NoReport,
     Out,
     PaddingProtocol,
     Pattern,
@@ -172,12 +173,18 @@ def load_model(name: str, random_weights: int | None = None, **how: Any) -> "mod
         return reasoner if random_weights is None else models.randomize(reasoner, seed=random_weights)
 
 
-def extract_run(reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, **how: Any) -> "runs.Run":
-    """A run folder with what is kept of every problem, and what its report needs of the model."""
+def extract_run(
+    reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, *, readings: bool = True, **how: Any
+) -> "runs.Run":
+    """A run folder with what is kept of every problem, and if asked with the readings that its report shows.
+
+    `how` is what else `extract` takes.
+    """
     with terminal.counting("extract", len(problems.problems)) as progress:
         done = tl.extract(reasoner, problems, to, progress=progress, **how)
-    with terminal.working("read thoughts"):
-        evaluation.write_readings(done, reasoner)
+    if readings:
+        with terminal.working("read thoughts"):
+            evaluation.write_readings(done, reasoner)
     return done
 
 
@@ -227,6 +234,8 @@ def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
         terminal.tell({}, beyond["note"], as_json=False)
     for of in facts.get("groups", ()):
         show_side_by_side(of, title=f"by {of['by']}, 95 % intervals over problems")
+    if "report" in facts:
+        terminal.tell({}, f"report: {facts['report']}", as_json=False)
 
 
 def _show_excess(evidence: dict[str, Any], *, title: str) -> None:
@@ -308,9 +317,10 @@ def run(
     known_as: KnownAs = None,
     protocol: PaddingProtocol = "exact",
     answer_rule: ReadingRule = "strict",
+    no_report: NoReport = False,
     as_json: AsJson = False,
 ) -> None:
-    """Everything in order: sample, extract, analyze, plot."""
+    """Everything in order: sample, extract, analyze, plot, report."""
     from thoughtlens.runs.extraction import keep_named  # imports torch
 
     where = engine_named(engine, workers=workers, address=address)
@@ -326,13 +336,16 @@ def run(
     which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
     which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
     reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
+    done = extract_run(reasoner, chosen, to, readings=not no_report, engine=where, keep=kept, **how)
     _say_assumptions(reasoner, as_json=as_json)
     if not done.manifest["options"]["n_thoughts"]:
         _close_without_thoughts(done, as_json=as_json)
         return
     with terminal.working("analyze and plot"):
         facts = tl.write_reports(done)
+    if not no_report:
+        with terminal.working("report"):
+            facts |= {"report": str(reports.write_report(done).path)}
     _close(done, facts, as_json=as_json)
 
 
@@ -523,6 +536,7 @@ def compare(
     holdout: Holdout = None,
     holdout_seed: HoldoutSeed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace another comparison in the folder.")] = False,
+    no_report: NoReport = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: where models attend, by depth, and how well they do."""
@@ -535,12 +549,18 @@ def compare(
     with terminal.working("compare"):
         held: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed}
         facts = reports.write_comparison(to, compared, recipes=recipes or None, force=force, **held)
+    if not (no_report or recipes):
+        with terminal.working("report"):
+            page = reports.write_report(compared, to / "report.html", **held)
+        facts |= {"report": str(page.path)}
     if as_json:
         terminal.print_json(facts)
         return
     over = "models of each, or over problems where they are fewer than three" if recipes else "problems"
     show_side_by_side(facts, title=f"{' and '.join(recipes or compared)}, 95 % intervals over {over}")
     terminal.tell({}, f"tables: {to}", as_json=False)
+    if "report" in facts:
+        terminal.tell({}, f"report: {facts['report']}", as_json=False)
 
 
 @app.command()
@@ -558,4 +578,5 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
     )
     named = {"studies": found.studies, "analyses": found.analyses}
     said += "".join(f"; {kind}: {', '.join(names)}" for kind, names in named.items() if names)
+    said += f"; report: {found.report}" if found.report else ""
     terminal.tell({"run": str(folder), **found._asdict()}, said, as_json=as_json)

@@ -30,10 +30,9 @@ from thoughtlens.notation import thought_names
 from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
 from thoughtlens.reports.run import summary
 from thoughtlens.reports.sentences import cautions, differences, findings
-from thoughtlens.runs.folder import Run, read_readings
+from thoughtlens.runs.folder import REPORT, Run, read_readings
 from thoughtlens.runs.writer import versions
 
-REPORT: Final = "report.html"
 SCRIPTS: Final = ("pure", "elements", "data", "map", "comparison", "causes", "flow", "heads", "problems", "start")
 """The parts of the page's script, in the order in which they are joined."""
 
@@ -69,7 +68,13 @@ class Page(NamedTuple):
         return f'<iframe srcdoc="{page}" style="width: 100%; height: 80vh; border: 1px solid #ccc"></iframe>'
 
 
-def write_report(runs: Run | Mapping[str, Run], out: str | Path | None = None) -> Page:
+def write_report(
+    runs: Run | Mapping[str, Run],
+    out: str | Path | None = None,
+    *,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
+) -> Page:
     """Write the report of a run, or of several: one HTML file which opens anywhere and needs no network.
 
     It shows the summary, heads, flow, problems and causes of each run, and several runs compared. It is made from the
@@ -79,6 +84,8 @@ def write_report(runs: Run | Mapping[str, Run], out: str | Path | None = None) -
     Args:
         runs: a run; or several by their labels (see `labelled`), the first being the one to compare with.
         out: the file; `RUN/report.html` if None.
+        holdout: of several runs, the share of the problems on which they are compared, as for `compare`.
+        holdout_seed: which problems these are.
 
     Returns:
         The page; in a notebook it is shown inline.
@@ -101,18 +108,17 @@ def write_report(runs: Run | Mapping[str, Run], out: str | Path | None = None) -
     if len(named) > 1 and out is None:
         raise OptionError(f"{len(named)} runs were given without a file for their report; name one with --out.")
     path = next(iter(named.values())).path / REPORT if out is None else Path(out)
-    page = _rendered([_Section(run, label) for label, run in named.items()], _compared(named))
+    compared = None if len(named) < 2 else _compared(named, holdout=holdout, holdout_seed=holdout_seed)
+    page = _rendered([_Section(run, label) for label, run in named.items()], compared)
     with writing(path.parent), replacing(path) as file:
         file.write(page)
     return Page(path, path.stat().st_size)
 
 
-def _compared(runs: Mapping[str, Run]) -> Json | None:
+def _compared(runs: Mapping[str, Run], *, holdout: float | None, holdout_seed: int) -> Json:
     """The comparison of several runs as the page shows it; only its notes where they can't be compared."""
-    if len(runs) < 2:
-        return None
     try:
-        found = compare(runs)
+        found = compare(runs, holdout=holdout, holdout_seed=holdout_seed)
     except RunError as error:
         return {"own": {}, "differences": [], "profiles": {}, "notes": [str(error)]}
     of_all = shown_of_comparison(found).measures.sel(depth="all")

@@ -49,6 +49,9 @@ PROBLEMS: Final = "problems.jsonl"
 ANALYSIS: Final = "analysis"
 """The folder of a run for what is made from it; an analysis with other options has a folder in it."""
 
+REPORT: Final = "report.html"
+"""The page of everything in a run, which its folder holds once it has been written."""
+
 STUDIES: Final = "studies"
 """The folder of a run for studies of cuts, a folder each."""
 
@@ -232,6 +235,7 @@ class Status(NamedTuple):
         seconds_left: estimated from the pace of the markers; None with fewer than two of them, 0 when complete.
         studies: names of the studies of cuts, sorted: folders of `RUN/studies` that hold a manifest or a summary.
         analyses: likewise of `RUN/analysis`, after "analysis" for that folder itself, the default one.
+        report: the path of the run's HTML page; None if there is none.
     """
 
     n_done: int
@@ -242,6 +246,7 @@ class Status(NamedTuple):
     seconds_left: float | None
     studies: tuple[str, ...]
     analyses: tuple[str, ...]
+    report: str | None
 
 
 def status(folder: str | Path) -> Status:
@@ -273,7 +278,8 @@ def status(folder: str | Path) -> Status:
     left = 0.0 if complete else _seconds_left(path, rows, n_problems)
     analyses = tuple(path.name for path in (path / ANALYSIS,) if _is_finished(path)) + _finished(path / ANALYSIS)
     done = sum(rows.values()), n_problems, len(written), n_shards
-    return Status(*done, complete, left, _finished(path / STUDIES), analyses)
+    report = str(path / REPORT) if (path / REPORT).is_file() else None
+    return Status(*done, complete, left, _finished(path / STUDIES), analyses, report)
 
 
 def _finished(folder: Path) -> tuple[str, ...]:
