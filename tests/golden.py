@@ -51,7 +51,7 @@ COMMANDS: dict[str, list[str]] = {
     "analyze_by_text": ["analyze tiny --by n_steps"],
     "analyze_values": ["analyze llama --pattern value-weighted --json"],
     "intervene": [
-        "intervene planted --heads all --whole --order attention --random-orders 3 --controls 2 --json",
+        "intervene planted --heads all --edit zero --whole --order attention --random-orders 3 --controls 2 --json",
     ],
     "intervene_llama": [
         "intervene llama --n 4 --kv-groups L0G0,L1G1 --thoughts all --edges z4:z1 --edit mean --edit scale:0.5 --frozen"
@@ -71,7 +71,7 @@ HEADLINE_COMMANDS: dict[str, list[str]] = {
     "extract_planted": ["extract --problems largest.jsonl --model planted --out planted"],
     "analyze_tiny": ["analyze tiny-gpt2"],
     "analyze_planted": ["analyze planted"],
-    "intervene": [f"intervene planted --heads {CARRIER} --json"],
+    "intervene": [f"intervene planted --heads {CARRIER} --edit zero --json"],
 }
 
 LEFT_OUT = {"command", "created", "finished", "seconds", "seconds_left", "version", "versions"}

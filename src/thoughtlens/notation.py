@@ -6,14 +6,15 @@ A *slot* is a named position, or a named group of positions, on the query or the
 
 `first` is the prompt's first token, kept apart since models park attention there; `question` is every other prompt
 token, pooled. The thought `z1` is the first vector fed back: row `z1` is the query made when `z1` is the input.
-The code of a slot is its index on the key axis, so that codes of both axes compare directly.
+The code of a slot is its index on the key axis of a checkpoint that has every slot, so that codes of both axes compare
+directly. A checkpoint may lack `bot`, `eot` or `answer`; then the axes of its runs do.
 
 A head is called `L4H5` (layer 4, head 5, both from 0) and an edge `z4 ⊣ z1` (query z4, key z1). `text` makes the one
 kind of text array that labels, Zarr and tables all take. The labels of cuts made one after the other are here, too.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,9 @@ ANSWER: Final = "answer"
 TEXT: Final = "text"
 """A generated token that is not the `answer` query: it can be cut, and is a row of no array."""
 
+OPTIONAL: Final = (BOT, EOT, ANSWER)
+"""Slots that a checkpoint may lack."""
+
 PAD_CODE: Final = -1
 """Code of padding: on no axis, never recorded."""
 
@@ -39,14 +43,14 @@ def thought_names(n_thoughts: int) -> list[str]:
     return [f"z{k}" for k in range(1, n_thoughts + 1)]
 
 
-def query_names(n_thoughts: int) -> list[str]:
-    """Names on the query axis, in the order in which the positions are met."""
-    return [BOT, *thought_names(n_thoughts), EOT, ANSWER]
+def query_names(n_thoughts: int, slots: Collection[str] = OPTIONAL) -> list[str]:
+    """Names on the query axis, in the order in which the positions are met; `slots` are those of OPTIONAL there are."""
+    return [name for name in (BOT, *thought_names(n_thoughts), EOT, ANSWER) if name not in OPTIONAL or name in slots]
 
 
-def key_names(n_thoughts: int) -> list[str]:
-    """Names on the key axis, in the order in which the positions are met."""
-    return [FIRST, QUESTION, *query_names(n_thoughts)]
+def key_names(n_thoughts: int, slots: Collection[str] = OPTIONAL) -> list[str]:
+    """Names on the key axis, in the order in which the positions are met; `slots` as for `query_names`."""
+    return [FIRST, QUESTION, *query_names(n_thoughts, slots)]
 
 
 def slot_codes(n_thoughts: int) -> dict[str, int]:

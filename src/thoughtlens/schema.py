@@ -6,6 +6,11 @@ The attention Dataset:
     correct    (problem)  bool: the parsed answer equals the gold answer
     n_question_tokens  (problem)  int32: prompt tokens before `bot`
     value_weighted  (problem, layer, head, query, key)  on request: the norm of each key's weighted, projected value
+    padding_mass    (problem, layer, head, query)  under an official protocol: what a row gives to padding,
+                                                   of no slot: row and mass sum to 1
+
+A slot that the checkpoint lacks (`bot`, `eot` or `answer`) is on neither axis; where it has no `answer`, the value's
+first token is predicted at `eot`, as the attribute `answer_query` says.
 
 Each row of `attention` is a partition of what its query sees, so it sums to 1. Cells that the causal mask forbids are
 0, and a row that does not exist (the output never reached the answer prefix) is NaN in all its cells. `value_weighted`
@@ -53,7 +58,7 @@ tested and others chose what is tested, `holdout`, `holdout_seed` and `n_choosin
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -61,10 +66,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.notation import key_names, query_names, text
+from thoughtlens.notation import ANSWER, OPTIONAL, key_names, query_names, text
 
 ATTENTION = "attention"
 VALUE_WEIGHTED = "value_weighted"
+PADDING_MASS = "padding_mass"
 PATTERNS = (ATTENTION, VALUE_WEIGHTED)
 """Variables with `ATTENTION_DIMS`; only the first is always there."""
 
@@ -79,12 +85,19 @@ def attention_dataset(
     correct: np.ndarray,
     n_question_tokens: np.ndarray,
     attrs: dict[str, object] | None = None,
+    slots: Collection[str] = OPTIONAL,
+    beside: Mapping[str, np.ndarray] | None = None,
 ) -> xr.Dataset:
-    """Label raw arrays (problem, layer, head, query, key) as an attention Dataset: T thoughts make T + 3 queries."""
+    """Label raw arrays (problem, layer, head, query, key) as an attention Dataset: T thoughts make T + 3 queries.
+
+    `slots` are the optional ones that the checkpoint has; the rows and columns of others are left out. `beside` are
+    other patterns of the same shape.
+    """
     n_thoughts = attention.shape[3] - 3
-    return xr.Dataset(
+    whole = xr.Dataset(
         {
             "attention": (ATTENTION_DIMS, attention),
+            **{name: (ATTENTION_DIMS, pattern) for name, pattern in (beside or {}).items()},
             "correct": ("problem", np.asarray(correct, dtype=bool)),
             "n_question_tokens": ("problem", np.asarray(n_question_tokens, dtype=np.int32)),
         },
@@ -97,11 +110,31 @@ def attention_dataset(
         },
         attrs=attrs or {},
     )
+    if set(slots) >= set(OPTIONAL):
+        return whole
+    axes = {"query": query_names(n_thoughts, slots), "key": key_names(n_thoughts, slots)}
+    return whole.sel({axis: text(names) for axis, names in axes.items()})
+
+
+def slots_of(attention: xr.DataArray | xr.Dataset) -> list[str]:
+    """Which optional slots the query axis has."""
+    named = set(map(str, attention["query"].values)) if "query" in attention.coords else set(OPTIONAL)
+    return [name for name in OPTIONAL if name in named]
 
 
 def n_thoughts_of(attention: xr.DataArray | xr.Dataset) -> int:
     """The number T of thoughts, from the query axis."""
-    return attention.sizes["query"] - 3
+    return attention.sizes["query"] - len(slots_of(attention))
+
+
+def with_all_slots(attention: xr.DataArray) -> xr.DataArray:
+    """The same with every slot on both axes: rows that the checkpoint lacks are NaN, its missing columns 0."""
+    if (found := slots_of(attention)) == list(OPTIONAL):
+        return attention
+    n_thoughts = n_thoughts_of(attention)
+    filled = attention.reindex(key=text(key_names(n_thoughts)), fill_value=0.0)
+    absent = [name for name in OPTIONAL if name not in found]
+    return filled.reindex(query=text(query_names(n_thoughts))).assign_attrs(absent=absent)
 
 
 def tested_half(ids: Sequence[str], share: float, seed: int = 0) -> npt.NDArray[np.bool_]:
@@ -129,15 +162,18 @@ def check_attention(dataset: xr.Dataset) -> xr.Dataset:
     if attention.dims != ATTENTION_DIMS:
         raise RunError(f"attention has dims {attention.dims}, expected {ATTENTION_DIMS}; extract the run again.")
     n_thoughts = n_thoughts_of(attention)
-    for axis, expected in (("query", query_names(n_thoughts)), ("key", key_names(n_thoughts))):
+    slots = slots_of(attention)
+    for axis, expected in (("query", query_names(n_thoughts, slots)), ("key", key_names(n_thoughts, slots))):
         found = [str(name) for name in attention[axis].values]
         if found != expected:
             raise RunError(f"the {axis} axis is {found}, expected {expected}; extract the run again.")
     values = _widened(attention)
-    _check_rows(values, ROW_SUM_TOLERANCE[str(attention.dtype)])
-    _check_causal(values, ATTENTION)
+    names = query_names(n_thoughts, slots)
+    beside = _widened(dataset[PADDING_MASS]) if PADDING_MASS in dataset else 0.0
+    _check_rows(values, names, ROW_SUM_TOLERANCE[str(attention.dtype)], beside)
+    _check_causal(values, names, ATTENTION)
     if VALUE_WEIGHTED in dataset:
-        _check_value_weighted(dataset[VALUE_WEIGHTED])
+        _check_value_weighted(dataset[VALUE_WEIGHTED], names)
     return dataset
 
 
@@ -146,9 +182,9 @@ def _widened(pattern: xr.DataArray) -> np.ndarray:
     return values
 
 
-def _check_rows(values: np.ndarray, tolerance: float) -> None:
-    exists = _existing_rows(values, ATTENTION)
-    sums = values.sum(-1)
+def _check_rows(values: np.ndarray, names: Sequence[str], tolerance: float, beside: np.ndarray | float) -> None:
+    exists = _existing_rows(values, names, ATTENTION)
+    sums = values.sum(-1) + beside
     worst = float(np.abs(np.where(exists, sums, 1.0) - 1.0).max(initial=0.0))
     # A partly NaN row has a NaN sum, and NaN must not pass as a small difference.
     if not worst <= tolerance:
@@ -157,29 +193,30 @@ def _check_rows(values: np.ndarray, tolerance: float) -> None:
         )
 
 
-def _check_value_weighted(pattern: xr.DataArray) -> None:
+def _check_value_weighted(pattern: xr.DataArray, names: Sequence[str]) -> None:
     if pattern.dims != ATTENTION_DIMS:
         raise RunError(f"{VALUE_WEIGHTED} has dims {pattern.dims}, expected {ATTENTION_DIMS}; extract the run again.")
     values = _widened(pattern)
-    of_rows = values[_existing_rows(values, VALUE_WEIGHTED)]
+    of_rows = values[_existing_rows(values, names, VALUE_WEIGHTED)]
     # NaN must not pass as neither negative nor infinite.
     if not ((of_rows >= 0) & (of_rows < np.inf)).all():
         raise RunError(f"{VALUE_WEIGHTED} is negative or not finite somewhere, expected norms; is the model sound?")
-    _check_causal(values, VALUE_WEIGHTED)
+    _check_causal(values, names, VALUE_WEIGHTED)
 
 
-def _existing_rows(values: np.ndarray, name: str) -> np.ndarray:
+def _existing_rows(values: np.ndarray, names: Sequence[str], name: str) -> np.ndarray:
     """Which rows exist, as bool (…, query); only answer rows may be missing."""
     exists: np.ndarray = ~np.isnan(values).all(-1)
-    if not exists[..., :-1].all():
-        place = query_names(values.shape[-2] - 3)[int(np.argwhere(~exists[..., :-1])[0][-1])]
+    needed = exists[..., [name != ANSWER for name in names]]
+    if not needed.all():
+        place = names[int(np.argwhere(~needed)[0][-1])]
         raise RunError(f"row {place} of {name} is NaN, and only answer rows may be missing; is the model sound?")
     return exists
 
 
-def _check_causal(values: np.ndarray, name: str) -> None:
-    n_queries, n_keys = values.shape[-2:]
-    # Query i sits at key index i + 2 (`first` and `question` come before `bot`).
+def _check_causal(values: np.ndarray, names: Sequence[str], name: str) -> None:
+    n_queries, n_keys = len(names), values.shape[-1]
+    # Query i sits at key index i + 2 (`first` and `question` come before all queries).
     later = np.arange(n_keys)[None, :] > np.arange(n_queries)[:, None] + 2
     if np.nan_to_num(values[..., later]).any():
         raise RunError(f"{name} puts mass on positions after the query; extract the run again.")

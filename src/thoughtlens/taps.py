@@ -105,6 +105,7 @@ def tapped_attention(
     keys: Tensor | None = None,
     slots: Mapping[str, int] | None = None,
     rows: Tensor | None = None,
+    padded: tuple[Tensor, str] | None = None,
     **rest: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention that shows its scores, pattern and head outputs to the taps.
@@ -122,6 +123,7 @@ def tapped_attention(
         keys: codes (problem, key).
         slots: code of each named slot.
         rows: index (problem,) of each problem in the batch as it was begun.
+        padded: bool (problem, query), True on padding, and what its rows get, of `PADDED_ROWS`; only without taps.
         rest: what transformers passes to every attention function.
 
     Returns:
@@ -131,6 +133,10 @@ def tapped_attention(
         fused: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **rest
         )
+        if padded is not None:
+            where, what = padded
+            given = PADDED_ROWS[what](query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
+            return torch.where(where[:, :, None, None], given.transpose(1, 2).to(fused[0].dtype), fused[0]), None
         return fused
     # The loop passes all of them with the taps.
     assert queries is not None and keys is not None and slots is not None and rows is not None
@@ -150,6 +156,29 @@ def tapped_attention(
     pattern = see(Site.PATTERN, pattern)
     heads = see(Site.HEAD, _grouped(pattern.to(value.dtype), value))
     return heads.transpose(1, 2).contiguous(), pattern
+
+
+def _mean_of_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    mean = value.mean(2, keepdim=True).repeat_interleave(query.shape[1] // value.shape[1], dim=1)
+    return mean.expand(-1, -1, query.shape[2], -1)
+
+
+def _attention_to_all(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    scores = _grouped(query, key.mT) * scaling
+    pattern = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return _grouped(pattern.to(value.dtype), value)
+
+
+def _zeros(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    return torch.zeros_like(query)
+
+
+PADDED_ROWS: Final[Mapping[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]]] = {
+    "mean": _mean_of_all,
+    "all": _attention_to_all,
+    "zero": _zeros,
+}
+"""What attention gives padded rows: query, key, value and scaling in, (problem, head, query, channel) out."""
 
 
 def _grouped(left: Tensor, right: Tensor) -> Tensor:
@@ -286,6 +315,25 @@ class PaddingWatch:
         if moment.site is Site.PATTERN:
             on_padding = tensor * (moment.keys == PAD_CODE)[:, None, None]
             self.worst = max(self.worst, float(on_padding.max()))
+        return tensor
+
+
+class PaddingRecorder:
+    """Keeps how much each named query gives to padding.
+
+    Attributes:
+        mass: (problem, layer, head, query) float32; 0 where there is no padding.
+    """
+
+    def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int) -> None:
+        self.mass = torch.zeros(n_problems, n_layers, n_heads, n_thoughts + 3)
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the sum of the pattern's padded columns; of several rows of a query the last one is kept."""
+        if moment.site is Site.PATTERN:
+            problem, step, row = (found.cpu() for found in _named_rows(moment.queries, moment, self.mass.shape[-1]))
+            given = (tensor * (moment.keys == PAD_CODE)[:, None, None]).sum(-1).float().cpu()
+            self.mass[moment.rows.cpu()[problem], moment.layer, :, row] = given[problem, :, step]
         return tensor
 
 

@@ -68,11 +68,16 @@ def test_a_cut_of_one_thing_says_what_it_is_and_so_does_its_spec(made, family, u
 
 @pytest.mark.parametrize(
     "made",
-    [BOTH, LAYER, knock_out("z4", "z2", layers=[0], heads=[1]), knock_out("z4", ["z1", "z2"]), freeze_thoughts(HEAD)],
+    [BOTH, LAYER, knock_out("z4", "z2", layers=[0], heads=[1]), knock_out("z4", ["z1", "z2"])],
     ids=lambda made: made.label,
 )
 def test_a_cut_of_several_things_is_of_no_unit(made):
     assert (address_of(made)["family"], address_of(made)["unit"]) == ("", "")
+
+
+def test_a_cut_with_thoughts_frozen_is_of_the_unit_that_it_cuts_by_an_edit_of_its_own():
+    found = address_of(freeze_thoughts(HEAD))
+    assert (found["family"], found["unit"], found["edit"]) == ("heads", "L0H5", "zero, thoughts frozen")
 
 
 def test_a_group_of_one_head_is_that_head():

@@ -393,7 +393,8 @@ def test_p_of_the_tables_is_corrected_over_their_rows(make_attention):
     dataset = make_attention(n_problems=8)
     table = comparison_tables(compared(dataset, make_attention(n_problems=8, seed=1)))["differences"]
     np.testing.assert_allclose(table["p_bh"], false_discovery_control(table["p"]))
-    members = np.arange(8) < 4
+    dataset = make_attention(n_problems=10)
+    members = np.arange(10) < 5
     grouped = compare_groups(
         collect_depth_sums(dataset), {"x": members, "y": ~members}, correct=dataset["correct"], n_resamples=100
     )
@@ -498,8 +499,8 @@ def test_every_two_groups_are_told_apart(make_attention):
 
 
 def test_groups_and_models_have_the_same_tables(make_attention):
-    dataset = make_attention(n_problems=8, n_heads=2)
-    members = np.arange(8) < 4
+    dataset = make_attention(n_problems=10, n_heads=2)
+    members = np.arange(10) < 5
     types = xr.DataArray(np.array([["hub", "sink"], ["skip", "hub"]], dtype="T"), dims=("layer", "head"))
     found = compare_groups(
         collect_depth_sums(dataset),

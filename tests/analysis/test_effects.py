@@ -2,10 +2,16 @@ from itertools import product
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, false_discovery_control, kstest, ttest_rel
+from scipy.stats import binom, binomtest, false_discovery_control, kstest, ttest_rel
 from tests.analysis.effects_made import made_effects
 
-from thoughtlens.analysis import effects_table, paired_differences, summarise
+from thoughtlens.analysis import (
+    detectable_mean,
+    detectable_proportion,
+    effects_table,
+    paired_differences,
+    summarise,
+)
 from thoughtlens.analysis.effects import check_outcome, controls_of
 from thoughtlens.errors import OptionError, RunError
 
@@ -133,7 +139,7 @@ def test_a_failed_problem_is_left_out_of_its_pair_and_never_wrong():
     assert summary["n"].values.tolist() == [47, 49]
     assert summary["n_failed"].values.tolist() == [3, 1]
     assert (summary[["n_broken", "n_mended"]].to_dataarray() == 0).all()
-    assert (summary["accuracy"] == 0).all()
+    assert (summary["accuracy"].sel(value="estimate") == 0).all()
     assert summary["baseline_accuracy"].sel(value="estimate") == 1.0
 
 
@@ -177,12 +183,71 @@ def test_the_detectable_effect_is_found_four_times_in_five():
     assert np.mean(found) == pytest.approx(0.8, abs=0.04)
 
 
-def test_no_effect_on_accuracy_is_detectable_below_what_the_exact_test_needs():
+def test_where_nothing_flips_the_detectable_effect_is_one_of_enough_flips():
     right = np.ones(60, dtype=bool)
     mde = summarise(made_effects({"z1": right}, baseline=right))["mde"].isel(intervention=0)
-    n_flips = round(mde.sel(outcome="accuracy").item() * 60)
     assert np.isnan(mde.sel(outcome="gold_logprob"))
-    assert binomtest(n_flips, n_flips).pvalue < 0.05 < binomtest(n_flips - 1, n_flips - 1).pvalue
+    # Six flips, all one way, are significant, and six or more of sixty must come up in four samples of five.
+    assert binom.sf(5, 60, mde.sel(outcome="accuracy").item()) == pytest.approx(0.8, abs=1e-3)
+
+
+def test_the_detectable_effect_is_corrected_for_the_plan():
+    rng, right = np.random.default_rng(3), np.ones(100, dtype=bool)
+    noise = {f"z{k}": rng.normal(size=100) for k in range(1, 5)} | {"none": np.zeros(100)}
+    cuts = dict.fromkeys(list(noise)[:4], np.arange(100) > 20)
+    mde = summarise(made_effects(cuts, baseline=right, logprob=noise), n_flips=100)["mde"].sel(intervention="z1")
+    assert mde.sel(outcome="joint_logprob").item() == pytest.approx(
+        detectable_mean(noise["z1"].astype("float32").std(ddof=1), 100, alpha=0.05 / 4), rel=1e-4
+    )
+    assert mde.sel(outcome="accuracy").item() == pytest.approx(detectable_proportion(0.21, 100, alpha=0.05 / 4))
+
+
+def test_intervals_of_accuracy_are_never_a_single_point():
+    """Where nothing flips, a loss of some hundredths is not excluded."""
+    right = np.ones(100, dtype=bool)
+    effect = summarise(made_effects({"z1": right}, baseline=right))["accuracy"].isel(intervention=0)
+    assert effect.values.tolist() == pytest.approx([0.0, -0.037, 0.037], abs=5e-4)
+
+
+def none_said(x, **attrs):
+    right = np.ones(len(x), dtype=bool)
+    effects = made_effects({"z1": right}, baseline=right, logprob={"none": np.zeros(len(x)), "z1": x})
+    return summarise(effects.assign_attrs(attrs), n_resamples=300, n_flips=10).isel(intervention=0)["no_effect"]
+
+
+def test_no_effect_is_said_where_the_interval_lies_inside_the_margin():
+    small = np.random.default_rng(0).normal(0.002, 0.1, 500)
+    assert none_said(small).sel(outcome=["accuracy", "joint_logprob"]).all()
+    assert not none_said(small, margin=0.005, accuracy_margin=0.001).any()
+    assert not none_said(small - 0.045).sel(outcome="joint_logprob")
+    # Fifty problems leave room for rare ones that lose much.
+    assert not none_said(small[:50]).any()
+
+
+def test_later_cuts_do_not_enlarge_the_family_of_the_first_plan(chance):
+    some, grown = chance.isel(intervention=slice(0, 11)), chance.isel(intervention=slice(0, 31))
+    grown = grown.assign(exploratory=("intervention", np.arange(31) > 10))
+    before, after = (summarise(its, n_resamples=50, n_flips=500) for its in (some, grown))
+    for name in ("p", "p_holm", "p_bh", "p_max_t", "mde"):
+        np.testing.assert_array_equal(before[name], after[name][:10], err_msg=name)
+    alone = summarise(grown.drop_vars("exploratory"), n_resamples=50, n_flips=500)
+    np.testing.assert_array_equal(alone["p_holm"][10:], after["p_holm"][10:])
+
+
+def test_shrunk_effects_of_heads_are_nearer_to_the_truth_than_raw_ones():
+    rng, right = np.random.default_rng(2), np.ones(40, dtype=bool)
+    heads = [f"L{layer}H{head}" for layer in range(4) for head in range(4)]
+    truth = rng.normal(-0.1, 0.1, size=16)
+    noise = rng.normal(0, rng.gamma(2.0, 0.4, size=(1, 16)), size=(40, 16))
+    logprob = dict(zip(heads, (truth + noise).T, strict=True)) | {"none": np.zeros(40)}
+    addresses = {head: {"family": "heads", "unit": head, "edit": "zero"} for head in heads}
+    effects = made_effects(dict.fromkeys(heads, right), baseline=right, logprob=logprob, addresses=addresses)
+    summary = summarise(effects, n_resamples=50, n_flips=10)
+    raw = summary["joint_logprob"].sel(value="estimate")
+    assert ((summary["shrunk"] - truth) ** 2).mean() < 0.8 * ((raw - truth) ** 2).mean()
+    assert summary["p_top_k"].sum() == pytest.approx(5, abs=1e-9)
+    assert {"shrunk", "p_top_k"} <= set(effects_table(summary).columns)
+    assert summarise(effects.drop_vars("unit").assign_coords(unit=effects["order"]))["shrunk"].isnull().all()
 
 
 def test_a_loss_is_negative_with_its_ends_in_order(breaks_a_third):

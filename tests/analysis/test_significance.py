@@ -18,7 +18,15 @@ from thoughtlens.analysis import (
     mcnemar,
     sign_flip_test,
 )
-from thoughtlens.analysis.significance import flip_p_values, sign_flips, studentised
+from thoughtlens.analysis.significance import (
+    detectable_one_way,
+    equivalent_means,
+    equivalent_proportions,
+    flip_p_values,
+    mcnemar_power,
+    sign_flips,
+    studentised,
+)
 from thoughtlens.analysis.statistics import weighted_sums
 from thoughtlens.errors import OptionError
 
@@ -187,27 +195,37 @@ def test_a_detectable_mean_is_detected_as_often_as_it_says():
     assert (np.abs(z) > scipy.stats.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.012)
 
 
-@pytest.mark.parametrize(("discordant", "n"), [(0.2, 2000), (0.1, 5000), (0.5, 1000)])
-def test_a_detectable_proportion_is_detected_as_often_as_it_says(discordant, n):
-    delta = detectable_proportion(discordant, n)
+def power_by_enumeration(discordant, difference, n, alpha):
+    """Every count of lost and gained problems, its probability, and whether scipy's exact test finds it."""
+    shares = [(discordant + difference) / 2, (discordant - difference) / 2, 1 - discordant]
+    counts = [(lost, gained, n - lost - gained) for lost in range(n + 1) for gained in range(n + 1 - lost)]
+    found = [
+        lost + gained > 0 and scipy.stats.binomtest(lost, lost + gained).pvalue <= alpha for lost, gained, _ in counts
+    ]
+    return scipy.stats.multinomial.pmf(counts, n, shares)[found].sum()
+
+
+@pytest.mark.parametrize(("discordant", "difference", "n"), [(0.5, 0.4, 24), (0.3, 0.3, 20), (0.9, 0.1, 12)])
+@pytest.mark.parametrize("alpha", [0.05, 0.005])
+def test_power_is_that_of_every_outcome(discordant, difference, n, alpha):
+    expected = power_by_enumeration(discordant, difference, n, alpha)
+    assert mcnemar_power(discordant, difference, n, alpha=alpha) == pytest.approx(expected, abs=1e-9)
+
+
+def test_six_discordant_problems_are_not_enough():
+    """With six lost on average, the exact test finds a loss little more often than not."""
+    assert mcnemar_power(0.06, 0.06, 100) == pytest.approx(0.56, abs=0.01)
+    assert mcnemar_power(detectable_one_way(100), detectable_one_way(100), 100) == pytest.approx(0.8, abs=1e-3)
+
+
+@pytest.mark.parametrize(("discordant", "n", "alpha"), [(0.2, 200, 0.05), (0.1, 500, 0.05 / 59), (1.0, 30, 0.05)])
+def test_a_detectable_proportion_is_detected_as_often_as_it_says(discordant, n, alpha):
+    delta = detectable_proportion(discordant, n, alpha=alpha)
     shares = [(discordant + delta) / 2, (discordant - delta) / 2, 1 - discordant]
     lost, gained, _ = np.random.default_rng(8).multinomial(n, shares, size=20_000).T
-    z = (lost - gained) / np.sqrt(np.maximum(lost + gained, 1))
-    # Counts are whole numbers: the normal approximation is good to two hundredths at these sizes.
-    assert (np.abs(z) > scipy.stats.norm.ppf(0.975)).mean() == pytest.approx(0.8, abs=0.02)
-
-
-@given(discordant=st.floats(0.01, 1), n=st.integers(10, 10_000), power=st.sampled_from([0.5, 0.8, 0.95]))
-@settings(deadline=None)
-def test_a_detectable_proportion_solves_its_equation(discordant, n, power):
-    delta = detectable_proportion(discordant, n, power=power)
-    at_level, at_power = scipy.stats.norm.ppf([0.975, power])
-    if np.isnan(delta):
-        # Even a difference as large as all that differs is not found.
-        assert discordant * n**0.5 < at_level * discordant**0.5 + at_power * (discordant - discordant**2) ** 0.5 + 1e-9
-    else:
-        needed = at_level * discordant**0.5 + at_power * (discordant - delta**2) ** 0.5
-        assert delta * n**0.5 == pytest.approx(needed, rel=1e-9)
+    exact = np.minimum(1.0, 2 * scipy.stats.binom.sf(np.maximum(lost, gained) - 1, lost + gained, 0.5))
+    # 20,000 trials: a share wanders by 0.003.
+    assert (exact <= alpha).mean() == pytest.approx(0.8, abs=0.012)
 
 
 def test_too_few_problems_detect_no_proportion():
@@ -221,3 +239,32 @@ def test_impossible_questions_are_refused():
         detectable_mean(1.0, 10, alpha=5)
     with pytest.raises(OptionError, match=r"discordant share is 1\.2"):
         detectable_proportion(1.2, 10)
+
+
+@pytest.mark.parametrize("n", [50, 200, 500])
+def test_no_effect_is_rarely_said_of_an_effect_as_large_as_the_margin(n):
+    """Of a population in which few problems lose much, most samples of twenty show nothing but noise."""
+    rng = np.random.default_rng(n)
+    rare = np.where(rng.random((n, 200)) < 0.05, -1.0, rng.normal(0, 0.01, (n, 200)))
+    heavy = -rng.lognormal(np.log(0.05) - 0.5 * 1.5**2, 1.5, (n, 200))
+    for losses in (rare, heavy, rng.normal(-0.05, 0.2, (n, 200))):
+        said = equivalent_means(over_problems(losses, "sample"), 0.05, n_resamples=200)
+        # Two hundred samples at a rate of .05: a standard error of .015.
+        assert said.mean() <= 0.085
+
+
+def test_no_effect_is_said_of_effects_that_are_small_and_not_of_too_few():
+    rng = np.random.default_rng(0)
+    small = over_problems(rng.normal(0.002, 0.1, (500, 20)), "cut")
+    assert equivalent_means(small, 0.05).mean() > 0.9
+    assert not equivalent_means(small[:199], 0.05).any()
+    single = xr.zeros_like(small)
+    single[0] = 0.4
+    assert not equivalent_means(single, 0.05).any()
+
+
+@pytest.mark.parametrize("n", [133, 200, 500])
+def test_no_effect_on_accuracy_is_rarely_said_of_a_loss_as_large_as_the_margin(n):
+    for gained in (0.0, 0.01):
+        counts = np.random.default_rng(1).multinomial(n, [0.02 + gained, gained, 0.98 - 2 * gained], size=5000)
+        assert equivalent_proportions(counts[:, 0], counts[:, 1], n, 0.02).mean() <= 0.075

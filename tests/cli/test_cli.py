@@ -280,7 +280,9 @@ def test_planted_heads_are_on_top_of_their_lists(tmp_path):
     assert first == {"hub": "L1H0", "sequential": "L0H2", "skip": "L1H2"}
     text = call("analyze", tmp_path / "run").stdout
     assert "L1H0 2.45" in text
-    assert "Warning" not in text and facts["warnings"] == []
+    [warning] = facts["warnings"]
+    assert warning.startswith("accuracy is 0.0% (n = 20)")
+    assert text.startswith("Warning: accuracy is 0.0%")
     assert " ".join(text.split()).count("selected on these problems") == 3
     # One head has a hub, wherever heads with a hub are named or counted; the one that looks one thought back has none.
     analysis = open_analysis(open_run(tmp_path / "run"))

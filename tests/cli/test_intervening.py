@@ -125,6 +125,7 @@ def test_variants_restorations_and_donors_are_told_beside_the_cuts(run):
         (("--heads", "all", "--pilot", 2), "--pilot goes with --dry-run"),
         (("--heads", "all", "--dry-run", "--pilot", 2), "makes the controls of the plan, which has none"),
         (("--heads", "all", "--controls", -1), "--controls"),
+        (("--heads", "all", "--margin", 0), "found the margins 0.0 nats and 0.02 of accuracy"),
         (("--heads", "all", "--n", 99), "99"),
         (("--heads", "all", "--batch-size", 0), "batch size"),
         (("--plan", "nowhere.json"), "nowhere.json"),

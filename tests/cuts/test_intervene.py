@@ -216,6 +216,7 @@ def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
     assert manifest.options == {
         "n_thoughts": 3, "batch_size": 32, "donors": 1, "holdout": None, "holdout_seed": 0
     }  # fmt: skip
+    assert manifest.margins == {"margin": 0.05, "accuracy_margin": 0.02}
     (written,) = manifest.plans
     assert (written.call, written.controls) == (
         "by hand",
@@ -247,6 +248,7 @@ def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbe
         ({"n": 5}, "n is 8 there and 5 here"),
         ({"seed": 1}, "seed.problems is 0 there and 1 here"),
         ({"batch_size": 2}, "batch_size is 32"),
+        ({"margin": 0.1}, "margins.margin is 0.05 there and 0.1 here"),
     ],
 )
 def test_another_study_under_the_same_name_is_refused_without_force(run, reasoner, other, said):

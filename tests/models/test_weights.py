@@ -25,7 +25,7 @@ class Runs:
 def test_plain_state_is_read(tmp_path):
     state = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
     torch.save(state, tmp_path / "pytorch_model.bin")
-    read = read_weights(find_weights(tmp_path))
+    read = read_weights(*find_weights(tmp_path))
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
 
 

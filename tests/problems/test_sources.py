@@ -26,12 +26,14 @@ def small(tmp_path):
 
 def test_public_names_are_exported():
     values = {"Problem", "ProblemSet", "Row", "DEFAULT_STEPS", "LIMIT"}
+    values |= {"AFTER_HASH", "AnswerRule", "LAST_NUMBER", "OFFICIAL", "RULES", "STRICT"}
     verbs = {"draw", "known_sets", "load_set", "read_answer", "same_answer", "sample", "write_problems"}
     verbs |= {
         "gold_answer",
         "read_problems",
         "read_rows",
         "rows_fingerprint",
+        "rule_named",
         "arithmetic_problem",
         "distinct_problems",
         "split_of",
@@ -237,10 +239,13 @@ def test_hub_set_is_loaded_at_its_commit(monkeypatch, name):
     hub = FakeHub(monkeypatch, [row])
     named = known_sets()[name]
     found = load_set(name)
-    assert found == ProblemSet((problem,), name, named.default_split, named.hub_id, COMMIT)
+    # Of SVAMP the default is all that is officially evaluated, train before test.
+    splits = ["train", "test"] if name == "svamp" else [named.default_split]
+    assert found == ProblemSet((problem,) * len(splits), name, named.default_split, named.hub_id, COMMIT)
     assert hub.asked == [
-        ("info", named.hub_id, None),
-        ("load", named.hub_id, named.config, named.default_split, COMMIT),
+        asked
+        for split in splits
+        for asked in [("info", named.hub_id, None), ("load", named.hub_id, named.config, split, COMMIT)]
     ]
 
 

@@ -142,8 +142,8 @@ def test_equal_ids_of_other_questions_are_other_problems(tmp_path):
 
 
 def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined(tmp_path):
-    one = few(tmp_path / "one", asked(2, 3, 4))
-    other = few(tmp_path / "two", asked(2, 3, 4), "--thoughts", 2)
+    one = few(tmp_path / "one", asked(2, 3, 4, 5, 6))
+    other = few(tmp_path / "two", asked(2, 3, 4, 5, 6), "--thoughts", 2)
     facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
     assert any("numbers of thoughts differ" in note for note in facts["notes"])
     assert facts["own"]["two"]["preference"]["z1"] == {"estimate": None, "low": None, "high": None}

@@ -19,10 +19,9 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from thoughtlens.analysis.effects import OUTCOMES, RANKED_BY, WORSE, orders
+from thoughtlens.analysis.effects import ALPHA, OUTCOMES, RANKED_BY, WORSE, orders
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.statistics import VALUES, proportion_interval
-from thoughtlens.analysis.verdict import ALPHA
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import RANDOM, edge_name, text
 from thoughtlens.schema import BASELINE
@@ -240,19 +239,22 @@ def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
     return table
 
 
-def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None:
+def transplant_table(effects: xr.Dataset, *, n_permutations: int = 1000, seed: int = 0) -> xr.Dataset | None:
     """Every transplant of thoughts among the cuts, as `transplants` gives it, and the same for donors drawn at random.
 
-    The second row of each, named `…, by chance`, is the null: how often the answer is that of any other
-    problem, whose thoughts were not given.
+    The second row of each, named `…, by chance`, is the null: how often the answer is that of any other problem of as
+    many steps as the donor, whose thoughts were not given. Problems of different numbers of steps have different
+    answers; a donor of as many steps as the receiver would be followed by chance more than others.
 
     Args:
         effects: an effects Dataset with `donor`.
+        n_permutations: of the donors' names.
         seed: of the draw.
 
     Returns:
-        Also `p` (intervention) of the true donors, one-sided: (1 + #{shifts of all problems against each other whose
-        donors are followed by as large a share}) / (1 + #shifts); NaN by chance. None if no thought was transplanted.
+        Also `p` (intervention) of the true donors, one-sided: (1 + #{permutations of problems within step counts whose
+        donors are followed by as large a share}) / (1 + #permutations); NaN by chance. None if no thought was
+        transplanted.
 
     Example:
         >>> from thoughtlens.schema import example_effects
@@ -263,14 +265,12 @@ def transplant_table(effects: xr.Dataset, *, seed: int = 0) -> xr.Dataset | None
     if not labels:
         return None
     donors = effects["donor"].sel(intervention=labels).reset_coords(drop=True)
-    problems = effects["problem"].values
-    rng = np.random.default_rng(seed)
-    # A shift of the problems by chance gives none itself; where it gives the true donor the row says so once in n.
-    shifts = rng.integers(1, len(problems), size=len(labels)) if len(problems) > 1 else np.zeros(len(labels), int)
-    drawn = donors.copy(data=np.stack([np.roll(problems, shift) for shift in shifts]))
-    true, by_chance = transplants(effects, donors), transplants(effects, drawn)
-    followed = true["share"].sel(answer=FOLLOWS, value="estimate").values
-    p = [_shift_p(effects, label, share) for label, share in zip(labels, followed, strict=True)]
+    problems = [str(name) for name in effects["problem"].values]
+    given = np.array([[problems.index(str(name)) for name in row] for row in donors.values])
+    orders = _within(effects["n_steps"].values, n_permutations, np.random.default_rng(seed))
+    by_order = effects["problem"].values[orders[0][given]]
+    true, by_chance = transplants(effects, donors), transplants(effects, donors.copy(data=by_order))
+    p = [_donor_p(effects, label, its, orders) for label, its in zip(labels, given, strict=True)]
     names = text([f"{label}, {AT_RANDOM}" for label in labels])
     found = [
         true.assign(p=("intervention", p)),
@@ -288,21 +288,29 @@ def _own_answers(effects: xr.Dataset) -> dict[str, str]:
     return dict(zip(map(str, effects["problem"].values), map(str, answers), strict=True))
 
 
-def _shift_p(effects: xr.Dataset, label: str, share: float) -> float:
-    """How often donors that are not the true ones would be followed by as large a share of problems."""
+def _within(groups: np.ndarray, n_orders: int, rng: np.random.Generator) -> np.ndarray:
+    """Orders of the places of problems in which each place is taken by one of its group: (order, place)."""
+    orders = np.tile(np.arange(len(groups)), (n_orders, 1))
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups == group)
+        orders[:, places] = rng.permuted(np.broadcast_to(places, (n_orders, len(places))), axis=-1)
+    return orders
+
+
+def _donor_p(effects: xr.Dataset, label: str, donor: np.ndarray, orders: np.ndarray) -> float:
+    """How often other donors of as many steps would be followed by as large a share of problems as the true ones."""
     cut, own = effects.sel(intervention=label), list(_own_answers(effects).values())
     # Equal texts have equal numbers, which compare faster.
     _, codes = np.unique(np.array([*own, *cut["answer"].values.tolist()], dtype=str), return_inverse=True)
     receiver, given = codes[: len(own)], codes[len(own) :]
     known = np.array(own, dtype=object) != ""
-    at_least = n_shifts = 0
-    for shift in range(1, len(own)):
-        theirs = np.roll(receiver, shift)
-        counts = ~cut["failed"].values & known & np.roll(known, shift) & (receiver != theirs)
-        if counts.any():
-            n_shifts += 1
-            at_least += bool((given == theirs)[counts].mean() >= share - 1e-12)
-    return (1 + at_least) / (1 + n_shifts) if np.isfinite(share) else float("nan")
+    # The true donors first.
+    theirs = np.concatenate([donor[None], orders[:, donor]])
+    counts = ~cut["failed"].values & known & known[theirs] & (receiver != receiver[theirs])
+    follows = (counts & (given == receiver[theirs])).sum(-1)
+    share = np.divide(follows, counts.sum(-1), out=np.full(len(theirs), np.nan), where=counts.any(-1))
+    drawn = share[1:][np.isfinite(share[1:])]
+    return float((1 + (drawn >= share[0] - 1e-12).sum()) / (1 + len(drawn))) if np.isfinite(share[0]) else float("nan")
 
 
 def _transplanted(effects: xr.Dataset) -> list[str]:

@@ -4,16 +4,18 @@ In: an effects Dataset (`thoughtlens.schema`).  Out: labelled tables, and labels
 
 1. Each cut is paired with the baseline on the same problems; a problem that failed under either is left out of that
    pair and counted, never taken for wrong.
-2. The mean difference over problems gets its interval from one set of resamples for all cuts.
+2. The mean difference over problems gets a bootstrap-t interval from one set of resamples for all cuts, that of
+   accuracy a paired score interval. "No effect" is said only where the 90 % interval lies inside a margin.
 3. Accuracy is tested by McNemar's exact test, log-probabilities by sign flips. Holm's and Benjamini and
-   Hochberg's corrections are over all cuts of the plan, without baseline and controls; so is the max-T p-value.
+   Hochberg's corrections are over all cuts of the plan, without baseline and controls; so is the max-T p-value. Cuts
+   that were added later are corrected over all cuts there are, and leave the p-values of the first plan as they were.
 4. A cut's effect is placed among the effects of its own controls, which needs no model of chance.
 5. `families`, `doses` and `orders` read the coordinates that say what was cut. Cuts of single units by different edits,
    or at different positions, are different questions and form families of their own.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,12 +25,23 @@ import xarray as xr
 from thoughtlens.analysis.significance import (
     benjamini_hochberg,
     detectable_mean,
+    detectable_one_way,
     detectable_proportion,
+    equivalent_means,
+    equivalent_proportions,
     holm,
     mcnemar,
     sign_flip_test,
 )
-from thoughtlens.analysis.statistics import bootstrap_mean, proportion_interval
+from thoughtlens.analysis.statistics import (
+    VALUES,
+    bootstrap_mean,
+    bootstrap_t,
+    effective_size,
+    paired_difference_interval,
+    proportion_interval,
+    shrunk,
+)
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS, text
 from thoughtlens.schema import BASELINE
@@ -44,16 +57,20 @@ OF_PREFIX: Final = ("said_prefix", "prefix_logprob")
 RANKED_BY: Final = "joint_logprob"
 """The outcome of headlines, rankings and verdicts: finer than accuracy, and it counts a prefix no longer said."""
 
+ALPHA: Final = 0.05
 MARGIN: Final = 0.05
 """Nats: a mean effect on log-probability nearer to 0 is called none where its interval shows that."""
 
 ACCURACY_MARGIN: Final = 0.02
 """The same for accuracy, as a share of problems."""
 
+MARGINS: Final = {"margin": MARGIN, "accuracy_margin": ACCURACY_MARGIN}
+"""The attributes of effects that hold the margins of their study, and what these are where nothing is said."""
+
 COLUMNS: Final = {
-    "accuracy": ("p", "p_holm", "p_bh", "mde", "p_controls"),
-    "joint_logprob": ("p", "p_holm", "p_bh", "p_max_t", "mde", "p_controls"),
-    "gold_logprob": ("p", "p_holm", "p_bh", "p_max_t", "mde", "p_controls"),
+    "accuracy": ("p", "p_holm", "p_bh", "no_effect", "mde", "p_controls"),
+    "joint_logprob": ("p", "p_holm", "p_bh", "p_max_t", "effective_n", "no_effect", "mde", "p_controls"),
+    "gold_logprob": ("p", "p_holm", "p_bh", "p_max_t", "effective_n", "no_effect", "mde", "p_controls"),
     "kl": ("p_controls",),
 }
 """What a table says of each outcome beside its interval."""
@@ -66,8 +83,8 @@ ROUNDING: Final = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 1e-1, "float16"
 
 Such differences have a direction: over many problems a test would find it, and call nothing an effect."""
 
-FEWEST_FLIPS: Final = 6
-"""Problems that must flip, all one way, for McNemar's exact p below 0.05: 2 · 0.5⁶ = 0.031."""
+TOP: Final = 5
+"""Heads that are told to be among the top k: at most a third of those that were cut."""
 
 
 ADDRESS: Final = ("family", "unit", "edit", "at", "dose")
@@ -129,6 +146,8 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
 def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10_000, seed: int = 0) -> xr.Dataset:
     """Effect of every cut and control, with intervals, tests and its place among its controls.
 
+    The margins of the effects (attributes `margin`, nats, and `accuracy_margin`) are 0.05 and 0.02 where they say none.
+
     Args:
         effects: an effects Dataset.
         n_resamples: bootstrap resamples of the problems.
@@ -143,7 +162,13 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
         split by whether the prefix is said under the cut: `accuracy_said`, `accuracy_unsaid`, `n_said` and `n_unsaid`;
         `p`, `p_holm`, `p_bh` (…, outcome) over the plan's cuts, NaN for controls and for kl; `p_max_t` of the
         log-probabilities, which like Holm's holds for all cuts at once, and makes use of what cuts share;
-        `mde` (…, outcome): smallest mean difference that n pairs find with power 0.8 at 5 %, uncorrected;
+        `no_effect` (…, outcome), bool: an effect inside the margin is shown (`equivalent_means`,
+        `equivalent_proportions`); `effective_n` (…, outcome) of the log-probabilities: how many problems carry the mean
+        (`effective_size`);
+        `mde` (…, outcome): smallest mean difference that n pairs find with power 0.8 at 5 %, corrected for the number
+        of the plan's cuts (Bonferroni);
+        `shrunk` of joint_logprob, drawn towards the mean of the heads that were cut alike, and `p_top_k`, the posterior
+        chance of a head to be among the k that lose most; NaN of what is no single head;
         `controls` (…, outcome, value): mean, least and largest effect of the cut's controls, `n_controls`, and
         `p_controls` (…, outcome) = (1 + #{controls at least as bad}) / (1 + n_controls), NaN without controls;
         and of the baseline `baseline_accuracy`, `baseline_joint_logprob` and `baseline_gold_logprob` (value),
@@ -164,12 +189,14 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
     if not differences["accuracy"][(differences["kind"] == "cut").values].notnull().any():
         raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
     options = {"n_resamples": n_resamples, "seed": seed}
-    means = {name: bootstrap_mean(differences[name].transpose("problem", ...), **options) for name in differences}
     flips = differences["accuracy"]
+    means = {name: _mean(differences[name], n_resamples=n_resamples, seed=seed) for name in differences}
     counted = {"n": flips.notnull(), "n_failed": flips.isnull(), "n_broken": flips < 0, "n_mended": flips > 0}
     summary = xr.Dataset(means | {name: these.sum("problem") for name, these in counted.items()})
     summary = summary.assign(_split_by_prefix(effects, flips)).assign(_baseline(effects, **options))
     summary = summary.assign(_tests(effects, differences, n_flips=n_flips, seed=seed))
+    summary = summary.assign(_none(effects, differences, summary, **options))
+    summary = summary.assign(_heads_shrunk(effects, differences[RANKED_BY], seed=seed))
     summary = summary.assign(_against_controls(summary, controls_of(effects)))
     return summary.assign_attrs(effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips})
 
@@ -194,7 +221,7 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
         `intervention`, `kind`, `n`, `n_failed`, `n_broken`, `n_mended`; for each outcome its effect as `accuracy`,
         `accuracy_low`, `accuracy_high`, …; `accuracy_p`, `accuracy_p_holm`, `accuracy_p_bh`, `accuracy_mde`,
         `accuracy_p_controls`, …; where the model has an answer prefix its outcomes and the split of accuracy;
-        `n_controls` and `spec`.
+        `shrunk`, `p_top_k`, `n_controls` and `spec`.
 
     Example:
         >>> from thoughtlens.schema import example_effects
@@ -212,7 +239,7 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
         for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
             columns[outcome + suffix] = summary[outcome].sel(value=value).values
     columns |= {name: summary[name].values for name in SPLIT if name in summary}
-    columns |= {name: summary[name].values for name in ("n_controls", "spec")}
+    columns |= {name: summary[name].values for name in ("shrunk", "p_top_k", "n_controls", "spec")}
     return pd.DataFrame({"intervention": summary["intervention"].values, **columns})
 
 
@@ -245,51 +272,113 @@ def _split_by_prefix(effects: xr.Dataset, flips: xr.DataArray) -> dict[str, xr.D
     }
 
 
+def _mean(differences: xr.DataArray, *, n_resamples: int, seed: int) -> xr.DataArray:
+    """The mean over problems with its interval (…, value); a score interval of what is true or false."""
+    if differences.name not in ("accuracy", "said_prefix"):
+        values = differences.transpose("problem", ...)
+        return bootstrap_t(values, n_resamples=n_resamples, seed=seed)
+    counts = [its.sum("problem").values for its in (differences < 0, differences > 0, differences.notnull())]
+    found = differences.isel(problem=0, drop=True).expand_dims(value=text(VALUES), axis=-1)
+    return found.copy(data=paired_difference_interval(*counts))
+
+
+def _none(
+    effects: xr.Dataset, differences: xr.Dataset, summary: xr.Dataset, *, n_resamples: int, seed: int
+) -> dict[str, xr.DataArray]:
+    """Where no effect is shown, and how many problems carry a mean."""
+    margin, of_accuracy = (float(effects.attrs.get(name, usual)) for name, usual in MARGINS.items())
+    broken, mended, n = (summary[name].values for name in ("n_broken", "n_mended", "n"))
+    none = {"accuracy": summary["n"].copy(data=equivalent_proportions(broken, mended, n, of_accuracy))}
+    carrying = {}
+    for name in LOGPROBS:
+        values = differences[name].transpose("problem", ...)
+        none[name] = equivalent_means(values, margin, n_resamples=n_resamples, seed=seed)
+        carrying[name] = summary["n"].copy(data=effective_size(values.values))
+    return {"no_effect": _by_outcome(none, missing=False), "effective_n": _by_outcome(carrying)}
+
+
+def _heads_shrunk(effects: xr.Dataset, differences: xr.DataArray, *, seed: int) -> dict[str, xr.DataArray]:
+    """Effects of single heads, shrunk within each family of heads, and their chance to be among the first."""
+    n = differences.notnull().sum("problem")
+    mean, error = differences.mean("problem"), differences.std("problem", ddof=1) / np.sqrt(n)
+    found = {name: xr.full_like(mean.reset_coords(drop=True), np.nan) for name in ("shrunk", "p_top_k")}
+    for cuts in (its for name, its in families(effects).items() if name.split(",")[0] == HEADS):
+        known = [label for label in cuts.values() if n.sel(intervention=label) > 1]
+        if len(known) > 2:
+            k = min(TOP, len(known) // 3)
+            values = (its.sel(intervention=known).values for its in (mean, error))
+            for name, its in zip(found, shrunk(*values, k=k, seed=seed), strict=True):
+                found[name].loc[{"intervention": known}] = its
+    return found
+
+
 def _tests(effects: xr.Dataset, differences: xr.Dataset, *, n_flips: int, seed: int) -> dict[str, xr.DataArray]:
     """p-values of the plan's cuts, corrected over these, and what n pairs could find."""
     known = differences["accuracy"].notnull()
     among = ((differences["kind"] == "cut") & known.any("problem")).values
+    added = exploratory(effects).sel(intervention=differences["intervention"]).values
+    first = among & ~added
     # A pair that is left out is wrong both times here: it flips neither way.
     before = effects["correct"].sel(intervention=BASELINE, drop=True) & known
     after = effects["correct"].sel(intervention=differences["intervention"]) & known
-    flipped: dict[str, xr.Dataset] = {}
+    p = {"accuracy": mcnemar(before, after)["p"].where(among)}
+    max_t = {}
+    # What was added later must not change what the first plan found.
+    plans = [its for its in (first, among) if its.any()][: 1 + bool((added & among).any())]
     for name in LOGPROBS:
         logprob = differences[name].reset_coords(drop=True)
-        tested = sign_flip_test(logprob[{"intervention": among}], n_flips=n_flips, seed=seed)
-        flipped[name] = tested.reindex(intervention=logprob["intervention"])
-    p = {"accuracy": mcnemar(before, after)["p"].where(among)} | {name: its["p"] for name, its in flipped.items()}
+        tested = [sign_flip_test(logprob[{"intervention": its}], n_flips=n_flips, seed=seed) for its in plans]
+        whole = [its.reindex(intervention=logprob["intervention"]) for its in tested]
+        p[name] = whole[-1]["p"]
+        max_t[name] = whole[0]["p_familywise"].fillna(whole[-1]["p_familywise"])
+
+    def corrected(correct: Callable[[xr.DataArray], xr.DataArray]) -> xr.DataArray:
+        return _by_outcome({name: correct(its.where(first)).fillna(correct(its)) for name, its in p.items()})
+
     return {
         "p": _by_outcome(p),
-        "p_holm": _by_outcome({outcome: holm(values) for outcome, values in p.items()}),
-        "p_bh": _by_outcome({outcome: benjamini_hochberg(values) for outcome, values in p.items()}),
-        "p_max_t": _by_outcome({name: its["p_familywise"] for name, its in flipped.items()}),
-        "mde": _detectable(differences),
+        "p_holm": corrected(holm),
+        "p_bh": corrected(benjamini_hochberg),
+        "p_max_t": _by_outcome(max_t),
+        "mde": _detectable(differences, alpha=ALPHA / max(1, int(first.sum() or among.sum()))),
     }
 
 
-def _detectable(differences: xr.Dataset) -> xr.DataArray:
-    """What n pairs find with power 0.8 at 5 %, from how much the pairs differ."""
+def exploratory(effects: xr.Dataset) -> xr.DataArray:
+    """Whether each intervention was added after the study had begun; of effects made elsewhere none is known to be."""
+    return effects.get("exploratory", xr.zeros_like(effects["kind"], dtype=bool))
+
+
+def _detectable(differences: xr.Dataset, *, alpha: float) -> xr.DataArray:
+    """What n pairs find with power 0.8 at this level, from how much the pairs differ."""
     n = differences["accuracy"].notnull().sum("problem")
     flipped, counts = abs(differences["accuracy"]).mean("problem"), n.values.tolist()
-    pairs = zip(flipped.values.tolist(), counts, strict=True)
-    proportions = [detectable_proportion(share, count) if count else np.nan for share, count in pairs]
+    pairs = list(zip(flipped.values.tolist(), counts, strict=True))
+    # Few shares differ, and each takes a search.
+    proportions = {(share, count): _detectable_flips(share, count, alpha) for share, count in set(pairs)}
+    accuracy = n.copy(data=[proportions[pair] for pair in pairs])
     means = {}
     for name in LOGPROBS:
         spread = differences[name].std("problem", ddof=1)
-        pairs = zip(spread.values.tolist(), counts, strict=True)
-        found = [detectable_mean(sd, count) if count > 1 else np.nan for sd, count in pairs]
+        sizes = zip(spread.values.tolist(), counts, strict=True)
+        found = [detectable_mean(sd, count, alpha=alpha) if count > 1 else np.nan for sd, count in sizes]
         # Pairs that do not differ at all say nothing of how much others would.
         means[name] = n.copy(data=found).where(spread > 0)
-    # Where hardly a problem flipped, the formula has no answer or too good a one; the exact test needs six flips.
-    least = (FEWEST_FLIPS / n.where(n > 0)).clip(max=1.0)
-    accuracy = xr.ufuncs.fmax(n.copy(data=proportions), least)
     return _by_outcome({"accuracy": accuracy, **means})
 
 
-def _by_outcome(columns: Mapping[str, xr.DataArray]) -> xr.DataArray:
-    """One array with an `outcome` dim; what is missing is NaN."""
+def _detectable_flips(share: float, n: int, alpha: float) -> float:
+    """Where too few problems differ to show anything, the smallest share of problems that could."""
+    if not n:
+        return float("nan")
+    found = detectable_proportion(share, n, alpha=alpha)
+    return detectable_one_way(n, alpha=alpha) if np.isnan(found) else found
+
+
+def _by_outcome(columns: Mapping[str, xr.DataArray], *, missing: float = np.nan) -> xr.DataArray:
+    """One array with an `outcome` dim; what is missing is NaN, or as said."""
     template = next(iter(columns.values()))
-    parts = [columns.get(name, xr.full_like(template, np.nan, dtype=np.float64)) for name in OUTCOMES]
+    parts = [columns.get(name, xr.full_like(template, missing, dtype=type(missing))) for name in OUTCOMES]
     names = xr.DataArray(text(OUTCOMES), dims="outcome", name="outcome")
     joined: xr.DataArray = xr.concat(parts, names, coords="minimal", compat="override")
     return joined.transpose("intervention", "outcome", ...)

@@ -23,7 +23,7 @@ import xarray as xr
 from scipy.special import entr
 
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
-from thoughtlens.schema import n_thoughts_of
+from thoughtlens.schema import n_thoughts_of, with_all_slots
 
 EARLIER = "earlier thoughts"
 SELF = "self"
@@ -280,7 +280,7 @@ def readout_sums(attention: xr.DataArray) -> xr.DataArray:
         float64, dims (..., query, thought); 0 where the row does not exist.
     """
     thoughts = thought_names(n_thoughts_of(attention))
-    rows = attention.sel(query=[EOT, ANSWER], key=thoughts).rename(key="thought")
+    rows = with_all_slots(attention).sel(query=[EOT, ANSWER], key=thoughts).rename(key="thought")
     return rows.astype(np.float64).fillna(0.0).rename("readout")
 
 

@@ -22,6 +22,7 @@ from sums, so that a run is added up, resampled and tested without being held. T
 | question, bot | on the question but its first token, on `bot` | the same | causal-uniform |
 """
 
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
@@ -30,11 +31,14 @@ import xarray as xr
 from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets, preference_sums, thought_map
 from thoughtlens.errors import RunError
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
-from thoughtlens.schema import n_thoughts_of
+from thoughtlens.schema import n_thoughts_of, with_all_slots
 
 
-def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int) -> xr.DataArray:
-    """The share of each slot in the tokens that a row sees, answer tokens left out: (query, key), rows sum to 1."""
+def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int, absent: Collection[str] = ()) -> xr.DataArray:
+    """The share of each slot in the tokens that a row sees, answer tokens left out: (query, key), rows sum to 1.
+
+    `absent` are slots that the checkpoint lacks, which no row sees.
+    """
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)
     place, slot = np.arange(len(queries))[:, None], np.arange(len(keys))[None, :]
     sees = xr.DataArray(
@@ -42,7 +46,7 @@ def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int) -> xr.D
         dims=("query", "key"),
         coords={"query": text(queries), "key": text(keys)},
     )
-    sees.loc[{"key": ANSWER}] = 0.0
+    sees.loc[{"key": [ANSWER, *absent]}] = 0.0
     is_question = (sees["key"] == QUESTION).astype(np.float64)
     n_tokens: xr.DataArray = sees * (1.0 + is_question * (n_question_tokens - 2))
     return n_tokens / n_tokens.sum("key")
@@ -65,12 +69,14 @@ def causal_uniform(attention: xr.DataArray, n_question_tokens: xr.DataArray | in
     Example:
         `causal_uniform(block["attention"], block["n_question_tokens"])`, for a block of `run.blocks()`
     """
+    attention = with_all_slots(attention)
     values = attention.astype(np.float64)
     rest = 1.0 - values.sel(key=ANSWER, drop=True)
     n = n_question_tokens
     if isinstance(n, xr.DataArray):
         n = n.drop_vars("problem", errors="ignore")
-    expected = rest * token_shares(n_thoughts_of(attention), n) + values * (values["key"] == ANSWER)
+    even = token_shares(n_thoughts_of(attention), n, attention.attrs.get("absent", ()))
+    expected = rest * even + values * (values["key"] == ANSWER)
     return expected.transpose(*attention.dims).rename("expected")
 
 
@@ -189,7 +195,8 @@ def with_places(sums: xr.Dataset, attention: xr.DataArray, n_question_tokens: xr
 def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
     """Mean mass of rows by where it goes, less its causal-uniform share; `mass` is that of `preference_sums`."""
     thoughts = thought_names(n_thoughts_of(attention))
-    even = token_shares(len(thoughts), n_question_tokens.drop_vars("problem", errors="ignore"))
+    tokens = n_question_tokens.drop_vars("problem", errors="ignore")
+    even = token_shares(len(thoughts), tokens, attention.attrs.get("absent", ()))
     rows = thoughts[2:] or thoughts
     own = xr.DataArray(rows, dims="row")
     reading = attention.sel(query=[EOT, ANSWER])

@@ -24,7 +24,7 @@ import xarray as xr
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json
 from thoughtlens.notation import FIRST
-from thoughtlens.schema import ATTENTION
+from thoughtlens.schema import ATTENTION, with_all_slots
 
 PIECE_CELLS = 4_000_000
 """Cells of a piece: 32 MB in float64."""
@@ -73,7 +73,8 @@ def in_pieces(blocks: Blocks) -> Iterator[xr.Dataset]:
     for block in [blocks] if isinstance(blocks, xr.Dataset) else blocks:
         for part in _parts(block[ATTENTION]):
             piece = block[[ATTENTION, "n_question_tokens"]].isel(problem=part)
-            yield piece.assign({ATTENTION: piece[ATTENTION].astype(np.float64)})
+            attention = with_all_slots(piece[ATTENTION].astype(np.float64))
+            yield xr.Dataset({ATTENTION: attention, "n_question_tokens": piece["n_question_tokens"]}, attrs=piece.attrs)
 
 
 def _parts(attention: xr.DataArray) -> Iterator[slice]:

@@ -12,21 +12,41 @@ nothing about other weights of the same architecture.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from scipy.optimize import brentq
 from scipy.special import ndtri
-from scipy.stats import binomtest, false_discovery_control
+from scipy.stats import binom, binomtest, false_discovery_control
 
-from thoughtlens.analysis.statistics import CHUNK_CELLS, weighted_sums
+from thoughtlens.analysis.statistics import (
+    CHUNK_CELLS,
+    bootstrap_t,
+    effective_size,
+    paired_difference_interval,
+    weighted_sums,
+)
 from thoughtlens.errors import OptionError
 
 Alternative = Literal["two-sided", "greater"]
 
 EXACT_UP_TO = 12
 """Problems whose sign flips are enumerated: 4,096 of them."""
+
+EQUIVALENCE = 0.90
+"""Confidence of the interval that must lie inside a margin: two one-sided tests at 5 %."""
+
+FEWEST_FOR_NONE = 200
+"""Problems below which no mean is said to be near 0: too often they all miss the few that lose much."""
+
+FEWEST_CARRYING = 10
+"""Problems that must carry a mean (`effective_size`) for its interval to be relied on."""
+
+UNSEEN = 5
+"""Problems as far from 0 as the farthest that a sample is taken to have missed."""
 
 TIES = 1e-9
 """By how much z may fall short of an equal one, by rounding."""
@@ -176,6 +196,65 @@ def mcnemar(before: xr.DataArray, after: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({"lost": lost, "gained": gained, "n": before.sizes["problem"], "p": p})
 
 
+def equivalent_means(
+    differences: xr.DataArray, margin: float, *, n_resamples: int = 1000, seed: int = 0
+) -> xr.DataArray:
+    """Whether means over problems are shown to be nearer to 0 than a margin.
+
+    True where the 90 % bootstrap-t interval lies inside ±margin even if `UNSEEN` further problems differed as much as
+    the one that differs most, either way; there are at least `FEWEST_FOR_NONE` problems; and `FEWEST_CARRYING` carry
+    the sum, as well as the sum of what differs from the median. n problems can all miss what one in n/3 would show (the
+    rule of three), so that the interval alone would show too much: rare problems that lose much make the mean. Of an
+    effect that one problem of hundreds makes, "no effect" is still said too often.
+
+    Args:
+        differences: dims (problem, ...); NaN problems are left out.
+        margin: above 0, in their unit.
+        n_resamples: resamples of the problems.
+        seed: same seed, same answer.
+
+    Returns:
+        bool, the dims but `problem`.
+
+    Example:
+        >>> small = xr.DataArray([0.01, -0.01] * 100, dims="problem")
+        >>> equivalent_means(small, 0.05).item(), equivalent_means(small[:90], 0.05).item()
+        (True, False)
+
+    References: Schuirmann (1987), Journal of Pharmacokinetics and Biopharmaceutics 15 (two one-sided tests at 5 %);
+    Hanley and Lippman-Hand (1983), Journal of the American Medical Association 249 (rule of three).
+    """
+    values = differences.transpose("problem", ...).drop_vars("problem", errors="ignore").reset_coords(drop=True)
+    largest = abs(values).max("problem").expand_dims(problem=UNSEEN)
+    ends = [
+        bootstrap_t(
+            xr.concat([values, sign * largest], "problem"), n_resamples=n_resamples, seed=seed, confidence=EQUIVALENCE
+        ).sel(value=end, drop=True)
+        for sign, end in ((-1.0, "low"), (1.0, "high"))
+    ]
+    n = differences.notnull().sum("problem")
+    enough = (n >= FEWEST_FOR_NONE).values
+    for its in (values, values - values.median("problem")):
+        enough = enough & (effective_size(its.values) >= FEWEST_CARRYING)
+    return n.copy(data=(ends[0] > -margin).values & (ends[1] < margin).values & enough)
+
+
+def equivalent_proportions(
+    lost: npt.ArrayLike, gained: npt.ArrayLike, n: npt.ArrayLike, margin: float
+) -> npt.NDArray[np.bool_]:
+    """Whether paired proportions are shown to differ by less than a margin: the 90 % score interval lies inside it.
+
+    Args: as `paired_difference_interval`; margin, above 0.
+
+    Example:
+        >>> equivalent_proportions(0, 0, [100, 200], 0.02).tolist()
+        [False, True]
+    """
+    _, low, high = np.moveaxis(paired_difference_interval(lost, gained, n, confidence=EQUIVALENCE), -1, 0)
+    inside: npt.NDArray[np.bool_] = (low > -margin) & (high < margin)
+    return inside
+
+
 def detectable_mean(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest mean difference that n problems would show, two-sided.
 
@@ -204,8 +283,7 @@ def detectable_mean(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.
 def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest difference of paired proportions, such as accuracies, that McNemar's test on n problems would show.
 
-    δ solves δ·sqrt(n) = z_{1−α/2}·sqrt(ψ) + z_{power}·sqrt(ψ − δ²), ψ the share of discordant problems.
-    A normal approximation, a few hundredths of power off where fewer than some fifty problems are discordant.
+    δ solves `mcnemar_power`(ψ, δ, n) = power, ψ the share of discordant problems; exact.
 
     Args:
         discordant: share of problems that differ between the two, 0-1.
@@ -221,17 +299,63 @@ def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, pow
 
     Example:
         >>> round(detectable_proportion(0.1, 1000), 3)
-        0.028
-
-    Reference: Connor (1987), Biometrics 43.
+        0.029
     """
     if not 0.0 <= discordant <= 1.0:
         raise OptionError(f"the discordant share is {discordant}, expected a share of problems from 0 to 1.")
-    at_level, at_power = (z / n**0.5 for z in _normal_quantiles(n, alpha, power))
-    left, spread = at_level * discordant**0.5, 1.0 + at_power**2
-    inside = discordant * spread - left**2
-    delta = (left + at_power * max(inside, 0.0) ** 0.5) / spread
-    return delta if inside >= 0.0 and delta <= discordant else float("nan")
+    _normal_quantiles(n, alpha, power)
+    return _least(lambda delta: mcnemar_power(discordant, delta, n, alpha=alpha) - power, discordant)
+
+
+@cache
+def detectable_one_way(n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest difference of paired proportions that n problems would show if all that differ, differ one way.
+
+    As `detectable_proportion` with ψ = δ, the smallest share of discordant problems that can show anything; 0-1, NaN
+    where even n discordant problems would show nothing.
+
+    Example:
+        >>> round(detectable_one_way(100), 3)  # six discordant problems would be enough, and there must be more
+        0.078
+    """
+    _normal_quantiles(n, alpha, power)
+    return _least(lambda delta: mcnemar_power(delta, delta, n, alpha=alpha) - power, 1.0)
+
+
+def mcnemar_power(discordant: float, difference: float, n: int, *, alpha: float = 0.05) -> float:
+    """How often McNemar's exact test on n problems finds a difference of paired proportions.
+
+    power = Σ_m P(M = m) · P(p(X, m) <= α), M ~ Binomial(n, ψ) problems being discordant and X ~ Binomial(m, (1 +
+    δ/ψ)/2) of them lost, p(X, m) the exact p-value.
+
+    Args:
+        discordant: ψ, the share of problems that differ, 0-1.
+        difference: δ, 0-ψ.
+        n: problems.
+        alpha: level of the test.
+
+    Returns:
+        0-1.
+
+    Example:
+        >>> round(mcnemar_power(0.06, 0.06, 100), 2)  # six discordant problems on average, all lost
+        0.56
+    """
+    if not discordant > 0.0:
+        return 0.0
+    m = np.arange(n + 1)
+    likely = binom.pmf(m, n, discordant)
+    m, likely = m[likely > 1e-12], likely[likely > 1e-12]
+    # X reaches the level if it is above this, or below its mirror image.
+    most = binom.isf(alpha / 2.0, m, 0.5)
+    towards = (1.0 + difference / discordant) / 2.0
+    found = binom.sf(most, m, towards) + binom.cdf(m - most - 1, m, towards)
+    return float((likely * found).sum())
+
+
+def _least(surplus: Callable[[float], float], most: float) -> float:
+    """The smallest δ up to `most` at which a power that grows with δ has no lack; NaN if there is none."""
+    return float(brentq(surplus, 0.0, most, xtol=1e-6)) if surplus(most) >= 0.0 else float("nan")
 
 
 def _normal_quantiles(n: int, alpha: float, power: float) -> tuple[float, float]:

@@ -214,7 +214,7 @@ def bootstrap_t(
     bounds = np.concatenate([_t_bounds(centred[:, part], known[:, part], weights, levels) for part in parts], axis=1)
     template = values.transpose("problem", ...).isel(problem=0, drop=True).astype(np.float64)
     numbers = centre.values, *(centre.values + bounds).clip(flat.min("problem").values, flat.max("problem").values)
-    return _with_values(*(template.copy(data=number.reshape(template.shape)) for number in numbers))
+    return _with_values(template, np.stack([number.reshape(template.shape) for number in numbers], axis=-1))
 
 
 def effective_size(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -239,6 +239,54 @@ def effective_size(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     sums = np.abs(numbers).sum(0) ** 2
     size: npt.NDArray[np.float64] = np.divide(sums, squares, out=np.zeros(squares.shape), where=squares > 0)
     return size
+
+
+def shrunk(
+    estimates: npt.ArrayLike, errors: npt.ArrayLike, *, k: int, n_draws: int = 4000, seed: int = 0
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Estimates drawn towards their common mean by their noise, and the chance of each to be among the k lowest.
+
+    estimate[j] ~ N(true[j], error[j]²), true[j] ~ N(μ, τ²);  shrunk[j] = μ + (estimate[j] − μ) · τ² / (τ² + error[j]²),
+    which is the posterior mean, its variance being error[j]² · τ² / (τ² + error[j]²).  τ² is the one at which Σ_j
+    (estimate[j] − μ)² / (τ² + error[j]²) is J − 1, or 0; μ is the mean weighted by 1 / (τ² + error[j]²).
+
+    Args:
+        estimates: shape (J,), finite.
+        errors: their standard errors, shape (J,).
+        k: 1 to J.
+        n_draws: of the posterior.
+        seed: of the draws.
+
+    Returns:
+        `shrunk` and the posterior chance of being among the k lowest, both of shape (J,).
+
+    Example:
+        >>> values, chance = shrunk([-2.0, 0.0, 0.1, -0.1], [0.5, 0.1, 0.1, 0.1], k=1)
+        >>> bool(values[0] > -2.0), bool(chance[0] > 0.9)
+        (True, True)
+
+    References: Morris (1983), Journal of the American Statistical Association 78; Paule and Mandel (1982), Journal of
+    Research of the National Bureau of Standards 87.
+    """
+    values, noise = np.asarray(estimates, dtype=np.float64), np.asarray(errors, dtype=np.float64) ** 2
+    # An error of 0 would take all the weight.
+    noise = np.maximum(noise, max(1e-12, 1e-9 * float(values.var())))
+
+    def mean_at(between: float) -> float:
+        return float(np.average(values, weights=1.0 / (between + noise)))
+
+    low, high = 0.0, float(np.ptp(values)) ** 2 + 1e-12
+    for _ in range(100):
+        middle = (low + high) / 2.0
+        excess = ((values - mean_at(middle)) ** 2 / (middle + noise)).sum() - (len(values) - 1)
+        low, high = (middle, high) if excess > 0 else (low, middle)
+    kept = low / (low + noise)
+    centre = mean_at(low) + (values - mean_at(low)) * kept
+    drawn = np.random.default_rng(seed).normal(centre, np.sqrt(kept * noise), size=(n_draws, len(values)))
+    border = np.partition(drawn, k - 1, axis=-1)[:, k - 1, None]
+    below, at = drawn < border, drawn == border
+    # Where nothing differs all share the places.
+    return centre, (below + at * (k - below.sum(-1, keepdims=True)) / at.sum(-1, keepdims=True)).mean(0)
 
 
 def paired_difference_interval(

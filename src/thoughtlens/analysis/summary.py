@@ -217,6 +217,10 @@ def _analyze_run(
     run: StoredRun, null: StoredRun | Blocks | None, options: Json, name: str | None, *, force: bool
 ) -> Analysis:
     check_name(name)
+    if not run.manifest["layout"]["n_thoughts"]:
+        raise RunError(
+            f"{run.path} holds no thoughts, expected a run in the mode latent; extract it with --mode latent."
+        )
     if options["by"] or null is not None:
         run.require_attention()
     if isinstance(null, StoredRun):

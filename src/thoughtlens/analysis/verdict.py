@@ -21,7 +21,7 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.stats import rankdata
 
-from thoughtlens.analysis.effects import MARGIN
+from thoughtlens.analysis.effects import ALPHA, MARGIN
 from thoughtlens.analysis.significance import holm
 from thoughtlens.analysis.statistics import short
 from thoughtlens.errors import OptionError
@@ -31,7 +31,6 @@ MOST_ORDERS = 10_000
 """Relabellings of the units: all of them if there are no more, else as many drawn at random."""
 
 TOP = 5
-ALPHA = 0.05
 RELIABLE = 0.5
 """Below this, effects order the units too poorly for anything to predict them."""
 FEWEST_JUDGED = 7

@@ -41,7 +41,7 @@ from thoughtlens.notation import (
     text,
     thought_names,
 )
-from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, n_thoughts_of
+from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, n_thoughts_of, with_all_slots
 
 WEIGHTS: Final = "attention"
 VALUES: Final = "value-weighted"
@@ -116,14 +116,20 @@ def rollout(attention: xr.DataArray) -> xr.DataArray:
 
     Reference: Abnar and Zuidema (2020), arXiv 2005.00928, steps 1 and 2 above.
     """
+    attention = with_all_slots(attention)
     mean = attention.astype(np.float64).mean("head", skipna=False)
     rows = (mean / mean.sum("key", skipna=False)).transpose(..., "layer", "query", "key")
     shares = rows.isel(layer=0, drop=True).rename("rollout")
-    return shares.copy(data=_roll(rows.values, n_thoughts_of(attention)))
+    absent = [str(name) in attention.attrs.get("absent", ()) for name in attention["query"].values]
+    rolled = _roll(np.where(np.array(absent)[:, None], 0.0, rows.values), n_thoughts_of(attention), absent[0])
+    return shares.copy(data=np.where(np.array(absent)[:, None], np.nan, rolled))
 
 
-def _roll(rows: np.ndarray, n_thoughts: int) -> np.ndarray:
-    """Rows (..., layer, query, key) to shares (..., query, key), position by position, in the order of reading."""
+def _roll(rows: np.ndarray, n_thoughts: int, without_bot: bool) -> np.ndarray:
+    """Rows (..., layer, query, key) to shares (..., query, key), position by position, in the order of reading.
+
+    Without `bot`, the first thought is fed back from the question.
+    """
     # Each column is a key's share; adding a thought's own column to what it is fed marks what passes through it, and no
     # path passes through a thought twice.
     *leading, n_layers, n_queries, n_keys = rows.shape
@@ -137,6 +143,8 @@ def _roll(rows: np.ndarray, n_thoughts: int) -> np.ndarray:
         for layer in range(n_layers):
             given = np.einsum("...k,...ks->...s", rows[..., layer, query, : at + 1], states[..., layer, : at + 1, :])
             states[..., layer + 1, at, :] = 0.5 * given + 0.5 * states[..., layer, at, :]
+        if query == 0 and without_bot:
+            states[..., at, :] = states[..., at - 1, :]
     shares: np.ndarray = states[..., -1, len(SOURCES) :, :]
     return shares
 

@@ -61,14 +61,24 @@ DEFAULT_MODEL = "tiny-gpt2"
 DEFAULT_PROBLEMS = "arithmetic"
 DEFAULT_COUNT = 100
 
-Model = Annotated[
-    str, typer.Option("--model", help="A bundled name, a Hub id, or a folder in the official CODI layout.")
-]
+Model = Annotated[str, typer.Option("--model", help="A bundled name, a Hub id, or a folder: CODI or Coconut.")]
 Base = Annotated[
     str | None, typer.Option("--base", help="The base model: folder or Hub id, for configuration and tokenizer.")
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")]
 Alpha = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, if it is not 32.")]
+Mode = Annotated[
+    str, typer.Option("--mode", help="latent; or direct, verbal: without thoughts, where the weights can.")
+]
+KnownAs = Annotated[
+    str | None, typer.Option("--as", metavar="ID", help="Id of a known checkpoint whose facts hold for the folder.")
+]
+ReadingRule = Annotated[
+    str, typer.Option("--answer-rule", help="How answers are read: strict, or official as in the family's own code.")
+]
+PaddingProtocol = Annotated[
+    str, typer.Option("--protocol", help="exact, or official-padding-v4-cuda, -v4-cpu, -v5, for published numbers.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
 RandomWeights = Annotated[
     int | None, typer.Option("--random-weights", metavar="SEED", help="Draw the model's weights at random.")

@@ -107,6 +107,12 @@ def intervene(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a study of this name with other problems, model or seed.")
     ] = False,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Nats: a mean effect shown to be nearer to 0 is called none.")
+    ] = 0.05,
+    accuracy_margin: Annotated[
+        float, typer.Option("--accuracy-margin", help="The same for accuracy, as a share of problems.")
+    ] = 0.02,
     n: Annotated[int | None, typer.Option("--n", help="How many problems of the run; all if not given.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Problems whose questions are read together.")] = 32,
@@ -116,6 +122,9 @@ def intervene(
     engine: EngineName = "local",
     workers: Workers = None,
     address: Address = None,
+    answer_rule: Annotated[
+        str | None, typer.Option("--answer-rule", help="strict or official; that of the run if not given.")
+    ] = None,
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")
     ] = False,
@@ -133,7 +142,8 @@ def intervene(
     where = engine_named(engine, workers=workers, address=address)
     run = tl.open_run(folder)
     with terminal.working("load the run's model"):
-        reasoner = models.reasoner_of(run.manifest, model=model, base=base, device=device)
+        where_now = {"model": model, "base": base, "device": device}
+        reasoner = models.reasoner_of(run.manifest, answer_rule=answer_rule, **where_now)
     with terminal.working("plan"):
         planned = tl.plan_cuts(
             run,
@@ -184,6 +194,8 @@ def intervene(
             n=n,
             reasoner=reasoner,
             batch_size=batch_size,
+            margin=margin,
+            accuracy_margin=accuracy_margin,
             allow_failed=allow_failed,
             force=force,
             engine=where,
@@ -274,9 +286,20 @@ def show_study(facts: Mapping[str, Any]) -> None:
         f"{facts['n_controls']} further ones as controls{exploratory}, 95 % intervals over problems"
     )
     unsaid = ["without prefix (accuracy)"] if "said_prefix" in facts["baseline"] else []
-    columns = ("cut", "accuracy", "log-probability, nats", "broken / mended", *unsaid, "p (Holm)", "p (controls)")
+    columns = (
+        "cut",
+        "accuracy",
+        "log-probability, nats",
+        "broken / mended",
+        *unsaid,
+        "p (Holm)",
+        "shown",
+        "p (controls)",
+    )
     terminal.table(columns, [_cut(row) for row in facts["top"]], title=title)
     terminal.table(("measure", "value"), _measures(facts))
+    for warning in facts["warnings"]:
+        terminal.warn(warning)
     rows = [_verdict(family, row) for family, its in facts["verdict"].items() for row in its]
     if rows:
         columns = ("cut", "attention", "rho", "p (Holm)", "in both tops", "reliability")
@@ -302,6 +325,7 @@ def _cut(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['n_broken']} / {row['n_mended']}",
         *([_unsaid(row)] if "n_unsaid" in row else []),
         _p(row["p_holm"]["joint_logprob"]),
+        row["shown"]["joint_logprob"],
         f"{_p(row['p_controls']['joint_logprob'])} of {row['n_controls']}" if row["n_controls"] else "no controls",
     )
 
@@ -325,8 +349,12 @@ def _measures(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("log-probability without cuts", terminal.with_interval(facts["baseline"]["joint_logprob"])),
         ("significant after Holm", f"{found['joint_logprob']} by log-probability, {found['accuracy']} by accuracy"),
         (
-            "detectable with this n, median cut",
-            f"{accuracy} accuracy, {_p(detectable['joint_logprob'])} nats (power 0.8, one cut)",
+            "detectable with this n, worst cut",
+            f"{accuracy} accuracy, {_p(detectable['joint_logprob'])} nats (power 0.8, corrected for the plan)",
+        ),
+        (
+            "no effect means within",
+            f"{facts['margin']:g} nats, {facts['accuracy_margin']:.1%} accuracy (90 % interval)",
         ),
         ("pairs left out as failed", str(facts["n_failed"])),
     ]

@@ -1,4 +1,4 @@
-"""The commands `models`, `problems`, `doctor`, `train` and `tokens`, on models and sets of problems.
+"""The commands `models`, `problems`, `doctor`, `reproduce`, `cache`, `train` and `tokens`, on models and problems.
 
 in: options; out: what the library writes, and tables on stdout.
 """
@@ -18,16 +18,20 @@ from thoughtlens.cli.app import (
     Alpha,
     AsJson,
     Base,
+    Count,
     Device,
+    KnownAs,
+    Mode,
     Model,
     Precision,
+    ReadingRule,
     Revision,
     RunFolder,
     RunModel,
     app,
 )
 from thoughtlens.cli.runs import load_model
-from thoughtlens.errors import OptionError
+from thoughtlens.errors import CheckpointError, OptionError
 
 _N_TOP = 5
 """Top tokens of each position that `tokens` shows."""
@@ -41,23 +45,94 @@ def doctor(
     alpha: Alpha = None,
     device: Device = None,
     dtype: Precision = "float32",
+    mode: Mode = "latent",
+    known_as: KnownAs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a loaded model: masks, positions, batches, taps, markers, tokenizer."""
-    reasoner = load_model(model, base=base, revision=revision, alpha=alpha, dtype=dtype, device=device)
+    """Say what a model's folder is, and check the loaded model: masks, positions, batches, taps, markers, tokenizer."""
+    which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    try:
+        reasoner = load_model(model, mode=mode, known_as=known_as, **which)
+    except CheckpointError as error:
+        raise CheckpointError(f"not ready: {error}") from error
+    facts, warnings = evaluation.described(reasoner), library.assumptions(reasoner.provenance)
     checks = evaluation.doctor(reasoner)
+    failed = [check.name for check in checks if not check.passed]
     if as_json:
-        terminal.print_json({"model": model, "checks": [vars(check) for check in checks]})
+        said = {"model": model, "facts": facts, "assumptions": warnings, "ready": not failed}
+        terminal.print_json({**said, "checks": [vars(check) for check in checks]})
     else:
+        terminal.table(("", "found"), list(facts.items()), title=model)
         rows = [("✓" if check.passed else "✗ FAILED", check.name, check.measured) for check in checks]
         terminal.table(("", "check", "measured"), rows, title=model)
-    if not all(check.passed for check in checks):
+        for warning in warnings:
+            terminal.tell({}, warning, as_json=False)
+        wrong = f"not ready: {', '.join(failed)} failed; is the base the one that the checkpoint was trained from?"
+        terminal.tell({}, wrong if failed else "ready", as_json=False)
+    if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="ID | PATH", help="A known checkpoint, or a folder with --as ID.")],
+    known_as: KnownAs = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="Of inference, instead of that of the published number.")
+    ] = None,
+    answer_rule: ReadingRule = "official",
+    problems: Annotated[
+        str | None, typer.Option("--problems", help="A named set or a file instead of the published set.")
+    ] = None,
+    n: Count = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="128 under an official protocol.")] = None,
+    base: Base = None,
+    alpha: Alpha = None,
+    device: Device = None,
+    dtype: Precision = "float32",
+    mode: Mode = "latent",
+    as_json: AsJson = False,
+) -> None:
+    """Measure the published accuracies of a checkpoint under the protocol that they were published with."""
+    which: dict[str, Any] = {"base": base, "alpha": alpha, "device": device, "dtype": dtype, "mode": mode}
+    which |= {"protocol": protocol, "answer_rule": answer_rule, "problems": problems, "n": n, "batch_size": batch_size}
+    model = None if known_as is None else name
+    with terminal.working(f"reproduce {known_as or name}"):
+        outcomes = evaluation.reproduce(known_as or name, model, **which)
+    if as_json:
+        terminal.print_json({"outcomes": [{**vars(of), "agrees": of.agrees} for of in outcomes]})
+        return
+    columns = ("problems", "protocol", "rule", "published (n)", "found, 95 % interval (n)", "on padding", "")
+    terminal.table(columns, [_outcome_row(of) for of in outcomes], title=known_as or name)
+    for of in outcomes:
+        terminal.tell({}, f"{of.expected:.2%}: {of.source}; again: {of.rerun}", as_json=False)
+
+
+def _outcome_row(of: "evaluation.Outcome") -> tuple[str, ...]:
+    found = f"{of.found:.2%} [{of.low:.2%}, {of.high:.2%}] ({of.n:,})"
+    padding = "" if of.padding is None else f"{of.padding:.2f}"
+    published = f"{of.expected:.2%} ({of.published_n:,})"
+    verdict = "agrees" if of.agrees else "differs"
+    return of.set, of.protocol, of.answer_rule, published, found, padding, verdict
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what is listed.")] = False, as_json: AsJson = False
+) -> None:
+    """What the package keeps in its cache (THOUGHTLENS_CACHE), and clear it."""
+    folder, items = str(library.cache_folder()), library.cached()
+    freed = library.clear_cache() if clear else 0
+    facts = {"folder": folder, "items": items, "freed": freed}
+    lines = [f"{item['bytes']:>12,} bytes  {item['path']}: {item['holds']}" for item in items]
+    lines = lines or [f"nothing in {folder}"]
+    terminal.tell(facts, "\n".join([*lines, *([f"{freed:,} bytes freed"] if clear else [])]), as_json=as_json)
 
 
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="Show this bundled model's card.")] = None,
+    known: Annotated[bool, typer.Option("--known", help="The table of known checkpoints.")] = False,
     recompute: Annotated[
         int | None, typer.Option("--recompute", metavar="N", help="Measure the card's accuracies again on N problems.")
     ] = None,
@@ -67,14 +142,39 @@ def models(
     if name is not None:
         _show_card(name, recompute, as_json=as_json)
         return
-    cards = {known: library.read_card(known) for known in library.bundled()}
-    if as_json:
-        on_hub = {known: vars(published) for known, published in library.PUBLISHED.items()}
-        terminal.print_json({"bundled": cards, "published": on_hub})
+    if known:
+        _show_known(as_json=as_json)
         return
-    rows = [(known, "bundled", *_own_accuracy(card), card["about"]) for known, card in cards.items()]
-    rows += [(known, "Hub", "", "", published.about) for known, published in library.PUBLISHED.items()]
+    cards = {bundled: library.read_card(bundled) for bundled in library.bundled()}
+    if as_json:
+        terminal.print_json({"bundled": cards, "known": dict(library.known_checkpoints())})
+        return
+    rows = [(bundled, "bundled", *_own_accuracy(card), card["about"]) for bundled, card in cards.items()]
+    rows += [(name, "Hub", "", "", of["about"]) for name, of in library.known_checkpoints().items() if "about" in of]
     terminal.table(("name", "where", "accuracy", "n", "about"), rows)
+
+
+def _show_known(*, as_json: bool) -> None:
+    """The table of known checkpoints, those that are refused last."""
+    table = library.known_checkpoints()
+    if as_json:
+        terminal.print_json(dict(table))
+        return
+    rows = []
+    for name, of in sorted(table.items(), key=lambda item: "refused" in item[1]):
+        family = "refused" if "refused" in of else of["family"]
+        published = "; ".join(f"{a['set']} {a['value']} % ({a['protocol']})" for a in of.get("accuracy", ()))
+        rows.append(
+            (
+                name,
+                family,
+                of.get("base", ""),
+                str(of.get("n_thoughts", "")),
+                published,
+                of.get("refused") or of["about"],
+            )
+        )
+    terminal.table(("id", "family", "base", "T", "published accuracy", "about"), rows)
 
 
 def _show_card(name: str, recompute: int | None, *, as_json: bool) -> None:

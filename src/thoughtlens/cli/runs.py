@@ -11,6 +11,7 @@ import typer
 import thoughtlens as tl
 from thoughtlens import evaluation, models, published, reports, runs
 from thoughtlens import problems as problem_sets
+from thoughtlens.analysis import proportion_interval
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_COUNT,
@@ -28,13 +29,17 @@ from thoughtlens.cli.app import (
     Holdout,
     HoldoutSeed,
     Keep,
+    KnownAs,
+    Mode,
     Model,
     NoReport,
     Out,
+    PaddingProtocol,
     Pattern,
     Precision,
     Problems,
     RandomWeights,
+    ReadingRule,
     Record,
     Revision,
     RunFolder,
@@ -177,10 +182,26 @@ def extract_run(
     """
     with terminal.counting("extract", len(problems.problems)) as progress:
         done = tl.extract(reasoner, problems, to, progress=progress, **how)
-    if readings:
+    if readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
             evaluation.write_readings(done, reasoner)
     return done
+
+
+def _say_assumptions(reasoner: "models.LatentReasoner", *, as_json: bool) -> None:
+    """What was assumed of the model, on stderr where stdout is for machines."""
+    for sentence in models.assumptions(reasoner.provenance):
+        typer.echo(sentence, err=True) if as_json else terminal.tell({}, sentence, as_json=False)
+
+
+def _close_without_thoughts(done: "runs.Run", *, as_json: bool) -> None:
+    """The accuracy of a run in a mode without thoughts, of which there is nothing to analyze."""
+    correct = done.correct()
+    found = proportion_interval(int(correct.sum()), len(correct))
+    accuracy = dict(zip(("estimate", "low", "high"), found.values.tolist(), strict=True))
+    facts = {"run": str(done.path), "n": len(correct), "n_thoughts": 0, "accuracy": accuracy}
+    said = f"accuracy {_percent(accuracy)} of {len(correct)} problems, without thoughts; results: {done.path}"
+    terminal.tell(facts, said, as_json=as_json)
 
 
 def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
@@ -283,6 +304,10 @@ def run(
     record: Record = None,
     keep: Keep = "raw",
     shard_size: ShardSize = None,
+    mode: Mode = "latent",
+    known_as: KnownAs = None,
+    protocol: PaddingProtocol = "exact",
+    answer_rule: ReadingRule = "strict",
     no_report: NoReport = False,
     as_json: AsJson = False,
 ) -> None:
@@ -296,11 +321,17 @@ def run(
         "record": record or (),
         "shard_size": shard_size,
     }
+    how["protocol"] = protocol
     kept = keep_named(keep)
     chosen = draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
     reasoner = load_model(model, random_weights, **which)
     done = extract_run(reasoner, chosen, to, readings=not no_report, engine=where, keep=kept, **how)
+    _say_assumptions(reasoner, as_json=as_json)
+    if not done.manifest["options"]["n_thoughts"]:
+        _close_without_thoughts(done, as_json=as_json)
+        return
     with terminal.working("analyze and plot"):
         facts = tl.write_reports(done)
     if not no_report:
@@ -349,6 +380,10 @@ def extract(
     record: Record = None,
     keep: Keep = "raw",
     shard_size: ShardSize = None,
+    mode: Mode = "latent",
+    known_as: KnownAs = None,
+    protocol: PaddingProtocol = "exact",
+    answer_rule: ReadingRule = "strict",
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
@@ -361,11 +396,14 @@ def extract(
         "record": record or (),
         "shard_size": shard_size,
     }
+    how["protocol"] = protocol
     kept = keep_named(keep)
     chosen = draw_problems(problems, split, None, 0, field, problems_revision)
     which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
     reasoner = load_model(model, random_weights, **which)
     done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
+    _say_assumptions(reasoner, as_json=as_json)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     said = f"{facts['n']} problems in {done.path}; next: thoughtlens analyze {done.path}"
     terminal.tell(facts, said, as_json=as_json)

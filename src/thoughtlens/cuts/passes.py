@@ -29,9 +29,9 @@ from thoughtlens.cuts.intervention import Variants
 from thoughtlens.cuts.replacements import Parts
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
-from thoughtlens.problems import Problem, same_answer
+from thoughtlens.problems import Problem
 from thoughtlens.reasoning.batch import BatchPass
-from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, tell, think
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, prompts_without, tell, think
 from thoughtlens.runs.batches import bisect, halves
 from thoughtlens.taps import Taps
 
@@ -147,7 +147,7 @@ class Cutting:
         self._answers: dict[tuple[str, str], tuple[bool, str]] = {}
         with torch.inference_mode():
             self._reading = BatchPass(reasoner, Taps(), n_thoughts)
-            self._reading.question([prompt[:-1] for prompt in batch.prompts])
+            self._reading.question(prompts_without(reasoner, batch.prompts))
             passed = self._pass([()], n_thoughts, watching)
         self._first, self.thoughts = passed.told.first, passed.thoughts
         self.baseline = self._outcomes(passed)
@@ -167,7 +167,7 @@ class Cutting:
         # Even where nothing is cut, so that cuts and the baseline are one arithmetic, that of taps.
         edits = Taps([Variants(made, len(self._batch.problems))])
         reading = self._reading.fork(len(cuts), taps=Taps([*edits, *watching]), n_thoughts=count)
-        thinking = think(reading, self._batch.prompts[0][-1], count)
+        thinking = think(reading, next(iter(self._reasoner.opening), None), count)
         n_thought = reading.keys.shape[1]
         told = tell(reading, thinking.state, self._batch.spoken * len(cuts))
         # Back to the end of the thoughts: to fork there would copy all copies' keys and values once more.
@@ -213,7 +213,7 @@ class Cutting:
         """Whether a text's answer is right, and the answer; most cuts leave a problem's text as it was."""
         if (text, gold) not in self._answers:
             answer = self._reasoner.read_answer(text)
-            self._answers[text, gold] = same_answer(answer, gold), answer or ""
+            self._answers[text, gold] = self._reasoner.answer_rule.same(answer, gold), answer or ""
         return self._answers[text, gold]
 
 

@@ -49,12 +49,14 @@ from thoughtlens.cuts.experiments import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.orders import CAUSE, RANKINGS, cumulative
 from thoughtlens.cuts.passes import n_kv_heads
 from thoughtlens.cuts.selection import (
     ALL,
+    CAUSE,
+    RANKINGS,
     READOUT,
     Words,
+    cumulative,
     edges_named,
     groups_named,
     heads_named,

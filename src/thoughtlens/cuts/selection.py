@@ -1,17 +1,26 @@
-"""Heads, groups, thoughts, edges, positions and edits, selected by words such as `top:10`, `z4:z1` or `scale:0.5`.
+"""What is cut, selected by words such as `top:10`, `z4:z1` or `scale:0.5`, and the orders in which heads are cut.
 
-in: words as a user types them, and the sizes of a model; out: names of what is there, and edits. These words are read
+in: words as a user types them, and the sizes of a model; out: names of what is there, and edits. Also in: a run, or the
+effects of cutting single heads; out: names of heads in order, and the cuts of the first 1, 2, … . These words are read
 here and nowhere else: `all`, `top:10`, `L4H5`, `L4G1`, `z4:z1`, `readout`, `mean`, `scale:0.5`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import numpy as np
+import xarray as xr
+
+from thoughtlens.analysis.effects import RANKED_BY, paired_differences
+from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Scale, Zero
+from thoughtlens.cuts.experiments import Cut
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
+    HEADS,
+    RANDOM,
     TEXT,
     THOUGHTS,
     edge_names,
@@ -19,8 +28,10 @@ from thoughtlens.notation import (
     head_place,
     key_names,
     query_names,
+    step_label,
     thought_names,
 )
+from thoughtlens.runs.folder import Run
 
 EDITS: Final = ("zero", "mean", "resample", "noise", "scale:F")
 ALL: Final = "all"
@@ -117,3 +128,55 @@ def _known(names: list[str], known: Sequence[Any], option: str) -> list[str]:
     if odd := [name for name in names if name not in known]:
         raise OptionError(f"{option} names {odd[0]!r}, expected some of {', '.join(known)}; pass others.")
     return names
+
+
+ATTENTION: Final = "attention"
+CAUSE: Final = "cause"
+RANKINGS: Final = (ATTENTION, VALUES, CAUSE)
+
+
+def heads_by_attention(run: Run, by: str, problems: Sequence[str]) -> list[str]:
+    """Names of all heads, those that give thoughts most attention first, on these problems (`head_importance`).
+
+    `by` is `attention` or `value-weighted`. Heads that are alike keep the order of layers and heads.
+    """
+    importances, _ = look(patterned(run, by), problems, how=by)
+    looked = importances[HEADS][by].mean("problem")
+    return [str(name) for name in looked["unit"].values[np.argsort(-looked.values, kind="stable")]]
+
+
+def heads_by_cause(effects: xr.Dataset, single: Mapping[str, Cut]) -> list[str]:
+    """Names of heads that were cut alone, those whose cut costs prefix and answer most log-probability first.
+
+    The ranking and its order are measured on the same problems, so chance in the effects favours this order.
+    """
+    gained = paired_differences(effects)[RANKED_BY].mean("problem")
+    of_heads = gained.sel(intervention=[cut.label for cut in single.values()]).values
+    return [list(single)[place] for place in np.argsort(of_heads, kind="stable")]
+
+
+def cumulative(rankings: Mapping[str, Sequence[Cut]], *, n_random: int = 10, seed: int = 0) -> tuple[Cut, ...]:
+    """Cuts of the first 1, 2, … of each ranking, and of random orders of the same cuts, with `order` and `k`.
+
+    Orders differ only in what comes first: the last step of each is the same cut of everything.
+    """
+    members = {name: sorted(cut.label for cut in ranking) for name, ranking in rankings.items()}
+    if not members or not all(its and its == next(iter(members.values())) for its in members.values()):
+        raise OptionError(f"found {len(members)} rankings, expected one or more of the same cuts; rank the same ones.")
+    if odd := [name for name in rankings if name.startswith(RANDOM)]:
+        raise OptionError(f"a ranking is called {odd[0]!r}, which names random orders; call it otherwise.")
+    # By label, so that the random orders are the same whatever the rankings are.
+    first = sorted(next(iter(rankings.values())), key=lambda cut: cut.label)
+    rng = np.random.default_rng(seed)
+    drawn = {f"{RANDOM} {k}": [first[place] for place in rng.permutation(len(first))] for k in range(1, n_random + 1)}
+    # The parts by label, so that two orders with the same first k make the same cut.
+    return tuple(
+        Cut(
+            step_label(name, k),
+            tuple(part for cut in sorted(order[:k], key=lambda cut: cut.label) for part in cut.parts),
+            order=name,
+            k=k,
+        )
+        for name, order in (*rankings.items(), *drawn.items())
+        for k in range(1, len(order) + 1)
+    )

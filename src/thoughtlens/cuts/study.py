@@ -31,18 +31,19 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thoughtlens.cuts.checks import check_plan
+from thoughtlens.analysis.effects import ACCURACY_MARGIN, MARGIN
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.experiments import FROZEN, Cut
 from thoughtlens.cuts.intervention import as_spec
-from thoughtlens.cuts.orders import CAUSE, heads_by_attention, heads_by_cause
 from thoughtlens.cuts.passes import Outcomes, joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
 from thoughtlens.cuts.replacements import donor_rule
+from thoughtlens.cuts.selection import CAUSE, heads_by_attention, heads_by_cause
 from thoughtlens.cuts.study_job import (
     BASELINE_KEY,
     CutJob,
     Target,
+    check_plan,
     key_of,
     lacks,
     measure_material,
@@ -86,12 +87,13 @@ class Manifest(BaseModel):
     problems: str  # SHA-256 of the problems that are cut
     n: int  # how many problems these are
     options: dict[str, Any]  # what outcomes depend on besides
+    margins: dict[str, float]  # what counts as no effect, said before the first cut
     seed: dict[str, int]  # of the draw of problems and of the plan
     plans: list[Written]  # each version of the plan; all but the first added exploratory cuts
 
     def identity(self) -> dict[str, Any]:
         """What must be equal where a study goes on."""
-        return self.model_dump(include={"model", "problems", "n", "options", "seed"})
+        return self.model_dump(include={"model", "problems", "n", "options", "margins", "seed"})
 
 
 def intervene(
@@ -103,6 +105,8 @@ def intervene(
     seed: int | None = None,
     reasoner: LatentReasoner | None = None,
     batch_size: int = 32,
+    margin: float = MARGIN,
+    accuracy_margin: float = ACCURACY_MARGIN,
     allow_failed: bool = False,
     force: bool = False,
     engine: Engine | None = None,
@@ -120,6 +124,8 @@ def intervene(
         seed: of the draw of problems; the plan's if None.
         reasoner: the run's model, if it is loaded already.
         batch_size: problems that pass together at most; no number depends on it beyond rounding.
+        margin: nats of log-probability; only of a mean effect shown to be nearer to 0 is "no effect" said.
+        accuracy_margin: the same for accuracy, a share of problems.
         allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
         force: replace a study of this name that is of other problems, another model or seed.
         engine: where batches are worked on; in this process if None.
@@ -132,7 +138,7 @@ def intervene(
         `exploratory` (intervention), bool; and the attribute `study`, its name.
 
     Raises:
-        OptionError: a cut is not one of this model, or two have the same label.
+        OptionError: a cut is not one of this model, two have the same label, or a margin is not above 0.
         CheckpointError: the model of the run is not there, or is another.
         RunError: a problem can't be run and that is not allowed; the study of this name is another, or was altered; or
             its folder can't be written.
@@ -143,10 +149,16 @@ def intervene(
             effects = intervene(run, [ablate_head("L0H3")], study="first")
             effects.gold_logprob.sel(intervention="L0H3 resample").mean()
     """
+    margins = {"margin": margin, "accuracy_margin": accuracy_margin}
+    if not min(margins.values()) > 0.0:
+        raise OptionError(
+            f"found the margins {margin} nats and {accuracy_margin} of accuracy, expected numbers above 0; no interval "
+            "lies inside a margin of 0."
+        )
     model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size)
     asked = Manifest(
         finished=None,
-        model=identity(model),
+        model=identity(model) | _other_rule(run, model),
         problems=_digest([asdict(problem) for problem in target.problems]),
         n=len(target.problems),
         # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
@@ -157,6 +169,7 @@ def intervene(
             "holdout": plan.holdout,
             "holdout_seed": plan.holdout_seed,
         },
+        margins=margins,
         seed={"problems": drawn, "plan": plan.seed},
         plans=[_version(plan, call)],
     )
@@ -188,7 +201,7 @@ def intervene(
             known, steps = steps, plan.steps(rankings)
             make([step for step in steps if step not in known], target.shards())
             effects = effects_of(run, target, plan, steps)
-        effects = effects.assign_attrs(study=folder.name)
+        effects = effects.assign_attrs(study=folder.name, **margins)
         with replacing_folder(folder / EFFECTS_STORE) as store:
             effects.to_zarr(store, zarr_format=3, consolidated=False)
         manifest = read_manifest(folder)
@@ -229,6 +242,8 @@ def prepared(
     ids: Sequence[str] = (),
 ) -> tuple[LatentReasoner, Plan, Target, int]:
     """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
+    if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
+        raise OptionError(f"{run.path} was made under {protocol}, and cuts are exact; extract it without --protocol.")
     model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
@@ -274,6 +289,12 @@ def _version(plan: Plan, call: str) -> Written:
 
 def _text(plan: Plan) -> str:
     return json.dumps(plan.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _other_rule(run: Run, model: LatentReasoner) -> dict[str, str]:
+    """The answer rule, where it is not that of the run."""
+    rule = model.answer_rule.name
+    return {} if rule == run.manifest["options"].get("answer_rule", rule) else {"answer_rule": rule}
 
 
 def _digest(*what: Any) -> str:

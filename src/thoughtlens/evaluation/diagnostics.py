@@ -1,10 +1,12 @@
-"""Checks of a loaded model on two short problems, against passes that share only the weights with the thinking loop.
+"""What a loaded model is, and checks of it against passes that share only the weights with the thinking loop.
 
-in: a reasoner; out: a `Check` each of markers, tokenizer, attention rows, padding, batching, incremental passes, taps.
+in: a reasoner; out: the facts that `described` gives, and on two short problems a `Check` each of markers, tokenizer,
+attention rows, padding, batching, incremental passes, taps.
 A model that fails a check should not be studied: its numbers would be about the software and not about the model.
 """
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
 from thoughtlens.reasoning.loop import Trace, reason
 from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.taps import PaddingWatch, Tap
@@ -41,6 +44,64 @@ class Check:
     measured: str
 
 
+def described(reasoner: LatentReasoner) -> dict[str, str]:
+    """What a loaded model is, and where what its weights do not say was taken from.
+
+    Args:
+        reasoner: the model.
+
+    Returns:
+        Short texts by what they are about, in the order in which they are shown.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> described(load("tiny-gpt2"))["thoughts"]
+        '6 (folder)'
+    """
+    known, sizes = reasoner.provenance, reasoner.lm.config
+    settings = known.get("settings") or {}
+    told = {name: f"{json.dumps(fact['value'])} ({fact['from']})" for name, fact in settings.items()}
+    prompt, closing = reasoner.prompt("…"), list(reasoner.closing)
+    facts = {
+        "family": f"{known.get('family') or 'unknown'}, layout {known.get('layout') or 'of its own'}",
+        "base": f"{known.get('architecture')}, {sizes.num_hidden_layers} layers of {sizes.num_attention_heads} heads",
+        "weights": str(known.get("weights") or known.get("name")),
+        "left out": ", ".join(f"{n} {name}" for name, n in sorted((known.get("left_out") or {}).items())),
+        "output layer": _tied(known.get("tied_again")),
+        "mode": (known.get("wording") or {}).get("mode", "latent"),
+        "thoughts": told.get("n_thoughts", str(reasoner.n_thoughts)),
+        "lora_alpha": told.get("lora_alpha", ""),
+        "feedback": _feedback(reasoner),
+        "markers": f"opening {list(reasoner.opening)}, closing {closing}, padding {reasoner.padding}",
+        "prompt": f"question, then {reasoner.tokenizer.decode(prompt)!r}" + _said(told.get("remove_eos"), "remove_eos"),
+        "answer": f"after {reasoner.answer_prefix!r}" if reasoner.answer_prefix else "the value at once",
+        "slots": ", ".join(sorted(reasoner.slots)) or "none beside the thoughts",
+        "precision": f"{known.get('dtype')} on {known.get('device')}",
+    }
+    return {name: said for name, said in facts.items() if said}
+
+
+def _tied(apart: float | None) -> str:
+    if apart is None:
+        return ""
+    return f"tied to the embedding again, as officially; the markers' rows differed by {apart:.2g}"
+
+
+def _feedback(reasoner: LatentReasoner) -> str:
+    """What is fed back, from the module that does it."""
+    module = getattr(reasoner, "projection", None)
+    named = dict(module.named_modules()) if isinstance(module, torch.nn.Module) else {}
+    if "1" in named:
+        norm = "with" if "ln" in named else "without"
+        return f"projection {named['1'].in_features} to {named['1'].out_features}, {norm} layer norm"
+    kinds = {"Pause": "one learned vector", "Identity": "the last hidden state as it is"}
+    return kinds.get(type(module).__name__, type(module).__name__)
+
+
+def _said(fact: str | None, name: str) -> str:
+    return "" if fact is None else f"; {name} {fact}"
+
+
 def doctor(reasoner: LatentReasoner) -> list[Check]:
     """Check that a loaded model, this software and the model's files fit together.
 
@@ -67,9 +128,9 @@ def doctor(reasoner: LatentReasoner) -> list[Check]:
     return [
         _markers(reasoner),
         _tokenizer(reasoner),
-        _below("attention rows sum to 1", _row_error(together), 1e-5),
+        _below("attention rows sum to 1", _row_error(together, _rows(reasoner)), 1e-5),
         _below("no attention on padding", watch.worst, 0.0),
-        _below("batched = alone", _difference(alone, together), tolerance),
+        _below("batched = alone", _difference(alone, together, _rows(reasoner)), tolerance),
         _below("incremental = one full eager pass", _eager_error(reasoner, together, trace), tolerance),
         _identity(reasoner, trace, tolerance),
     ]
@@ -87,31 +148,48 @@ def _record(reasoner: LatentReasoner, questions: Sequence[str], taps: Sequence[T
 
 def _markers(reasoner: LatentReasoner) -> Check:
     n_embeddings = reasoner.lm.get_input_embeddings().weight.shape[0]
-    ids = (reasoner.prompt(QUESTIONS[0])[-1], *reasoner.closing)
-    text = reasoner.question(QUESTIONS[0])
+    ids = (*reasoner.opening, *reasoner.closing)
+    # The end token may stand before `bot` and after `eot`.
+    text = set(reasoner.question(QUESTIONS[0])) - {reasoner.tokenizer.eos_token_id}
     passed = all(i < n_embeddings and i not in text for i in ids)
     return Check("markers present", passed, f"bot and eot have ids {ids}, of {n_embeddings} embeddings")
 
 
 def _tokenizer(reasoner: LatentReasoner) -> Check:
-    bot = reasoner.prompt(QUESTIONS[0])[-1]
+    ends = [i for i in (*reasoner.opening, *reasoner.closing) if i != reasoner.tokenizer.eos_token_id]
+    n_embeddings = reasoner.lm.get_input_embeddings().weight.shape[0]
     ids = [i for question in QUESTIONS for i in reasoner.question(question)]
-    kept = all(reasoner.decode(reasoner.question(q)).strip().endswith(q) for q in QUESTIONS)
-    largest = max(*ids, len(reasoner.tokenizer) - 1)
+    symbols = reasoner.tokenizer.unk_token_id is not None and reasoner.tokenizer.unk_token_id in ids
+    kept = symbols or all(q in reasoner.decode(reasoner.question(q)) for q in QUESTIONS)
+    known = reasoner.tokenizer.get_vocab().values()
+    largest = max(*ids, *(i for i in known if i not in ends))
     # The official code adds one padding token after the vocabulary, just before `bot`.
-    return Check("tokenizer fits", largest < bot and kept, f"largest id {largest}, `bot` is {bot}, text kept: {kept}")
+    fits = largest < (min(ends) if ends else n_embeddings) or (symbols and largest < n_embeddings)
+    return Check("tokenizer fits", fits and kept, f"largest id {largest}, markers {ends}, text kept: {kept}")
 
 
-def _row_error(attention: Tensor) -> float:
+def _met(reasoner: LatentReasoner) -> list[str]:
+    """The slot of each position from the opening to the closing, in order."""
+    closing = [EOT if EOT in reasoner.slots else ANSWER] * len(reasoner.closing)
+    return [*[BOT] * len(reasoner.opening), *thought_names(reasoner.n_thoughts), *closing]
+
+
+def _rows(reasoner: LatentReasoner) -> list[int]:
+    """Rows that must be there; that of the answer may be missing where it is in the text."""
+    met = set(_met(reasoner))
+    return [place for place, name in enumerate(query_names(reasoner.n_thoughts)) if name in met]
+
+
+def _row_error(attention: Tensor, rows: Sequence[int]) -> float:
     exists = ~attention.isnan().all(-1)
-    if not exists[..., :-1].all():  # only the row of the answer may be missing
+    if not exists[..., rows].all():
         return float("inf")
-    error = float((attention.sum(-1)[exists] - 1).abs().max())
+    error = float((attention.sum(-1)[exists] - 1).abs().max()) if exists.any() else 0.0
     return error if error == error else float("inf")  # NaN is no small difference
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
-    if (one.isnan() != other.isnan()).any() or one[..., :-1, :].isnan().any():
+def _difference(one: Tensor, other: Tensor, rows: Sequence[int]) -> float:
+    if (one.isnan() != other.isnan()).any() or one[..., rows, :].isnan().any():
         return float("inf")
     return float((one - other).nan_to_num().abs().max())
 
@@ -121,23 +199,25 @@ def _eager_error(reasoner: LatentReasoner, together: Tensor, trace: Trace) -> fl
     """Compare every row up to the last marker with transformers' own eager attention over whole sequences."""
     lm = copy.deepcopy(reasoner.lm)
     lm.set_attn_implementation("eager")
-    worst = 0.0
+    met, keys, worst = _met(reasoner), key_names(reasoner.n_thoughts), 0.0
     for row, question in enumerate(QUESTIONS):
         prompt = reasoner.prompt(question)
         sequence = torch.cat([_embed(lm, prompt), trace.thoughts[row], _embed(lm, reasoner.closing)])[None]
         patterns = lm.base_model(inputs_embeds=sequence, use_cache=False, output_attentions=True).attentions
         stacked = torch.stack([pattern[0] for pattern in patterns]).to(together)
-        n_question = len(prompt) - 1
-        rows = stacked[:, :, n_question:]
-        pooled = [rows[..., :1], rows[..., 1:n_question].sum(-1, keepdim=True), rows[..., n_question:]]
-        expected = torch.cat(pooled, dim=-1)
-        worst = max(worst, _difference(together[row, :, :, : expected.shape[2], : expected.shape[3]], expected))
+        names = [FIRST, *[QUESTION] * (len(prompt) - len(reasoner.opening) - 1), *met]
+        in_slot = torch.tensor([[name == key for key in keys] for name in names]).to(stacked)
+        # Of several rows of a slot the last one is kept.
+        last = {name: place for place, name in enumerate(names) if name in met}
+        places = [last[query_names(reasoner.n_thoughts)[at]] for at in _rows(reasoner)]
+        if places:
+            worst = max(worst, _difference(together[row][:, :, _rows(reasoner)], (stacked @ in_slot)[:, :, places], ()))
     return worst
 
 
 def _embed(lm: torch.nn.Module, ids: Sequence[int]) -> Tensor:
     embed: Callable[[Tensor], Tensor] = lm.get_input_embeddings()  # type: ignore[operator]  # typed as Tensor or Module
-    return embed(torch.tensor(list(ids), device=next(lm.parameters()).device))
+    return embed(torch.tensor(list(ids), dtype=torch.long, device=next(lm.parameters()).device))
 
 
 def _identity(reasoner: LatentReasoner, tapped: Trace, tolerance: float) -> Check:

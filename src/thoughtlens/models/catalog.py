@@ -9,7 +9,6 @@ network, what an earlier call left in the cache is used.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -29,7 +28,18 @@ from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # whichev
 
 from thoughtlens.errors import CheckpointError
 
-CHECKPOINT_FILES: Final = ("model.safetensors", "pytorch_model.bin", "thoughtlens.json")
+CHECKPOINT_FILES: Final = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "*-of-*.safetensors",
+    "*-of-*.bin",
+    "checkpoint_*",
+    "thoughtlens.json",
+    "config.json",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+)
 BASE_FILES: Final = ("config.json", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
@@ -74,27 +84,6 @@ def _cached(repo: str, revision: str | None, files: tuple[str, ...]) -> Fetched:
             "bundled model's name (`thoughtlens models`)."
         ) from error
     return Fetched(Path(folder), Path(folder).name)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A checkpoint on the Hub.
-
-    Attributes:
-        base: Hub id of the base model, for its configuration and tokenizer only.
-        about: one line.
-    """
-
-    base: str
-    about: str
-
-
-PUBLISHED: Final[Mapping[str, Published]] = {
-    "zen-E/CODI-gpt2": Published("gpt2", "CODI on GPT-2 124M, trained on GSM8k-Aug (arXiv 2502.21074)"),
-    "zen-E/CODI-llama3.2-1b-Instruct": Published(
-        "meta-llama/Llama-3.2-1B-Instruct", "CODI on LLaMA 3.2 1B Instruct, trained on GSM8k-Aug (arXiv 2502.21074)"
-    ),
-}
 
 
 @cache

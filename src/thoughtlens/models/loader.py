@@ -1,33 +1,62 @@
 """Reasoners from a name, Hub id or folder; with random weights; and from the manifest of a run.
 
-`load` takes three steps:
+`load` takes four steps:
 
 1. The checkpoint's folder and the base's folder (configuration and tokenizer only) are found or fetched.
-2. The official layout is merged once and kept on disk as safetensors; the next load starts at 3.
-3. transformers loads the merged folder; every missing, unexpected or misshapen key is an error.
+2. What the weights do not say is looked up (`thoughtlens.models.settings`).
+3. The weights are read, sorted by their layout and merged (`thoughtlens.models.layouts`).
+4. transformers builds the decoder from them; every missing, unexpected or misshapen key is an error.
+
+A family of another package is found by the name that a folder's `thoughtlens.json` gives, among the entry points
+`thoughtlens.families`.
 
 `randomize` draws the weights of a loaded reasoner anew: what its architecture attends to without training.
 `reasoner_of` loads the model of a run again, and refuses any other.
 """
 
 import copy
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+from transformers import AutoModelForCausalLM
 
-from thoughtlens.errors import CheckpointError, OptionError, first_line
-from thoughtlens.models.catalog import BASE_FILES, CHECKPOINT_FILES, PUBLISHED, bundled, fetch
-from thoughtlens.models.checkpoint import digest, merged_folder
+from thoughtlens.errors import CheckpointError, OptionError
+from thoughtlens.models.cache import checksum
+from thoughtlens.models.catalog import BASE_FILES, CHECKPOINT_FILES, bundled, fetch
+from thoughtlens.models.checkpoint import digest, find_weights, is_raw, read_weights
+from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
+from thoughtlens.models.codi import Codi
+from thoughtlens.models.decoder import (
+    built,
+    check_tokenizer,
+    fit_vocabulary,
+    load_tokenizer,
+    markers_named,
+    read_config,
+    read_object,
+)
+from thoughtlens.models.layouts import (
+    COCONUT,
+    CODI,
+    LATENT_TTS,
+    PLAIN,
+    Sorted,
+    built_projection,
+    merged,
+    sort_keys,
+    tie,
+)
 from thoughtlens.models.planted import Strengths, planted_reasoner
-from thoughtlens.models.reasoner import N_MARKERS, Codi, LatentReasoner, Markers, fuse_gelu, projection
+from thoughtlens.models.reasoner import LATENT, LatentReasoner, Reasoner, Wording
+from thoughtlens.models.settings import Settings, folder_settings, known_checkpoints
+from thoughtlens.notation import BOT, EOT
+from thoughtlens.problems import STRICT, rule_named
 from thoughtlens.taps import ATTENTION
 
 DTYPES: Final = {
@@ -48,6 +77,7 @@ _IDENTITY: Final = {
     "sha256": True,
     "lora_alpha": True,
     "architecture": True,
+    "wording": True,
     "dtype": True,
 }
 """What of a reasoner's `provenance` decides a run's numbers, and whether it must be the same in a model loaded again.
@@ -64,25 +94,32 @@ def load(
     alpha: float | None = None,
     dtype: str = AUTO,
     device: str | None = None,
-) -> Codi:
+    mode: str = LATENT,
+    known_as: str | None = None,
+    answer_rule: str = STRICT,
+) -> Reasoner:
     """Load a reasoner.
 
     Args:
-        model: a bundled name, a Hub id, or a folder in the official CODI layout.
-        base: folder or Hub id of the base model, of which only configuration and tokenizer are read; the checkpoint's
-            own folder, or the known base of a published checkpoint, if None.
+        model: a bundled name, a Hub id, or a folder in a layout of `thoughtlens.models.layouts`.
+        base: folder or Hub id of the base model, of which only configuration and tokenizer are read; the known base of
+            a known checkpoint, or the checkpoint's own folder, if None.
         revision: branch, tag or commit of a Hub checkpoint.
         base_revision: branch, tag or commit of a Hub base.
-        alpha: LoRA's alpha; what the folder's `thoughtlens.json` says, else 32, if None.
+        alpha: LoRA's alpha; what the folder's `thoughtlens.json` or the table says, else 32, if None.
         dtype: `float32`, `float64`, `bfloat16` or `float16`; `auto` is half precision on CUDA (bfloat16 where the GPU
             has it) and float32 elsewhere. Patterns are float32 or wider in any case; TF32 stays as PyTorch has it, off.
         device: `cpu`, `cuda`, `cuda:1`, …; an accelerator if there is one, if None.
+        mode: `latent`, or `direct` or `verbal` where the same weights also answer at once or in words.
+        known_as: the id of a known checkpoint whose facts hold for this one, such as a copy of it in a folder.
+        answer_rule: `strict` or `official`.
 
     Returns:
         The reasoner, in evaluation mode.
 
     Raises:
-        CheckpointError: it can't be found, can't be read safely, or is not a CODI checkpoint.
+        CheckpointError: it can't be found, can't be read safely, or is none of the known layouts.
+        OptionError: there is no such answer rule.
 
     Example:
         >>> reasoner = load("tiny-gpt2", device="cpu")
@@ -90,27 +127,23 @@ def load(
         (6, 'gpt2')
     """
     where = _device(device)
+    rule_named(answer_rule)
     dtype = precision(dtype, where)
     if alpha is not None and not math.isfinite(alpha):
         raise CheckpointError(f"LoRA's alpha is {alpha}, expected a finite number; pass another --alpha.")
-    place = _locate(model, base, revision, base_revision)
-    settings = _settings(place.folder)
-    if settings.get("family") == "planted":
-        return _plant(place, settings, DTYPES[dtype], where)
-    scale = alpha if alpha is not None else float(settings.get("lora_alpha", 32))
-    merged = merged_folder(place.folder, place.base, scale)
-    lm = _load_lm(merged, DTYPES[dtype], place)
-    prj = _load_projection(merged).to(device=where, dtype=DTYPES[dtype]).eval()
-    markers = Markers(lm.config.vocab_size - N_MARKERS)
-    tokenizer = _load_tokenizer(place.base, markers)
-    provenance = {
-        **place.provenance,
-        **json.loads((merged / "source.json").read_text("utf-8")),
-        "dtype": dtype,
-        "device": str(where),
-        "architecture": lm.config.model_type,
-    }
-    return Codi(lm.to(where).eval(), prj, tokenizer, markers, int(settings.get("n_thoughts", 6)), provenance=provenance)
+    place = locate(model, base, revision, base_revision, known_as)
+    said = folder_settings(place.folder)
+    settings = Settings.of(options={"lora_alpha": alpha}, folder=said, table=place.table)
+    if settings["family"] == "planted":
+        reasoner: Reasoner = _plant(place, said, DTYPES[dtype], where)
+    elif settings["family"] not in _FAMILIES:
+        reasoner = _foreign(settings["family"], place, said, DTYPES[dtype], where)
+    else:
+        reasoner = _read(place, settings, DTYPES[dtype], where, mode)
+    asked = {"known_as": known_as, "mode": None if mode == LATENT else mode}
+    known = {**reasoner.provenance, "dtype": dtype, "device": str(where)}
+    known["source"] = {**place.provenance["source"], **{name: value for name, value in asked.items() if value}}
+    return replace(reasoner, rule=answer_rule, provenance=known)
 
 
 def precision(asked: str, device: torch.device) -> str:
@@ -139,7 +172,7 @@ def precision(asked: str, device: torch.device) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
-def randomize(reasoner: Codi, *, seed: int) -> Codi:
+def randomize(reasoner: Reasoner, *, seed: int) -> Reasoner:
     """Draw a reasoner's weights anew: the null of every claim about training.
 
     The decoder is initialised as transformers does it for its configuration, the projection as PyTorch does it;
@@ -183,7 +216,8 @@ def reasoner_of(
     model: str | Path | None = None,
     base: str | Path | None = None,
     device: str | None = None,
-) -> Codi:
+    answer_rule: str | None = None,
+) -> Reasoner:
     """Load again the model that a run was made with.
 
     Args:
@@ -191,6 +225,7 @@ def reasoner_of(
         model: where the model is now, as for `load`; where the run found it if None.
         base: where its base is now; where the run found it if None.
         device: as for `load`.
+        answer_rule: as for `load`; the run's if None.
 
     Returns:
         The reasoner, in the run's precision and under the name that it has in the run.
@@ -214,6 +249,9 @@ def reasoner_of(
         alpha=made_with.get("lora_alpha"),
         dtype=made_with["dtype"],
         device=device,
+        mode=source["mode"] or LATENT,
+        known_as=source["known_as"],
+        answer_rule=answer_rule or manifest["options"].get("answer_rule", STRICT),
     )
     if source["random_weights"] is not None:
         reasoner = randomize(reasoner, seed=int(source["random_weights"]))
@@ -236,16 +274,31 @@ def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReas
 # Finding a model's files.
 
 
-class _Place(NamedTuple):
-    """Where the files of a model are: the checkpoint's folder, the base's folder, and what is known of their source."""
+class Place(NamedTuple):
+    """Where a model's files are: the checkpoint's and the base's folder, what is known of it, and of its source."""
 
     folder: Path
-    base: Path
+    base: Path | None
+    table: Mapping[str, Any]
     provenance: dict[str, Any]
 
 
-def _locate(model: str | Path, base: str | Path | None, revision: str | None, base_revision: str | None) -> _Place:
+def locate(
+    model: str | Path,
+    base: str | Path | None = None,
+    revision: str | None = None,
+    base_revision: str | None = None,
+    known_as: str | None = None,
+) -> Place:
+    """Find a model's files, here or on the Hub; `CheckpointError` if they are not there, or of a refused family."""
     name, commit, base_commit = str(model), None, None
+    if known_as is not None and known_as not in known_checkpoints():
+        raise CheckpointError(f"no known checkpoint {known_as!r}; see `thoughtlens models --known`.")
+    table = known_checkpoints().get(known_as or name, {})
+    if "refused" in table:
+        raise CheckpointError(
+            f"{known_as or name} can't be loaded: {table['refused']}; use a CODI or Coconut checkpoint."
+        )
     if revision is not None and (name in bundled() or Path(model).exists()):
         raise CheckpointError(f"{name} is here and has no revisions; leave --revision out, or name a Hub model.")
     if name in bundled():
@@ -254,17 +307,29 @@ def _locate(model: str | Path, base: str | Path | None, revision: str | None, ba
         folder = Path(model)
     elif Path(model).exists():
         raise CheckpointError(f"{name} is a file; pass the folder that holds it.")
-    elif _looks_like_path(name):
+    elif _looks_like_path(name) and name not in known_checkpoints():
         raise CheckpointError(f"no model {name!r}: there is no such folder; see `thoughtlens models` for names.")
     else:
-        folder, commit = fetch(name, revision, CHECKPOINT_FILES)
-    wanted = base or (PUBLISHED[name].base if name in PUBLISHED else folder)
-    base_folder = Path(wanted)
-    if not base_folder.is_dir():
+        files = (table["file"], *CHECKPOINT_FILES) if "file" in table else CHECKPOINT_FILES
+        folder, commit = fetch(table.get("repository", name), revision or table.get("revision"), files)
+    _refuse_by_name(folder)
+    wanted = base or folder_settings(folder).get("base") or table.get("base") or (None if "config" in table else folder)
+    base_folder = None if wanted is None else Path(wanted)
+    if base_folder is not None and not base_folder.is_dir():
         base_folder, base_commit = fetch(str(wanted), base_revision, BASE_FILES)
     source = {"model": name if name in bundled() else _whole(name), "base": None if base is None else _whole(str(base))}
     known = {"name": name, "revision": commit, "base_revision": base_commit, "source": source}
-    return _Place(folder, base_folder, known)
+    return Place(folder, base_folder, table, known)
+
+
+def _refuse_by_name(folder: Path) -> None:
+    """Refuse a folder of a family that can't be loaded, whose configuration or files give its name away."""
+    config = read_object(folder / "config.json") or {}
+    given = [config.get("model_type"), *(config.get("architectures") or []), *(path.name for path in folder.iterdir())]
+    names = " ".join(str(name).lower() for name in given)
+    for entry in known_checkpoints().values():
+        if any(sign in names for sign in entry.get("signs", ())):
+            raise CheckpointError(f"{folder} can't be loaded: {entry['refused']}; use a CODI or Coconut checkpoint.")
 
 
 def _whole(name: str) -> str:
@@ -286,26 +351,13 @@ def _looks_like_path(name: str) -> bool:
     return name.count("/") != 1 or name.startswith((".", "/", "~"))
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    path = folder / "thoughtlens.json"
-    if not path.is_file():
-        return {}
-    try:
-        settings: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is no JSON object ({error}); write the model again.") from error
-    for name, kinds in (("n_thoughts", int), ("lora_alpha", (int, float))):
-        if not isinstance(settings.get(name, 1), kinds):
-            raise CheckpointError(
-                f"{path} sets {name} to {settings[name]!r}, expected a number; write the model again."
-            )
-    return settings
-
-
 # Loading what was found.
 
+_FAMILIES: Final = frozenset({"codi", "coconut", "plain", "planted"})
+_FAMILY_OF: Final = {CODI: "codi", COCONUT: "coconut", PLAIN: "plain", LATENT_TTS: None}
 
-def _plant(place: _Place, settings: dict[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
+
+def _plant(place: Place, settings: Mapping[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
     """A planted model: its folder holds the strengths of its heads in the place of weights."""
     known = {strength.name for strength in fields(Strengths)}
     if odd := sorted(set(settings) - known - {"family", "n_thoughts"}):
@@ -319,59 +371,109 @@ def _plant(place: _Place, settings: dict[str, Any], dtype: torch.dtype, where: t
     return replace(reasoner, provenance={**reasoner.provenance, **own})
 
 
-def _load_lm(merged: Path, dtype: torch.dtype, place: _Place) -> Any:
-    # The report that transformers would print as a table is turned into a sentence below.
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        lm, report = AutoModelForCausalLM.from_pretrained(
-            merged, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, local_files_only=True
-        )
-    except RuntimeError as error:
+def _foreign(family: str, place: Place, said: Mapping[str, Any], dtype: torch.dtype, where: torch.device) -> Reasoner:
+    """A reasoner of another package's family, told apart by the name of its entry point."""
+    found = entry_points(group="thoughtlens.families", name=family)
+    if not found:
         raise CheckpointError(
-            f"{place.folder} does not fit the base {place.base} ({first_line(error)}); pass the base model that the "
-            "checkpoint was trained from."
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
-    for kind, verb in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected key")):
-        if odd := sorted(map(str, report[kind])):
-            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+            f"{place.folder} is of the family {family!r}, expected {', '.join(sorted(_FAMILIES))}, or "
+            "one that an installed package offers as entry point `thoughtlens.families`; install that package."
+        )
+    reasoner: Reasoner = next(iter(found)).load()(place.folder, settings=said, dtype=dtype, device=where)
+    known = {"architecture": reasoner.lm.config.model_type, "family": family, **reasoner.provenance}
+    return replace(reasoner, provenance={**place.provenance, **known})
+
+
+def _read(place: Place, settings: Settings, dtype: torch.dtype, where: torch.device, mode: str) -> Reasoner:
+    """A reasoner of a family of this package, from its weights."""
+    files = find_weights(place.folder, settings["file"])
+    named, config = str(files[0]), read_config(place.base, settings)
+    found = sort_keys(read_weights(*files), named, family=_named_family(place, settings, files))
+    settings = settings.with_family(_FAMILY_OF[found.layout] or ("codi" if found.projection else "coconut"))
+    n_embeddings, markers = fit_vocabulary(config, found, settings, named)
+    tokenizer = symbol_tokenizer() if settings["tokenizer"] == "symbols" else load_tokenizer(place.base or place.folder)
+    if found.layout == LATENT_TTS:
+        markers = markers_named(tokenizer, n_embeddings, place.base or place.folder)
+    check_tokenizer(tokenizer, markers, place.base or place.folder)
+    lora = settings["lora_alpha"] if found.lora else None
+    decoder = merged(found, alpha=float(lora or 0), transposed=config.model_type == "gpt2", where=named)
+    apart = tie(decoder, config.model_type, len(markers.names), named) if config.tie_word_embeddings else 0.0
+    config.vocab_size = n_embeddings
+    # Copied, since what was read is a view of the file, which may change while the model is in use.
+    decoder = {name: tensor.to(dtype, copy=True) for name, tensor in decoder.items()}
+    lm = built(config, decoder, dtype, where=place.folder, base=place.base)
+    modes = settings["modes"] or (["direct", "verbal"] if markers.names == (BOT, EOT) else [])
+    if mode != LATENT and mode not in modes:
+        trained = ", ".join([LATENT, *modes])
+        raise CheckpointError(
+            f"{place.folder} was not trained to answer in the mode {mode!r}, expected {trained}; leave it out."
+        )
+    facts = ["family", "n_thoughts", *(["lora_alpha"] if found.lora else []), "feedback"]
+    facts += ["remove_eos"] if settings["family"] == "codi" and not settings["before"] else []
+    provenance = {
+        **place.provenance,
+        "weights": named,
+        "sha256": checksum(files),
+        "lora_alpha": lora,
+        "architecture": config.model_type,
+        "family": settings["family"],
+        "layout": found.layout,
+        "wording": {**settings.wording(), **({} if mode == LATENT else {"mode": mode})} or None,
+        "settings": settings.origins(facts),
+        "left_out": found.left_out or None,
+        "tied_again": apart or None,
+    }
+    made = Codi if settings["family"] == "codi" else Coconut
+    return made(
+        lm.to(where).eval(),
+        _feedback(found, settings, lm, named).to(device=where, dtype=dtype).eval(),
+        tokenizer,
+        markers,
+        int(settings["n_thoughts"]) if mode == LATENT else 0,
+        _wording(settings, tokenizer, place),
+        mode,
+        provenance=provenance,
+    )
+
+
+def _named_family(place: Place, settings: Settings, files: Sequence[Path]) -> str | None:
+    """The family that something names; keys without a prefix would else be taken for those of the base."""
+    config = read_object(place.folder / "config.json") or {}
+    if any("coconut" in str(name).lower() for name in config.get("architectures") or []):
+        return "coconut"
+    if settings.facts["family"][1] != "default":
+        return str(settings["family"])
+    return "plain" if is_raw(files[0]) else None
+
+
+def _feedback(found: Sorted, settings: Settings, lm: Any, where: str) -> nn.Module:
+    if settings["feedback"] != "pause":
+        return built_projection(found.projection, where)
+    vector = pause_vector(found.beside, lm.config.hidden_size)
+    if vector is None:
+        raise CheckpointError(
+            f"{where} has no pause vector of width {lm.config.hidden_size}, expected one; fetch it again."
+        )
+    return Pause(vector)
+
+
+def _wording(settings: Settings, tokenizer: Any, place: Place) -> Wording:
+    def ids(tokens: Sequence[str]) -> tuple[int, ...]:
+        known = tokenizer.get_vocab()
+        if odd := [token for token in tokens if token != "eos" and token not in known]:
             raise CheckpointError(
-                f"{place.folder} {verb} {odd[0]!r}{more} of the decoder; is the checkpoint whole, and the base right?"
+                f"the tokenizer of {place.base} has no token {odd[0]!r}, expected it around the thoughts of "
+                f"{place.folder}; pass the base model that the checkpoint was trained from."
             )
-    return fuse_gelu(lm)
+        return tuple(tokenizer.eos_token_id if token == "eos" else known[token] for token in tokens)
 
-
-def _load_projection(merged: Path) -> torch.nn.Sequential:
-    state = load_file(merged / "projection.safetensors")
-    inner, hidden = state["1.weight"].shape
-    prj = projection(hidden, inner)
-    prj.load_state_dict(state, strict=True)
-    return prj
-
-
-def _load_tokenizer(base: Path, markers: Markers) -> Any:
-    missing = f"{base} holds no tokenizer; copy the base model's tokenizer files there."
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(missing) from error
-    # Where GPT-2's files are missing, transformers makes a tokenizer that knows the end token alone.
-    if len(tokenizer) < 2:
-        raise CheckpointError(missing)
-    # The official code adds a padding token at V; nothing else may lie beyond the vocabulary.
-    if len(tokenizer) > markers.vocabulary + 1:
-        raise CheckpointError(
-            f"the tokenizer in {base} has {len(tokenizer)} tokens, but the model's markers begin at "
-            f"{markers.vocabulary}; pass the base model that the checkpoint was trained from."
-        )
-    if tokenizer.eos_token_id is None:
-        raise CheckpointError(f"the tokenizer in {base} names no end token; pass the base model's own tokenizer.")
-    return tokenizer
+    ends = ["eos"] if settings["remove_eos"] is False else []
+    return Wording(
+        settings["suffix"],
+        ids([*settings["before"], *ends]),
+        ids([*settings["after"], *ends]),
+        settings["prefix"],
+    )
 
 
 def _drawn_anew(projection: nn.Module) -> nn.Module:
@@ -396,7 +498,8 @@ def _source(manifest: Mapping[str, Any], model: str | Path | None, base: str | P
         )
     if model is None and Path(place).is_absolute() and not Path(place).is_dir():
         raise CheckpointError(f"the model of the run was in {place}, which is no folder now; pass --model, its place.")
-    return {"model": place, "base": base or noted.get("base"), "random_weights": noted.get("random_weights")}
+    asked = {name: noted.get(name) for name in ("random_weights", "mode", "known_as")}
+    return {"model": place, "base": base or noted.get("base"), **asked}
 
 
 def _check_same(made_with: Mapping[str, Any], found: Mapping[str, Any], place: str) -> None:

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from thoughtlens.errors import OptionError
 from thoughtlens.models.catalog import bundled
 from thoughtlens.models.checkpoint import digest
+from thoughtlens.models.codi import Codi
 from thoughtlens.models.planted_weights import (
     N_HEADS,
     N_LAYERS,
@@ -34,7 +35,7 @@ from thoughtlens.models.planted_weights import (
     planted_decoder,
     planted_projection,
 )
-from thoughtlens.models.reasoner import Codi, Markers
+from thoughtlens.models.reasoner import Markers
 from thoughtlens.notation import BOT, FIRST, MAX_THOUGHTS, key_names, text, thought_names
 from thoughtlens.problems import Problem
 

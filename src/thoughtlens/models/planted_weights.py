@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from thoughtlens.models.reasoner import Markers, answer_text, projection
+from thoughtlens.models.codi import projection
+from thoughtlens.models.reasoner import Markers, answer_text
 from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.taps import ATTENTION
 

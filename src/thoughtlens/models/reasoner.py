@@ -1,10 +1,10 @@
-"""Latent reasoners: the interface that the thinking loop needs from a model, and its implementation for CODI.
+"""Latent reasoners: the interface that the thinking loop needs from a model, and what the families here have in common.
 
 - `LatentReasoner`: the members that every family has; families differ in nothing else.
-- `Codi`: CODI on any decoder of transformers: two markers around the thoughts, and a projection that feeds them back
-  (Shen et al. 2025, arXiv 2502.21074; inference as in `test.py` of github.com/zhenyi4/codi).
-- `Markers`, `projection` and the words of the answer: the parts of CODI that its training shares with it.
-- `output_projections` and `norm_factors`: the heads' slices of the output projections, whatever the family calls them.
+- `Reasoner`: a decoder of transformers with what feeds its thoughts back and the words around them; the base of `Codi`
+  and `Coconut`.
+- `Wording`: what differs between checkpoints of a family and is not in their weights.
+- `output_projections` and `norm_factors`: the heads' slices of the output projections, whatever the base calls them.
 - `fuse_gelu`: GPT-2's activation as one kernel.
 """
 
@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.problems import read_answer
+from thoughtlens.notation import ANSWER, BOT, EOT
+from thoughtlens.problems import RULES, STRICT, AnswerRule
 
 ANSWER_PREFIX: Final = "The answer is:"
 """The words that CODI's official training puts before an answer."""
 
-N_MARKERS: Final = 3
+PAD: Final = "pad"
+
+LATENT: Final = "latent"
+MODES: Final = (LATENT, "direct", "verbal")
+"""Ways in which one set of weights may answer: by thoughts, at once, or after words."""
 
 
 class LatentReasoner(Protocol):
@@ -31,20 +36,27 @@ class LatentReasoner(Protocol):
     Attributes:
         lm: the causal language model of transformers, loaded with `thoughtlens.taps.ATTENTION`.
         tokenizer: its tokenizer.
-        n_thoughts: how many thoughts it was trained to think.
+        n_thoughts: how many thoughts it was trained to think; 0 in a mode without thoughts.
+        opening: the token id read before the first thought; empty where the question's last token makes the first one.
         closing: token ids read after the last thought; the last one's output is the answer's first token.
-        answer_prefix: the words before the answer's value.
+        slots: which of `bot`, `eot` and `answer` the checkpoint has.
+        padding: the token id that a batch is padded with.
+        answer_prefix: the words before the answer's value; empty where the value is said at once.
+        answer_rule: how an answer is read and compared.
         provenance: what was loaded and from where, as JSON values; absent or None where it does not apply:
 
             name             as the user gave it; what the model is called everywhere
             sha256           digest of the weights
             lora_alpha       LoRA's alpha, merged into the weights
-            architecture     `gpt2` or `llama`
+            architecture     `gpt2`, `llama` or another base
+            family           `codi`, `coconut`, or that of another package
+            wording          what was set of mode and words, where it is not the family's default
+            settings         value and origin of what the weights do not say
             dtype, device    of the weights in memory
             revision         commit of a Hub checkpoint
             base_revision    commit of a Hub base
             weights          the file that the weights were read from
-            source           `model`, `base` and `random_weights` as they were asked for: enough to load it again
+            source           what was asked for, such as `model`, `base` and `random_weights`: enough to load it again
             random_weights   seed of weights that were drawn anew
             strengths        of the heads of a planted model
     """
@@ -56,9 +68,17 @@ class LatentReasoner(Protocol):
     @property
     def n_thoughts(self) -> int: ...  # noqa: D102
     @property
+    def opening(self) -> Sequence[int]: ...  # noqa: D102
+    @property
     def closing(self) -> Sequence[int]: ...  # noqa: D102
     @property
+    def slots(self) -> frozenset[str]: ...  # noqa: D102
+    @property
+    def padding(self) -> int: ...  # noqa: D102
+    @property
     def answer_prefix(self) -> str: ...  # noqa: D102
+    @property
+    def answer_rule(self) -> AnswerRule: ...  # noqa: D102
     @property
     def provenance(self) -> Mapping[str, Any]: ...  # noqa: D102
 
@@ -67,7 +87,7 @@ class LatentReasoner(Protocol):
         ...
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of a question, ending in the marker that opens the thoughts."""
+        """Token ids of a question, ending in the marker that opens the thoughts if there is one."""
         ...
 
     def feed_back(self, hidden: Tensor) -> Tensor:
@@ -96,50 +116,77 @@ class LatentReasoner(Protocol):
 
 
 @dataclass(frozen=True)
+class Wording:
+    """What surrounds the thoughts of a checkpoint: fixed by its training, and not in its weights.
+
+    Attributes:
+        suffix: said after the question.
+        before: token ids between the question and the token that opens the thoughts.
+        after: token ids read after the token that closes them.
+        prefix: the words before the answer's value; empty where the value is said at once.
+    """
+
+    suffix: str = ""
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    prefix: str = ANSWER_PREFIX
+
+
+@dataclass(frozen=True)
 class Markers:
-    """The token ids that CODI adds after a vocabulary of V tokens.
+    """The token ids that training adds after a vocabulary of V tokens.
 
     Attributes:
         vocabulary: V.
+        names: what the ids V, V + 1, … stand for.
 
     Example:
         >>> markers = Markers(50257)
         >>> markers.pad, markers.bot, markers.eot
         (50257, 50258, 50259)
+        >>> Markers(50257, ("bot", "eot")).eot
+        50258
     """
 
     vocabulary: int
+    names: tuple[str, ...] = (PAD, BOT, EOT)
 
     @property
     def pad(self) -> int:
         """Padding; always masked."""
-        return self.vocabulary
+        return self._id(PAD)
 
     @property
     def bot(self) -> int:
         """Begin of thought: its forward pass produces z1."""
-        return self.vocabulary + 1
+        return self._id(BOT)
 
     @property
     def eot(self) -> int:
         """End of thought: its forward pass produces the answer's first token."""
-        return self.vocabulary + 2
+        return self._id(EOT)
 
     @property
     def n_embeddings(self) -> int:
         """Rows of the embedding table."""
-        return self.vocabulary + N_MARKERS
+        return self.vocabulary + len(self.names)
+
+    def _id(self, name: str) -> int:
+        return self.vocabulary + self.names.index(name)
 
 
 @dataclass(frozen=True)
-class Codi:
-    """A CODI model, ready to think; a `LatentReasoner`, whose other attributes it has.
+class Reasoner:
+    """A decoder of transformers that thinks; a `LatentReasoner`, whose other attributes it has.
 
     Attributes:
         lm: the causal language model, LoRA merged into its weights.
         projection: from a last hidden state to the next thought.
         tokenizer: the base model's.
-        markers: ids of padding, `bot` and `eot`.
+        markers: ids of padding, `bot` and `eot`, those of them that there are.
+        wording: what is said around the thoughts.
+        mode: `latent`, `direct` or `verbal`.
+        rule: name of the answer rule.
     """
 
     lm: Any
@@ -147,22 +194,57 @@ class Codi:
     tokenizer: Any
     markers: Markers
     n_thoughts: int = 6
-    answer_prefix: str = ANSWER_PREFIX
+    wording: Wording = Wording()
+    mode: str = LATENT
+    rule: str = STRICT
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def answer_prefix(self) -> str:
+        """The words before the answer's value."""
+        return self.wording.prefix
+
+    @property
+    def answer_rule(self) -> AnswerRule:
+        """How an answer is read and compared."""
+        return RULES[self.rule]
+
+    @property
+    def opening(self) -> Sequence[int]:
+        """The marker before the thoughts, or before words."""
+        return (self.markers.bot,) if BOT in self.markers.names and self.mode != "direct" else ()
+
+    @property
     def closing(self) -> Sequence[int]:
-        """The marker after the thoughts."""
-        return (self.markers.eot,)
+        """The marker after the thoughts, and what is read after it."""
+        if self.mode == "verbal":
+            return ()
+        return (self.markers.eot, *self.wording.after) if EOT in self.markers.names else self.wording.after
+
+    @property
+    def slots(self) -> frozenset[str]:
+        """Which slots there are: a value that is said at once is predicted at `eot`."""
+        ends = {BOT: self.opening, EOT: self.closing if EOT in self.markers.names else ()}
+        found = {name for name, ids in ends.items() if ids}
+        return frozenset(found | {ANSWER} if self.answer_prefix or EOT not in found else found)
+
+    @property
+    def padding(self) -> int:
+        """The marker for padding, or the end token."""
+        return self.markers.pad if PAD in self.markers.names else int(self.tokenizer.eos_token_id)
 
     def question(self, text: str) -> list[int]:
         """Token ids of a question, the tokenizer's own BOS kept."""
-        ids: list[int] = self.tokenizer(question_text(text))["input_ids"]
-        return ids
+        ids: list[int] = self.tokenizer(self.question_text(text) + self.wording.suffix)["input_ids"]
+        return [*ids, *self.wording.before]
+
+    def question_text(self, text: str) -> str:
+        """The question as the family's inference tidies it."""
+        return text
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a question, then `bot`."""
-        return [*self.question(text), self.markers.bot]
+        return [*self.question(text), *self.opening]
 
     def feed_back(self, hidden: Tensor) -> Tensor:
         """The projection of the last hidden state."""
@@ -170,13 +252,13 @@ class Codi:
         return thought
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of all tokens but the last id, `eot`, as in the official inference."""
-        logits: Tensor = self.lm.lm_head(hidden)
-        return logits[:, : self.markers.eot]
+        """Scores of all tokens."""
+        logits: Tensor = self.lm.get_output_embeddings()(hidden)
+        return logits
 
     def spoken(self, answer: str) -> tuple[list[int], list[int]]:
         """Token ids of the answer prefix, with its blank if that is a token of its own, and of the value and end."""
-        ids, value_at = answer_ids(self.tokenizer, answer)
+        ids, value_at = answer_ids(self.tokenizer, answer, self.answer_prefix)
         return ids[:value_at], [*ids[value_at:], self.tokenizer.eos_token_id]
 
     def next_token(self, hidden: Tensor) -> Tensor:
@@ -191,31 +273,7 @@ class Codi:
 
     def read_answer(self, text: str) -> str | None:
         """The answer in a generated text."""
-        return read_answer(text)
-
-
-def projection(hidden: int, inner: int) -> nn.Sequential:
-    """Make CODI's projection from a hidden state to the next thought, with weights drawn at random.
-
-    Dropout (0, as in the official code), linear, exact GELU, linear, LayerNorm: `prj.1`, `prj.3` and `prj.ln` of an
-    official checkpoint.
-
-    Args:
-        hidden: width of the hidden states.
-        inner: width between the two linear layers.
-
-    Returns:
-        The module, from (…, hidden) to (…, hidden).
-
-    Example:
-        >>> sorted(projection(8, 16).state_dict())
-        ['1.bias', '1.weight', '3.bias', '3.weight', 'ln.bias', 'ln.weight']
-
-    Reference: github.com/zhenyi4/codi, `src/model.py`.
-    """
-    layers = nn.Sequential(nn.Dropout(0.0), nn.Linear(hidden, inner), nn.GELU(), nn.Linear(inner, hidden))
-    layers.add_module("ln", nn.LayerNorm(hidden))
-    return layers
+        return self.answer_rule.read(text)
 
 
 def output_projections(lm: Any) -> list[Tensor]:
@@ -228,7 +286,7 @@ def output_projections(lm: Any) -> list[Tensor]:
         For each layer the weights (head, channel, hidden).
 
     Raises:
-        CheckpointError: the architecture is neither GPT-2 nor LLaMA.
+        CheckpointError: the architecture is none whose output projections are known.
 
     Example:
         >>> from thoughtlens.models import load
@@ -253,7 +311,7 @@ def norm_factors(lm: Any) -> list[Tensor]:
         For each layer the factors F (head, channel, rank), on the model's device.
 
     Raises:
-        CheckpointError: the architecture is neither GPT-2 nor LLaMA.
+        CheckpointError: the architecture is none whose output projections are known.
 
     Example:
         >>> from thoughtlens.models import load
@@ -290,21 +348,17 @@ def fuse_gelu(lm: Any) -> Any:
     return lm
 
 
-def answer_text(answer: str) -> str:
+def answer_text(answer: str, prefix: str = ANSWER_PREFIX) -> str:
     """The answer as the model is trained to say it."""
-    return f"{ANSWER_PREFIX} {answer}"
+    return f"{prefix} {answer}" if prefix else answer
 
 
-def question_text(question: str) -> str:
-    """The question as the official inference tidies it (github.com/zhenyi4/codi, `test.py`)."""
-    return question.strip().replace("  ", " ")
-
-
-def answer_ids(tokenizer: Any, answer: str) -> tuple[list[int], int]:
+def answer_ids(tokenizer: Any, answer: str, prefix: str = ANSWER_PREFIX) -> tuple[list[int], int]:
     """Token ids of the answer as the model is trained to say it, and the index of the value's first token."""
-    read = tokenizer(answer_text(answer), add_special_tokens=False, return_offsets_mapping=True)
+    text = answer_text(answer, prefix)
+    read = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     # The blank before the value may be a token of its own (LLaMA) or not (GPT-2), so the value's offset decides.
-    value_at = len(ANSWER_PREFIX) + 1
+    value_at = len(text) - len(answer)
     first = next(i for i, (_, end) in enumerate(read["offset_mapping"]) if end > value_at)
     return read["input_ids"], first
 
@@ -322,9 +376,13 @@ def _factor(output: Tensor) -> Tensor:
 
 def _weights(lm: Any) -> list[Tensor]:
     """(head · channel, hidden) of each layer: GPT-2's Conv1D is (in, out), a linear layer (out, in)."""
-    kind = lm.config.model_type
+    kind, base = lm.config.model_type, lm.base_model
     if kind == "gpt2":
-        return [block.attn.c_proj.weight.detach() for block in lm.base_model.h]
-    if kind == "llama":
-        return [block.self_attn.o_proj.weight.detach().mT for block in lm.base_model.layers]
+        return [block.attn.c_proj.weight.detach() for block in base.h]
+    if kind == "gpt_neox":
+        return [block.attention.dense.weight.detach().mT for block in base.layers]
+    if kind == "phi":
+        return [block.self_attn.dense.weight.detach().mT for block in base.layers]
+    if all(hasattr(getattr(block, "self_attn", None), "o_proj") for block in getattr(base, "layers", [None])):
+        return [block.self_attn.o_proj.weight.detach().mT for block in base.layers]
     raise CheckpointError(f"no output projection is known for {kind!r}, expected gpt2 or llama; leave values out.")

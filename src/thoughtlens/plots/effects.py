@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 
 from thoughtlens.analysis import effect_curves
 from thoughtlens.analysis.effect_curves import curve_of, transplant_table
-from thoughtlens.analysis.effects import RANKED_BY, WORSE, Study, check_outcome, controls_of, doses
-from thoughtlens.analysis.verdict import ALPHA
+from thoughtlens.analysis.effects import ALPHA, RANKED_BY, WORSE, Study, check_outcome, controls_of, doses
 from thoughtlens.errors import OptionError
 from thoughtlens.plots.primitives import (
     Look,

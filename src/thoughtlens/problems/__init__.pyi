@@ -1,5 +1,12 @@
+from .answers import AFTER_HASH as AFTER_HASH
+from .answers import LAST_NUMBER as LAST_NUMBER
+from .answers import OFFICIAL as OFFICIAL
+from .answers import RULES as RULES
+from .answers import STRICT as STRICT
+from .answers import AnswerRule as AnswerRule
 from .answers import gold_answer as gold_answer
 from .answers import read_answer as read_answer
+from .answers import rule_named as rule_named
 from .answers import same_answer as same_answer
 from .arithmetic import DEFAULT_STEPS as DEFAULT_STEPS
 from .arithmetic import LIMIT as LIMIT

@@ -7,14 +7,22 @@ without any announcement is read by its last number.
 Two answers are compared by their normal form, and by their exact value where they are numbers: `\dfrac12`,
 `\frac{1}{2}` and `1/2` have the same normal form; `0.5` has the same value. Layout, currency, units behind a number and
 the `x=` before one are dropped. There is no algebra: `2+x` and `x+2` differ, and so do `1,-2` and `-2,1`.
+
+That is the rule `strict`. The rule `official` reads and compares as a family's own evaluation code does, mistakes
+included, so that published accuracies can be reproduced: CODI's takes the last number of the text (`LAST_NUMBER`),
+Coconut's what follows the last `#` (`AFTER_HASH`). docs/answers.md sets the rules side by side.
 """
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import chain
 from typing import Final
+
+from thoughtlens.errors import OptionError
 
 LONGEST_NUMBER: Final = 400
 """Characters of the longest number that is read as one: more than any float has, few enough to compute with."""
@@ -56,7 +64,7 @@ _TRUTH = {"yes": "true", "no": "false"}
 
 
 _RELATIVE_TOLERANCE = Fraction(1, 1_000_000)
-_ABSOLUTE_TOLERANCE = Fraction(1, 200)
+_ABSOLUTE_TOLERANCE = Fraction(1, 1_000)
 _LONGEST_LINE = 2_000
 
 _ANSWER_IS = re.compile(r"\banswer\s*(?:is\b\s*:?|:)", re.IGNORECASE)
@@ -86,6 +94,8 @@ _FALSE = re.compile(r"false\b|no\b(?!\s*\w)", re.IGNORECASE)
 _LETTER = re.compile(r"(?:option\s+|choice\s+)?(?:\(([A-Ea-e])\)|([A-E])(?=$|[):.,])|([B-E])(?=\s)|([b-e])(?=$|\)))")
 _BARE_LETTER = re.compile(r"\(?([A-E])[).]*")
 _WORDLESS = re.compile(r"(?!.*[A-Za-z]{2})(?=.*[0-9A-Za-z])[-+*/^_=<>!|()\[\]{}.,\s0-9A-Za-zπ√°%]+")
+# `18 18` is no number; `1 1/2` is one.
+_TWO_NUMBERS = re.compile(r"[0-9]\s+[0-9]+(?=\s|$)")
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -144,9 +154,9 @@ def gold_answer(value: object) -> str:
 def same_answer(predicted: str | None, gold: str) -> bool:
     r"""Whether a predicted answer is the gold answer.
 
-    Two numbers are the same within a millionth of the larger, but never more than 0.005 apart: that covers the
-    rounding of gold answers such as 14053029.666666666, while whole numbers have to be equal and 15 is not 15.67.
-    Everything else is the same if its normal form is.
+    Two numbers are the same within a millionth of the larger, but never as much as 0.001 apart, the tolerance of
+    GSM-Hard's own evaluation (Gao 2022): whole numbers have to be equal, and 15 is not 15.67. Everything else is the
+    same if its normal form is.
 
     Args:
         predicted: what `read_answer` returned.
@@ -195,7 +205,8 @@ def exact_number(normal: str) -> Fraction | None:
 
 
 def _close(a: Fraction, b: Fraction) -> bool:
-    return abs(a - b) <= min(_RELATIVE_TOLERANCE * max(abs(a), abs(b)), _ABSOLUTE_TOLERANCE)
+    apart = abs(a - b)
+    return apart <= _RELATIVE_TOLERANCE * max(abs(a), abs(b)) and apart < _ABSOLUTE_TOLERANCE
 
 
 def _lines_after(mark: re.Pattern[str], text: str) -> list[str]:
@@ -278,7 +289,7 @@ def _leading_number(line: str) -> str | None:
 
 
 def _wordless(line: str) -> str | None:
-    return line if _WORDLESS.fullmatch(line) else None
+    return line if _WORDLESS.fullmatch(line) and not _TWO_NUMBERS.search(line) else None
 
 
 def _first_number(line: str) -> str | None:
@@ -310,3 +321,72 @@ def _float_text(value: float) -> str:
 
 def _short(value: object) -> str:
     return "null" if value is None else f"of type {type(value).__name__}"
+
+
+_LETTERS = ("A", "B", "C", "D", "E")
+_OFFICIAL_NUMBER = re.compile(r"-?\d+\.?\d*")
+
+
+def _last_number(text: str) -> str | None:
+    """What CODI's evaluation takes: the last number; without any, the letter or truth value that a set asks for."""
+    text = text.replace(",", "")
+    if numbers := _OFFICIAL_NUMBER.findall(text):
+        return str(numbers[-1])
+    if "True" in text or "False" in text:
+        return "true" if "True" in text else "false"
+    said = text.split("The answer is:")[-1].strip()[:1]
+    return said if said in _LETTERS else None
+
+
+def _same_float(predicted: str | None, gold: str) -> bool:
+    """Equal as floats; letters and truth values as they are, where CODI's evaluation reads every other word as C."""
+    if gold in _LETTERS:
+        return (predicted if predicted in _LETTERS or _is_float(predicted) else "C") == gold
+    if gold in ("true", "false") or predicted is None:
+        return predicted == gold
+    return _is_float(predicted) and _is_float(gold) and float(predicted) == float(gold.replace(",", ""))
+
+
+def _is_float(text: str | None) -> bool:
+    try:
+        return math.isfinite(float((text or "").replace(",", "")))
+    except ValueError:
+        return False
+
+
+def _after_hash(text: str) -> str | None:
+    return text.split("#")[-1].replace(",", "").strip() or None
+
+
+@dataclass(frozen=True)
+class AnswerRule:
+    """How an answer is read from a text and compared with the right one.
+
+    Attributes:
+        name: `strict` or `official`.
+        read: from a text to the answer in it, None if there is none.
+        same: whether what was read is the right answer.
+    """
+
+    name: str
+    read: Callable[[str], str | None]
+    same: Callable[[str | None, str], bool]
+
+
+STRICT: Final = "strict"
+OFFICIAL: Final = "official"
+LAST_NUMBER: Final = AnswerRule(OFFICIAL, _last_number, _same_float)
+"""The official rule of CODI: `test.py` of github.com/zhenyi4/codi."""
+
+AFTER_HASH: Final = AnswerRule(OFFICIAL, _after_hash, lambda predicted, gold: predicted == gold.replace(",", ""))
+"""The official rule of Coconut: `run.py` of github.com/facebookresearch/coconut."""
+
+RULES: Final = {STRICT: AnswerRule(STRICT, read_answer, same_answer), OFFICIAL: LAST_NUMBER}
+"""The rules by name, `official` being that of CODI."""
+
+
+def rule_named(name: str) -> str:
+    """The name, if it is that of a rule; else an `OptionError`."""
+    if name not in RULES:
+        raise OptionError(f"no answer rule {name!r}, expected {STRICT} or {OFFICIAL}; pass another --answer-rule.")
+    return name

@@ -20,6 +20,9 @@ from thoughtlens.errors import OptionError, ProblemSetError, first_line
 from thoughtlens.files import write_json_lines
 from thoughtlens.problems.rows import Problem, Row, check_fields, place_of, read_problems, read_rows
 
+ALL = "all"
+"""The split that is all others of a set, in their order."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
@@ -270,6 +273,10 @@ def _load_bundled(named: NamedSet, split: str, revision: str | None) -> ProblemS
 def _load_hub(named: NamedSet, split: str, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
     assert named.hub_id is not None
     check_fields(fields)
+    if split == ALL:
+        parts = [_load_hub(named, one, fields, revision) for one in named.splits if one != ALL]
+        problems = tuple(problem for part in parts for problem in part.problems)
+        return ProblemSet(problems, named.name, split, named.hub_id, parts[0].revision)
     rows, commit = read_hub_rows(named.hub_id, named.config, split, revision)
     where = f"{named.hub_id} ({split})"
     _check_columns(rows, named, where, fields)

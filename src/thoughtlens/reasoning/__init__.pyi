@@ -8,3 +8,7 @@ from .loop import reason as reason
 from .loop import tell as tell
 from .loop import think as think
 from .loop import write_out as write_out
+from .protocols import EXACT as EXACT
+from .protocols import PROTOCOLS as PROTOCOLS
+from .protocols import Protocol as Protocol
+from .protocols import protocol_named as protocol_named

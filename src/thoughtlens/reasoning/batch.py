@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import FIRST, PAD_CODE, QUESTION, TEXT, slot_codes, text_code
+from thoughtlens.reasoning.protocols import EXACT, Protocol
 from thoughtlens.taps import Moment, Site, Taps
 
 ROOM: Final = 32
@@ -92,10 +93,11 @@ class Context:
         real: bool (problem, position), False on padding; None before the first read.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: nn.Module, protocol: Protocol = EXACT) -> None:
+        self.backbone, self.protocol = backbone, protocol
         self.cache = roomy_cache()
         self.real: Tensor | None = None
+        self.n_masked = 0
 
     def read(self, inputs: Tensor, real: Tensor | None = None, **passed_down: Any) -> Any:
         """Append positions to every sequence, and return the backbone's output for them.
@@ -106,13 +108,21 @@ class Context:
             passed_down: handed to the attention function (`taps=` and codes) or the model (`output_hidden_states=`).
         """
         new = torch.ones(inputs.shape[:2], dtype=torch.bool, device=inputs.device) if real is None else real
+        first = self.real is None
         self.real = new if self.real is None else torch.cat([self.real, new], dim=1)
-        positions = (self.real.long().cumsum(1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        if self.protocol.official:
+            # Padding counts as a position; it is masked in the first pass alone, and where that is read again.
+            positions = torch.arange(self.real.shape[1], device=new.device).expand(*self.real.shape)
+            passed_down |= {"padded": (~new, self.protocol.padded_rows)} if first else {}
+            self.n_masked = self.real.shape[1] if first else self.n_masked
+            mask = self.real if self.real.shape[1] <= self.n_masked else torch.ones_like(self.real)
+        else:
+            positions, mask = (self.real.long().cumsum(1) - 1).clamp(min=0), self.real
         as_input = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
         return self.backbone(
             **as_input,
-            attention_mask=self.real.long(),
-            position_ids=positions,
+            attention_mask=mask.long(),
+            position_ids=positions[:, -inputs.shape[1] :],
             past_key_values=self.cache,
             use_cache=True,
             **passed_down,
@@ -126,10 +136,11 @@ class Context:
 
     def fork(self, n_copies: int) -> "Context":
         """The same batch `n_copies` times over, one whole batch after another; this one stays as it is."""
-        twin = Context(self.backbone)
+        twin = Context(self.backbone, self.protocol)
         for index, layer in enumerate(self.cache.layers):
             copies = (kept.expand(n_copies, *kept.shape).flatten(0, 1) for kept in (layer.keys, layer.values))
             twin.cache.update(*copies, index)
+        twin.n_masked = self.n_masked
         twin.real = None if self.real is None else self.real.repeat(n_copies, 1)
         return twin
 
@@ -147,6 +158,7 @@ class BatchPass:
         reasoner: the model.
         taps: what watches or edits every step from `bot` on.
         n_thoughts: T; it decides the codes of the slots.
+        protocol: how padding is read.
 
     Attributes:
         reasoner: the model.
@@ -154,6 +166,7 @@ class BatchPass:
         slots: code of each named slot, `text` among them.
         keys: codes (problem, position) of what was read.
         rows: index (problem,) of each present problem in the batch as it was begun.
+        asked: the last hidden states (problem, hidden) after the questions.
 
     Example:
         >>> from thoughtlens.models import load
@@ -168,27 +181,33 @@ class BatchPass:
         The answer is: 11
     """
 
-    def __init__(self, reasoner: LatentReasoner, taps: Taps, n_thoughts: int) -> None:
+    def __init__(self, reasoner: LatentReasoner, taps: Taps, n_thoughts: int, protocol: Protocol = EXACT) -> None:
         self.reasoner, self.taps = reasoner, taps
         self.slots = slot_codes(n_thoughts) | {TEXT: text_code(n_thoughts)}
-        self.context = Context(reasoner.lm.base_model)
+        self.context = Context(reasoner.lm.base_model, protocol)
         self.device = reasoner.lm.device
         self.keys = torch.empty(0, dtype=torch.long)
         self.rows = torch.empty(0, dtype=torch.long)
+        self.asked = torch.empty(0)
 
     def question(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Read the questions in one pass without taps; returns the last hidden states (problem, hidden)."""
         width = max(map(len, prompts))
-        ids = torch.zeros((len(prompts), width), dtype=torch.long)
+        ids = torch.full((len(prompts), width), self.reasoner.padding)
         codes = torch.full((len(prompts), width), PAD_CODE)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             codes[row, width - len(prompt) :] = self.slots[QUESTION]
             codes[row, width - len(prompt)] = self.slots[FIRST]
         self.keys, self.rows = codes.to(self.device), torch.arange(len(prompts), device=self.device)
-        out = self.context.read(ids.to(self.device), self.keys != PAD_CODE)
-        state: Tensor = out.last_hidden_state[:, -1]
-        return state
+        opening = torch.tensor(self.reasoner.opening if self.context.protocol.official else (), dtype=torch.long)
+        read = torch.cat([ids, opening.expand(len(ids), -1)], dim=1).to(self.device)
+        real = torch.cat([self.keys != PAD_CODE, self.keys.new_ones(len(ids), len(opening)) > 0], dim=1)
+        out = self.context.read(read, real)
+        # What official code gives padded rows depends on `bot` too; it is read again on its own, under the taps.
+        self.context.forget(len(opening))
+        self.asked = out.last_hidden_state[:, width - 1]
+        return self.asked
 
     def fork(self, n_copies: int = 1, *, taps: Taps | None = None, n_thoughts: int | None = None) -> "BatchPass":
         """The same batch `n_copies` times over, one whole batch after another; this one stays as it is.
@@ -199,10 +218,11 @@ class BatchPass:
             n_thoughts: T of the fork, where no thought has been read yet; that of this batch if None.
         """
         count = self.slots[TEXT] - len(slot_codes(0)) if n_thoughts is None else n_thoughts
-        twin = BatchPass(self.reasoner, self.taps if taps is None else taps, count)
+        twin = BatchPass(self.reasoner, self.taps if taps is None else taps, count, self.context.protocol)
         twin.context = self.context.fork(n_copies)
         twin.keys = self.keys.repeat(n_copies, 1)
         twin.rows = torch.arange(len(twin.keys), device=self.device)
+        twin.asked = self.asked.repeat(n_copies, 1)
         return twin
 
     def keep(self, places: Tensor) -> None:

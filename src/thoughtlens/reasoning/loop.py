@@ -1,9 +1,10 @@
 """The thinking loop: question, bot, thoughts, eot, answer; the same for every family and every experiment.
 
 1. The question's tokens are read in one pass, left-padded, without taps.
-2. `bot` is read; its last hidden state, fed back, is z1; reading z1 gives z2; …; what zT gives is not fed back.
-3. `eot` is read, and the answer is decoded greedily to the end token (`decode`), or the model is told what to answer,
-   for the answer's probability (`tell`).
+2. `bot` is read; its last hidden state, fed back, is z1; reading z1 gives z2; …; what zT gives is not fed back. Where
+   there is no `bot`, the state after the question is fed back.
+3. `eot` is read if there is one, and the answer is decoded greedily to the end token (`decode`), or the model is told
+   what to answer, for the answer's probability (`tell`).
 
 From step 2 on every pass reads a single position, under the taps. The loop knows nothing about attention: taps do.
 """
@@ -19,6 +20,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
 from thoughtlens.reasoning.batch import BatchPass
+from thoughtlens.reasoning.protocols import EXACT, Protocol
 from thoughtlens.taps import Tap, Taps
 
 MAX_NEW_TOKENS = 256
@@ -45,10 +47,14 @@ def decode(batch: BatchPass, state: Tensor, rooms: Sequence[int]) -> list[list[i
     present: list[int] = batch.rows.tolist()
     said: dict[int, list[int]] = {row: [] for row in present}
     watch = _PrefixWatch(batch.reasoner)
+    waiting: _Waiting | None = None
     room = torch.tensor(rooms, device=state.device)
     running = torch.ones(len(state), dtype=torch.bool, device=state.device)
     for n_said in range(max(rooms)):
         token = torch.where(running, batch.reasoner.next_token(state), end)
+        if waiting is not None and (began := waiting.rows & ~watch.are_blank(token)).any():
+            state, token = waiting.read_again(batch, state, token, began)
+            token = torch.where(running, token, end)
         running &= (token != end) & (n_said < room)
         n_running = int(running.sum())
         if not n_running:
@@ -60,11 +66,14 @@ def decode(batch: BatchPass, state: Tensor, rooms: Sequence[int]) -> list[list[i
         rows = batch.rows.tolist()
         for place in running.nonzero().flatten().tolist():
             said[rows[place]].append(int(token[place]))
-        at_answer = torch.tensor(watch.ends_prefix(said, rows, running.tolist()), device=state.device)
+        ends, waits = watch.look(said, rows, running.tolist())
+        at_answer = torch.tensor(ends, device=state.device)
         queries = torch.where(at_answer, batch.slots[ANSWER], batch.slots[TEXT])
         keys = torch.where(running, batch.slots[ANSWER], PAD_CODE)
         queries = torch.where(running, queries, PAD_CODE)
         state = batch.step(token[:, None], keys[:, None], queries[:, None])
+        rows_waiting = torch.tensor(waits, device=state.device)
+        waiting = _Waiting(rows_waiting, token, keys, queries) if any(waits) else None
     return [said[row] for row in present]
 
 
@@ -140,34 +149,66 @@ def tell(batch: BatchPass, state: Tensor, answers: Sequence[tuple[Sequence[int],
 class _PrefixWatch:
     """Says at which generated token a problem's answer prefix ends, blanks after it included.
 
-    The `answer` query is the position whose output is the first token of the value. Where the model was trained to say
-    a blank of its own before the value, the prefix ends after it. Whether more blanks belong to the prefix is known
-    only when the value has begun, so each is offered as the end in turn, and the last one stands.
+    The `answer` query is the position whose output is the first token of the value. Whether a blank of its own belongs
+    to the prefix is known only when the next token is: LLaMA says one before `8` and none before `B`. Where a number is
+    trained to have one, the prefix without a blank *waits*; the last blank is the end. Further blanks are offered as
+    the end in turn, and the last one stands. Where the value is said at once, there is no such query.
     """
 
     def __init__(self, reasoner: LatentReasoner) -> None:
         self.reasoner = reasoner
+        # Where `eot` closes nothing, what is read after the thoughts is the answer's query already.
+        self.prefix = reasoner.answer_prefix if ANSWER in reasoner.slots else ""
         trained = reasoner.decode(reasoner.spoken("0")[0])
         self.n_blanks = len(trained) - len(trained.rstrip())
         self.began: set[int] = set()
         self.closed: set[int] = set()
 
-    def ends_prefix(
+    def look(
         self, said: Mapping[int, Sequence[int]], rows: Sequence[int], running: Sequence[bool]
-    ) -> list[bool]:
-        """For each present problem, whether its text so far ends in the prefix and nothing but blanks."""
+    ) -> tuple[list[bool], list[bool]]:
+        """For each present problem, whether its text so far ends in the prefix and blanks, and whether it waits."""
+        if not self.prefix:
+            return [False] * len(rows), [False] * len(rows)
         pairs = zip(rows, running, strict=True)
-        return [runs and row not in self.closed and self._look(row, said[row]) for row, runs in pairs]
+        found = [self._look(row, said[row]) if runs and row not in self.closed else _ELSEWHERE for row, runs in pairs]
+        return [ends for ends, _ in found], [waits for _, waits in found]
 
-    def _look(self, row: int, ids: Sequence[int]) -> bool:
+    def are_blank(self, tokens: Tensor) -> Tensor:
+        """Whether each token is nothing but blanks."""
+        texts = [self.reasoner.decode([token]) for token in tokens.tolist()]
+        return torch.tensor([bool(text) and not text.strip() for text in texts], device=tokens.device)
+
+    def _look(self, row: int, ids: Sequence[int]) -> tuple[bool, bool]:
         text = self.reasoner.decode(ids[-_TAIL:])
         words = text.rstrip()
-        ends = words.endswith(self.reasoner.answer_prefix) and len(text) - len(words) >= self.n_blanks
+        after = words.endswith(self.prefix)
+        ends = after and len(text) - len(words) >= self.n_blanks
         if ends:
             self.began.add(row)
         elif row in self.began:
             self.closed.add(row)
-        return ends
+        return ends, after and not ends
+
+
+_ELSEWHERE = (False, False)
+
+
+class _Waiting(NamedTuple):
+    """The last step, read as text, where the prefix may have ended: `rows` bool (problem,), the rest as it was read."""
+
+    rows: Tensor
+    token: Tensor
+    keys: Tensor
+    queries: Tensor
+
+    def read_again(self, batch: BatchPass, state: Tensor, token: Tensor, began: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the step again, as the `answer` query where the value has begun; the state, and what it says."""
+        batch.forget(1)
+        queries = torch.where(began, batch.slots[ANSWER], self.queries)
+        after = batch.step(self.token[:, None], self.keys[:, None], queries[:, None])
+        # Only where an edit of the `answer` query changed the state is something else said.
+        return after, token if torch.equal(after, state) else batch.reasoner.next_token(after)
 
 
 @dataclass(frozen=True)
@@ -198,6 +239,7 @@ def reason(
     taps: Iterable[Tap] = (),
     n_thoughts: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    protocol: Protocol = EXACT,
 ) -> Trace:
     """Let a model think about a batch of questions and answer them.
 
@@ -208,6 +250,7 @@ def reason(
         taps: what watches or edits the pass, in this order.
         n_thoughts: T; the number the model was trained with if None; 0 goes from `bot` to `eot` at once.
         max_new_tokens: the longest answer.
+        protocol: how padding is read; under an official one, a problem's numbers do depend on the others.
 
     Returns:
         The trace: thoughts, hidden states, tokens and texts.
@@ -226,18 +269,25 @@ def reason(
     """
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     prompts = [reasoner.prompt(asked) if isinstance(asked, str) else asked for asked in questions]
-    rooms = answer_rooms(reasoner, prompts, count, max_new_tokens)
-    batch = BatchPass(reasoner, Taps(taps), count)
-    batch.question([prompt[:-1] for prompt in prompts])
-    thinking = think(batch, prompts[0][-1], count)
+    # Where padding counts as a position, every question is as long as the longest.
+    longest = [max(prompts, key=len)] * len(prompts) if protocol.official else prompts
+    rooms = answer_rooms(reasoner, longest, count, max_new_tokens)
+    batch = BatchPass(reasoner, Taps(taps), count, protocol)
+    batch.question(prompts_without(reasoner, prompts))
+    thinking = think(batch, next(iter(reasoner.opening), None), count)
     tokens = decode(batch, thinking.state, rooms)
     return Trace(
         thoughts=thinking.thoughts,
         states=thinking.states,
         tokens=tokens,
         texts=[reasoner.decode(ids) for ids in tokens],
-        n_question_tokens=[len(prompt) - 1 for prompt in prompts],
+        n_question_tokens=[len(prompt) - len(reasoner.opening) for prompt in prompts],
     )
+
+
+def prompts_without(reasoner: LatentReasoner, prompts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """The prompts without the token that opens the thoughts."""
+    return [prompt[: len(prompt) - len(reasoner.opening)] for prompt in prompts]
 
 
 class Thinking(NamedTuple):
@@ -254,12 +304,12 @@ class Thinking(NamedTuple):
     states: Tensor
 
 
-def think(batch: BatchPass, bot: int, n_thoughts: int) -> Thinking:
+def think(batch: BatchPass, bot: int | None, n_thoughts: int) -> Thinking:
     """Read `bot`, the thoughts and the closing marker after a batch of questions.
 
     Args:
         batch: the batch, its questions read.
-        bot: the token that opens the thoughts.
+        bot: the token that opens the thoughts; None where there is none.
         n_thoughts: T, 0 or more.
 
     Returns:
@@ -268,7 +318,7 @@ def think(batch: BatchPass, bot: int, n_thoughts: int) -> Thinking:
     Example: see `BatchPass`.
     """
     reasoner = batch.reasoner
-    state = batch.token(bot, BOT)
+    state = batch.asked if bot is None else batch.token(bot, BOT)
     thoughts, states = [], [state]
     for name in thought_names(n_thoughts):
         thought = batch.edited(reasoner.feed_back(state), name)
@@ -276,7 +326,7 @@ def think(batch: BatchPass, bot: int, n_thoughts: int) -> Thinking:
         state = batch.step(thought[:, None], batch.all(name))
         states.append(state)
     for marker in reasoner.closing:
-        state = batch.token(marker, EOT)
+        state = batch.token(marker, EOT if EOT in reasoner.slots else ANSWER)
     stacked = torch.stack(thoughts, dim=1) if thoughts else state.new_empty(len(state), 0, state.shape[-1])
     return Thinking(state, stacked, torch.stack(states, dim=1))
 

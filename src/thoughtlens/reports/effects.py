@@ -19,6 +19,10 @@ import xarray as xr
 from thoughtlens import plots
 from thoughtlens.analysis.effect_curves import curve_of, transplant_table
 from thoughtlens.analysis.effects import (
+    ALPHA,
+    LOGPROBS,
+    MARGIN,
+    MARGINS,
     OF_PREFIX,
     OUTCOMES,
     RANKED_BY,
@@ -28,13 +32,15 @@ from thoughtlens.analysis.effects import (
     Study,
     doses,
     effects_table,
+    exploratory,
     families,
     paired_differences,
     summarise,
 )
 from thoughtlens.analysis.pieces import Blocks
+from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.variants import recovered, variant_effects
-from thoughtlens.analysis.verdict import ALPHA, FEWEST_JUDGED, judge, judged_together, readings
+from thoughtlens.analysis.verdict import FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
 from thoughtlens.files import write_json, writing
@@ -46,6 +52,8 @@ from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+NAMED: Final = 5
+"""Cuts that a warning names."""
 TOP: Final = 10
 """Cuts that the headline names."""
 FEWEST_UNITS: Final = 3
@@ -132,7 +140,7 @@ def study(
     }
     differences = paired_differences(effects)[RANKED_BY]
     verdicts = {
-        name: judge(its, _of_units(differences, found[name]))
+        name: judge(its, _of_units(differences, found[name]), margin=float(effects.attrs.get("margin", MARGIN)))
         for name, its in importances.items()
         if len(found[name]) >= FEWEST_JUDGED
     }
@@ -160,7 +168,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
             write_study(run, study(run, "first"))["top"][0]
     """
     facts, table = study_headline(run, done), _with_variants(effects_table(done.summary), done)
-    table.insert(2, "exploratory", _exploratory(done).sel(intervention=table["intervention"].to_list()).values)
+    table.insert(2, "exploratory", exploratory(done.effects).sel(intervention=table["intervention"].to_list()).values)
     with writing(run.path / STUDIES / facts["study"]) as folder:
         written = [write_table(folder / "effects.csv", table), folder / "effects_summary.json"]
         write_json(written[-1], facts)
@@ -170,11 +178,6 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
                 old.unlink()
             written += save_figures(folder / FIGURES, study_figures(done))
     return facts | {"files": [str(path) for path in written]}
-
-
-def _exploratory(done: Study) -> xr.DataArray:
-    """Whether each intervention was added after the study had begun; of effects made elsewhere none is known to be."""
-    return done.effects.get("exploratory", xr.zeros_like(done.effects["kind"], dtype=bool))
 
 
 def study_headline(run: Run, done: Study) -> dict[str, Any]:
@@ -187,7 +190,8 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
     Returns:
         `study` (its name), `model`, `problems`, `n` (problems cut), `confidence`, `baseline` (its outcomes),
         `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_exploratory` (of all these, those added after the study
-        had begun), `n_failed` (pairs), `detectable` (the median of the cuts' smallest detectable effects),
+        had begun), `n_failed` (pairs), `margin` and `accuracy_margin`, `detectable` (the smallest effect that would be
+        found of any cut, that is for the worst one, corrected for the plan), `warnings` (sentences),
         `n_significant` after Holm, `top` (the cuts that lose most log-probability), `verdict` (by family, a row a
         kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, and `transplants`,
         whose answer is given with another problem's thoughts.
@@ -213,9 +217,11 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "n_cuts": cuts.sizes["intervention"],
         "n_controls": int((summary["kind"] == "control").sum()),
         "n_orders": int((summary["kind"] == "order").sum()),
-        "n_exploratory": int(_exploratory(done).sum()),
+        "n_exploratory": int(exploratory(done.effects).sum()),
         "n_failed": int(summary["n_failed"].sum()),
-        "detectable": {name: _finite(cuts["mde"].sel(outcome=name).median().item()) for name in TESTED},
+        **{name: float(done.effects.attrs.get(name, usual)) for name, usual in MARGINS.items()},
+        "detectable": {name: _finite(cuts["mde"].sel(outcome=name).max(skipna=False).item()) for name in TESTED},
+        "warnings": warnings_of(cuts, done.effects),
         "n_significant": {name: int((cuts["p_holm"].sel(outcome=name) < ALPHA).sum()) for name in TESTED},
         "top": _top(cuts),
         "verdict": {name: _verdict_rows(done, name) for name in done.verdicts},
@@ -294,10 +300,49 @@ def _top(cuts: xr.Dataset) -> list[dict[str, Any]]:
 
 def _cut(cut: xr.Dataset) -> dict[str, Any]:
     counts = {name: int(cut[name]) for name in ("n", "n_failed", "n_broken", "n_mended", "n_controls")}
-    ps = {name: {o: _finite(cut[name].sel(outcome=o).item()) for o in TESTED} for name in ("p_holm", "p_controls")}
+    names = ("p_holm", "p_controls", "effective_n")
+    ps = {name: {o: _finite(cut[name].sel(outcome=o).item()) for o in TESTED} for name in names}
     effects = {o: _number(cut[o]) for o in (*OUTCOMES, *OF_PREFIX) if o in cut}
     split = {name: _finite(cut[name].item()) for name in SPLIT if name in cut}
-    return {"cut": str(cut["intervention"].item()), **counts, **effects, **split, **ps}
+    shown = {o: shown_of(cut, o) for o in TESTED}
+    return {"cut": str(cut["intervention"].item()), **counts, **effects, **split, **ps, "shown": shown}
+
+
+def shown_of(cut: xr.Dataset, outcome: str) -> str:
+    """What is shown of a cut's effect on an outcome, after Holm; absence of evidence is "not shown"."""
+    none = bool(cut["no_effect"].sel(outcome=outcome))
+    if cut["p_holm"].sel(outcome=outcome) < ALPHA:
+        word = "a loss" if WORSE[outcome] * cut[outcome].sel(value="estimate") > 0 else "a gain"
+        return f"{word} below the margin" if none else word
+    return "no effect" if none else "not shown"
+
+
+def warnings_of(cuts: xr.Dataset, effects: xr.Dataset) -> list[str]:
+    """What a reader of the cuts' numbers must know, a sentence each."""
+    margin, found = float(effects.attrs.get("margin", MARGIN)), []
+    if "prefix_logprob" in cuts:
+        joint, gold = (cuts[name].sel(value="estimate", drop=True) for name in LOGPROBS)
+        significant = (cuts["p_holm"].sel(outcome=list(LOGPROBS)) < ALPHA).any("outcome")
+        hidden = (abs(joint - gold) > margin) | (significant & (np.sign(joint) * np.sign(gold) < 0))
+        if names := _named(cuts, hidden):
+            found.append(
+                f"the log-probability of the answer behind the forced prefix does not tell what these cuts do, since "
+                f"they change whether the prefix is said: {names}; look at that of prefix and answer, and at accuracy"
+            )
+    few = (cuts["effective_n"].sel(outcome=RANKED_BY) < FEWEST_CARRYING) & (abs(cuts[RANKED_BY][:, 0]) > 0)
+    if names := _named(cuts, few):
+        found.append(
+            f"a handful of problems (fewer than {FEWEST_CARRYING}) carries the mean effect on log-probability of these "
+            f"cuts, whose intervals may be too short: {names}; cut more problems"
+        )
+    return found
+
+
+def _named(cuts: xr.Dataset, which: xr.DataArray) -> str:
+    """The labels of some cuts, the first few of them by name."""
+    labels = [str(label) for label in cuts["intervention"].values[which.values]]
+    more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
+    return ", ".join(labels[:NAMED]) + more
 
 
 def _verdict_rows(done: Study, family: str) -> list[dict[str, Any]]:

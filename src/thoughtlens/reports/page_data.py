@@ -37,8 +37,7 @@ from thoughtlens.files import Json
 from thoughtlens.models.catalog import bundled, read_card
 from thoughtlens.notation import head_name, key_names, query_names
 from thoughtlens.reports.study_data import studies_of
-from thoughtlens.runs.folder import Run
-from thoughtlens.runs.readings import chosen_problems
+from thoughtlens.runs.folder import Run, chosen_problems
 from thoughtlens.schema import VALUE_WEIGHTED
 
 ALL_HEADS: Final = 64

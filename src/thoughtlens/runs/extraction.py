@@ -25,16 +25,24 @@ from thoughtlens.analysis.sums import block_sums
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
-from thoughtlens.notation import MAX_THOUGHTS
-from thoughtlens.problems import Problem, ProblemSet, same_answer, write_problems
+from thoughtlens.notation import MAX_THOUGHTS, query_names, text
+from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.reasoning.loop import reason
+from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Progress, Work
 from thoughtlens.runs.folder import PROBLEMS, Run
 from thoughtlens.runs.layout import Keep, Layout, Seen
 from thoughtlens.runs.writer import Store
-from thoughtlens.schema import ATTENTION, ATTENTION_DIMS, VALUE_WEIGHTED, attention_dataset, check_attention
-from thoughtlens.taps import AttentionRecorder, ValueRecorder
+from thoughtlens.schema import (
+    ATTENTION,
+    ATTENTION_DIMS,
+    PADDING_MASS,
+    VALUE_WEIGHTED,
+    attention_dataset,
+    check_attention,
+)
+from thoughtlens.taps import AttentionRecorder, PaddingRecorder, Tap, ValueRecorder
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +88,7 @@ class ExtractionJob:
     store: Store
     batch_size: int
     keep: Keep
+    protocol: Protocol = EXACT
 
     def n_problems(self, shard: int) -> int:
         """Problems of a shard."""
@@ -94,7 +103,7 @@ class ExtractionJob:
         """Let the model think about the problems of a shard, batch by batch, and write what is kept of them."""
         began, failed, layout = time.monotonic(), passes.failures, self.store.layout
         places, rows = layout.problems_of(shard), layout.rows_of(shard)
-        batches = plan([len(self.prompts[place]) for place in places], self.batch_size)
+        batches = batches_of([len(self.prompts[place]) for place in places], self.batch_size, self.protocol)
         of_run = [[places[index] for index in batch] for batch in batches]
         results: dict[int, Mapping[str, Any]] = {}
 
@@ -114,19 +123,46 @@ class ExtractionJob:
         layout, problems = self.store.layout, [self.problems[place] for place in batch]
         recorders = {name: recorder_for(reasoner, len(batch), layout.n_thoughts) for name in layout.patterns}
         factors = norm_factors(reasoner.lm) if VALUE_WEIGHTED in recorders else []
-        taps = [ValueRecorder(rows, factors) if name == VALUE_WEIGHTED else rows for name, rows in recorders.items()]
+        taps: list[Tap] = [
+            ValueRecorder(rows, factors) if name == VALUE_WEIGHTED else rows for name, rows in recorders.items()
+        ]
+        padding = _padding_recorder(reasoner, len(batch), layout.n_thoughts)
+        taps += [padding] if self.protocol.official else []
         prompts = [self.prompts[place] for place in batch]
-        trace = reason(reasoner, prompts, taps=taps, n_thoughts=layout.n_thoughts)
+        trace = reason(reasoner, prompts, taps=taps, n_thoughts=layout.n_thoughts, protocol=self.protocol)
         results = [_result(reasoner, *one) for one in zip(problems, trace.texts, trace.tokens, strict=True)]
-        patterns = {name: (ATTENTION_DIMS, rows.attention.numpy()) for name, rows in recorders.items()}
+        patterns = {name: rows.attention.numpy() for name, rows in recorders.items()}
         dataset = attention_dataset(
-            patterns[ATTENTION][1],
+            patterns.pop(ATTENTION),
             problem_ids=[problem.id for problem in problems],
             correct=np.array([result["correct"] for result in results]),
             n_question_tokens=np.array(trace.n_question_tokens),
-        ).assign(patterns)
+            slots=reasoner.slots,
+            beside=patterns,
+        )
+        if self.protocol.official:
+            names = query_names(layout.n_thoughts)
+            mass = xr.DataArray(padding.mass.numpy(), {"query": text(names)}, ATTENTION_DIMS[:-1])
+            dataset = dataset.assign({PADDING_MASS: mass.sel(query=dataset["query"])})
         # Attention that is stored is checked by the store.
         return dataset if self.keep == RAW else check_attention(dataset), results
+
+
+def batches_of(lengths: Sequence[int], batch_size: int, protocol: Protocol) -> list[list[int]]:
+    """Batches of like length; under an official protocol, whose numbers depend on the batch, in order."""
+    if not protocol.official:
+        return plan(lengths, batch_size)
+    return [list(range(start, min(start + batch_size, len(lengths)))) for start in range(0, len(lengths), batch_size)]
+
+
+def _padding_recorder(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> PaddingRecorder:
+    config = reasoner.lm.config
+    return PaddingRecorder(
+        n_problems=n_problems,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_thoughts=n_thoughts,
+    )
 
 
 def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
@@ -149,7 +185,7 @@ def _result(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Seque
         "gold": problem.answer,
         "text": text,
         "answer": answer,
-        "correct": same_answer(answer, problem.answer),
+        "correct": reasoner.answer_rule.same(answer, problem.answer),
         "n_tokens": len(tokens),
     }
 
@@ -166,6 +202,7 @@ def extract(
     record: Sequence[str] = (),
     keep: Keep = RAW,
     engine: Engine | None = None,
+    protocol: str = EXACT.name,
     progress: Progress = lambda n_problems: None,
 ) -> Run:
     """Record the attention of every problem in a run folder; go on where an earlier call stopped.
@@ -182,6 +219,8 @@ def extract(
         keep: what is kept of the problems: all attention, or with `MEAN` sums over blocks of them, so that disk does
             not grow with their number.
         engine: where the shards are worked on; in this process if None.
+        protocol: how padding is read; the official ones reproduce published numbers, which depend on `batch_size` (the
+            official one is 128) and on the order of the problems.
         progress: called with the number of problems done, also for those found done.
 
     Returns:
@@ -204,12 +243,18 @@ def extract(
     """
     chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
-    if not 1 <= count <= MAX_THOUGHTS:
+    if not 1 <= count <= MAX_THOUGHTS and count != reasoner.n_thoughts:
         raise OptionError(f"the number of thoughts is {count}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts.")
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
     if keep != RAW and record:
         raise OptionError(f"can't keep means and record {record[0]!r} beside attention; leave --record out, or --keep.")
+    read = protocol_named(protocol)
+    if read.official and keep != RAW:
+        raise OptionError(f"can't keep means under {protocol}, whose rows give to padding too; leave --keep out.")
+    if read.official:
+        # A shard holds whole batches, or the problems at its end would be batched otherwise.
+        shard_size = batch_size * max(1, (shard_size or batch_size) // batch_size)
     prompts = _checked_prompts(reasoner, chosen.problems, count)
     layout = Layout.of(
         tuple(problem.id for problem in chosen.problems),
@@ -220,17 +265,22 @@ def extract(
         dtype=dtype,
         record=sorted(set(record)),
         keep=keep,
+        slots=reasoner.slots,
+        padding=read.official,
     )
     names = ("name", "split", "revision", "fingerprint")
     of_problems = {name: getattr(chosen, name) for name in names}
     options = {"model": identity(reasoner), "problems": of_problems, "n_thoughts": count}
+    options |= {"answer_rule": reasoner.answer_rule.name, "protocol": read.name}
+    if read.official:
+        options["batch_size"] = batch_size
     store = Store.open(out, layout, options=options)
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
     load = loader_for(where, reasoner)
-    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep), missing, progress)
+    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read), missing, progress)
     notes: dict[str, Any] = {}
     if missing:
         # What does not decide the numbers: where the run, its problems and its model were, and how they were batched.
@@ -239,7 +289,8 @@ def extract(
             "batch_size": batch_size,
             "source": chosen.source,
             "model_source": reasoner.provenance.get("source"),
-            **_batching(store, [len(prompt) for prompt in prompts], batch_size),
+            "model_settings": reasoner.provenance.get("settings"),
+            **_batching(store, [len(prompt) for prompt in prompts], batch_size, read),
             "engine": where.name,
         }
     return Run(Path(out), store.finish(notes))
@@ -260,12 +311,14 @@ def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_th
     return prompts
 
 
-def _batching(store: Store, lengths: Sequence[int], batch_size: int) -> dict[str, Any]:
+def _batching(store: Store, lengths: Sequence[int], batch_size: int, protocol: Protocol) -> dict[str, Any]:
     """How the problems were batched, as the manifest says it."""
     of_shards = map(store.layout.problems_of, range(store.layout.n_shards))
     shards = [[lengths[place] for place in places] for places in of_shards]
-    padded = sum(sum(of_shard) * padding(of_shard, plan(of_shard, batch_size)) for of_shard in shards)
+    padded = sum(sum(of_shard) * padding(of_shard, batches_of(of_shard, batch_size, protocol)) for of_shard in shards)
     order = {"order": "longest first in each shard", "batch_size": batch_size, "tokens": TOKENS}
+    if protocol.official:
+        order = {"order": "that of the problems", "batch_size": batch_size}
     notes: dict[str, Any] = {"plan": order | {"padding": round(padded / sum(lengths), 4)}}
     markers = store.markers()
     if times := sum(marker["out_of_memory"] for marker in markers):
@@ -277,5 +330,6 @@ def loader_for(engine: Engine, reasoner: LatentReasoner) -> Callable[[], LatentR
     """Gives the reasoner to a worker, who must load it again where the engine works elsewhere."""
     if not engine.elsewhere:
         return lambda: reasoner
-    found = {"options": {"model": identity(reasoner)}, "notes": {"model_source": reasoner.provenance.get("source")}}
+    options = {"model": identity(reasoner), "answer_rule": reasoner.answer_rule.name}
+    found = {"options": options, "notes": {"model_source": reasoner.provenance.get("source")}}
     return partial(reasoner_of, found)

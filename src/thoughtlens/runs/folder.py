@@ -5,6 +5,15 @@ file as fill values without a word, and notices a flipped bit only when that chu
 first, at the cost of reading the files once.
 
 `status`: in: a folder; out: a `Status`, from the markers of finished shards alone, whoever writes them.
+
+`read_readings`: in: a run; out: the JSON of `RUN/readings.json`, which `evaluation.write_readings` made of some
+problems while the model was loaded, for the report, which loads no model:
+
+    results   SHA-256 of the results that it belongs to
+    stage     the stage of a thought that was read (`evaluation.decode_thoughts`)
+    problems  by id: `tokens` of the question, `attention` to each by query (None where the row does not exist), and
+              `decoded`, of each thought its likeliest tokens with their probabilities
+    checks    what `evaluation.doctor` found of the model: `name`, `passed`, `measured`
 """
 
 import json
@@ -290,3 +299,22 @@ def _seconds_left(path: Path, rows: dict[int, int], n_problems: int) -> float | 
     # What the first marker stands for was done before the clock of the markers began.
     pace = sum(n for _, n in times[1:]) / (times[-1][0] - times[0][0])
     return (n_problems - sum(rows.values())) / pace
+
+
+READINGS: Final = "readings.json"
+
+MOST_PROBLEMS: Final = 200
+"""Problems that the report shows one by one."""
+
+
+def chosen_problems(n_problems: int, most: int = MOST_PROBLEMS) -> list[int]:
+    """The places of at most so many problems, at equal distances in the order of the run: a set may be sorted."""
+    n_chosen = min(n_problems, most)
+    return [place * n_problems // n_chosen for place in range(n_chosen)]
+
+
+def read_readings(run: Run) -> Json:
+    """The readings of a run; empty where there are none, or where they are of other results."""
+    path = run.path / READINGS
+    found: Json = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return found if found.get("results") == run.manifest["results"] else {}

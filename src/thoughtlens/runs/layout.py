@@ -16,7 +16,7 @@ written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.writer`
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -30,8 +30,8 @@ import zarr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import Json
-from thoughtlens.notation import key_names, query_names
-from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, attention_dataset, check_attention
+from thoughtlens.notation import ANSWER, EOT, OPTIONAL, key_names, query_names
+from thoughtlens.schema import ATTENTION, PADDING_MASS, VALUE_WEIGHTED, attention_dataset, check_attention
 
 ATTENTION_GROUP: Final = "attention.zarr"
 SUMS_GROUP: Final = "sums.zarr"
@@ -115,6 +115,8 @@ class Layout:
         dtype: Literal["float16", "float32"] = "float16",
         record: Sequence[str] = (),
         keep: Keep,
+        slots: Collection[str] = OPTIONAL,
+        padding: bool = False,
     ) -> "Layout":
         """The layout of a run that has not been begun; the arguments are those of `extract`, which checks them here.
 
@@ -128,7 +130,9 @@ class Layout:
         if unknown := [name for name in record if name not in RECORDS]:
             raise OptionError(f"can't record {unknown[0]!r}, expected one of {', '.join(RECORDS)}; leave it out.")
         model, n_problems = (n_layers, n_heads, n_thoughts), len(problem_ids)
-        even = _even_attention(*model, [RECORDS[name] for name in record])
+        even = _even_attention(*model, [RECORDS[name] for name in record], slots)
+        if padding:
+            even = even.assign({PADDING_MASS: even[ATTENTION].sum("key") * 0.0})
         template = _with_first_dim(keep.add_up([(even, np.zeros(1, dtype=np.int64))], 1))
         if empty := [name for name, values in template.data_vars.items() if not values.size]:
             raise OptionError(f"{n_thoughts} thought has no {empty[0]} to keep; pass --keep raw, or more thoughts.")
@@ -225,7 +229,9 @@ class Layout:
         """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the folder."""
         path, checked = folder / self.group, {"compressors": [zarr.codecs.ZstdCodec(level=3, checksum=True)]}
         ids = np.array(self.problem_ids, dtype=np.dtypes.StringDType())
-        attrs = {"format": "thoughtlens", "n_thoughts": self.n_thoughts}
+        attrs: dict[str, Any] = {"format": "thoughtlens", "n_thoughts": self.n_thoughts}
+        if "query" in self.template.coords and ANSWER not in self.template["query"].values:
+            attrs["answer_query"] = EOT
         labels = xr.Dataset(coords={**self.template.drop_dims(self.row_dim).coords, "problem": ids}, attrs=attrs)
         if self.row_dim == "block":
             labels["assigned"] = "problem", self.rows
@@ -321,11 +327,21 @@ def _pieces(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
         yield dataset.isel(problem=slice(start, start + PIECE), missing_dims="ignore")
 
 
-def _even_attention(n_layers: int, n_heads: int, n_thoughts: int, beside: Sequence[str]) -> xr.Dataset:
+def _even_attention(
+    n_layers: int, n_heads: int, n_thoughts: int, beside: Sequence[str], slots: Collection[str]
+) -> xr.Dataset:
     """One problem whose rows spread evenly over what they see."""
-    n_queries, n_keys = len(query_names(n_thoughts)), len(key_names(n_thoughts))
-    even = np.tri(n_queries, n_keys, n_keys - n_queries)
+    keys = key_names(n_thoughts)
+    n_queries, n_keys = len(query_names(n_thoughts)), len(keys)
+    there = [key not in OPTIONAL or key in slots for key in keys]
+    even = np.tri(n_queries, n_keys, n_keys - n_queries) * there
     even /= even.sum(-1, keepdims=True)
     values = np.broadcast_to(even, (1, n_layers, n_heads, n_queries, n_keys))
-    dataset = attention_dataset(values, problem_ids=[""], correct=np.zeros(1), n_question_tokens=np.full(1, 2))
-    return dataset.assign(dict.fromkeys(beside, dataset[ATTENTION]))
+    return attention_dataset(
+        values,
+        problem_ids=[""],
+        correct=np.zeros(1),
+        n_question_tokens=np.full(1, 2),
+        slots=slots,
+        beside=dict.fromkeys(beside, values),
+    )

@@ -24,7 +24,7 @@ from thoughtlens.evaluation.damaged_thoughts import CONDITIONS, Solved, evaluate
 from thoughtlens.evaluation.lens import decode_thoughts, results_read
 from thoughtlens.files import replacing, write_json
 from thoughtlens.models.loader import load
-from thoughtlens.models.reasoner import Codi, LatentReasoner
+from thoughtlens.models.reasoner import LatentReasoner, Reasoner
 from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.runs.extraction import extract
 from thoughtlens.runs.writer import versions
@@ -38,7 +38,7 @@ _EARNS: Final = 0.20
 
 
 def make_card(
-    reasoner: Codi,
+    reasoner: Reasoner,
     recipe: Recipe,
     problems: ProblemSet,
     *,
@@ -64,7 +64,7 @@ def make_card(
 
 
 def measure(
-    reasoner: Codi, problems: Sequence[Problem], *, progress: Callable[[int], None] = lambda n_problems: None
+    reasoner: Reasoner, problems: Sequence[Problem], *, progress: Callable[[int], None] = lambda n_problems: None
 ) -> Json:
     """The part of a card that can be measured again: accuracy and lens.
 
@@ -124,7 +124,7 @@ def _share(correct: Sequence[bool]) -> Json:
     }
 
 
-def _lens(reasoner: Codi, problems: Sequence[Problem]) -> list[Json]:
+def _lens(reasoner: Reasoner, problems: Sequence[Problem]) -> list[Json]:
     """For each step, the thought whose `state_out` names the step's result most often among its top 5 tokens."""
     if not reasoner.n_thoughts or not any(problem.steps for problem in problems):
         return []

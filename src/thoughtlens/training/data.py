@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.models.reasoner import answer_ids, question_text
+from thoughtlens.models.codi import question_text
+from thoughtlens.models.reasoner import answer_ids
 from thoughtlens.problems import Problem, load_set
 from thoughtlens.problems.arithmetic import arithmetic_problem
 from thoughtlens.training.recipe import ProblemSource, Recipe, Stage

@@ -26,7 +26,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thoughtlens.models.reasoner import projection
+from thoughtlens.models.codi import projection
 from thoughtlens.reasoning.batch import Context
 from thoughtlens.training.data import IGNORED, Batch, Padded
 from thoughtlens.training.recipe import TERMS

@@ -1,0 +1,178 @@
+"""Published accuracies measured again, each under the protocol, problems and answer rule that it was published with.
+
+In: a known checkpoint's id, or a copy of it in a folder; out: an `Outcome` for each published number: expected and
+found accuracy, its interval, and whether the two agree. What is expected stands in the table of known checkpoints
+(`known.toml`); where a checkpoint or a problem set is not at hand, the error says so.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thoughtlens.analysis.statistics import proportion_interval
+from thoughtlens.errors import OptionError
+from thoughtlens.models.loader import load
+from thoughtlens.models.reasoner import LATENT, LatentReasoner
+from thoughtlens.models.settings import known_checkpoints
+from thoughtlens.problems import OFFICIAL, ProblemSet, draw, load_set
+from thoughtlens.reasoning.protocols import EXACT, OFFICIAL_BATCH, protocol_named
+from thoughtlens.runs.extraction import extract
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A published accuracy beside the one found; accuracies from 0 to 1.
+
+    Attributes:
+        set: the problem set, with its split.
+        protocol: how padding was read.
+        answer_rule: how answers were read.
+        expected: the published accuracy.
+        published_n: problems that it is of.
+        within: how far from it the found one may be.
+        source: where it was published.
+        found: the accuracy found.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        n: problems that it is of.
+        padding: mean attention of the thoughts' rows to padding; None where there is none.
+        rerun: the command that measures it once more.
+    """
+
+    set: str
+    protocol: str
+    answer_rule: str
+    expected: float
+    published_n: int
+    within: float
+    source: str
+    found: float
+    low: float
+    high: float
+    n: int
+    padding: float | None
+    rerun: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the found accuracy is as near as published ones are to each other, or its interval holds it."""
+        return abs(self.found - self.expected) <= self.within or self.low <= self.expected <= self.high
+
+
+def expectations(name: str) -> Sequence[Mapping[str, Any]]:
+    """The published accuracies of a known checkpoint.
+
+    Args:
+        name: its id.
+
+    Returns:
+        For each its set, split, n, value in percent, protocol and source.
+
+    Raises:
+        OptionError: it is no known checkpoint, or none of its accuracies can be produced here.
+
+    Example:
+        >>> [(of["set"], of["value"]) for of in expectations("zen-E/CODI-gpt2")][:2]
+        [('gsm8k', 43.67), ('gsm8k', 37.23)]
+    """
+    if name not in known_checkpoints():
+        raise OptionError(f"no known checkpoint {name!r}; see `thoughtlens models --known`, or name one with --as.")
+    found: Sequence[Mapping[str, Any]] = known_checkpoints()[name].get("accuracy", ())
+    if not found:
+        raise OptionError(f"no published accuracy of {name} is known, expected one; measure it with `thoughtlens run`.")
+    return found
+
+
+def reproduce(
+    name: str,
+    model: str | Path | None = None,
+    *,
+    protocol: str | None = None,
+    answer_rule: str = OFFICIAL,
+    problems: str | None = None,
+    n: int | None = None,
+    batch_size: int | None = None,
+    mode: str = LATENT,
+    counting: Callable[[int], None] = lambda n_problems: None,
+    **how: Any,
+) -> list[Outcome]:
+    """Measure the published accuracies of a checkpoint.
+
+    Args:
+        name: its id in the table.
+        model: where it is, if not on the Hub under that id.
+        protocol: of inference; that of each published number if None.
+        answer_rule: `official`, or `strict`.
+        problems: a set or file instead of the published one; then the first published number stands for it.
+        n: measure on this many problems, drawn from the set; all if None.
+        batch_size: 128 under the official protocols, which depend on it, else 32, if None.
+        mode: `latent`, `direct` or `verbal`.
+        counting: called with the number of problems done.
+        how: what else `load` takes, such as `base` and `device`.
+
+    Returns:
+        An outcome for each published number that the options leave.
+
+    Raises:
+        OptionError: nothing is published, or nothing under this protocol.
+        CheckpointError: the checkpoint is not at hand.
+        ProblemSetError: a problem set is not at hand.
+
+    Example:
+        `reproduce("zen-E/CODI-gpt2", protocol="official-padding-v5")`
+    """
+    published = expectations(name)
+    if protocol is not None:
+        protocol_named(protocol)
+        under = [of for of in published if of["protocol"] == protocol]
+        # Published under another protocol: then the difference is what is measured.
+        published = under or [{**of, "protocol": protocol} for of in published]
+    published = published[:1] if problems is not None else published
+    reasoner = load(model or name, known_as=name, answer_rule=answer_rule, mode=mode, **how)
+    outcomes = []
+    for of in published:
+        chosen = draw(load_set(problems or of["set"], None if problems else of.get("split")), n)
+        size = batch_size or (OFFICIAL_BATCH if protocol_named(of["protocol"]).official else 32)
+        outcomes.append(_measured(reasoner, name, model, of, chosen, size, counting))
+    return outcomes
+
+
+def _measured(
+    reasoner: LatentReasoner,
+    name: str,
+    model: str | Path | None,
+    of: Mapping[str, Any],
+    chosen: ProblemSet,
+    batch_size: int,
+    counting: Callable[[int], None],
+) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        to = Path(folder) / "run"
+        run = extract(reasoner, chosen, to, batch_size=batch_size, protocol=of["protocol"], progress=counting)
+        correct = run.correct()
+        mass = None
+        if of["protocol"] != EXACT.name:
+            rows = run.attention["padding_mass"]
+            thoughts = [str(query) for query in rows["query"].values if str(query).startswith("z")]
+            mass = float(rows.sel(query=thoughts).astype(np.float32).mean())
+    estimate, low, high = proportion_interval(int(correct.sum()), len(correct)).values.tolist()
+    where = name if model is None else f"{model} --as {name}"
+    return Outcome(
+        set=f"{chosen.name} ({chosen.split})" if chosen.split else chosen.name,
+        protocol=of["protocol"],
+        answer_rule=reasoner.answer_rule.name,
+        expected=of["value"] / 100,
+        published_n=of["n"],
+        within=of["within"] / 100,
+        source=of["source"],
+        found=estimate,
+        low=low,
+        high=high,
+        n=len(correct),
+        padding=mass,
+        rerun=f"thoughtlens reproduce {where} --protocol {of['protocol']}",
+    )

@@ -1,0 +1,106 @@
+"""The cache of the package: a folder on this machine, and the checksums of weights files in it.
+
+In: a weights file; out: its SHA-256, computed once for each file as it is (path, size and time of change): hashing
+large files takes longer than loading them. Merged weights are not kept: they are merged at every load.
+The folder is what the environment variable `THOUGHTLENS_CACHE` says, else the user's cache folder of the platform
+(`~/.cache/thoughtlens` on Linux). Checkpoints fetched from the Hugging Face Hub lie in the Hub's own cache.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from platformdirs import user_cache_path
+
+from thoughtlens.errors import CheckpointError
+from thoughtlens.files import fingerprint
+
+_CHECKSUMS: Final = "checksums.json"
+
+
+def cache_folder() -> Path:
+    """The folder of the cache; it need not exist.
+
+    Returns:
+        What `THOUGHTLENS_CACHE` says, else the user's cache folder.
+
+    Example:
+        >>> cache_folder().is_absolute()
+        True
+    """
+    named = os.environ.get("THOUGHTLENS_CACHE")
+    return Path(named).absolute() if named else user_cache_path("thoughtlens")
+
+
+def checksum(files: Sequence[Path]) -> str:
+    """SHA-256 of a weights file, or of the lines of several files' own; `CheckpointError` if it can't be kept."""
+    path = cache_folder() / _CHECKSUMS
+    known = _known(path)
+    keys = [f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
+    fresh = {key: str(fingerprint(file)) for key, file in zip(keys, files, strict=True) if key not in known}
+    if fresh:
+        _keep(path, known | fresh)
+    found = [(known | fresh)[key] for key in keys]
+    return found[0] if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+
+
+def cached() -> list[dict[str, Any]]:
+    """What the package keeps in the cache.
+
+    Returns:
+        A dict for each file: `path`, `bytes`, and `holds`, what it is for.
+
+    Example:
+        >>> {name for item in cached() for name in item} <= {"path", "bytes", "holds"}
+        True
+    """
+    path = cache_folder() / _CHECKSUMS
+    if not path.is_file():
+        return []
+    holds = f"checksums of {len(_known(path))} weights files"
+    return [{"path": str(path), "bytes": path.stat().st_size, "holds": holds}]
+
+
+def clear_cache() -> int:
+    """Remove what the package keeps in the cache; other files in the folder stay.
+
+    Returns:
+        The bytes that were freed.
+
+    Raises:
+        CheckpointError: something can't be removed.
+
+    Example:
+        >>> clear_cache() >= 0  # doctest: +SKIP
+        True
+    """
+    items = cached()
+    for item in items:
+        try:
+            Path(item["path"]).unlink()
+        except OSError as error:
+            raise CheckpointError(f"{item['path']} can't be removed ({error}); remove it by hand.") from error
+    return sum(item["bytes"] for item in items)
+
+
+def _known(path: Path) -> dict[str, str]:
+    try:
+        known: dict[str, str] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known
+
+
+def _keep(path: Path, known: dict[str, str]) -> None:
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(known, indent=1), "utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"can't write the cache of checksums ({error}); make room there, or set THOUGHTLENS_CACHE to a folder."
+        ) from error

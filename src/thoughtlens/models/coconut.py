@@ -1,0 +1,74 @@
+"""The Coconut family on any decoder of transformers (Hao et al. 2024, arXiv 2412.06769).
+
+`Coconut`: thoughts are last hidden states fed back as they are, between two markers or none; inference as in
+`coconut.py` of github.com/facebookresearch/coconut. Its controls differ in what is fed back (`Pause`) or think nothing
+(plain language models). `symbol_tokenizer`: the 40 symbols of the graph problems of arXiv 2505.12514.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from thoughtlens.models.reasoner import Reasoner
+from thoughtlens.problems import AFTER_HASH, OFFICIAL, AnswerRule
+
+ANSWER_MARK: Final = "###"
+"""The characters that Coconut's training puts before an answer."""
+
+_NAMED_SYMBOLS: Final = {33: "<|latent|>", 34: "|", 35: "[Q]", 36: "[R]", 37: "[A]", 38: "<eos>"}
+_N_SYMBOLS: Final = 40
+
+
+@dataclass(frozen=True)
+class Coconut(Reasoner):
+    """A Coconut model, ready to think; a `LatentReasoner`, whose other attributes it has.
+
+    Attributes:
+        projection: `torch.nn.Identity()`, or the `Pause` of a control.
+        markers: ids of `bot` (start-latent), `eot` (end-latent) and latent, those of them that there are.
+    """
+
+    @property
+    def answer_rule(self) -> AnswerRule:
+        """How an answer is read and compared; officially what follows the last `#`."""
+        return AFTER_HASH if self.rule == OFFICIAL else super().answer_rule
+
+
+class Pause(nn.Module):
+    """What is fed back where every thought is one learned vector (hidden,), whatever the model has thought."""
+
+    def __init__(self, vector: Tensor) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(vector.detach().clone().flatten())
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The vector, once a problem."""
+        return self.vector.to(hidden).expand_as(hidden)
+
+
+def symbol_tokenizer() -> Any:
+    """The tokenizer of graph problems: nodes 0 to 30, and the signs between them, parted by blanks.
+
+    Returns:
+        A tokenizer of 40 symbols.
+
+    Example:
+        >>> symbol_tokenizer()("<eos> 3 7 | [Q] 7 2 [R] 3")["input_ids"]
+        [38, 3, 7, 34, 35, 7, 2, 36, 3]
+
+    Reference: github.com/Ber666/reasoning-by-superposition.
+    """
+    names = [_NAMED_SYMBOLS.get(i, str(i) if i <= 30 else f"<unused{i}>") for i in range(_N_SYMBOLS)]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unused39>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unused39>")
+
+
+def pause_vector(state: dict[str, Tensor], width: int) -> Tensor | None:
+    """The learned pause vector among a checkpoint's own tensors; None if there is none."""
+    found = [name for name, tensor in state.items() if "pause" in name.lower() and tensor.numel() == width]
+    return state[found[0]].to(torch.float32) if found else None
