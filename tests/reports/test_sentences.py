@@ -71,17 +71,18 @@ def study(p, effect=-2.0, none=False):
         "effects": {"joint": [effect, effect - 1, effect + 1]},
         "broken": 7,
         "n": 40,
-        "none": none,
+        "none": {"joint": none},
         "controls": ["L0H2 zero"],
     }
     return {
         "name": "heads",
         "n": 40,
         "n_failed": 0,
+        "warnings": ["a handful of problems carries the mean"],
         "cuts": [cut],
         "ranked": "joint",
         "labels": {"joint": "log-probability"},
-        "margin": 0.05,
+        "margins": {"joint": 0.05},
         "verdicts": {"heads": [{"reading": "looking did not predict cutting"}]},
     }
 
@@ -121,7 +122,7 @@ def test_cautions_name_what_weakens_the_numbers(facts):
     assert cautions(facts, [], **how) == []
     facts["warnings"] = ["only 8 of 20 outputs reach an answer."]
     few = cautions(facts, [study(0.01)], **how | {"readings": {"checks": [{"name": "rows", "passed": False}]}})
-    for words in ("Only 8 of 20 outputs", "failed a check (rows)", "on 40 problems only"):
+    for words in ("Only 8 of 20 outputs", "failed a check (rows)", "on 40 problems only", "A handful of problems"):
         assert any(words in text for text in few), words
 
 

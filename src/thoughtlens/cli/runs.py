@@ -182,7 +182,7 @@ def extract_run(
     """
     with terminal.counting("extract", len(problems.problems)) as progress:
         done = tl.extract(reasoner, problems, to, progress=progress, **how)
-    if readings:
+    if readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
             evaluation.write_readings(done, reasoner)
     return done

@@ -7,11 +7,11 @@ from .diagnostics import doctor as doctor
 from .lens import decode_thoughts as decode_thoughts
 from .lens import question_attention as question_attention
 from .lens import results_read as results_read
+from .lens import write_readings as write_readings
 from .method_scores import SUBJECTS as SUBJECTS
 from .method_scores import Scorecard as Scorecard
 from .method_scores import Subject as Subject
 from .method_scores import scorecard as scorecard
-from .report_material import write_readings as write_readings
 from .reproduction import Outcome as Outcome
 from .reproduction import expectations as expectations
 from .reproduction import reproduce as reproduce

@@ -6,7 +6,7 @@ In: the headline numbers of a run (`reports.summary`) and of its studies. Out: `
    whole interval lies below it. Else the number stands alone, with the words that nothing is shown.
 2. A hub is named where `hub_test` finds one, in the mean head and in single heads, and nowhere else.
 3. A cut costs something where its p-value, corrected over all cuts of its plan (Holm), is below 0.05. A mean effect is
-   called none where its 90 % interval lies within the margin (two one-sided tests at 5 %).
+   called none where an effect inside the margin is shown (`no_effect` of the study's summary).
 4. That nothing was found is never said as if it showed that there is nothing.
 """
 
@@ -187,8 +187,8 @@ def _cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             f"{where}none of {counted(len(cuts), 'cut')} is shown to cost {label} (Holm over all cuts); that does not "
             "show that nothing matters."
         )
-    if none := sum(bool(cut["none"]) for cut in cuts):
-        text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{study['margin']} nats."
+    if none := sum(bool(cut["none"][ranked]) for cut in cuts):
+        text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{study['margins'][ranked]:g} nats."
     yield Finding("Cutting", text, "causes")
     for family, rows in study["verdicts"].items():
         reading = str(rows[0]["reading"])
@@ -235,6 +235,7 @@ def cautions(
         found.append(f"The model failed a check ({', '.join(failed)}): numbers may be about the software.")
     if studies:
         newest = studies[0]
+        found += [f"{text[:1].upper()}{text[1:]}." for text in newest["warnings"]]
         if newest["n"] < FEW_CUT:
             found.append(f"Cuts of the newest study were measured on {counted(newest['n'], 'problem')} only.")
         if not any(cut["controls"] for cut in newest["cuts"]):

@@ -13,12 +13,11 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.effect_curves import curve_of, dose_response
-from thoughtlens.analysis.effects import MARGIN, RANKED_BY, TESTED, Study, controls_of, doses, paired_differences
-from thoughtlens.analysis.statistics import bootstrap_mean
+from thoughtlens.analysis.effects import RANKED_BY, TESTED, Study, controls_of, doses
 from thoughtlens.cuts import studies
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json
-from thoughtlens.reports.effects import kind_of, study, study_headline
+from thoughtlens.reports.effects import kind_of, shown_of, study, study_headline
 from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.schema import BASELINE, EFFECTS_STORE
 
@@ -71,13 +70,13 @@ def facts_of(run: Run, done: Study) -> Json:
     """What the page says of one study."""
     facts, summary = study_headline(run, done), done.summary
     outcomes = [name for name in LABELS if name in summary]
-    margins = bootstrap_mean(paired_differences(done.effects)[RANKED_BY].transpose("problem", ...), confidence=0.9)
     return {
         "name": facts["study"],
         "n": facts["n"],
         "n_failed": facts["n_failed"],
         "ranked": RANKED_BY,
-        "margin": MARGIN,
+        "warnings": facts["warnings"],
+        "margins": {name: facts["accuracy_margin" if name == "accuracy" else "margin"] for name in TESTED},
         "outcomes": outcomes,
         "tested": list(TESTED),
         "labels": {name: LABELS[name][0] for name in outcomes},
@@ -87,7 +86,7 @@ def facts_of(run: Run, done: Study) -> Json:
             name: {"kind": kind_of(name), "cuts": cuts, "looks": _looks(done, name)}
             for name, cuts in done.families.items()
         },
-        "cuts": _cuts(done, outcomes, margins),
+        "cuts": _cuts(done, outcomes),
         "controls": {
             str(row["intervention"].item()): {name: row[name].sel(value="estimate").item() for name in outcomes}
             for row in _rows(summary, "control")
@@ -123,12 +122,11 @@ def _rows(summary: xr.Dataset, kind: str) -> list[xr.Dataset]:
     return [summary.isel(intervention=place) for place in places]
 
 
-def _cuts(done: Study, outcomes: Sequence[str], margins: xr.DataArray) -> list[Json]:
+def _cuts(done: Study, outcomes: Sequence[str]) -> list[Json]:
     late, controls = done.effects.get("exploratory"), controls_of(done.effects)
     rows = []
     for row in _rows(done.summary, "cut"):
         label = str(row["intervention"].item())
-        _, low, high = margins.sel(intervention=label).values
         rows.append({
             "label": label,
             **{name: str(row[name].item()) for name in ("family", "unit", "edit", "at")},
@@ -139,7 +137,8 @@ def _cuts(done: Study, outcomes: Sequence[str], margins: xr.DataArray) -> list[J
             "p": {name: row["p_holm"].sel(outcome=name).item() for name in TESTED},
             "p_controls": {name: row["p_controls"].sel(outcome=name).item() for name in TESTED},
             "controls": controls.get(label, []),
-            "none": bool(low > -MARGIN and high < MARGIN),
+            "shown": {name: shown_of(row, name) for name in TESTED},
+            "none": {name: bool(row["no_effect"].sel(outcome=name)) for name in TESTED},
         })  # fmt: skip
     return rows
 

@@ -48,22 +48,26 @@ function effectMeasures() {
 const cutName = (cut) => cut.label.replace(" ⊣ ", " ↛ ");
 const effectText = (cut, outcome, study) => `${withInterval(cut.effects[outcome])} ${study.units[outcome]}`;
 
-/** What a cut showed, in a sentence that is as strong as its test. */
+/** What is shown of an effect, in words that are as strong as its test. */
+const SHOWN = {
+  "a loss": "a loss is shown",
+  "a gain": "a gain is shown",
+  "a loss below the margin": "a loss is shown, and that it is smaller than",
+  "a gain below the margin": "a gain is shown, and that it is smaller than",
+  "no effect": "it is shown that the effect, if any, is smaller than",
+  "not shown": "no effect is shown, nor that there is none",
+};
+
 function shownBy(cut, study, what) {
-  const outcome = outcomeOf(study),
-    p = cut.p[outcome],
-    effect = cut.effects[outcome][0];
-  const size = [bold(effectText(cut, outcome, study)), ` in ${study.labels[outcome]}`],
-    answers = `${cut.broken} of ${cut.n} answers break, ${cut.mended} are mended`;
-  const test = p === undefined ? "not tested" : `${pValue(p)}, Holm`;
-  const said = isShown(p) ? [`Cutting ${what} changes the outcome: `, size, `; ${answers} (${test}). `] :
-    [`Cutting ${what} is not shown to change the outcome: `, size, `; ${answers} (${test}). `];
-  const controls = controlsOf(cut, study, outcome);
-  return [...said.flat(), cut.none && outcome === study.ranked ?
-    `Its effect is no larger than ${study.margin} nats. ` : "",
-    controls.length ?
-    `${controls.length} control cuts: ${number(Math.min(...controls))} to ${number(Math.max(...controls))}. ` :
-    "It has no control cuts. ", cut.exploratory ? "It was added later: exploratory." : ""
+  const outcome = outcomeOf(study), p = cut.p[outcome], word = cut.shown[outcome], controls = controlsOf(cut, study, outcome);
+  const margin = word?.includes("margin") || word === "no effect" ? ` ${study.margins[outcome]} ${study.units[outcome]}` : "";
+  return [
+    `Cutting ${what} changes ${study.labels[outcome]} by `, bold(effectText(cut, outcome, study)),
+    word ? `: ${SHOWN[word]}${margin} (${pValue(p)}, Holm). ` : ". ",
+    `${cut.broken} of ${cut.n} answers break, ${cut.mended} are mended. `,
+    controls.length ? `${controls.length} control cuts: ${number(Math.min(...controls))} to ${number(Math.max(...controls))}. ` :
+      "It has no control cuts. ",
+    cut.exploratory ? "It was added later: exploratory." : "",
   ];
 }
 
@@ -128,14 +132,13 @@ function drawForest() {
     room = (high - low || 1) * 0.04;
   const x = (v) => (100 * (v - low + room)) / (high - low + 2 * room) + "%",
     w = (v) => (100 * v) / (high - low + 2 * room) + "%";
-  const mark = (name, css) => h("span", { class: name, css }),
-    isNats = unit === "nats";
+  const mark = (name, css) => h("span", { class: name, css });
   const row = (cut) => {
     const [estimate, from, to] = cut.effects[outcome], text = `${withInterval([estimate, from, to])} ${unit}`;
     return h("tr", { class: !isShown(cut.p[outcome]) && "ns" }, h("th", { scope: "row" }, cutName(cut), cut
         .exploratory && h("small", {}, " exploratory")),
       h("td", { class: "plot", title: text }, h("div", { class: "pl", role: "img", "aria-label": text },
-        isNats && mark("band", { left: x(-study.margin), width: w(2 * study.margin) }), mark(
+        study.margins[outcome] && mark("band", { left: x(-study.margins[outcome]), width: w(2 * study.margins[outcome]) }), mark(
         "zero", { left: x(0) }),
         controlsOf(cut, study, outcome).map((c) => mark("ct", { left: x(Math.max(low, Math.min(high, c))) })),
         mark("ci", { left: x(from), width: w(to - from) }), mark("pt", { left: x(estimate) }))),
@@ -154,8 +157,8 @@ function drawForest() {
     help(
       `Dot: mean change, cut minus uncut, so that a loss is negative; line: its 95 % interval, ${study.n} problems. Filled: shown by a test that is corrected over all cuts of the plan (Holm). Hollow: not shown. `,
       list.some((cut) => cut.controls.length) ? "Grey ticks: control cuts of comparable things. " :
-      "No control cuts were made. ", isNats ?
-      `Grey band: ±${study.margin} nats; an effect is called none if its 90 % interval lies inside it.` : ""),
+      "No control cuts were made. ", study.margins[outcome] ?
+      `Grey band: ±${study.margins[outcome]}; an effect is called none where it is shown to lie inside.` : ""),
     list.length > most && h("button", { type: "button", onclick: () => set({ all: V.all ? "" : "1" }) }, V.all ?
       "Show the largest only" : `Show all ${list.length}`));
 }

@@ -29,7 +29,7 @@ async function edgesOf(scope = V.scope) {
       bounds: effect,
       loss: effect ? Math.max(0, -effect[0]) : 0,
       shown: Boolean(cut) && isShown(cut.p[study.ranked]),
-      none: Boolean(cut?.none),
+      none: Boolean(cut?.none[study.ranked]),
     });
   });
   return weighed(found);
