@@ -6,7 +6,7 @@ import xarray as xr
 from scipy.linalg import lstsq
 
 from thoughtlens.analysis import analysis_tables, analyze, key_effects, resample_weights
-from thoughtlens.analysis.position_null import position_effects
+from thoughtlens.analysis.nulls import position_effects
 
 T = 6
 NAMES = [f"z{number}" for number in range(1, T + 1)]

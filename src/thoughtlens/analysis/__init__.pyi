@@ -27,10 +27,10 @@ from .metrics import thought_mass as thought_mass
 from .nulls import causal_uniform as causal_uniform
 from .nulls import excess as excess
 from .nulls import from_run as from_run
+from .nulls import key_effects as key_effects
 from .nulls import permuted as permuted
 from .nulls import row_mass_preserving as row_mass_preserving
 from .pieces import moments as moments
-from .position_null import key_effects as key_effects
 from .ratios import collect_depth_sums as collect_depth_sums
 from .significance import benjamini_hochberg as benjamini_hochberg
 from .significance import detectable_mean as detectable_mean

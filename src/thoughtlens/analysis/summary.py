@@ -26,8 +26,8 @@ from thoughtlens.analysis.evidence import Levels, beyond_nulls, evidence_of_leve
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_tests, row_sums
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
+from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
-from thoughtlens.analysis.position_null import position_effects
 from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
 from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval
 from thoughtlens.analysis.sums import Sums, Totals, parts

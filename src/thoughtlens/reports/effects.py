@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
-from thoughtlens.analysis.effect_curves import curve_of, transplant_table
+from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
     LOGPROBS,
@@ -39,7 +39,6 @@ from thoughtlens.analysis.effects import (
 )
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.significance import FEWEST_CARRYING
-from thoughtlens.analysis.variants import recovered, variant_effects
 from thoughtlens.analysis.verdict import FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError

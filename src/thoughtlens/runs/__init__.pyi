@@ -3,10 +3,10 @@ from .engines import Job as Job
 from .engines import Local as Local
 from .extraction import MEAN as MEAN
 from .extraction import extract as extract
+from .extraction import random_weight_runs as random_weight_runs
 from .folder import Run as Run
 from .folder import Status as Status
 from .folder import open_run as open_run
 from .folder import status as status
 from .layout import Keep as Keep
-from .null_models import random_weight_runs as random_weight_runs
 from .ray_engine import Ray as Ray

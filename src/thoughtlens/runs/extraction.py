@@ -7,6 +7,9 @@ in: a model, problems, and what is to be kept of them; out: a run folder (see `t
 3. The problems of a shard pass through the model (`reason`) in batches of like length, with recorders as taps. Each
    batch is labelled and given to `Keep.add_up`, whose result is written by the worker that measured it.
 4. The results are put together, and the run is complete.
+
+`random_weight_runs` extracts null models: the model of a run with its weights drawn anew, on its problems or a hundred
+of them, as runs in `RUN/nulls/0`, `RUN/nulls/1`, … that keep sums of attention.
 """
 
 import logging
@@ -15,6 +18,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,7 +27,7 @@ import xarray as xr
 
 from thoughtlens.analysis.sums import block_sums
 from thoughtlens.errors import OptionError
-from thoughtlens.models.loader import identity, reasoner_of
+from thoughtlens.models.loader import identity, randomize, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS, query_names, text
 from thoughtlens.problems import Problem, ProblemSet, write_problems
@@ -31,9 +35,9 @@ from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Progress, Work
-from thoughtlens.runs.folder import PROBLEMS, Run
+from thoughtlens.runs.folder import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.layout import Keep, Layout, Seen
-from thoughtlens.runs.writer import Store
+from thoughtlens.runs.writer import MANIFEST, Store
 from thoughtlens.schema import (
     ATTENTION,
     ATTENTION_DIMS,
@@ -340,3 +344,51 @@ def loader_for(engine: Engine, reasoner: LatentReasoner) -> Callable[[], LatentR
     options = {"model": identity(reasoner), "answer_rule": reasoner.answer_rule.name}
     found = {"options": options, "notes": {"model_source": reasoner.provenance.get("source")}}
     return partial(reasoner_of, found)
+
+
+NULLS: Final = "nulls"
+
+MOST_PROBLEMS: Final = 100
+"""Problems of a null model: its heads differ from model to model far more than from problem to problem."""
+
+
+def random_weight_runs(
+    run: Run, n: int = 20, *, pattern: str = "attention", progress: Progress = lambda n_models: None
+) -> list[Run]:
+    """Runs of the model of a run with its weights drawn anew, made in its folder where they are not there yet.
+
+    Args:
+        run: the run; its model is loaded again if a null model is missing.
+        n: how many models, of the random weights 0, 1, …; those of the run itself are left out.
+        pattern: what will be analysed; sums are kept of `attention` alone.
+        progress: called with the number of models done.
+
+    Returns:
+        The runs, on 100 of the run's problems at most, drawn by seed 0. Nothing is generated after the thoughts.
+
+    Raises:
+        OptionError: n is below 1, or the pattern is another one.
+        CheckpointError: the model of the run can't be found.
+
+    Example:
+        `tl.analyze(run, null=random_weight_runs(run))`
+    """
+    if n < 1 or pattern != "attention":
+        raise OptionError(
+            f"found {n} null models and the pattern {pattern!r}, expected one or more of attention; name runs of "
+            "random weights with --null instead, for other patterns those of `thoughtlens extract --record values`."
+        )
+    own = (run.manifest["notes"].get("model_source") or {}).get("random_weights")
+    reasoner: Any = None
+    found = []
+    for seed in islice((seed for seed in count() if seed != own), n):
+        folder = run.path / NULLS / str(seed)
+        if not ((folder / MANIFEST).is_file() and status(folder).complete):
+            reasoner = reasoner or reasoner_of(run.manifest)
+            problems = run.problems()
+            some = run.problems(n=min(MOST_PROBLEMS, len(problems)))
+            how: dict[str, Any] = {"n_thoughts": run.manifest["options"]["n_thoughts"], "max_new_tokens": 1}
+            extract(randomize(reasoner, seed=seed), some, folder, keep=MEAN, **how)
+        found.append(open_run(folder))
+        progress(1)
+    return found
