@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import thoughtlens as tl
-from thoughtlens import models, published, reports, runs
+from thoughtlens import evaluation, models, published, reports, runs
 from thoughtlens import problems as problem_sets
 from thoughtlens.analysis import proportion_interval
 from thoughtlens.cli import terminal
@@ -291,6 +291,8 @@ def run(
     reasoner = load_model(model, random_weights, **which)
     done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
     _say_assumptions(reasoner, as_json=as_json)
+    if (mass := evaluation.padding_mass(done)) is not None and not as_json:
+        terminal.tell({}, f"{protocol}: the thoughts give {mass:.1%} of their attention to padding.", as_json=False)
     if not done.manifest["options"]["n_thoughts"]:
         _close_without_thoughts(done, as_json=as_json)
         return

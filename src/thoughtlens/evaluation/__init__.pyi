@@ -9,4 +9,5 @@ from .lens import question_attention as question_attention
 from .lens import results_read as results_read
 from .reproduction import Outcome as Outcome
 from .reproduction import expectations as expectations
+from .reproduction import padding_mass as padding_mass
 from .reproduction import reproduce as reproduce
