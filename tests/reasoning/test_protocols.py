@@ -10,6 +10,7 @@ from tests.conftest import random_reasoner
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from thoughtlens.evaluation import padding_mass
 from thoughtlens.models import Codi, Markers, projection
 from thoughtlens.models.layouts import merged, sort_keys
 from thoughtlens.problems import Problem
@@ -148,3 +149,6 @@ def test_a_run_says_what_its_rows_give_to_padding(tokenizer, tmp_path, monkeypat
     whole = run.attention["attention"].sum("key").isel(query=slice(0, 4)) + mass
     np.testing.assert_allclose(whole.values, 1.0, atol=1e-5)
     assert run.manifest["options"]["protocol"] == "official-padding-v5"
+    assert padding_mass(run) == pytest.approx(float(mass.sel(query=["z1", "z2"]).mean()))
+    exact = extract(reasoner, problems[:1], tmp_path / "exact")
+    assert padding_mass(exact) is None and "padding_mass" not in exact.attention

@@ -147,7 +147,7 @@ def models(
         return
     cards = {bundled: library.read_card(bundled) for bundled in library.bundled()}
     if as_json:
-        terminal.print_json({"bundled": cards, "known": dict(library.known_checkpoints())})
+        terminal.print_json({"bundled": cards, "published": dict(library.known_checkpoints())})
         return
     rows = [(bundled, "bundled", *_own_accuracy(card), card["about"]) for bundled, card in cards.items()]
     rows += [(name, "Hub", "", "", of["about"]) for name, of in library.known_checkpoints().items() if "about" in of]

@@ -338,6 +338,8 @@ def run(
     reasoner = load_model(model, random_weights, **which)
     done = extract_run(reasoner, chosen, to, readings=not no_report, engine=where, keep=kept, **how)
     _say_assumptions(reasoner, as_json=as_json)
+    if (mass := evaluation.padding_mass(done)) is not None and not as_json:
+        terminal.tell({}, f"{protocol}: the thoughts give {mass:.1%} of their attention to padding.", as_json=False)
     if not done.manifest["options"]["n_thoughts"]:
         _close_without_thoughts(done, as_json=as_json)
         return

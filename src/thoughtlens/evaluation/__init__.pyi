@@ -14,4 +14,5 @@ from .method_scores import Subject as Subject
 from .method_scores import scorecard as scorecard
 from .reproduction import Outcome as Outcome
 from .reproduction import expectations as expectations
+from .reproduction import padding_mass as padding_mass
 from .reproduction import reproduce as reproduce

@@ -21,6 +21,8 @@ from thoughtlens.models.settings import known_checkpoints
 from thoughtlens.problems import OFFICIAL, ProblemSet, draw, load_set
 from thoughtlens.reasoning.protocols import EXACT, OFFICIAL_BATCH, protocol_named
 from thoughtlens.runs.extraction import extract
+from thoughtlens.runs.folder import Run
+from thoughtlens.schema import PADDING_MASS
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,25 @@ def reproduce(
     return outcomes
 
 
+def padding_mass(run: Run) -> float | None:
+    """How much the thoughts of a run gave to padding, mean over rows, layers and heads.
+
+    Args:
+        run: the run.
+
+    Returns:
+        A share of a row, 0 to 1; None for a run under the protocol `exact`, whose rows give it nothing.
+
+    Example:
+        `padding_mass(open_run("runs/official"))`
+    """
+    if run.manifest["options"].get("protocol", EXACT.name) == EXACT.name:
+        return None
+    rows = run.attention[PADDING_MASS]
+    thoughts = [str(query) for query in rows["query"].values if str(query).startswith("z")]
+    return float(rows.sel(query=thoughts).astype(np.float32).mean())
+
+
 def _measured(
     reasoner: LatentReasoner,
     name: str,
@@ -153,12 +174,7 @@ def _measured(
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder) / "run"
         run = extract(reasoner, chosen, to, batch_size=batch_size, protocol=of["protocol"], progress=counting)
-        correct = run.correct()
-        mass = None
-        if of["protocol"] != EXACT.name:
-            rows = run.attention["padding_mass"]
-            thoughts = [str(query) for query in rows["query"].values if str(query).startswith("z")]
-            mass = float(rows.sel(query=thoughts).astype(np.float32).mean())
+        correct, mass = run.correct(), padding_mass(run)
     estimate, low, high = proportion_interval(int(correct.sum()), len(correct)).values.tolist()
     where = name if model is None else f"{model} --as {name}"
     return Outcome(
