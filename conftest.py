@@ -21,7 +21,7 @@ def doctest_namespace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, obj
     for plan in plans:
         effects = tl.intervene(run, plan, study="examples", reasoner=reasoner)
     return {
-        "analysis": tl.analyze(run, n_resamples=20, n_flips=20),
+        "analysis": tl.analyze(run, n_resamples=20),
         "comparison": tl.compare({"one": run, "other": run}, n_resamples=20),
         "study": tl.study(run, effects, n_resamples=20),
         "of_one_question": question_attention(reasoner, problems[:1])[0],

@@ -11,7 +11,7 @@ import xarray as xr
 from thoughtlens.analysis import analyze, open_analysis
 from thoughtlens.errors import OptionError, RunError
 
-FEW = {"n_resamples": 10, "n_flips": 20}
+FEW = {"n_resamples": 10}
 
 
 @dataclass

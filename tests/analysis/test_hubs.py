@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.special import betaincinv
 
 from thoughtlens.analysis import collect_depth_sums, hub_test, preference_sums, preferences
 from thoughtlens.analysis.evidence import find_types
 from thoughtlens.errors import OptionError, RunError
+from thoughtlens.schema import attention_dataset
 
 
 def permuted(dataset: xr.Dataset, rng: np.random.Generator) -> xr.Dataset:
@@ -31,6 +33,13 @@ def follow(query: str, key: str) -> float:
     return 30.0 if query[0] == "z" and key == f"z{int(query[1:]) - 1}" else 1.0
 
 
+@pytest.fixture
+def any_preference(monkeypatch):
+    """The machinery of the test at one even share, where it is exact for permuted rows, though refused to users."""
+    monkeypatch.setattr("thoughtlens.analysis.hubs.LEAST", 1.0)
+
+
+@pytest.mark.usefixtures("any_preference")
 def test_p_values_are_uniform_where_rows_are_permuted(make_attention):
     rng = np.random.default_rng(0)
     dataset = make_attention(n_problems=40, n_layers=5, n_heads=8)
@@ -40,6 +49,7 @@ def test_p_values_are_uniform_where_rows_are_permuted(make_attention):
         assert (p <= level).mean() == pytest.approx(level, abs=0.11)
 
 
+@pytest.mark.usefixtures("any_preference")
 def test_p_value_is_the_share_of_permutations_with_a_hub_as_strong(make_attention):
     dataset = make_attention(n_problems=30, n_layers=1, n_heads=1)
     observed = hub_test(dataset, least=1.0, n_draws=5000)
@@ -77,9 +87,10 @@ def test_a_thought_preferred_by_the_next_alone_is_no_hub(plant_attention):
     assert (found["p"] > 0.5).all()
 
 
+@pytest.mark.usefixtures("any_preference")
 def test_a_slight_hub_is_none_unless_slight_is_enough(plant_attention):
     dataset = plant_attention(lambda query, key: 1.2 if key == "z2" else 1.0, n_problems=400)
-    assert (p_values(dataset) > 0.5).all()
+    assert (p_values(dataset, least=1.5) > 0.5).all()
     assert (p_values(dataset, least=1.0) < 0.05).all()
 
 
@@ -109,9 +120,33 @@ def test_a_head_that_ignores_thoughts_is_left_out_of_the_correction(plant_attent
     assert (found["p_corrected"].sel(layer=1) < 0.05).all()
 
 
-def test_an_impossible_question_is_refused(make_attention):
-    with pytest.raises(OptionError, match=r"least is 0\.5"):
-        hub_test(make_attention(), least=0.5)
+@pytest.mark.parametrize("least", [0.5, 1.0, 1.4])
+def test_an_impossible_question_is_refused(make_attention, least):
+    with pytest.raises(OptionError, match=rf"least is {least} and n_draws 10000, expected 1\.5 or more"):
+        hub_test(make_attention(), least=least)
+
+
+def test_problems_that_lean_alike_in_all_their_rows_make_no_hub():
+    """Each problem leans to z2, or away from it, in every row alike; on average z2 draws just its 1.5 even shares.
+
+    With a least of 1 and z2 drawing its even share, 3 of 10 such heads pass at 5 %.
+    """
+    rng = np.random.default_rng(0)
+    n_heads, n_problems = 60, 40
+    values = np.zeros((n_problems, 1, n_heads, 9, 11))
+    values[..., 0] = 1.0
+    leans = rng.random((n_problems, n_heads))
+    for row in range(2, 6):
+        share = betaincinv(4 * 1.5 / row, 4 * (1 - 1.5 / row), leans)
+        values[:, 0, :, row + 1, :3] = 0.0
+        values[:, 0, :, row + 1, 3 : 3 + row] = ((1 - share) / (row - 1))[..., None]
+        values[:, 0, :, row + 1, 4] = share
+    ids = [f"p{number}" for number in range(n_problems)]
+    dataset = attention_dataset(
+        values, problem_ids=ids, correct=[True] * n_problems, n_question_tokens=[9] * n_problems
+    )
+    # 60 heads at a rate of 0.05: standard error 0.03.
+    assert (p_values(dataset) <= 0.05).mean() <= 0.12
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from thoughtlens.analysis.heads import LEAST_RELIABILITY, reliability, split_hal
 
 
 def analyzed(dataset: xr.Dataset):
-    return analyze(dataset, correct=dataset["correct"], n_resamples=20, n_flips=50)
+    return analyze(dataset, correct=dataset["correct"], n_resamples=20)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_reliability_is_spearmans_of_halves_made_one_by_one(unlike):
         first, second = importance(sums.isel(problem=half)), importance(sums.isel(problem=~half))
         r.append(scipy.stats.spearmanr(first, second).statistic)
         shared.append(len(set(np.argsort(-first)[:10]) & set(np.argsort(-second)[:10])))
-    ranking = analyze(unlike, correct=unlike["correct"], n_resamples=5, n_flips=5, seed=3).ranking
+    ranking = analyze(unlike, correct=unlike["correct"], n_resamples=5, seed=3).ranking
     assert ranking["reliability"].item() == pytest.approx(2 * np.mean(r) / (1 + np.mean(r)), abs=1e-6)
     assert ranking["top_overlap"].item() == pytest.approx(np.mean(shared) / 10, abs=1e-9)
     assert ranking["top_overlap_by_chance"].item() == pytest.approx(10 / 24)

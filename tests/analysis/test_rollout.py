@@ -4,11 +4,17 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
+from tests.models.test_planted import measure
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from thoughtlens.analysis import analysis_tables, analyze, rollout
+from thoughtlens.analysis import analysis_tables, analyze, headline, rollout
+from thoughtlens.analysis.weighted_attention import look, reached, rollout_note
+from thoughtlens.models import Codi, Markers, planted_problems, planted_reasoner, projection
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
 from thoughtlens.schema import attention_dataset
+from thoughtlens.taps import ATTENTION
 
 SOURCES = [FIRST, QUESTION, BOT, EOT, ANSWER]
 
@@ -154,3 +160,45 @@ def test_the_answer_of_the_planted_model_reaches_thoughts_that_it_never_looks_at
     for distance, thought in enumerate(reversed(thought_names(6))):
         assert (answer.sel(key=thought) >= 0.5 ** (distance + 1) - 1e-3).all()
     assert (np.diff(answer.sel(key=thought_names(6)), axis=-1) > 0).all()
+
+
+def test_a_deep_model_whose_paths_all_end_on_the_prompt_ranks_nothing_by_rollout(caplog):
+    """Thirty layers with random weights: each leaves an eighth or so to thoughts, so that next to nothing is left."""
+    tokenizer = planted_reasoner().tokenizer
+    markers = Markers(len(tokenizer))
+    config = GPT2Config(
+        vocab_size=markers.n_embeddings, n_positions=128, n_embd=16, n_layer=30, n_head=2, bos_token_id=0
+    )
+    config._attn_implementation = ATTENTION
+    torch.manual_seed(0)
+    deep = Codi(GPT2LMHeadModel(config).eval(), projection(16, 16).eval(), tokenizer, markers)
+    dataset = measure(deep, [problem.question for problem in planted_problems(3, seed=0)], max_new_tokens=1)
+    share = reached(rollout(dataset["attention"]))
+    rows = [*thought_names(6)[1:], EOT]
+    assert (share.sel(query=rows) < 1e-4).all()
+    importances, _ = look(dataset, list(dataset["problem"].values))
+    assert set(importances["thoughts"]) == set(importances["edges"]) == {"raw"}
+    assert "less than 1% of the rows z2, z3, z4, z5, z6, eot reaches thoughts" in caplog.text
+    assert "less than 1%" in headline(analyze(dataset, n_resamples=2))["rollout"]
+
+
+def test_a_row_that_reaches_no_thought_is_left_out_of_importances(plant_attention, caplog):
+    def weight(query, key):
+        return float(key == FIRST) if query == "z6" else 20.0 if key[0] == "z" else 1.0
+
+    dataset = plant_attention(weight, n_layers=9)
+    share = reached(rollout(dataset["attention"])).mean("problem")
+    assert share.sel(query="z6") < 0.01 < 0.3 < share.sel(query=["z2", "z5", EOT, ANSWER]).min()
+    importances, _ = look(dataset, list(dataset["problem"].values))
+    assert "of the rows z6 reaches thoughts" in caplog.text
+    edges = [str(edge) for edge in importances["edges"]["rolled-out"]["unit"].values]
+    assert len(edges) == 10
+    assert not any(edge.startswith("z6") for edge in edges)
+    expected = rollout(dataset["attention"]).sel(key="z5", query=[EOT, ANSWER]).mean("query")
+    np.testing.assert_allclose(importances["thoughts"]["rolled-out"].sel(unit="z5"), expected)
+
+
+def test_rows_that_reach_thoughts_are_all_ranked(make_attention):
+    dataset = make_attention()
+    assert rollout_note(reached(rollout(dataset["attention"])).mean("problem")) is None
+    assert headline(analyze(dataset, n_resamples=2))["rollout"] is None

@@ -53,6 +53,14 @@ def test_headlines_rank_by_prefix_and_answer_together(done):
     assert facts["top"][0]["joint_logprob"]["estimate"] < -0.2
     assert facts["top"][0]["n_unsaid"] == facts["top"][0]["n_broken"] > 0
     assert facts["n_significant"] == {"accuracy": 0, "joint_logprob": 1, "gold_logprob": 0}
+    assert facts["top"][0]["shown"] == {"accuracy": "not shown", "joint_logprob": "a loss", "gold_logprob": "not shown"}
+
+
+def test_what_the_forced_prefix_hides_is_warned_of(done):
+    hidden, few = study_headline(*done)["warnings"]
+    label = json.loads(PLAN.read_text())[0]["label"]
+    assert "behind the forced prefix does not tell what these cuts do" in hidden and label in hidden
+    assert "a handful of problems (fewer than 10) carries the mean effect" in few and label in few
 
 
 def test_a_model_without_a_prefix_has_no_outcomes_of_it(llama):

@@ -53,7 +53,7 @@ def made_attention(n_problems, n_layers, n_heads, n_thoughts, seed=0):
 @lru_cache
 def real_analysis(n_layers=2, n_heads=3, n_thoughts=6):
     attention = made_attention(5, n_layers, n_heads, n_thoughts)
-    return analyze(attention, correct=attention["correct"], n_resamples=10, n_flips=16)
+    return analyze(attention, correct=attention["correct"], n_resamples=10)
 
 
 def numbers(estimate):

@@ -94,6 +94,34 @@ def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
         assert word in text
 
 
+def test_seeds_of_recipes_end_in_tables_and_a_figure(runs, tmp_path):
+    groups = ("--group", f"gpt={runs[0]},{runs[1]}", "--group", f"llama={runs[2]}", "--out", tmp_path / "out")
+    facts = json.loads(call("compare", *groups, "--json").stdout)
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == (TABLES - {"models.csv"}) | {"recipes.csv", "model_comparison.png", "model_comparison.svg"}
+    assert facts["recipes"] == {"gpt": [str(runs[0]), str(runs[1])], "llama": [str(runs[2])]}
+    assert [pair["of"] for pair in facts["differences"]] == ["llama"]
+    assert any("hold for these weights, not for the recipes" in note for note in facts["notes"])
+    table = pd.read_csv(tmp_path / "out" / "recipes.csv").query("measure == 'accuracy'").set_index("recipe")
+    right = [np.mean([row["correct"] for row in open_run(run).results()]) for run in runs]
+    assert table.loc["gpt", "estimate"] == pytest.approx(np.mean(right[:2]))
+    assert table["n_models"].to_dict() == {"gpt": 2, "llama": 1}
+    text = " ".join(call("compare", *groups).stdout.split())
+    for words in ("llama − gpt", "over models of each", "fewer than 3 on a side"):
+        assert words in text
+    swapped = ("--group", f"gpt={runs[0]}", "--group", f"llama={runs[1]},{runs[2]}", "--out", tmp_path / "out")
+    assert "holds another comparison" in sentence("compare", *swapped)
+
+
+def test_wrong_groups_end_in_one_sentence(runs, tmp_path):
+    out = ("--out", tmp_path / "out")
+    assert "expected NAME=RUN,RUN,…" in sentence("compare", "--group", "gpt", *out)
+    assert "name runs alone, or groups alone" in sentence("compare", runs[0], "--group", f"a={runs[1]}", *out)
+    assert "found 1 groups with 1 runs" in sentence("compare", "--group", f"a={runs[1]}", *out)
+    again = shutil.copytree(runs[0], tmp_path / "again")
+    assert "has the weights of" in sentence("compare", "--group", f"a={runs[0]}", "--group", f"b={again}", *out)
+
+
 def test_types_of_heads_are_those_of_each_runs_own_analysis(runs, compared):
     out, facts = compared
     types = pd.read_csv(out / "head_types.csv")

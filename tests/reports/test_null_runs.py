@@ -1,10 +1,14 @@
-"""Random weights as a null, as a user meets it: `thoughtlens analyze RUN --null RUN`."""
+"""Random weights as a null, as a user meets it: `thoughtlens analyze RUN --null RUN --null-draws 20`."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
 from tests.commands import call, sentence
+
+from thoughtlens.errors import OptionError
+from thoughtlens.runs import open_run, random_weight_runs
 
 FILES = {"summary.json", "evidence_model.csv", "evidence_layer.csv", "evidence_head.csv"}
 
@@ -17,45 +21,67 @@ def folder(tmp_path_factory):
         call("sample", "--problems", "arithmetic", "--n", n, "--seed", seed, "--out", folder / f"{n}.jsonl")
     for name, options in {
         "run": ["--record", "values"],
-        "null": ["--random-weights", 0, "--record", "values"],
+        "null": ["--random-weights", 3, "--record", "values"],
         "thoughts": ["--thoughts", 4, "--random-weights", 0],
         "llama": ["--model", "tiny-llama"],
     }.items():
         call("extract", "--problems", folder / "20.jsonl", "--out", folder / name, *options)
-    call("extract", "--problems", folder / "12.jsonl", "--out", folder / "problems", "--random-weights", 0)
+    call("extract", "--problems", folder / "12.jsonl", "--out", folder / "problems", "--random-weights", 4)
     return folder
 
 
 def test_what_is_beyond_random_weights_is_told_and_written(folder):
-    name = ("--name", "over-null")
-    facts = json.loads(call("analyze", folder / "run", "--null", folder / "null", *name, "--json").stdout)["over_null"]
-    written = folder / "run" / "analysis" / "over-null" / "over_null_run"
+    over = ("--null", folder / "null", "--null-draws", 2, "--name", "over-null", "--json")
+    facts = json.loads(call("analyze", folder / "run", *over).stdout)["over_null"]
+    written = folder / "run" / "analysis" / "over-null" / "over_null"
     assert {path.name for path in written.iterdir()} == FILES
     assert json.loads((written / "summary.json").read_text("utf-8")) == facts
-    assert facts["null_run"]["model"]["name"] == "tiny-gpt2-random-weights-0"
+    names = [f"tiny-gpt2-random-weights-{seed}" for seed in (3, 0, 1)]
+    assert [null["model"]["name"] for null in facts["null_runs"]] == names
+    assert "48 heads of 3 null models: no p is below 0.02" in facts["note"]
+    assert "none passes at 0.05 unless 7 do together" in facts["note"]
     assert sum(facts["types"].values()) == 16
     assert facts["n"] == 20
     table = pd.read_csv(written / "evidence_model.csv", index_col="measure")
     for measure, found in facts["evidence"].items():
         assert found["estimate"] == pytest.approx(table.loc[measure, "estimate"])
-        assert found["p"] == pytest.approx(table.loc[measure, "p"])
+        assert found["p"] == pytest.approx(table.loc[measure, "p"], nan_ok=True) or found["p"] is None
         assert found["low"] <= found["high"]
-    own = pd.read_csv(folder / "run" / "analysis" / "over-null" / "evidence_model.csv", index_col="measure")
-    null = json.loads(call("analyze", folder / "null", "--json").stdout)["evidence"]
-    # Differences of single problems below 1e-6 count as rounding.
-    apart = own.loc["sequential", "estimate"] - null["sequential"]["estimate"]
-    assert facts["evidence"]["sequential"]["estimate"] == pytest.approx(apart, abs=1e-6)
+    heads = pd.read_csv(written / "evidence_head.csv")
+    null = pd.read_csv(folder / "run" / "analysis" / "over-null" / "evidence_head.csv")
+    merged = heads.merge(null, on=["layer", "head", "measure"])
+    pd.testing.assert_series_equal(merged["estimate_x"], merged["estimate_y"], check_names=False)
+    assert (heads["n_null"].dropna() == 48).sum() > 0.8 * len(heads)
+    assert heads["p"].min() == pytest.approx(1 / 49)
+
+
+def test_null_models_are_kept_as_sums_and_used_again(folder, tmp_path, monkeypatch):
+    """Of 100 problems at most; the same models without loading any when they are asked for again."""
+    monkeypatch.setattr("thoughtlens.runs.null_models.MOST_PROBLEMS", 8)
+    run = open_run(shutil.copytree(folder / "null", tmp_path / "run", ignore=shutil.ignore_patterns("nulls")))
+    made = random_weight_runs(run, 2)
+    assert [each.path.name for each in made] == ["0", "1"]
+    assert all(each.keeps_means and len(each.problems()) == 8 for each in made)
+    monkeypatch.setattr("thoughtlens.runs.null_models.reasoner_of", None)
+    assert [each.manifest for each in random_weight_runs(run, 2)] == [each.manifest for each in made]
+    with pytest.raises(OptionError, match="expected one or more of attention"):
+        random_weight_runs(run, 2, pattern="value-weighted")
+
+
+def test_a_run_of_random_weights_is_none_of_its_own_null_models(folder, tmp_path):
+    call("extract", "--problems", folder / "12.jsonl", "--out", tmp_path / "run", "--random-weights", 0)
+    assert [each.path.name for each in random_weight_runs(open_run(tmp_path / "run"), 1)] == ["1"]
 
 
 def test_the_terminal_says_what_it_is_beyond(folder):
     text = call("analyze", folder / "run", "--null", folder / "null").stdout
-    for word in ("beyond that of the null run", "tiny-gpt2-random-weights-0", "one draw of weights"):
+    for word in ("tested against the heads of null models", "tiny-gpt2-random-weights-3", "none can pass at 0.05"):
         assert word in " ".join(text.split())
 
 
 def test_another_pattern_has_a_folder_of_its_own(folder):
     call("analyze", folder / "run", "--null", folder / "null", "--pattern", "value-weighted", "--name", "moved")
-    written = folder / "run" / "analysis" / "moved" / "over_null_run"
+    written = folder / "run" / "analysis" / "moved" / "over_null"
     assert {path.name for path in written.iterdir()} == FILES
 
 
@@ -64,7 +90,7 @@ def test_another_pattern_has_a_folder_of_its_own(folder):
     [
         ("thoughts", "it has thoughts 4 and not 6"),
         ("llama", "it has architecture llama and not gpt2"),
-        ("problems", "problems of fingerprint"),
+        ("problems", "problems that the run has not"),
         ("nowhere", "expected a run folder"),
         ("run", "has the weights of"),
     ],

@@ -1,6 +1,7 @@
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
+from .comparison import compare_recipes as compare_recipes
 from .comparison_sides import Subject as Subject
 from .effect_curves import ablation_curve as ablation_curve
 from .effect_curves import dose_response as dose_response
@@ -26,6 +27,7 @@ from .metrics import thought_mass as thought_mass
 from .nulls import causal_uniform as causal_uniform
 from .nulls import excess as excess
 from .nulls import from_run as from_run
+from .nulls import key_effects as key_effects
 from .nulls import permuted as permuted
 from .nulls import row_mass_preserving as row_mass_preserving
 from .pieces import moments as moments

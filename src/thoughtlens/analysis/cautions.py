@@ -10,18 +10,16 @@ import xarray as xr
 
 from thoughtlens.analysis.comparison import Comparison
 from thoughtlens.analysis.evidence import Levels
+from thoughtlens.analysis.significance import LEAST_PROBLEMS
 from thoughtlens.analysis.summary import Analysis
 from thoughtlens.notation import ANSWER
 
 LEAST_SHOWN: Final = 5
 """Problems below which no interval, hub or head is shown."""
 
-LEAST_TRUSTED: Final = 20
-"""Problems below which these are shown with a warning."""
-
 LOW_ACCURACY: Final = 0.05
 
-_P_VALUES: Final = ("p", "q", "p_familywise", "p_corrected", "hub_p")
+_P_VALUES: Final = ("p", "q", "p_familywise", "p_type", "q_type", "p_corrected", "hub_p")
 _NAMES: Final = ("hub", "strongest", "type", "preferred")
 
 
@@ -46,7 +44,7 @@ def warnings_of(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
             f"accuracy is {accuracy:.1%} (n = {n}): where a model hardly solves its problems, its attention says "
             "little of how they are solved."
         )
-    if 2 * n_answers < n or n_answers < LEAST_TRUSTED <= n:
+    if 2 * n_answers < n or n_answers < LEAST_PROBLEMS <= n:
         found.append(f"only {n_answers} of {n} outputs reach an answer, and rows of `answer` are of these alone.")
     if dtype in ("float16", "bfloat16"):
         found.append(
@@ -56,15 +54,19 @@ def warnings_of(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
     return found
 
 
-def few_problems(n: int, of: str = "") -> list[str]:
-    """A warning if n problems are few, as a list of one sentence or none; `of` whom, if not of the whole."""
+def few_problems(n: int, of: str = "", *, means: bool = True) -> list[str]:
+    """A warning if n problems are few, as a list of one sentence or none; `of` whom, if not of the whole.
+
+    `means` says whether p-values are of means over these problems, which `LEAST_PROBLEMS` limits, and not permutations.
+    """
     which = f"n = {n}{f' of {of}' if of else ''}"
     if n < LEAST_SHOWN:
         return [f"{which}: below {LEAST_SHOWN} problems no interval, p-value, hub or head is shown; take more."]
-    if n < LEAST_TRUSTED:
+    if n < LEAST_PROBLEMS:
+        left_out = "p-values of means are left out, " if means else ""
         return [
-            f"{which}: below {LEAST_TRUSTED} problems intervals are too narrow, and hubs and heads may be others in "
-            "another sample; take more."
+            f"{which}: below {LEAST_PROBLEMS} problems intervals are too narrow, {left_out}and hubs and heads may be "
+            "others in another sample; take more."
         ]
     return []
 

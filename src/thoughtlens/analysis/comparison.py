@@ -1,14 +1,18 @@
-"""Models, or groups of one run's problems, compared: where they attend, by depth, and how well they do.
+"""Models, recipes, or groups of one run's problems, compared: where they attend, by depth, and how well they do.
 
-In: runs by name, or the sums of one run and its groups of problems. Out: a `Comparison`, along `model` or `group`.
+In: runs by name, recipes with the runs of their seeds, or the sums of one run and its groups of problems. Out: a
+`Comparison`, along `model`, `recipe` or `group`.
 
 1. Models are compared on the problems that they have in common. With two or more of these, differences are paired; with
    fewer, each model keeps its own problems and differences are unpaired. Each model is compared with the first.
 2. Groups are of different problems, since a model meets every problem once: each is resampled by itself, and each is
    compared with every earlier one. A group of fewer than two problems can't be resampled and is left out. Groups made
    by what the model did (solved, failed) are no experiment, and neither are others.
-3. Attention is compared over all layers and by relative depth, so that models of different depth can be compared.
-4. Models with the same numbers of layers and heads have the profiles of their heads correlated by rank.
+3. Two models are two models: their difference holds for their weights. A *recipe* is what makes models, one a seed.
+   With three seeds or more on either side, intervals are t intervals over the seeds' means and differences Welch's, so
+   that problems are nested in seeds; with fewer, both are over problems, of the mean over seeds.
+4. Attention is compared over all layers and by relative depth, so that models of different depth can be compared.
+5. Models with the same numbers of layers and heads have the profiles of their heads correlated by rank.
 
 What was left out is said in `Comparison.notes`.
 """
@@ -23,13 +27,17 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.comparison_sides import (
+    CORRECTIONS,
+    ENOUGH_SEEDS,
     ComparableRun,
     Side,
     Subject,
+    check_replicates,
     common_problems,
     halves,
     head_types_of,
     held_out_note,
+    note_on_seeds,
     notes_on,
     notes_on_groups,
     read_subject,
@@ -40,13 +48,20 @@ from thoughtlens.analysis.ratios import (
     DEPTHS,
     Ratios,
     as_ratios,
+    flipped_p,
     layers_by_depth,
+    mean_linearised,
+    mean_of_models,
     measured,
+    over_models,
     paired_difference,
+    resampled,
     stack,
     unpaired_difference,
+    welch,
 )
-from thoughtlens.analysis.statistics import CONFIDENCE, interval, spearman
+from thoughtlens.analysis.significance import sign_flips
+from thoughtlens.analysis.statistics import CONFIDENCE, interval, resample_weights, spearman
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text, thought_names
 
@@ -58,7 +73,7 @@ Pairs = Sequence[tuple[str, str]]
 
 
 class Comparison(NamedTuple):
-    """What `compare` and `compare_groups` return; the dim that holds the sides, `model` or `group`, is `dim`.
+    """What `compare`, `compare_recipes` and `compare_groups` return; `dim` holds the sides: `model`, `recipe`, `group`.
 
     The measures are `accuracy` (…) and, by `depth` (all, early, middle, late), `preference` (…, thought),
     `lag_preference` (…, lag), `sequential`, `skip`, `thought_mass`, and `composition` (…, part) of the thoughts' rows.
@@ -67,7 +82,7 @@ class Comparison(NamedTuple):
     """
 
     measures: xr.Dataset
-    """the measures of each side, dims (model or group, …, value); `n`, its number of problems"""
+    """the measures of each side, dims (model, recipe or group, …, value); `n`, its problems; `n_models` of a recipe"""
     differences: xr.Dataset
     """the measures of a side less those of the side `minus`: (pair, …, value); n and n_minus (pair)"""
     p_values: xr.Dataset
@@ -84,7 +99,7 @@ class Comparison(NamedTuple):
 
     @property
     def dim(self) -> str:
-        """`model` or `group`."""
+        """`model`, `recipe` or `group`."""
         return str(self.measures["n"].dims[0])
 
 
@@ -153,6 +168,110 @@ def compare(
     )
 
 
+def compare_recipes(
+    runs: Mapping[str, Subject | ComparableRun],
+    recipes: Mapping[str, Sequence[str]],
+    *,
+    holdout: float | None = None,
+    holdout_seed: int = 0,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare recipes, each by the models that it made from several seeds.
+
+    With k models a recipe's measure is their mean ∓ t_{.975, k − 1} · sd / sqrt(k), and a difference is Welch's t test
+    of the models' means: the models are the replicates.  Below three models on a side the interval and the p-value of a
+    difference are over problems (bootstrap and sign flips) of the mean over models, and hold for these weights.
+
+    Args:
+        runs: of all models, by their names, on the same problems.
+        recipes: the names of the runs of each recipe, two recipes or more; differences are to the first.
+        holdout: the share of the problems that is compared, between 0 and 1, so that what other commands chose on the
+            others is compared on these alone; nothing is chosen here. All of them if None.
+        holdout_seed: with the id of a problem it decides on which side that is (see `schema.tested_half`).
+        n_resamples: bootstrap resamples of the problems, and sign flips.
+        seed: same seed, same numbers.
+
+    Returns:
+        Labelled Datasets and notes, see `Comparison`; the sides have the dim `recipe`, and `n_models`.
+
+    Raises:
+        OptionError: fewer than two recipes, a recipe without runs, or a run in two recipes.
+        RunError: two runs have the same weights, or the runs have fewer than two problems in common.
+
+    Example:
+        `compare_recipes(runs, {"with thoughts": ["a0", "a1", "a2"], "without": ["b0", "b1", "b2"]})`
+
+    Reference: Welch (1947), Biometrika 34.
+    """
+    named = [name for members in recipes.values() for name in members]
+    if len(recipes) < 2 or not all(recipes.values()) or len(set(named)) < len(named):
+        raise OptionError(
+            f"found {len(recipes)} groups with {len(named)} runs, expected two groups or more, none of them empty, and "
+            "each run in one of them; pass --group NAME=RUN,RUN,… for each."
+        )
+    check_replicates(runs)
+    models = {name: of if isinstance(of, Subject) else subject_of(of) for name, of in runs.items()}
+    common = common_problems(models)
+    if not common:
+        raise RunError(
+            "the runs of the groups have fewer than two problems in common; extract all on the same set of problems."
+        )
+    notes = [f"All have the {len(common)} problems that are compared."]
+    if holdout is not None:
+        compared, others = halves(next(iter(models.values())), common, holdout, holdout_seed)
+        notes = [held_out_note({"all": (compared, others)}, holdout, holdout_seed)]
+        common = compared
+    read = {name: read_subject(of, common, n_resamples=1, seed=seed) for name, of in models.items()}
+    sides = _same_positions(read)
+    ratios = {recipe: [sides[name].ratios for name in members] for recipe, members in recipes.items()}
+    first, *others = recipes
+    pairs = [(name, first) for name in others]
+    weights = resample_weights(len(common), n_resamples=n_resamples, seed=seed)
+    each = {
+        recipe: stack([resampled(of, weights).isel(resample=0) for of in its], "model")
+        for recipe, its in ratios.items()
+    }
+    own = {
+        recipe: its.map(over_models)
+        if its.sizes["model"] >= ENOUGH_SEEDS
+        else mean_of_models(ratios[recipe], weights).map(interval)
+        for recipe, its in each.items()
+    }
+    flips = sign_flips(len(common), n_flips=n_resamples, seed=seed)
+    values, p_values = [], []
+    for one, minus in pairs:
+        counts = [len(recipes[name]) for name in (one, minus)]
+        if min(counts) >= ENOUGH_SEEDS:
+            tested = {name: welch(each[one][name], each[minus][name]) for name in each[one].data_vars}
+            difference, p = (xr.Dataset({name: of[part] for name, of in tested.items()}) for part in (0, 1))
+        else:
+            samples = mean_of_models(ratios[one], weights) - mean_of_models(ratios[minus], weights)
+            apart = mean_linearised(ratios[one]) - mean_linearised(ratios[minus])
+            difference, p = samples.map(interval), apart.map(flipped_p, flips=flips)
+        if len({sides[name].n_thoughts for side in (one, minus) for name in recipes[side]}) > 1:
+            for part in (difference, p):
+                part.update({name: xr.full_like(part[name], np.nan) for name in NEED_SAME_THOUGHTS})
+        values.append(difference.assign(n=len(common), n_minus=len(common)))
+        p_values.append(p)
+        notes.append(note_on_seeds(one, minus, *counts))
+    labels = _labels("recipe", pairs)
+    options = {"n_resamples": n_resamples, "seed": seed, "confidence": CONFIDENCE, "paired": True}
+    n_models = [len(members) for members in recipes.values()]
+    return Comparison(
+        measures=stack(list(own.values()), "recipe")
+        .assign_coords(recipe=text(recipes))
+        .assign(n=("recipe", [len(common)] * len(recipes)), n_models=("recipe", n_models))
+        .assign_attrs(options),
+        differences=stack(values, "pair").assign_coords(labels).assign_attrs(options),
+        p_values=stack(p_values, "pair").assign_coords(labels).assign_attrs(options),
+        rank_correlations=xr.Dataset(coords=labels, attrs=options),
+        type_counts=_type_counts("recipe", list(recipes), {}).assign_attrs(options),
+        head_types={},
+        notes=(*notes, CORRECTIONS),
+    )
+
+
 def compare_groups(
     sums: xr.Dataset,
     groups: Mapping[str, npt.ArrayLike],
@@ -212,8 +331,9 @@ def group_seed(seed: int, place: int) -> int:
 def comparison_overview(comparison: Comparison) -> xr.Dataset:
     """The numbers of a comparison of models that its figure shows, over all layers; `type_share` is of heads."""
     names = ["preference", "lag_preference", "composition", "accuracy", "n"]
-    values = comparison.measures[names].sel(depth="all", drop=True)
-    counts = comparison.type_counts["type_count"].sel(depth="all", drop=True)
+    sides = {comparison.dim: "model"} if comparison.dim == "recipe" else {}
+    values = comparison.measures[names].sel(depth="all", drop=True).rename(sides)
+    counts = comparison.type_counts["type_count"].sel(depth="all", drop=True).rename(sides)
     # Shares and not counts: models differ in their number of heads.
     return values.assign(type_share=counts / counts.sum("type").clip(min=1))
 
@@ -266,12 +386,7 @@ def _side_by_side(
         )
         values.append(difference.assign(n=sides[one].n, n_minus=sides[minus].n))
         p_values.append(p)
-    names = {
-        "pair": [" − ".join(pair) for pair in pairs],
-        dim: [one for one, _ in pairs],
-        "minus": [m for _, m in pairs],
-    }
-    labels = {name: ("pair", text(of)) for name, of in names.items()}
+    labels = _labels(dim, pairs)
     return Comparison(
         measures=stack(rows, dim).assign_coords({dim: text(sides)}).assign_attrs(options),
         differences=stack(values, "pair").assign_coords(labels).assign_attrs(options),
@@ -281,6 +396,15 @@ def _side_by_side(
         head_types=head_types,
         notes=notes,
     )
+
+
+def _labels(dim: str, pairs: Pairs) -> dict[str, tuple[str, np.ndarray]]:
+    names = {
+        "pair": [" − ".join(pair) for pair in pairs],
+        dim: [one for one, _ in pairs],
+        "minus": [minus for _, minus in pairs],
+    }
+    return {name: ("pair", text(of)) for name, of in names.items()}
 
 
 def _comparable(one: Side, minus: Side) -> tuple[Ratios, Ratios]:

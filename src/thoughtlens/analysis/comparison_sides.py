@@ -174,6 +174,14 @@ CORRECTIONS = (
     "Hochberg) over all differences of the table."
 )
 
+ENOUGH_SEEDS = 3
+"""Models on either side of a comparison of recipes; with fewer, a claim is about these weights."""
+
+THESE_WEIGHTS = (
+    "Each side is one model: differences hold for these weights, and not for the recipes that made them. Other seeds "
+    "may turn their signs; compare several seeds a recipe with --group."
+)
+
 UNTESTED_TYPES = (
     "Types of heads are named by what passes its test in each by itself: more problems name more heads, and no test "
     "compares the counts."
@@ -187,6 +195,7 @@ def notes_on(subjects: Mapping[str, Subject], seen: Mapping[str, Side], common: 
         *_thoughts_and_tokens(subjects, seen, common),
         *_shapes(seen),
         *_depths(seen),
+        THESE_WEIGHTS,
         *([UNTESTED_TYPES] if all(subject.head_types is not None for subject in subjects.values()) else []),
         CORRECTIONS,
     )
@@ -264,6 +273,30 @@ def _shape(model: Side) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def note_on_seeds(one: str, minus: str, n_one: int, n_minus: int) -> str:
+    """What the difference of two recipes is over, in a sentence."""
+    if min(n_one, n_minus) >= ENOUGH_SEEDS:
+        return (
+            f"{one} − {minus}: Welch's t over the means of {n_one} and {n_minus} models; problems are nested in them."
+        )
+    return (
+        f"{one} − {minus}: of {n_one} and {n_minus} models, fewer than {ENOUGH_SEEDS} on a side; interval and p are "
+        "over problems and hold for these weights, not for the recipes."
+    )
+
+
+def check_replicates(runs: Mapping[str, "Subject | ComparableRun"]) -> None:
+    """Raise `RunError` where two runs are of the same weights, which are no two seeds."""
+    seen: dict[str, str] = {}
+    for name, run in runs.items():
+        if isinstance(run, Subject):
+            continue
+        weights = str(run.manifest["options"]["model"]["sha256"])
+        if weights in seen:
+            raise RunError(f"{name} has the weights of {seen[weights]}, expected another seed; name each model once.")
+        seen[weights] = name
 
 
 def notes_on_groups(groups: Mapping[str, npt.ArrayLike], kept: Collection[str], typed: bool) -> tuple[str, ...]:

@@ -1,75 +1,85 @@
-"""The evidence of heads, layers and the model: attention beyond the nulls or beyond a null run, tested.
+"""The evidence of heads, layers and the model: attention beyond the nulls, and beyond models with random weights.
 
-In: what each problem and head have beyond the nulls (`excess_cells`), added up over problems under resample weights and
-under flipped signs. Out: excess with intervals, p-values and corrections for each measure, and a type for each head.
-Whether there is a hub is not tested again: `hub_test` has decided it.
+In: what each problem and head have beyond the nulls (`excess_cells`), added up over problems. Out: excess with
+intervals, p-values and corrections for each measure, and a type for each head. Whether there is a hub is not tested
+again: `hub_test` has decided it.
 
-A *null run* has the same architecture and problems and has learnt nothing of the matter, such as one with random
-weights. In each problem each head of the run is compared with the mean head of its layer in the null run: under random
-weights the heads of a layer are exchangeable. What is compared is excess over the nulls, so that a run which merely
-gives thoughts more mass is no evidence of a hub. Problems are the replicates: intervals and p-values say nothing of
-other random weights. Attention is correlational: a type says where a head looks, not what it does.
+Three questions have three answers, and none stands for another:
+
+1. Is there excess at all? `p` is over problems, against 0: with enough problems every trifle of these weights has one.
+2. Is it more than 0.05 of a row's attention? `p_type` is over problems too; this names the type of a head.
+3. Does training have to do with it? *Null models* are of the same architecture with random weights. A head's p is its
+   rank among all heads of all null models; problems are no replicates here, since each head gives one number.
+
+Attention is correlational: a type says where a head looks, not what it does.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.heads import LEAST_EXCESS, LEVEL, head_types
-from thoughtlens.analysis.hubs import hub_tests, row_sums
-from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, head_excess, without_rounding
+from thoughtlens.analysis.heads import LEVEL, head_types
+from thoughtlens.analysis.hubs import hub_tests, row_sums, strongest
+from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, excess_cells, head_excess
 from thoughtlens.analysis.pieces import Blocks, in_pieces
-from thoughtlens.analysis.significance import benjamini_hochberg, flip_p_values, studentised
+from thoughtlens.analysis.significance import LEAST_PROBLEMS, benjamini_hochberg, holm, mean_p
 from thoughtlens.analysis.statistics import interval
-from thoughtlens.analysis.sums import ExcessSums
+from thoughtlens.analysis.sums import add, excess_powers, parts
 from thoughtlens.errors import RunError
-from thoughtlens.notation import text
+from thoughtlens.notation import ANSWER, text
 
 
 class Levels(NamedTuple):
-    """`excess` (…, measure, value), `p`, `q`, `p_familywise` (…, measure), `hub` and `strongest` thought (…)."""
+    """`excess` (…, measure, value), `p`, `q`, `p_familywise` (…, measure), `hub` and `strongest` thought (…).
+
+    Beyond null models `null_mean` and `null_high` (…, measure), the mean and the 95 % quantile of their heads, and
+    `n_null`, how many there are, stand in the place of `p_familywise`.
+    """
 
     heads: xr.Dataset
-    """dims (layer, head, …), with the `type` of each head"""
+    """dims (layer, head, …), with `p_type` and `q_type` (…, measure) and the `type` of each head"""
     layers: xr.Dataset
     """of the mean head of each layer: dims (layer, …)"""
     model: xr.Dataset
     """of the mean head of all layers"""
 
 
-def evidence_of_levels(
-    excess: xr.DataArray,
-    flipped: xr.DataArray,
-    squares: xr.Dataset,
-    hubs: Sequence[xr.Dataset],
-    *,
-    n_thoughts: int,
-    over_run: bool = False,
-) -> Levels:
-    """Excess over the null of every measure, with interval, p-value and corrections, for heads, layers and the model.
+ENOUGH_MODELS = 19
+"""Null models of which all agree where p is 0.05, if heads of one model are all alike."""
 
-    `excess` and `flipped` are Σ over problems (resample, layer, head, cell), the first the sample itself; `squares` is
-    Σ excess² by level, with the coord `n`; `hubs` are the `hub_tests` of the run.
+LEVELS: tuple[tuple[str, tuple[str, ...]], ...] = (("heads", ()), ("layers", ("head",)), ("model", ("layer", "head")))
+"""The levels, and what is averaged over in each."""
+
+
+def evidence_of_levels(excess: xr.DataArray, powers: xr.Dataset, hubs: Sequence[xr.Dataset], n_thoughts: int) -> Levels:
+    """Excess over the null of every measure, with interval, p-values and corrections, for heads, layers and the model.
+
+    `excess` is the mean over problems (resample, layer, head, cell), `powers` are `excess_powers` with the coord
+    `n_rows`, and `hubs` the `hub_tests` of the run.
     """
-    # p: the share of flips whose studentised mean reaches the observed one, one-sided; q: the same after Benjamini and
-    # Hochberg over heads (or layers); p_familywise: against the largest of all heads in each flip. The measure `hub`
-    # has the p and q of `hub_test`. Over a null run sign flips say whether the hub is beyond that run: p compares with
-    # the largest of all thoughts in each flip, since the thought was chosen on the same data, and q is 1 where the run
-    # has no hub by `hub_test`, or one of less than `LEAST_EXCESS` beyond the null run.
-    levels = []
-    for level, over, tested in zip(("heads", "layers", "model"), ([], ["head"], ["layer", "head"]), hubs, strict=True):
+    # p: one-sided, more than 0; q: the same after Benjamini and Hochberg over heads (or layers); p_familywise: after
+    # Holm. The measure `hub` has the p and q of `hub_test`. p_type: one-sided, more than `LEAST_EXCESS`; q_type: the
+    # same after Benjamini and Hochberg over all measures and heads, but of the hub those of `hub_test` again.
+    n_rows, levels = int(powers["n_rows"]), []
+    for (level, over), tested in zip(LEVELS, hubs, strict=True):
         # A mean over nothing would be a copy of the largest array there is.
-        sums, signed = (values.mean(over) if over else values for values in (excess, flipped))
-        means = (sums / squares["n"]).drop_vars("n")
-        z = studentised(signed, squares[level]).drop_vars("n")
+        means = excess.mean(over) if over else excess
         of_hub = np.strings.startswith(means["cell"].values, "hub ")
-        found = [_tested(means.isel(cell=~of_hub), z.isel(cell=~of_hub))]
+        p = _mean_p(powers[level], n_rows).where(n_rows >= LEAST_PROBLEMS).isel(cell=~of_hub)
+        tests = {"p": p, "q": _corrected(p, benjamini_hochberg), "p_familywise": _corrected(p, holm)}
+        if level == "heads":
+            p_type = _mean_p(powers["types"], n_rows).isel(cell=~of_hub)
+            tests |= {"p_type": p_type, "q_type": benjamini_hochberg(p_type)}
+        others = xr.Dataset({"excess": interval(means.isel(cell=~of_hub)), **tests}).rename(cell="measure")
+        found = [others.drop_vars("n_rows", errors="ignore")]
         if of_hub.any():
-            found.insert(0, _hub(means.isel(cell=of_hub), z.isel(cell=of_hub), tested, over_run))
+            found.insert(0, _hub(means.isel(cell=of_hub), tested, list(tests)))
         joined = xr.concat(found, "measure", data_vars="minimal", coords="minimal", compat="override")
-        levels.append(joined.reindex(measure=text(measures(n_thoughts))).assign(tested[["hub", "strongest"]]))
+        units = [dim for dim in p.dims if dim != "cell"]
+        joined = joined.reindex(measure=text(measures(n_thoughts))).transpose(*units, "measure", "value")
+        levels.append(joined.assign(tested[["hub", "strongest"]]))
     heads, layers, model = levels
     return Levels(heads.assign(type=head_types(heads)), layers, model)
 
@@ -79,73 +89,129 @@ def measures(n_thoughts: int) -> list[str]:
     return [*PATTERNS, *PLACES, *MASSES, *(f"lag{lag}" for lag in range(2, n_thoughts))]
 
 
-def find_types(blocks: Blocks, *, n_problems: int, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
+def find_types(blocks: Blocks, *, n_problems: int, seed: int = 0) -> xr.DataArray:
     """The types of heads (layer, head) as `analyze` finds them, and nothing else."""
-    added, rows = ExcessSums(n_problems, n_flips=n_flips, seed=seed), None
+    powers, rows = None, None
     for piece in in_pieces(blocks):
-        added.add(head_excess(piece["attention"], piece["n_question_tokens"]))
-        these = row_sums(piece["attention"])
-        rows = these if rows is None else rows + these
-    if rows is None:
+        powers = add(powers, excess_powers(head_excess(piece["attention"], piece["n_question_tokens"])))
+        rows = add(rows, row_sums(piece["attention"]))
+    if powers is None or rows is None:
         raise RunError("found no problems to find types on; extract at least one problem first.")
-    flipped, squares = added.total()
-    # The first flip is the sample itself, and types need no interval.
-    excess, n_thoughts = flipped.isel(resample=[0, 0]), rows.sizes["query"]
-    hubs = hub_tests(rows, seed=seed)
-    squares = squares.assign_coords(n=n_problems)
-    return evidence_of_levels(excess, flipped, squares, hubs, n_thoughts=n_thoughts).heads["type"]
+    # Types need no interval: the observed excess stands for its resamples.
+    excess = powers["heads"].sel(power=1, drop=True).expand_dims(resample=2) / n_problems
+    powers = powers.assign_coords(n_rows=n_problems)
+    return evidence_of_levels(excess, powers, hub_tests(rows, seed=seed), rows.sizes["query"]).heads["type"]
 
 
-def excess_over_run(own: xr.Dataset, null: xr.Dataset) -> xr.DataArray:
-    """Excess of each head less the mean head's of its layer in the null run, dims (problem, layer, head, cell).
-
-    Both are pieces of the same problems, or `RunError` is raised.
-    """
-    attention, expected = own["attention"], null["attention"]
-    # Labels that differ would be left out by the subtraction without a word.
-    if not all(np.array_equal(attention[dim].values, expected[dim].values) for dim in attention.dims):
-        found, other = (", ".join(f"{size} {dim}" for dim, size in of.sizes.items()) for of in (attention, expected))
-        raise RunError(
-            f"the null run has {other} and the run {found}, or other problems; take one of the same "
-            "architecture, number of thoughts and problems."
-        )
-    # An untrained model hardly ever reaches an answer, and `eot` alone is not the readout: rows that only one of the
-    # two has are left out of both.
-    rows, null_rows = attention.where(expected.notnull()), expected.where(attention.notnull())
-    excess = head_excess(rows, own["n_question_tokens"]).drop_vars("problem", errors="ignore")
-    mean_head = head_excess(null_rows, null["n_question_tokens"]).mean("head").drop_vars("problem", errors="ignore")
-    return without_rounding(excess - mean_head).transpose(*excess.dims)
+def _mean_p(powers: xr.DataArray, n_rows: int) -> xr.DataArray:
+    sums, squares, cubes = (powers.sel(power=power, drop=True) for power in (1, 2, 3))
+    return mean_p(sums, squares, cubes, n_rows)
 
 
-def _tested(means: xr.DataArray, z: xr.DataArray) -> xr.Dataset:
-    """Each cell as a measure of its own."""
-    units = _units(z)
-    p, familywise = (flip_p_values(z, over=over, alternative="greater") for over in ((), units))
-    tests = {"p": p, "q": benjamini_hochberg(p, over=units) if units else p, "p_familywise": familywise}
-    found = xr.Dataset({"excess": interval(means), **tests}).rename(cell="measure")
-    return found.transpose(*units, "measure", "value")
+def _corrected(p: xr.DataArray, correct: Callable[..., xr.DataArray]) -> xr.DataArray:
+    """Corrected over heads or layers, each measure apart; of the model, p itself."""
+    units = tuple(str(dim) for dim in p.dims if dim not in ("cell", "measure"))
+    return correct(p, over=units) if units else p
 
 
-def _hub(means: xr.DataArray, z: xr.DataArray, hubs: xr.Dataset, over_run: bool) -> xr.Dataset:
-    """The measure `hub`: the cell of the thought that `hub_test` tests, with the p-values that say what it is worth."""
-    units = _units(z)
+def _hub(means: xr.DataArray, hubs: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
+    """The measure `hub`: the cell of the thought that `hub_test` tests, with its p-values."""
+    excess = interval(means.isel(cell=_hub_cell(means, hubs))).where(hubs["strength"].notnull())
+    of_test = {name: hubs["p"] if name in ("p", "p_type") else hubs["p_corrected"] for name in tests}
+    of_test["p_familywise"] = xr.full_like(hubs["p"], np.nan)
+    return (
+        xr.Dataset({"excess": excess, **of_test}).drop_vars("cell", errors="ignore").expand_dims(measure=text(["hub"]))
+    )
+
+
+def _hub_cell(means: xr.DataArray, hubs: xr.Dataset) -> xr.DataArray:
+    """The place among hub cells of each head's strongest thought."""
     names = np.strings.replace(means["cell"].values, "hub ", "")
-    named, defined = hubs["strongest"], hubs["strength"].notnull()
-    place = named.copy(data=(named.values[..., None] == names).argmax(-1))
-    excess = interval(means.isel(cell=place)).where(defined)
-    tests = {"p": hubs["p"], "q": hubs["p_corrected"], "p_familywise": xr.full_like(hubs["p"], np.nan)}
-    if over_run:
-        p, familywise = (
-            flip_p_values(z, over=over, alternative="greater").isel(cell=place).where(defined)
-            for over in (("cell",), (*units, "cell"))
-        )
-        beyond = (hubs["p_corrected"] < LEVEL) & (excess.sel(value="estimate", drop=True) >= LEAST_EXCESS)
-        q = benjamini_hochberg(p) if units else p
-        tests = {"p": p, "q": q.where(beyond | q.isnull(), 1.0), "p_familywise": familywise}
-    found = xr.Dataset({"excess": excess, **tests}).drop_vars("cell", errors="ignore")
-    return found.expand_dims(measure=text(["hub"])).transpose(*units, "measure", "value")
+    return hubs["strongest"].copy(data=(hubs["strongest"].values[..., None] == names).argmax(-1))
 
 
-def _units(z: xr.DataArray) -> tuple[str, ...]:
-    """Heads, layers, or nothing for the model: what is corrected together."""
-    return tuple(str(dim) for dim in z.dims if dim not in ("resample", "cell"))
+def null_values(blocks: Iterable[xr.Dataset]) -> dict[str, xr.DataArray]:
+    """The mean excess of each measure in the heads, layers and mean head of a null model, by level: (…, measure).
+
+    `blocks` are its attention, or sums that were kept in its place. `readout` needs answers, and is NaN without any.
+    """
+    sums, rows = None, None
+    for of_problems, of_rows in ((of[1], of[3]) for block in blocks for of in parts(block)):
+        sums, rows = add(sums, of_problems.sum("problem", skipna=False)), add(rows, of_rows)
+    if sums is None or rows is None:
+        raise RunError("found no problems of a null model; extract at least one problem first.")
+    excess = excess_cells(sums) / sums["n"]
+    if not sums["row_exists"].sel(row=ANSWER) > 0:
+        excess = excess.where(excess["cell"] != "readout")
+    found = {}
+    for level, over in LEVELS:
+        means, named = excess.mean(over) if over else excess, strongest(rows["observed"].mean(over))
+        of_hub = np.strings.startswith(means["cell"].values, "hub ")
+        parts_of = [means.isel(cell=~of_hub)]
+        if of_hub.any():
+            at_hub = means.isel(cell=of_hub)
+            hub = at_hub.isel(cell=_hub_cell(at_hub, named)).where(named["strength"].notnull())
+            parts_of.append(hub.drop_vars("cell").expand_dims(cell=text(["hub"])))
+        found[level] = xr.concat(parts_of, "cell", coords="minimal", compat="override").rename(cell="measure")
+    return found
+
+
+def beyond_nulls(own: Levels, nulls: Sequence[Mapping[str, xr.DataArray]]) -> Levels:
+    """What a run has beyond models with random weights: the rank of each head among all heads of all of them.
+
+    `own` is the evidence of the run, `nulls` are the `null_values` of each null model.
+    """
+    # p = (1 + null heads with an excess as large) / (1 + null heads); q: Benjamini and Hochberg over heads, each
+    # measure apart. Layers are ranked among layers, the model among models. A type needs both: q_type is the larger of
+    # the q here and that of the run's own evidence.
+    levels = []
+    for (level, _), found in zip(LEVELS, own, strict=True):
+        values = found["excess"].sel(value="estimate", drop=True)
+        units = [dim for dim in values.dims if dim != "measure"]
+        if any(null[level].sizes.get(dim) != values.sizes[dim] for null in nulls for dim in units):
+            raise RunError(
+                "a null model has another number of layers or heads than the run; take one of the same architecture "
+                "and number of thoughts."
+            )
+        drawn = [null[level].reindex(measure=values["measure"]).transpose(*units, "measure") for null in nulls]
+        pooled = np.concatenate([of.values.reshape(-1, values.sizes["measure"]) for of in drawn])
+        n_null = xr.DataArray((~np.isnan(pooled)).sum(0), dims="measure")
+        reached = xr.zeros_like(values)
+        for null_head in pooled:
+            reached = reached + (null_head >= values - 1e-12)
+        p = ((1.0 + reached) / (1.0 + n_null)).where(values.notnull() & (n_null > 0))
+        q = _corrected(p, benjamini_hochberg)
+        null: dict[str, Any] = {
+            "null_mean": ("measure", _over_known(np.nanmean, pooled)),
+            "null_high": ("measure", _over_known(lambda some, axis: np.nanquantile(some, 0.95, axis=axis), pooled)),
+            "n_null": n_null,
+        }
+        beyond = found[["excess", "hub", "strongest"]].assign(p=p, q=q, **null)
+        if level == "heads":
+            beyond = beyond.assign(q_type=np.maximum(q, found["q_type"]))
+            beyond = beyond.assign(type=head_types(beyond))
+        levels.append(beyond)
+    return Levels(*levels)
+
+
+def _over_known(statistic: Callable[..., np.ndarray], pooled: np.ndarray) -> np.ndarray:
+    """Of each column, NaN where all of it is."""
+    known = ~np.isnan(pooled).all(0)
+    found = np.full(pooled.shape[1], np.nan)
+    found[known] = statistic(pooled[:, known], axis=0)
+    return found
+
+
+def null_limits(n_models: int, n_heads: int) -> str:
+    """What p-values so many null models allow, in a sentence or two, where `n_heads` are corrected together."""
+    n_null = n_models * n_heads
+    least = 1.0 / (1.0 + n_null)
+    said = f"{n_null} heads of {n_models} null model{'s' * (n_models != 1)}: no p is below {least:.2g}"
+    if least >= LEVEL:
+        return f"{said}, so that none can pass at {LEVEL}; make more with --null-draws 20."
+    together = int(n_heads * least / LEVEL) + 1
+    if together > 1:
+        said += f", and corrected over {n_heads} heads none passes at {LEVEL} unless {together} do together"
+    if n_models < ENOUGH_MODELS:
+        said += "; heads of one model share its weights, and where they are alike so few models make p too small"
+    return f"{said}." if n_models >= ENOUGH_MODELS else f"{said}; make more with --null-draws 20."

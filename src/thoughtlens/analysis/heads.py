@@ -143,8 +143,9 @@ def _importance(sums: xr.Dataset) -> np.ndarray:
 def head_types(found: xr.Dataset) -> xr.DataArray:
     """Name each head by what it shows beyond the nulls.
 
-    1. A measure passes with an excess of at least 0.05 of a row's attention (`LEAST_EXCESS`) and q < 0.05 (`LEVEL`);
-       a hub passes where `hub_test` finds one (q < 0.05).
+    1. A measure passes where its excess is shown to be more than 0.05 of a row's attention (`LEAST_EXCESS`): one-sided,
+       corrected over all measures and heads at once (Benjamini and Hochberg), q < 0.05 (`LEVEL`). A hub passes where
+       `hub_test` finds one. With as many problems as one likes, a head of 0.05 or less is named in 5 % at most.
     2. A head that passes as a hub is one, so that as many heads are of this type as have a hub;
     3. else the type is the larger that passes of sequential and skip: whom the head prefers among thoughts;
     4. else the largest that passes among sink, self and readout: where its attention goes at all;
@@ -154,7 +155,7 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
     one more thought is far above its share of all tokens, and shows nothing by it.
 
     Args:
-        found: `excess` (…, measure, value) and `q` (…, measure), as in `Analysis.evidence`.
+        found: `excess` (…, measure, value) and `q_type` (…, measure), as in `Analysis.evidence`.
 
     Returns:
         Names, dims (...) without measure.
@@ -177,7 +178,6 @@ def type_counts(types: xr.DataArray) -> dict[str, int]:
 
 
 def passing(found: xr.Dataset) -> xr.DataArray:
-    """Which measures pass: `LEAST_EXCESS` or more, unless it is the hub, and q < `LEVEL`; dims (..., measure)."""
-    large = found["excess"].sel(value="estimate", drop=True) >= LEAST_EXCESS
-    passes: xr.DataArray = (large | (found["measure"] == "hub")) & (found["q"] < LEVEL)
+    """Which measures name a head: those with `q_type` < `LEVEL`; dims (..., measure)."""
+    passes: xr.DataArray = found["q_type"] < LEVEL
     return passes

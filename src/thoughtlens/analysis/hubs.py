@@ -52,7 +52,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
 
     Args:
         blocks: an attention Dataset, or its problems block by block.
-        least: how many times its even share a hub draws; 1 for any preference at all.
+        least: how many times its even share a hub draws, 1.5 or more.
         n_draws: permutations drawn at most (a head that 100 of them match is settled); 1 / n_draws times the number of
             heads must be well below 0.05.
         seed: same seed, same p-values.
@@ -64,7 +64,7 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
         largest strength and of the largest H, the means over draws; near 1, and above it the fewer problems there are.
 
     Raises:
-        OptionError: `least` or `n_draws` is below 1.
+        OptionError: `least` is below 1.5, or `n_draws` below 1.
         RunError: there are no problems.
 
     Example:
@@ -80,9 +80,10 @@ def hub_test(blocks: Blocks, *, least: float = LEAST, n_draws: int = 10_000, see
 
     Reference: Westfall and Young (1993) for the largest of many; see also `preferences`, which H is the size.
     """
-    if least < 1.0 or n_draws < 1:
+    if least < LEAST or n_draws < 1:
         raise OptionError(
-            f"least is {least} and n_draws {n_draws}; a hub draws at least 1 even share, in 1 draw or more."
+            f"least is {least} and n_draws {n_draws}, expected {LEAST} or more and 1 or more: below {LEAST} even "
+            "shares the test finds hubs where there are none, in up to 3 of 10 heads; pass another."
         )
     parts = (row_sums(piece["attention"]) for piece in in_pieces(blocks))
     first = next(parts, None)
@@ -108,6 +109,28 @@ def hub_tests(
         found.append(_tested(own, rows[name], chosen=other, seed=seed))
     heads, layers, model = found
     return heads, layers, model
+
+
+def strongest(observed: xr.DataArray, chosen: xr.DataArray | None = None) -> xr.Dataset:
+    """The `strongest` thought of each head, "" where undefined, its `place` and its `strength`.
+
+    From attention as `row_sums` gives it, (…, query, key) to (…). Where other problems choose the thought, `chosen` is
+    that of these.
+    """
+    observed = observed.transpose(..., "query", "key")
+    strengths = _strengths(observed.values)
+    by = strengths if chosen is None else _strengths(chosen.transpose(*observed.dims).values)
+    places = np.where(np.isnan(by), -np.inf, by).argmax(-1)
+    strength = np.take_along_axis(strengths, places[..., None], axis=-1)[..., 0]
+    template = observed.isel(query=0, key=0, drop=True)
+    names = np.where(np.isfinite(strength), observed["key"].values[places], "")
+    return xr.Dataset(
+        {
+            "strongest": template.copy(data=text(names)),
+            "place": template.copy(data=places),
+            "strength": template.copy(data=strength),
+        }
+    )
 
 
 def row_sums(attention: xr.DataArray) -> xr.Dataset:
@@ -145,29 +168,25 @@ def _tested(
     """The hub test of every head (or layer): sums over problems, dims (…, query, key) and (…, query)."""
     units = [dim for dim in variance.dims if dim != "query"]
     observed, variance = observed.transpose(*units, "query", "key"), variance.transpose(*units, "query")
-    strengths = _strengths(observed.values)
-    by = strengths if chosen is None else _strengths(chosen.transpose(*units, "query", "key").values)
-    places = np.where(np.isnan(by), -np.inf, by).argmax(-1)
-    strength = np.take_along_axis(strengths, places[..., None], axis=-1)[..., 0]
+    found = strongest(observed, chosen)
+    strength = found["strength"].values
     p, strength_null, preference_null = (np.ones(strength.shape) for _ in range(3))
     for place in np.ndindex(p.shape):
         # Draws of its own for each head, so that the order of heads changes nothing.
         labels = [int(observed[dim].values[at]) for dim, at in zip(units, place, strict=True)]
         rng = np.random.default_rng([seed, *labels])
-        key = None if chosen is None else int(places[place])
+        key = None if chosen is None else int(found["place"].values[place])
         reached = float(strength[place]) / least
         sums = observed.values[place], variance.values[place]
         p[place], strength_null[place], preference_null[place] = _by_chance(*sums, key, reached, n_draws, rng)
-    defined = np.isfinite(strength)
-    template = variance.isel(query=0, drop=True)
-    names = observed["key"].values[places]
+    defined, template = np.isfinite(strength), found["strength"]
     p_values = template.copy(data=np.where(defined, p, np.nan))
     corrected = benjamini_hochberg(p_values) if units else p_values
     return xr.Dataset(
         {
-            "hub": template.copy(data=text(np.where(corrected.values < HUB_LEVEL, names, ""))),
-            "strongest": template.copy(data=text(np.where(defined, names, ""))),
-            "strength": template.copy(data=np.where(defined, strength, np.nan)),
+            "hub": found["strongest"].where(corrected < HUB_LEVEL, ""),
+            "strongest": found["strongest"],
+            "strength": found["strength"],
             "p": p_values,
             "p_corrected": corrected,
             "strength_null": template.copy(data=np.where(defined, strength_null, np.nan)),

@@ -8,28 +8,40 @@ In: attention, or sums of it by depth. Out: estimates with intervals, difference
 2. Depth is relative, d = layer / (L − 1): `early` is d < 1/3, `late` is d > 2/3, `middle` is what lies between, and
    `all` is every layer. Four layers split 1, 2, 1; a depth without layers is undefined.
 3. Two sets of ratios of the same problems are compared *paired*: each resample draws the same problems for both, and
-   the p-value flips the sign of each problem's difference. Accuracy has McNemar's exact test.
+   the p-value flips the sign of each problem's difference (`significance`). Accuracy has McNemar's exact test.
 4. Sets of different problems are compared *unpaired*: each side is resampled by itself, and the p-value deals all
-   problems out to the two sides anew.
+   problems out to the two sides anew. What is compared is the difference over its standard error, as in Welch's test:
+   the plain difference of 42 problems from 258 varies as the 42 do, but dealt out as the 258 (Behrens and Fisher).
 
-p counts the draws at least as far from 0 as the observed difference, which is one of them: p is never 0. Each p-value
-is of one number; `comparison_tables` and `comparison_headline` correct them over what they show.
+p counts the draws at least as far from 0 as the observed difference, which is one of them: p is never below
+1 / (1 + draws). Each p-value is of one number; `comparison_tables` and `comparison_headline` correct them over what
+they show.
 
-Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §15 (permutation) and §8 (paired resampling).
+Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §15 (permutation) and §8 (paired resampling);
+Janssen (1997), Statistics and Probability Letters 36 (studentised permutation).
 """
 
+from collections.abc import Sequence
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.special import stdtr, stdtrit
 
 from thoughtlens.analysis.metrics import MASS_FLOOR, composition, expected_sums, preference_sums
 from thoughtlens.analysis.nulls import without_rounding
 from thoughtlens.analysis.pieces import Blocks, in_pieces
-from thoughtlens.analysis.significance import flip_p_values, mcnemar, sign_flips, studentised
-from thoughtlens.analysis.statistics import interval, proportion_interval, resample_weights, weighted_sums
+from thoughtlens.analysis.significance import LEAST_PROBLEMS, flip_p_values, flipped_t, mcnemar, sign_flips
+from thoughtlens.analysis.statistics import (
+    CONFIDENCE,
+    VALUES,
+    interval,
+    proportion_interval,
+    resample_weights,
+    weighted_sums,
+)
 from thoughtlens.errors import RunError
 from thoughtlens.notation import text, thought_names
 from thoughtlens.schema import n_thoughts_of
@@ -156,11 +168,11 @@ def paired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seed: int
 
 
 def flipped_p(values: xr.DataArray, flips: xr.DataArray) -> xr.DataArray:
-    """Two-sided p of the mean of per-problem differences, dims (problem, …); NaN where they are undefined."""
+    """Two-sided p of the mean of per-problem differences, dims (problem, …); NaN where undefined or of too few."""
     known = values.notnull().all("problem")
+    n = values.sizes["problem"]
     real = without_rounding(values.where(known, 0.0))
-    z = studentised(weighted_sums(real, flips), (real**2).sum("problem"))
-    return flip_p_values(z).where(known)
+    return flip_p_values(flipped_t(real, flips, n)).where(known & (n >= LEAST_PROBLEMS))
 
 
 def unpaired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seeds: tuple[int, int]) -> Difference:
@@ -170,10 +182,31 @@ def unpaired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seeds: 
     samples = resampled(one, drawn[0]) - resampled(minus, drawn[1])
     pooled = Ratios(*(join_problems(list(parts)) for parts in zip(one, minus, strict=True)))
     labels = relabellings(*sizes, n_draws=n_resamples, seed=seeds[0])
-    dealt = resampled(pooled, labels) - resampled(pooled, 1 - labels)
     # If one side lacks the measure, the permutation p-value is undefined.
     observed = samples.isel(resample=0, drop=True)
-    return samples.map(interval), two_sided(dealt).where(observed.notnull())
+    return samples.map(interval), two_sided(dealt_t(pooled, labels)).where(observed.notnull())
+
+
+def dealt_t(pooled: Ratios, labels: xr.DataArray) -> xr.Dataset:
+    """Welch's t of the difference of two ratios, dims (resample, …), as each row of `labels` deals out the problems."""
+    (one, spread), (minus, spread_minus) = (_with_variance(pooled, side) for side in (labels, 1 - labels))
+    difference, variance = one - minus, spread + spread_minus
+    # Where neither side varies, the smallest difference is beyond any number of standard errors.
+    least = TIE**2 * (one**2 + minus**2)
+    sizeless = (np.inf * difference).where(abs(difference) > TIE * (abs(one) + abs(minus)), 0.0)
+    t = difference / variance.where(variance > least) ** 0.5
+    return t.where(variance > least, sizeless.where(difference.notnull()))
+
+
+def _with_variance(ratios: Ratios, weights: xr.DataArray) -> tuple[xr.Dataset, xr.Dataset]:
+    """Every ratio under every row of 0/1 weights, and the variance of its mean to first order (see `linearised`)."""
+    above, below = ratios
+    sums = [part.map(weighted_sums, weights=weights) for part in (above, below, above**2, above * below, below**2)]
+    ratio = _divide(sums[0], sums[1])
+    n = weights.sum("problem").astype(np.float64)
+    # Σ (above − R·below)² over (Σ below)²; n / (n − 1) for the degree of freedom that R takes.
+    squares = (sums[2] - 2.0 * ratio * sums[3] + ratio**2 * sums[4]).clip(min=0.0)
+    return ratio, _divide(squares, sums[1] ** 2) * (n / (n - 1.0).clip(min=1.0))
 
 
 def two_sided(draws: xr.Dataset) -> xr.Dataset:
@@ -182,6 +215,49 @@ def two_sided(draws: xr.Dataset) -> xr.Dataset:
     observed = distance.isel(resample=0, drop=True)
     as_far = (distance >= observed * (1.0 - TIE)).where(distance.notnull())
     return as_far.mean("resample").where(observed.notnull())
+
+
+def over_models(values: xr.DataArray) -> xr.DataArray:
+    """Mean over models with its t interval, dims (model, …) to (…, value); the problems are nested in the models.
+
+    mean ∓ t_{.975, k − 1} · sd / sqrt(k), k models; NaN bounds for one model.
+    """
+    k = values.sizes["model"]
+    half = values.std("model", ddof=1) * (stdtrit(k - 1, (1.0 + CONFIDENCE) / 2.0) / k**0.5) if k > 1 else np.nan
+    return _bounded(values.mean("model", skipna=False), half)
+
+
+def welch(one: xr.DataArray, minus: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The difference of the means of two sets of models, with Welch's t interval, dims (…, value), and two-sided p.
+
+    df = (v + w)² / (v²/(k − 1) + w²/(m − 1)), v and w the variances of the means of k and of m models, two at least.
+    NaN where neither set varies, unless the means are equal.
+    """
+    sizes, variances = zip(
+        *((x.sizes["model"], x.var("model", ddof=1) / x.sizes["model"]) for x in (one, minus)), strict=True
+    )
+    difference = one.mean("model", skipna=False) - minus.mean("model", skipna=False)
+    variance = (variances[0] + variances[1]).where(lambda of: of > 0.0)
+    df = variance**2 / sum(of**2 / (k - 1) for k, of in zip(sizes, variances, strict=True))
+    half = xr.apply_ufunc(stdtrit, df, (1.0 + CONFIDENCE) / 2.0) * variance**0.5
+    p = 2.0 * xr.apply_ufunc(stdtr, df, -abs(difference) / variance**0.5)
+    return _bounded(difference, half), p.where(difference != 0.0, 1.0).where(difference.notnull())
+
+
+def _bounded(estimate: xr.DataArray, half: xr.DataArray | float) -> xr.DataArray:
+    names = xr.DataArray(text(VALUES), dims="value", name="value")
+    bounds: xr.DataArray = xr.concat([estimate, estimate - half, estimate + half], names)
+    return bounds.transpose(..., "value")
+
+
+def mean_of_models(models: Sequence[Ratios], weights: xr.DataArray) -> xr.Dataset:
+    """Every measure in every resample of the problems, the mean over models; all have the same problems."""
+    return stack([resampled(ratios, weights) for ratios in models], "model").mean("model", skipna=False)
+
+
+def mean_linearised(models: Sequence[Ratios]) -> xr.Dataset:
+    """`linearised`, the mean over models: dims (problem, …)."""
+    return stack([linearised(ratios) for ratios in models], "model").mean("model", skipna=False)
 
 
 def relabellings(n_one: int, n_minus: int, *, n_draws: int, seed: int) -> xr.DataArray:

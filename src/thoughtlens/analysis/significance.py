@@ -5,10 +5,12 @@ nothing about other weights of the same architecture.
 
 1. If a difference is as likely to be −x as x, flipping the signs of problems at random changes nothing. Flipped sums
    are ±1 weights @ values, as in `statistics`; row 0 of the weights is the sample as observed.
-2. A flipped sum is studentised: z = Σ s·x / sqrt(Σ x²), which orders flips as Student's t does, since flips leave Σ x²
-   alone. p is the share of flips whose z reaches the observed one.
-3. The largest z of a family in each flip gives p-values that hold for the whole family at once (Westfall and Young
+2. A flipped mean is studentised, with a correction for skewness (`corrected_t`): where differences are skewed, flips
+   are no longer exact, and those of a plain mean reject up to 20 % of true nulls at 5 % and n = 50. p is the share of
+   flips, the observed one among them, that reach the observed t. Below 20 problems there is none.
+3. The largest t of a family in each flip gives p-values that hold for the whole family at once (Westfall and Young
    1993, Resampling-Based Multiple Testing). The same flips serve all members, so that their dependence counts.
+4. Where too many numbers are tested for flips (`mean_p`), Student's distribution stands for them.
 """
 
 from collections.abc import Callable
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from scipy.optimize import brentq
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtr
 from scipy.stats import binom, binomtest, false_discovery_control
 
 from thoughtlens.analysis.statistics import (
@@ -33,8 +35,8 @@ from thoughtlens.errors import OptionError
 
 Alternative = Literal["two-sided", "greater"]
 
-EXACT_UP_TO = 12
-"""Problems whose sign flips are enumerated: 4,096 of them."""
+LEAST_PROBLEMS = 20
+"""Below it a mean has no p-value."""
 
 EQUIVALENCE = 0.90
 """Confidence of the interval that must lie inside a margin: two one-sided tests at 5 %."""
@@ -49,41 +51,59 @@ UNSEEN = 5
 """Problems as far from 0 as the farthest that a sample is taken to have missed."""
 
 TIES = 1e-9
-"""By how much z may fall short of an equal one, by rounding."""
+"""By how much, relative to itself or 1, t may fall short of an equal one, by rounding."""
 
 
 def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.DataArray:
-    """Signs of problems in every flip (resample, problem), the first all +1; up to 12 problems all flips are listed."""
+    """Signs of problems in every flip (resample, problem), the first all +1."""
     if n_problems < 1 or n_flips < 1:
         raise OptionError(f"found {n_problems} problems and {n_flips} flips; a p-value needs at least one of each.")
-    if n_problems <= EXACT_UP_TO:
-        bits = np.arange(2**n_problems)[:, None] >> np.arange(n_problems)[None, :] & 1
-    else:
-        bits = np.random.default_rng(seed).integers(2, size=(n_flips + 1, n_problems), dtype=np.int8)
-        bits[0] = 0
-    return xr.DataArray((1 - 2 * bits).astype(np.int8), dims=("resample", "problem"))
+    bits = np.random.default_rng(seed).integers(2, size=(n_flips + 1, n_problems), dtype=np.int8)
+    bits[0] = 0
+    return xr.DataArray(1 - 2 * bits, dims=("resample", "problem"))
 
 
-def studentised(flipped: xr.DataArray, squares: xr.DataArray) -> xr.DataArray:
-    """The studentised sums z = Σ s·x / sqrt(Σ x²) of every flip; 0 where all differences are 0."""
-    return (flipped / np.sqrt(squares.where(squares > 0.0))).fillna(0.0)
+def corrected_t(sums: xr.DataArray, squares: xr.DataArray, cubes: xr.DataArray, n: xr.DataArray | int) -> xr.DataArray:
+    """Student's t of a mean, corrected for skewness, from Σ x, Σ x², Σ x³ of n problems; rises with the mean.
+
+    t + u·(t²/3 + 1/6) + u²·t³/27, with t = sqrt(n)·mean/sd and u = skewness/sqrt(n) (Hall 1992, Journal of the Royal
+    Statistical Society B 54).  0 where all x are 0, ±∞ where they are alike.
+    """
+    mean, square = sums / n, squares / n
+    variance = square - mean**2
+    # What rounding leaves of a variance of 0 would be a skewness of any size.
+    spread = variance.where(variance > 1e-12 * square)
+    t = mean * (n / spread) ** 0.5
+    u = (cubes / n - 3.0 * mean * square + 2.0 * mean**3) / spread**1.5 / n**0.5
+    return (t + u * (t**2 / 3.0 + 1.0 / 6.0) + u**2 * t**3 / 27.0).fillna(
+        mean.where(mean == 0.0, np.inf * np.sign(mean))
+    )
+
+
+def mean_p(sums: xr.DataArray, squares: xr.DataArray, cubes: xr.DataArray, n: int) -> xr.DataArray:
+    """One-sided p of a mean above 0, of n ≥ 2 problems: `corrected_t` against Student's distribution.
+
+    Never below 2⁻ⁿ, the smallest p that flipping the signs of n problems has.
+    """
+    t = corrected_t(sums, squares, cubes, n) * ((n - 1) / n) ** 0.5
+    p: xr.DataArray = xr.apply_ufunc(stdtr, n - 1, -t)
+    return p.clip(min=0.5 ** float(n)).where(squares > 0.0, 1.0)
 
 
 def flip_p_values(
     statistics: xr.DataArray, *, over: tuple[str, ...] = (), alternative: Alternative = "two-sided"
 ) -> xr.DataArray:
-    """The share of flips in which z, or its largest over the dims `over`, reaches the observed z (resample 0).
+    """The share of flips in which t, or its largest over the dims `over`, reaches the observed t (resample 0)."""
+    t = abs(statistics) if alternative == "two-sided" else statistics
+    observed = t.isel(resample=0, drop=True)
+    largest = t.max(list(over)) if over else t
+    return _share_reaching(largest, observed).transpose(*observed.dims)
 
-    Where no other flip does, p is at most |family| · exp(−z²/2) (Hoeffding 1963), twice that if two-sided.
-    """
-    z = abs(statistics) if alternative == "two-sided" else statistics
-    observed = z.isel(resample=0, drop=True)
-    largest = z.max(list(over)) if over else z
-    reached = _share_reaching(largest, observed)
-    family = int(np.prod([z.sizes[dim] for dim in over])) * (2 if alternative == "two-sided" else 1)
-    bound = family * np.exp(-(observed.clip(min=0.0) ** 2) / 2.0)
-    alone = reached < 1.5 / z.sizes["resample"]
-    return reached.where(~alone | (bound >= reached), bound).transpose(*observed.dims)
+
+def flipped_t(values: xr.DataArray, flips: xr.DataArray, n: xr.DataArray | int) -> xr.DataArray:
+    """`corrected_t` of every flip of differences (problem, …), in which missing problems are 0: (resample, …)."""
+    sums, cubes = (weighted_sums(values**power, flips) for power in (1, 3))
+    return corrected_t(sums, (values**2).sum("problem"), cubes, n)
 
 
 def sign_flip_test(
@@ -100,32 +120,32 @@ def sign_flip_test(
         differences: dims (problem, ...); NaN problems are left out.
         family: dims that `p_familywise` covers; all but `problem` if empty.
         alternative: "two-sided", or "greater" for means above 0 alone.
-        n_flips: flips drawn where more than 12 problems make enumeration too long.
+        n_flips: flips drawn; no p is below 1 / (n_flips + 1).
         seed: same seed, same p-values.
 
     Returns:
-        `mean`, `n` (problems that are not NaN), `p`, and `p_familywise` (largest z of the family), dims (...); NaN
-        where n is 0.
+        `mean`, `n` (problems that are not NaN), `p`, and `p_familywise` (largest t of the family), dims (...); both
+        p-values are NaN where n is below 20.
 
     Raises:
         OptionError: there is no problem, or no flip was asked for.
 
     Example:
-        >>> sign_flip_test(xr.DataArray([1.0, 2.0, 3.0], dims="problem"))["p"].item()
-        0.25
+        >>> sign_flip_test(xr.DataArray([1.0, 2.0] * 10, dims="problem"), n_flips=999)["p"].item()
+        0.001
 
-    References: as `flip_p_values`.
+    Reference: Westfall and Young (1993), Resampling-Based Multiple Testing; t as in Hall (1992), see `corrected_t`.
     """
     n = differences.notnull().sum("problem")
-    values = differences.fillna(0.0)
-    flips = sign_flips(values.sizes["problem"], n_flips=n_flips, seed=seed)
-    z = studentised(weighted_sums(values, flips), (values**2).sum("problem"))
+    flips = sign_flips(differences.sizes["problem"], n_flips=n_flips, seed=seed)
+    tested = n >= LEAST_PROBLEMS
+    t = flipped_t(differences.fillna(0.0), flips, n.clip(min=1)).where(tested, 0.0)
     over = family or tuple(str(dim) for dim in n.dims)
     p = {
-        "p": flip_p_values(z, alternative=alternative),
-        "p_familywise": flip_p_values(z, over=over, alternative=alternative),
+        "p": flip_p_values(t, alternative=alternative),
+        "p_familywise": flip_p_values(t, over=over, alternative=alternative),
     }
-    known = {name: value.where(n > 0) for name, value in p.items()}
+    known = {name: value.where(tested) for name, value in p.items()}
     return xr.Dataset({"mean": differences.mean("problem"), "n": n, **known})
 
 
@@ -370,9 +390,10 @@ def _share_reaching(largest: xr.DataArray, observed: xr.DataArray) -> xr.DataArr
     # A few flips at a time: all flips × members of a family at once would fill the memory.
     step = max(1, CHUNK_CELLS // max(1, observed.size))
     n_flips = largest.sizes["resample"]
+    least = observed - TIES * abs(observed).clip(1.0, 1.0 / TIES)
     counts = xr.zeros_like(observed, dtype=np.int64)
     for start in range(0, n_flips, step):
-        counts = counts + (largest.isel(resample=slice(start, start + step)) >= observed - TIES).sum("resample")
+        counts = counts + (largest.isel(resample=slice(start, start + step)) >= least).sum("resample")
     return counts / n_flips
 
 

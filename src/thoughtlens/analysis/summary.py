@@ -2,8 +2,8 @@
 
 In: a run, an attention Dataset or its blocks. Out: an `Analysis`. A run's is saved in its folder (see `archive`).
 
-1. One pass over the problems gives sums over them, under all weights at once (`sums`). Groups of the problems, and what
-   the run has beyond a null run, are added up in the same pass.
+1. One pass over the problems gives sums over them, under all weights at once (`sums`). Groups of the problems are added
+   up in the same pass; null models are read after, each by itself.
 2. Preferences and importances are functions of those sums: the estimate is resample 0, its interval the others. One set
    of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
 3. Whether there is a hub, for heads, layers and the model, is the answer of one test (`hubs.hub_tests`).
@@ -14,7 +14,6 @@ Attention is correlational: nothing here says what a head does.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,15 +22,16 @@ import xarray as xr
 
 from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, digest, open_saved, saved_or_made
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
-from thoughtlens.analysis.evidence import Levels, evidence_of_levels, excess_over_run
+from thoughtlens.analysis.evidence import Levels, beyond_nulls, evidence_of_levels, null_values
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_tests, row_sums
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
+from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.ratios import collect_depth_sums, join_problems
-from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval, resample_weights
-from thoughtlens.analysis.sums import ExcessSums, Sums, Totals, WeightedSums, parts
-from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patterned
+from thoughtlens.analysis.statistics import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval
+from thoughtlens.analysis.sums import Sums, Totals, parts
+from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patterned, reached
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
 from thoughtlens.notation import ANSWER, EOT, text
@@ -41,7 +41,7 @@ BY: Final = ("correct", "n_steps")
 """What the problems of a run can be grouped by."""
 
 _DEFAULTS: Final[Json] = {
-    "pattern": WEIGHTS, "by": [], "null": None, "holdout": None, "n_resamples": 1000, "n_flips": 1000, "seed": 0
+    "pattern": WEIGHTS, "by": [], "null": [], "holdout": None, "n_resamples": 1000, "seed": 0
 }  # fmt: skip
 
 
@@ -73,10 +73,11 @@ class Analysis(NamedTuple):
     """`heads` along `rank` (1, 2, …) by importance, with `layer`, `head`, `name` (such as L2H3) and `type` of each;
     `reliability`, `top_overlap` and `top_overlap_by_chance` of the ranking and `n_ranked`, its problems, scalars"""
     evidence: xr.Dataset
-    """excess (layer, head, measure, value), p, q, p_familywise (layer, head, measure), type (layer, head); `strongest`,
-    the thought whose excess, p and q are those of the measure `hub`, and `hub`, the same where it is one"""
+    """excess (layer, head, measure, value), p, q, p_familywise, p_type, q_type (layer, head, measure), type (layer,
+    head); `strongest`, the thought whose excess, p and q are those of the measure `hub`, and `hub`, the same where it
+    is one"""
     layer_evidence: xr.Dataset
-    """the same of the mean head of each layer, without type; q and p_familywise over layers"""
+    """the same of the mean head of each layer, without types; q and p_familywise over layers"""
     model_evidence: xr.Dataset
     """the same of the mean head of the model: q and p_familywise are p"""
     hubs: xr.Dataset
@@ -84,19 +85,22 @@ class Analysis(NamedTuple):
     accuracy: xr.Dataset
     """accuracy (value), Wilson interval; n"""
     rollout: xr.Dataset
-    """rollout (query, key, value), the mean over problems of `rollout`; n (query), the problems with that row"""
+    """rollout (query, key, value), the mean over problems of `rollout`; n (query), the problems with that row; and
+    `reached` (query), how much of the row reaches earlier thoughts at most"""
     last_thought: xr.Dataset
     """share (thought, value): how the last thought shares out what it gives to earlier ones, over layers and heads; its
     attribute `null` is an even share, 1/(T − 1); n"""
+    position_null: xr.Dataset
+    """effect (key, value) of each thought given row and lag, p (key); n (see `key_effects`)"""
     groups: dict[str, Comparison]
     """by what the problems were grouped, the groups side by side"""
     parts: dict[str, dict[str, "Analysis"]]
     """by what, and by group, the analysis of the problems of that group alone; of groups of two problems or more"""
     over_null: Levels | None
-    """evidence of what the run has beyond a null run"""
+    """evidence of what the run has beyond its null models"""
     options: Json
-    """`pattern`, `by`, `null`, `holdout` (its `share` and `seed`, or None), `n_resamples`, `n_flips`, `seed`, and the
-    `name` that it is saved under or None"""
+    """`pattern`, `by`, `null`, `holdout` (its `share` and `seed`, or None), `n_resamples`, `seed`, and the `name` that
+    it is saved under or None"""
 
 
 _CLASSES: Final = (Analysis, Comparison, Levels)
@@ -109,11 +113,10 @@ def analyze(
     correct: npt.ArrayLike | None = None,
     pattern: str = WEIGHTS,
     by: str | Iterable[str] = (),
-    null: StoredRun | Blocks | None = None,
+    null: Sequence[StoredRun | Blocks] = (),
     holdout: float | None = None,
     holdout_seed: int = 0,
     n_resamples: int = 1000,
-    n_flips: int = 1000,
     seed: int = 0,
     name: str | None = None,
     force: bool = False,
@@ -128,13 +131,13 @@ def analyze(
         correct: bool, one a problem, in order; needed with blocks alone, a run and a Dataset have it.
         pattern: `attention`, or `value-weighted` where that was recorded.
         by: also analyse groups of the problems, by `correct` or (of a run) `n_steps`, and compare the groups.
-        null: also say what is beyond this run (or Dataset, or blocks) of the same architecture and problems, such as
-            one with random weights.
+        null: also say what is beyond these runs (or Datasets, or blocks) of the same architecture with random weights,
+            on the run's problems or some of them; twenty or more, such as `random_weight_runs` makes.
         holdout: the share of the problems that is tested, between 0 and 1; the others choose hubs, most preferred
             thoughts and the order of heads, so that no number comes from problems that chose it. If None, all do both.
+            Null models choose nothing for the run: they count with all their problems.
         holdout_seed: with the id of a problem it decides on which side that is (see `schema.tested_half`).
         n_resamples: bootstrap resamples of the problems; where a run kept sums, of the blocks of problems.
-        n_flips: sign flips of the problems; up to 12 problems all are listed.
         seed: same seed, same intervals and p-values, however the run is cut into blocks.
         name: of a run: save it as `RUN/analysis/NAME`; if None, in `RUN/analysis` with the default options, and under a
             digest of the options with others.
@@ -167,9 +170,9 @@ def analyze(
         if what not in BY:
             raise OptionError(f"no grouping {what!r}, expected {' or '.join(BY)}; choose one.")
     options: Json = {
-        "pattern": check_pattern(pattern), "by": list(by), "null": _told(null),
+        "pattern": check_pattern(pattern), "by": list(by), "null": [_told(each) for each in null],
         "holdout": None if holdout is None else {"share": holdout, "seed": holdout_seed},
-        "n_resamples": n_resamples, "n_flips": n_flips, "seed": seed,
+        "n_resamples": n_resamples, "seed": seed,
     }  # fmt: skip
     if isinstance(run, StoredRun):
         return _analyze_run(run, null, options, name, force=force)
@@ -214,17 +217,17 @@ def collect_sums(blocks: Blocks, *, over: tuple[str, ...] = ("layer", "head")) -
 
 
 def _analyze_run(
-    run: StoredRun, null: StoredRun | Blocks | None, options: Json, name: str | None, *, force: bool
+    run: StoredRun, null: Sequence[StoredRun | Blocks], options: Json, name: str | None, *, force: bool
 ) -> Analysis:
     check_name(name)
     if not run.manifest["layout"]["n_thoughts"]:
         raise RunError(
             f"{run.path} holds no thoughts, expected a run in the mode latent; extract it with --mode latent."
         )
-    if options["by"] or null is not None:
+    if options["by"]:
         run.require_attention()
-    if isinstance(null, StoredRun):
-        check_null(run, null)
+    stored = [each for each in null if isinstance(each, StoredRun)]
+    check_nulls(run, stored)
     correct = run.correct()
     groups = {what: _groups(what, correct, run) for what in options["by"]}
     if name is None and options != _DEFAULTS:
@@ -236,18 +239,18 @@ def _analyze_run(
         tested_rows = _kept_halves(run, tested) if kept else None
 
     def make() -> Analysis:
-        blocks = run.sums() if kept else patterned(run, options["pattern"])
         n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
+        blocks = _read(run, options["pattern"])
         made = _analyze(
             blocks, null, correct, groups, options, tested=tested, tested_rows=tested_rows, n_blocks=n_blocks
         )
         made.options["name"] = name
         return made
 
-    null_digest = digest(null.manifest) if isinstance(null, StoredRun) else None
-    about = {"format": FORMAT, "run": digest(run.manifest), "null": null_digest, "options": options}
+    nulls = [digest(each.manifest) for each in stored]
+    about = {"format": FORMAT, "run": digest(run.manifest), "null": nulls, "options": options}
     # A null Dataset can't be told from another one.
-    known = null is None or null_digest is not None
+    known = len(stored) == len(null)
     found: Analysis = saved_or_made(run.path / FOLDER / (name or ""), about, make, *_CLASSES, known=known, force=force)
     return found
 
@@ -279,40 +282,52 @@ def _kept_halves(run: StoredRun, tested: npt.NDArray[np.bool_]) -> npt.NDArray[n
     return found
 
 
-def check_null(run: StoredRun, null: StoredRun) -> None:
-    """Raise `RunError` where a run can't be the null of another: same weights, other architecture or problems."""
-    one, other = _facts(run), _facts(null)
-    for its in (run, null):
-        its.require_attention()
-    if run.manifest["options"]["model"]["sha256"] == null.manifest["options"]["model"]["sha256"]:
-        raise RunError(
-            f"{null.path} has the weights of {run.path}, which leaves nothing beyond it; make a null run with "
-            "`thoughtlens extract --random-weights 0`."
-        )
-    apart = [f"{name} {other[name]} and not {one[name]}" for name in one if one[name] != other[name]]
-    if apart:
-        raise RunError(
-            f"{null.path} can't be the null of {run.path}: it has {'; '.join(apart)}; make one from the same model and "
-            "problems with `thoughtlens extract --random-weights 0`."
-        )
+def _read(run: StoredRun | Blocks, pattern: str) -> Iterable[xr.Dataset]:
+    """The problems of a run block by block, or the sums that it kept in their place."""
+    return (
+        run.sums() if isinstance(run, StoredRun) and run.keeps_means and pattern == WEIGHTS else patterned(run, pattern)
+    )
+
+
+def check_nulls(run: StoredRun, nulls: Sequence[StoredRun]) -> None:
+    """Raise `RunError` where a run can't be a null of another: same weights, other architecture or problems."""
+    if not nulls:
+        return
+    seen = {_weights(run): run.path}
+    problems = {(problem.id, problem.question) for problem in run.problems()}
+    for null in nulls:
+        if (weights := _weights(null)) in seen:
+            raise RunError(
+                f"{null.path} has the weights of {seen[weights]}, which leaves nothing beyond it; make a null run with "
+                "`thoughtlens extract --random-weights 0`, or several with --null-draws 20."
+            )
+        seen[weights] = null.path
+        one, other = _facts(run), _facts(null)
+        apart = [f"{name} {other[name]} and not {one[name]}" for name in one if one[name] != other[name]]
+        strange = sum((problem.id, problem.question) not in problems for problem in null.problems())
+        if apart or strange:
+            told = "; ".join([*apart, *([f"{strange} problems that the run has not"] if strange else [])])
+            raise RunError(
+                f"{null.path} can't be the null of {run.path}: it has {told}; make one from the same model and "
+                "problems with `thoughtlens extract --random-weights 0`, or several with --null-draws 20."
+            )
+
+
+def _weights(run: StoredRun) -> str:
+    return str(run.manifest["options"]["model"]["sha256"])
 
 
 def _facts(run: StoredRun) -> Json:
-    layout, options = run.manifest["layout"], run.manifest["options"]
-    return {
-        "architecture": options["model"].get("architecture"),
-        **{name.removeprefix("n_"): layout[name] for name in ("n_layers", "n_heads", "n_thoughts", "n_problems")},
-        "problems of fingerprint": options["problems"]["fingerprint"][:12],
-    }
+    layout, model = run.manifest["layout"], run.manifest["options"]["model"]
+    sizes = {name.removeprefix("n_"): layout[name] for name in ("n_layers", "n_heads", "n_thoughts")}
+    return {"architecture": model.get("architecture"), **sizes}
 
 
-def _told(null: StoredRun | Blocks | None) -> Json | None:
-    """What an analysis remembers of its null run."""
-    if null is None:
-        return None
+def _told(null: StoredRun | Blocks) -> Json:
+    """What an analysis remembers of a null run."""
     if isinstance(null, StoredRun):
         return {"run": str(null.path), "model": null.manifest["options"]["model"]}
-    return {"run": None, "model": {"name": "the null run"}}
+    return {"run": None, "model": {"name": "a null run"}}
 
 
 def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> dict[str, npt.NDArray[np.bool_]]:
@@ -329,7 +344,7 @@ def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> d
 
 def _analyze(
     blocks: Iterable[xr.Dataset],
-    null: StoredRun | Blocks | None,
+    null: Sequence[StoredRun | Blocks],
     correct: npt.NDArray[np.bool_],
     groups: Mapping[str, Mapping[str, npt.NDArray[np.bool_]]],
     options: Json,
@@ -338,11 +353,11 @@ def _analyze(
     tested_rows: npt.NDArray[np.bool_] | None = None,
     n_blocks: int | None = None,
 ) -> Analysis:
-    """Everything in one pass: the whole, each group of the problems, and what is beyond the null run.
+    """The whole and each group of the problems in one pass, and what is beyond the null models.
 
     `tested` are the problems that others choose for; `tested_rows` are the blocks of these where sums were kept.
     """
-    draws = {name: options[name] for name in ("n_resamples", "n_flips", "seed")}
+    draws = {name: options[name] for name in ("n_resamples", "seed")}
     if tested is None:
         tested = np.ones(len(correct), dtype=bool)
     rows = tested if n_blocks is None else np.ones(n_blocks, dtype=bool) if tested_rows is None else tested_rows
@@ -353,48 +368,34 @@ def _analyze(
         for place, (name, of) in enumerate(enough({name: of & tested for name, of in named.items()}).items())
         if options["holdout"] is None or (of & ~tested).sum() > 1
     }
-    beyond = None
-    if null is not None:
-        weights = resample_weights(int(tested.sum()), n_resamples=draws["n_resamples"], seed=draws["seed"])
-        beyond = WeightedSums(weights), ExcessSums(int(tested.sum()), n_flips=draws["n_flips"], seed=draws["seed"])
-    nulls = repeat(None) if null is None else in_pieces(patterned(null, options["pattern"]))
     depth_sums, start = [], 0
-    every = (part for block in blocks for part in parts(block))
-    for part, other in zip(every, nulls, strict=null is not None):
+    for part in (part for block in blocks for part in parts(block)):
         own, n_read = part[0], part[1].sizes["problem"]
         for sides in (whole, *members.values()):
             sides.add(start, *part)
         here = np.flatnonzero(tested[start : start + n_read])
-        if beyond is not None and own is not None and other is not None:
-            excess = excess_over_run(own, other).isel(problem=here)
-            beyond[0].add(xr.Dataset({"excess": excess}))
-            beyond[1].add(excess)
         if groups and own is not None and here.size:
             depth_sums.append(collect_depth_sums(own.isel(problem=here)))
         start += n_read
     attributes = draws if n_blocks is None else {**draws, "n_blocks": n_blocks}
     if held := options["holdout"]:
         attributes = {**attributes, "holdout": held["share"], "holdout_seed": held["seed"]}
-    totals = whole.totals()
-    found = _summarise(*totals, correct, tested, {**options, "name": None}, attributes)
-    if beyond is not None:
-        flipped, squares = beyond[1].total()
-        n, hubs = int(tested.sum()), _hubs(*totals, draws["seed"])
-        levels = evidence_of_levels(
-            beyond[0].total()["excess"], flipped, squares.assign_coords(n=n), hubs,
-            n_thoughts=totals[0].sums.sizes["query"], over_run=True,
-        )  # fmt: skip
-        found = found._replace(over_null=Levels(*(level.assign(n=n).assign_attrs(draws) for level in levels)))
+    found = _summarise(*whole.totals(), correct, tested, {**options, "name": None}, attributes)
+    if null:
+        values = [null_values(_read(each, options["pattern"])) for each in null]
+        levels = beyond_nulls(Levels(found.evidence, found.layer_evidence, found.model_evidence), values)
+        n = int(tested.sum())
+        found = found._replace(over_null=Levels(*(level.assign(n=n).assign_attrs(attributes) for level in levels)))
     for (by, name), sides in members.items():
-        alone = {**options, **sides.draws, "by": [], "null": None, "name": None}
+        alone = {**options, **sides.draws, "by": [], "null": [], "name": None}
         of, its = groups[by][name], {**attributes, **sides.draws}
         made = _summarise(*sides.totals(), correct[of], tested[of], alone, its)
         found.parts.setdefault(by, {})[name] = made
     for by, named in groups.items():
         types = {name: of.evidence["type"] for name, of in found.parts.setdefault(by, {}).items()}
-        how = {name: draws[name] for name in ("n_resamples", "seed")}
         of_tested = {name: of[tested] for name, of in named.items()}
-        grouped = compare_groups(join_problems(depth_sums), of_tested, correct=correct[tested], head_types=types, **how)
+        sums = join_problems(depth_sums)
+        grouped = compare_groups(sums, of_tested, correct=correct[tested], head_types=types, **draws)
         without = int((~np.any(list(of_tested.values()), axis=0)).sum())
         notes = (f"{without} problems have no steps and are in no group.",) if without else ()
         found.groups[by] = grouped._replace(notes=(*notes, *grouped.notes))
@@ -409,8 +410,7 @@ class _Sides:
         self._sums = [(tested, Sums(int(tested.sum()), **draws))]
         if choosing.any():
             # What chooses needs no interval.
-            few = {**draws, "n_resamples": 1, "n_flips": 1}
-            self._sums.append((choosing, Sums(int(choosing.sum()), **few)))
+            self._sums.append((choosing, Sums(int(choosing.sum()), n_resamples=1, seed=draws["seed"])))
 
     def add(self, start: int, own: xr.Dataset | None, sums: xr.Dataset, moments: xr.Dataset, rows: xr.Dataset) -> None:
         """Add what `parts` gives of the problems (or blocks) from place `start`."""
@@ -427,11 +427,6 @@ class _Sides:
         """Of what is tested and of what chooses."""
         found = [sums.total() for _, sums in self._sums]
         return found[0], found[-1]
-
-
-def _hubs(totals: Totals, choosing: Totals, seed: int) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """The hub tests of heads, layers and the model; the thought is chosen by other problems where these choose."""
-    return hub_tests(totals.rows, chosen=None if choosing is totals else choosing.rows, seed=seed)
 
 
 def _summarise(
@@ -452,14 +447,14 @@ def _summarise(
         attributes["n_choosing"] = int((~tested).sum())
     names = [name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]
     head_sums, choice = sums[names], choosing.sums[names].isel(resample=[0])
-    hubs = _hubs(totals, choosing, seed)
+    hubs = hub_tests(totals.rows, chosen=None if choosing is totals else choosing.rows, seed=seed)
     over_heads = (_preferences(head_sums.sum(dims), choice.sum(dims)) for dims in ("head", ("layer", "head")))
     levels = (_by_layer(head_sums, choice), *over_heads)
     heads, layers, model = (
         _with_hubs(level, tested_hubs).assign(n=n).assign_attrs(attributes)
         for level, tested_hubs in zip(levels, hubs, strict=True)
     )
-    evidence = evidence_of_levels(*totals.excess, hubs, n_thoughts=sums.sizes["query"])
+    evidence = evidence_of_levels(totals.excess, totals.powers, hubs, sums.sizes["query"])
     trust = reliability(choosing.halves[names], choice.isel(resample=0)).assign(
         n_ranked=attributes.get("n_choosing", n)
     )
@@ -486,8 +481,9 @@ def _summarise(
         model_evidence=evidence.model.assign(n=n).assign_attrs(attributes),
         hubs=hubs[0].assign(n=n),
         accuracy=xr.Dataset({"accuracy": proportion_interval(int(correct[tested].sum()), n), "n": n}),
-        rollout=_ratio("rollout", rolled, n_rolled),
+        rollout=_ratio("rollout", rolled, n_rolled).assign(reached=reached(rolled.isel(resample=0, drop=True))),
         last_thought=xr.Dataset({"share": last, "n": n}),
+        position_null=position_effects(sums["cells"] / sums["n"], int(totals.powers["n_rows"])).assign(n=n),
         groups={},
         parts={},
         over_null=None,

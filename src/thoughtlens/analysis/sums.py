@@ -4,13 +4,13 @@ In: an attention Dataset or its blocks, or the sums that a run kept in the place
 
 1. `parts` takes a few problems at a time and gives numbers of each that add up over problems: preferences, entropies,
    what is beyond the nulls, rollouts, and what the last thought gives away.
-2. `Sums` adds them to the moments and, as weights @ values, to the sums of every bootstrap resample, of every random
-   half and of every sign flip. Memory holds (resamples × heads × sums) and never the attention of a run.
+2. `Sums` adds them to the moments and, as weights @ values, to the sums of every bootstrap resample and of every random
+   half; tests need Σ x, Σ x² and Σ x³ alone. Memory holds (resamples × heads × sums), never the attention of a run.
 
 What is resampled is a problem, or a block of problems that `block_sums` added up before. Every number is taken of
 single problems and added up after, so estimates are those of all attention. Intervals are then over blocks: as wide in
-expectation, and with 512 blocks their width varies by 3 %. Signs are flipped by block: if a problem is as likely to be
-−x as x, so is a sum of them. What was not added up can't be had later: single problems, groups of them, other measures.
+expectation, and with 512 blocks their width varies by 3 %. Tests take a block for one observation. What was not added
+up can't be had later: single problems, groups of them, other measures.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,12 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.heads import split_halves
+from thoughtlens.analysis.heads import LEAST_EXCESS, split_halves
 from thoughtlens.analysis.hubs import row_sums
 from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums, thought_map
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
 from thoughtlens.analysis.pieces import finish_moments, in_pieces, merge_moments, partial_moments
-from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.analysis.statistics import resample_weights, weighted_sums
 from thoughtlens.analysis.weighted_attention import rollout
 from thoughtlens.errors import RunError
@@ -62,6 +61,7 @@ def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr
         row_exists=exists.astype(np.float64).rename(query="row"),
         rollout=rolled.fillna(0.0),
         rollout_exists=is_rolled.astype(np.float64),
+        cells=thought_map(mean_row).rename(key="thought").fillna(0.0),
         last_thought=given.where(given.notnull().all("earlier"), 0.0),
         n=("problem", np.ones(attention.sizes["problem"])),
     )
@@ -100,7 +100,7 @@ def block_sums(seen: Iterable[tuple[xr.Dataset, npt.NDArray[np.int64]]], n_block
             # Blocks are one more set of weights: 1 for the problems of each.
             member = xr.DataArray((here == np.arange(n_blocks)[:, None]).astype(np.uint8), dims=("resample", "problem"))
             add_weighted(added, sums, member)
-            moments, rows = merge_moments(moments, partial), _added(rows, hubs)
+            moments, rows = merge_moments(moments, partial), add(rows, hubs)
     assert moments is not None and rows is not None, "a shard has problems"
     of_all = [moments.rename(_MOMENTS).rename(_ROWS), rows.rename(_HUBS).rename(key="thought")]
     return xr.merge([xr.Dataset(added).rename(resample="block"), *of_all], join="exact", compat="override")
@@ -115,8 +115,10 @@ class Totals(NamedTuple):
     """all that is added up, dims (resample, ...)"""
     halves: xr.Dataset
     """the same in the first half of each split, dims (resample, ...)"""
-    excess: tuple[xr.DataArray, xr.DataArray, xr.Dataset]
-    """as `ExcessSums.total` gives it, with the number of problems"""
+    excess: xr.DataArray
+    """mean excess over the nulls (resample, layer, head, cell)"""
+    powers: xr.Dataset
+    """`excess_powers` of all that was added, with the number of rows as the coord `n_rows`"""
     rows: xr.Dataset
     """what the hub test takes"""
 
@@ -124,13 +126,13 @@ class Totals(NamedTuple):
 class Sums:
     """Sums of a run, or of a group of its problems, under every weight, added up piece by piece."""
 
-    def __init__(self, n_rows: int, *, n_resamples: int, n_flips: int, seed: int) -> None:
+    def __init__(self, n_rows: int, *, n_resamples: int, seed: int) -> None:
         """For `n_rows` problems, or blocks of them; weights don't depend on how the run is cut into pieces."""
         resamples = resample_weights(n_rows, n_resamples=n_resamples, seed=seed)
         halves = split_halves(n_rows, seed=seed)
         self._n_rows, self._n_seen, self._n_resamples = n_rows, 0, resamples.sizes["resample"]
         self._sums = WeightedSums(xr.concat([resamples, halves], "resample"))
-        self._excess = ExcessSums(n_rows, n_flips=n_flips, seed=seed)
+        self._powers: xr.Dataset | None = None
         self._moments: xr.Dataset | None = None
         self._rows: xr.Dataset | None = None
 
@@ -140,50 +142,50 @@ class Sums:
         if self._n_seen > self._n_rows:
             raise RunError(f"found attention of more problems than the {self._n_rows} in `correct`; extract again.")
         n = sums["n"]
-        self._excess.add(without_rounding(excess_cells(sums) / n) * n)
+        self._powers = add(self._powers, excess_powers(without_rounding(excess_cells(sums) / n) * n, n))
         self._sums.add(sums)
-        self._moments, self._rows = merge_moments(self._moments, moments), _added(self._rows, rows)
+        self._moments, self._rows = merge_moments(self._moments, moments), add(self._rows, rows)
 
     def total(self) -> Totals:
         """The sums of all problems; `RunError` where fewer were added than expected."""
-        if self._moments is None or self._rows is None or self._n_seen < self._n_rows:
+        if self._moments is None or self._rows is None or self._powers is None or self._n_seen < self._n_rows:
             raise RunError(
                 f"found attention of {self._n_seen} problems, expected {self._n_rows} as in `correct`; extract again."
             )
         sums = self._sums.total()
         resampled = sums.isel(resample=slice(self._n_resamples))
-        n = resampled["n"].isel(resample=0, drop=True)
-        # Blocks of problems may differ in size, and so may resamples of them.
-        excess = excess_cells(resampled) * (n / resampled["n"])
-        flipped, squares = self._excess.total()
         return Totals(
             moments=finish_moments(self._moments),
             sums=resampled,
             halves=sums.isel(resample=slice(self._n_resamples, None)),
-            excess=(excess, flipped, squares.assign_coords(n=n.astype(int))),
+            # Blocks of problems may differ in size, and so may resamples of them.
+            excess=excess_cells(resampled) / resampled["n"],
+            powers=self._powers.assign_coords(n_rows=self._n_rows),
             rows=self._rows,
         )
 
 
-class ExcessSums:
-    """Excess over a null under every sign flip, and its squares, added up piece by piece."""
+def excess_powers(excess: xr.DataArray, n: xr.DataArray | int = 1) -> xr.Dataset:
+    """Σ x, Σ x², Σ x³ (power, …) of excess over a null, for `heads` and the mean heads of `layers` and of the `model`.
 
-    def __init__(self, n_rows: int, *, n_flips: int, seed: int) -> None:
-        """For `n_rows` problems, or blocks of them."""
-        self._flipped = WeightedSums(sign_flips(n_rows, n_flips=n_flips, seed=seed))
-        self._squares: xr.Dataset | None = None
-
-    def add(self, excess: xr.DataArray) -> None:
-        """Add some problems, dims (problem, layer, head, cell)."""
-        self._flipped.add(xr.Dataset({"excess": excess}))
-        levels = {"heads": excess, "layers": excess.mean("head"), "model": excess.mean(("layer", "head"))}
-        squares = xr.Dataset({name: (values**2).sum("problem") for name, values in levels.items()})
-        self._squares = _added(self._squares, squares)
-
-    def total(self) -> tuple[xr.DataArray, xr.Dataset]:
-        """Σ s·excess (resample, layer, head, cell); Σ excess² of the `heads` and mean heads of `layers` and `model`."""
-        assert self._squares is not None, "something was added"
-        return self._flipped.total()["excess"], self._squares
+    `types` is of the excess beyond `LEAST_EXCESS` a problem, n being the problems of each row (problem, …, cell).
+    """
+    levels = {
+        "heads": excess,
+        "layers": excess.mean("head"),
+        "model": excess.mean(("layer", "head")),
+        "types": excess - LEAST_EXCESS * n,
+    }
+    powers = [
+        xr.Dataset({name: (x**power).sum("problem", skipna=False) for name, x in levels.items()}) for power in (1, 2, 3)
+    ]
+    return xr.concat(
+        powers,
+        xr.DataArray([1, 2, 3], dims="power", name="power"),
+        data_vars="all",
+        coords="minimal",
+        compat="override",
+    )
 
 
 class WeightedSums:
@@ -228,5 +230,6 @@ def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.Data
             sums[str(name)] = added
 
 
-def _added(total: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:
+def add(total: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:
+    """Sums with those of a further piece; of the first piece if there are none yet."""
     return piece if total is None else total + piece

@@ -10,7 +10,7 @@ import xarray as xr
 from thoughtlens.analysis.cautions import LEAST_SHOWN, few_problems, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.comparison import Comparison
 from thoughtlens.analysis.comparison_sides import PROFILES
-from thoughtlens.analysis.evidence import Levels
+from thoughtlens.analysis.evidence import Levels, null_limits
 from thoughtlens.analysis.heads import passing, type_counts, unreliable
 from thoughtlens.analysis.hubs import LEAST
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
@@ -18,14 +18,17 @@ from thoughtlens.analysis.ratios import MEASURES, POSITIONS
 from thoughtlens.analysis.significance import benjamini_hochberg, holm
 from thoughtlens.analysis.statistics import VALUES
 from thoughtlens.analysis.summary import Analysis
+from thoughtlens.analysis.weighted_attention import rollout_note
 
 LEVEL_MEASURES = ("preference", "lag_preference", "entropy", "sequential", "skip", "thought_mass")
 LEVEL_POSITIONS = ("thought", "lag", "query")
 
+TESTS = ("p", "q", "p_familywise", "p_type", "q_type", "null_mean", "null_high", "n_null")
+"""Columns of the tables of evidence, of those that there are."""
+
 NULL_NOTE = (
-    "Each head against the mean head of its layer in the null run, problem by problem: excess over its nulls less the "
-    "excess there; of rows that both have. p is one-sided, more than the null run. Intervals and p are over problems; "
-    "the null run is one draw of weights."
+    "Beyond null models: p is the rank of a head among all heads of all null models, by what it has beyond even rows; "
+    "q is corrected over heads, each measure apart."
 )
 
 
@@ -42,10 +45,11 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         `hub` of the mean head, its `thought` (None where there is none), `strength` and `p`, and H as `preference`;
         `preference`, H of every thought; `hub_heads`, how many heads have a hub; `evidence`, for each measure the
         excess of the mean head over its null, with p and the number of heads that pass; `types`, how many heads there
-        are of each; `ranking`, its reliability and `unreliable`, the reason not to trust it or None; `top_heads`, a
-        list of the table `heads`' rows; and `strongest`, for `hub`, `sequential` and `skip` the three heads that give
-        it most attention beyond an even split, for `hub` of those that have one.  Both lists are empty where the
-        ranking is unreliable, and below five problems, where intervals, p-values, hubs and counts are None.
+        are of each; `rollout`, which rows it says nothing of, or None; `ranking`, its reliability and `unreliable`, the
+        reason not to trust it or None; `top_heads`, a list of the table `heads`' rows; and `strongest`, for `hub`,
+        `sequential` and `skip` the three heads that give it most attention beyond an even split, for `hub` of those
+        that have one.  Both lists are empty where the ranking is unreliable, and below five problems, where intervals,
+        p-values, hubs and counts are None.
 
     Example:
         `headline(tl.analyze(run))["hub"]["thought"]`
@@ -79,6 +83,7 @@ def headline(analysis: Analysis, *, n_heads: int = 10) -> dict[str, object]:
         "evidence": _evidence_headline(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
         "hub_heads": {"n_heads": None if few else hub_heads, "of": analysis.hubs["p"].size, "least": LEAST},
         "types": None if few else type_counts(analysis.evidence["type"]),
+        "rollout": rollout_note(analysis.rollout["reached"]),
         "ranking": {name: _finite(float(analysis.ranking[name])) for name in trust}
         | {"unreliable": unreliable(analysis.ranking)},
         "top_heads": [
@@ -109,18 +114,19 @@ def selected_on(analysis: Analysis) -> str:
 
 
 def null_headline(analysis: Analysis) -> dict[str, object] | None:
-    """The few numbers of what a run has beyond its null run, ready for JSON; None without one."""
-    levels, null = shown_of_analysis(analysis).over_null, analysis.options["null"]
+    """The few numbers of what a run has beyond its null models, ready for JSON; None without any."""
+    levels, nulls = shown_of_analysis(analysis).over_null, analysis.options["null"]
     if levels is None:
         return None
     few = int(levels.model["n"]) < LEAST_SHOWN
+    names = [str(null["model"]["name"]) for null in nulls]
     return {
-        "null_run": null,
+        "null_runs": nulls,
         "pattern": analysis.options["pattern"],
         "n": int(levels.model["n"]),
-        "evidence": _evidence_headline(levels, null=str(null["model"]["name"])),
+        "evidence": _evidence_headline(levels, null=f"{len(names)} null models, {names[0]} first"),
         "types": None if few else type_counts(levels.heads["type"]),
-        "note": NULL_NOTE,
+        "note": f"{NULL_NOTE} {null_limits(len(names), levels.heads['type'].size)}",
     }
 
 
@@ -133,9 +139,10 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     Returns:
         `composition`, `readout` and `rollout` (a row a query and part, thought or key), `preferences_model`,
         `preferences_layer`, `preferences_head` (measure, position, estimate, low, high, n), `evidence_model`,
-        `evidence_layer` and `evidence_head` (measure, thought of the hub, excess with its interval, p, q, p_familywise,
-        n), `moments` (a row a cell of each head), and `heads` (a row a head, by rank, with its type, its hub, the
-        strength and corrected p of the hub test, and the reliability of the ranking).
+        `evidence_layer` and `evidence_head` (measure, thought of the hub, excess with its interval, p, q,
+        p_familywise, of heads p_type and q_type, n), `position_null` (key, effect, low, high, p, n), `moments` (a row
+        a cell of each head), and `heads` (a row a head, by rank, with its type, its hub, the strength and corrected p
+        of the hub test, and the reliability of the ranking).
 
     Example:
         `analysis_tables(tl.analyze(run))["heads"].query("type == 'hub'")`
@@ -152,6 +159,7 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         "preferences_head": _preferences_table(analysis.heads),
         **evidence_tables(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
         "heads": _heads_table(analysis.ranking),
+        "position_null": _position_table(analysis.position_null),
         "moments": moments,
     }
 
@@ -206,6 +214,12 @@ def _rows_table(rows: xr.Dataset, name: str) -> pd.DataFrame:
     return _wide(rows[name]).merge(rows["n"].to_dataframe().reset_index(), on="query")
 
 
+def _position_table(found: xr.Dataset) -> pd.DataFrame:
+    """A row a key; `effect` is the estimate."""
+    wide = _wide(found["effect"]).rename(columns={"estimate": "effect"})
+    return wide.assign(p=found["p"].values, n=int(found["n"]))[["key", "effect", "low", "high", "p", "n"]]
+
+
 def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
     frames = []
     for measure in LEVEL_MEASURES:
@@ -230,9 +244,10 @@ def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
 def _evidence_table(level: xr.Dataset) -> pd.DataFrame:
     table = _wide(level["excess"])
     places = [dim for dim in ("layer", "head") if dim in level.dims]
-    tests = level[["p", "q", "p_familywise"]].assign(thought=level["hub"].where(level["measure"] == "hub", ""))
+    known = [name for name in TESTS if name in level]
+    tests = level[known].assign(thought=level["hub"].where(level["measure"] == "hub", ""))
     table = table.merge(tests.to_dataframe().reset_index(), on=[*places, "measure"])
-    columns = [*places, "measure", "thought", *VALUES, "p", "q", "p_familywise"]
+    columns = [*places, "measure", "thought", *VALUES, *known]
     return table[columns].assign(n=int(level["n"]))
 
 
@@ -252,10 +267,10 @@ def comparison_tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
         comparison: of models or of groups.
 
     Returns:
-        By the name of their file, with the column `model` or `group`: `models` or `groups` (measure, position, depth,
-        estimate, low, high, n); `differences`, the same with `minus`, `p`, `p_bh` (Benjamini and Hochberg, over all
-        rows of the table) and `n_minus`; `rank_correlations` (minus, measure, estimate, low, high); `type_counts`
-        (depth, type, n_heads); `head_types` (layer, head, type).
+        By the name of their file, with the column `model`, `recipe` or `group`: `models`, `recipes` or `groups`
+        (measure, position, depth, estimate, low, high, n, of recipes n_models); `differences`, the same with `minus`,
+        `p`, `p_bh` (Benjamini and Hochberg, over all rows of the table) and `n_minus`; `rank_correlations` (minus,
+        measure, estimate, low, high); `type_counts` (depth, type, n_heads); `head_types` (layer, head, type).
 
     Example:
         `comparison_tables(tl.compare(runs))["differences"].query("p_bh < 0.05")`
@@ -268,7 +283,7 @@ def comparison_tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
     ]
     columns = [dim, "layer", "head", "type"]
     return {
-        f"{dim}s": _tidy([comparison.measures], [dim], _COUNTS[:1]),
+        f"{dim}s": _tidy([comparison.measures], [dim], [of for of in ("n", "n_models") if of in comparison.measures]),
         "differences": _corrected(_tidy([comparison.differences, comparison.p_values], [dim, "minus"], _COUNTS)),
         "rank_correlations": _tidy([comparison.rank_correlations], [dim, "minus"]).drop(columns=["position", "depth"]),
         "type_counts": comparison.type_counts["type_count"].rename("n_heads").to_dataframe().reset_index(),
@@ -330,7 +345,8 @@ def comparison_headline(comparison: Comparison, *, without: Iterable[str] = ()) 
     for pair in differences["pair"].values:
         row, *p = (part.sel(pair=pair) for part in (differences.sel(depth="all"), *tests))
         pairs.append({"of": str(row[dim].item()), "minus": str(row["minus"].item()), **_numbers(row, *p)})
-    warnings = [sentence for name, of in own.items() for sentence in few_problems(of["n"], name)]
+    means = bool(comparison.measures.attrs["paired"])
+    warnings = [sentence for name, of in own.items() for sentence in few_problems(of["n"], name, means=means)]
     return {"own": own, "differences": pairs, "warnings": warnings}
 
 

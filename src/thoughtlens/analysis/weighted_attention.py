@@ -19,6 +19,7 @@ A share is a share of paths, weighted by attention: it knows nothing of values, 
 cutting a path would change. `answer` as a key pools the answer's tokens; their states are taken to be the last one's.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
@@ -42,6 +43,8 @@ from thoughtlens.notation import (
     thought_names,
 )
 from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, n_thoughts_of, with_all_slots
+
+log = logging.getLogger(__name__)
 
 WEIGHTS: Final = "attention"
 VALUES: Final = "value-weighted"
@@ -149,6 +152,30 @@ def _roll(rows: np.ndarray, n_thoughts: int, without_bot: bool) -> np.ndarray:
     return shares
 
 
+LEAST_REACHED: Final = 0.01
+"""Share of a row that must reach thoughts, or its rollout ranks next to nothing: in deep models all ends on `first`."""
+
+
+def reached(rolled: xr.DataArray) -> xr.DataArray:
+    """How much of each row reaches earlier thoughts at most: Σ_{k<q} of its rollout, NaN for `bot` and `z1`.
+
+    Paths that pass through several thoughts count for each; dims (…, query, key) to (…, query).
+    """
+    later = _later_rows(rolled, 0.0).sum("key", skipna=False).clip(max=1.0)
+    return later.reindex(query=rolled["query"]).transpose(*(dim for dim in rolled.dims if dim != "key"))
+
+
+def rollout_note(share: xr.DataArray) -> str | None:
+    """Which rows are left out of what is made from rollout, in a sentence; None without any. `share` is `reached`."""
+    few = share["query"].values[(share < LEAST_REACHED).values]
+    if not len(few):
+        return None
+    return (
+        f"Rollout: less than {LEAST_REACHED:.0%} of the rows {', '.join(map(str, few))} reaches thoughts, so that they "
+        "are left out of rankings and correlations; in deep models nearly all weight ends on the prompt."
+    )
+
+
 RAW: Final = "raw"
 ROLLED_OUT: Final = "rolled-out"
 
@@ -159,6 +186,7 @@ def look(
     """All importances of these problems, in their order, and their mean attention (query, key), in one reading.
 
     Importances are by kind of unit (heads, thoughts, edges) and of attention (`how`, rolled-out): (problem, unit).
+    Rolled-out importances are of the rows that thoughts reach (`LEAST_REACHED`), and missing where there are none.
     """
     found: list[xr.Dataset] = []
     wanted = frozenset(problems)
@@ -172,25 +200,32 @@ def look(
             f"the run has {n_found} of the {len(problems)} problems that were cut; name the run they are of."
         )
     joined = xr.concat(found, "problem").sel(problem=list(problems))
+    share = reached(joined["rolled"]).mean("problem")
+    if note := rollout_note(share):
+        log.warning("%s", note)
+    rolled = joined["rolled"].where(~(share < LEAST_REACHED))
+    joined = joined.drop_vars("rolled")
+    of_rollout = {THOUGHTS: thought_importance(rolled), EDGES: edge_importance(rolled)}
     importances: dict[str, dict[str, xr.DataArray]] = {HEADS: {}, THOUGHTS: {}, EDGES: {}}
     for name in joined.drop_vars("mean").data_vars:
         kind, kind_of_attention = str(name).split(", ")
         importances[kind][kind_of_attention] = joined[name].rename({kind: "unit"}).rename(None)
+    for kind, values in of_rollout.items():
+        if (known := values.dropna("unit", how="all")).size:
+            importances[kind][ROLLED_OUT if how == RAW else f"{ROLLED_OUT} {how}"] = known
     return importances, joined["mean"].mean("problem")
 
 
 def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
-    """A variable for each kind of unit and of attention, and the mean over heads."""
-    rolled, rolled_out = rollout(attention), ROLLED_OUT if how == RAW else f"{ROLLED_OUT} {how}"
+    """A variable for each kind of unit, the mean over heads, and the rollout."""
     looks = {
         (HEADS, how): head_importance(attention),
         (THOUGHTS, how): thought_importance(attention),
-        (THOUGHTS, rolled_out): thought_importance(rolled),
         (EDGES, how): edge_importance(attention),
-        (EDGES, rolled_out): edge_importance(rolled),
     }
     named = {f"{kind}, {name}": values.rename(unit=kind) for (kind, name), values in looks.items()}
-    return xr.Dataset(named).assign(mean=attention.mean(("layer", "head"), skipna=False))
+    means = {"mean": attention.mean(("layer", "head"), skipna=False), "rolled": rollout(attention)}
+    return xr.Dataset(named).assign(means)
 
 
 def head_importance(attention: xr.DataArray) -> xr.DataArray:

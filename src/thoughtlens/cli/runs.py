@@ -217,6 +217,8 @@ def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
     _show_excess(facts["evidence"], title="attention of a row beyond its null")
     selected = facts["selected_on"]
     terminal.show_items(facts["top_heads"], TOP_HEADS, title=f"top heads by attention (not by cause), {selected}")
+    if facts["rollout"]:
+        terminal.tell({}, facts["rollout"], as_json=False)
     lists = [(name, *(f"{h['name']} {h['preference']:.2f}" for h in its)) for name, its in facts["strongest"].items()]
     if lists := [row for row in lists if len(row) > 1]:
         places = ("strongest for", "first", "second", "third")
@@ -227,7 +229,7 @@ def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
         )
     terminal.tell({}, f"results: {done.path}", as_json=False)
     if beyond := facts.get("over_null"):
-        _show_excess(beyond["evidence"], title="attention of a row beyond that of the null run")
+        _show_excess(beyond["evidence"], title="attention of a row, tested against the heads of null models")
         terminal.tell({}, f"types of heads beyond it: {_counted(beyond['types'])}", as_json=False)
         terminal.tell({}, beyond["note"], as_json=False)
     for of in facts.get("groups", ()):
@@ -241,7 +243,7 @@ def _show_excess(evidence: dict[str, Any], *, title: str) -> None:
     of_null: dict[str, list[str]] = {}
     for name, found in evidence.items():
         of_null.setdefault(found["null"], []).append(name)
-    title += ", mean of all heads; heads: 0.05 or more (a hub: by its test), q < 0.05"
+    title += ", mean of all heads; heads: shown to have more than 0.05 (a hub: by its test)"
     items = [{"measure": f"{name} {of.get('thought') or ''}", **of} for name, of in evidence.items()]
     terminal.show_items(items, EXCESS, title=title)
     nulls = "; ".join(f"null of {', '.join(names)}: {null}" for null, names in of_null.items())
@@ -274,6 +276,13 @@ def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
         terminal.show_items(items, (*columns, ("p (Holm)", "p_holm", terminal.p_value)), title=title)
     for note in facts["notes"]:
         terminal.tell({}, note, as_json=False)
+
+
+def _group(given: str) -> tuple[str, list[str]]:
+    name, equals, places = given.partition("=")
+    if not equals or not name or not all(_listed(places)):
+        raise OptionError(f"--group is {given!r}, expected NAME=RUN,RUN,…, such as codi=runs/a0,runs/a1; write it so.")
+    return name, list(_listed(places))
 
 
 def _listed(given: str) -> tuple[str, ...]:
@@ -417,9 +426,13 @@ def analyze(
     ] = None,
     pattern: Pattern = "attention",
     null: Annotated[
-        Path | None,
-        typer.Option("--null", metavar="RUN", help="Also beyond this run: same architecture, --random-weights."),
+        list[Path] | None,
+        typer.Option("--null", metavar="RUN", help="Also beyond this run of random weights; repeatable."),
     ] = None,
+    null_draws: Annotated[
+        int,
+        typer.Option("--null-draws", metavar="N", help="Also beyond N models of random weights, made in RUN/nulls."),
+    ] = 0,
     holdout: Holdout = None,
     holdout_seed: HoldoutSeed = 0,
     name: Annotated[
@@ -429,7 +442,10 @@ def analyze(
     as_json: AsJson = False,
 ) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
-    done, over = tl.open_run(folder), None if null is None else tl.open_run(null)
+    done, over = tl.open_run(folder), [tl.open_run(each) for each in null or ()]
+    if null_draws:
+        with terminal.counting("null models", null_draws) as progress:
+            over += runs.random_weight_runs(done, null_draws, pattern=pattern, progress=progress)
     with terminal.working("analyze"):
         held: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed}
         found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force, **held)
@@ -506,8 +522,14 @@ def export(
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN …", help="Run folders; the first is the base.")],
     to: Annotated[Path, typer.Option("--out", help="The folder to write to; it holds one comparison.")],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN RUN …", help="Run folders; the first is the base.")
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", metavar="NAME=RUN,RUN,…", help="Seeds of a recipe, in the place of runs; repeatable."),
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", help="Name of each run, in order; the models' names if not given.")
     ] = None,
@@ -518,17 +540,24 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: where models attend, by depth, and how well they do."""
-    compared = reports.labelled([runs.open_run(folder) for folder in folders], label or [])
+    if group and (folders or label):
+        raise OptionError("found --group beside runs or --label; name runs alone, or groups alone.")
+    recipes = dict(_group(given) for given in group or ())
+    places = [Path(place) for its in recipes.values() for place in its] if recipes else folders or []
+    names = [place for its in recipes.values() for place in its] or label or []
+    compared = reports.labelled([runs.open_run(place) for place in places], names)
     with terminal.working("compare"):
-        facts = reports.write_comparison(to, compared, holdout=holdout, holdout_seed=holdout_seed, force=force)
-    if not no_report:
+        held: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed}
+        facts = reports.write_comparison(to, compared, recipes=recipes or None, force=force, **held)
+    if not (no_report or recipes):
         with terminal.working("report"):
-            page = reports.write_report(compared, to / "report.html", holdout=holdout, holdout_seed=holdout_seed)
+            page = reports.write_report(compared, to / "report.html", **held)
         facts |= {"report": str(page.path)}
     if as_json:
         terminal.print_json(facts)
         return
-    show_side_by_side(facts, title=f"{' and '.join(compared)}, 95 % intervals over problems")
+    over = "models of each, or over problems where they are fewer than three" if recipes else "problems"
+    show_side_by_side(facts, title=f"{' and '.join(recipes or compared)}, 95 % intervals over {over}")
     terminal.tell({}, f"tables: {to}", as_json=False)
     if "report" in facts:
         terminal.tell({}, f"report: {facts['report']}", as_json=False)

@@ -3,6 +3,8 @@
     DIR/comparison.json, models.csv, differences.csv, rank_correlations.csv, type_counts.csv, head_types.csv
     DIR/model_comparison.png, .svg
 
+Of recipes, recipes.csv stands in the place of models.csv.
+
 In: runs. Out: these files, and their headline numbers as a dict. All of them can be made again from the runs.
 """
 
@@ -10,10 +12,10 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from thoughtlens import plots
-from thoughtlens.analysis import compare, comparison_headline, comparison_tables
+from thoughtlens.analysis import compare, compare_recipes, comparison_headline, comparison_tables
 from thoughtlens.analysis.cautions import shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, write_json, writing
@@ -60,6 +62,7 @@ def write_comparison(
     out: str | Path,
     runs: Mapping[str, Run],
     *,
+    recipes: Mapping[str, Sequence[str]] | None = None,
     holdout: float | None = None,
     holdout_seed: int = 0,
     n_resamples: int = 1000,
@@ -71,6 +74,7 @@ def write_comparison(
     Args:
         out: the folder; made if it is not there. The same comparison may be written there again.
         runs: two or more, by their labels (see `labelled`); differences are to the first.
+        recipes: the labels of the runs of each recipe, to compare recipes and not single runs (see `compare_recipes`).
         holdout: the share of the problems that is compared, the others giving the types of heads; None for all.
         holdout_seed: of the halves, the same in all commands.
         n_resamples: bootstrap resamples, sign flips and permutations.
@@ -101,13 +105,15 @@ def write_comparison(
         "n_resamples": n_resamples,
         "seed": seed,
     }
+    if recipes is not None:
+        asked["recipes"] = {name: list(labels) for name, labels in recipes.items()}
     if not force:
         _check_same(folder, asked)
-    comparison = compare(runs, holdout=holdout, holdout_seed=holdout_seed, n_resamples=n_resamples, seed=seed)
+    how: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed, "n_resamples": n_resamples, "seed": seed}
+    comparison = compare(runs, **how) if recipes is None else compare_recipes(runs, recipes, **how)
     tables = comparison_tables(comparison)
     facts: Json = {
-        "runs": asked["runs"],
-        "holdout": asked["holdout"],
+        **{name: of for name, of in asked.items() if name in ("runs", "recipes", "holdout")},
         "selected_on": "selected on these problems" if holdout is None else "selected on other problems",
         **{name: comparison.measures.attrs[name] for name in ("paired", "confidence", "n_resamples", "seed")},
         **comparison_headline(comparison),
@@ -148,4 +154,5 @@ def _check_same(folder: Path, asked: Json) -> None:
 
 def _identity(facts: Json) -> Json:
     runs = {label: {name: run[name] for name in RECORDED} for label, run in facts["runs"].items()}
-    return {**{name: facts[name] for name in ("holdout", "n_resamples", "seed")}, "runs": runs}
+    same = {name: facts[name] for name in ("holdout", "n_resamples", "seed")}
+    return {**same, "runs": runs, "recipes": facts.get("recipes")}

@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
-from thoughtlens.analysis.effect_curves import curve_of, transplant_table
+from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
     LOGPROBS,
@@ -39,7 +39,6 @@ from thoughtlens.analysis.effects import (
 )
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.significance import FEWEST_CARRYING
-from thoughtlens.analysis.variants import recovered, variant_effects
 from thoughtlens.analysis.verdict import FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
@@ -251,7 +250,8 @@ def _variant_rows(done: Study) -> list[dict[str, Any]]:
 
 def _restored_rows(done: Study) -> list[dict[str, Any]]:
     """A row a unit that was put back; its share is None where corruption costs no more than the margin."""
-    found = recovered(done.effects, n_resamples=done.summary.attrs["n_resamples"])
+    margin = float(done.effects.attrs.get("margin", MARGIN))
+    found = recovered(done.effects, margin=margin, n_resamples=done.summary.attrs["n_resamples"])
     if found is None:
         return []
     rows = (found.isel(intervention=place) for place in range(found.sizes["intervention"]))

@@ -3,7 +3,7 @@
     RUN/analysis/        summary.json, and tidy tables as CSV, of the analysis with the default options
     RUN/analysis/NAME/   the same of another analysis, and where it was asked for:
         by_correct/, by_n_steps/    groups.csv, and the same files in a folder for each group: solved, failed; 2, 3, …
-        over_null_run/              summary.json, evidence_model.csv, evidence_layer.csv, evidence_head.csv
+        over_null/                  summary.json, evidence_model.csv, evidence_layer.csv, evidence_head.csv
     RUN/analysis/question_attention.json   attention to each token of some questions
     RUN/figures/         each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
 
@@ -80,7 +80,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
 
     Returns:
         `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, all
-        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there was a null run.
+        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there were null models.
 
     Example:
         Accuracy with its interval.
@@ -129,7 +129,7 @@ def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: 
         written = _write_tables(folder, facts, analysis_tables(analysis) | {"step_indexed": step})
         if analysis.over_null is not None:
             tables = evidence_tables(shown_of_analysis(analysis).over_null or analysis.over_null)
-            written += _write_tables(folder / "over_null_run", facts["over_null"], tables)
+            written += _write_tables(folder / "over_null", facts["over_null"], tables)
     for by, grouped in analysis.groups.items():
         table = group_table(grouped, without=_empty(by))
         written += _write_tables(folder / f"by_{by}", None, {"groups": table})

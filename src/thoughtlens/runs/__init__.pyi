@@ -3,6 +3,7 @@ from .engines import Job as Job
 from .engines import Local as Local
 from .extraction import MEAN as MEAN
 from .extraction import extract as extract
+from .extraction import random_weight_runs as random_weight_runs
 from .folder import Run as Run
 from .folder import Status as Status
 from .folder import open_run as open_run

@@ -7,6 +7,9 @@ in: a model, problems, and what is to be kept of them; out: a run folder (see `t
 3. The problems of a shard pass through the model (`reason`) in batches of like length, with recorders as taps. Each
    batch is labelled and given to `Keep.add_up`, whose result is written by the worker that measured it.
 4. The results are put together, and the run is complete.
+
+`random_weight_runs` extracts null models: the model of a run with its weights drawn anew, on its problems or a hundred
+of them, as runs in `RUN/nulls/0`, `RUN/nulls/1`, … that keep sums of attention.
 """
 
 import logging
@@ -15,6 +18,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,17 +27,17 @@ import xarray as xr
 
 from thoughtlens.analysis.sums import block_sums
 from thoughtlens.errors import OptionError
-from thoughtlens.models.loader import identity, reasoner_of
+from thoughtlens.models.loader import identity, randomize, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS, query_names, text
 from thoughtlens.problems import Problem, ProblemSet, write_problems
-from thoughtlens.reasoning.loop import reason
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Progress, Work
-from thoughtlens.runs.folder import PROBLEMS, Run
+from thoughtlens.runs.folder import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.layout import Keep, Layout, Seen
-from thoughtlens.runs.writer import Store
+from thoughtlens.runs.writer import MANIFEST, Store
 from thoughtlens.schema import (
     ATTENTION,
     ATTENTION_DIMS,
@@ -89,6 +93,7 @@ class ExtractionJob:
     batch_size: int
     keep: Keep
     protocol: Protocol = EXACT
+    max_new_tokens: int = MAX_NEW_TOKENS
 
     def n_problems(self, shard: int) -> int:
         """Problems of a shard."""
@@ -129,7 +134,8 @@ class ExtractionJob:
         padding = _padding_recorder(reasoner, len(batch), layout.n_thoughts)
         taps += [padding] if self.protocol.official else []
         prompts = [self.prompts[place] for place in batch]
-        trace = reason(reasoner, prompts, taps=taps, n_thoughts=layout.n_thoughts, protocol=self.protocol)
+        how: dict[str, Any] = {"n_thoughts": layout.n_thoughts, "max_new_tokens": self.max_new_tokens}
+        trace = reason(reasoner, prompts, taps=taps, protocol=self.protocol, **how)
         results = [_result(reasoner, *one) for one in zip(problems, trace.texts, trace.tokens, strict=True)]
         patterns = {name: rows.attention.numpy() for name, rows in recorders.items()}
         dataset = attention_dataset(
@@ -201,6 +207,7 @@ def extract(
     dtype: Literal["float16", "float32"] = "float16",
     record: Sequence[str] = (),
     keep: Keep = RAW,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     engine: Engine | None = None,
     protocol: str = EXACT.name,
     progress: Progress = lambda n_problems: None,
@@ -218,6 +225,7 @@ def extract(
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
         keep: what is kept of the problems: all attention, or with `MEAN` sums over blocks of them, so that disk does
             not grow with their number.
+        max_new_tokens: the longest answer; 1 where only the thoughts matter.
         engine: where the shards are worked on; in this process if None.
         protocol: how padding is read; the official ones reproduce published numbers, which depend on `batch_size` (the
             official one is 128) and on the order of the problems.
@@ -274,13 +282,16 @@ def extract(
     options |= {"answer_rule": reasoner.answer_rule.name, "protocol": read.name}
     if read.official:
         options["batch_size"] = batch_size
+    if max_new_tokens != MAX_NEW_TOKENS:
+        options["max_new_tokens"] = max_new_tokens
     store = Store.open(out, layout, options=options)
     write_problems(Path(out) / PROBLEMS, chosen.problems)
     missing = store.missing()
     progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
     where = engine or Local()
     load = loader_for(where, reasoner)
-    where.run(ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read), missing, progress)
+    job = ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read, max_new_tokens)
+    where.run(job, missing, progress)
     notes: dict[str, Any] = {}
     if missing:
         # What does not decide the numbers: where the run, its problems and its model were, and how they were batched.
@@ -333,3 +344,51 @@ def loader_for(engine: Engine, reasoner: LatentReasoner) -> Callable[[], LatentR
     options = {"model": identity(reasoner), "answer_rule": reasoner.answer_rule.name}
     found = {"options": options, "notes": {"model_source": reasoner.provenance.get("source")}}
     return partial(reasoner_of, found)
+
+
+NULLS: Final = "nulls"
+
+MOST_PROBLEMS: Final = 100
+"""Problems of a null model: its heads differ from model to model far more than from problem to problem."""
+
+
+def random_weight_runs(
+    run: Run, n: int = 20, *, pattern: str = "attention", progress: Progress = lambda n_models: None
+) -> list[Run]:
+    """Runs of the model of a run with its weights drawn anew, made in its folder where they are not there yet.
+
+    Args:
+        run: the run; its model is loaded again if a null model is missing.
+        n: how many models, of the random weights 0, 1, …; those of the run itself are left out.
+        pattern: what will be analysed; sums are kept of `attention` alone.
+        progress: called with the number of models done.
+
+    Returns:
+        The runs, on 100 of the run's problems at most, drawn by seed 0. Nothing is generated after the thoughts.
+
+    Raises:
+        OptionError: n is below 1, or the pattern is another one.
+        CheckpointError: the model of the run can't be found.
+
+    Example:
+        `tl.analyze(run, null=random_weight_runs(run))`
+    """
+    if n < 1 or pattern != "attention":
+        raise OptionError(
+            f"found {n} null models and the pattern {pattern!r}, expected one or more of attention; name runs of "
+            "random weights with --null instead, for other patterns those of `thoughtlens extract --record values`."
+        )
+    own = (run.manifest["notes"].get("model_source") or {}).get("random_weights")
+    reasoner: Any = None
+    found = []
+    for seed in islice((seed for seed in count() if seed != own), n):
+        folder = run.path / NULLS / str(seed)
+        if not ((folder / MANIFEST).is_file() and status(folder).complete):
+            reasoner = reasoner or reasoner_of(run.manifest)
+            problems = run.problems()
+            some = run.problems(n=min(MOST_PROBLEMS, len(problems)))
+            how: dict[str, Any] = {"n_thoughts": run.manifest["options"]["n_thoughts"], "max_new_tokens": 1}
+            extract(randomize(reasoner, seed=seed), some, folder, keep=MEAN, **how)
+        found.append(open_run(folder))
+        progress(1)
+    return found
