@@ -88,7 +88,7 @@ def study(p, effect=-2.0, none=False):
 
 
 def test_a_cut_costs_something_only_after_holm(facts):
-    assert "1 of 1 cut cost log-probability" in said(facts, [study(0.01)])["Cutting"]
+    assert "1 of 1 cut is shown to cost log-probability" in said(facts, [study(0.01)])["Cutting"]
     assert "7 of 40 answers break" in said(facts, [study(0.01)])["Cutting"]
     for p in (0.2, None):
         text = said(facts, [study(p)])["Cutting"]

@@ -179,7 +179,8 @@ def _cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         estimate, low, high = most["effects"][ranked]
         size = with_interval({"estimate": estimate, "low": low, "high": high})
         text = (
-            f"{where}{len(costs)} of {counted(len(cuts), 'cut')} cost {label} beyond chance (Holm over all cuts). "
+            f"{where}{len(costs)} of {counted(len(cuts), 'cut')} {'is' if len(costs) == 1 else 'are'} shown to cost "
+            f"{label} (Holm over all cuts). "
             f"{most['label']} costs most: {size} nats, and {most['broken']} of {most['n']} answers break."
         )
     else:

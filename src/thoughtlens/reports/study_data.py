@@ -22,12 +22,12 @@ from thoughtlens.runs.folder import STUDIES, Run
 from thoughtlens.schema import BASELINE, EFFECTS_STORE
 
 LABELS: Final = {
-    "joint_logprob": ("log-probability of the right answer, with the words before it", "nats"),
-    "gold_logprob": ("log-probability of the right answer", "nats"),
+    "joint_logprob": ("log-probability of the right answer and its prefix", "nats"),
+    "gold_logprob": ("log-probability of the right answer behind its prefix", "nats"),
     "accuracy": ("accuracy", "of all answers"),
     "kl": ("KL divergence of the answer's first token", "nats"),
-    "prefix_logprob": ("log-probability of the words before the answer", "nats"),
-    "said_prefix": ("texts that reach an answer", "of all texts"),
+    "prefix_logprob": ("log-probability of the answer prefix", "nats"),
+    "said_prefix": ("texts that say the answer prefix", "of all texts"),
 }
 """What an outcome is, and its unit, by the name that effects give it."""
 
