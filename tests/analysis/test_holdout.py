@@ -9,7 +9,7 @@ from thoughtlens.analysis import Subject, analyze, collect_depth_sums, compare, 
 from thoughtlens.analysis.tables import analysis_tables
 from thoughtlens.errors import OptionError
 
-FEW = {"n_resamples": 20, "n_flips": 16}
+FEW = {"n_resamples": 20}
 SMALL = {"n_problems": 40, "n_layers": 1, "n_heads": 1}
 
 

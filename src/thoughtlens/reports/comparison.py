@@ -114,7 +114,8 @@ def write_comparison(
     tables = comparison_tables(comparison)
     facts: Json = {
         **{name: of for name, of in asked.items() if name in ("runs", "recipes", "holdout")},
-        "selected_on": "selected on these problems" if holdout is None else "selected on other problems",
+        # Types of heads are what is selected, and recipes have none.
+        "selected_on": None if recipes else f"selected on {'these' if holdout is None else 'other'} problems",
         **{name: comparison.measures.attrs[name] for name in ("paired", "confidence", "n_resamples", "seed")},
         **comparison_headline(comparison),
         "rank_correlations": tables["rank_correlations"].to_dict("records"),
