@@ -79,13 +79,13 @@ def assert_identical(one, other):
 
 
 def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(run, null):
-    found = analyze(run, by=("correct", "n_steps"), null=null, name="all", **FEW)
+    found = analyze(run, by=("correct", "n_steps"), null=[null], name="all", **FEW)
     every = [str(name) for name in run.dataset["problem"].values]
     assert run.read == every
     assert null.read == every
     run.read.clear()
     assert_identical(open_analysis(run, "all"), found)
-    assert_identical(analyze(run, by=("correct", "n_steps"), null=null, name="all", **FEW), found)
+    assert_identical(analyze(run, by=("correct", "n_steps"), null=[null], name="all", **FEW), found)
     assert run.read == []
     assert found.options["name"] == "all"
 

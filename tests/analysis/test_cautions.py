@@ -7,7 +7,7 @@ from thoughtlens.analysis import Subject, analysis_tables, analyze, compare, com
 from thoughtlens.analysis.cautions import few_problems, warnings_of
 from thoughtlens.analysis.tables import comparison_tables
 
-FEW = {"n_resamples": 20, "n_flips": 16}
+FEW = {"n_resamples": 20}
 
 
 def lean(query, key):

@@ -5,11 +5,19 @@ import pytest
 import xarray as xr
 
 from thoughtlens import schema
-from thoughtlens.analysis import Subject, analyze, collect_depth_sums, compare, compare_groups, headline
+from thoughtlens.analysis import (
+    Subject,
+    analyze,
+    collect_depth_sums,
+    compare,
+    compare_groups,
+    compare_recipes,
+    headline,
+)
 from thoughtlens.analysis.tables import analysis_tables
 from thoughtlens.errors import OptionError
 
-FEW = {"n_resamples": 20, "n_flips": 16}
+FEW = {"n_resamples": 20}
 SMALL = {"n_problems": 40, "n_layers": 1, "n_heads": 1}
 
 
@@ -99,10 +107,10 @@ def test_results_say_which_problems_chose(dataset, tested, held_out):
     assert held_out.options["holdout"] == {"share": 0.5, "seed": 0}
 
 
-def test_groups_and_null_runs_are_of_the_tested_half(dataset, tested, make_attention):
+def test_groups_and_what_is_beyond_null_models_are_of_the_tested_half(dataset, tested, make_attention):
     null = make_attention(n_problems=24, n_layers=1, n_heads=3, seed=1)
-    found = analyze(dataset, holdout=0.5, by="correct", null=null, **FEW)
-    alone = analyze(half(dataset, tested), null=half(null, tested), **FEW)
+    found = analyze(dataset, holdout=0.5, by="correct", null=[null], **FEW)
+    alone = analyze(half(dataset, tested), null=[null], **FEW)
     right = dataset["correct"].values
     groups = {"solved": right[tested], "failed": ~right[tested]}
     sums = collect_depth_sums(half(dataset, tested))
@@ -113,9 +121,11 @@ def test_groups_and_null_runs_are_of_the_tested_half(dataset, tested, make_atten
         assert of.model["n"] == (tested & (right == (group == "solved"))).sum()
         assert of.model.attrs["n_choosing"] == (~tested & (right == (group == "solved"))).sum()
     others = [name for name in alone.over_null.heads["measure"].values if name != "hub"]
-    xr.testing.assert_allclose(
-        found.over_null.heads["excess"].sel(measure=others), alone.over_null.heads["excess"].sel(measure=others)
-    )
+    for level, own in zip(found.over_null, alone.over_null, strict=True):
+        for name in ("excess", "p", "q", "null_mean"):
+            xr.testing.assert_allclose(level[name].sel(measure=others), own[name].sel(measure=others))
+        assert level["n"] == tested.sum()
+    assert (found.over_null.heads["strongest"] == found.hubs["strongest"]).all()
 
 
 def test_halves_of_fewer_than_two_problems_are_refused(make_attention):
@@ -142,3 +152,17 @@ def test_models_are_compared_on_the_tested_half(make_attention, shared):
     for name in ("measures", "differences", "p_values", "rank_correlations"):
         xr.testing.assert_allclose(getattr(found, name), getattr(alone, name))
     assert any("Held out (0.5, seed 2)" in note for note in found.notes)
+
+
+def test_recipes_are_compared_on_the_tested_half(make_attention):
+    models = {f"m{seed}": make_attention(n_problems=24, n_layers=1, seed=seed) for seed in range(4)}
+    recipes = {"one": ["m0", "m1"], "other": ["m2", "m3"]}
+    found = compare_recipes(
+        {name: subject(of) for name, of in models.items()}, recipes, holdout=0.5, holdout_seed=2, n_resamples=20
+    )
+    tested = schema.tested_half(models["m0"]["problem"].values.tolist(), 0.5, 2)
+    kept = {name: subject(half(of, tested)) for name, of in models.items()}
+    alone = compare_recipes(kept, recipes, n_resamples=20)
+    for name in ("measures", "differences", "p_values"):
+        xr.testing.assert_allclose(getattr(found, name), getattr(alone, name))
+    assert f"{(~tested).sum()} other problems are left out" in found.notes[1]

@@ -21,7 +21,7 @@ def over(dataset, *nulls, **options):
 def values_of(dataset: xr.Dataset) -> dict[str, np.ndarray]:
     """Mean excess of each head (layer, head) by measure, the hub's being that of its strongest thought."""
     cells = measured_one_by_one(dataset).mean("problem")
-    hubs = hub_test(dataset, n_draws=1)["hub"].values
+    hubs = hub_test(dataset, n_draws=1)["strongest"].values
     at_hub = np.empty(hubs.shape)
     for place in np.ndindex(hubs.shape):
         at_hub[place] = cells[f"hub_{hubs[place]}"].values[place]

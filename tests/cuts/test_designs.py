@@ -328,7 +328,7 @@ def test_a_pilot_says_its_cost_first_keeps_to_the_choosing_half_and_is_refused_w
 def test_top_heads_and_orders_follow_the_analysis_of_a_name(run, reasoner):
     import thoughtlens as tl
 
-    tl.analyze(run, seed=3, name="mine", n_resamples=20, n_flips=20)
+    tl.analyze(run, seed=3, name="mine", n_resamples=20)
     ranking = [str(name) for name in tl.open_analysis(run, "mine").ranking["name"].values]
     plan = plan_cuts(run, heads="top:3", edits=["zero"], orders=["attention"], random_orders=0, analysis="mine")
     assert [cut.unit for cut in plan.cuts] == ranking[:3] and plan.rankings == {"attention": tuple(ranking)}

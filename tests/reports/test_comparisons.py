@@ -163,6 +163,8 @@ def test_equal_ids_of_other_questions_are_other_problems(tmp_path):
     found = compare({"one": open_run(one), "other": open_run(other)}, n_resamples=20)
     assert found.measures.attrs["paired"] is False
     assert "fewer than two problems in common (one has 3, other has 3)" in found.notes[0]
+    facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
+    assert {(row["low"], row["high"]) for row in facts["rank_correlations"]} == {(None, None)}
     part = few(tmp_path / "part", asked(2, 3, 9, 10))
     found = compare({"one": open_run(one), "part": open_run(part)}, n_resamples=20)
     assert found.measures.attrs["paired"] is True

@@ -63,7 +63,7 @@ def few_problems(n: int, of: str = "", *, means: bool = True) -> list[str]:
     if n < LEAST_SHOWN:
         return [f"{which}: below {LEAST_SHOWN} problems no interval, p-value, hub or head is shown; take more."]
     if n < LEAST_PROBLEMS:
-        left_out = "p-values of means are left out, " if means else ""
+        left_out = "p-values of means over problems are left out, " if means else ""
         return [
             f"{which}: below {LEAST_PROBLEMS} problems intervals are too narrow, {left_out}and hubs and heads may be "
             "others in another sample; take more."

@@ -217,17 +217,16 @@ def compare_recipes(
         raise RunError(
             "the runs of the groups have fewer than two problems in common; extract all on the same set of problems."
         )
-    notes = [f"All have the {len(common)} problems that are compared."]
+    compared, left_out = halves(next(iter(models.values())), common, holdout, holdout_seed)
+    notes = [f"All have the {len(compared)} problems that are compared."]
     if holdout is not None:
-        compared, others = halves(next(iter(models.values())), common, holdout, holdout_seed)
-        notes = [held_out_note({"all": (compared, others)}, holdout, holdout_seed)]
-        common = compared
-    read = {name: read_subject(of, common, n_resamples=1, seed=seed) for name, of in models.items()}
+        notes.append(f"Held out ({holdout:g}, seed {holdout_seed}): {len(left_out)} other problems are left out.")
+    read = {name: read_subject(of, compared, n_resamples=1, seed=seed) for name, of in models.items()}
     sides = _same_positions(read)
     ratios = {recipe: [sides[name].ratios for name in members] for recipe, members in recipes.items()}
     first, *others = recipes
     pairs = [(name, first) for name in others]
-    weights = resample_weights(len(common), n_resamples=n_resamples, seed=seed)
+    weights = resample_weights(len(compared), n_resamples=n_resamples, seed=seed)
     each = {
         recipe: stack([resampled(of, weights).isel(resample=0) for of in its], "model")
         for recipe, its in ratios.items()
@@ -238,7 +237,7 @@ def compare_recipes(
         else mean_of_models(ratios[recipe], weights).map(interval)
         for recipe, its in each.items()
     }
-    flips = sign_flips(len(common), n_flips=n_resamples, seed=seed)
+    flips = sign_flips(len(compared), n_flips=n_resamples, seed=seed)
     values, p_values = [], []
     for one, minus in pairs:
         counts = [len(recipes[name]) for name in (one, minus)]
@@ -252,7 +251,7 @@ def compare_recipes(
         if len({sides[name].n_thoughts for side in (one, minus) for name in recipes[side]}) > 1:
             for part in (difference, p):
                 part.update({name: xr.full_like(part[name], np.nan) for name in NEED_SAME_THOUGHTS})
-        values.append(difference.assign(n=len(common), n_minus=len(common)))
+        values.append(difference.assign(n=len(compared), n_minus=len(compared)))
         p_values.append(p)
         notes.append(note_on_seeds(one, minus, *counts))
     labels = _labels("recipe", pairs)
@@ -261,7 +260,7 @@ def compare_recipes(
     return Comparison(
         measures=stack(list(own.values()), "recipe")
         .assign_coords(recipe=text(recipes))
-        .assign(n=("recipe", [len(common)] * len(recipes)), n_models=("recipe", n_models))
+        .assign(n=("recipe", [len(compared)] * len(recipes)), n_models=("recipe", n_models))
         .assign_attrs(options),
         differences=stack(values, "pair").assign_coords(labels).assign_attrs(options),
         p_values=stack(p_values, "pair").assign_coords(labels).assign_attrs(options),

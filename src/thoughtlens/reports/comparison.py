@@ -112,12 +112,14 @@ def write_comparison(
     how: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed, "n_resamples": n_resamples, "seed": seed}
     comparison = compare(runs, **how) if recipes is None else compare_recipes(runs, recipes, **how)
     tables = comparison_tables(comparison)
+    correlations = tables["rank_correlations"].astype(object)
     facts: Json = {
         **{name: of for name, of in asked.items() if name in ("runs", "recipes", "holdout")},
-        "selected_on": "selected on these problems" if holdout is None else "selected on other problems",
+        # Types of heads are what is selected, and recipes have none.
+        "selected_on": None if recipes else f"selected on {'these' if holdout is None else 'other'} problems",
         **{name: comparison.measures.attrs[name] for name in ("paired", "confidence", "n_resamples", "seed")},
         **comparison_headline(comparison),
-        "rank_correlations": tables["rank_correlations"].to_dict("records"),
+        "rank_correlations": correlations.where(correlations.notna(), None).to_dict("records"),
         "notes": list(comparison.notes),
     }
     with writing(folder):
