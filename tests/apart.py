@@ -15,7 +15,7 @@ IMPORTED = [
     "peft",
     "thoughtlens.cli",
     "thoughtlens.models.loader",
-    "thoughtlens.reports.run",
+    "thoughtlens.reports.run_files",
     "thoughtlens.runs.extraction",
     "thoughtlens.training.pipeline",
     "transformers.models.gpt2.modeling_gpt2",

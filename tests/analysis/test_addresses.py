@@ -25,7 +25,7 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.experiments import cut_from_spec
+from thoughtlens.cuts.cut_types import cut_from_spec
 from thoughtlens.cuts.study import address_of
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import edge_name, head_name, head_place

@@ -28,7 +28,7 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis import pieces as blocks
 from thoughtlens.analysis.comparison import comparison_overview, group_seed, rank_correlation
-from thoughtlens.analysis.ratios import (
+from thoughtlens.analysis.comparison_measures import (
     DEPTHS,
     Ratios,
     as_ratios,

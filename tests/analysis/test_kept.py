@@ -11,7 +11,7 @@ import xarray as xr
 
 from thoughtlens.analysis import analyze, open_analysis, row_entropy
 from thoughtlens.analysis import pieces as blocks
-from thoughtlens.analysis.sums import block_sums
+from thoughtlens.analysis.resampled_sums import block_sums
 
 OPTIONS = {"n_resamples": 40, "seed": 3}
 UNTESTED = {"p", "q", "p_familywise", "p_type", "q_type", "reliability", "top_overlap", "top_overlap_by_chance", "type"}

@@ -17,7 +17,7 @@ from thoughtlens.analysis import (
     spearman,
     statistics,
 )
-from thoughtlens.analysis.statistics import (
+from thoughtlens.analysis.intervals import (
     bootstrap_t,
     effective_size,
     paired_difference_interval,

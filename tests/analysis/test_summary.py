@@ -22,7 +22,7 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis import pieces as blocks
 from thoughtlens.analysis.metrics import expected_sums
-from thoughtlens.analysis.summary import collect_sums
+from thoughtlens.analysis.run_analysis import collect_sums
 from thoughtlens.errors import RunError
 
 PREVIOUS = {f"z{k + 1}": f"z{k}" for k in range(1, 32)}

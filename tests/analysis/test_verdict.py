@@ -6,8 +6,7 @@ import xarray as xr
 from scipy.stats import permutation_test, rankdata, spearmanr
 
 from thoughtlens.analysis import holm, judge, readings, spearman
-from thoughtlens.analysis.statistics import short
-from thoughtlens.analysis.verdict import (
+from thoughtlens.analysis.agreement import (
     effects_reliability,
     group_of,
     grouped_p,
@@ -15,6 +14,7 @@ from thoughtlens.analysis.verdict import (
     judged_together,
     precision_at,
 )
+from thoughtlens.analysis.intervals import short
 from thoughtlens.errors import OptionError
 
 HEADS = [f"L{layer}H{head}" for layer in range(4) for head in range(4)]

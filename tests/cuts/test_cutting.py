@@ -27,10 +27,10 @@ from thoughtlens.cuts import (
     stop_after,
     weaken_edge,
 )
-from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
-from thoughtlens.cuts.replacements import bind
-from thoughtlens.cuts.study_job import Target, measure_material
+from thoughtlens.cuts.recorded_values import bind
+from thoughtlens.cuts.replacements import Own
+from thoughtlens.cuts.study_batches import Target, measure_material
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample
 from thoughtlens.reasoning import reason

@@ -25,9 +25,9 @@ from thoughtlens.cuts import (
     patch_thought,
     shuffle_thoughts,
 )
-from thoughtlens.cuts.edits import Own
-from thoughtlens.cuts.replacements import bind, derangement, donors
-from thoughtlens.cuts.study_job import Target, measure_material
+from thoughtlens.cuts.recorded_values import bind, derangement, donors
+from thoughtlens.cuts.replacements import Own
+from thoughtlens.cuts.study_batches import Target, measure_material
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import query_names
 from thoughtlens.reasoning import BatchPass, tell, think

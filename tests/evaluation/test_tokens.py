@@ -21,9 +21,9 @@ from thoughtlens.notation import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_tokens
 from thoughtlens.problems import Problem, sample
 from thoughtlens.reports import write_question_attention
-from thoughtlens.reports.run import top_tokens
+from thoughtlens.reports.run_files import top_tokens
 from thoughtlens.runs import extract
-from thoughtlens.runs.folder import read_readings
+from thoughtlens.runs.reader import read_readings
 
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS)]

@@ -17,7 +17,7 @@ import thoughtlens as tl
 from thoughtlens.reports import write_report
 from thoughtlens.reports.page import script
 from thoughtlens.reports.page_data import cells_of, clean, quantised
-from thoughtlens.runs.folder import chosen_problems
+from thoughtlens.runs.reader import chosen_problems
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.analysis.effects_made import made_effects
 from thoughtlens.errors import RunError
 from thoughtlens.notation import step_label
 from thoughtlens.reports import open_effects, study, study_headline, write_study
-from thoughtlens.reports.effects import study_figures
+from thoughtlens.reports.study_files import study_figures
 from thoughtlens.schema import attention_dataset
 
 N, LAYERS, HEADS, THOUGHTS = 60, 2, 4, 5

@@ -10,13 +10,13 @@ from tests.commands import call, sentence, unrendered
 from tests.conftest import QUESTIONS, random_reasoner
 
 from thoughtlens.analysis import analyze
-from thoughtlens.analysis.sums import block_sums
+from thoughtlens.analysis.resampled_sums import block_sums
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, ProblemSet, sample
 from thoughtlens.reports import summary, write_analysis, write_figures
 from thoughtlens.runs import MEAN, Keep, extract, open_run, status
-from thoughtlens.runs.layout import SHARD_PROBLEMS, Layout, deal
+from thoughtlens.runs.shards import SHARD_PROBLEMS, Layout, deal
 from thoughtlens.runs.writer import Store
 
 N = 42

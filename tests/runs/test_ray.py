@@ -16,7 +16,7 @@ from thoughtlens.models import load
 from thoughtlens.problems import sample
 from thoughtlens.runs import Local, extract, open_run
 from thoughtlens.runs.extraction import RAW
-from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.shards import Layout
 from thoughtlens.runs.writer import Store
 
 pytest.importorskip("ray")

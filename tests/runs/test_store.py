@@ -17,7 +17,7 @@ import xarray as xr
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.runs import open_run
 from thoughtlens.runs.extraction import RAW
-from thoughtlens.runs.layout import Layout
+from thoughtlens.runs.shards import Layout
 from thoughtlens.runs.writer import Store, versions
 from thoughtlens.schema import attention_dataset, check_attention
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import xarray as xr
 import zarr
 
-from thoughtlens.analysis.pieces import StoredRun
+from thoughtlens.analysis.chunks import StoredRun
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, file_name, replacing_folder, writing
 

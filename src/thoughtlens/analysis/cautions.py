@@ -9,9 +9,9 @@ from typing import Any, Final
 import xarray as xr
 
 from thoughtlens.analysis.comparison import Comparison
-from thoughtlens.analysis.evidence import Levels
+from thoughtlens.analysis.excess_tests import Levels
+from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.significance import LEAST_PROBLEMS
-from thoughtlens.analysis.summary import Analysis
 from thoughtlens.notation import ANSWER
 
 LEAST_SHOWN: Final = 5

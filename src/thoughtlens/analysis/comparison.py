@@ -26,6 +26,22 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.comparison_measures import (
+    DEPTHS,
+    Ratios,
+    as_ratios,
+    flipped_p,
+    layers_by_depth,
+    mean_linearised,
+    mean_of_models,
+    measured,
+    over_models,
+    paired_difference,
+    resampled,
+    stack,
+    unpaired_difference,
+    welch,
+)
 from thoughtlens.analysis.comparison_sides import (
     CORRECTIONS,
     ENOUGH_SEEDS,
@@ -44,24 +60,8 @@ from thoughtlens.analysis.comparison_sides import (
     subject_of,
 )
 from thoughtlens.analysis.heads import TYPES
-from thoughtlens.analysis.ratios import (
-    DEPTHS,
-    Ratios,
-    as_ratios,
-    flipped_p,
-    layers_by_depth,
-    mean_linearised,
-    mean_of_models,
-    measured,
-    over_models,
-    paired_difference,
-    resampled,
-    stack,
-    unpaired_difference,
-    welch,
-)
+from thoughtlens.analysis.intervals import CONFIDENCE, interval, resample_weights, spearman
 from thoughtlens.analysis.significance import sign_flips
-from thoughtlens.analysis.statistics import CONFIDENCE, interval, resample_weights, spearman
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text, thought_names
 

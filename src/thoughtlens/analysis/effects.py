@@ -22,6 +22,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thoughtlens.analysis.intervals import (
+    VALUES,
+    bootstrap_mean,
+    bootstrap_t,
+    effective_size,
+    paired_difference_interval,
+    proportion_interval,
+    shrunk,
+)
 from thoughtlens.analysis.significance import (
     benjamini_hochberg,
     detectable_mean,
@@ -32,15 +41,6 @@ from thoughtlens.analysis.significance import (
     holm,
     mcnemar,
     sign_flip_test,
-)
-from thoughtlens.analysis.statistics import (
-    VALUES,
-    bootstrap_mean,
-    bootstrap_t,
-    effective_size,
-    paired_difference_interval,
-    proportion_interval,
-    shrunk,
 )
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS, text
@@ -105,7 +105,7 @@ class Study(NamedTuple):
     importances: dict[str, dict[str, xr.DataArray]]
     """by family of three units or more and kind of attention, dims (unit)"""
     verdicts: dict[str, xr.Dataset]
-    """by family of enough units, as `analysis.verdict.judge` gives it"""
+    """by family of enough units, as `analysis.agreement.judge` gives it"""
     attention: xr.DataArray
     """mean attention over problems, layers and heads, dims (query, key)"""
 

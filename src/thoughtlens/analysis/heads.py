@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.hubs import HUB_LEVEL
+from thoughtlens.analysis.intervals import spearman
 from thoughtlens.analysis.metrics import preferences
 from thoughtlens.analysis.nulls import PATTERNS, PLACES
-from thoughtlens.analysis.statistics import spearman
 from thoughtlens.notation import head_name, text
 
 DIFFUSE = "diffuse"

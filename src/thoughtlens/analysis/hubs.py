@@ -23,8 +23,8 @@ three times its share. A hub is a fact about attention, not about training.
 import numpy as np
 import xarray as xr
 
+from thoughtlens.analysis.chunks import Blocks, in_pieces
 from thoughtlens.analysis.metrics import thought_map
-from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text

@@ -32,9 +32,9 @@ import numpy as np
 import xarray as xr
 from scipy.special import stdtr
 
+from thoughtlens.analysis.intervals import interval
 from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets, preference_sums, thought_map
 from thoughtlens.analysis.significance import LEAST_PROBLEMS
-from thoughtlens.analysis.statistics import interval
 from thoughtlens.errors import RunError
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
 from thoughtlens.schema import n_thoughts_of, with_all_slots

@@ -24,7 +24,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtri, stdtr
 from scipy.stats import binom, binomtest, false_discovery_control
 
-from thoughtlens.analysis.statistics import (
+from thoughtlens.analysis.intervals import (
     CHUNK_CELLS,
     bootstrap_t,
     effective_size,

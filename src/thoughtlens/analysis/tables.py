@@ -9,15 +9,15 @@ import xarray as xr
 
 from thoughtlens.analysis.cautions import LEAST_SHOWN, few_problems, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.comparison import Comparison
+from thoughtlens.analysis.comparison_measures import MEASURES, POSITIONS
 from thoughtlens.analysis.comparison_sides import PROFILES
-from thoughtlens.analysis.evidence import Levels, null_limits
+from thoughtlens.analysis.excess_tests import Levels, null_limits
 from thoughtlens.analysis.heads import passing, type_counts, unreliable
 from thoughtlens.analysis.hubs import LEAST
+from thoughtlens.analysis.intervals import VALUES
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
-from thoughtlens.analysis.ratios import MEASURES, POSITIONS
+from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.significance import benjamini_hochberg, holm
-from thoughtlens.analysis.statistics import VALUES
-from thoughtlens.analysis.summary import Analysis
 from thoughtlens.analysis.weighted_attention import rollout_note
 
 LEVEL_MEASURES = ("preference", "lag_preference", "entropy", "sequential", "skip", "thought_mass")

@@ -12,13 +12,13 @@ import torch
 import xarray as xr
 
 from thoughtlens.cuts.controls import Shape
-from thoughtlens.cuts.edits import Zero
-from thoughtlens.cuts.experiments import Cut
-from thoughtlens.cuts.intervention import Intervention
-from thoughtlens.cuts.study_job import Target, measure_material
+from thoughtlens.cuts.cut_taps import Intervention
+from thoughtlens.cuts.cut_types import Cut
+from thoughtlens.cuts.replacements import Zero
+from thoughtlens.cuts.study_batches import Target, measure_material
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.runs import batches
-from thoughtlens.runs.folder import Run
+from thoughtlens.runs.reader import Run
 from thoughtlens.taps import Site
 
 MEASURED: Final = 32

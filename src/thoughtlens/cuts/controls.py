@@ -21,10 +21,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import xarray as xr
 
-from thoughtlens.cuts import experiments
-from thoughtlens.cuts.edits import Own, Stop
-from thoughtlens.cuts.experiments import Cut
-from thoughtlens.cuts.intervention import Intervention
+from thoughtlens.cuts import cut_types
+from thoughtlens.cuts.cut_taps import Intervention
+from thoughtlens.cuts.cut_types import Cut
+from thoughtlens.cuts.replacements import Own, Stop
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import thought_names
 from thoughtlens.taps import Site
@@ -115,7 +115,7 @@ def controls_for(
             )
         for parts in moved:
             if _content(parts) not in made:
-                made[_content(parts)] = experiments.cut(*parts, label=_new_label(parts, labels))
+                made[_content(parts)] = cut_types.cut(*parts, label=_new_label(parts, labels))
         found[cut.label] = tuple(made[_content(parts)] for parts in moved)
     return found
 

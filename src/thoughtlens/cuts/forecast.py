@@ -19,15 +19,15 @@ from typing import Any, Final, NamedTuple
 
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.analysis.significance import detectable_mean, detectable_proportion
-from thoughtlens.cuts.edits import Drawn, Zero
-from thoughtlens.cuts.experiments import Cut
+from thoughtlens.cuts.cut_types import Cut
 from thoughtlens.cuts.passes import Cutting, copies_at_once
 from thoughtlens.cuts.plan import Plan
+from thoughtlens.cuts.replacements import Drawn, Zero
 from thoughtlens.cuts.study import effects_of, make_cuts, prepared
-from thoughtlens.cuts.study_job import Target
+from thoughtlens.cuts.study_batches import Target
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.runs.folder import Run
+from thoughtlens.runs.reader import Run
 from thoughtlens.schema import tested_half
 
 DISCORDANT: Final = (0.05, 0.1, 0.2)

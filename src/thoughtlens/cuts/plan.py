@@ -28,8 +28,7 @@ from thoughtlens.analysis.heads import unreliable
 from thoughtlens.analysis.weighted_attention import VALUES
 from thoughtlens.cuts.balance import balance_rows, head_measures
 from thoughtlens.cuts.controls import CALIPER, Shape, controllable, controls_for, extra
-from thoughtlens.cuts.edits import NAME_OF, Edit, Mean, Resample, Scale
-from thoughtlens.cuts.experiments import (
+from thoughtlens.cuts.cut_types import (
     Cut,
     ablate_head,
     ablate_kv_group,
@@ -50,6 +49,7 @@ from thoughtlens.cuts.experiments import (
     zero_value_edge,
 )
 from thoughtlens.cuts.passes import n_kv_heads
+from thoughtlens.cuts.replacements import NAME_OF, Edit, Mean, Resample, Scale
 from thoughtlens.cuts.selection import (
     ALL,
     CAUSE,
@@ -70,7 +70,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, THOUGHTS
-from thoughtlens.runs.folder import Run
+from thoughtlens.runs.reader import Run
 from thoughtlens.schema import VALUE_WEIGHTED, tested_half
 from thoughtlens.taps import Site
 

@@ -1,181 +1,302 @@
-"""Material: thoughts and head outputs recorded without any cut, from which edits take their replacement values.
+"""Edits: what takes the place of a thought, a score, a cell of the pattern or the output of a head.
 
-in: the thoughts of all problems of a study and, where heads are edited, the outputs of heads at each position of the
-thinking and of the gold answer; out: for a batch of problems, the values of every edit of `cuts.edits.Drawn`. A problem
-gets the same values in every batch.
+An edit is a frozen value with a name in `NAMED`, under which it is written as JSON. Most compute new values themselves,
+as functions `(tensor, moment) -> tensor`; an intervention says where these are taken. The edits of `Drawn` take values
+from passes in which nothing is cut: `cuts.recorded_values` makes a `Replace`, `Plus` or `Noisy` of each for a batch.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Final, NamedTuple, assert_never
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar, Final, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.edits import Donor, Drawn, Mean, Noise, Noisy, Own, Plus, Received, Replace, Resample, Shuffle
-from thoughtlens.cuts.intervention import Intervention
 from thoughtlens.errors import OptionError
-from thoughtlens.notation import TEXT, query_names, thought_names
-from thoughtlens.taps import Site, Tap
+from thoughtlens.notation import BOT
+from thoughtlens.taps import Moment, Site
 
-Parts = tuple[Intervention, ...]
-
-NEAREST: Final = 10
-"""Problems of like question length among which a donor is drawn where there is none of as many steps."""
-
-
-class Pool(NamedTuple):
-    """The problems of a study, as the values that edits put in place depend on them."""
-
-    ids: tuple[str, ...]
-    n_steps: tuple[int, ...]
-    """worked steps of each; 0 where its set does not say"""
-    lengths: tuple[int, ...]
-    """tokens of each question"""
-    choosing: tuple[bool, ...]
-    """whether its mean is taken, all where every problem is tested too"""
-
-    def donors(self, seed: int, rank: int = 0) -> Tensor:
-        """As `donors` gives them, each from the problem's own side where some are tested and others choose."""
-        chosen = torch.empty(len(self.ids), dtype=torch.long)
-        for side in sorted(set(self.choosing)):
-            places = [place for place, its in enumerate(self.choosing) if its == side]
-            n_steps, lengths = ([values[place] for place in places] for values in (self.n_steps, self.lengths))
-            chosen[places] = torch.tensor(places)[donors(n_steps, seed, lengths=lengths, rank=rank)]
-        return chosen
+Sites = frozenset[Site]
+_ANY: Final[Sites] = frozenset({Site.THOUGHT, Site.PATTERN, Site.HEAD})
+_VECTORS: Final[Sites] = frozenset({Site.THOUGHT, Site.HEAD})
+_THOUGHTS: Final[Sites] = frozenset({Site.THOUGHT})
 
 
 @dataclass(frozen=True)
-class Material:
-    """What was kept of a pass in which nothing was cut; NaN for a problem that could not be run.
+class Zero:
+    """Zeros. A row of the pattern in which a cell is zeroed sums to less than 1.
 
-    Positions are bot, z1 … zT, eot, answer and text, the last the mean over all other tokens of the told answer.
+    Example:
+        >>> from thoughtlens.cuts import ablate_head
+        >>> ablate_head("L4H5", edit=Zero()).label
+        'L4H5 zero'
     """
 
-    pool: Pool
-    thoughts: Tensor  # (problem, thought, hidden)
-    heads: Tensor | None = None  # (problem, layer, head, position, channel), where edits need them
-    edges: Tensor | None = None  # (problem, layer, head, position, thought, channel), likewise
-    _sums: dict[Site, tuple[Tensor, Tensor]] = field(default_factory=dict, compare=False, repr=False)
+    sites: ClassVar[Sites] = _ANY
 
-    def others_mean(self, site: Site, problems: Tensor) -> Tensor:
-        """For each of these problems the mean over the problems that choose, itself left out."""
-        kept = self.heads if site is Site.HEAD else self.thoughts
-        assert kept is not None, "heads are measured where an edit needs them"
-        choosing = torch.tensor(self.pool.choosing)
-        if site not in self._sums:
-            chosen = kept[choosing]
-            self._sums[site] = chosen.nansum(0, dtype=torch.float64), (~chosen.isnan()).sum(0)
-        total, count = self._sums[site]
-        own = kept[problems].double()
-        own[~choosing[problems]] = torch.nan
-        mean: Tensor = (total - own.nan_to_num()) / (count - (~own.isnan()).long())
-        return mean.float()
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Zeros of the same shape."""
+        return torch.zeros_like(tensor)
 
 
-def bind(cuts: Sequence[Sequence[Intervention]], material: Material | None, places: Sequence[int]) -> list[Parts]:
-    """Cuts whose edits have their values, for the problems at these places of the study."""
-    problems = torch.tensor(places)
-    # Many cuts of a plan share an edit, whose values are found once a batch.
-    known: dict[tuple[Drawn, Site], Tap] = {}
+@dataclass(frozen=True)
+class Block:
+    """A score that the softmax turns into exactly 0; the other keys of the row share the weight.
 
-    def bound(part: Intervention) -> Intervention:
-        edit = part.edit
-        if not isinstance(edit, Drawn):
-            return part
-        assert material is not None, "material is measured for the edits of the plan"
-        if isinstance(edit, Own) and part.site is Site.HEAD:
-            # For `text` only a mean over tokens is kept, which would alter single tokens, so it is not frozen.
-            named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
-            part = replace(part, queries=named - {TEXT})
-        if (edit, part.site) not in known:
-            known[edit, part.site] = _values(edit, material, part.site, problems)
-        return replace(part, edit=known[edit, part.site])
-
-    return [tuple(map(bound, parts)) for parts in cuts]
-
-
-def _values(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
-    kept = material.heads if site is Site.HEAD else material.thoughts
-    if isinstance(edit, Received):
-        assert material.edges is not None, "edges are measured where an edit needs them"
-        return Plus(material.edges[problems][..., thought_names(material.thoughts.shape[1]).index(edit.key), :])
-    assert kept is not None, "heads are measured where an edit needs them"
-    match edit:
-        case Mean():
-            return Replace(material.others_mean(site, problems))
-        case Own():
-            return Replace(kept[problems])
-        case Donor():
-            return Replace(kept[[material.pool.ids.index(edit.problem)]])
-        case Resample():
-            return Replace(kept[material.pool.donors(edit.seed, edit.rank)[problems]])
-        case Shuffle():
-            return Replace(kept[problems][:, derangement(kept.shape[1], edit.seed)])
-        case Noise():
-            return Noisy(_directions(kept.shape, edit.seed)[problems])
-        case _:
-            assert_never(edit)
-
-
-def donors(n_steps: Sequence[int], seed: int, *, lengths: Sequence[int] = (), rank: int = 0) -> Tensor:
-    """The index (problem,) of each problem's donor of this rank, drawn by seed; a problem's donors differ.
-
-    Problems with as many steps come first, in random order; then the `NEAREST` of like question length, in random
-    order, and the others by length. Steps of 0 are not known, and alike to none; without lengths all are alike.
+    Example:
+        >>> from thoughtlens.cuts import knock_out
+        >>> knock_out("z4", "z1").parts[0].edit
+        Block()
     """
-    if len(n_steps) < 2:
-        raise OptionError("found one problem, which has no other to take from; study at least 2.")
-    if not 0 <= rank < len(n_steps) - 1:
-        raise OptionError(
-            f"found {rank + 1} donors a problem, but only {len(n_steps) - 1} other problems; pass fewer --donors."
-        )
-    return _donors(tuple(n_steps), tuple(lengths) or (0,) * len(n_steps), seed, rank)
+
+    sites: ClassVar[Sites] = frozenset({Site.SCORES})
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Minus infinity everywhere."""
+        return torch.full_like(tensor, -torch.inf)
 
 
-@lru_cache(maxsize=64)  # asked for in every batch and by every cut
-def _donors(n_steps: tuple[int, ...], lengths: tuple[int, ...], seed: int, rank: int) -> Tensor:
-    rng = np.random.default_rng(seed)
-    steps, sizes = np.array(n_steps), np.array(lengths)
-    chosen = []
-    for place, own in enumerate(n_steps):
-        drawn = rng.permutation(len(steps))
-        drawn = drawn[drawn != place]
-        alike = (steps[drawn] == own) & (own > 0)
-        rest = drawn[~alike]
-        by_length = rest[np.argsort(abs(sizes[rest] - sizes[place]), kind="stable")]
-        # `rest` is in random order, so that those that are near keep it.
-        near = rest[np.isin(rest, by_length[:NEAREST])]
-        chosen.append(np.concatenate([drawn[alike], near, by_length[NEAREST:]])[rank])
-    return torch.tensor(np.array(chosen))
+@dataclass(frozen=True)
+class Scale:
+    """A multiple of what was there.
+
+    Attributes:
+        factor: 1 leaves all, 0 nothing.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_thought
+        >>> ablate_thought("z2", edit=Scale(0.5)).label
+        'z2 scale 0.5'
+    """
+
+    factor: float
+    sites: ClassVar[Sites] = _ANY
+
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are the same factor, with the same label and spec.
+        object.__setattr__(self, "factor", float(self.factor))
+        if not isfinite(self.factor):
+            raise OptionError(f"found the factor {self.factor}, expected a finite number; give one.")
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The tensor times the factor."""
+        scaled: Tensor = tensor * self.factor
+        return scaled
 
 
-def donor_rule(pool: Pool, seed: int, n_donors: int = 1) -> str:
-    """Whose values are put in place, in a sentence's words, counted over the problems."""
-    first = pool.donors(seed).tolist()
-    alike = sum(steps > 0 and steps == pool.n_steps[donor] for steps, donor in zip(pool.n_steps, first, strict=True))
-    kinds = {"as many steps": alike, f"like question length (one of the {NEAREST} nearest)": len(first) - alike}
-    said = ", ".join(f"for {count} problems one of {kind}" for kind, count in kinds.items() if count)
-    many = "" if n_donors == 1 else f"; log-probabilities are means over {n_donors} donors, answers those of the first"
-    return f"another problem's values, drawn by seed {seed}: {said}{many}"
+@dataclass(frozen=True)
+class Add:
+    """A direction added to what was there, such as a difference of means.
+
+    Attributes:
+        vector: one number a channel: as wide as a thought, or as a head.
+
+    Example:
+        >>> Add([1, 2]).vector
+        (1.0, 2.0)
+    """
+
+    vector: tuple[float, ...]
+    sites: ClassVar[Sites] = _VECTORS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vector", tuple(map(float, self.vector)))
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The tensor plus the vector."""
+        if len(self.vector) != tensor.shape[-1]:
+            raise OptionError(
+                f"found a vector of {len(self.vector)} numbers to add at {moment.site}, expected {tensor.shape[-1]}; "
+                "give one number a channel."
+            )
+        return tensor + torch.tensor(self.vector, dtype=tensor.dtype, device=tensor.device)
 
 
-def derangement(n: int, seed: int) -> list[int]:
-    """An order of n things in which none is in its own place, at random; `OptionError` where there is only one."""
-    if n < 2:
-        raise OptionError(f"found {n} thoughts, which have no other order; think at least 2.")
-    rng = torch.Generator().manual_seed(seed)
-    while True:
-        order: list[int] = torch.randperm(n, generator=rng).tolist()
-        if all(place != where for place, where in enumerate(order)):
-            return order
+@dataclass(frozen=True)
+class Stop:
+    """No thought: `eot` follows the last thought before. The thinking pass reads it; it is never called as a tap."""
+
+    sites: ClassVar[Sites] = _THOUGHTS
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Refuse: a thought that is stopped does not exist."""
+        raise OptionError("thoughts can't be stopped while they are thought; pass fewer n_thoughts, or intervene.")
 
 
-@lru_cache(maxsize=2)  # one a site: as large as the material, and needed for every few cuts of every batch
-def _directions(shape: torch.Size, seed: int) -> Tensor:
-    """Random directions of length 1 along the last axis, uniform over the sphere."""
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    directions: Tensor = drawn / drawn.norm(dim=-1, keepdim=True)
-    return directions
+@dataclass(frozen=True)
+class Mean:
+    """The mean over the other problems of the study that could be run, of the same position.
+
+    The problem itself is left out. With a held-out half, the mean is over the problems that choose.
+
+    Of a head's outputs at `text`, the tokens of the answer that are not the `answer` query, each problem has one value,
+    their mean: so it is here, in `Resample` and in `Donor`. Name other positions to leave them alone.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_thought
+        >>> ablate_thought("z2", edit=Mean()).label
+        'z2 mean'
+    """
+
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Resample:
+    """What another problem had there (`cuts.recorded_values.donors`).
+
+    Attributes:
+        seed: same seed, same problems; the same for every position, layer and head.
+        rank: which of a problem's donors, 0 for the first.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_thought
+        >>> ablate_thought("z2", edit=Resample(seed=3)).label
+        'z2 resample 3'
+    """
+
+    seed: int = 0
+    rank: int = 0
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A random direction, as long as what was there.
+
+    Attributes:
+        seed: same seed, same directions, whatever the batch.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_head
+        >>> ablate_head("L4H5", edit=Noise()).label
+        'L4H5 noise'
+    """
+
+    seed: int = 0
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Donor:
+    """What one given problem had there.
+
+    Attributes:
+        problem: its id; one of the study.
+
+    Example:
+        >>> from thoughtlens.cuts import ablate_head
+        >>> ablate_head("L4H5", edit=Donor("gsm_7")).label
+        'L4H5 donor gsm_7'
+    """
+
+    problem: str
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Own:
+    """What the problem itself had there when nothing was cut: it is frozen.
+
+    A head's output at `text` is not frozen: values are known for the told answer only, not for generated text.
+    """
+
+    sites: ClassVar[Sites] = _VECTORS
+
+
+@dataclass(frozen=True)
+class Received:
+    """What a head got from one thought when nothing was cut, weight times value, added to its output.
+
+    Attributes:
+        key: name of the thought.
+    """
+
+    key: str
+    sites: ClassVar[Sites] = frozenset({Site.HEAD})
+
+
+@dataclass(frozen=True)
+class Shuffle:
+    """The problem's own thoughts, in another order.
+
+    Attributes:
+        seed: same seed, same order; never the order that was, and the same for all problems.
+    """
+
+    seed: int = 0
+    sites: ClassVar[Sites] = _THOUGHTS
+
+
+Drawn = Mean | Resample | Noise | Donor | Own | Received | Shuffle
+Edit = Zero | Block | Scale | Add | Stop | Drawn
+
+NAMED: Final[dict[str, type[Edit]]] = {edit.__name__.lower(): edit for edit in get_args(Edit)}
+"""Every edit by its name."""
+
+NAME_OF: Final = {edit: name for name, edit in NAMED.items()}
+
+
+@dataclass(frozen=True)
+class Replace:
+    """Given values in the place of what was there.
+
+    Attributes:
+        values: thoughts (problem, thought, hidden), or heads' outputs (problem, layer, head, position, channel) with
+            the positions bot, z1 … zT, eot, answer, text; one problem for all, or aligned with the batch as begun.
+
+    Example:
+        >>> from thoughtlens.cuts import Intervention
+        >>> Intervention(Site.THOUGHT, Replace(torch.zeros(1, 6, 8))).label
+        'thoughts replace'
+    """
+
+    values: Tensor
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The given values of the positions that are met."""
+        return met(self.values, moment).to(tensor).expand_as(tensor)
+
+
+@dataclass(frozen=True)
+class Plus:
+    """Given values added to what was there.
+
+    Attributes:
+        values: laid out as those of `Replace`.
+    """
+
+    values: Tensor
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The tensor plus the given values of the positions that are met."""
+        return tensor + met(self.values, moment).to(tensor)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """Given directions, each as long as what was there.
+
+    Attributes:
+        directions: of length 1, laid out as the values of `Replace`.
+    """
+
+    directions: Tensor
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """The directions of the positions that are met, stretched."""
+        stretched: Tensor = met(self.directions, moment).to(tensor) * tensor.norm(dim=-1, keepdim=True)
+        return stretched
+
+
+def met(values: Tensor, moment: Moment) -> Tensor:
+    """The values at a moment, (problem, [head, query,] channel), of values laid out as those of `Replace`."""
+    rows = moment.rows.to(values.device) if len(values) > 1 else torch.zeros(1, dtype=torch.long)
+    codes = moment.queries.to(values.device)
+    if moment.site is Site.THOUGHT:
+        # One thought at a time is fed back, in all problems.
+        return values[rows, int(codes[0, 0]) - moment.slots["z1"]]
+    # Padding (code −1) is clamped to a valid index; the value gathered there is never used.
+    places = (codes - moment.slots[BOT]).clamp(min=0)
+    found = values[:, moment.layer][rows[:, None], :, places]
+    return found.transpose(1, 2)

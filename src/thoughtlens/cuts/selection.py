@@ -15,8 +15,8 @@ import xarray as xr
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape
-from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Scale, Zero
-from thoughtlens.cuts.experiments import Cut
+from thoughtlens.cuts.cut_types import Cut
+from thoughtlens.cuts.replacements import Edit, Mean, Noise, Resample, Scale, Zero
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
     HEADS,
@@ -31,7 +31,7 @@ from thoughtlens.notation import (
     step_label,
     thought_names,
 )
-from thoughtlens.runs.folder import Run
+from thoughtlens.runs.reader import Run
 
 EDITS: Final = ("zero", "mean", "resample", "noise", "scale:F")
 ALL: Final = "all"

@@ -4,7 +4,7 @@ in: a run and a plan; out: the effects Dataset, and a folder.
 
     RUN/studies/NAME/plan.json      what is cut, with which controls and orders; written before the first cut
     RUN/studies/NAME/manifest.json  on which problems, with which seed, by which calls; SHA-256 of the plan; finished?
-    RUN/studies/NAME/outcomes/      what each cut did to each problem, batch by batch (`thoughtlens.cuts.study_job`)
+    RUN/studies/NAME/outcomes/      what each cut did to each problem, batch by batch (`thoughtlens.cuts.study_batches`)
     RUN/studies/NAME/effects.zarr   the effects Dataset (`thoughtlens.schema`), with `exploratory` (intervention)
 
 1. Problems are drawn from the run and sorted into batches of like length; a batch is the unit of work.
@@ -32,14 +32,14 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtlens.analysis.effects import ACCURACY_MARGIN, MARGIN
-from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
-from thoughtlens.cuts.experiments import FROZEN, Cut
-from thoughtlens.cuts.intervention import as_spec
+from thoughtlens.cuts.cut_taps import as_spec
+from thoughtlens.cuts.cut_types import FROZEN, Cut
 from thoughtlens.cuts.passes import Outcomes, joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
-from thoughtlens.cuts.replacements import donor_rule
+from thoughtlens.cuts.recorded_values import donor_rule
+from thoughtlens.cuts.replacements import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.selection import CAUSE, heads_by_attention, heads_by_cause
-from thoughtlens.cuts.study_job import (
+from thoughtlens.cuts.study_batches import (
     BASELINE_KEY,
     CutJob,
     Target,
@@ -56,9 +56,9 @@ from thoughtlens.files import file_name, fingerprint, replacing, replacing_folde
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.runs import batches
-from thoughtlens.runs.engines import Engine, Local, Progress
 from thoughtlens.runs.extraction import loader_for
-from thoughtlens.runs.folder import STUDIES, Run
+from thoughtlens.runs.local_engine import Engine, Local, Progress
+from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, now, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
 from thoughtlens.taps import Site

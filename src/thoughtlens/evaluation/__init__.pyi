@@ -1,9 +1,9 @@
+from .checks import Check as Check
+from .checks import described as described
+from .checks import doctor as doctor
 from .damaged_thoughts import CONDITIONS as CONDITIONS
 from .damaged_thoughts import Solved as Solved
 from .damaged_thoughts import evaluate as evaluate
-from .diagnostics import Check as Check
-from .diagnostics import described as described
-from .diagnostics import doctor as doctor
 from .lens import decode_thoughts as decode_thoughts
 from .lens import question_attention as question_attention
 from .lens import results_read as results_read

@@ -12,8 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.edits import Replace, Zero
-from thoughtlens.cuts.intervention import Intervention
+from thoughtlens.cuts.cut_taps import Intervention
+from thoughtlens.cuts.replacements import Replace, Zero
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.problems import Problem, same_answer

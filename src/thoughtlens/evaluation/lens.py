@@ -22,13 +22,13 @@ import torch
 import xarray as xr
 
 from thoughtlens.errors import OptionError
-from thoughtlens.evaluation.diagnostics import doctor
+from thoughtlens.evaluation.checks import doctor
 from thoughtlens.files import Json, write_json, writing
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import query_names, text, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import reason
-from thoughtlens.runs.folder import READINGS, Run, chosen_problems, read_readings
+from thoughtlens.runs.reader import READINGS, Run, chosen_problems, read_readings
 from thoughtlens.taps import QuestionRecorder
 
 STAGES: Final = ("state_in", "thought", "state_out")

@@ -27,12 +27,12 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from thoughtlens.analysis.effects import RANKED_BY
+from thoughtlens.analysis.intervals import interval, resample_weights, weighted_sums
 from thoughtlens.analysis.nulls import causal_uniform
-from thoughtlens.analysis.statistics import interval, resample_weights, weighted_sums
 from thoughtlens.analysis.weighted_attention import VALUES, WEIGHTS, head_importance, patterned, rollout
-from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Zero
-from thoughtlens.cuts.experiments import Cut, ablate_head, cut, knock_out, zero_value_edge
+from thoughtlens.cuts.cut_types import Cut, ablate_head, cut, knock_out, zero_value_edge
 from thoughtlens.cuts.plan import Plan, shape_of
+from thoughtlens.cuts.replacements import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.study import intervene
 from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing
@@ -44,7 +44,7 @@ from thoughtlens.plots.comparison import Words, draw_models
 from thoughtlens.plots.style import save_figure
 from thoughtlens.problems import Problem, sample
 from thoughtlens.runs.extraction import extract
-from thoughtlens.runs.folder import Run
+from thoughtlens.runs.reader import Run
 from thoughtlens.schema import BASELINE
 
 ATTENTION: Final = "attention"

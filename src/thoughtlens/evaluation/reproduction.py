@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from thoughtlens.analysis.statistics import proportion_interval
+from thoughtlens.analysis.intervals import proportion_interval
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import LATENT, LatentReasoner
@@ -21,7 +21,7 @@ from thoughtlens.models.settings import known_checkpoints
 from thoughtlens.problems import OFFICIAL, ProblemSet, draw, load_set
 from thoughtlens.reasoning.protocols import EXACT, OFFICIAL_BATCH, protocol_named
 from thoughtlens.runs.extraction import extract
-from thoughtlens.runs.folder import Run
+from thoughtlens.runs.reader import Run
 from thoughtlens.schema import PADDING_MASS
 
 

@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 from thoughtlens.analysis.effect_curves import influence
 from thoughtlens.analysis.effects import ALPHA, RANKED_BY, Study, check_outcome
-from thoughtlens.analysis.statistics import short
+from thoughtlens.analysis.intervals import short
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import EDGES, HEADS, head_place
 from thoughtlens.plots.effects import EFFECTS

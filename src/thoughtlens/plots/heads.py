@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from thoughtlens.analysis.metrics import SELF, thought_composition
-from thoughtlens.analysis.summary import Analysis
+from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import FIRST, head_name, text

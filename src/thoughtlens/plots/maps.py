@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from thoughtlens.analysis.metrics import thought_map
-from thoughtlens.analysis.summary import Analysis
+from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import head_name

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from thoughtlens.analysis.metrics import cell_spread, thought_composition
-from thoughtlens.analysis.summary import Analysis
+from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION
 from thoughtlens.plots.heads import METRICS
 from thoughtlens.plots.primitives import draw_columns, draw_stacks, estimate_of, print_stacks, titled

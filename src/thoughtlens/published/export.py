@@ -27,7 +27,7 @@ from thoughtlens.files import Json, file_name, replacing, replacing_bytes, uniqu
 from thoughtlens.problems import Problem
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
-from thoughtlens.runs.folder import Run
+from thoughtlens.runs.reader import Run
 
 EXPORT: Final = "export"
 COMPARISON: Final = "model_comparison.json"

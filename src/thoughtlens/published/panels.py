@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from thoughtlens.analysis.summary import Analysis
+from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.notation import head_name, text
 from thoughtlens.plots.comparison import Words, draw_models
 from thoughtlens.plots.heads import THIRDS, Choice, draw_counts, draw_head_map, draw_ranking

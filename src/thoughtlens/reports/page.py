@@ -28,9 +28,9 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, replacing, writing
 from thoughtlens.notation import thought_names
 from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
-from thoughtlens.reports.run import summary
+from thoughtlens.reports.run_files import summary
 from thoughtlens.reports.sentences import cautions, differences, findings
-from thoughtlens.runs.folder import REPORT, Run, read_readings
+from thoughtlens.runs.reader import REPORT, Run, read_readings
 from thoughtlens.runs.writer import versions
 
 SCRIPTS: Final = ("pure", "elements", "data", "map", "comparison", "causes", "flow", "heads", "problems", "start")

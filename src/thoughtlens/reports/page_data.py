@@ -28,16 +28,16 @@ from scipy.stats import t as student
 
 from thoughtlens.analysis import Analysis, moments
 from thoughtlens.analysis.cautions import LEAST_SHOWN
+from thoughtlens.analysis.chunks import Blocks, in_pieces
 from thoughtlens.analysis.heads import TYPES, unreliable
+from thoughtlens.analysis.intervals import CONFIDENCE
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
-from thoughtlens.analysis.pieces import Blocks, in_pieces
-from thoughtlens.analysis.statistics import CONFIDENCE
 from thoughtlens.analysis.weighted_attention import VALUES, WEIGHTS, patterned
 from thoughtlens.files import Json
 from thoughtlens.models.catalog import bundled, read_card
 from thoughtlens.notation import head_name, key_names, query_names
 from thoughtlens.reports.study_data import studies_of
-from thoughtlens.runs.folder import Run, chosen_problems
+from thoughtlens.runs.reader import Run, chosen_problems
 from thoughtlens.schema import VALUE_WEIGHTED
 
 ALL_HEADS: Final = 64

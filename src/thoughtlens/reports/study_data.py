@@ -17,8 +17,8 @@ from thoughtlens.analysis.effects import RANKED_BY, TESTED, Study, controls_of, 
 from thoughtlens.cuts import studies
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json
-from thoughtlens.reports.effects import kind_of, shown_of, study, study_headline
-from thoughtlens.runs.folder import STUDIES, Run
+from thoughtlens.reports.study_files import kind_of, shown_of, study, study_headline
+from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.schema import BASELINE, EFFECTS_STORE
 
 LABELS: Final = {

@@ -3,7 +3,7 @@
 in: the Dataset and the result rows of each shard; out: a run folder that is whole, or says what it lacks.
 
     RUN/manifest.json    what was run, on what and by which versions
-    RUN/attention.zarr   the attention Dataset, or RUN/sums.zarr in its place (see `thoughtlens.runs.layout`)
+    RUN/attention.zarr   the attention Dataset, or RUN/sums.zarr in its place (see `thoughtlens.runs.shards`)
     RUN/results.jsonl    a row a problem, put together at the end
     RUN/shards/000012.jsonl  the rows of shard 12
     RUN/shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds, …
@@ -41,7 +41,7 @@ import xarray as xr
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines, writing
-from thoughtlens.runs.layout import Layout, ids_fingerprint
+from thoughtlens.runs.shards import Layout, ids_fingerprint
 
 MANIFEST: Final = "manifest.json"
 RESULTS: Final = "results.jsonl"

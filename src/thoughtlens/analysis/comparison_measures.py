@@ -30,11 +30,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import stdtr, stdtrit
 
-from thoughtlens.analysis.metrics import MASS_FLOOR, composition, expected_sums, preference_sums
-from thoughtlens.analysis.nulls import without_rounding
-from thoughtlens.analysis.pieces import Blocks, in_pieces
-from thoughtlens.analysis.significance import LEAST_PROBLEMS, flip_p_values, flipped_t, mcnemar, sign_flips
-from thoughtlens.analysis.statistics import (
+from thoughtlens.analysis.chunks import Blocks, in_pieces
+from thoughtlens.analysis.intervals import (
     CONFIDENCE,
     VALUES,
     interval,
@@ -42,6 +39,9 @@ from thoughtlens.analysis.statistics import (
     resample_weights,
     weighted_sums,
 )
+from thoughtlens.analysis.metrics import MASS_FLOOR, composition, expected_sums, preference_sums
+from thoughtlens.analysis.nulls import without_rounding
+from thoughtlens.analysis.significance import LEAST_PROBLEMS, flip_p_values, flipped_t, mcnemar, sign_flips
 from thoughtlens.errors import RunError
 from thoughtlens.notation import text, thought_names
 from thoughtlens.schema import n_thoughts_of

@@ -78,7 +78,7 @@ class Keep:
         OptionError: `n_blocks` is below 1.
 
     Example:
-        >>> from thoughtlens.analysis.sums import block_sums
+        >>> from thoughtlens.analysis.resampled_sums import block_sums
         >>> Keep(block_sums, n_blocks=100).n_blocks
         100
     """

@@ -34,7 +34,7 @@ from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
 from thoughtlens.notation import ANSWER
 from thoughtlens.published.scores import step_indexed
-from thoughtlens.runs.folder import ANALYSIS, Run
+from thoughtlens.runs.reader import ANALYSIS, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,8 +22,8 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from thoughtlens.analysis.effects import ALPHA, MARGIN
+from thoughtlens.analysis.intervals import short
 from thoughtlens.analysis.significance import holm
-from thoughtlens.analysis.statistics import short
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import head_place, text
 

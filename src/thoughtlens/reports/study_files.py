@@ -17,6 +17,8 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
+from thoughtlens.analysis.agreement import FEWEST_JUDGED, judge, judged_together, readings
+from thoughtlens.analysis.chunks import Blocks
 from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
@@ -37,15 +39,13 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.significance import FEWEST_CARRYING
-from thoughtlens.analysis.verdict import FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
 from thoughtlens.files import write_json, writing
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS
-from thoughtlens.reports.run import FIGURES, save_figures, write_table
-from thoughtlens.runs.folder import STUDIES, Run
+from thoughtlens.reports.run_files import FIGURES, save_figures, write_table
+from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
 
 if TYPE_CHECKING:

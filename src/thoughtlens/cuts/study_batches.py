@@ -7,8 +7,8 @@ the folder of outcomes.
     material.safetensors  what the model thinks when nothing is cut, where edits need it
 
 1. `measure_material` lets the model think about all problems without a cut and keeps the values that edits need.
-2. `CutJob` does one batch at a time (see `thoughtlens.runs.engines`). It makes the cuts whose outcomes are not known,
-   `GROUP` at once, and appends their outcomes, so that an interrupted study goes on where it stopped.
+2. `CutJob` does one batch at a time (see `thoughtlens.runs.local_engine`). It makes the cuts whose outcomes are not
+   known, `GROUP` at once, and appends their outcomes, so that an interrupted study goes on where it stopped.
 3. `read_outcomes` reads them. A line is found by what was cut and not by its label, so that a plan with more cuts keeps
    what is there. Of two lines for one cut the later one counts, and a line torn by a kill is made again.
 """
@@ -27,9 +27,8 @@ import torch
 from safetensors.torch import load_file, save
 
 from thoughtlens.cuts.controls import Shape
-from thoughtlens.cuts.edits import Block, Donor, Mean, Received, Resample, Shuffle
-from thoughtlens.cuts.experiments import Cut, thoughts_left
-from thoughtlens.cuts.intervention import EDGE_SITES, Intervention
+from thoughtlens.cuts.cut_taps import EDGE_SITES, Intervention
+from thoughtlens.cuts.cut_types import Cut, thoughts_left
 from thoughtlens.cuts.passes import (
     FAILURES,
     OUT_OF_MEMORY,
@@ -42,14 +41,15 @@ from thoughtlens.cuts.passes import (
     joined,
     outcomes_of,
 )
-from thoughtlens.cuts.replacements import Material, Pool, bind, derangement
+from thoughtlens.cuts.recorded_values import Material, Pool, bind, derangement
+from thoughtlens.cuts.replacements import Block, Donor, Mean, Received, Resample, Shuffle
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, replacing_bytes
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.notation import TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.runs.batches import Halving, bisect
-from thoughtlens.runs.engines import Progress, Work
+from thoughtlens.runs.local_engine import Progress, Work
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps
 

@@ -19,8 +19,8 @@ from thoughtlens.analysis import compare, compare_recipes, comparison_headline, 
 from thoughtlens.analysis.cautions import shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, write_json, writing
-from thoughtlens.reports.run import save_figures, write_table
-from thoughtlens.runs.folder import Run
+from thoughtlens.reports.run_files import save_figures, write_table
+from thoughtlens.runs.reader import Run
 from thoughtlens.runs.writer import differences
 
 COMPARISON: Final = "comparison.json"
