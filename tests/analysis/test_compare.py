@@ -180,7 +180,9 @@ def test_below_twenty_problems_a_difference_has_an_interval_and_no_p(make_attent
     assert found.differences["sequential"].sel(depth="all").notnull().all()
     assert found.p_values["sequential"].isnull().all()
     assert found.p_values["accuracy"].notnull().all()
-    assert any("need 20 problems or more" in note for note in found.notes)
+    warnings = comparison_headline(found)["warnings"]
+    assert len(warnings) == 2
+    assert all("below 20 problems" in said and "p-values of means" in said for said in warnings)
 
 
 def test_group_p_of_a_mean_is_scipys_by_permutation(make_attention):

@@ -18,8 +18,14 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
+<<<<<<< HEAD
 from thoughtlens.analysis.significance import detectable_mean, detectable_proportion
 from thoughtlens.cuts.cut_types import Cut
+=======
+from thoughtlens.analysis.significance import LEAST_PROBLEMS, detectable_mean, detectable_proportion
+from thoughtlens.cuts.edits import Drawn, Zero
+from thoughtlens.cuts.experiments import Cut
+>>>>>>> x-merge
 from thoughtlens.cuts.passes import Cutting, copies_at_once
 from thoughtlens.cuts.plan import Plan
 from thoughtlens.cuts.replacements import Drawn, Zero
@@ -45,8 +51,6 @@ _PATIENCE: Final = 5.0
 """Seconds that a trial may be expected to take."""
 _FIRST: Final = 4
 """Problems of the first trial, which says how large a second one may be."""
-_FEWEST: Final = 20
-"""Problems below which no p of log-probability is given."""
 _FLIPS: Final = 10_000
 """Draws of the sign-flip test."""
 
@@ -125,8 +129,8 @@ def warnings(plan: Plan, n_problems: int) -> tuple[str, ...]:
             f"with {n_problems} problems no p of accuracy can pass Holm's correction over {m} cuts; "
             f"{enough} problems that all flip one way would do"
         )
-    if n_problems < _FEWEST:
-        said.append(f"below {_FEWEST} problems there is no p of log-probability; the plan has {n_problems}")
+    if n_problems < LEAST_PROBLEMS:
+        said.append(f"below {LEAST_PROBLEMS} problems there is no p of log-probability; the plan has {n_problems}")
     if m > ALPHA * (_FLIPS + 1):
         said.append(f"over {m} cuts no p of {_FLIPS:,} sign flips can pass Holm's correction; cut fewer")
     if plan.controls:
