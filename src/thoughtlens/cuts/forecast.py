@@ -18,14 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
-<<<<<<< HEAD
-from thoughtlens.analysis.significance import detectable_mean, detectable_proportion
-from thoughtlens.cuts.cut_types import Cut
-=======
 from thoughtlens.analysis.significance import LEAST_PROBLEMS, detectable_mean, detectable_proportion
-from thoughtlens.cuts.edits import Drawn, Zero
-from thoughtlens.cuts.experiments import Cut
->>>>>>> x-merge
+from thoughtlens.cuts.cut_types import Cut
 from thoughtlens.cuts.passes import Cutting, copies_at_once
 from thoughtlens.cuts.plan import Plan
 from thoughtlens.cuts.replacements import Drawn, Zero
