@@ -43,7 +43,7 @@ class StoredDataset:
         return self.dataset["correct"].values
 
     def problems(self):
-        return [SimpleNamespace(steps=("",) * n) for n in self.steps]
+        return [SimpleNamespace(id=f"p{i}", question="", steps=("",) * n) for i, n in enumerate(self.steps)]
 
     def require_attention(self):
         pass

@@ -243,6 +243,7 @@ def test_every_number_of_thoughts_is_summarised(make_attention, n_thoughts):
         "evidence_layer",
         "evidence_head",
         "heads",
+        "position_null",
     }
 
 
