@@ -215,6 +215,9 @@ def test_steps_of_orders_know_their_order_and_how_many_they_cut():
     assert found.n_steps == len(steps) and found.steps({}) == ()
     assert steps[0].unit == "" != found.cuts[0].unit
     assert found.n_passes(10) == 10 * (1 + 16 + 16)
+    # A plan without single heads has no orders, and its passes are counted all the same.
+    edges = planned(edges="z3:z1,z3:z2")
+    assert edges.n_passes(10) == 10 * (1 + len(edges.made))
 
 
 def test_a_plan_that_is_extended_keeps_what_it_had_and_marks_what_is_new():

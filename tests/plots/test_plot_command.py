@@ -22,7 +22,7 @@ def call(*words):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "planted"
-    assert call("run", "--model", "planted", "--n", 4, "--out", folder, "--json").exit_code == 0
+    assert call("run", "--model", "planted", "--n", 5, "--out", folder, "--json").exit_code == 0
     return folder
 
 
@@ -38,7 +38,7 @@ def test_chosen_layers_heads_and_metric_are_drawn(run_folder):
     texts = {name: (run_folder / "figures" / f"{name}.svg").read_text() for name in ("layer_means", "head_maps")}
     assert [f">layer {layer}<" in texts["layer_means"] for layer in (0, 1)] == [False, True]
     assert [f">{head}<" in texts["head_maps"] for head in ("L0H0", "L0H1", "L1H0")] == [False, True, True]
-    assert ">thought mass (n = 4)<" in (run_folder / "figures" / "head_map.svg").read_text()
+    assert ">thought mass (n = 5)<" in (run_folder / "figures" / "head_map.svg").read_text()
 
 
 def test_step_indexed_twins_have_a_folder_of_their_own_and_say_what_they_are(run_folder):

@@ -171,7 +171,7 @@ class Plan:
             n_choosing: problems that choose alone.
         """
         single = [*self.single_heads.values()]
-        steps = [single[0]] * self.n_steps
+        steps = single[:1] * self.n_steps
         rounds = 1 + (CAUSE in self.orders and self.holdout is None)
         tested = n_problems * (rounds + sum(map(self.copies, (*self.made, *steps))))
         return tested + (n_choosing * (1 + sum(map(self.copies, single))) if self.chooses else 0)
