@@ -75,7 +75,7 @@ def test_a_python_user_writes_what_the_command_line_writes(first, copied):
     folder, facts = first
     found = write_reports(open_run(copied), figures=False)
     assert found == json.loads((folder / "analysis" / "summary.json").read_text("utf-8"))
-    assert {"run": str(folder), **found, "figures": facts["figures"]} == facts
+    assert {"run": str(folder), **found, "figures": facts["figures"], "report": facts["report"]} == facts
 
 
 def test_plot_and_export_can_be_made_again(copied):
