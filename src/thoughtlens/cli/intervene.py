@@ -26,8 +26,6 @@ from thoughtlens.cli.app import (
     engine_named,
     typed,
 )
-from thoughtlens.cuts.controls import CALIPER
-from thoughtlens.cuts.study import passes_of
 from thoughtlens.errors import OptionError
 
 
@@ -84,7 +82,7 @@ def intervene(
         typer.Option(
             "--caliper", help="How far control heads may be in attention mass and output norm, in sd of logs."
         ),
-    ] = CALIPER,
+    ] = 0.5,
     donors: Annotated[
         int, typer.Option("--donors", help="Donors of another problem's values, over which log-probabilities average.")
     ] = 1,
@@ -139,6 +137,8 @@ def intervene(
     as_json: AsJson = False,
 ) -> None:
     """Cut heads, thoughts and edges, and measure what the answer loses against matched random cuts."""
+    from thoughtlens.cuts.study import passes_of  # imports torch
+
     where = engine_named(engine, workers=workers, address=address)
     run = tl.open_run(folder)
     with terminal.working("load the run's model"):
