@@ -11,7 +11,6 @@ import typer
 import thoughtlens as tl
 from thoughtlens import evaluation, models, published, reports, runs
 from thoughtlens import problems as problem_sets
-from thoughtlens.analysis import proportion_interval
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_COUNT,
@@ -196,6 +195,8 @@ def _say_assumptions(reasoner: "models.LatentReasoner", *, as_json: bool) -> Non
 
 def _close_without_thoughts(done: "runs.Run", *, as_json: bool) -> None:
     """The accuracy of a run in a mode without thoughts, of which there is nothing to analyze."""
+    from thoughtlens.analysis import proportion_interval  # imports xarray
+
     correct = done.correct()
     found = proportion_interval(int(correct.sum()), len(correct))
     accuracy = dict(zip(("estimate", "low", "high"), found.values.tolist(), strict=True))
