@@ -173,6 +173,7 @@ def test_norms_are_those_of_the_projected_vectors_whatever_the_shape(channels, h
 def test_an_unknown_architecture_is_named(reasoner):
     class Other:
         config = type("Config", (), {"model_type": "mamba", "num_attention_heads": 1})
+        base_model = None
 
     with pytest.raises(CheckpointError, match="no output projection is known for 'mamba'"):
         output_projections(Other())

@@ -57,12 +57,12 @@ def test_what_is_beyond_random_weights_is_told_and_written(folder):
 
 def test_null_models_are_kept_as_sums_and_used_again(folder, tmp_path, monkeypatch):
     """Of 100 problems at most; the same models without loading any when they are asked for again."""
-    monkeypatch.setattr("thoughtlens.runs.null_models.MOST_PROBLEMS", 8)
+    monkeypatch.setattr("thoughtlens.runs.extraction.MOST_PROBLEMS", 8)
     run = open_run(shutil.copytree(folder / "null", tmp_path / "run", ignore=shutil.ignore_patterns("nulls")))
     made = random_weight_runs(run, 2)
     assert [each.path.name for each in made] == ["0", "1"]
     assert all(each.keeps_means and len(each.problems()) == 8 for each in made)
-    monkeypatch.setattr("thoughtlens.runs.null_models.reasoner_of", None)
+    monkeypatch.setattr("thoughtlens.runs.extraction.reasoner_of", None)
     assert [each.manifest for each in random_weight_runs(run, 2)] == [each.manifest for each in made]
     with pytest.raises(OptionError, match="expected one or more of attention"):
         random_weight_runs(run, 2, pattern="value-weighted")
