@@ -110,7 +110,7 @@ def hashed(monkeypatch):
         counts[path.as_posix()] += 1
         return original(path)
 
-    for name in ("files", "runs.writer", "runs.folder"):
+    for name in ("files", "runs.writer", "runs.reader"):
         monkeypatch.setattr(f"thoughtlens.{name}.fingerprint", counting)
     return counts
 
