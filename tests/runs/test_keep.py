@@ -222,7 +222,6 @@ NEEDS_ATTENTION = [
     ("analyze", "{run}", "--by", "correct"),
     ("analyze", "{run}", "--by", "n_steps"),
     ("analyze", "{run}", "--pattern", "value-weighted"),
-    ("analyze", "{run}", "--null", "{run}"),
     ("intervene", "{run}", "--heads", "all"),
     ("compare", "{run}", "{run}", "--out", "{out}", "--label", "a", "--label", "b"),
 ]
