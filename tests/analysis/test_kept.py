@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from thoughtlens.analysis import analyze, open_analysis, row_entropy
-from thoughtlens.analysis import pieces as blocks
+from thoughtlens.analysis import chunks as blocks
 from thoughtlens.analysis.resampled_sums import block_sums
 
 OPTIONS = {"n_resamples": 40, "seed": 3}

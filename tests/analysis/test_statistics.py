@@ -12,10 +12,10 @@ from thoughtlens.analysis import (
     bootstrap_mean,
     bootstrap_ratio,
     interval,
+    intervals,
     proportion_interval,
     resample_weights,
     spearman,
-    statistics,
 )
 from thoughtlens.analysis.intervals import (
     bootstrap_t,
@@ -112,7 +112,7 @@ def test_same_seed_same_interval_and_another_seed_another():
 def test_chunks_of_cells_do_not_change_the_interval(monkeypatch):
     values = problems(np.random.default_rng(0).normal(size=(20, 3, 5)))
     whole = bootstrap_mean(values, n_resamples=50)
-    monkeypatch.setattr(statistics, "CHUNK_CELLS", 120)
+    monkeypatch.setattr(intervals, "CHUNK_CELLS", 120)
     # One matrix product or many may round differently.
     xr.testing.assert_allclose(bootstrap_mean(values, n_resamples=50), whole, rtol=1e-12)
 

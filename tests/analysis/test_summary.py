@@ -18,9 +18,9 @@ from thoughtlens.analysis import (
     preferences,
     proportion_interval,
     rank_heads,
-    summary,
+    run_analysis,
 )
-from thoughtlens.analysis import pieces as blocks
+from thoughtlens.analysis import chunks as blocks
 from thoughtlens.analysis.metrics import expected_sums
 from thoughtlens.analysis.run_analysis import collect_sums
 from thoughtlens.errors import RunError
@@ -54,7 +54,7 @@ def test_small_pieces_and_few_layers_at_a_time_give_the_same_numbers(make_attent
     dataset = make_attention(n_problems=9, n_layers=3, missing=(2,))
     whole = analyzed(dataset)
     monkeypatch.setattr(blocks, "PIECE_CELLS", 1)
-    monkeypatch.setattr(summary, "CHUNK_CELLS", 1)
+    monkeypatch.setattr(run_analysis, "CHUNK_CELLS", 1)
     assert_same(whole, analyzed(dataset))
 
 

@@ -36,7 +36,7 @@ def run(request, tokenizer, tmp_path_factory):
 
 
 def test_everything_is_analysed_and_written(run):
-    analysis = tl.analyze(run, n_resamples=20, n_flips=20, name="few")
+    analysis = tl.analyze(run, n_resamples=20, name="few")
     tl.write_reports(run, analysis, figures=False)
     attention = run.attention["attention"].astype(np.float64)
     thoughts = [f"z{k}" for k in range(1, 7)]
@@ -69,7 +69,7 @@ def test_means_are_kept_of_it_too(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("thoughtlens.reasoning.loop.MAX_NEW_TOKENS", 2)
     kept = extract(without_markers(tokenizer), PROBLEMS, tmp_path / "run", keep=MEAN)
     whole = extract(without_markers(tokenizer), PROBLEMS, tmp_path / "whole", dtype="float32")
-    few = {"n_resamples": 20, "n_flips": 20, "name": "few"}
+    few = {"n_resamples": 20, "name": "few"}
     found = [
         tl.analyze(run, **few).composition["composition"].sel(query="z4", value="estimate") for run in (kept, whole)
     ]
