@@ -12,6 +12,7 @@ import xarray as xr
 from thoughtlens.analysis import analyze, open_analysis, row_entropy
 from thoughtlens.analysis import chunks as blocks
 from thoughtlens.analysis.resampled_sums import block_sums
+from thoughtlens.schema import n_thoughts_of
 
 OPTIONS = {"n_resamples": 40, "seed": 3}
 UNTESTED = {"p", "q", "p_familywise", "p_type", "q_type", "reliability", "top_overlap", "top_overlap_by_chance", "type"}
@@ -51,7 +52,7 @@ class KeptRun:
 
     @property
     def manifest(self):
-        return {"layout": {"n_blocks": int(np.max(self.assigned)) + 1}}
+        return {"layout": {"n_blocks": int(np.max(self.assigned)) + 1, "n_thoughts": n_thoughts_of(self.dataset)}}
 
     def sums(self):
         return kept(self.dataset, self.assigned, **self.how)
