@@ -356,8 +356,8 @@ def _numbers(resampled: xr.DataArray) -> dict[str, float]:
 
 
 _WORDS: Final = {
-    "AUROC_heads": Words("ranking of heads", "AUROC, heads (circuit known)", "AUROC", True, 0.5, "chance"),
-    "AUROC_edges": Words("ranking of edges", "AUROC, edges (circuit known)", "AUROC", True, 0.5, "chance"),
+    "AUROC_heads": Words("ranking of heads", "AUROC, heads: 0.5 is chance", "AUROC", True),
+    "AUROC_edges": Words("ranking of edges", "AUROC, edges: 0.5 is chance", "AUROC", True),
     "CPR_heads": Words("ranking of heads", "CPR, heads: larger is better", "CPR", True),
     "CPR_edges": Words("ranking of edges", "CPR, edges: larger is better", "CPR", True),
     "CMD_heads": Words("ranking of heads", "CMD, heads: smaller is better", "CMD", True),
