@@ -10,7 +10,7 @@ each head and edge of two bundled models on 800 problems, shifted so that their 
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -166,8 +166,8 @@ def _means(population: np.ndarray, n: int, rounds: int) -> list[float]:
     return [float(np.mean(covered)) if covered else float("nan"), float(np.mean(none)), float(np.max(none))]
 
 
-def _row(name: str, numbers: object) -> str:
-    return f"  {name:24}" + " | ".join(f"{number:.3f}" for number in numbers)  # type: ignore[attr-defined]
+def _row(name: str, numbers: Iterable[float]) -> str:
+    return f"  {name:24}" + " | ".join(f"{number:.3f}" for number in numbers)
 
 
 TABLES: Final[dict[str, Callable[[int, Path], Iterator[str]]]] = {

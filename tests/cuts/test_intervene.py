@@ -70,13 +70,7 @@ def reasoner(tokenizer):
 
 @pytest.fixture(scope="module")
 def extracted(reasoner, tmp_path_factory):
-    from functools import partial
-
-    from thoughtlens.reasoning import reason
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thoughtlens.runs.extraction.reason", partial(reason, max_new_tokens=2))
-        return extract(reasoner, SET, tmp_path_factory.mktemp("extracted") / "run").path
+    return extract(reasoner, SET, tmp_path_factory.mktemp("extracted") / "run", max_new_tokens=2).path
 
 
 @pytest.fixture

@@ -321,7 +321,7 @@ def position_effects(samples: xr.DataArray, n_rows: int) -> xr.Dataset:
     effects = key_effects(samples)
     observed, spread = effects.isel(resample=0, drop=True), effects.isel(resample=slice(1, None)).std("resample")
     t = abs(observed) / spread.where(spread > 0.0)
-    t = t.fillna(xr.where(observed != 0.0, np.inf, 0.0)).where(observed.notnull())  # type: ignore[no-untyped-call]
+    t = t.fillna(xr.where(observed != 0.0, np.inf, 0.0)).where(observed.notnull())  # type: ignore[no-untyped-call]  # of xr.where
     p = 2.0 * xr.apply_ufunc(stdtr, max(1, n_rows - 1), -t)
     tested = p.clip(min=0.5 ** float(n_rows)).where(n_rows >= LEAST_PROBLEMS)
     return xr.Dataset({"effect": interval(effects), "p": tested}).isel(key=slice(None, -1))

@@ -330,8 +330,8 @@ def run(
         "batch_size": batch_size,
         "record": record or (),
         "shard_size": shard_size,
+        "protocol": protocol,
     }
-    how["protocol"] = protocol
     kept = keep_named(keep)
     chosen = draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
@@ -407,8 +407,8 @@ def extract(
         "batch_size": batch_size,
         "record": record or (),
         "shard_size": shard_size,
+        "protocol": protocol,
     }
-    how["protocol"] = protocol
     kept = keep_named(keep)
     chosen = draw_problems(problems, split, None, 0, field, problems_revision)
     which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
