@@ -2,8 +2,8 @@
 
 In: a run, an attention Dataset or its blocks. Out: an `Analysis`. A run's is saved in its folder (see `archive`).
 
-1. One pass over the problems gives sums over them, under all weights at once (`sums`). Groups of the problems are added
-   up in the same pass; null models are read after, each by itself.
+1. One pass over the problems gives sums over them, under all weights at once (`resampled_sums`). Groups of the problems
+   are added up in the same pass; null models are read after, each by itself.
 2. Preferences and importances are functions of those sums: the estimate is resample 0, its interval the others. One set
    of resamples serves all numbers. Layers and the model are sums over heads, not means of ratios.
 3. Whether there is a hub, for heads, layers and the model, is the answer of one test (`hubs.hub_tests`).

@@ -4,7 +4,7 @@ In: arrays with the dim `problem`, or p-values. Out: labelled p-values. Problems
 nothing about other weights of the same architecture.
 
 1. If a difference is as likely to be −x as x, flipping the signs of problems at random changes nothing. Flipped sums
-   are ±1 weights @ values, as in `statistics`; row 0 of the weights is the sample as observed.
+   are ±1 weights @ values, as in `intervals`; row 0 of the weights is the sample as observed.
 2. A flipped mean is studentised, with a correction for skewness (`corrected_t`): where differences are skewed, flips
    are no longer exact, and those of a plain mean reject up to 20 % of true nulls at 5 % and n = 50. p is the share of
    flips, the observed one among them, that reach the observed t. Below 20 problems there is none.
