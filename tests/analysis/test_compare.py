@@ -452,7 +452,7 @@ def test_other_tokens_are_said(make_attention):
 
 def test_heads_of_each_type_are_counted_by_depth(make_attention):
     dataset = make_attention(n_layers=5, n_heads=4)
-    kinds = np.random.default_rng(0).choice(["hub", "sink", "self"], (5, 4))
+    kinds = np.random.default_rng(0).choice(["hub", "first-token", "self"], (5, 4))
     types = xr.DataArray(kinds.astype("T"), dims=("layer", "head"))
     two = {name: subject(dataset, head_types=of) for name, of in (("a", types), ("b", types[::-1]))}
     counts = compare(two, n_resamples=20).type_counts["type_count"]
@@ -540,7 +540,7 @@ def test_p_of_the_tables_is_corrected_over_their_rows(make_attention):
 
 def test_types_of_heads_stand_beside_each_other(make_attention):
     one, other = make_attention(n_heads=2), make_attention(n_layers=1, n_heads=2, seed=1)
-    kinds = {"a": [["skip", "hub"], ["diffuse", "hub"]], "b": [["sink", "hub"]]}
+    kinds = {"a": [["skip", "hub"], ["no clear type", "hub"]], "b": [["first-token", "hub"]]}
     types = {
         name: xr.DataArray(np.array(of, dtype="T"), dims=("layer", "head"), coords={"head": [0, 1]})
         for name, of in kinds.items()
@@ -557,7 +557,7 @@ def test_types_of_heads_stand_beside_each_other(make_attention):
         for head, kind in enumerate(row)
     }
     shares = comparison_overview(found)["type_share"]
-    assert shares["type"].values.tolist() == ["hub", "skip", "sink", "diffuse"]
+    assert shares["type"].values.tolist() == ["hub", "skip", "first-token", "no clear type"]
     assert shares.values.tolist() == [[0.5, 0.25, 0.0, 0.25], [0.5, 0.0, 0.5, 0.0]]
     assert any("no test compares the counts" in note for note in found.notes)
 
@@ -635,7 +635,7 @@ def test_every_two_groups_are_told_apart(make_attention):
 def test_groups_and_models_have_the_same_tables(make_attention):
     dataset = make_attention(n_problems=10, n_heads=2)
     members = np.arange(10) < 5
-    types = xr.DataArray(np.array([["hub", "sink"], ["skip", "hub"]], dtype="T"), dims=("layer", "head"))
+    types = xr.DataArray(np.array([["hub", "first-token"], ["skip", "hub"]], dtype="T"), dims=("layer", "head"))
     found = compare_groups(
         collect_depth_sums(dataset),
         {"x": members, "y": ~members},
@@ -650,7 +650,7 @@ def test_groups_and_models_have_the_same_tables(make_attention):
     assert set(tables["groups"]["group"]) == {"x", "y"}
     assert tables["rank_correlations"].empty
     types = comparison_headline(found)["own"]["y"]["types"]
-    assert {kind: n for kind, n in types.items() if n} == {"hub": 2, "skip": 1, "sink": 1}
+    assert {kind: n for kind, n in types.items() if n} == {"hub": 2, "skip": 1, "first-token": 1}
     assert any("no test compares the counts" in note for note in found.notes)
 
 

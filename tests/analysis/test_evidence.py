@@ -125,7 +125,7 @@ def test_below_twenty_problems_there_is_no_p_and_still_a_type(plant_attention):
     dataset = plant_attention(lambda q, k: 9.0 if k == "first" else 1.0, n_problems=19)
     found = analyzed(dataset).evidence
     assert found["p"].isel(measure=(found["measure"] != "hub").values).isnull().all()
-    assert (found["type"] == "sink").all()
+    assert (found["type"] == "first-token").all()
 
 
 def test_a_head_of_just_the_least_excess_is_hardly_ever_named():
@@ -149,7 +149,7 @@ def test_a_head_of_just_the_least_excess_is_hardly_ever_named():
     estimates = found["excess"].sel(measure="sequential", value="estimate")
     assert 0.3 < (estimates >= LEAST_EXCESS).mean() < 0.7
     # 60 heads at a rate of 0.05: standard error 0.03.
-    assert (found["type"] == "sequential").mean() <= 0.12
+    assert (found["type"] == "previous-thought").mean() <= 0.12
 
 
 @pytest.mark.parametrize("n_thoughts", [2, 3, 4, 5, 6, 7, 12, 24])
@@ -163,7 +163,7 @@ def test_even_attention_has_no_excess(make_attention, n_thoughts):
             assert (level["p"].where(level["p"].notnull(), 1.0) == 1.0).all()
             defined = {"sink", "self", "readout"} | ({"sequential"} if n_thoughts > 2 else set())
             assert known.any([dim for dim in known.dims if dim != "measure"]).sel(measure=list(defined)).all()
-        assert (found.evidence["type"] == "diffuse").all()
+        assert (found.evidence["type"] == "no clear type").all()
         entropy = found.heads["entropy"]
         np.testing.assert_allclose(entropy.sel(query=thought_names(n_thoughts)[2:]), 1.0, atol=1e-6)
 
@@ -190,16 +190,16 @@ def test_planted_heads_have_the_types_that_were_planted(level):
     types = analysed(level).evidence["type"]
     found = {role: str(types.sel(layer=layer, head=head).item()) for role, (layer, head) in PLANTED.items()}
     assert found == {
-        "sink": "sink",
-        "even": "diffuse",
-        "sequential": "sequential",
+        "sink": "first-token",
+        "even": "no clear type",
+        "sequential": "previous-thought",
         # The answer row reads the last thought.
-        "carrier": "readout",
+        "carrier": "read-out",
         "hub": "hub",
         # A thought's row on thoughts alone: as much on itself as on each other, and more than on any other token.
         "thoughts": "self",
         "skip": "skip",
-        "nothing": "diffuse",
+        "nothing": "no clear type",
     }
 
 
@@ -242,17 +242,17 @@ def head_table(excesses: dict[str, float], q: float = 0.001) -> xr.Dataset:
         # As many heads are of the type hub as have one, whatever else they do.
         ({"hub": 0.1, "skip": 0.2}, "hub"),
         ({"sequential": 0.1, "skip": 0.2}, "skip"),
-        ({"sequential": LEAST_EXCESS}, "sequential"),
-        ({"sequential": LEAST_EXCESS - 1e-9}, "diffuse"),
-        ({"sequential": 0.06, "sink": 0.7}, "sequential"),
-        ({"sequential": 0.04, "sink": 0.7, "self": 0.1}, "sink"),
-        ({"lag2": 0.5}, "diffuse"),
+        ({"sequential": LEAST_EXCESS}, "previous-thought"),
+        ({"sequential": LEAST_EXCESS - 1e-9}, "no clear type"),
+        ({"sequential": 0.06, "sink": 0.7}, "previous-thought"),
+        ({"sequential": 0.04, "sink": 0.7, "self": 0.1}, "first-token"),
+        ({"lag2": 0.5}, "no clear type"),
         ({"hub": LEAST_EXCESS / 2}, "hub"),
     ],
 )
 def test_a_type_is_the_largest_excess_that_passes(excesses, expected):
     assert head_types(head_table(excesses)).item() == expected
-    assert head_types(head_table(excesses, q=0.05)).item() == "diffuse"
+    assert head_types(head_table(excesses, q=0.05)).item() == "no clear type"
 
 
 @st.composite

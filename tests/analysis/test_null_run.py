@@ -61,7 +61,7 @@ def test_problems_are_no_replicates(make_attention):
     found = over(tilted, dataset)
     assert (analyze(tilted, n_resamples=5).evidence["p"].sel(measure="skip") < 0.01).all()
     assert found.heads["p"].min() == pytest.approx(1 / 7)
-    assert (found.heads["type"] == "diffuse").all()
+    assert (found.heads["type"] == "no clear type").all()
 
 
 def test_answers_that_no_null_model_reaches_leave_its_readout_out(make_attention):
@@ -79,7 +79,7 @@ def test_heads_that_are_all_alike_have_nothing_beyond_themselves(plant_attention
     assert (analyze(hub, n_resamples=5).evidence["type"] == "hub").all()
     found = over(hub, hub)
     assert (found.heads["p"].where(found.heads["p"].notnull(), 1.0) == 1.0).all()
-    assert (found.heads["type"] == "diffuse").all()
+    assert (found.heads["type"] == "no clear type").all()
 
 
 def test_blocks_give_what_the_whole_gives(make_attention):

@@ -161,7 +161,7 @@ def test_random_weights_look_evenly_and_what_was_planted_is_beyond_them():
         untrained["attention"].sel(query=thoughts).mean("problem"), even.sel(query=thoughts).mean("problem"), atol=0.02
     )
     found = analyze(untrained, correct=untrained["correct"], n_resamples=5)
-    assert (found.evidence["type"] == "diffuse").all()
+    assert (found.evidence["type"] == "no clear type").all()
     beyond = excess(trained["attention"], from_run(moments([untrained["attention"]]))).mean("problem")
     for role, (layer, head) in PLANTED.items():
         at_hub = beyond.sel(layer=layer, head=head, query=thoughts[2:], key="z1").min().item()

@@ -160,7 +160,7 @@ def test_a_head_that_looks_one_thought_back_has_a_large_preference_and_no_hub(pl
         assert (level["preferred"] == "z5").all()
         assert (level["hub_strength"] < 0.01).all()
         assert (level["hub_p"] > 0.9).all()
-    assert (found.evidence["type"] == "sequential").all()
+    assert (found.evidence["type"] == "previous-thought").all()
     facts = headline(found)
     assert facts["hub"]["thought"] is None
     assert facts["hub"]["preference"] is None

@@ -298,7 +298,7 @@ def test_planted_heads_are_on_top_of_their_lists(tmp_path):
     assert evidence.loc[evidence["thought"].notna(), ["layer", "head"]].values.tolist() == [[1, 0]]
     outlined = [len(marks.get_paths()) for marks in head_map(analysis, metric="hub strength").collections]
     assert outlined == [1]
-    assert heads.set_index("name").loc["L0H2", "type"] == "sequential"
+    assert heads.set_index("name").loc["L0H2", "type"] == "previous-thought"
 
 
 def test_problems_that_choose_and_that_are_tested_are_told_apart(copied):

@@ -21,7 +21,7 @@ N = 60
 """Problems of a study: those of the run in memory."""
 PARTS = ["first", "question", "bot", "earlier thoughts", "self", "eot", "answer"]
 VALUES = ["estimate", "low", "high"]
-TYPES = ["hub", "sequential", "skip", "sink", "self", "readout", "diffuse"]
+TYPES = ["hub", "previous-thought", "skip", "first-token", "self", "read-out", "no clear type"]
 TEXTS = [
     "<s>",
     "Tom",

@@ -143,7 +143,11 @@ def test_chosen_heads_alone_are_drawn_with_their_types(analysis):
 
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 12, 16])
 def test_heads_are_counted_once_by_third_and_type(analysis, n_layers):
-    kinds = np.random.default_rng(0).choice(["hub", "sink", "self"], size=(n_layers, 5)).astype(np.dtypes.StringDType())
+    kinds = (
+        np.random.default_rng(0)
+        .choice(["hub", "first-token", "self"], size=(n_layers, 5))
+        .astype(np.dtypes.StringDType())
+    )
     evidence = xr.Dataset({"type": (("layer", "head"), kinds)})
     ax = head_counts(analysis._replace(evidence=evidence))
     counted = [text.get_text() for text in ax.get_legend().get_texts()]

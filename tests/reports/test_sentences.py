@@ -21,7 +21,7 @@ def facts():
         "sequential": number(1.5, 1.4, 1.6),
         "skip": number(1.2, 1.1, 1.3),
         "evidence": evidence,
-        "types": {"hub": 0, "diffuse": 16},
+        "types": {"hub": 0, "no clear type": 16},
         "ranking": {"unreliable": None, "reliability": 0.95},
         "top_heads": [{"name": "L0H1"}],
         "selected_on": "selected on these problems",

@@ -15,9 +15,19 @@ from thoughtlens.analysis.metrics import preferences
 from thoughtlens.analysis.nulls import PATTERNS, PLACES
 from thoughtlens.notation import head_name, text
 
-DIFFUSE = "diffuse"
+TYPE_NAMES = {
+    "hub": "hub",
+    "sequential": "previous-thought",
+    "skip": "skip",
+    "sink": "first-token",
+    "self": "self",
+    "readout": "read-out",
+}
+"""What a head is called by the measure that passes."""
 
-TYPES = (*PATTERNS, *PLACES, DIFFUSE)
+NO_TYPE = "no clear type"
+
+TYPES = (*TYPE_NAMES.values(), NO_TYPE)
 """What `head_types` may call a head."""
 
 LEAST_EXCESS = 0.05
@@ -147,9 +157,9 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
        corrected over all measures and heads at once (Benjamini and Hochberg), q < 0.05 (`LEVEL`). A hub passes where
        `hub_test` finds one. With as many problems as one likes, a head of 0.05 or less is named in 5 % at most.
     2. A head that passes as a hub is one, so that as many heads are of this type as have a hub;
-    3. else the type is the larger that passes of sequential and skip: whom the head prefers among thoughts;
-    4. else the largest that passes among sink, self and readout: where its attention goes at all;
-    5. else `diffuse`.
+    3. else `previous-thought` (by `sequential`) or `skip`, the larger that passes: whom it prefers among thoughts;
+    4. else `first-token` (by `sink`), `self` or `read-out`, the largest that passes: where its attention goes at all;
+    5. else it has `no clear type`.
 
     The groups are not compared with each other since their nulls leave unlike room: a head that treats `first` as
     one more thought is far above its share of all tokens, and shows nothing by it.
@@ -158,17 +168,18 @@ def head_types(found: xr.Dataset) -> xr.DataArray:
         found: `excess` (…, measure, value) and `q_type` (…, measure), as in `Analysis.evidence`.
 
     Returns:
-        Names, dims (...) without measure.
+        Names out of `TYPES`, dims (...) without measure.
 
     Example:
-        `head_types(tl.analyze(run).evidence).sel(layer=0, head=1).item()`, such as `sequential`
+        `head_types(tl.analyze(run).evidence).sel(layer=0, head=1).item()`, such as `previous-thought`
     """
     excess = found["excess"].sel(value="estimate", drop=True)
     enough = excess.where(passing(found), -np.inf)
-    names = np.full(enough.isel(measure=0).shape, DIFFUSE, dtype=object)
+    names = np.full(enough.isel(measure=0).shape, NO_TYPE, dtype=object)
     for group in (PLACES, PATTERNS[1:], PATTERNS[:1]):
         some = enough.sel(measure=list(group)).transpose(..., "measure").values
-        names = np.where(np.isfinite(some).any(-1), np.array(group, dtype=object)[some.argmax(-1)], names)
+        called = np.array([TYPE_NAMES[measure] for measure in group], dtype=object)
+        names = np.where(np.isfinite(some).any(-1), called[some.argmax(-1)], names)
     return excess.isel(measure=0, drop=True).copy(data=text(names)).rename("type")
 
 

@@ -162,12 +162,12 @@ def draw_head_map(
 
 TYPE_COLOURS = {
     "hub": VERMILION,
-    "sequential": BLUE,
+    "previous-thought": BLUE,
     "skip": GREEN,
-    "sink": BLACK,
+    "first-token": BLACK,
     "self": PURPLE,
-    "readout": ORANGE,
-    "diffuse": GREY,
+    "read-out": ORANGE,
+    "no clear type": GREY,
     # The names of the 2025 scripts.
     "Hub Aggregator": VERMILION,
     "Forward Flow": BLUE,

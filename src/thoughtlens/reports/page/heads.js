@@ -1,21 +1,15 @@
 // The head explorer: a grid of layers and heads, and the card of the head that is chosen.
 
-const LETTERS = { hub: "H", sequential: "S", skip: "K", readout: "R", self: "I", sink: "F", diffuse: "·" };
-const TYPES = {
-  hub: "hub head",
-  sequential: "previous-thought head",
-  skip: "skip head",
-  readout: "read-out head",
-  self: "self head",
-  sink: "first-token head",
-  diffuse: "no clear type",
+const LETTERS = {
+  hub: "H", "previous-thought": "P", skip: "K", "read-out": "R", self: "I", "first-token": "F", "no clear type": "·",
 };
+const typeText = (type) => (type === "no clear type" ? type : `${type} head`);
 let gridCells = [],
   gridOf = null;
 
 const headAt = () => D.names.indexOf(V.head);
 const typeOf = (head) => measureOf("type").values[head];
-const told = (m, x) => (m.scale === "type" ? TYPES[x] : x ? withInterval(x) + (m.unit ? " " + m.unit : "") :
+const told = (m, x) => (m.scale === "type" ? typeText(x) : x ? withInterval(x) + (m.unit ? " " + m.unit : "") :
   "not measured");
 
 function buildGrid() {
@@ -94,7 +88,7 @@ function drawGrid() {
 function drawGridLegend(m, top) {
   if (m.scale === "type") {
     return fill("grid-legend", D.types.map((t, i) => h("span", {}, h("i", { class: `c cat k${i}` }, LETTERS[t]),
-      `${TYPES[t]}, ${m.values.filter((x) => x === t).length}`)));
+      `${typeText(t)}, ${m.values.filter((x) => x === t).length}`)));
   }
   if (m.scale === "excess") return fill("grid-legend", ramp("", [
     [0, number(-top)],
@@ -144,7 +138,7 @@ async function drawCard() {
     beyond = D.measures.filter((m) => m.scale === "excess");
   const byStep = V.index === "step";
   fill("card", h("h3", {}, V.head, h("small", {},
-      `${TYPES[typeOf(head)]}, place ${place} of ${D.names.length} by attention`)),
+      `${typeText(typeOf(head))}, place ${place} of ${D.names.length} by attention`)),
     h("p", { class: "cost" }, hubText, costOf(head)),
     h("div", { class: "tools" }, kinds.length > 1 && choice("Kind of attention", kinds.map((m) => [m.id, m
         .label]), kind, (x) => set({ map: x })),
