@@ -1,17 +1,22 @@
-"""Files and folders that are written whole or not at all, their fingerprints, and safe names for them.
+"""Files and folders that are written whole or not at all and by one process, their fingerprints, and safe names.
 
 in: text, bytes, JSON, rows of JSON, or whatever a block writes; out: the file. It is written under another name in the
 same folder, flushed to the disk, then renamed in one step, so that a kill or a full disk leaves the old file or none.
 JSON never holds NaN: the standard has no such number, and other readers refuse Python's notation.
+
+A folder that a process writes for some time has a lock, the file `.lock` in it, which says who holds it. The system
+releases it when the process ends, however it ends; the file stays, and means nothing by itself.
 """
 
 import hashlib
 import io
 import json
 import os
+import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, BinaryIO, TextIO
@@ -21,6 +26,77 @@ from thoughtlens.errors import RunError
 
 Json = dict[str, Any]
 PARTIAL = ".partial"
+LOCK = ".lock"
+
+PATIENCE = 1.0
+"""Seconds that a second writer waits: a reader, who tries the lock, holds it for a moment."""
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def only_writer(folder: Path, *, called: str = "") -> Iterator[Path]:
+    """Write into a folder as `writing` does, and hold its lock meanwhile; may be nested in a process.
+
+    What killed writers left is removed first. `RunError` where another process holds the lock.
+    """
+    from filelock import FileLock, Timeout  # not needed to say no
+
+    with writing(folder, called=called):
+        lock = FileLock(folder / LOCK, timeout=PATIENCE, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(_held(folder, writer_of(folder))) from None
+        try:
+            if lock.lock_counter == 1:
+                (folder / LOCK).write_text(f"{platform.node()} {os.getpid()} {now()}\n", encoding="utf-8")
+                _remove_partial(folder)
+            yield folder
+        finally:
+            lock.release()
+
+
+def check_not_written(folder: Path) -> None:
+    """Raise `RunError` while another process holds the lock of a folder; never so in one that can't be written."""
+    if writer := writer_of(folder, patience=PATIENCE):
+        raise RunError(_held(folder, writer))
+
+
+def writer_of(folder: Path, *, patience: float = 0.0) -> str | None:
+    """Who holds the lock of a folder, as "process 12 on host since time"; None if nobody does but this process."""
+    from filelock import FileLock, Timeout
+
+    path = folder / LOCK
+    if not (path.is_file() and os.access(path, os.W_OK)):
+        return None
+    try:
+        with FileLock(path, timeout=patience):
+            return None
+    except Timeout:
+        host, process, since = [*path.read_text(encoding="utf-8", errors="replace").split(), *["?"] * 3][:3]
+    if (host, process) == (platform.node(), str(os.getpid())):
+        return None
+    return f"process {process} on {host} since {since}"
+
+
+def _held(folder: Path, writer: str | None) -> str:
+    return (
+        f"{folder} is being written by {writer or 'another process'}; wait for it (`thoughtlens status` says how far a "
+        "run is), or name another folder."
+    )
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove unfinished files and folders, but not in folders with a lock of their own."""
+    for path in folder.iterdir():
+        if path.name.startswith(".") and path.name.endswith(PARTIAL):
+            rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        elif path.is_dir() and not path.is_symlink() and not (path / LOCK).exists():
+            _remove_partial(path)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pytest
 from tests import apart
 from tests.runs import killed_run
 
-from thoughtlens.files import PARTIAL
+from thoughtlens.files import LOCK
 from thoughtlens.problems import sample, write_problems
 
 N_KILLS = int(os.environ.get("THOUGHTLENS_KILLS", "1"))
@@ -52,12 +52,9 @@ def wait_for_a_shard(folder: Path, process: BaseProcess) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but those that tell times, the manifest and the markers of shards.
-
-    And but what a kill leaves of a file that was being written: hidden, and never read.
-    """
-    timed = {folder / "manifest.json", *folder.glob("shards/*.json")}
-    files = {path for path in folder.rglob("*") if path.is_file() and path.suffix != PARTIAL} - timed
+    """SHA-256 of every file but those that tell times: the manifest, the markers of shards, and locks."""
+    timed = {folder / "manifest.json", *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
+    files = {path for path in folder.rglob("*") if path.is_file()} - timed
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 

@@ -52,14 +52,14 @@ from thoughtlens.cuts.study_batches import (
     write_material,
 )
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import file_name, fingerprint, replacing, replacing_folder, write_json, writing
+from thoughtlens.files import LOCK, file_name, fingerprint, now, only_writer, replacing, replacing_folder, write_json
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.runs import batches
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.local_engine import Engine, Local, Progress
 from thoughtlens.runs.reader import STUDIES, Run
-from thoughtlens.runs.writer import MANIFEST, differences, now, versions
+from thoughtlens.runs.writer import MANIFEST, differences, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
 from thoughtlens.taps import Site
 
@@ -141,7 +141,7 @@ def intervene(
         OptionError: a cut is not one of this model, two have the same label, or a margin is not above 0.
         CheckpointError: the model of the run is not there, or is another.
         RunError: a problem can't be run and that is not allowed; the study of this name is another, or was altered; or
-            its folder can't be written.
+            its folder can't be written, or another process writes it.
 
     Example:
         Cut one head, and look at what that costs the gold answer.
@@ -179,7 +179,7 @@ def intervene(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
             "first or last; pass another --study."
         )
-    with writing(run.path / STUDIES / name) as folder:
+    with only_writer(run.path / STUDIES / name) as folder:
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES)
         make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
@@ -318,8 +318,9 @@ def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: b
     if found is not None and (fault := _fault(folder, found, asked)):
         if not force:
             raise RunError(f"{fault}, name another with --study, or replace it with --force.")
-        rmtree(folder)
-        folder.mkdir()
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                rmtree(path) if path.is_dir() else path.unlink()
         found = None
     if found is None:
         # The manifest last: a plan without one has not been begun.

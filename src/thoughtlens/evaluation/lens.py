@@ -23,7 +23,7 @@ import xarray as xr
 
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation.checks import doctor
-from thoughtlens.files import Json, write_json, writing
+from thoughtlens.files import Json, only_writer, write_json
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import query_names, text, thought_names
 from thoughtlens.problems import Problem
@@ -239,7 +239,7 @@ def write_readings(run: Run, reasoner: LatentReasoner) -> Path:
     chosen = [problems[place] for place in chosen_problems(len(problems))]
     decoded = decode_thoughts(reasoner, chosen, n_top=N_TOP, n_thoughts=n_thoughts).sel(stage=STAGE)
     looked = question_attention(reasoner, chosen, n_thoughts=n_thoughts)
-    with writing(run.path):
+    with only_writer(run.path):
         write_json(path, {
             "results": run.manifest["results"],
             "stage": STAGE,

@@ -18,7 +18,7 @@ from thoughtlens import plots
 from thoughtlens.analysis import compare, compare_recipes, comparison_headline, comparison_tables
 from thoughtlens.analysis.cautions import shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, write_json, writing
+from thoughtlens.files import Json, only_writer, write_json
 from thoughtlens.reports.run_files import save_figures, write_table
 from thoughtlens.runs.reader import Run
 from thoughtlens.runs.writer import differences
@@ -122,7 +122,7 @@ def write_comparison(
         "rank_correlations": correlations.where(correlations.notna(), None).to_dict("records"),
         "notes": list(comparison.notes),
     }
-    with writing(folder):
+    with only_writer(folder):
         # What an interrupted command leaves must not pass for the comparison that was there before.
         (folder / COMPARISON).unlink(missing_ok=True)
         written = [write_table(folder / f"{name}.csv", table) for name, table in tables.items()]

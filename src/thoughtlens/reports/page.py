@@ -25,7 +25,7 @@ from markupsafe import Markup
 from thoughtlens.analysis import Analysis, analyze, compare, comparison_headline
 from thoughtlens.analysis.cautions import shown_of_analysis, shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, replacing, writing
+from thoughtlens.files import Json, only_writer, replacing, writing
 from thoughtlens.notation import thought_names
 from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
 from thoughtlens.reports.run_files import summary
@@ -110,7 +110,9 @@ def write_report(
     path = next(iter(named.values())).path / REPORT if out is None else Path(out)
     compared = None if len(named) < 2 else _compared(named, holdout=holdout, holdout_seed=holdout_seed)
     page = _rendered([_Section(run, label) for label, run in named.items()], compared)
-    with writing(path.parent), replacing(path) as file:
+    # In a folder of its own it would be among what a killed writer left.
+    own = only_writer if path.parent == next(iter(named.values())).path else writing
+    with own(path.parent), replacing(path) as file:
         file.write(page)
     return Page(path, path.stat().st_size)
 

@@ -31,7 +31,7 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
-from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
+from thoughtlens.files import Json, file_name, only_writer, replacing, unique, write_json, writing
 from thoughtlens.notation import ANSWER
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.reader import ANALYSIS, Run
@@ -124,7 +124,7 @@ def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: 
             weighted = analyze(run, pattern="value-weighted")
             write_analysis(run, weighted, summary(run, weighted))
     """
-    with writing(out or run.path / ANALYSIS / (analysis.options["name"] or "")) as folder:
+    with only_writer(out or run.path / ANALYSIS / (analysis.options["name"] or "")) as folder:
         step = step_indexed(analysis.moments["mean"]).rename("mean").to_dataframe().reset_index()
         written = _write_tables(folder, facts, analysis_tables(analysis) | {"step_indexed": step})
         if analysis.over_null is not None:
@@ -164,7 +164,7 @@ def write_question_attention(run: Run, found: Sequence[xr.Dataset], *, n_top: in
         "measure": "mean over layers and heads of the attention of each position to each token of the question",
         "problems": [_question_facts(of_problem, n_top) for of_problem in found],
     }
-    with writing(run.path / ANALYSIS) as folder:
+    with only_writer(run.path / ANALYSIS) as folder:
         path = folder / "question_attention.json"
         write_json(path, {"model": run.manifest["options"]["model"], **facts})
     names = unique([file_name(str(of_problem.attrs["problem"])) for of_problem in found])

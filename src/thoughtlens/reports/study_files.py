@@ -42,7 +42,7 @@ from thoughtlens.analysis.effects import (
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
-from thoughtlens.files import write_json, writing
+from thoughtlens.files import check_not_written, only_writer, write_json
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS
 from thoughtlens.reports.run_files import FIGURES, save_figures, write_table
 from thoughtlens.runs.reader import STUDIES, Run
@@ -70,7 +70,7 @@ def open_effects(run: Run, name: str | None = None) -> xr.Dataset:
         The effects Dataset (`thoughtlens.schema`), dims (intervention, problem).
 
     Raises:
-        RunError: there is no such study, or it is not finished.
+        RunError: there is no such study, or it is not finished, or another process writes it.
 
     Example:
         How many problems does each cut break?
@@ -88,6 +88,7 @@ def open_effects(run: Run, name: str | None = None) -> xr.Dataset:
             f"thoughtlens intervene {run.path}."
         )
     store = run.path / STUDIES / (name or there[0]) / EFFECTS_STORE
+    check_not_written(store.parent)
     effects: xr.Dataset = xr.open_zarr(store, consolidated=False).load()
     return check_effects(effects)
 
@@ -168,7 +169,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
     """
     facts, table = study_headline(run, done), _with_variants(effects_table(done.summary), done)
     table.insert(2, "exploratory", exploratory(done.effects).sel(intervention=table["intervention"].to_list()).values)
-    with writing(run.path / STUDIES / facts["study"]) as folder:
+    with only_writer(run.path / STUDIES / facts["study"]) as folder:
         written = [write_table(folder / "effects.csv", table), folder / "effects_summary.json"]
         write_json(written[-1], facts)
         if figures:

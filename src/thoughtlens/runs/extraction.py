@@ -37,7 +37,7 @@ from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.local_engine import Engine, Local, Progress, Work
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.shards import Keep, Layout, Seen
-from thoughtlens.runs.writer import MANIFEST, Store
+from thoughtlens.runs.writer import MANIFEST, Store, writing_run
 from thoughtlens.schema import (
     ATTENTION,
     ATTENTION_DIMS,
@@ -284,27 +284,28 @@ def extract(
         options["batch_size"] = batch_size
     if max_new_tokens != MAX_NEW_TOKENS:
         options["max_new_tokens"] = max_new_tokens
-    store = Store.open(out, layout, options=options)
-    write_problems(Path(out) / PROBLEMS, chosen.problems)
-    missing = store.missing()
-    progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
-    where = engine or Local()
-    load = loader_for(where, reasoner)
-    job = ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read, max_new_tokens)
-    where.run(job, missing, progress)
-    notes: dict[str, Any] = {}
-    if missing:
-        # What does not decide the numbers: where the run, its problems and its model were, and how they were batched.
-        notes = {
-            "device": str(reasoner.provenance.get("device")),
-            "batch_size": batch_size,
-            "source": chosen.source,
-            "model_source": reasoner.provenance.get("source"),
-            "model_settings": reasoner.provenance.get("settings"),
-            **_batching(store, [len(prompt) for prompt in prompts], batch_size, read),
-            "engine": where.name,
-        }
-    return Run(Path(out), store.finish(notes))
+    with writing_run(Path(out).absolute()):
+        store = Store.open(out, layout, options=options)
+        write_problems(Path(out) / PROBLEMS, chosen.problems)
+        missing = store.missing()
+        progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
+        where = engine or Local()
+        load = loader_for(where, reasoner)
+        job = ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read, max_new_tokens)
+        where.run(job, missing, progress)
+        notes: dict[str, Any] = {}
+        if missing:
+            # What does not decide the numbers: where the run, its problems and model were, and how they were batched.
+            notes = {
+                "device": str(reasoner.provenance.get("device")),
+                "batch_size": batch_size,
+                "source": chosen.source,
+                "model_source": reasoner.provenance.get("source"),
+                "model_settings": reasoner.provenance.get("settings"),
+                **_batching(store, [len(prompt) for prompt in prompts], batch_size, read),
+                "engine": where.name,
+            }
+        return Run(Path(out), store.finish(notes))
 
 
 def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, fingerprint
+from thoughtlens.files import Json, check_not_written, fingerprint
 from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
 from thoughtlens.problems.sets import rows_fingerprint
 from thoughtlens.runs.shards import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
@@ -200,7 +200,7 @@ def open_run(path: str | Path) -> Run:
         The run: `Run.attention` (problem, layer, head, query, key), `Run.results()`, `Run.problems()`.
 
     Raises:
-        RunError: the folder holds no run, or one that is incomplete or damaged.
+        RunError: the folder holds no run, or one that is incomplete or damaged, or another process writes it.
 
     Example:
         The mean pattern of a run.
@@ -209,6 +209,7 @@ def open_run(path: str | Path) -> Run:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    check_not_written(folder)
     if "files" not in manifest:
         raise RunError(f"{folder} has only just been begun, expected a complete run; run the same extraction again.")
     check_files(folder, manifest["files"])

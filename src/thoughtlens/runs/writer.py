@@ -30,8 +30,8 @@ The manifest has these entries:
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from reprlib import Repr
@@ -40,7 +40,19 @@ from typing import Any, Final, final
 import xarray as xr
 
 from thoughtlens.errors import RunError
-from thoughtlens.files import PARTIAL, Json, fingerprint, fingerprints, replacing, write_json, write_json_lines, writing
+from thoughtlens.files import (
+    LOCK,
+    PARTIAL,
+    Json,
+    fingerprint,
+    fingerprints,
+    now,
+    only_writer,
+    replacing,
+    write_json,
+    write_json_lines,
+    writing,
+)
 from thoughtlens.runs.shards import Layout, ids_fingerprint
 
 MANIFEST: Final = "manifest.json"
@@ -57,11 +69,6 @@ _short.maxstring = 60
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers, without importing any of them."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
-
-
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_manifest(folder: Path) -> Json:
@@ -107,6 +114,15 @@ def _said(values: Mapping[str, Any], name: str, *, full: bool = False) -> str:
     if name not in values:
         return "absent"
     return repr(values[name]) if full else _short.repr(values[name])
+
+
+@contextmanager
+def writing_run(folder: Path) -> Iterator[None]:
+    """Make or find the folder of a run and be the only process that writes it; `RunError` if it is foreign."""
+    with writing(folder, called=_CALLED, make=False):
+        _check_ours(folder)
+    with only_writer(folder, called=_CALLED):
+        yield
 
 
 def marker_name(shard: int) -> str:
@@ -267,18 +283,24 @@ def unfinished(store: Store, missing: Sequence[int]) -> str:
     )
 
 
-def _claim(folder: Path, manifest: Json) -> None:
+def _check_ours(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, expected a run folder or a new name; name another.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / MANIFEST).exists():
+    if not folder.exists() or (folder / MANIFEST).exists():
         return
-    if foreign := [entry.name for entry in folder.iterdir() if not entry.name.endswith(PARTIAL)]:
+    foreign = [path.name for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(PARTIAL)]
+    if foreign:
         raise RunError(
             f"{folder} holds {min(foreign)!r} but no {MANIFEST}, expected a run or an empty folder; name another."
         )
-    # First of all, so that a kill from here on leaves a folder known as ours.
-    write_json(folder / MANIFEST, manifest)
+
+
+def _claim(folder: Path, manifest: Json) -> None:
+    _check_ours(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / MANIFEST).exists():
+        # First of all, so that a kill from here on leaves a folder known as ours.
+        write_json(folder / MANIFEST, manifest)
 
 
 def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
