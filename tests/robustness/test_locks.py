@@ -69,7 +69,7 @@ def test_a_killed_writer_frees_the_folder_and_its_leavings_are_removed(tmp_path,
 
 def test_no_lock_is_left_in_a_foreign_folder(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(RunError, match="holds 'thesis.tex'"):
+    with pytest.raises(RunError, match=r"holds 'thesis.tex'"):
         tl.extract(load("planted"), planted_problems(1), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -32,7 +32,7 @@ def cache_folder() -> Path:
         True
     """
     named = os.environ.get("THOUGHTLENS_CACHE")
-    return Path(named).absolute() if named else user_cache_path("thoughtlens")
+    return Path(named).absolute() if named else user_cache_path("thoughtlens").absolute()
 
 
 def checksum(files: Sequence[Path]) -> str:

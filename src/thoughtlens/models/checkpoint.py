@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -24,6 +25,8 @@ WEIGHT_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 _SHARD = re.compile(r"(?P<name>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.(?:safetensors|bin)")
 _ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 _RAW = re.compile(r"checkpoint_(?:\d+|best|final)")
+MOST_NAMES: Final = 4
+"""Names of one stored tensor, in all: ties give a weight two."""
 
 
 def find_weights(folder: Path, named: str | None = None) -> tuple[Path, ...]:
@@ -90,7 +93,7 @@ def read_weights(*paths: Path) -> dict[str, Tensor]:
         Their tensors by name.
 
     Raises:
-        CheckpointError: a file is damaged, would run code, or holds more than its size allows.
+        CheckpointError: a file is damaged, would run code, or holds more than its size or the memory allows.
 
     Example:
         >>> from thoughtlens.models import bundled
@@ -98,6 +101,12 @@ def read_weights(*paths: Path) -> dict[str, Tensor]:
         (64,)
     """
     state: dict[str, Tensor] = {}
+    needed, free = sum(path.stat().st_size for path in paths if path.is_file()), psutil.virtual_memory().available
+    if needed > free:
+        raise CheckpointError(
+            f"{paths[0]} needs {needed / 2**30:,.1f} GiB of memory, {free / 2**30:,.1f} are free; use a machine with "
+            "more, or a smaller checkpoint."
+        )
     for path in paths:
         state |= _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
         for name, tensor in state.items():
@@ -118,8 +127,8 @@ def digest(*modules: nn.Module) -> str:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} can't be read as safetensors ({error}); fetch it again.") from error
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} can't be read as safetensors ({first_line(error)}); fetch it again.") from error
     return state
 
 
@@ -131,7 +140,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} asks to run code or holds more than tensors, and was not loaded; save its state_dict instead."
         ) from error
-    except (RuntimeError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged file makes torch, pickle and zipfile raise nearly anything
         raise CheckpointError(
             f"{path} can't be read as a PyTorch file ({first_line(error)}); fetch it again."
         ) from error
@@ -141,15 +150,24 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         )
     for name, tensor in state.items():
         _check_size(path, name, tensor)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values() if isinstance(tensor, Tensor))
+    if size > MOST_NAMES * path.stat().st_size:
+        raise CheckpointError(
+            f"{path} gives {size:,} bytes of weights but stores {path.stat().st_size:,}, one under many names; it was "
+            "not loaded."
+        )
     return dict(state)
 
 
 def _check_archive(path: Path) -> None:
     """Refuse compressed members before torch reads them: they may grow a thousandfold."""
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is not a PyTorch archive; save it with torch 1.6 or later, or as safetensors.")
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{path} is not a PyTorch archive; save it with torch 1.6 or later, or as safetensors."
+        ) from error
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
     if not stored or sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(f"{path} holds compressed data, which torch never writes; it was not loaded.")

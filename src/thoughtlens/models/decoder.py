@@ -38,7 +38,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
     """A JSON object of a file; None where there is no such file, or something else in it."""
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -59,7 +59,7 @@ def read_config(base: Path | None, settings: Settings) -> Any:
         return AutoConfig.for_model(**said | {"model_type": "gpt2"})
     try:
         config = AutoConfig.from_pretrained(base)
-    except (ValueError, OSError) as error:
+    except Exception as error:  # values of a wrong type make transformers raise nearly anything
         raise CheckpointError(f"{path} is no configuration that transformers knows ({first_line(error)}).") from error
     if config.model_type in _UNFIT:
         raise CheckpointError(
@@ -157,6 +157,10 @@ def load_tokenizer(base: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     except (ValueError, OSError) as error:
         raise CheckpointError(missing) from error
+    except Exception as error:  # a damaged tokenizer.json ends in errors of tokenizers, which are of no kind
+        raise CheckpointError(
+            f"the tokenizer in {base} can't be read ({first_line(error)}); copy the base model's tokenizer files there."
+        ) from error
     # Where GPT-2's files are missing, transformers makes a tokenizer that knows the end token alone.
     if len(tokenizer) < 2:
         raise CheckpointError(missing)

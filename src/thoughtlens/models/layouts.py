@@ -157,20 +157,22 @@ def merged(found: Sorted, *, alpha: float, transposed: bool, where: str) -> dict
     """The decoder with LoRA merged into it; `transposed`: whether its layers keep weights as (in, out)."""
     decoder = dict(found.decoder)
     for module in sorted({module for module, _ in found.lora}):
-        halves = [found.lora.get((module, half)) for half in "AB"]
-        if halves[0] is None or halves[1] is None:
-            lacking = "A" if halves[0] is None else "B"
+        a, b = (found.lora.get((module, half)) for half in "AB")
+        if a is None or b is None:
+            lacking = "A" if a is None else "B"
             raise CheckpointError(f"{where} lacks codi…{module}.lora_{lacking}.default.weight; fetch it again.")
         if f"{module}.weight" not in decoder:
             raise CheckpointError(f"{where} lacks codi…{module}.base_layer.weight, which LoRA adapts; fetch it again.")
-        update = (alpha / halves[0].shape[0]) * (halves[1].float() @ halves[0].float())
-        update = update.T if transposed else update
         weight = decoder[f"{module}.weight"]
-        if update.shape != weight.shape:
+        # Before they are multiplied: thin factors may have a product larger than any memory.
+        shape = (*b.shape[:1], *a.shape[1:])[:: -1 if transposed else 1]
+        if shape != tuple(weight.shape) or b.shape[1:] != a.shape[:1]:
             raise CheckpointError(
-                f"{where} has LoRA for {module} of shape {tuple(update.shape)}, the layer is {tuple(weight.shape)}; "
+                f"{where} has LoRA for {module} of shape {shape}, the layer is {tuple(weight.shape)}; "
                 "is the base model's architecture the right one?"
             )
+        update = (alpha / a.shape[0]) * (b.float() @ a.float())
+        update = update.T if transposed else update
         decoder[f"{module}.weight"] = weight.float() + update
     return decoder
 

@@ -169,7 +169,7 @@ def folder_settings(folder: Path) -> dict[str, Any]:
         return {}
     try:
         settings: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is no JSON object ({error}); write the model again.") from error
     for name, value in settings.items():
         kinds, words = _KINDS.get(name, (object, ""))

@@ -21,7 +21,9 @@ from thoughtlens.problems.answers import gold_answer
 LONGEST_ROW = 1_000_000
 """Bytes of the longest row that is read."""
 LARGEST_FILE = 1_000_000_000
-"""Bytes of the largest `.json` file, which has to fit into memory whole."""
+"""Bytes of the largest `.json` file, which has to fit into memory whole, and of all text that a file's rows hold."""
+MOST_ROWS = 10_000_000
+"""Rows of the longest file: a Parquet file of some kilobytes may claim any number."""
 _MOST_DIGITS = 400
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -91,7 +93,7 @@ def read_rows(path: Path) -> list[Row]:
         found = "is not a file" if path.exists() else "does not exist"
         raise ProblemSetError(f"{path} {found}, expected a file of problems; check the path.")
     try:
-        rows = list(read(path))
+        rows = list(_limited(read(path), path))
     except OSError as error:
         raise ProblemSetError(f"{path} can't be read ({error.strerror or error}); check the file.") from error
     if not rows:
@@ -195,11 +197,31 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise ProblemSetError(message) from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            rows: list[dict[str, object]] = file.read().to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+            if file.metadata.num_rows > MOST_ROWS:
+                raise _too_many(path)
+            batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=100))
+            for number, fields in enumerate((row for batch in batches for row in batch), start=1):
+                yield Row(number, fields)
+    # A date out of range is an OverflowError.
+    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError, ValueError) as error:
         raise ProblemSetError(f"{path} is not readable as Parquet ({first_line(error)}); write it again.") from error
-    for number, fields in enumerate(rows, start=1):
-        yield Row(number, fields)
+
+
+def _limited(rows: Iterator[Row], path: Path) -> Iterator[Row]:
+    """The rows, as long as there are not too many, nor too much text in them, whatever the size of the file."""
+    size = 0
+    for row in rows:
+        size += sum(len(value) for value in row.fields.values() if isinstance(value, str | bytes))
+        if row.number > MOST_ROWS or size > LARGEST_FILE:
+            raise _too_many(path)
+        yield row
+
+
+def _too_many(path: Path) -> ProblemSetError:
+    return ProblemSetError(
+        f"{path} holds more than {MOST_ROWS:,} rows or {LARGEST_FILE:,} characters, more than problems take; check how "
+        "it was written, or split it."
+    )
 
 
 _READERS = {".jsonl": _read_lines, ".json": _read_list, ".parquet": _read_parquet}

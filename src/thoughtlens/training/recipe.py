@@ -231,7 +231,7 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     try:
         raw = {"base": {}, "stages": []} | tomllib.loads(text) | {"text": text}
         recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"{name_or_path} is not valid TOML ({error}); mend that line.") from error
     except ValidationError as error:
         raise RecipeError(_explain(error, name_or_path)) from error
