@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import QUESTIONS, random_reasoner
 
+from thoughtlens.cuts.passes import cannot_be_run
 from thoughtlens.errors import OptionError
 from thoughtlens.problems import Problem
 from thoughtlens.runs import extract, open_run
@@ -137,7 +138,7 @@ def test_bisection_finds_what_fails_alone_and_does_the_rest_once_in_order(n_prob
         done_alone[index] = str(error)
         return "failed"
 
-    found = list(bisect([range(n_problems)], work, alone, failures=(ValueError,)))
+    found = list(bisect([range(n_problems)], work, alone, fails=lambda error: isinstance(error, ValueError)))
     assert [index for batch, _ in found for index in batch] == list(range(n_problems))
     failed = [index for batch, how in found if how == "failed" for index in batch]
     assert failed == sorted(spoilt & set(range(n_problems)))
@@ -145,12 +146,30 @@ def test_bisection_finds_what_fails_alone_and_does_the_rest_once_in_order(n_prob
     assert len(tried) <= 1 + 2 * len(failed) * np.ceil(np.log2(max(2, n_problems)))
 
 
-def test_bisection_passes_on_what_is_no_failure_of_the_batch():
-    def work(batch):
-        raise torch.OutOfMemoryError if len(batch) < 4 else RuntimeError
+# What torch's CPU allocator says, which has no error of its own.
+OF_THE_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to …")
 
-    with pytest.raises(torch.OutOfMemoryError):
-        list(bisect([range(4)], work, lambda k, e: None, failures=(RuntimeError,), passed_on=(torch.OutOfMemoryError,)))
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), MemoryError(), OF_THE_CPU])
+def test_bisection_passes_on_what_is_no_failure_of_the_batch(error):
+    def work(batch):
+        raise error if len(batch) < 4 else RuntimeError("no such row")
+
+    with pytest.raises(type(error)) as found:
+        list(bisect([range(4)], work, lambda k, e: None, fails=cannot_be_run))
+    assert found.value is error
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), MemoryError(), OF_THE_CPU])
+def test_batches_are_halved_whatever_memory_runs_out(error):
+    def work(batch):
+        if len(batch) > 2:
+            raise error
+        return "done"
+
+    passes = Halving(8)
+    assert [list(batch) for batch, _ in passes.work_off([range(8)], work)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert (passes.failures, passes.batch_size) == (2, 2)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -32,7 +32,7 @@ from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, prompts_without, tell, think
-from thoughtlens.runs.batches import bisect, halves
+from thoughtlens.runs.batches import bisect, halves, out_of_memory
 from thoughtlens.taps import Taps
 
 CACHE_BYTES: Final = 2**30
@@ -44,11 +44,11 @@ MOST_ROWS: Final = 1024
 _AHEAD: Final = 32
 """Positions after the question for which memory is counted."""
 
-FAILURES: Final = (ThoughtLensError, RuntimeError, ValueError, IndexError)
-"""The errors of a problem that can't be run: our own, and those that torch raises."""
 
-OUT_OF_MEMORY: Final = (torch.OutOfMemoryError,)
-"""An error that is no fault of the problems: the caller makes the batch smaller."""
+def cannot_be_run(error: Exception) -> bool:
+    """Whether an error is that of a problem: our own, or one of torch's; where memory ran out the batch is to blame."""
+    return isinstance(error, (ThoughtLensError, RuntimeError, ValueError, IndexError)) and not out_of_memory(error)
+
 
 Row = tuple[bool, bool, float, float, float, float, str, str]
 UNWATCHED: Final = Taps()
@@ -269,7 +269,7 @@ class Cutter:
             self.read.clear()
             unreadable = partial(self._refused, cut=None)
             # Before any cut: where failures are not allowed, none is made in vain.
-            pieces = bisect([batch], self._reading, unreadable, failures=FAILURES, passed_on=OUT_OF_MEMORY)
+            pieces = bisect([batch], self._reading, unreadable, fails=cannot_be_run)
             self.read[batch] = list(pieces)
         return joined([self._made(piece, reading, those) for piece, reading in self.read[batch]], 1)
 
@@ -289,7 +289,7 @@ class Cutter:
             return reading.outcomes(self.bind([self.cuts[cut] for cut in those], places))
 
         alone = partial(self._alone, places)
-        for its, found in bisect(chunks, work, alone, failures=FAILURES, passed_on=OUT_OF_MEMORY):
+        for its, found in bisect(chunks, work, alone, fails=cannot_be_run):
             self._look(found, places, its)
             made.append(found)
         return joined(made, 0)

@@ -605,6 +605,8 @@ def _cuts_in(path: Path) -> list[Cut]:
         found = json.loads(path.read_text(encoding="utf-8"))
         listed = found["cuts"] if isinstance(found, dict) else found
         return [_cut_of(entry) for entry in listed if entry.get("kind", "cut") == "cut"]
+    except OptionError as error:
+        raise OptionError(f"{path} can't be read as a plan: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise OptionError(
             f"{path} can't be read as a plan ({type(error).__name__}: {error}), expected a JSON list of objects with "

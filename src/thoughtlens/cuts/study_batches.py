@@ -30,13 +30,12 @@ from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_taps import EDGE_SITES, Intervention
 from thoughtlens.cuts.cut_types import Cut, thoughts_left
 from thoughtlens.cuts.passes import (
-    FAILURES,
-    OUT_OF_MEMORY,
     Batch,
     Cutter,
     Cutting,
     Outcomes,
     batch_of,
+    cannot_be_run,
     copies_at_once,
     joined,
     outcomes_of,
@@ -256,7 +255,7 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
         return [thoughts, *(torch.full_like(values, torch.nan) for values in unseen)]
 
     def search(places: Sequence[int]) -> list[tuple[Sequence[int], list[torch.Tensor]]]:
-        return list(bisect([places], watch, unknown, failures=FAILURES, passed_on=OUT_OF_MEMORY))
+        return list(bisect([places], watch, unknown, fails=cannot_be_run))
 
     batches = Halving(len(target.problems)).work_off(target.batches, search)
     pieces = [piece for _, its in batches for piece in its]

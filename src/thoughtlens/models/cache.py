@@ -9,6 +9,7 @@ The folder is what the environment variable `THOUGHTLENS_CACHE` says, else the u
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,14 +26,19 @@ def cache_folder() -> Path:
     """The folder of the cache; it need not exist.
 
     Returns:
-        What `THOUGHTLENS_CACHE` says, else the user's cache folder.
+        What `THOUGHTLENS_CACHE` says, else the user's cache folder; a temporary one where that can't be written.
 
     Example:
         >>> cache_folder().is_absolute()
         True
     """
     named = os.environ.get("THOUGHTLENS_CACHE")
-    return Path(named).absolute() if named else user_cache_path("thoughtlens").absolute()
+    folder = Path(named) if named else user_cache_path("thoughtlens")
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if not named and not (folder.is_absolute() and there.is_dir() and os.access(there, os.W_OK)):
+        # A home that is missing, a file, or read-only.
+        return Path(tempfile.gettempdir()) / f"thoughtlens-{os.getuid()}"
+    return folder.absolute()
 
 
 def checksum(files: Sequence[Path]) -> str:

@@ -278,10 +278,18 @@ def _empty(by: str) -> tuple[str, ...]:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> Path:
-    """Write a table as CSV; return its path."""
+    """Write a table as CSV; return its path.
+
+    An apostrophe comes before texts that a spreadsheet would run as a formula; numbers stay as they are.
+    """
+    texts = table.select_dtypes(include=["object", "string"]).columns
     with replacing(path) as file:
-        table.to_csv(file, index=False)
+        table.assign(**{name: table[name].map(_inert) for name in texts}).to_csv(file, index=False)
     return path
+
+
+def _inert(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _write_tables(folder: Path, facts: Mapping[str, Any] | None, tables: Mapping[str, pd.DataFrame]) -> list[Path]:

@@ -43,6 +43,13 @@ def padding(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
     return padded / sum(lengths) - 1.0
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error is no fault of the problems: memory has run out."""
+    # On a CPU torch says so in words alone.
+    told = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
 def halves(batch: Sequence[int]) -> list[Sequence[int]]:
     """The two halves of a batch of two or more."""
     middle = len(batch) // 2
@@ -54,22 +61,21 @@ def bisect(
     work: Callable[[Sequence[int]], Result],
     alone: Callable[[int, Exception], Result],
     *,
-    failures: tuple[type[Exception], ...],
-    passed_on: tuple[type[Exception], ...] = (),
+    fails: Callable[[Exception], bool],
     parts: Callable[[Sequence[int]], Iterable[Sequence[int]]] = halves,
 ) -> Iterator[tuple[Sequence[int], Result]]:
     """Do the work on every batch; give every part that passed, in order, with its result.
 
-    A batch whose work fails is divided. `alone` gives the result of an index that fails alone, or raises. Errors of the
-    types `passed_on` end everything, even if they are among the `failures`.
+    A batch is divided whose work ends in an error that is one of those that `fails` is true of; others end everything.
+    `alone` gives the result of an index that fails alone, or raises.
     """
     left = iter(batches)
     while (batch := next(left, None)) is not None:
         try:
             result, failure = work(batch), None
-        except passed_on:
-            raise
-        except failures as error:
+        except Exception as error:  # `fails` says of which kinds
+            if not fails(error):
+                raise
             # Without its traceback, which holds the tensors of the pass.
             failure = error.with_traceback(None)
         if failure is None:
@@ -92,7 +98,7 @@ class Halving:
     ) -> Iterator[tuple[Sequence[int], Result]]:
         """Do the work on every batch, piece by piece; `OptionError` where a single problem does not fit."""
         fitting = chain.from_iterable(map(self._fitting, batches))
-        return bisect(fitting, work, self._too_large, failures=(torch.OutOfMemoryError,), parts=self._halved)
+        return bisect(fitting, work, self._too_large, fails=out_of_memory, parts=self._halved)
 
     def _fitting(self, batch: Sequence[int]) -> Iterator[Sequence[int]]:
         """A batch in pieces of what fits, as it is known when each is asked for."""

@@ -13,6 +13,7 @@ Source of the failure semantics: docs.ray.io, "Actor fault tolerance".
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,12 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Final = 600.0
 """Seconds that a worker may take to start while no other works."""
+
+
+ANSWERS_WITHIN: Final = 15.0
+"""Seconds that a cluster may take to answer at its address."""
+
+_NO_CLUSTER: Final = "no Ray cluster answers at {}; start one (`ray start --head`) or leave --address out."
 
 
 class _Worker:
@@ -182,12 +189,24 @@ def _share(workers: int | None) -> tuple[int, float, float]:
     return count, max(1.0, cpus // count), 0.0
 
 
+def _check_answers(address: str) -> None:
+    """Raise `RunError` unless something listens at `host:port`, where Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN).close()
+        except (OSError, OverflowError) as error:
+            raise RunError(_NO_CLUSTER.format(address)) from error
+
+
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """A connection to a cluster; one that was there before stays."""
     if ray.is_initialized():
         yield
         return
+    if address:
+        _check_answers(address)
     try:
         ray.init(
             address=address or "local",
@@ -196,9 +215,7 @@ def _cluster(address: str | None) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, GetTimeoutError) as error:
-        raise RunError(
-            f"no Ray cluster answers at {address}; start one (`ray start --head`) or leave --address out."
-        ) from error
+        raise RunError(_NO_CLUSTER.format(address)) from error
     try:
         yield
     finally:

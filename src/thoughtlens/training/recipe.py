@@ -229,10 +229,12 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     """
     text = _recipe_text(name_or_path)
     try:
-        raw = {"base": {}, "stages": []} | tomllib.loads(text) | {"text": text}
-        recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        read = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a ValueError too where an integer has too many digits
         raise RecipeError(f"{name_or_path} is not valid TOML ({error}); mend that line.") from error
+    try:
+        raw = {"base": {}, "stages": []} | read | {"text": text}
+        recipe = TypeAdapter(Recipe).validate_json(json.dumps(raw))
     except ValidationError as error:
         raise RecipeError(_explain(error, name_or_path)) from error
     except TypeError as error:  # a date, which no setting takes
