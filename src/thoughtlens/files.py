@@ -22,11 +22,12 @@ from shutil import rmtree
 from typing import Any, BinaryIO, TextIO
 from uuid import uuid4
 
-from thoughtlens.errors import RunError
+from thoughtlens.errors import RunError, first_line
 
 Json = dict[str, Any]
 PARTIAL = ".partial"
 LOCK = ".lock"
+SEAL = ".sha256"
 
 PATIENCE = 1.0
 """Seconds that a second writer waits: a reader, who tries the lock, holds it for a moment."""
@@ -144,29 +145,91 @@ def replacing_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder that takes the place of `path` if the block ends well, and is gone if not."""
+    """Fill a folder that takes the place of `path`, sealed, if the block ends well, and is gone if not."""
     partial, old = (path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}") for _ in range(2))
     partial.mkdir(parents=True)
     try:
         yield partial
-        if path.exists():
-            path.replace(old)
-        partial.replace(path)
+        with _sealing(path, _content(partial)):
+            if path.exists():
+                path.replace(old)
+            partial.replace(path)
     finally:
         for left in (partial, old):
             rmtree(left, ignore_errors=True)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write one JSON object, indented for people."""
-    with replacing(path) as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Mapping[str, Any], *, sealed: bool = False) -> None:
+    """Write one JSON object, indented for people; `sealed`: with its SHA-256 beside it, in `NAME.sha256`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if sealed:
+        write_sealed(path, text.encode())
+    else:
+        with replacing(path) as file:
+            file.write(text)
+
+
+def write_sealed(path: Path, data: bytes) -> None:
+    """Write a file with its SHA-256 beside it, in `NAME.sha256`."""
+    with _sealing(path, hashlib.sha256(data).hexdigest()), replacing_bytes(path) as file:
+        file.write(data)
+
+
+def read_json(path: Path, *, remedy: str) -> Any:
+    """What a JSON file of ours holds; `RunError` with the remedy where it can't be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} can't be read ({error.strerror or error}); {remedy}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} is not readable JSON ({first_line(error)}); {remedy}.") from error
+
+
+def check_seal(path: Path, *, remedy: str) -> None:
+    """Raise `RunError` where a sealed file or folder is not as it was written."""
+    if not _fits_seal(path):
+        raise RunError(f"{path} was altered, or its {SEAL} file is missing; put it back, or {remedy}.")
+
+
+@contextmanager
+def _sealing(path: Path, digest: str) -> Iterator[None]:
+    """Keep the digest beside a file or folder that the block puts in place.
+
+    A kill between the two leaves what fits, since the seal has both digests then. What doesn't fit is never sealed.
+    """
+    _write_seal(path, digest, *([_content(path)] if _fits_seal(path) else []))
+    yield
+    _write_seal(path, digest)
+
+
+def _write_seal(path: Path, *digests: str) -> None:
+    with replacing(path.with_name(path.name + SEAL)) as file:
+        file.writelines(f"{digest}  {path.name}\n" for digest in digests)
+
+
+def _fits_seal(path: Path) -> bool:
+    seal = path.with_name(path.name + SEAL)
+    known = seal.read_text(encoding="utf-8", errors="replace").split() if seal.is_file() else []
+    return path.exists() and _content(path) in known[::2]
+
+
+def _content(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of all files of a folder."""
+    if path.is_file():
+        return str(fingerprint(path))
+    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    return digest_of(fingerprints(path, names))
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line."""
     with replacing(path) as file:
         file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of anything that JSON can hold, in one spelling of it."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def fingerprint(path: Path) -> str | None:

@@ -41,7 +41,7 @@ from thoughtlens.cuts.plan import shape_of
 from thoughtlens.cuts.recorded_values import donors
 from thoughtlens.cuts.replacements import Own
 from thoughtlens.errors import CheckpointError, OptionError, RunError
-from thoughtlens.files import fingerprint
+from thoughtlens.files import fingerprint, write_json
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
 from thoughtlens.problems import load_set
 from thoughtlens.reports import open_effects, study, study_headline
@@ -197,7 +197,7 @@ def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
 
     intervene(run, plan, study="mine", reasoner=reasoner, progress=look, call="by hand", n=5)
     # The first call tells what was known before any cut was made.
-    assert seen[0] == ["manifest.json", "outcomes", "plan.json"]
+    assert seen[0] == [".lock", "manifest.json", "manifest.json.sha256", "outcomes", "plan.json"]
     said = json.loads((folder / "plan.json").read_text())
     assert [(cut["label"], cut["kind"], cut["exploratory"]) for cut in said["cuts"]] == [
         ("L0H1 zero", "cut", False), (plan.controls["L0H1 zero"][0].label, "control", False),
@@ -236,6 +236,10 @@ def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbe
     assert set(studies(run.path)) == set(names)
 
 
+def written(run):
+    return {path: path.read_bytes() for path in (run.path / "studies").rglob("[!.]*") if path.is_file()}
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -247,12 +251,12 @@ def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbe
 )
 def test_another_study_under_the_same_name_is_refused_without_force(run, reasoner, other, said):
     intervene(run, BARE[:1], study="mine", reasoner=reasoner)
-    before = {path: path.read_bytes() for path in (run.path / "studies").rglob("*") if path.is_file()}
+    before = written(run)
     with pytest.raises(
         RunError, match=rf"studies/mine is another study: .*{said}.* --study, or replace it with --force\."
     ):
         intervene(run, BARE[:2], study="mine", reasoner=reasoner, **other)
-    assert before == {path: path.read_bytes() for path in (run.path / "studies").rglob("*") if path.is_file()}
+    assert before == written(run)
     forced = intervene(run, BARE[1:], study="mine", reasoner=reasoner, force=True, **other)
     assert forced["intervention"].values.tolist() == ["none", BARE[1].label, BARE[2].label]
     assert not forced["exploratory"].values.any()
@@ -263,7 +267,7 @@ def test_another_model_under_the_same_name_is_refused_without_force(run, reasone
     intervene(run, BARE[:1], study="mine", reasoner=reasoner)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["model"]["sha256"] = "0" * 64
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_json(folder / "manifest.json", manifest, sealed=True)
     with pytest.raises(RunError, match=r"model.sha256 is '0000"):
         intervene(run, BARE[:1], study="mine", reasoner=reasoner)
 
@@ -413,7 +417,7 @@ def broken(extracted, tmp_path):
     (path / "problems.jsonl").write_text("\n".join([*lines[:5], json.dumps(row), *lines[6:]]) + "\n", "utf-8")
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
     manifest["options"]["problems"]["fingerprint"] = load_set(path / "problems.jsonl").fingerprint
-    (path / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    write_json(path / "manifest.json", manifest, sealed=True)
     return open_run(path)
 
 

@@ -53,7 +53,7 @@ def wait_for_a_shard(folder: Path, process: BaseProcess) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     """SHA-256 of every file but those that tell times: the manifest, the markers of shards, and locks."""
-    timed = {folder / "manifest.json", *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
+    timed = {*folder.glob("manifest.json*"), *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
     files = {path for path in folder.rglob("*") if path.is_file()} - timed
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 

@@ -1,12 +1,12 @@
 """How far a run is, from its markers alone."""
 
-import json
 import os
 
 import pytest
 from tests.commands import call
 
 from thoughtlens.errors import RunError
+from thoughtlens.files import write_json
 from thoughtlens.models import load
 from thoughtlens.problems import sample
 from thoughtlens.runs import extract, status
@@ -25,7 +25,7 @@ def test_a_complete_run_has_nothing_left(run):
 
 def test_pace_is_that_of_the_markers(run, tmp_path):
     manifest = read_manifest(run.path) | {"complete": False}
-    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    write_json(run.path / "manifest.json", manifest, sealed=True)
     (run.path / marker_name(2)).unlink()
     for second, shard in enumerate((0, 1, 3)):
         os.utime(run.path / marker_name(shard), (100.0 + 5 * second, 100.0 + 5 * second))
@@ -37,7 +37,7 @@ def test_pace_is_that_of_the_markers(run, tmp_path):
 
 def test_one_marker_says_nothing_about_the_pace(run):
     manifest = read_manifest(run.path) | {"complete": False}
-    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    write_json(run.path / "manifest.json", manifest, sealed=True)
     for shard in (1, 2, 3):
         (run.path / marker_name(shard)).unlink()
     assert status(run.path).seconds_left is None

@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
+from thoughtlens.files import write_json
 from thoughtlens.runs import open_run
 from thoughtlens.runs.extraction import RAW
 from thoughtlens.runs.shards import Layout
@@ -282,7 +283,7 @@ def test_versions_that_changed_half_way_are_kept(folder: Path) -> None:
     write(Store.open(folder, LAYOUT, options=OPTIONS), 0)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["versions"]["torch"] = "1.0"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_json(folder / "manifest.json", manifest, sealed=True)
     complete(folder)
     found = open_run(folder).manifest
     assert found["versions"]["torch"] == "1.0" and found["resumed"][0]["versions"] == versions()
@@ -301,7 +302,7 @@ def test_a_foreign_manifest_is_refused(folder: Path, text: str) -> None:
     folder.mkdir()
     (folder / "manifest.json").write_text(text)
     for attempt in (open_run, lambda path: Store.open(path, LAYOUT, options=OPTIONS)):
-        with pytest.raises(RunError, match=r"manifest.json (has format .*, expected 1|is not readable JSON)"):
+        with pytest.raises(RunError, match=r"manifest.json (has format .*, expected 2|is not readable JSON)"):
             attempt(folder)
 
 

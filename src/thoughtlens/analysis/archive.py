@@ -8,8 +8,6 @@ by name. Out: one Zarr group, which is read back the same. Each Dataset has a gr
 what the bundle is made of stands in the attributes of the root.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from shutil import rmtree
@@ -20,7 +18,7 @@ import zarr
 
 from thoughtlens.analysis.chunks import StoredRun
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import LOCK, Json, file_name, only_writer, replacing_folder
+from thoughtlens.files import LOCK, SEAL, Json, check_seal, digest_of, file_name, only_writer, replacing_folder
 
 FOLDER: Final = "analysis"
 """The folder of a run for what is made from it."""
@@ -31,11 +29,6 @@ FORMAT: Final = 2
 """Of a saved analysis; another one is computed anew."""
 
 _ARRAY: Final = "array"
-
-
-def digest(facts: Json) -> str:
-    """SHA-256 of facts, as hexadecimal digits."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def check_name(name: str | None) -> None:
@@ -55,7 +48,7 @@ def open_saved(run: StoredRun, name: str | None, *classes: type) -> Any:
             f"{', '.join(there) or 'those that `thoughtlens analyze` makes'}; run `thoughtlens analyze {run.path}"
             f"{f' --name {name}' if name else ''}`."
         )
-    if about["format"] != FORMAT or about["run"] != digest(run.manifest):
+    if about["format"] != FORMAT or about["run"] != digest_of(run.manifest):
         raise RunError(f"{folder / SAVED} is of the run as it was before; analyse {run.path} again.")
     return read_bundle(folder / SAVED, *classes)
 
@@ -75,7 +68,7 @@ def saved_or_made(folder: Path, about: Json, make: Callable[[], Any], *classes: 
     with only_writer(folder):
         made = make()
         write_bundle(folder / SAVED, made, about)
-        for left in (path for path in folder.iterdir() if apart and path.name not in (SAVED, LOCK)):
+        for left in (path for path in folder.iterdir() if apart and path.name not in (SAVED, SAVED + SEAL, LOCK)):
             rmtree(left) if left.is_dir() else left.unlink()
     return made
 
@@ -101,6 +94,7 @@ def read_about(path: Path) -> Json | None:
 
 def read_bundle(path: Path, *classes: type) -> Any:
     """The bundle at `path`, in memory; `classes` are the NamedTuples that it may be made of."""
+    check_seal(path, remedy="delete it, and analyse the run again")
     made_of: Any = zarr.open_group(path, mode="r", use_consolidated=False).attrs["made_of"]
     return _put_together(made_of, "", path, {known.__name__: known for known in classes})
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, digest, open_saved, saved_or_made
+from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, open_saved, saved_or_made
 from thoughtlens.analysis.chunks import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_problems
@@ -33,7 +33,7 @@ from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
 from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patterned, reached
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json
+from thoughtlens.files import Json, digest_of
 from thoughtlens.notation import ANSWER, EOT, text
 from thoughtlens.schema import tested_half
 
@@ -231,7 +231,7 @@ def _analyze_run(
     correct = run.correct()
     groups = {what: _groups(what, correct, run) for what in options["by"]}
     if name is None and options != _DEFAULTS:
-        name = digest(options)[:8]
+        name = digest_of(options)[:8]
     kept = run.keeps_means and options["pattern"] == WEIGHTS
     tested = tested_rows = None
     if holdout := options["holdout"]:
@@ -247,8 +247,8 @@ def _analyze_run(
         made.options["name"] = name
         return made
 
-    nulls = [digest(each.manifest) for each in stored]
-    about = {"format": FORMAT, "run": digest(run.manifest), "null": nulls, "options": options}
+    nulls = [digest_of(each.manifest) for each in stored]
+    about = {"format": FORMAT, "run": digest_of(run.manifest), "null": nulls, "options": options}
     # A null Dataset can't be told from another one.
     known = len(stored) == len(null)
     found: Analysis = saved_or_made(run.path / FOLDER / (name or ""), about, make, *_CLASSES, known=known, force=force)

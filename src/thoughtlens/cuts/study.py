@@ -52,7 +52,19 @@ from thoughtlens.cuts.study_batches import (
     write_material,
 )
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import LOCK, file_name, fingerprint, now, only_writer, replacing, replacing_folder, write_json
+from thoughtlens.files import (
+    LOCK,
+    check_seal,
+    digest_of,
+    file_name,
+    fingerprint,
+    now,
+    only_writer,
+    read_json,
+    replacing,
+    replacing_folder,
+    write_json,
+)
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.runs import batches
@@ -159,7 +171,7 @@ def intervene(
     asked = Manifest(
         finished=None,
         model=identity(model) | _other_rule(run, model),
-        problems=_digest([asdict(problem) for problem in target.problems]),
+        problems=digest_of([asdict(problem) for problem in target.problems]),
         n=len(target.problems),
         # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
         options={
@@ -173,7 +185,7 @@ def intervene(
         seed={"problems": drawn, "plan": plan.seed},
         plans=[_version(plan, call)],
     )
-    name = _digest(asked.identity(), asked.plans[0].sha256)[:10] if study is None else study
+    name = digest_of([asked.identity(), asked.plans[0].sha256])[:10] if study is None else study
     if file_name(name) != name:
         raise OptionError(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
@@ -206,7 +218,7 @@ def intervene(
             effects.to_zarr(store, zarr_format=3, consolidated=False)
         manifest = read_manifest(folder)
         finished = manifest.finished or now()
-        write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump())
+        write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump(), sealed=True)
     return effects
 
 
@@ -297,18 +309,16 @@ def _other_rule(run: Run, model: LatentReasoner) -> dict[str, str]:
     return {} if rule == run.manifest["options"].get("answer_rule", rule) else {"answer_rule": rule}
 
 
-def _digest(*what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a study; `RunError` if it can't be read."""
+    remedy = "delete the folder, or name another with --study"
     try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        found = Manifest.model_validate(read_json(folder / MANIFEST, remedy=remedy))
+        check_seal(folder / MANIFEST, remedy=remedy)
+        return found
     except ValidationError as error:
         raise RunError(
-            f"{folder / MANIFEST} is no manifest of a study ({error.errors()[0]['msg']}); delete the folder, or name "
-            "another with --study."
+            f"{folder / MANIFEST} is no manifest of a study ({error.errors()[0]['msg']}); {remedy}."
         ) from error
 
 
@@ -325,15 +335,16 @@ def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: b
     if found is None:
         # The manifest last: a plan without one has not been begun.
         _write_plan(folder, plan)
-        write_json(folder / MANIFEST, asked.model_dump())
+        write_json(folder / MANIFEST, asked.model_dump(), sealed=True)
         return plan
-    known = plan_from_json(json.loads((folder / PLAN).read_text("utf-8")))
+    known = plan_from_json(read_json(folder / PLAN, remedy="put it back, or name another study with --study"))
     whole = known.extended(plan)
     if whole != known:
         check_plan(whole.made, target)
         # The manifest first: a plan that it does not name would count as altered.
         plans = [*found.plans, _version(whole, asked.plans[0].call)]
-        write_json(folder / MANIFEST, found.model_copy(update={"finished": None, "plans": plans}).model_dump())
+        grown = found.model_copy(update={"finished": None, "plans": plans})
+        write_json(folder / MANIFEST, grown.model_dump(), sealed=True)
         _write_plan(folder, whole)
     return whole
 
@@ -385,7 +396,7 @@ def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, ch
     cuts, parts = (*plan.made, *steps), []
     shards = target.shards(choosing=choosing)
     for shard in shards:
-        rows, outcomes = read_outcomes(target.folder, shard, len(target.batches[shard]))
+        rows, outcomes = read_outcomes(target, shard)
         means = [outcomes.at([rows[BASELINE_KEY]])]
         for cut in cuts:
             means.append(_over_donors(outcomes.at([rows[key_of(one)] for one in plan.of_donors(cut)])))

@@ -43,7 +43,7 @@ from thoughtlens.cuts.passes import (
 from thoughtlens.cuts.recorded_values import Material, Pool, bind, derangement
 from thoughtlens.cuts.replacements import Block, Donor, Mean, Received, Resample, Shuffle
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, replacing_bytes
+from thoughtlens.files import Json, check_seal, digest_of, write_sealed
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.notation import TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
@@ -65,28 +65,34 @@ def key_of(cut: Cut) -> str:
     return json.dumps(cut.spec(), ensure_ascii=False, sort_keys=True)
 
 
-def read_outcomes(folder: Path, batch: int, n_problems: int) -> tuple[dict[str, int], Outcomes]:
+def read_outcomes(target: "Target", batch: int) -> tuple[dict[str, int], Outcomes]:
     """The outcomes of a batch that were written: the row of each cut by its key, and the rows."""
     lines: dict[str, Json] = {}
-    path = _path(folder, batch)
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+    path, n_problems = _path(target.folder, batch), len(target.batches[batch])
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.is_file() else (), start=1):
         try:
-            row = json.loads(line)
-            if {len(row[name]) for name in Outcomes._fields} == {n_problems}:
-                lines[row["cut"]] = row
-        except (ValueError, KeyError, TypeError):
+            row = dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
             continue  # torn by a kill
+        if row.pop("sha256", "") != digest_of([target.names(batch), row]):
+            raise RunError(
+                f"{path}, line {number} is not what was written of these problems; put it back, or delete the file "
+                "and run the same command again."
+            )
+        lines[row["cut"]] = row
     known = outcomes_of(([row[name] for row in lines.values()] for name in Outcomes._fields), n_problems)
     return {key: place for place, key in enumerate(lines)}, known
 
 
-def append_outcomes(folder: Path, batch: int, keys: Sequence[str], outcomes: Outcomes) -> None:
-    """Write the outcomes of further cuts of a batch, a line each."""
+def append_outcomes(target: "Target", batch: int, keys: Sequence[str], outcomes: Outcomes) -> None:
+    """Write the outcomes of further cuts of a batch, a line each with its own SHA-256."""
     # JSON has no NaN.
     values = [np.where(np.equal(its, its), its.astype(object), np.array(None)).tolist() for its in outcomes]
     rows = (dict(zip(("cut", *Outcomes._fields), row, strict=True)) for row in zip(keys, *values, strict=True))
-    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    with _path(folder, batch).open("ab") as file:
+    names = target.names(batch)
+    sealed = (row | {"sha256": digest_of([names, row])} for row in rows)
+    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in sealed)
+    with _path(target.folder, batch).open("ab") as file:
         # A line that a kill has torn must not tear the next one.
         file.write(b"\n" * (file.tell() > 0) + lines.encode())
         file.flush()
@@ -96,14 +102,16 @@ def append_outcomes(folder: Path, batch: int, keys: Sequence[str], outcomes: Out
 def write_material(folder: Path, material: Material) -> None:
     """Write what edits need; ids and steps are the study's own and are not written."""
     tensors = {name: getattr(material, name) for name in ("thoughts", "heads", "edges")}
-    with replacing_bytes(folder / MATERIAL) as file:
-        file.write(save({name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}))
+    write_sealed(folder / MATERIAL, save({name: its.contiguous() for name, its in tensors.items() if its is not None}))
 
 
 def read_material(folder: Path, pool: Pool) -> Material | None:
-    """What edits need, if it was written for these problems."""
+    """What edits need, if it was written."""
     path = folder / MATERIAL
-    return Material(pool, **load_file(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    check_seal(path, remedy="delete it, and run the same command again")
+    return Material(pool, **load_file(path))
 
 
 def lacks(material: Material | None, needing: Iterable[Intervention]) -> bool:
@@ -133,6 +141,10 @@ class Target:
     shape: Shape
     prompts: tuple[list[int], ...]  # the question of each problem as token ids
     choosing: frozenset[int] = frozenset()  # places of the problems that choose and are not tested
+
+    def names(self, batch: int) -> list[str]:
+        """The ids of the problems of a batch."""
+        return [self.problems[place].id for place in self.batches[batch]]
 
     @property
     def n_thoughts(self) -> int:
@@ -186,7 +198,7 @@ class CutJob:
 
     def missing(self, shard: int) -> list[int]:
         """Places of the cuts whose outcomes in a batch are not known."""
-        known, outcomes = read_outcomes(self.target.folder, shard, len(self.target.batches[shard]))
+        known, outcomes = read_outcomes(self.target, shard)
         refused = np.zeros(len(known), dtype=bool) if self.allow_failed else (outcomes.failure != "").any(1)
         # A cut that is asked for in two roles is made once.
         return [cut for key, cut in self.firsts.items() if key not in known or refused[known[key]]]
@@ -204,7 +216,7 @@ class CutJob:
                 those = todo[start : start + GROUP]
                 pieces = passes.work_off([batch], partial(cutter, those=those))
                 found = joined((outcomes for _, outcomes in pieces), 1)
-                append_outcomes(target.folder, shard, [BASELINE_KEY, *(self.keys[cut] for cut in those)], found)
+                append_outcomes(target, shard, [BASELINE_KEY, *(self.keys[cut] for cut in those)], found)
                 log.info("intervene: %d cuts of batch %d, %d problems", len(those), shard, len(batch))
                 progress(len(batch) * (len(those) + (not start)))
 

@@ -245,7 +245,7 @@ def write_readings(run: Run, reasoner: LatentReasoner) -> Path:
             "stage": STAGE,
             "problems": {of.attrs["problem"]: _reading(of, decoded.isel(problem=row)) for row, of in enumerate(looked)},
             "checks": [asdict(check) for check in doctor(reasoner)],
-        })  # fmt: skip
+        }, sealed=True)  # fmt: skip
     return path
 
 

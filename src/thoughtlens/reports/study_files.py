@@ -42,7 +42,7 @@ from thoughtlens.analysis.effects import (
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
-from thoughtlens.files import check_not_written, only_writer, write_json
+from thoughtlens.files import check_not_written, check_seal, only_writer, write_json
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS
 from thoughtlens.reports.run_files import FIGURES, save_figures, write_table
 from thoughtlens.runs.reader import STUDIES, Run
@@ -89,6 +89,7 @@ def open_effects(run: Run, name: str | None = None) -> xr.Dataset:
         )
     store = run.path / STUDIES / (name or there[0]) / EFFECTS_STORE
     check_not_written(store.parent)
+    check_seal(store, remedy="delete it, and run the same `thoughtlens intervene` again")
     effects: xr.Dataset = xr.open_zarr(store, consolidated=False).load()
     return check_effects(effects)
 

@@ -28,13 +28,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, check_not_written, fingerprint
+from thoughtlens.files import Json, check_not_written, check_seal, digest_of, fingerprint, read_json
 from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
 from thoughtlens.problems.sets import rows_fingerprint
 from thoughtlens.runs.shards import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
 from thoughtlens.runs.writer import (
     MANIFEST,
     RESULTS,
+    SHARDS,
     Store,
     check_files,
     fault_of,
@@ -219,6 +220,8 @@ def open_run(path: str | Path) -> Run:
             raise RunError(unfinished(store, missing))
         file = folder / str(fault_of(store.path, store.layout, missing[0]))
         raise RunError(f"{file} is missing or altered; run the same extraction again to redo its shard.")
+    if manifest["complete"] and digest_of(store.markers()) != manifest["markers"]:
+        raise RunError(f"{folder / SHARDS} holds markers of another run; put back what was written, or extract again.")
     if not manifest["complete"] or fingerprint(folder / RESULTS) != manifest["results"]:
         raise RunError(f"{folder / RESULTS} is missing or altered; run the same extraction again to put it together.")
     return Run(folder, manifest)
@@ -316,6 +319,9 @@ def chosen_problems(n_problems: int, most: int = MOST_PROBLEMS) -> list[int]:
 
 def read_readings(run: Run) -> Json:
     """The readings of a run; empty where there are none, or where they are of other results."""
-    path = run.path / READINGS
-    found: Json = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    path, remedy = run.path / READINGS, "delete it, and run the same `thoughtlens run` again"
+    if not path.is_file():
+        return {}
+    check_seal(path, remedy=remedy)
+    found: Json = read_json(path, remedy=remedy)
     return found if found.get("results") == run.manifest["results"] else {}

@@ -2,7 +2,7 @@
 
 in: the Dataset and the result rows of each shard; out: a run folder that is whole, or says what it lacks.
 
-    RUN/manifest.json    what was run, on what and by which versions
+    RUN/manifest.json    what was run, on what and by which versions; its SHA-256 is in manifest.json.sha256
     RUN/attention.zarr   the attention Dataset, or RUN/sums.zarr in its place (see `thoughtlens.runs.shards`)
     RUN/results.jsonl    a row a problem, put together at the end
     RUN/shards/000012.jsonl  the rows of shard 12
@@ -25,6 +25,7 @@ The manifest has these entries:
     files     SHA-256 of the files written at the start
     seconds, rounding, results, notes   written at the end: time over all shards, the largest difference between
               attention (or sums) in memory and on disk, SHA-256 of the results, what the caller adds
+    markers   written at the end: SHA-256 of what the markers say
 """
 
 import json
@@ -44,10 +45,13 @@ from thoughtlens.files import (
     LOCK,
     PARTIAL,
     Json,
+    check_seal,
+    digest_of,
     fingerprint,
     fingerprints,
     now,
     only_writer,
+    read_json,
     replacing,
     write_json,
     write_json_lines,
@@ -58,10 +62,11 @@ from thoughtlens.runs.shards import Layout, ids_fingerprint
 MANIFEST: Final = "manifest.json"
 RESULTS: Final = "results.jsonl"
 SHARDS: Final = "shards"
-FORMAT: Final = 1
+FORMAT: Final = 2
 PACKAGES: Final = ("thoughtlens", "torch", "transformers", "numpy", "xarray", "zarr")
 
 _CALLED: Final = "the run folder "
+_AGAIN: Final = "delete the folder and extract the run again"
 _short = Repr()
 _short.maxstring = 60
 
@@ -76,10 +81,7 @@ def read_manifest(folder: Path) -> Json:
     path = folder / MANIFEST
     if not path.is_file():
         raise RunError(f"{folder} has no {MANIFEST}, expected a run folder; make one with `thoughtlens extract`.")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is not readable JSON ({error}); delete the folder and extract the run again.") from None
+    manifest = read_json(path, remedy=_AGAIN)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise RunError(
@@ -87,7 +89,8 @@ def read_manifest(folder: Path) -> Json:
             "use the thoughtlens that made it, or another folder."
         )
     if lacking := [name for name in ("layout", "options", "complete") if name not in manifest]:
-        raise RunError(f"{path} lacks {lacking[0]!r}; delete the folder and extract the run again.")
+        raise RunError(f"{path} lacks {lacking[0]!r}; {_AGAIN}.")
+    check_seal(path, remedy=_AGAIN)
     return manifest
 
 
@@ -143,12 +146,12 @@ def promise(folder: Path, layout: Layout, shard: int) -> Json:
 
 
 def read_marker(folder: Path, shard: int) -> Json:
-    """The marker of a shard; empty if it is missing or torn."""
+    """The marker of a shard; empty if it is missing, torn or altered."""
     try:
         marker = json.loads((folder / marker_name(shard)).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
-    return marker if isinstance(marker, dict) else {}
+    return marker if isinstance(marker, dict) and marker.pop("sha256", "") == digest_of(marker) else {}
 
 
 def fault_of(folder: Path, layout: Layout, shard: int) -> str | None:
@@ -238,7 +241,8 @@ class Store:
             rounding = self.layout.write(self.path, shard, dataset)
             write_json_lines(self.path / rows_name(shard), rows)
             said = dict(facts or {}) | {"seconds": round(seconds, 3), "rounding": rounding}
-            write_json(self.path / marker_name(shard), said | promise(self.path, self.layout, shard))
+            marker = said | promise(self.path, self.layout, shard)
+            write_json(self.path / marker_name(shard), marker | {"sha256": digest_of(marker)})
         self.verified.add(shard)
 
     def finish(self, notes: Mapping[str, Any] | None = None) -> Json:
@@ -258,9 +262,10 @@ class Store:
                 "seconds": round(sum(float(marker["seconds"]) for marker in markers), 3),
                 "rounding": max(float(marker["rounding"]) for marker in markers),
                 "results": fingerprint(self.path / RESULTS),
+                "markers": digest_of(markers),
                 "notes": manifest.get("notes", {}) | dict(notes or {}),
             }
-            write_json(self.path / MANIFEST, manifest | ending)
+            write_json(self.path / MANIFEST, manifest | ending, sealed=True)
         return manifest | ending
 
     def _rows(self, shard: int) -> Iterator[str]:
@@ -300,16 +305,16 @@ def _claim(folder: Path, manifest: Json) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / MANIFEST).exists():
         # First of all, so that a kill from here on leaves a folder known as ours.
-        write_json(folder / MANIFEST, manifest)
+        write_json(folder / MANIFEST, manifest, sealed=True)
 
 
 def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
     (folder / SHARDS).mkdir(exist_ok=True)
     if "files" not in manifest:
         files = fingerprints(folder, layout.allocate(folder))
-        write_json(folder / MANIFEST, manifest | {"files": files})
+        write_json(folder / MANIFEST, manifest | {"files": files}, sealed=True)
         return
     check_files(folder, manifest["files"])
     if not manifest["complete"] and (present := versions()) != manifest["versions"]:
         again = [*manifest.get("resumed", []), {"at": now(), "versions": present}]
-        write_json(folder / MANIFEST, manifest | {"resumed": again})
+        write_json(folder / MANIFEST, manifest | {"resumed": again}, sealed=True)
