@@ -85,16 +85,16 @@ def write_bundle(path: Path, bundle: Any, about: Json) -> None:
 
 
 def read_about(path: Path) -> Json | None:
-    """What was kept with a bundle; None if there is none at `path`."""
+    """What was kept with a bundle; None if there is none at `path`, `RunError` if it was altered."""
     if not (path / "zarr.json").is_file():
         return None
+    check_seal(path, remedy="delete it, and analyse the run again")
     about = zarr.open_group(path, mode="r", use_consolidated=False).attrs.get("about")
     return about if isinstance(about, dict) else None
 
 
 def read_bundle(path: Path, *classes: type) -> Any:
     """The bundle at `path`, in memory; `classes` are the NamedTuples that it may be made of."""
-    check_seal(path, remedy="delete it, and analyse the run again")
     made_of: Any = zarr.open_group(path, mode="r", use_consolidated=False).attrs["made_of"]
     return _put_together(made_of, "", path, {known.__name__: known for known in classes})
 
