@@ -7,7 +7,7 @@ OUT ?= runs/first
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup run lint fast check whole test bench format constraints clean
+.PHONY: setup run lint fast check whole test torture bench format constraints clean
 
 setup: $(INSTALLED)
 	@:
@@ -52,6 +52,15 @@ whole: setup
 
 test: setup
 	@$(MAKE) --no-print-directory -j 2 lint whole
+
+# The tests of tests/robustness at full size, about an hour: files of each kind damaged 300 times, a kill and an error of
+# the disk at every write, twenty races of three processes.
+torture: export THOUGHTLENS_FUZZ = 300
+torture: export THOUGHTLENS_WRITES = all
+torture: export THOUGHTLENS_RACES = 20
+torture: export THOUGHTLENS_KILLS = 10
+torture: setup
+	$(BIN)/pytest -n 2 --dist worksteal -q tests/robustness tests/runs/test_kill.py
 
 # What the tests of the report's page need; they are skipped without it. Debian's Chromium, and Playwright to drive it.
 browser: setup

@@ -1,0 +1,130 @@
+"""A kill, or an error of the disk, at any write: the same bytes after resuming, and nothing that looks whole and is not.
+
+A write is an event of Python's audit hooks in a run folder: a file opened for writing, renamed, or removed, or a folder
+made. THOUGHTLENS_WRITES says at how many of them each kind of work is disturbed; "all" is every one.
+"""
+
+import errno
+import hashlib
+import os
+import random
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests import apart
+
+import thoughtlens as tl
+from thoughtlens.errors import ThoughtLensError
+from thoughtlens.files import LOCK, PARTIAL
+from thoughtlens.models import load, planted_problems
+from thoughtlens.reports import open_effects
+from thoughtlens.runs.extraction import KEEPS
+
+N_WRITES = os.environ.get("THOUGHTLENS_WRITES", "1")
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
+KILLED = 9
+
+
+def extract_planted(keep: str, folder: Path) -> None:
+    tl.extract(load("planted"), planted_problems(12), folder, shard_size=6, keep=KEEPS[keep])
+
+
+def cut_planted(folder: Path) -> None:
+    run = tl.open_run(folder)
+    tl.intervene(run, tl.plan_cuts(run, heads="L0H0", edits=["resample"]), study="s", reasoner=load("planted"))
+
+
+def opened(folder: Path) -> None:
+    tl.open_run(folder).problems()
+
+
+def opened_study(folder: Path) -> None:
+    open_effects(tl.open_run(folder), "s")
+
+
+WORK = {
+    "raw": (None, partial(extract_planted, "raw"), opened),
+    "mean": (None, partial(extract_planted, "mean"), opened),
+    "study": (partial(extract_planted, "raw"), cut_planted, opened_study),
+}
+
+
+def disturbed(work, folder: Path, at: int, error: int, counted: Path) -> None:
+    """Do the work, and at one of its writes end the process, or let the write fail; count the writes."""
+    n_writes = 0
+    path = str(folder)
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal n_writes
+        if event == "open":
+            writes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        else:
+            writes = event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
+        if writes and str(arguments[0]).startswith(path) and not str(arguments[0]).endswith(LOCK):
+            n_writes += 1
+            if n_writes == at and not error:
+                os._exit(KILLED)
+            if n_writes == at:
+                raise OSError(error, os.strerror(error), str(arguments[0]))
+
+    load("planted")
+    sys.addaudithook(watch)
+    try:
+        work(folder)
+    except ThoughtLensError as told:
+        print(told)
+        os._exit(2)
+    finally:
+        at = -1
+        counted.write_text(str(n_writes))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file but those that tell times."""
+    timed = {*folder.rglob("manifest.json*"), *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
+    files = {path for path in folder.rglob("*") if path.is_file()} - timed
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("kind", WORK)
+@pytest.mark.parametrize("fault", ["kill", "error"])
+def test_a_fault_at_any_write_costs_nothing_that_was_written(tmp_path, kind, fault):
+    before, work, reader = WORK[kind]
+
+    def begun(name: str) -> Path:
+        folder = tmp_path / name
+        if before:
+            before(folder)
+        return folder
+
+    counted = tmp_path / "counted"
+    whole = begun("whole")
+    apart.end(apart.begin(disturbed, work, whole, -1, 0, counted, log=tmp_path / "log"), tmp_path / "log")
+    n_writes, expected = int(counted.read_text()), contents(whole)
+    assert n_writes > 20
+    every = range(1, n_writes + 1)
+    drawn = random.Random(f"{kind} {fault}")
+    places = every if N_WRITES == "all" else sorted(drawn.sample(every, min(int(N_WRITES), n_writes)))
+    for place in places:
+        folder, log = begun(str(place)), tmp_path / f"{place}.log"
+        error = ERRORS[place % len(ERRORS)] if fault == "error" else 0
+        process = apart.begin(disturbed, work, folder, place, error, counted, log=log)
+        process.join()
+        said = log.read_text()
+        if fault == "kill":
+            assert process.exitcode == KILLED, said
+        else:
+            # Removing what is not needed any more may fail without harm; else the sentence names a file.
+            assert process.exitcode in (0, 2), said
+            assert "Traceback" not in said
+            assert process.exitcode == 0 or str(folder) in said
+        try:
+            reader(folder)
+        except ThoughtLensError:
+            pass
+        else:
+            assert {name: its for name, its in contents(folder).items() if PARTIAL not in name} == expected
+        work(folder)
+        assert contents(folder) == expected, f"after a fault at write {place}"
