@@ -201,7 +201,12 @@ class CutJob:
         known, outcomes = read_outcomes(self.target, shard)
         refused = np.zeros(len(known), dtype=bool) if self.allow_failed else (outcomes.failure != "").any(1)
         # A cut that is asked for in two roles is made once.
-        return [cut for key, cut in self.firsts.items() if key not in known or refused[known[key]]]
+        # Without its baseline nothing of a batch is known.
+        return [
+            cut
+            for key, cut in self.firsts.items()
+            if BASELINE_KEY not in known or key not in known or refused[known[key]]
+        ]
 
     def start(self) -> Work:
         """Load the model and the values that edits put in place; what is returned does one batch."""
