@@ -1,7 +1,6 @@
 """Value-weighted patterns in a run folder: there when asked for, and kept as attention is."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
@@ -22,17 +21,14 @@ from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.schema import check_attention
 from thoughtlens.taps import ValueRecorder
 
+pytestmark = pytest.mark.usefixtures("short_answers")
+
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS * 2)]
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def reasoner(request, tokenizer):
     return random_reasoner(request.param, tokenizer)
-
-
-@pytest.fixture(autouse=True)
-def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.extraction.reason", partial(reason, max_new_tokens=4))
 
 
 def values_of(reasoner, questions):
