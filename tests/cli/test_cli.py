@@ -325,7 +325,9 @@ def test_a_run_of_four_problems_shows_no_head(tmp_path):
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2-control"])
 def test_every_bundled_model_runs(model, tmp_path):
-    facts = json.loads(call("run", "--model", model, "--n", 10, "--out", tmp_path / "run", "--json").stdout)
+    call("sample", "--problems", "arithmetic", "--n", 10, "--out", tmp_path / "some.jsonl")
+    call("extract", "--model", model, "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
+    facts = json.loads(call("analyze", tmp_path / "run", "--json").stdout)
     assert facts["n"] == facts["n_answer_rows"] == 10
 
 
@@ -335,7 +337,8 @@ def test_real_questions_run_through_the_bundled_model(data_folder, tmp_path):
 
     from thoughtlens import open_run
 
-    call("run", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "run")
+    call("sample", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "some.jsonl")
+    call("extract", "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
     run = open_run(tmp_path / "run")
     sums = run.attention["attention"].astype(np.float32).sum("key", skipna=False)
     assert run.attention.sizes["problem"] == len(run.results()) == 8

@@ -206,23 +206,6 @@ def test_a_damaged_sum_is_refused_and_done_again(tokenizer, tmp_path):
     assert next(again.sums())["mass"].notnull().all()
 
 
-@pytest.mark.slow
-def test_ray_workers_add_up_what_this_process_does(mean, model, tmp_path):
-    ray_engine = pytest.importorskip("thoughtlens.runs.ray_engine")
-    there = extract(
-        model,
-        sample("arithmetic", n=N),
-        tmp_path / "ray",
-        keep=EIGHT,
-        shard_size=11,
-        engine=ray_engine.Ray(workers=2),
-    )
-    assert there.results() == mean.results()
-    for found, expected in zip(there.sums(), mean.sums(), strict=True):
-        xr.testing.assert_allclose(found, expected, atol=1e-5)
-    assert there.manifest["notes"]["engine"] == "ray"
-
-
 NEEDS_ATTENTION = [
     ("export", "{run}"),
     ("analyze", "{run}", "--by", "correct"),
