@@ -74,8 +74,9 @@ def main(raw: Path, mean: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
     small = {"num_cpus": 1, "object_store_memory": 150_000_000, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=small)
-    node = cluster.add_node(**small)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    means(mean, Ray(workers=1))
+    node = cluster.add_node(**small)
     n_finished = 0
 
     def disturb(n_problems: int) -> None:
@@ -90,6 +91,5 @@ def main(raw: Path, mean: Path) -> None:
     work = shards(raw)
     Ray(workers=2).run(work, work.store.missing(), disturb)
     work.store.finish()
-    means(mean, Ray(workers=1))
     ray.shutdown()
     cluster.shutdown()
