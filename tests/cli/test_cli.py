@@ -180,10 +180,10 @@ def test_unwritable_output_folder():
     assert "/proc/here" in sentence("run", "--n", 2, "--out", "/proc/here")
 
 
-@pytest.mark.parametrize("thoughts", [1, 2, 3, 32])
-def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, tmp_path):
+@pytest.mark.parametrize(("thoughts", "model"), [(1, "tiny-gpt2"), (2, "tiny-gpt2"), (3, "tiny-gpt2"), (32, "planted")])
+def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, model, tmp_path):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
-    said = call("run", "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    said = call("run", "--model", model, "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
 
