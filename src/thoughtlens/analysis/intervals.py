@@ -44,7 +44,7 @@ def exact_labels() -> Iterator[None]:
 
     Arrays whose labels agree are then not copied first, which takes a third of the analysis of few heads.
     """
-    with xr.set_options(arithmetic_join="exact"):
+    with xr.set_options(arithmetic_join="exact"):  # type: ignore[no-untyped-call]  # of xr.set_options
         yield
 
 
