@@ -60,7 +60,7 @@ from thoughtlens.analysis.comparison_sides import (
     subject_of,
 )
 from thoughtlens.analysis.heads import TYPES
-from thoughtlens.analysis.intervals import CONFIDENCE, interval, resample_weights, spearman
+from thoughtlens.analysis.intervals import CONFIDENCE, exact_labels, interval, resample_weights, spearman
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text, thought_names
@@ -103,6 +103,7 @@ class Comparison(NamedTuple):
         return str(self.measures["n"].dims[0])
 
 
+@exact_labels()
 def compare(
     subjects: Mapping[str, Subject | ComparableRun],
     *,
@@ -168,6 +169,7 @@ def compare(
     )
 
 
+@exact_labels()
 def compare_recipes(
     runs: Mapping[str, Subject | ComparableRun],
     recipes: Mapping[str, Sequence[str]],
@@ -271,6 +273,7 @@ def compare_recipes(
     )
 
 
+@exact_labels()
 def compare_groups(
     sums: xr.Dataset,
     groups: Mapping[str, npt.ArrayLike],

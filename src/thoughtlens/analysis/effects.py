@@ -27,6 +27,7 @@ from thoughtlens.analysis.intervals import (
     bootstrap_mean,
     bootstrap_t,
     effective_size,
+    exact_labels,
     paired_difference_interval,
     proportion_interval,
     shrunk,
@@ -143,6 +144,7 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
 
 
+@exact_labels()
 def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10_000, seed: int = 0) -> xr.Dataset:
     """Effect of every cut and control, with intervals, tests and its place among its controls.
 

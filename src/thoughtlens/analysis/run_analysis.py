@@ -27,7 +27,7 @@ from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_pr
 from thoughtlens.analysis.excess_tests import Levels, beyond_nulls, evidence_of_levels, null_values
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_tests, row_sums
-from thoughtlens.analysis.intervals import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval
+from thoughtlens.analysis.intervals import CHUNK_CELLS, CONFIDENCE, exact_labels, interval, proportion_interval
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
@@ -342,6 +342,7 @@ def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> d
     return {str(count): counts == count for count in np.unique(counts[counts > 0])}
 
 
+@exact_labels()
 def _analyze(
     blocks: Iterable[xr.Dataset],
     null: Sequence[StoredRun | Blocks],
