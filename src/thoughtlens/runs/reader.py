@@ -93,11 +93,24 @@ class Run:
     def attention(self) -> xr.Dataset:
         """The attention Dataset (see `thoughtlens.schema`), opened lazily; `RunError` if the run kept means alone.
 
-        `attention` (problem, layer, head, query, key), rows sum to 1; `correct`, `n_question_tokens` (problem).
+        `attention` (problem, layer, head, query, key), rows sum to 1; `correct`, `n_question_tokens` (problem). Its
+        numbers are float32, whatever the `precision` that they were rounded to.
         """
         self.require_attention()
         dataset: xr.Dataset = xr.open_zarr(self.path / ATTENTION_GROUP, consolidated=False)
         return dataset
+
+    def mean_attention(self) -> xr.DataArray:
+        """The mean of attention over the problems, read a few at a time, in float64: dims (layer, head, query, key).
+
+        A row is the mean over the problems that have it. Of a run that kept means it is that of all its problems too.
+        """
+        # Imported when it is needed: progress and problems of a run are read without it.
+        from thoughtlens.analysis import analyze, moments
+
+        if self.keeps_means:
+            return analyze(self).moments["mean"]
+        return moments(piece[ATTENTION] for piece in self.blocks())["mean"]
 
     def problems(self, ids: Sequence[str] = (), *, n: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
         """The problems that the run was made from, compared with the fingerprint that was taken then.
@@ -169,8 +182,6 @@ class Run:
     ) -> Iterator[xr.Dataset]:
         """The attention Dataset in pieces of at most `n_problems`, each in memory and in float32.
 
-        Attention is widened since numpy's standard deviation of float16 is wrong.
-
         Args:
             n_problems: the most problems of a piece.
             pattern: the variable to read, of `thoughtlens.schema.PATTERNS`; the others are left on disk.
@@ -186,8 +197,7 @@ class Run:
         if chosen is not None:
             dataset = dataset.isel(problem=np.flatnonzero(chosen))
         for start in range(0, dataset.sizes["problem"], n_problems):
-            block = dataset.isel(problem=slice(start, start + n_problems)).load()
-            yield block.assign({pattern: block[pattern].astype(np.float32)})
+            yield dataset.isel(problem=slice(start, start + n_problems)).load()
 
 
 def open_run(path: str | Path) -> Run:
