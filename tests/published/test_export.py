@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -74,7 +75,7 @@ def read(path: Path):
 
 
 def table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, comment="#")
+    return pd.read_csv(path)
 
 
 def test_all_files_and_no_others(run, folder):
@@ -160,7 +161,9 @@ def test_every_file_says_that_it_is_step_indexed(folder):
     assert "attention to itself" in STEP_INDEXED_NOTE
     for path in folder.iterdir():
         if path.suffix == ".csv":
-            assert path.read_text("utf-8").splitlines()[0] == f"# {STEP_INDEXED_NOTE}"
+            readme = (folder / "README.txt").read_text("utf-8")
+            assert path.name in readme
+            assert all(re.search(rf"^.*\b{name}\b.*  ", readme, re.MULTILINE) for name in pd.read_csv(path).columns)
         elif path.suffix == ".txt":
             assert path.read_text("utf-8").splitlines()[0] == STEP_INDEXED_NOTE
         elif path.suffix == ".json" and not path.name.startswith("attention_dataset"):
