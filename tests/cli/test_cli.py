@@ -70,7 +70,8 @@ def test_an_analysis_with_other_options_has_a_folder_of_its_own(copied):
 
 
 def test_a_python_user_writes_what_the_command_line_writes(first, copied):
-    from thoughtlens import open_run, write_reports
+    from thoughtlens import open_run
+    from thoughtlens.reports import write_reports
 
     folder, facts = first
     found = write_reports(open_run(copied), figures=False)

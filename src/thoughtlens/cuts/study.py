@@ -52,12 +52,12 @@ from thoughtlens.cuts.study_batches import (
     write_material,
 )
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import file_name, fingerprint, replacing, replacing_folder, write_json, writing
+from thoughtlens.files import call_of, file_name, fingerprint, replacing, replacing_folder, write_json, writing
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.runs import batches
 from thoughtlens.runs.extraction import loader_for
-from thoughtlens.runs.local_engine import Engine, Local, Progress
+from thoughtlens.runs.local_engine import Engine, Local, Progress, counted
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, now, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
@@ -110,8 +110,8 @@ def intervene(
     allow_failed: bool = False,
     force: bool = False,
     engine: Engine | None = None,
-    call: str = "thoughtlens.intervene",
-    progress: Progress = lambda n_passes: None,
+    call: str | None = None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
 
@@ -129,8 +129,9 @@ def intervene(
         allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
         force: replace a study of this name that is of other problems, another model or seed.
         engine: where batches are worked on; in this process if None.
-        call: what the study's manifest says of who asked for this.
-        progress: called with a number of passes done: a problem under a cut, the baseline being one.
+        call: what the study's manifest says of who asked for this; this call if None.
+        progress: called with a number of passes done: a problem under a cut, the baseline being one; a bar is shown if
+            None.
 
     Returns:
         The effects Dataset (`thoughtlens.schema`), also in `RUN/studies/NAME/effects.zarr`; with `donor` (intervention,
@@ -171,7 +172,7 @@ def intervene(
         },
         margins=margins,
         seed={"problems": drawn, "plan": plan.seed},
-        plans=[_version(plan, call)],
+        plans=[_version(plan, call or call_of("intervene", study=study, n=n, seed=seed, batch_size=batch_size))],
     )
     name = _digest(asked.identity(), asked.plans[0].sha256)[:10] if study is None else study
     if file_name(name) != name:
@@ -179,10 +180,11 @@ def intervene(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
             "first or last; pass another --study."
         )
-    with writing(run.path / STUDIES / name) as folder:
+    n_passes = plan.n_passes(len(target.problems) - len(target.choosing), len(target.choosing))
+    with writing(run.path / STUDIES / name) as folder, counted(progress, n_passes, "intervene") as count_done:
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES)
-        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
+        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=count_done)
         chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
         rankings: dict[str, Sequence[str]] = dict(plan.rankings)
         for by in plan.orders:

@@ -8,8 +8,8 @@
 
 In: runs. Out: these files, each whole or not there at all. One pass over a run writes the raw array and gathers mean
 and standard deviation, from which `scores` and `ranks` take all numbers. That they are step-indexed is said by JSON in
-one more key, `convention`, by text in its first line, and of CSV and arrays, which the scripts' readers open as they
-are, by `README.txt`, which also explains each column.
+one more key, `convention` (beside `made_by`), by text in its first line, and of CSV and arrays, which the readers of
+the scripts open as they are, by `README.txt`, which also explains each column.
 """
 
 import json
@@ -23,11 +23,12 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis import moments
-from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
+from thoughtlens.files import Json, call_of, file_name, replacing, replacing_bytes, unique, write_json, writing
 from thoughtlens.problems import Problem
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
 from thoughtlens.runs.reader import Run
+from thoughtlens.runs.writer import made_by
 
 EXPORT: Final = "export"
 COMPARISON: Final = "model_comparison.json"
@@ -108,7 +109,8 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     names = unique([_model_name(run) for run in runs])
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):
-        _write_json(out / COMPARISON, model_comparison({name: of for name, (_, of, _) in exported.items()}))
+        facts = model_comparison({name: of for name, (_, of, _) in exported.items()})
+        _write_json(out / COMPARISON, facts, *(run.manifest for run in runs))
         drawn = compared_models({name: (of, n) for name, (_, of, n) in exported.items()})
         figures = save_figure(drawn, out / Path(COMPARISON).stem)
     return [*(path for paths, _, _ in exported.values() for path in paths), out / COMPARISON, *figures]
@@ -125,7 +127,7 @@ def _export(run: Run, out: Path, name: str) -> Exported:
             "attention_stats": attention_stats(maps["mean"], maps["sd"], model=name, n_problems=len(problems)),
             "attention_summary": summary,
         }
-        paths += [_write_json(folder / f"{stem}.json", value) for stem, value in facts.items()]
+        paths += [_write_json(folder / f"{stem}.json", value, run.manifest) for stem, value in facts.items()]
         paths += [*_write_heads(heads, folder, name), dataset, _write_text(folder / "README.txt", _ABOUT)]
         # A run does not count its model's parameters: the architecture stands for the size.
         size = run.manifest["options"]["model"]["architecture"]
@@ -210,8 +212,8 @@ def _write_heads(heads: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     return [*(folder / f"{stem}.csv" for stem in tables), text]
 
 
-def _write_json(path: Path, value: Json) -> Path:
-    write_json(path, value | {"convention": STEP_INDEXED_NOTE})
+def _write_json(path: Path, value: Json, *manifests: Json) -> Path:
+    write_json(path, value | {"convention": STEP_INDEXED_NOTE, "made_by": made_by(call_of("export_npy"), *manifests)})
     return path
 
 

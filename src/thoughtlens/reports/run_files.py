@@ -31,10 +31,11 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
-from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
+from thoughtlens.files import Json, call_of, file_name, replacing, unique, write_json, writing
 from thoughtlens.notation import ANSWER
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.reader import ANALYSIS, Run
+from thoughtlens.runs.writer import made_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,9 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
 
     Returns:
         `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, all
-        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there were null models.
+        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there were null models;
+        `flat`, the headline numbers as one row for `pandas.json_normalize`; and `made_by`, the call, seed, names and
+        versions.
 
     Example:
         Accuracy with its interval.
@@ -89,7 +92,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     """
     options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
-    return {
+    facts = {
         "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", ""))),
         "pattern": analysis.options["pattern"],
         "model": options["model"],
@@ -101,6 +104,29 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         **headline(analysis),
         **{name: said for name, said in more.items() if said},
     }
+    call = call_of("analyze", **{name: of for name, of in analysis.options.items() if name != "null"})
+    made = made_by(call, run.manifest, seed=analysis.options["seed"])
+    return {**facts, "flat": flat(facts), "made_by": made}
+
+
+def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline numbers of a run as one row without nesting: numbers and names alone."""
+    named = {name: facts[name].get("name") for name in ("model", "problems")}
+    measured = {name: facts[name] for name in ("accuracy", "sequential", "skip")}
+    numbers = {
+        name + suffix: of[value]
+        for name, of in measured.items()
+        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high"))
+    }
+    hub, types = facts["hub"], facts["types"] or {}
+    return {
+        **named, "n": facts["n"], "n_thoughts": facts["n_thoughts"], **numbers,
+        "hub": hub["thought"], "hub_strength": hub["strength"], "hub_p": hub["p"],
+        "n_hub_heads": facts["hub_heads"]["n_heads"], "n_heads": facts["hub_heads"]["of"],
+        **{f"n_{name.replace('-', '_').replace(' ', '_')}": n for name, n in types.items()},
+        "reliability": facts["ranking"]["reliability"],
+        "top_head": next((head["name"] for head in facts["top_heads"]), None),
+    }  # fmt: skip
 
 
 def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: Path | None = None) -> list[Path]:
@@ -166,7 +192,8 @@ def write_question_attention(run: Run, found: Sequence[xr.Dataset], *, n_top: in
     }
     with writing(run.path / ANALYSIS) as folder:
         path = folder / "question_attention.json"
-        write_json(path, {"model": run.manifest["options"]["model"], **facts})
+        made = made_by(call_of("question_attention"), run.manifest)
+        write_json(path, {"model": run.manifest["options"]["model"], **facts, "made_by": made})
     names = unique([file_name(str(of_problem.attrs["problem"])) for of_problem in found])
     drawn = {
         f"question_tokens_{name}": plots.question_tokens(of_problem)

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,11 @@ from thoughtlens.runs.writer import (
 )
 from thoughtlens.schema import ATTENTION, PATTERNS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    import thoughtlens
+
 PROBLEMS: Final = "problems.jsonl"
 ANALYSIS: Final = "analysis"
 """The folder of a run for what is made from it; an analysis with other options has a folder in it."""
@@ -57,7 +62,7 @@ STUDIES: Final = "studies"
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A complete run on disk, as `extract` and `open_run` return it.
 
@@ -75,6 +80,36 @@ class Run:
 
     path: Path
     manifest: Json
+
+    def __repr__(self) -> str:
+        layout, options = self.manifest["layout"], self.manifest["options"]
+        return (
+            f"<Run {self.path}: {options['model']['name']}, {layout['n_problems']:,} problems of "
+            f"{options['problems']['name']}, {layout['n_layers']} layers × {layout['n_heads']} heads, "
+            f"{layout['n_thoughts']} thoughts>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
+
+    def report(self, out: str | Path | None = None) -> "thoughtlens.reports.Page":
+        """Write the report of the run as `RUN/report.html`, or to `out`; in a notebook it is shown inline."""
+        import thoughtlens  # as above
+
+        return thoughtlens.reports.write_report(self, out)
+
+    def heads_table(self) -> "pd.DataFrame":
+        """A row a head, the first by attention to thoughts first: the table `heads.csv` of the page on the run folder.
+
+        It is of the analysis with the default options, which is made and saved if it is not there.
+        """
+        # Imported when it is needed: progress and problems of a run are read without it.
+        from thoughtlens.analysis import analysis_tables, analyze
+
+        return analysis_tables(analyze(self))["heads"]
 
     @property
     def keeps_means(self) -> bool:
