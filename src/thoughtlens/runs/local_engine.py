@@ -9,6 +9,7 @@ what the work is:
    shard's number is sent, and shards may be done in any order.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ def counted(progress: Progress | None, total: int, what: str) -> Iterator[Progre
         return
     from tqdm.auto import tqdm  # slow to import, and asks whether a notebook is there
 
-    with tqdm(total=total, desc=what, disable=None) as bar:
+    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    with tqdm(total=total, desc=what, disable=not seen) as bar:
 
         def move(n_done: int) -> None:
             bar.update(n_done)
