@@ -5,9 +5,14 @@ import re
 import pytest
 from tests.notebooks.executed import executed, notebook_of, shown
 
+EXTRACT = """
+from tqdm.auto import tqdm
+with tqdm(desc="extract", total=6) as bar:
+    run = tl.extract(model, tl.sample("arithmetic", n=6), "run", batch_size=6, progress=bar.update)
+"""
 CELLS = {
     "model": "import thoughtlens as tl\nmodel = tl.load('tiny-gpt2')\nmodel",
-    "extract": "run = tl.extract(model, tl.sample('arithmetic', n=6), 'run', batch_size=6)",
+    "extract": EXTRACT,
     "run": "run",
     "analysis": "analysis = tl.analyze(run)\nanalysis",
     "analysed run": "run",

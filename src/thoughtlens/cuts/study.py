@@ -57,7 +57,7 @@ from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.runs import batches
 from thoughtlens.runs.extraction import loader_for
-from thoughtlens.runs.local_engine import Engine, Local, Progress, counted
+from thoughtlens.runs.local_engine import Engine, Local, Progress
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, now, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
@@ -111,7 +111,7 @@ def intervene(
     force: bool = False,
     engine: Engine | None = None,
     call: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda n_passes: None,
 ) -> xr.Dataset:
     """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
 
@@ -130,8 +130,7 @@ def intervene(
         force: replace a study of this name that is of other problems, another model or seed.
         engine: where batches are worked on; in this process if None.
         call: what the study's manifest says of who asked for this; this call if None.
-        progress: called with a number of passes done: a problem under a cut, the baseline being one; a bar is shown if
-            None.
+        progress: called with a number of passes done: a problem under a cut, the baseline being one.
 
     Returns:
         The effects Dataset (`thoughtlens.schema`), also in `RUN/studies/NAME/effects.zarr`; with `donor` (intervention,
@@ -180,11 +179,10 @@ def intervene(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
             "first or last; pass another --study."
         )
-    n_passes = plan.n_passes(len(target.problems) - len(target.choosing), len(target.choosing))
-    with writing(run.path / STUDIES / name) as folder, counted(progress, n_passes, "intervene") as count_done:
+    with writing(run.path / STUDIES / name) as folder:
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES)
-        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=count_done)
+        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
         chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
         rankings: dict[str, Sequence[str]] = dict(plan.rankings)
         for by in plan.orders:

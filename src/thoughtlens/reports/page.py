@@ -20,7 +20,6 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -42,9 +41,8 @@ from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, shown_
 from thoughtlens.analysis.effects import ALPHA, RANKED_BY
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, replacing, writing
-from thoughtlens.notation import thought_names
 from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
-from thoughtlens.reports.run_files import summary
+from thoughtlens.reports.run_files import _shares, summary
 from thoughtlens.reports.sentences import cautions, counted, differences, findings
 from thoughtlens.reports.study_files import study_table
 from thoughtlens.runs.reader import REPORT, Run, read_readings, status
@@ -206,7 +204,7 @@ def _run_view(run: Run) -> _View:
 
 def _analysis_view(analysis: Analysis) -> _View:
     shown = shown_of_analysis(analysis)
-    said = [f"{of.about}: {of.text}" for of in findings(headline(shown), _parts(shown), ()) if of.panel != "causes"]
+    said = [f"{of.about}: {of.text}" for of in findings(headline(shown), _shares(shown), ()) if of.panel != "causes"]
     heads = analysis_tables(shown)["heads"].head(5)
     columns = ["name", "type", "hub", "importance", "importance_low", "importance_high", "sequential", "skip"]
     few = int(shown.model["n"]) < LEAST_SHOWN
@@ -300,7 +298,7 @@ class _Section:
         self.label = label or model_name(run)
         self.shown: Shown = data_of(run, analysis, readings)
         studies = self.shown.facts["studies"]
-        self.findings = findings(facts, _parts(analysis), studies)
+        self.findings = findings(facts, facts["shares"], studies)
         self.cautions = cautions(facts, studies, keeps_means=run.keeps_means, readings=readings)
         self.cautions += self.shown.facts["unreadable"]
         self.about = list(_about(run, facts))
@@ -308,15 +306,6 @@ class _Section:
         self.card = card_of(run)
         self.command = _command(run)
         self.versions = {str(name): str(version) for name, version in run.manifest["versions"].items()}
-
-
-def _parts(analysis: Analysis) -> dict[str, float | None]:
-    """The mean share of each part in the rows of the thoughts."""
-    rows = analysis.composition["composition"].sel(
-        value="estimate", query=thought_names(analysis.last_thought.sizes["thought"] + 1)
-    )
-    means = zip(rows["part"].values, rows.mean("query").values.tolist(), strict=True)
-    return {str(name): float(share) if np.isfinite(share) else None for name, share in means}
 
 
 def _about(run: Run, facts: Json) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ from thoughtlens.analysis import (
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, call_of, file_name, replacing, unique, write_json, writing
-from thoughtlens.notation import ANSWER
+from thoughtlens.notation import ANSWER, thought_names
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.reader import ANALYSIS, Run
 from thoughtlens.runs.writer import made_by
@@ -80,8 +80,9 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         analysis: of it, or of some of its problems.
 
     Returns:
-        `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, all
-        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there were null models;
+        `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`,
+        `shares` (the mean share of each part of the context in the rows of the thoughts), all that `headline` gives;
+        `groups`, a list, if the problems were grouped; `over_null` if there were null models;
         `flat`, the headline numbers as one row for `pandas.json_normalize`; and `made_by`, the call, seed, names and
         versions.
 
@@ -101,6 +102,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         "n_thoughts": options["n_thoughts"],
         "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
         "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
+        "shares": _shares(analysis),
         **headline(analysis),
         **{name: said for name, said in more.items() if said},
     }
@@ -129,6 +131,15 @@ def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _shares(analysis: Analysis) -> dict[str, float | None]:
+    """The mean share of each part in the rows of the thoughts."""
+    rows = analysis.composition["composition"].sel(
+        value="estimate", query=thought_names(analysis.last_thought.sizes["thought"] + 1)
+    )
+    means = zip(rows["part"].values, rows.mean("query").values.tolist(), strict=True)
+    return {str(name): float(share) if np.isfinite(share) else None for name, share in means}
+
+
 def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: Path | None = None) -> list[Path]:
     """Write the headline numbers and the tables of an analysis.
 
@@ -155,7 +166,8 @@ def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: 
         written = _write_tables(folder, facts, analysis_tables(analysis) | {"step_indexed": step})
         if analysis.over_null is not None:
             tables = evidence_tables(shown_of_analysis(analysis).over_null or analysis.over_null)
-            written += _write_tables(folder / "over_null", facts["over_null"], tables)
+            of_nulls = {**facts["over_null"], "made_by": facts["made_by"]}
+            written += _write_tables(folder / "over_null", of_nulls, tables)
     for by, grouped in analysis.groups.items():
         table = group_table(grouped, without=_empty(by))
         written += _write_tables(folder / f"by_{by}", None, {"groups": table})

@@ -9,9 +9,7 @@ what the work is:
    shard's number is sent, and shards may be done in any order.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,26 +18,6 @@ Progress = Callable[[int], None]
 
 Work = Callable[[int, Progress], None]
 """Does the shard of this number and writes it; reports its progress."""
-
-
-@contextmanager
-def counted(progress: Progress | None, total: int, what: str) -> Iterator[Progress]:
-    """What is called with the problems done: `progress`, or without it a bar of tqdm, in a notebook that of notebooks.
-
-    Where nobody looks, in a file or a pipe, there is no bar.
-    """
-    if progress is not None:
-        yield progress
-        return
-    from tqdm.auto import tqdm  # slow to import, and asks whether a notebook is there
-
-    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
-    with tqdm(total=total, desc=what, disable=not seen) as bar:
-
-        def move(n_done: int) -> None:
-            bar.update(n_done)
-
-        yield move
 
 
 class Job(Protocol):
