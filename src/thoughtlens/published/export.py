@@ -112,7 +112,8 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
         facts = model_comparison({name: of for name, (_, of, _) in exported.items()})
         _write_json(out / COMPARISON, facts, *(run.manifest for run in runs))
         drawn = compared_models({name: (of, n) for name, (_, of, n) in exported.items()})
-        figures = save_figure(drawn, out / Path(COMPARISON).stem)
+        about = json.dumps(made_by(call_of("export_runs"), *(run.manifest for run in runs)), ensure_ascii=False)
+        figures = save_figure(drawn, out / Path(COMPARISON).stem, about=about)
     return [*(path for paths, _, _ in exported.values() for path in paths), out / COMPARISON, *figures]
 
 

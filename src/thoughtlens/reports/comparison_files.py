@@ -131,7 +131,8 @@ def write_comparison(
         # What an interrupted command leaves must not pass for the comparison that was there before.
         (folder / COMPARISON).unlink(missing_ok=True)
         written = [write_table(folder / f"{name}.csv", table) for name, table in tables.items()]
-        written += save_figures(folder, {FIGURE: plots.model_comparison(shown_of_comparison(comparison))})
+        drawn = {FIGURE: plots.model_comparison(shown_of_comparison(comparison))}
+        written += save_figures(folder, drawn, facts["made_by"])
         write_json(folder / COMPARISON, facts)
     return facts | {"files": [str(path) for path in (folder / COMPARISON, *written)]}
 

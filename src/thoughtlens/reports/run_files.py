@@ -11,6 +11,7 @@ in: a run and its analysis; out: these files, and their headline numbers as a di
 the run; nothing here measures anything.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -106,9 +107,12 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         **headline(analysis),
         **{name: said for name, said in more.items() if said},
     }
+    return {**facts, "flat": flat(facts), "made_by": _made_by(run, analysis)}
+
+
+def _made_by(run: Run, analysis: Analysis) -> Json:
     call = call_of("analyze", **{name: of for name, of in analysis.options.items() if name != "null"})
-    made = made_by(call, run.manifest, seed=analysis.options["seed"])
-    return {**facts, "flat": flat(facts), "made_by": made}
+    return made_by(call, run.manifest, seed=analysis.options["seed"])
 
 
 def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,20 +202,22 @@ def write_question_attention(run: Run, found: Sequence[xr.Dataset], *, n_top: in
             found = question_attention(reasoner, run.problems()[:1])
             write_question_attention(run, found)["problems"][0]["top"]["z1"]
     """
-    facts = {
+    facts: Json = {
         "measure": "mean over layers and heads of the attention of each position to each token of the question",
         "problems": [_question_facts(of_problem, n_top) for of_problem in found],
     }
     with writing(run.path / ANALYSIS) as folder:
         path = folder / "question_attention.json"
         made = made_by(call_of("question_attention"), run.manifest)
-        write_json(path, {"model": run.manifest["options"]["model"], **facts, "made_by": made})
+        facts["made_by"] = made
+        write_json(path, {"model": run.manifest["options"]["model"], **facts})
     names = unique([file_name(str(of_problem.attrs["problem"])) for of_problem in found])
     drawn = {
         f"question_tokens_{name}": plots.question_tokens(of_problem)
         for name, of_problem in zip(names, found, strict=True)
     }
-    return {"file": str(path), "figures": [str(figure) for figure in save_figures(run.path / FIGURES, drawn)], **facts}
+    figures = save_figures(run.path / FIGURES, drawn, made)
+    return {"file": str(path), "figures": [str(figure) for figure in figures], **facts}
 
 
 def _question_facts(found: xr.Dataset, n_top: int) -> Json:
@@ -235,10 +241,11 @@ def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[Json]]:
     return tops
 
 
-def save_figures(folder: Path, drawn: "Mapping[str, Axes]") -> list[Path]:
-    """Write figures, each in files of its name, into a folder that is made; return their paths."""
+def save_figures(folder: Path, drawn: "Mapping[str, Axes]", made: Json) -> list[Path]:
+    """Write figures, each in files of its name which say how they were `made`, into a folder; return their paths."""
+    about = json.dumps(made, ensure_ascii=False)
     with writing(folder):
-        return [path for name, ax in drawn.items() for path in plots.save_figure(ax, folder / name)]
+        return [path for name, ax in drawn.items() for path in plots.save_figure(ax, folder / name, about=about)]
 
 
 def write_figures(
@@ -282,8 +289,9 @@ def write_figures(
     choice = Choice(chosen, None if heads is None else tuple(heads), top, metric)
     if not isinstance(analysis, Analysis):
         analysis = analyze(run) if analysis is None else open_analysis(run, analysis)
+    made = _made_by(run, analysis)
     if step_indexed:
-        return save_figures(run.path / FIGURES / STEP_INDEXED, step_figures(analysis, choice))
+        return save_figures(run.path / FIGURES / STEP_INDEXED, step_figures(analysis, choice), made)
     few: dict[str, Any] = {"heads": choice.heads} | ({} if top is None else {"top": top})
     analysis = shown_of_analysis(analysis)
     drawn = {
@@ -302,7 +310,7 @@ def write_figures(
     }
     if int(analysis.model["n"]) < LEAST_SHOWN:
         drawn = {name: ax for name, ax in drawn.items() if "head" not in name and name != "metric_distributions"}
-    return save_figures(run.path / FIGURES, drawn)
+    return save_figures(run.path / FIGURES, drawn, made)
 
 
 def _groups_headline(analysis: Analysis, by: str) -> Json:

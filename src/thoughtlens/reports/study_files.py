@@ -176,7 +176,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
             # Figures of an earlier plan do not belong to this one.
             for old in (*folder.glob(f"{FIGURES}/*.png"), *folder.glob(f"{FIGURES}/*.svg")):
                 old.unlink()
-            written += save_figures(folder / FIGURES, study_figures(done))
+            written += save_figures(folder / FIGURES, study_figures(done), facts["made_by"])
     return facts | {"files": [str(path) for path in written]}
 
 
