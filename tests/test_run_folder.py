@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
 
 from tests.commands import call
 
@@ -74,9 +73,6 @@ def test_every_table_and_json_is_read_as_it_is(made):
         elif path.name == "manifest.json" and "options" in found:
             assert found.get("versions") or found["plans"][0]["versions"], path
             assert (found.get("call") or found["plans"][0]["call"]).startswith("thoughtlens "), path
-    for path in made.rglob("figures/*.png"):
-        with Image.open(path) as picture:
-            assert json.loads(picture.info["Description"])["call"].startswith("thoughtlens "), path
     flat = pd.json_normalize(json.loads((made / "runs/first/analysis/summary.json").read_text("utf-8"))["flat"])
     assert not any("." in name for name in flat.columns)
     assert flat.map(lambda value: not isinstance(value, list | dict)).all(axis=None)

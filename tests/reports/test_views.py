@@ -1,13 +1,18 @@
 """What a notebook shows of results: their own words, escaped, without scripts; and one line in a terminal."""
 
 import base64
+import json
 import re
+from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 from tests.plots.results_made import made_comparison, made_study, real_analysis
 
 from thoughtlens.problems import ProblemSet, sample
 from thoughtlens.problems.sets import as_set
+from thoughtlens.reports.run_files import save_figures
 
 HOSTILE = "</b><script>alert(1)</script>"
 
@@ -36,6 +41,15 @@ def test_a_study_shows_the_cuts_that_lose_most():
     cuts = table[table["kind"] == "cut"].nsmallest(5, "joint_logprob")["intervention"]
     places = [study._repr_html_().index(f"<td>{label}</td>") for label in cuts]
     assert places == sorted(places)
+
+
+def test_figures_on_disk_say_how_they_were_made(tmp_path):
+    made = {"call": "thoughtlens run --n 5 <b>", "seed": 0}
+    png, svg, *_ = save_figures(tmp_path, {"empty": Figure().subplots()}, made)
+    with Image.open(png) as picture:
+        assert json.loads(picture.info["Description"]) == made
+    text = ElementTree.fromstring(svg.read_text("utf-8")).find(".//{*}description").text
+    assert json.loads(text) == made
 
 
 def test_a_representation_is_one_line(comparison):
