@@ -109,9 +109,9 @@ def test_numbers_do_not_depend_on_the_size_of_blocks(run, folder, tmp_path, monk
             np.testing.assert_array_equal(np.load(path), np.load(folder / path.name))
 
 
-def test_json_has_the_keys_of_the_scripts_and_one_more(folder):
+def test_json_has_the_keys_of_the_scripts_and_two_more(folder):
     for name, keys in KEYS.items():
-        assert list(read(folder / f"{name}.json")) == [*keys, "convention"]
+        assert list(read(folder / f"{name}.json")) == [*keys, "convention", "made_by"]
     for (name, section), keys in INNER_KEYS.items():
         assert list(read(folder / f"{name}.json")[section]) == keys
     stats = read(folder / "attention_stats.json")
@@ -191,7 +191,7 @@ def test_several_runs_go_side_by_side(run, tmp_path):
     assert "step-indexed: models compared" in paths[-1].read_text("utf-8")
     assert list(found) == [
         "models", "hub_analysis", "top_heads", "functional_type_distribution_top20", "layer_distribution_top20",
-        "key_findings", "convention",
+        "key_findings", "convention", "made_by",
     ]  # fmt: skip
     assert found["models"]["tiny-gpt2_2"] == {"model_size": "gpt2", "n_layers": 4, "n_heads": 4, "total_heads": 16}
     best = table(tmp_path / "out" / "tiny-gpt2" / "ranked_heads.csv").iloc[0]
