@@ -181,10 +181,10 @@ def test_unwritable_output_folder():
     assert "/proc/here" in sentence("run", "--n", 2, "--out", "/proc/here")
 
 
-@pytest.mark.parametrize("thoughts", [1, 2, 3, 32])
-def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, tmp_path):
+@pytest.mark.parametrize(("thoughts", "model"), [(1, "tiny-gpt2"), (2, "tiny-gpt2"), (3, "tiny-gpt2"), (32, "planted")])
+def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, model, tmp_path):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
-    said = call("run", "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    said = call("run", "--model", model, "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
 
@@ -326,7 +326,9 @@ def test_a_run_of_four_problems_shows_no_head(tmp_path):
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2-control"])
 def test_every_bundled_model_runs(model, tmp_path):
-    facts = json.loads(call("run", "--model", model, "--n", 10, "--out", tmp_path / "run", "--json").stdout)
+    call("sample", "--problems", "arithmetic", "--n", 10, "--out", tmp_path / "some.jsonl")
+    call("extract", "--model", model, "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
+    facts = json.loads(call("analyze", tmp_path / "run", "--json").stdout)
     assert facts["n"] == facts["n_answer_rows"] == 10
 
 
@@ -336,7 +338,8 @@ def test_real_questions_run_through_the_bundled_model(data_folder, tmp_path):
 
     from thoughtlens import open_run
 
-    call("run", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "run")
+    call("sample", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "some.jsonl")
+    call("extract", "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
     run = open_run(tmp_path / "run")
     sums = run.attention["attention"].astype(np.float32).sum("key", skipna=False)
     assert run.attention.sizes["problem"] == len(run.results()) == 8

@@ -3,16 +3,16 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 import warnings
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from tests import apart
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.runs import open_run
@@ -189,27 +189,23 @@ def test_a_kill_while_the_arrays_are_made_leaves_a_folder_that_can_go_on(
     assert open_run(folder).results() == rows_of(list(IDS))
 
 
-WRITER = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_store import LAYOUT, OPTIONS, Store, write
-store = Store.open(sys.argv[1], LAYOUT, options=OPTIONS)
-write(store, 0)
-print("one shard is there", flush=True)
-while True:
-    write(store, 1)
-"""
+def write_on(folder: Path, told: Connection) -> None:
+    """Write the first shard, say so, and then the second one over and over."""
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    write(store, 0)
+    told.send("one shard is there")
+    while True:
+        write(store, 1)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.004, 0.015, 0.03])
 def test_a_real_kill_costs_at_most_the_shard_in_progress(folder: Path, delay: float) -> None:
-    script = WRITER.format(tests=str(Path(__file__).parent))
-    writer = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    writer.stdout.readline()
+    listening, telling = Pipe(duplex=False)
+    writer = apart.begin(write_on, folder, telling, log=folder.with_suffix(".log"))
+    assert listening.poll(600), folder.with_suffix(".log").read_text()
     time.sleep(delay)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.communicate()
+    writer.kill()
+    writer.join()
     assert Store.open(folder, LAYOUT, options=OPTIONS).missing() in ([2], [1, 2])
     complete(folder)
     xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected()["correct"])
