@@ -12,15 +12,30 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 from uuid import uuid4
 
 from thoughtlens.errors import RunError
 
 Json = dict[str, Any]
 PARTIAL = ".partial"
+
+COMMAND: Final[ContextVar[str]] = ContextVar("command", default="")
+"""The command line that is being run; empty where the package is used from Python."""
+
+
+def call_of(function: str, **options: Any) -> str:
+    """The command line that is being run; without one the call of a public function, with the options that were given.
+
+    Example:
+        >>> call_of("extract", batch_size=32, record=())
+        'thoughtlens.extract(batch_size=32)'
+    """
+    given = ", ".join(f"{name}={value!r}" for name, value in options.items() if value not in (None, (), [], {}, ""))
+    return COMMAND.get() or f"thoughtlens.{function}({given})"
 
 
 @contextmanager

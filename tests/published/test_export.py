@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -75,7 +76,7 @@ def read(path: Path):
 
 
 def table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, comment="#")
+    return pd.read_csv(path)
 
 
 def test_all_files_and_no_others(run, folder):
@@ -109,9 +110,9 @@ def test_numbers_do_not_depend_on_the_size_of_blocks(run, folder, tmp_path, monk
             np.testing.assert_array_equal(np.load(path), np.load(folder / path.name))
 
 
-def test_json_has_the_keys_of_the_scripts_and_one_more(folder):
+def test_json_has_the_keys_of_the_scripts_and_two_more(folder):
     for name, keys in KEYS.items():
-        assert list(read(folder / f"{name}.json")) == [*keys, "convention"]
+        assert list(read(folder / f"{name}.json")) == [*keys, "convention", "made_by"]
     for (name, section), keys in INNER_KEYS.items():
         assert list(read(folder / f"{name}.json")[section]) == keys
     stats = read(folder / "attention_stats.json")
@@ -161,7 +162,9 @@ def test_every_file_says_that_it_is_step_indexed(folder):
     assert "attention to itself" in STEP_INDEXED_NOTE
     for path in folder.iterdir():
         if path.suffix == ".csv":
-            assert path.read_text("utf-8").splitlines()[0] == f"# {STEP_INDEXED_NOTE}"
+            readme = (folder / "README.txt").read_text("utf-8")
+            assert path.name in readme
+            assert all(re.search(rf"^.*\b{name}\b.*  ", readme, re.MULTILINE) for name in pd.read_csv(path).columns)
         elif path.suffix == ".txt":
             assert path.read_text("utf-8").splitlines()[0] == STEP_INDEXED_NOTE
         elif path.suffix == ".json" and not path.name.startswith("attention_dataset"):
@@ -190,7 +193,7 @@ def test_several_runs_go_side_by_side(run, tmp_path):
     assert "step-indexed: models compared" in paths[-1].read_text("utf-8")
     assert list(found) == [
         "models", "hub_analysis", "top_heads", "functional_type_distribution_top20", "layer_distribution_top20",
-        "key_findings", "convention",
+        "key_findings", "convention", "made_by",
     ]  # fmt: skip
     assert found["models"]["tiny-gpt2_2"] == {"model_size": "gpt2", "n_layers": 4, "n_heads": 4, "total_heads": 16}
     best = table(tmp_path / "out" / "tiny-gpt2" / "ranked_heads.csv").iloc[0]

@@ -36,7 +36,7 @@ def run(request, tokenizer, tmp_path_factory):
 
 def test_everything_is_analysed_and_written(run):
     analysis = tl.analyze(run, n_resamples=20, name="few")
-    tl.write_reports(run, analysis, figures=False)
+    tl.reports.write_reports(run, analysis, figures=False)
     attention = run.attention["attention"].astype(np.float64)
     thoughts = [f"z{k}" for k in range(1, 7)]
     earlier = attention.sel(query="z4", key=thoughts[:3]).sum("key").mean(["problem", "layer", "head"])

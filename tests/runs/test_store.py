@@ -96,9 +96,9 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
 
 def test_half_precision_rounds_once_and_keeps_the_schema(run_folder: Path) -> None:
     found = check_attention(open_run(run_folder).attention.load())
-    assert found["attention"].dtype == np.float16
-    # Half of the spacing of float16 below 1 is 2^-12.
-    np.testing.assert_allclose(found["attention"].astype(np.float32), expected()["attention"], rtol=0, atol=2**-12)
+    assert found["attention"].dtype == np.float32
+    assert found.attrs["precision"] == "float16"
+    np.testing.assert_array_equal(found["attention"], expected()["attention"].astype(np.float16))
     xr.testing.assert_identical(found.drop_attrs()[["correct"]], expected()[["correct"]])
     assert found["n_question_tokens"].dtype == np.int32
 
@@ -110,6 +110,18 @@ def test_users_open_a_run_without_warnings(run_folder: Path) -> None:
         picked = dataset["attention"].sel(problem=IDS[12], query="z2", key="z1").load()
     truth = expected()["attention"].sel(problem=IDS[12], query="z2", key="z1")
     np.testing.assert_allclose(picked, truth, rtol=0, atol=2**-12)
+
+
+def test_the_naive_mean_of_2400_problems_is_right(folder: Path) -> None:
+    sizes = {"n_layers": 1, "n_heads": 2, "n_thoughts": 2, "shard_size": 1200}
+    layout = Layout.of(tuple(map(str, range(2400))), **SIZES | sizes)
+    complete(folder, layout)
+    found = xr.open_zarr(folder / "attention.zarr", consolidated=False)["attention"]
+    mean = found.mean("problem")
+    assert found.dtype == mean.dtype == np.float32
+    exact = np.nanmean(found.values.astype(np.float64), axis=0)
+    np.testing.assert_allclose(mean, exact, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(open_run(folder).mean_attention(), exact, rtol=0, atol=1e-12)
 
 
 def test_results_are_in_the_order_of_the_problems_whatever_the_order_of_the_shards(folder: Path) -> None:

@@ -65,7 +65,7 @@ def plain(reasoners, tmp_path_factory):
 def test_they_are_stored_beside_attention_which_stays_the_same(family, reasoners, recorded, plain):
     both = recorded[family].attention.load()
     xr.testing.assert_identical(both.drop_vars("value_weighted"), plain[family].attention.load())
-    assert both["value_weighted"].dtype == np.float16
+    assert both["value_weighted"].dtype == np.float32
     check_attention(both)
     expected = values_of(reasoners[family], [problem.question for problem in PROBLEMS])
     # float16 has eleven significant bits, and nothing below 2^-24.

@@ -102,6 +102,16 @@ class Comparison(NamedTuple):
         """`model`, `recipe` or `group`."""
         return str(self.measures["n"].dims[0])
 
+    def __repr__(self) -> str:
+        sides = zip(self.measures[self.dim].values, self.measures["n"].values, strict=True)
+        return f"<Comparison of {', '.join(f'{name} ({n:,} problems)' for name, n in sides)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
+
 
 @exact_labels()
 def compare(

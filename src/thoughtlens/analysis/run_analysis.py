@@ -102,6 +102,19 @@ class Analysis(NamedTuple):
     """`pattern`, `by`, `null`, `holdout` (its `share` and `seed`, or None), `n_resamples`, `seed`, and the `name` that
     it is saved under or None"""
 
+    def __repr__(self) -> str:
+        sizes, n = self.heads.sizes, int(self.model["n"])
+        return (
+            f"<Analysis of {n:,} problems: {sizes['layer']} layers × {sizes['head']} heads, "
+            f"{sizes['thought']} thoughts; Datasets: {', '.join(self._fields[:-4])}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
+
 
 _CLASSES: Final = (Analysis, Comparison, Levels)
 """What a saved analysis is made of."""
