@@ -32,14 +32,14 @@ lint: setup
 	$(BIN)/lint-imports
 
 # Tests of a second or less: arithmetic on made-up attention, texts, names, plans. Nothing is trained or drawn.
-LONG := archive compare evidence kept null_run ranking summary
+LONG := archive cautions compare curves effects evidence holdout hubs influence kept null_run ranking rollout summary verdict
 FAST := tests/problems tests/reasoning tests/published/test_published.py tests/published/test_step_indexed.py \
 	$(filter-out $(LONG:%=tests/analysis/test_%.py),$(wildcard tests/analysis/test_*.py)) \
 	$(addprefix tests/cuts/test_,answer_positions.py controls.py edits.py interventions.py planning.py specs.py) \
 	$(addprefix tests/test_,effects_schema.py files.py house.py names.py order_labels.py)
 
 fast: setup
-	$(BIN)/pytest -n 1 -q -m "not slow" $(FAST)
+	$(BIN)/pytest -q -m "not slow" $(FAST)
 
 # A minute on two processors: before each commit.
 check: setup

@@ -6,10 +6,23 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from thoughtlens.analysis import Analysis, analyze
 from thoughtlens.notation import key_names, query_names
 from thoughtlens.schema import attention_dataset, check_attention
 
 Planter = Callable[[str, str], float]
+
+_ANALYSES: dict[tuple[object, ...], Analysis] = {}
+
+
+def analysed(dataset: xr.Dataset, **options: int) -> Analysis:
+    """`analyze` of a Dataset, made once for all tests of the same numbers and options: none may change what it gets."""
+    values = [dataset[name].values for name in ("attention", "correct", "n_question_tokens")]
+    labels = [(name, tuple(index)) for name, index in dataset.indexes.items()]
+    key = (*((of.dtype.str, of.tobytes()) for of in values), *labels, *sorted(options.items()))
+    if key not in _ANALYSES:
+        _ANALYSES[key] = analyze(dataset, **options)
+    return _ANALYSES[key]
 
 
 def _visible(n_thoughts: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The page about the run folder: its commands and examples run, and it names every column and file that they make."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -50,10 +51,31 @@ def test_every_column_of_the_other_tables_is_named(made):
 
 
 def test_every_file_at_the_top_of_a_folder_is_named(made):
-    folders = {"runs/first", "runs/first/analysis", "runs/first/studies/heads", "runs/both"}
+    folders = {"runs/first", "runs/first/analysis", "runs/first/studies/heads", "runs/both", "runs/first/export"}
     for folder in folders:
         for path in (made / folder).iterdir():
-            assert re.search(rf"\b{re.escape(path.name)}\b", PAGE), path
+            name = path.name.replace("24_test", "N_SPLIT")
+            assert re.search(rf"\b{re.escape(name)}\b", PAGE), path
+
+
+def test_every_table_and_json_is_read_as_it_is(made):
+    assert len(tables(made)) >= 22
+    for path in made.rglob("*.csv"):
+        columns = list(pd.read_csv(path).columns)
+        assert all(re.fullmatch(r"\w+", name) for name in columns), path
+        assert columns[:2] == ["study", "edit"] or path.name != "effects.csv"
+    for path in (path for path in made.rglob("*.json") if path.name != "zarr.json"):
+        found = json.loads(path.read_text("utf-8"))
+        if path.name not in {"manifest.json", "plan.json"} and not re.match(r"attention_dataset|\d+\.json", path.name):
+            made_by = found["made_by"]
+            assert made_by["versions"]["thoughtlens"], path
+            assert made_by["call"].startswith("thoughtlens "), path
+        elif path.name == "manifest.json" and "options" in found:
+            assert found.get("versions") or found["plans"][0]["versions"], path
+            assert (found.get("call") or found["plans"][0]["call"]).startswith("thoughtlens "), path
+    flat = pd.json_normalize(json.loads((made / "runs/first/analysis/summary.json").read_text("utf-8"))["flat"])
+    assert not any("." in name for name in flat.columns)
+    assert flat.map(lambda value: not isinstance(value, list | dict)).all(axis=None)
 
 
 def test_examples_run(made, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 from . import cuts as cuts
 from . import plots as plots
+from . import reports as reports
 from .analysis import Analysis as Analysis
 from .analysis import Comparison as Comparison
 from .analysis import Study as Study
@@ -24,7 +25,6 @@ from .problems import load_set as load_set
 from .problems import sample as sample
 from .reasoning import reason as reason
 from .reports import study as study
-from .reports import write_reports as write_reports
 from .runs import Run as Run
 from .runs import extract as extract
 from .runs import open_run as open_run

@@ -16,10 +16,11 @@ import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Final, TextIO
 from uuid import uuid4
 
 from thoughtlens.errors import RunError, first_line
@@ -98,6 +99,21 @@ def _remove_partial(folder: Path) -> None:
             rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         elif path.is_dir() and not path.is_symlink() and not (path / LOCK).exists():
             _remove_partial(path)
+
+
+COMMAND: Final[ContextVar[str]] = ContextVar("command", default="")
+"""The command line that is being run; empty where the package is used from Python."""
+
+
+def call_of(function: str, **options: Any) -> str:
+    """The command line that is being run; without one the call of a public function, with the options that were given.
+
+    Example:
+        >>> call_of("extract", batch_size=32, record=())
+        'thoughtlens.extract(batch_size=32)'
+    """
+    given = ", ".join(f"{name}={value!r}" for name, value in options.items() if value not in (None, (), [], {}, ""))
+    return COMMAND.get() or f"thoughtlens.{function}({given})"
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 The attention Dataset:
 
-    attention  (problem, layer, head, query, key)  float16 on disk, float32 in memory
+    attention  (problem, layer, head, query, key)  float32, rounded on disk to the precision that the attribute
+                                                   `precision` names, float16 or float32
     correct    (problem)  bool: the parsed answer equals the gold answer
     n_question_tokens  (problem)  int32: prompt tokens before `bot`
     value_weighted  (problem, layer, head, query, key)  on request: the norm of each key's weighted, projected value
@@ -170,7 +171,7 @@ def check_attention(dataset: xr.Dataset) -> xr.Dataset:
     values = _widened(attention)
     names = query_names(n_thoughts, slots)
     beside = _widened(dataset[PADDING_MASS]) if PADDING_MASS in dataset else 0.0
-    _check_rows(values, names, ROW_SUM_TOLERANCE[str(attention.dtype)], beside)
+    _check_rows(values, names, ROW_SUM_TOLERANCE[dataset.attrs.get("precision", str(attention.dtype))], beside)
     _check_causal(values, names, ATTENTION)
     if VALUE_WEIGHTED in dataset:
         _check_value_weighted(dataset[VALUE_WEIGHTED], names)

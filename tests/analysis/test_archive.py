@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import analyze, open_analysis
+from thoughtlens.analysis import Analysis, analyze, open_analysis
 from thoughtlens.errors import OptionError, RunError
+from thoughtlens.files import Json
 
 FEW = {"n_resamples": 10}
 
@@ -59,9 +60,29 @@ def run(make_attention, tmp_path):
     return StoredDataset(tmp_path / "run", make_attention(n_problems=6, missing=(2,)))
 
 
+@pytest.fixture(scope="module")
+def by_seed(make_attention):
+    """Analyses of the attention of a run, by their seeds."""
+    return {seed: analyze(make_attention(n_problems=6, missing=(2,)), seed=seed, **FEW) for seed in (0, 1)}
+
+
 @pytest.fixture
-def null(make_attention, tmp_path):
-    return StoredDataset(tmp_path / "null", make_attention(n_problems=6, seed=1), weights="others")
+def at_hand(by_seed, monkeypatch):
+    """Analyses of the seed asked for are taken from those at hand: how they are kept has nothing to do with numbers."""
+
+    def ready(blocks, null, correct, groups, options: Json, **rest) -> Analysis:
+        return by_seed[options["seed"]]._replace(options={**options, "name": None})
+
+    monkeypatch.setattr("thoughtlens.analysis.run_analysis._analyze", ready)
+
+
+@pytest.fixture(scope="module")
+def grouped(make_attention, tmp_path_factory):
+    """A run, a null run, and what was found of both by two groupings, called `all`."""
+    folder = tmp_path_factory.mktemp("grouped")
+    run = StoredDataset(folder / "run", make_attention(n_problems=6, missing=(2,)))
+    null = StoredDataset(folder / "null", make_attention(n_problems=6, seed=1), weights="others")
+    return run, null, analyze(run, by=("correct", "n_steps"), null=[null], name="all", **FEW)
 
 
 def assert_identical(one, other):
@@ -78,8 +99,8 @@ def assert_identical(one, other):
         assert one == other
 
 
-def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(run, null):
-    found = analyze(run, by=("correct", "n_steps"), null=[null], name="all", **FEW)
+def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(grouped):
+    run, null, found = grouped
     every = [str(name) for name in run.dataset["problem"].values]
     assert run.read == every
     assert null.read == every
@@ -90,14 +111,16 @@ def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(run, nul
     assert found.options["name"] == "all"
 
 
-def test_numbers_of_groups_are_those_of_their_problems_alone(run):
-    found = analyze(run, by="n_steps", **FEW).parts["n_steps"]
+def test_numbers_of_groups_are_those_of_their_problems_alone(grouped):
+    run, _, analysis = grouped
+    found = analysis.parts["n_steps"]
     for place, (name, chosen) in enumerate({"1": [0, 2, 4], "2": [1, 3, 5]}.items()):
         alone = analyze(run.dataset.isel(problem=chosen), seed=place, **FEW)
         for level in ("model", "heads", "evidence", "rollout", "last_thought"):
             xr.testing.assert_allclose(getattr(found[name], level), getattr(alone, level), rtol=1e-9)
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_the_default_analysis_stands_in_the_folder_and_others_beside_it(run):
     default, other = analyze(run), analyze(run, seed=1)
     assert default.options["name"] is None
@@ -108,6 +131,7 @@ def test_the_default_analysis_stands_in_the_folder_and_others_beside_it(run):
     assert default.model.attrs["seed"] == 0 and other.model.attrs["seed"] == 1
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_other_options_under_a_name_are_refused_unless_forced(run):
     first = analyze(run, name="mine", **FEW)
     (run.path / "analysis" / "mine" / "heads.csv").write_text("of the first")
@@ -127,6 +151,7 @@ def test_a_run_that_has_changed_is_analysed_anew(run, make_attention):
     assert not analyze(run, name="mine", **FEW).model.identical(before.model)
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_an_analysis_that_is_not_there_is_said_with_those_that_are(run):
     with pytest.raises(RunError, match=r"has no analysis with the default options.*run `thoughtlens analyze"):
         open_analysis(run)
@@ -142,16 +167,16 @@ def test_a_name_that_can_be_no_folder_is_refused(run, name):
     assert not run.path.exists()
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_an_interrupted_save_leaves_the_analysis_before(run, monkeypatch):
     before = analyze(run, name="mine", **FEW)
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
-    with pytest.raises(RunError, match="can't write"):
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="can't write"):
+        patch.setattr(xr.Dataset, "to_zarr", full)
         analyze(run, name="mine", seed=1, force=True, **FEW)
-    monkeypatch.undo()
     assert_identical(open_analysis(run, "mine"), before)
 
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from tests.analysis.test_nulls import uniform_attention
+from tests.attention_made import analysed as analysed_dataset
 from tests.models.test_planted import LEVELS, analysed
 
 from thoughtlens.analysis import (
-    analyze,
     bootstrap_mean,
     causal_uniform,
     excess,
@@ -32,7 +32,7 @@ from thoughtlens.schema import attention_dataset
 
 
 def analyzed(dataset: xr.Dataset, **options):
-    return analyze(dataset, correct=dataset["correct"], **{"n_resamples": 40, **options})
+    return analysed_dataset(dataset, **{"n_resamples": 40, **options})
 
 
 def measured_one_by_one(dataset: xr.Dataset) -> xr.Dataset:
@@ -81,7 +81,7 @@ def test_excess_is_that_of_a_loop_over_cells(make_attention, n_thoughts):
 
 
 def test_the_hub_of_the_evidence_is_that_of_the_hub_test(make_attention):
-    dataset = make_attention(n_problems=12)
+    dataset = make_attention(n_problems=24)
     found, tested = analyzed(dataset).evidence.sel(measure="hub"), hub_test(dataset)
     np.testing.assert_array_equal(found["p"], tested["p"])
     np.testing.assert_array_equal(found["q"], tested["p_corrected"])
@@ -152,7 +152,7 @@ def test_a_head_of_just_the_least_excess_is_hardly_ever_named():
     assert (found["type"] == "previous-thought").mean() <= 0.12
 
 
-@pytest.mark.parametrize("n_thoughts", [2, 3, 4, 5, 6, 7, 12, 24])
+@pytest.mark.parametrize("n_thoughts", [2, 3, 4, 6, 24])
 def test_even_attention_has_no_excess(make_attention, n_thoughts):
     dataset = uniform_attention(make_attention, n_thoughts, 3, [12, 20, 33])
     for dtype in (np.float32,):
@@ -171,15 +171,15 @@ def test_even_attention_has_no_excess(make_attention, n_thoughts):
 def test_entropy_is_that_of_scipy(make_attention):
     from scipy.stats import entropy
 
-    dataset = make_attention(n_problems=8)
+    dataset = make_attention(n_problems=15, missing=(2, 7))
     split = shares(dataset["attention"])
     found = row_entropy(dataset["attention"])
     for q in range(2, 6):
         nats = entropy(split.isel(query=q, key=slice(q)), axis=-1)
         np.testing.assert_allclose(found.isel(query=q), nats / np.log(q), rtol=1e-6)
     assert found.isel(query=[0, 1]).isnull().all()
-    streamed = analyzed(dataset, seed=2)
-    oracle = bootstrap_mean(found, n_resamples=40, seed=2)
+    streamed = analyzed(dataset, seed=4)
+    oracle = bootstrap_mean(found, n_resamples=40, seed=4)
     np.testing.assert_allclose(streamed.heads["entropy"].transpose(*oracle.dims), oracle, rtol=1e-9)
     over_heads = streamed.model["entropy"].sel(value="estimate")
     np.testing.assert_allclose(over_heads, found.mean(("problem", "layer", "head")), rtol=1e-9)
@@ -284,10 +284,10 @@ def test_shares_and_entropies_stay_in_range(dataset):
     assert not ((found < -1e-9) | (found > 1 + 1e-9)).any()
 
 
-@given(datasets(), st.randoms(use_true_random=False))
-@settings(PROPERTY, max_examples=4)
-def test_order_of_problems_and_heads_does_not_matter(dataset, random):
-    orders = {dim: random.sample(range(dataset.sizes[dim]), dataset.sizes[dim]) for dim in ("problem", "layer", "head")}
+@pytest.mark.parametrize("n_thoughts", [2, 7])
+def test_order_of_problems_and_heads_does_not_matter(make_attention, n_thoughts):
+    dataset, rng = make_attention(n_thoughts=n_thoughts), np.random.default_rng(1)
+    orders = {dim: rng.permutation(dataset.sizes[dim]) for dim in ("problem", "layer", "head")}
     once, turned = (analyzed(each, n_resamples=3) for each in (dataset, dataset.isel(orders)))
     for level in ("evidence", "layer_evidence", "model_evidence", "heads", "model"):
         left, right = getattr(once, level), getattr(turned, level)
@@ -300,11 +300,10 @@ def test_order_of_problems_and_heads_does_not_matter(dataset, random):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12, err_msg=f"{level} {name}")
 
 
-@given(datasets(), st.data())
-@settings(PROPERTY, max_examples=4)
-def test_two_half_runs_merge_into_the_whole(dataset, data):
-    cut = data.draw(st.integers(1, dataset.sizes["problem"] - 1))
-    parts = [dataset.isel(problem=slice(0, cut)), dataset.isel(problem=slice(cut, None))]
+@pytest.mark.parametrize("n_thoughts", [2, 7])
+def test_two_half_runs_merge_into_the_whole(make_attention, n_thoughts):
+    dataset = make_attention(n_thoughts=n_thoughts)
+    parts = [dataset.isel(problem=slice(0, 2)), dataset.isel(problem=slice(2, None))]
     merged = finish_moments(merge_moments(*(partial_moments(part["attention"]) for part in parts)))
     whole = analyzed(dataset, n_resamples=3)
     for name in ("mean", "sd"):
@@ -320,7 +319,7 @@ def test_two_half_runs_merge_into_the_whole(dataset, data):
 
 
 def test_headline_tells_evidence_and_types(make_attention):
-    found = analyzed(make_attention(n_problems=20))
+    found = analyzed(make_attention(n_problems=24))
     facts = headline(found)
     assert sum(facts["types"].values()) == 6
     assert facts["hub_heads"]["of"] == 6

@@ -21,17 +21,17 @@ FEW = {"n_resamples": 20}
 SMALL = {"n_problems": 40, "n_layers": 1, "n_heads": 1}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dataset(make_attention):
     return make_attention(n_problems=24, n_layers=1, n_heads=3, missing=(3,))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tested(dataset):
     return schema.tested_half(dataset["problem"].values.tolist(), 0.5)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def held_out(dataset):
     return analyze(dataset, holdout=0.5, **FEW)
 

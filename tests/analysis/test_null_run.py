@@ -92,7 +92,7 @@ def test_blocks_give_what_the_whole_gives(make_attention):
 
 
 def test_random_models_show_no_hub_beyond_each_other_and_a_planted_hub_is_beyond_them():
-    questions = [problem.question for problem in planted_problems(8, seed=3)]
+    questions = [problem.question for problem in planted_problems(4, seed=3)]
     planted = planted_reasoner(LEVELS["default"])
     # GPT-2's own spread makes every random head even; a wide one makes heads with preferences of their own.
     planted.lm.config.initializer_range = 0.1

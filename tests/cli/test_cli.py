@@ -48,6 +48,9 @@ def test_run_leaves_everything_that_it_promises(first):
 def test_run_again_on_the_same_folder_gives_the_same(first, copied):
     again = json.loads(call("run", "--n", 12, "--out", copied, "--json").stdout)
     same = {name: fact for name, fact in first[1].items() if name != "report"}
+    # The call is told as it was typed.
+    assert again["made_by"].pop("call") == same["made_by"]["call"].replace(str(first[0]), str(copied)) + " --no-report"
+    same["made_by"] = {name: fact for name, fact in same["made_by"].items() if name != "call"}
     assert json.loads(json.dumps(again).replace(str(copied), str(first[0]))) == same
 
 
@@ -70,7 +73,8 @@ def test_an_analysis_with_other_options_has_a_folder_of_its_own(copied):
 
 
 def test_a_python_user_writes_what_the_command_line_writes(first, copied):
-    from thoughtlens import open_run, write_reports
+    from thoughtlens import open_run
+    from thoughtlens.reports import write_reports
 
     folder, facts = first
     found = write_reports(open_run(copied), figures=False)
@@ -180,10 +184,10 @@ def test_unwritable_output_folder():
     assert "/proc/here" in sentence("run", "--n", 2, "--out", "/proc/here")
 
 
-@pytest.mark.parametrize("thoughts", [1, 2, 3, 32])
-def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, tmp_path):
+@pytest.mark.parametrize(("thoughts", "model"), [(1, "tiny-gpt2"), (2, "tiny-gpt2"), (3, "tiny-gpt2"), (32, "planted")])
+def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, model, tmp_path):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
-    said = call("run", "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    said = call("run", "--model", model, "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
 
@@ -325,7 +329,9 @@ def test_a_run_of_four_problems_shows_no_head(tmp_path):
 
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2-control"])
 def test_every_bundled_model_runs(model, tmp_path):
-    facts = json.loads(call("run", "--model", model, "--n", 10, "--out", tmp_path / "run", "--json").stdout)
+    call("sample", "--problems", "arithmetic", "--n", 10, "--out", tmp_path / "some.jsonl")
+    call("extract", "--model", model, "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
+    facts = json.loads(call("analyze", tmp_path / "run", "--json").stdout)
     assert facts["n"] == facts["n_answer_rows"] == 10
 
 
@@ -335,7 +341,8 @@ def test_real_questions_run_through_the_bundled_model(data_folder, tmp_path):
 
     from thoughtlens import open_run
 
-    call("run", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "run")
+    call("sample", "--problems", data_folder / "gsm8k_test.jsonl", "--n", 8, "--out", tmp_path / "some.jsonl")
+    call("extract", "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
     run = open_run(tmp_path / "run")
     sums = run.attention["attention"].astype(np.float32).sum("key", skipna=False)
     assert run.attention.sizes["problem"] == len(run.results()) == 8

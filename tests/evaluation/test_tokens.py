@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests import oracle
+from tests.commands import unrendered
 from tests.conftest import QUESTIONS, Scripted, random_reasoner
 from tests.reasoning.test_reasoning import value_index
 from typer.testing import CliRunner
@@ -106,7 +107,8 @@ def run_folder(tmp_path_factory):
 
 
 def call(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    with unrendered("png"):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result
 

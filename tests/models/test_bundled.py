@@ -55,11 +55,11 @@ def test_card_is_of_the_bundled_problems(name):
 
 @pytest.mark.parametrize("name", bundled())
 def test_card_accuracies_hold_on_a_sample(name):
-    """Each accuracy of the card lies in a 99.9 % interval around what a sample of 300 gives."""
+    """Each accuracy of the card lies in a 99.9 % interval around what a sample of 200 gives."""
     card = read_card(name)
-    problems = draw(load_set("arithmetic", "test"), 300, seed=1).problems
+    problems = draw(load_set("arithmetic", "test"), 200, seed=1).problems
     for outcome in evaluate(load(name), problems):
-        found = proportion_interval(sum(outcome.correct), 300, confidence=0.999)
+        found = proportion_interval(sum(outcome.correct), 200, confidence=0.999)
         claimed = card["accuracy"][outcome.condition]["accuracy"]
         assert float(found.sel(value="low")) <= claimed <= float(found.sel(value="high")), outcome.condition
 

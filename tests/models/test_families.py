@@ -66,11 +66,11 @@ def test_the_words_around_the_thoughts_are_those_of_the_folder(tmp_path, tokeniz
     assert sound(reasoner)["answer"] == "the value at once"
 
 
-def test_an_answer_said_at_once_is_predicted_at_eot(tmp_path, tokenizer, monkeypatch):
+def test_an_answer_said_at_once_is_predicted_at_eot(tmp_path, tokenizer):
     made = Made(tmp_path, tokenizer)
     says(made.folder, family="codi", lora_alpha=32, prefix="", n_thoughts=4)
-    monkeypatch.setattr("thoughtlens.reasoning.loop.MAX_NEW_TOKENS", 4)
-    run = extract(made.load(), [Problem("p0", QUESTION, "8"), Problem("p1", QUESTIONS[1], "3")], tmp_path / "run")
+    problems = [Problem("p0", QUESTION, "8"), Problem("p1", QUESTIONS[1], "3")]
+    run = extract(made.load(), problems, tmp_path / "run", max_new_tokens=4)
     attention = run.attention
     assert attention["query"].values.tolist() == ["bot", "z1", "z2", "z3", "z4", "eot"]
     assert attention["key"].values.tolist()[2:] == attention["query"].values.tolist()
@@ -266,7 +266,7 @@ def test_controls_of_coconut_load_as_what_they_are(coconut, tokenizer):
     assert (reasoner.n_thoughts, sound(reasoner)["family"]) == (0, "plain, layout plain language model")
 
 
-def test_without_markers_the_question_makes_the_first_thought(tmp_path, monkeypatch):
+def test_without_markers_the_question_makes_the_first_thought(tmp_path):
     torch.manual_seed(0)
     tokenizer, lm = symbol_tokenizer(), base_model("gpt2", 40).eval()
     torch.save(Coconut(lm).state_dict(), tmp_path / "checkpoint_300")
@@ -286,8 +286,7 @@ def test_without_markers_the_question_makes_the_first_thought(tmp_path, monkeypa
     torch.testing.assert_close(trace.thoughts[0], sequence[0, -3:], **TOLERANCE)
     assert trace.tokens[0] == [int(lm(inputs_embeds=whole).logits[0, -1].argmax())]
     sound(reasoner)
-    monkeypatch.setattr("thoughtlens.reasoning.loop.MAX_NEW_TOKENS", 2)
-    run = extract(reasoner, [Problem("g", graph, "2")], tmp_path / "run", dtype="float32")
+    run = extract(reasoner, [Problem("g", graph, "2")], tmp_path / "run", dtype="float32", max_new_tokens=2)
     assert run.attention["query"].values.tolist() == ["z1", "z2", "z3", "answer"]
     pattern = oracle.eager(lm).base_model(inputs_embeds=whole, output_attentions=True).attentions[1][0, :, -1]
     row = torch.tensor(run.attention["attention"].sel(problem="g", layer=1, query="answer").values)

@@ -289,5 +289,5 @@ def random_hubs(seed: int, questions: list[str], planted_one: Codi) -> int:
 
 def test_random_weights_show_no_hub(reasoner):
     questions = [problem.question for problem in planted_problems(30, seed=5)]
-    hubs = [random_hubs(seed, questions, reasoner) for seed in range(100)]
-    assert sum(found == 0 for found in hubs) >= 95
+    hubs = [random_hubs(seed, questions, reasoner) for seed in range(40)]
+    assert sum(found == 0 for found in hubs) >= 38

@@ -26,7 +26,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def run_of(reasoner, tmp_path):
-    return extract(reasoner, PROBLEMS, tmp_path / "run")
+    return extract(reasoner, PROBLEMS, tmp_path / "run", max_new_tokens=1)
 
 
 def same_thoughts(one, other):

@@ -69,7 +69,7 @@ def test_map_of_heads_has_layers_as_rows_and_prints_estimates(drawn_text):
         assert {short(value) for value in estimate[np.isfinite(estimate)]} <= set(texts)
 
 
-@pytest.mark.parametrize("shape", [(12, 12), (16, 32), (32, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(12, 12), (32, 32)], ids=str)
 def test_maps_of_many_heads_still_print_their_values(drawn_text, shape):
     texts, _, _ = drawn_text(head_map(made_analysis(*shape), metric="thought mass"))
     assert len(texts) >= shape[0] * shape[1]
@@ -271,7 +271,7 @@ def test_values_are_printed_where_they_fit(drawn_text):
 
 
 def test_values_are_dropped_where_they_would_not_fit(drawn_text):
-    texts, _, _ = drawn_text(head_maps(made_analysis(n_thoughts=32), top=12))
+    texts, _, _ = drawn_text(head_maps(made_analysis(3, 4, 32), top=12))
     assert not [text for text in texts if text.startswith(".")]
 
 

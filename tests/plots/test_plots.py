@@ -18,8 +18,8 @@ from tests.plots.results_made import (
 from thoughtlens import plots
 from thoughtlens.errors import OptionError
 
-LAYERS_AND_THOUGHTS = [(3, 1), (3, 32), (4, 12), (12, 6), (16, 2), (32, 32)]
-HEADS_AND_THOUGHTS = [(1, 1), (1, 32), (7, 6), (7, 12), (12, 2), (12, 32)]
+LAYERS_AND_THOUGHTS = [(3, 1), (3, 32), (12, 6), (32, 32)]
+HEADS_AND_THOUGHTS = [(1, 1), (1, 32), (7, 12), (12, 2), (12, 32)]
 SHAPES = [(3, 4), (12, 12), (32, 32)]
 SIZES = [1, 5, 60]
 BY_HEAD = ["composition_by_layer", "depth_profile", "head_counts", "head_map", "head_ranking", "metric_distributions"]
@@ -139,23 +139,21 @@ def test_a_plan_of_all_heads_of_a_large_model_is_readable(drawn_text):
     assert_readable(plots.effect_map(study), drawn_text)
 
 
-@pytest.mark.parametrize(("size", "n_thoughts"), [((4, 3), 1), ((4, 3), 32), ((9, 7), 6), ((9, 7), 32)], ids=str)
+@pytest.mark.parametrize(("size", "n_thoughts"), [((4, 3), 32), ((9, 7), 32)], ids=str)
 @pytest.mark.parametrize(("name", "constrained"), PLACES)
 def test_text_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n_thoughts, constrained):
     texts, boxes, _ = drawn_text(draw(name, n_thoughts, 32, ax=place_for(name, size, constrained=constrained)))
     assert overlapping(texts, boxes) == []
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (32, 32)], ids=str)
-@pytest.mark.parametrize("size", [(4, 3), (9, 7)], ids=str)
+@pytest.mark.parametrize(("size", "shape"), [((4, 3), (3, 4)), ((4, 3), (32, 32)), ((9, 7), (32, 32))], ids=str)
 @pytest.mark.parametrize("name", BY_HEAD)
 def test_text_of_heads_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, shape):
     texts, boxes, _ = drawn_text(draw(name, 6, *shape, ax=place_for(name, size)))
     assert overlapping(texts, boxes) == []
 
 
-@pytest.mark.parametrize("n", [1, 60])
-@pytest.mark.parametrize("size", [(4, 3), (9, 7)], ids=str)
+@pytest.mark.parametrize(("size", "n"), [((4, 3), 1), ((4, 3), 60), ((9, 7), 60)], ids=str)
 @pytest.mark.parametrize("name", OF_CUTS)
 def test_text_of_effects_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n):
     texts, boxes, _ = drawn_text(getattr(plots, name)(OF_CUTS[name](n), ax=place_for(name, size)))
@@ -165,26 +163,26 @@ def test_text_of_effects_never_overlaps_on_an_axes_of_any_size(drawn_text, name,
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_axes_given_is_the_axes_returned(name):
     ax = Figure(layout="constrained").subplots(1, 2)[1]
-    assert draw(name, ax=ax) is ax
-    assert isinstance(draw(name), Axes)
+    assert draw(name, 4, 3, 4, ax=ax) is ax
+    assert isinstance(draw(name, 4, 3, 4), Axes)
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_subfigures_can_be_drawn_on(drawn_text, name):
     whole = Figure(figsize=(12, 5), layout="constrained")
-    texts, boxes, _ = drawn_text(draw(name, ax=whole.subfigures(1, 2)[0].subplots()))
+    texts, boxes, _ = drawn_text(draw(name, 6, 3, 4, ax=whole.subfigures(1, 2)[0].subplots()))
     assert overlapping(texts, boxes) == []
 
 
 @pytest.mark.parametrize("name", PANELLED)
 def test_panels_without_a_grid_to_stand_in_are_refused(name):
     with pytest.raises(OptionError, match="an Axes without a grid, expected one such as Figure"):
-        draw(name, ax=Figure().add_axes((0.1, 0.1, 0.8, 0.8)))
+        draw(name, 4, 3, 4, ax=Figure().add_axes((0.1, 0.1, 0.8, 0.8)))
 
 
 @pytest.mark.parametrize("name", PANELLED)
 def test_an_axes_too_small_for_panels_says_what_it_needs(drawn_text, name):
-    texts, _, _ = drawn_text(draw(name, ax=Figure(figsize=(0.7, 0.7), layout="constrained").subplots()))
+    texts, _, _ = drawn_text(draw(name, 4, 3, 4, ax=Figure(figsize=(0.7, 0.7), layout="constrained").subplots()))
     assert len(texts) == 1
     assert texts[0].startswith("needs ")
 
@@ -196,14 +194,17 @@ def datasets(result):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_leave_their_data_as_it_was(name):
-    result = result_for(name)
+    result = result_for(name, 4, 3, 4)
     before = [data.copy(deep=True) for data in datasets(result)]
     getattr(plots, name)(result)
     assert all(data.identical(old) for data, old in zip(datasets(result), before, strict=True))
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_same_data_same_bytes(tmp_path, name):
+def test_same_data_same_bytes(tmp_path, monkeypatch, name):
+    # Pixels six times as wide show the same.
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: save(figure, file, **options | {"dpi": 50}))
     once, again = (
         [path.read_bytes() for path in plots.save_figure(draw(name, 3, 3, 4), tmp_path / stem)] for stem in ("a", "b")
     )

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.commands import unrendered
 from typer.testing import CliRunner
 
 from thoughtlens.cli import app
@@ -74,7 +76,7 @@ def read(path: Path):
 
 
 def table(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path, comment="#")
+    return pd.read_csv(path)
 
 
 def test_all_files_and_no_others(run, folder):
@@ -108,9 +110,9 @@ def test_numbers_do_not_depend_on_the_size_of_blocks(run, folder, tmp_path, monk
             np.testing.assert_array_equal(np.load(path), np.load(folder / path.name))
 
 
-def test_json_has_the_keys_of_the_scripts_and_one_more(folder):
+def test_json_has_the_keys_of_the_scripts_and_two_more(folder):
     for name, keys in KEYS.items():
-        assert list(read(folder / f"{name}.json")) == [*keys, "convention"]
+        assert list(read(folder / f"{name}.json")) == [*keys, "convention", "made_by"]
     for (name, section), keys in INNER_KEYS.items():
         assert list(read(folder / f"{name}.json")[section]) == keys
     stats = read(folder / "attention_stats.json")
@@ -160,7 +162,9 @@ def test_every_file_says_that_it_is_step_indexed(folder):
     assert "attention to itself" in STEP_INDEXED_NOTE
     for path in folder.iterdir():
         if path.suffix == ".csv":
-            assert path.read_text("utf-8").splitlines()[0] == f"# {STEP_INDEXED_NOTE}"
+            readme = (folder / "README.txt").read_text("utf-8")
+            assert path.name in readme
+            assert all(re.search(rf"^.*\b{name}\b.*  ", readme, re.MULTILINE) for name in pd.read_csv(path).columns)
         elif path.suffix == ".txt":
             assert path.read_text("utf-8").splitlines()[0] == STEP_INDEXED_NOTE
         elif path.suffix == ".json" and not path.name.startswith("attention_dataset"):
@@ -178,7 +182,8 @@ def test_dataset_is_a_plain_list_that_reads_back(run, folder):
 
 
 def test_several_runs_go_side_by_side(run, tmp_path):
-    paths = export_runs([run, run, run], tmp_path / "out")
+    with unrendered("png"):
+        paths = export_runs([run, run, run], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "tiny-gpt2", "tiny-gpt2_2", "tiny-gpt2_3", "model_comparison.json", "model_comparison.png",
         "model_comparison.svg",
@@ -188,7 +193,7 @@ def test_several_runs_go_side_by_side(run, tmp_path):
     assert "step-indexed: models compared" in paths[-1].read_text("utf-8")
     assert list(found) == [
         "models", "hub_analysis", "top_heads", "functional_type_distribution_top20", "layer_distribution_top20",
-        "key_findings", "convention",
+        "key_findings", "convention", "made_by",
     ]  # fmt: skip
     assert found["models"]["tiny-gpt2_2"] == {"model_size": "gpt2", "n_layers": 4, "n_heads": 4, "total_heads": 16}
     best = table(tmp_path / "out" / "tiny-gpt2" / "ranked_heads.csv").iloc[0]
@@ -206,7 +211,8 @@ def test_several_runs_go_side_by_side(run, tmp_path):
 def test_names_of_models_stay_in_their_folder(run, tmp_path, name, expected):
     options = run.manifest["options"]
     named = replace(run, manifest=run.manifest | {"options": options | {"model": options["model"] | {"name": name}}})
-    export_runs([named], tmp_path / "out")
+    with unrendered("png", "svg"):
+        export_runs([named], tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         expected, "model_comparison.json", "model_comparison.png", "model_comparison.svg",
@@ -257,7 +263,8 @@ def test_command_wants_a_folder_for_several_runs(run, tmp_path):
     refused = runner.invoke(app, ["export", str(run.path), str(run.path)])
     assert refused.exit_code == 2
     assert "name one with --out" in refused.stderr
-    done = runner.invoke(app, ["export", str(run.path), str(run.path), "--out", str(tmp_path / "two"), "--json"])
+    with unrendered("png", "svg"):
+        done = runner.invoke(app, ["export", str(run.path), str(run.path), "--out", str(tmp_path / "two"), "--json"])
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
     assert str(tmp_path / "two" / "model_comparison.json") in facts["files"]

@@ -137,11 +137,11 @@ def test_unmasked_padded_rows_are_those_of_a_loop_written_out():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_a_run_says_what_its_rows_give_to_padding(tokenizer, tmp_path, monkeypatch):
+def test_a_run_says_what_its_rows_give_to_padding(tokenizer, tmp_path):
     reasoner = random_reasoner("gpt2", tokenizer, n_thoughts=2)
     problems = [Problem(f"p{n}", "How many? " * n, "8") for n in (1, 4, 2)]
-    monkeypatch.setattr("thoughtlens.reasoning.loop.MAX_NEW_TOKENS", 8)
-    run = extract(reasoner, problems, tmp_path / "run", batch_size=2, protocol="official-padding-v5", dtype="float32")
+    how = {"dtype": "float32", "max_new_tokens": 8}
+    run = extract(reasoner, problems, tmp_path / "run", batch_size=2, protocol="official-padding-v5", **how)
     mass = run.attention["padding_mass"].isel(query=slice(0, 4))
     thoughts = mass.sel(query=["z1", "z2", "eot"])
     assert (thoughts.sel(problem="p1") > 0).all()
@@ -150,5 +150,5 @@ def test_a_run_says_what_its_rows_give_to_padding(tokenizer, tmp_path, monkeypat
     np.testing.assert_allclose(whole.values, 1.0, atol=1e-5)
     assert run.manifest["options"]["protocol"] == "official-padding-v5"
     assert padding_mass(run) == pytest.approx(float(mass.sel(query=["z1", "z2"]).mean()))
-    exact = extract(reasoner, problems[:1], tmp_path / "exact")
+    exact = extract(reasoner, problems[:1], tmp_path / "exact", **how)
     assert padding_mass(exact) is None and "padding_mass" not in exact.attention

@@ -96,7 +96,7 @@ def test_another_pattern_has_a_folder_of_its_own(folder):
     ],
 )
 def test_a_null_that_is_none_ends_in_one_sentence_and_leaves_nothing(folder, null, part, tmp_path):
-    call("extract", "--problems", folder / "20.jsonl", "--out", tmp_path / "run")
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("analysis", "nulls"))
     said = sentence("analyze", tmp_path / "run", "--null", folder / null)
     assert part in said
     assert "--random-weights 0" in said or null == "nowhere"

@@ -1,4 +1,4 @@
-"""A kill, or an error of the disk, at any write: the same bytes after resuming, and nothing that looks whole and is not.
+"""A kill, or an error of the disk, at any write: the same bytes after resuming, and nothing looks whole that is not.
 
 A write is an event of Python's audit hooks in a run folder: a file opened for writing, renamed, or removed, or a folder
 made. THOUGHTLENS_WRITES says at how many of them each kind of work is disturbed; "all" is every one.
@@ -74,7 +74,7 @@ def disturbed(work, folder: Path, at: int, error: int, counted: Path) -> None:
     try:
         work(folder)
     except ThoughtLensError as told:
-        print(told)
+        sys.stderr.write(f"{told}\n")
         os._exit(2)
     finally:
         at = -1

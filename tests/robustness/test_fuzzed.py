@@ -113,7 +113,9 @@ def recipe_file(made: Path, folder: Path, change: Callable[[bytes], bytes]) -> o
 
 
 def command_line(made: Path, folder: Path, change: Callable[[bytes], bytes]) -> object:
-    words = change(f"analyze {made} --by correct --seed 1 --top 3 --json".encode()).decode("utf-8", "replace").split(" ")
+    words = (
+        change(f"analyze {made} --by correct --seed 1 --top 3 --json".encode()).decode("utf-8", "replace").split(" ")
+    )
     if words[0] not in ("analyze", "status", "plot"):
         words = ["status", *words]
     with unrendered("png", "svg", "pdf"):

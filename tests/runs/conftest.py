@@ -1,7 +1,5 @@
 """What tests of runs share."""
 
-from functools import partial
-
 import pytest
 
 from thoughtlens.reasoning import reason
@@ -9,5 +7,9 @@ from thoughtlens.reasoning import reason
 
 @pytest.fixture
 def short_answers(monkeypatch):
-    """Untrained models babble to the last position; four tokens of it are enough."""
-    monkeypatch.setattr("thoughtlens.runs.extraction.reason", partial(reason, max_new_tokens=4))
+    """Untrained models babble to the last position; four tokens of it are enough, whatever the extraction asks for."""
+
+    def briefly(*arguments, **how):
+        return reason(*arguments, **how | {"max_new_tokens": 4})
+
+    monkeypatch.setattr("thoughtlens.runs.extraction.reason", briefly)

@@ -1,7 +1,5 @@
 """Ray workers give the run that this process gives, whatever happens to them."""
 
-import os
-import subprocess
 import sys
 from collections import deque
 from pathlib import Path
@@ -9,12 +7,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xarray as xr
+from tests import apart
+from tests.runs import on_a_cluster
 
 from thoughtlens.cli.app import engine_named
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.models import load
-from thoughtlens.problems import sample
-from thoughtlens.runs import Local, extract, open_run
+from thoughtlens.runs import Local, open_run
 from thoughtlens.runs.extraction import RAW
 from thoughtlens.runs.shards import Layout
 from thoughtlens.runs.writer import Store
@@ -27,28 +26,34 @@ from thoughtlens.runs import ray_engine
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory) -> tuple[Path, str]:
-    """A run whose cluster lost a node and a worker, and what was said on the way."""
-    out = tmp_path_factory.mktemp("cluster") / "run"
-    script = Path(__file__).with_name("on_a_cluster.py")
+    """Two runs of a cluster, the first of which lost a node and a worker, and what was said on the way."""
+    folder = tmp_path_factory.mktemp("cluster")
     calm = {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TMPDIR": "/tmp"}
-    done = subprocess.run(
-        [sys.executable, script, out], env=os.environ | calm, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return out, done.stdout + done.stderr
+    work = apart.begin(on_a_cluster.main, folder / "raw", folder / "mean", log=folder / "said.log", environment=calm)
+    return folder, apart.end(work, folder / "said.log")
 
 
 @pytest.mark.slow
 def test_a_lost_node_and_a_killed_worker_cost_no_shard(disturbed, tmp_path):
-    out, said = disturbed
+    out, said = disturbed[0] / "raw", disturbed[1]
     assert "removed a node" in said
     assert "killed a worker" in said
     assert "another takes its place" in said
     assert len(list((out / "shards").glob("*.json"))) == 12
-    here = extract(load("tiny-gpt2"), sample("arithmetic", n=48), tmp_path / "here", shard_size=4)
-    there = open_run(out)
+    alone = on_a_cluster.shards(tmp_path / "here")
+    Local().run(alone, alone.store.missing(), lambda n_problems: None)
+    alone.store.finish()
+    here, there = open_run(tmp_path / "here"), open_run(out)
     assert there.results() == here.results()
     np.testing.assert_allclose(there.attention["attention"], here.attention["attention"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_workers_add_up_what_this_process_does(disturbed, tmp_path):
+    there, here = open_run(disturbed[0] / "mean"), on_a_cluster.means(tmp_path / "here", Local())
+    assert there.results() == here.results()
+    for found, expected in zip(there.sums(), here.sums(), strict=True):
+        xr.testing.assert_allclose(found, expected, atol=1e-5)
     assert there.manifest["notes"]["engine"] == "ray"
 
 

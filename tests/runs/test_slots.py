@@ -30,14 +30,13 @@ def without_markers(tokenizer):
 
 @pytest.fixture(scope="module", params=[at_once, without_markers], ids=lambda make: make.__name__)
 def run(request, tokenizer, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thoughtlens.reasoning.loop.MAX_NEW_TOKENS", 3)
-        return extract(request.param(tokenizer), PROBLEMS, tmp_path_factory.mktemp("run") / "run", dtype="float32")
+    out = tmp_path_factory.mktemp("run") / "run"
+    return extract(request.param(tokenizer), PROBLEMS, out, dtype="float32", max_new_tokens=3)
 
 
 def test_everything_is_analysed_and_written(run):
     analysis = tl.analyze(run, n_resamples=20, name="few")
-    tl.write_reports(run, analysis, figures=False)
+    tl.reports.write_reports(run, analysis, figures=False)
     attention = run.attention["attention"].astype(np.float64)
     thoughts = [f"z{k}" for k in range(1, 7)]
     earlier = attention.sel(query="z4", key=thoughts[:3]).sum("key").mean(["problem", "layer", "head"])
@@ -65,12 +64,10 @@ def test_an_even_row_is_its_own_null_and_rolls_out_whole(run):
     np.testing.assert_allclose(composition(attention).sum("part"), 1.0, atol=1e-5)
 
 
-def test_means_are_kept_of_it_too(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("thoughtlens.reasoning.loop.MAX_NEW_TOKENS", 2)
-    kept = extract(without_markers(tokenizer), PROBLEMS, tmp_path / "run", keep=MEAN)
-    whole = extract(without_markers(tokenizer), PROBLEMS, tmp_path / "whole", dtype="float32")
-    few = {"n_resamples": 20, "name": "few"}
-    found = [
-        tl.analyze(run, **few).composition["composition"].sel(query="z4", value="estimate") for run in (kept, whole)
-    ]
-    np.testing.assert_allclose(found[0].values, found[1].values, atol=1e-5)
+def test_means_are_kept_of_it_too(tokenizer, tmp_path):
+    reasoner, brief = without_markers(tokenizer), {"max_new_tokens": 2}
+    kept = extract(reasoner, PROBLEMS, tmp_path / "run", keep=MEAN, **brief)
+    whole = extract(reasoner, PROBLEMS, tmp_path / "whole", dtype="float32", **brief)
+    found = tl.analyze(kept, n_resamples=20, name="few").composition["composition"]
+    expected = composition(whole.attention["attention"].astype(np.float64)).mean(("problem", "layer", "head"))
+    np.testing.assert_allclose(*(parts.sel(query="z4") for parts in (found.sel(value="estimate"), expected)), atol=1e-5)

@@ -3,16 +3,16 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
 import warnings
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from tests import apart
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import write_json
@@ -97,9 +97,9 @@ def test_what_was_written_is_read_back(folder: Path) -> None:
 
 def test_half_precision_rounds_once_and_keeps_the_schema(run_folder: Path) -> None:
     found = check_attention(open_run(run_folder).attention.load())
-    assert found["attention"].dtype == np.float16
-    # Half of the spacing of float16 below 1 is 2^-12.
-    np.testing.assert_allclose(found["attention"].astype(np.float32), expected()["attention"], rtol=0, atol=2**-12)
+    assert found["attention"].dtype == np.float32
+    assert found.attrs["precision"] == "float16"
+    np.testing.assert_array_equal(found["attention"], expected()["attention"].astype(np.float16))
     xr.testing.assert_identical(found.drop_attrs()[["correct"]], expected()[["correct"]])
     assert found["n_question_tokens"].dtype == np.int32
 
@@ -111,6 +111,18 @@ def test_users_open_a_run_without_warnings(run_folder: Path) -> None:
         picked = dataset["attention"].sel(problem=IDS[12], query="z2", key="z1").load()
     truth = expected()["attention"].sel(problem=IDS[12], query="z2", key="z1")
     np.testing.assert_allclose(picked, truth, rtol=0, atol=2**-12)
+
+
+def test_the_naive_mean_of_2400_problems_is_right(folder: Path) -> None:
+    sizes = {"n_layers": 1, "n_heads": 2, "n_thoughts": 2, "shard_size": 1200}
+    layout = Layout.of(tuple(map(str, range(2400))), **SIZES | sizes)
+    complete(folder, layout)
+    found = xr.open_zarr(folder / "attention.zarr", consolidated=False)["attention"]
+    mean = found.mean("problem")
+    assert found.dtype == mean.dtype == np.float32
+    exact = np.nanmean(found.values.astype(np.float64), axis=0)
+    np.testing.assert_allclose(mean, exact, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(open_run(folder).mean_attention(), exact, rtol=0, atol=1e-12)
 
 
 def test_results_are_in_the_order_of_the_problems_whatever_the_order_of_the_shards(folder: Path) -> None:
@@ -178,27 +190,23 @@ def test_a_kill_while_the_arrays_are_made_leaves_a_folder_that_can_go_on(
     assert open_run(folder).results() == rows_of(list(IDS))
 
 
-WRITER = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_store import LAYOUT, OPTIONS, Store, write
-store = Store.open(sys.argv[1], LAYOUT, options=OPTIONS)
-write(store, 0)
-print("one shard is there", flush=True)
-while True:
-    write(store, 1)
-"""
+def write_on(folder: Path, told: Connection) -> None:
+    """Write the first shard, say so, and then the second one over and over."""
+    store = Store.open(folder, LAYOUT, options=OPTIONS)
+    write(store, 0)
+    told.send("one shard is there")
+    while True:
+        write(store, 1)
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.004, 0.015, 0.03])
 def test_a_real_kill_costs_at_most_the_shard_in_progress(folder: Path, delay: float) -> None:
-    script = WRITER.format(tests=str(Path(__file__).parent))
-    writer = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    writer.stdout.readline()
+    listening, telling = Pipe(duplex=False)
+    writer = apart.begin(write_on, folder, telling, log=folder.with_suffix(".log"))
+    assert listening.poll(600), folder.with_suffix(".log").read_text()
     time.sleep(delay)
-    os.kill(writer.pid, signal.SIGKILL)
-    writer.communicate()
+    writer.kill()
+    writer.join()
     assert Store.open(folder, LAYOUT, options=OPTIONS).missing() in ([2], [1, 2])
     complete(folder)
     xr.testing.assert_identical(open_run(folder).attention.load()["correct"], expected()["correct"])

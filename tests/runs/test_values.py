@@ -1,7 +1,7 @@
 """Value-weighted patterns in a run folder: there when asked for, and kept as attention is."""
 
 import json
-from functools import partial
+import shutil
 
 import numpy as np
 import pytest
@@ -23,16 +23,17 @@ from thoughtlens.schema import check_attention
 from thoughtlens.taps import ValueRecorder
 
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS * 2)]
+FAMILIES = ("gpt2", "llama")
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
-def reasoner(request, tokenizer):
-    return random_reasoner(request.param, tokenizer)
+@pytest.fixture(scope="module")
+def reasoners(tokenizer):
+    return {family: random_reasoner(family, tokenizer) for family in FAMILIES}
 
 
-@pytest.fixture(autouse=True)
-def _short_answers(monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.extraction.reason", partial(reason, max_new_tokens=4))
+@pytest.fixture
+def reasoner(reasoners):
+    return reasoners["gpt2"]
 
 
 def values_of(reasoner, questions):
@@ -42,16 +43,31 @@ def values_of(reasoner, questions):
 
 
 def extract_values(reasoner, to, **options):
-    return extract(reasoner, PROBLEMS, to, **{"record": ["values"], "shard_size": 3, "batch_size": 2} | options)
+    how = {"record": ["values"], "shard_size": 3, "batch_size": 2, "max_new_tokens": 4}
+    return extract(reasoner, PROBLEMS, to, **how | options)
 
 
-def test_they_are_stored_beside_attention_which_stays_the_same(reasoner, tmp_path):
-    both = extract_values(reasoner, tmp_path / "both").attention.load()
-    plain = extract(reasoner, PROBLEMS, tmp_path / "plain", shard_size=3, batch_size=2).attention.load()
-    xr.testing.assert_identical(both.drop_vars("value_weighted"), plain)
-    assert both["value_weighted"].dtype == np.float16
+@pytest.fixture(scope="module")
+def recorded(reasoners, tmp_path_factory):
+    """A run of each family with its values."""
+    root = tmp_path_factory.mktemp("recorded")
+    return {family: extract_values(reasoner, root / family) for family, reasoner in reasoners.items()}
+
+
+@pytest.fixture(scope="module")
+def plain(reasoners, tmp_path_factory):
+    """A run of each family without them."""
+    root = tmp_path_factory.mktemp("plain")
+    return {family: extract_values(reasoner, root / family, record=[]) for family, reasoner in reasoners.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_they_are_stored_beside_attention_which_stays_the_same(family, reasoners, recorded, plain):
+    both = recorded[family].attention.load()
+    xr.testing.assert_identical(both.drop_vars("value_weighted"), plain[family].attention.load())
+    assert both["value_weighted"].dtype == np.float32
     check_attention(both)
-    expected = values_of(reasoner, [problem.question for problem in PROBLEMS])
+    expected = values_of(reasoners[family], [problem.question for problem in PROBLEMS])
     # float16 has eleven significant bits, and nothing below 2^-24.
     np.testing.assert_allclose(both["value_weighted"], expected, rtol=2**-10, atol=2**-24)
 
@@ -63,7 +79,7 @@ def test_blocks_hold_one_pattern_at_a_time(reasoner, tmp_path):
     xr.testing.assert_equal(values["value_weighted"], run.attention["value_weighted"][:3].load())
 
 
-def test_an_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):
+def test_an_interrupted_run_goes_on_and_comes_out_the_same(reasoner, recorded, tmp_path):
     class Interrupted(Exception):
         pass
 
@@ -72,32 +88,31 @@ def test_an_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):
         if len(done) > 3:
             raise Interrupted
 
-    whole = extract_values(reasoner, tmp_path / "whole")
     with pytest.raises(Interrupted):
         extract_values(reasoner, tmp_path / "broken", progress=interrupt)
     resumed = extract_values(reasoner, tmp_path / "broken")
-    xr.testing.assert_identical(resumed.attention.load(), whole.attention.load())
+    xr.testing.assert_identical(resumed.attention.load(), recorded["gpt2"].attention.load())
 
 
-@pytest.mark.parametrize(("first", "then"), [([], ["values"]), (["values"], [])])
-def test_another_choice_is_refused_by_name(first, then, reasoner, tmp_path):
-    extract_values(reasoner, tmp_path / "run", record=first)
+@pytest.mark.parametrize(("first", "then"), [("plain", ["values"]), ("recorded", [])])
+def test_another_choice_is_refused_by_name(first, then, reasoner, request):
+    path = request.getfixturevalue(first)["gpt2"].path
     with pytest.raises(RunError, match=r"is another run: layout.record is .*; ask for the same, or name another"):
-        extract_values(reasoner, tmp_path / "run", record=then)
+        extract_values(reasoner, path, record=then)
 
 
-def test_a_choice_made_twice_is_one(reasoner, tmp_path):
-    run = extract_values(reasoner, tmp_path / "run")
-    assert extract_values(reasoner, tmp_path / "run", record=("values", "values")).manifest == run.manifest
+def test_a_choice_made_twice_is_one(reasoner, recorded):
+    run = recorded["gpt2"]
+    assert extract_values(reasoner, run.path, record=("values", "values")).manifest == run.manifest
 
 
-def test_runs_without_values_have_the_manifest_that_they_always_had(reasoner, tmp_path):
-    assert "record" not in extract_values(reasoner, tmp_path / "run", record=[]).manifest["layout"]
+def test_runs_without_values_have_the_manifest_that_they_always_had(plain):
+    assert "record" not in plain["gpt2"].manifest["layout"]
 
 
-def test_a_damaged_array_is_named_and_only_its_shard_redone(reasoner, tmp_path):
-    run = extract_values(reasoner, tmp_path / "run")
-    before = run.attention.load()
+def test_a_damaged_array_is_named_and_only_its_shard_redone(reasoner, recorded, tmp_path):
+    before = recorded["gpt2"].attention.load()
+    shutil.copytree(recorded["gpt2"].path, tmp_path / "run")
     (tmp_path / "run/attention.zarr/value_weighted/c/1/0/0/0/0").unlink()
     with pytest.raises(RunError, match="value_weighted/c/1/0/0/0/0 is missing or altered; run the same extraction"):
         open_run(tmp_path / "run")
@@ -107,10 +122,9 @@ def test_a_damaged_array_is_named_and_only_its_shard_redone(reasoner, tmp_path):
     xr.testing.assert_identical(again.attention.load(), before)
 
 
-def test_a_run_without_values_says_how_to_record_them(reasoner, tmp_path):
-    run = extract_values(reasoner, tmp_path / "run", record=[])
+def test_a_run_without_values_says_how_to_record_them(plain):
     with pytest.raises(RunError, match="holds no value_weighted; extract it anew with --record"):
-        analyze(run, pattern="value-weighted")
+        analyze(plain["gpt2"], pattern="value-weighted")
 
 
 def test_what_can_not_be_recorded_is_refused(reasoner, tmp_path):
@@ -139,21 +153,21 @@ def test_norms_beyond_half_precision_are_refused(tokenizer, tmp_path):
     ],
     ids=["negative", "missing row", "partly missing", "not causal", "dims"],
 )
-def test_the_schema_is_checked(spoil, said, tokenizer, tmp_path):
-    dataset = extract_values(random_reasoner("gpt2", tokenizer), tmp_path / "run").attention.load()
+def test_the_schema_is_checked(spoil, said, recorded):
+    dataset = recorded["gpt2"].attention.load()
     with pytest.raises(RunError, match=said):
         check_attention(dataset.assign(value_weighted=spoil(dataset["value_weighted"])))
 
 
-def test_analysis_of_shares_is_written_beside_that_of_attention(reasoner, tmp_path):
-    run = extract_values(reasoner, tmp_path / "run")
+def test_analysis_of_shares_is_written_beside_that_of_attention(recorded):
+    run = recorded["gpt2"]
     analysis = analyze(run, pattern="value-weighted", name="moved")
     paths = write_analysis(run, analysis, summary(run, analysis))
-    assert {path.parent for path in paths} == {tmp_path / "run/analysis/moved"}
+    assert {path.parent for path in paths} == {run.path / "analysis/moved"}
     assert json.loads(paths[0].read_text("utf-8"))["pattern"] == "value-weighted"
     whole = value_shares(run.attention.load())
     expected = analysis_tables(analyze(whole, correct=whole["correct"]))["preferences_head"]
-    found = np.genfromtxt(tmp_path / "run/analysis/moved/preferences_head.csv", delimiter=",", names=True)
+    found = np.genfromtxt(run.path / "analysis/moved/preferences_head.csv", delimiter=",", names=True)
     np.testing.assert_allclose(found["estimate"], expected["estimate"].to_numpy(), rtol=1e-6)
 
 

@@ -60,7 +60,7 @@ from thoughtlens.analysis.comparison_sides import (
     subject_of,
 )
 from thoughtlens.analysis.heads import TYPES
-from thoughtlens.analysis.intervals import CONFIDENCE, interval, resample_weights, spearman
+from thoughtlens.analysis.intervals import CONFIDENCE, exact_labels, interval, resample_weights, spearman
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text, thought_names
@@ -102,7 +102,18 @@ class Comparison(NamedTuple):
         """`model`, `recipe` or `group`."""
         return str(self.measures["n"].dims[0])
 
+    def __repr__(self) -> str:
+        sides = zip(self.measures[self.dim].values, self.measures["n"].values, strict=True)
+        return f"<Comparison of {', '.join(f'{name} ({n:,} problems)' for name, n in sides)}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
+
+
+@exact_labels()
 def compare(
     subjects: Mapping[str, Subject | ComparableRun],
     *,
@@ -168,6 +179,7 @@ def compare(
     )
 
 
+@exact_labels()
 def compare_recipes(
     runs: Mapping[str, Subject | ComparableRun],
     recipes: Mapping[str, Sequence[str]],
@@ -271,6 +283,7 @@ def compare_recipes(
     )
 
 
+@exact_labels()
 def compare_groups(
     sums: xr.Dataset,
     groups: Mapping[str, npt.ArrayLike],

@@ -27,6 +27,7 @@ from thoughtlens.analysis.intervals import (
     bootstrap_mean,
     bootstrap_t,
     effective_size,
+    exact_labels,
     paired_difference_interval,
     proportion_interval,
     shrunk,
@@ -109,6 +110,29 @@ class Study(NamedTuple):
     attention: xr.DataArray
     """mean attention over problems, layers and heads, dims (query, key)"""
 
+    def __repr__(self) -> str:
+        kinds = [str(kind) for kind in self.summary["kind"].values]
+        numbers = {kind: kinds.count(kind) for kind in ("cut", "control")}
+        counts = ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in numbers.items())
+        of_families = ", ".join(f"{name} ({len(its)})" for name, its in self.families.items())
+        return (
+            f"<Study {self.effects.attrs.get('study', 'unnamed')}: {counts}, "
+            f"{self.effects.sizes['problem']:,} problems"
+            f"{'; ' + of_families if of_families else ''}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
+
+    def table(self) -> pd.DataFrame:
+        """A row a cut or control: the table `effects.csv` of the page on the run folder."""
+        import thoughtlens  # as above
+
+        return thoughtlens.reports.study_table(self)
+
 
 def paired_differences(effects: xr.Dataset) -> xr.Dataset:
     """Each cut less the baseline, problem by problem.
@@ -143,6 +167,7 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
 
 
+@exact_labels()
 def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10_000, seed: int = 0) -> xr.Dataset:
     """Effect of every cut and control, with intervals, tests and its place among its controls.
 

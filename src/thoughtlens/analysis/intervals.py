@@ -16,6 +16,9 @@ Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapte
 interval).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
@@ -33,6 +36,16 @@ VALUES = ("estimate", "low", "high")
 
 CHUNK_CELLS = 4_000_000
 """Cells of a resampled array held at once: 32 MB in float64."""
+
+
+@contextmanager
+def exact_labels() -> Iterator[None]:
+    """Arithmetic on arrays whose labels differ raises, where xarray would keep what they have in common.
+
+    Arrays whose labels agree are then not copied first, which takes a third of the analysis of few heads.
+    """
+    with xr.set_options(arithmetic_join="exact"):  # type: ignore[no-untyped-call]  # of xr.set_options
+        yield
 
 
 def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0) -> xr.DataArray:

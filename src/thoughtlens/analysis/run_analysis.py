@@ -27,7 +27,7 @@ from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_pr
 from thoughtlens.analysis.excess_tests import Levels, beyond_nulls, evidence_of_levels, null_values
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_tests, row_sums
-from thoughtlens.analysis.intervals import CHUNK_CELLS, CONFIDENCE, interval, proportion_interval
+from thoughtlens.analysis.intervals import CHUNK_CELLS, CONFIDENCE, exact_labels, interval, proportion_interval
 from thoughtlens.analysis.metrics import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
@@ -101,6 +101,19 @@ class Analysis(NamedTuple):
     options: Json
     """`pattern`, `by`, `null`, `holdout` (its `share` and `seed`, or None), `n_resamples`, `seed`, and the `name` that
     it is saved under or None"""
+
+    def __repr__(self) -> str:
+        sizes, n = self.heads.sizes, int(self.model["n"])
+        return (
+            f"<Analysis of {n:,} problems: {sizes['layer']} layers × {sizes['head']} heads, "
+            f"{sizes['thought']} thoughts; Datasets: {', '.join(self._fields[:-4])}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
 
 
 _CLASSES: Final = (Analysis, Comparison, Levels)
@@ -342,6 +355,7 @@ def _groups(by: str, correct: npt.NDArray[np.bool_], run: StoredRun | None) -> d
     return {str(count): counts == count for count in np.unique(counts[counts > 0])}
 
 
+@exact_labels()
 def _analyze(
     blocks: Iterable[xr.Dataset],
     null: Sequence[StoredRun | Blocks],

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from thoughtlens import runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
+from thoughtlens.files import COMMAND
 
 _TYPED: Final = "thoughtlens.typed"
 
@@ -26,6 +27,8 @@ class OneSentence(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep what was typed, for manifests; then parse it."""
         ctx.meta[_TYPED] = shlex.join(["thoughtlens", *args])
+        token = COMMAND.set(ctx.meta[_TYPED])
+        ctx.call_on_close(lambda: COMMAND.reset(token))
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

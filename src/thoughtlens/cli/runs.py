@@ -345,7 +345,7 @@ def run(
         _close_without_thoughts(done, as_json=as_json)
         return
     with terminal.working("analyze and plot"):
-        facts = tl.write_reports(done)
+        facts = tl.reports.write_reports(done)
     if not no_report:
         with terminal.working("report"):
             facts |= {"report": str(reports.write_report(done).path)}
@@ -452,7 +452,7 @@ def analyze(
     with terminal.working("analyze"):
         held: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed}
         found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force, **held)
-        facts = tl.write_reports(done, found, figures=False)
+        facts = tl.reports.write_reports(done, found, figures=False)
     _close(done, facts, as_json=as_json)
 
 

@@ -54,6 +54,7 @@ from thoughtlens.cuts.study_batches import (
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import (
     LOCK,
+    call_of,
     check_seal,
     digest_of,
     file_name,
@@ -122,7 +123,7 @@ def intervene(
     allow_failed: bool = False,
     force: bool = False,
     engine: Engine | None = None,
-    call: str = "thoughtlens.intervene",
+    call: str | None = None,
     progress: Progress = lambda n_passes: None,
 ) -> xr.Dataset:
     """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
@@ -141,7 +142,7 @@ def intervene(
         allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
         force: replace a study of this name that is of other problems, another model or seed.
         engine: where batches are worked on; in this process if None.
-        call: what the study's manifest says of who asked for this.
+        call: what the study's manifest says of who asked for this; this call if None.
         progress: called with a number of passes done: a problem under a cut, the baseline being one.
 
     Returns:
@@ -183,7 +184,7 @@ def intervene(
         },
         margins=margins,
         seed={"problems": drawn, "plan": plan.seed},
-        plans=[_version(plan, call)],
+        plans=[_version(plan, call or call_of("intervene", study=study, n=n, seed=seed, batch_size=batch_size))],
     )
     name = digest_of([asked.identity(), asked.plans[0].sha256])[:10] if study is None else study
     if file_name(name) != name:

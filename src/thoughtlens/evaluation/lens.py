@@ -23,12 +23,13 @@ import xarray as xr
 
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation.checks import doctor
-from thoughtlens.files import Json, only_writer, write_json
+from thoughtlens.files import Json, call_of, only_writer, write_json
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import query_names, text, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import reason
 from thoughtlens.runs.reader import READINGS, Run, chosen_problems, read_readings
+from thoughtlens.runs.writer import made_by
 from thoughtlens.taps import QuestionRecorder
 
 STAGES: Final = ("state_in", "thought", "state_out")
@@ -245,6 +246,7 @@ def write_readings(run: Run, reasoner: LatentReasoner) -> Path:
             "stage": STAGE,
             "problems": {of.attrs["problem"]: _reading(of, decoded.isel(problem=row)) for row, of in enumerate(looked)},
             "checks": [asdict(check) for check in doctor(reasoner)],
+            "made_by": made_by(call_of("write_readings"), run.manifest),
         }, sealed=True)  # fmt: skip
     return path
 

@@ -23,7 +23,7 @@ _NAMED_SYMBOLS: Final = {33: "<|latent|>", 34: "|", 35: "[Q]", 36: "[R]", 37: "[
 _N_SYMBOLS: Final = 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Coconut(Reasoner):
     """A Coconut model, ready to think; a `LatentReasoner`, whose other attributes it has.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from thoughtlens.models.reasoner import Reasoner
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codi(Reasoner):
     """A CODI model, ready to think; a `LatentReasoner`, whose other attributes it has.
 

@@ -175,7 +175,7 @@ class Markers:
         return self.vocabulary + self.names.index(name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reasoner:
     """A decoder of transformers that thinks; a `LatentReasoner`, whose other attributes it has.
 
@@ -198,6 +198,20 @@ class Reasoner:
     mode: str = LATENT
     rule: str = STRICT
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        config = self.lm.config
+        return (
+            f"<{type(self).__name__} {self.provenance.get('name', 'without a name')}: {config.model_type}, "
+            f"{config.num_hidden_layers} layers × {config.num_attention_heads} heads, {self.n_thoughts} thoughts, "
+            f"{str(self.lm.dtype).removeprefix('torch.')} on {self.lm.device}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
 
     @property
     def answer_prefix(self) -> str:

@@ -134,12 +134,13 @@ def size_of(ax: Axes) -> tuple[float, float]:
     return extent.width / dpi * POINTS_PER_INCH, extent.height / dpi * POINTS_PER_INCH
 
 
-def save_figure(ax: Axes, path_stem: str | Path) -> list[Path]:
+def save_figure(ax: Axes, path_stem: str | Path, *, about: str = "") -> list[Path]:
     """Write the figure of an Axes as PNG (300 dpi) and SVG, each whole or not at all.
 
     Args:
         ax: any Axes of the figure, such as every function of `thoughtlens.plots` returns.
         path_stem: path without suffix; its folder exists.
+        about: what the files say of themselves in their metadata, as their description.
 
     Returns:
         The two paths. The same figure gives the same bytes.
@@ -162,7 +163,8 @@ def save_figure(ax: Axes, path_stem: str | Path) -> list[Path]:
             for suffix, fact in (("png", "Software"), ("svg", "Date")):
                 paths.append(stem.with_name(f"{stem.name}.{suffix}"))
                 with replacing_bytes(paths[-1]) as file:
-                    figure.savefig(file, format=suffix, dpi=300, metadata={fact: None})
+                    facts = {fact: None, "Description": about or None}
+                    figure.savefig(file, format=suffix, dpi=300, metadata=facts)
     finally:
         figure.set_layout_engine(engine)
     return paths

@@ -63,6 +63,7 @@ class ProblemSet:
         split: the split, where one was named or is the default.
         source: the path as given, the Hub id, or `bundled:` and a file's name.
         revision: the commit of a Hub set; None for a file.
+        seed: by which the problems were drawn from the set; None where all of it is here.
     """
 
     problems: tuple[Problem, ...]
@@ -70,11 +71,27 @@ class ProblemSet:
     split: str | None
     source: str
     revision: str | None = None
+    seed: int | None = None
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the problems, whatever file or data set they came from."""
         return rows_fingerprint([asdict(problem) for problem in self.problems])
+
+
+class Sample(list[Problem]):
+    """Problems in a list that knows the set they are from, `drawn`; what is changed or cut out of it is a list."""
+
+    def __init__(self, drawn: ProblemSet) -> None:
+        super().__init__(drawn.problems)
+        self.drawn = drawn
+
+
+def as_set(problems: ProblemSet | Sequence[Problem]) -> ProblemSet:
+    """The set of problems from `sample`, if they are still those; a set called "given" of others."""
+    if isinstance(problems, Sample) and tuple(problems) == problems.drawn.problems:
+        return problems.drawn
+    return problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
 
 
 def rows_fingerprint(rows: Sequence[Mapping[str, object]]) -> str:
@@ -165,7 +182,7 @@ def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
             f"{problem_set.source} has {size:,} problems, {n:,} were asked for; ask for at most {size:,}."
         )
     indices = sorted(random.Random(seed).sample(range(size), n))
-    return replace(problem_set, problems=tuple(problem_set.problems[index] for index in indices))
+    return replace(problem_set, problems=tuple(problem_set.problems[index] for index in indices), seed=seed)
 
 
 def sample(
@@ -177,7 +194,7 @@ def sample(
     fields: Mapping[str, str] | None = None,
     revision: str | None = None,
 ) -> list[Problem]:
-    """Draw problems of a named set or a local file: `load_set`, then `draw`, without the provenance.
+    """Draw problems of a named set or a local file: `load_set`, then `draw`, as a list.
 
     Args:
         name_or_path: as for `load_set`.
@@ -188,7 +205,8 @@ def sample(
         revision: as for `load_set`.
 
     Returns:
-        The problems in the order of the set.
+        The problems in the order of the set, in a list. Given to `extract` as it is, the run's manifest says what set
+        they are from; a list that was changed is of problems "given".
 
     Raises:
         ProblemSetError: the set is missing, malformed or smaller than n.
@@ -199,7 +217,7 @@ def sample(
         >>> problem.steps[-1], problem.answer
         ('<<19+6=25>>', '25')
     """
-    return list(draw(load_set(name_or_path, split, fields=fields, revision=revision), n, seed).problems)
+    return Sample(draw(load_set(name_or_path, split, fields=fields, revision=revision), n, seed))
 
 
 def write_problems(path: str | Path, problems: Iterable[Problem]) -> None:

@@ -7,9 +7,9 @@
     model_comparison.json, model_comparison.png, .svg           of several runs, beside their folders
 
 In: runs. Out: these files, each whole or not there at all. One pass over a run writes the raw array and gathers mean
-and standard deviation, from which `scores` and `ranks` take all numbers. Each file says that it is step-indexed: JSON
-in one more key, `convention`; text in its first line; CSV in a first line after `#` (`pandas.read_csv(path,
-comment="#")`).
+and standard deviation, from which `scores` and `ranks` take all numbers. That they are step-indexed is said by JSON in
+one more key, `convention` (beside `made_by`), by text in its first line, and of CSV and arrays, which the readers of
+the scripts open as they are, by `README.txt`, which also explains each column.
 """
 
 import json
@@ -23,11 +23,12 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis import moments
-from thoughtlens.files import Json, file_name, replacing, replacing_bytes, unique, write_json, writing
+from thoughtlens.files import Json, call_of, file_name, replacing, replacing_bytes, unique, write_json, writing
 from thoughtlens.problems import Problem
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
 from thoughtlens.runs.reader import Run
+from thoughtlens.runs.writer import made_by
 
 EXPORT: Final = "export"
 COMPARISON: Final = "model_comparison.json"
@@ -38,9 +39,25 @@ STEP_INDEXED_NOTE: Final = (
     "any mass, and where all have some, composite scores end at 0.6."
 )
 
-_ARRAYS: Final = """\
+_ABOUT: Final = """\
+
+This holds for every file of this folder but attention_dataset_*.json, the problems.
+
 attention_patterns_raw.npy: float16, (problem, layer, head, row, column); problems as in attention_metadata.json.
 attention_patterns_avg.npy: float16, (layer, head, row, column); its mean over problems.
+
+Columns of heads_ranked_by_flow.csv, heads_ranked_by_hub.csv, heads_ranked_by_skip.csv and ranked_heads.csv, a row a
+head, the highest score first:
+
+layer, head       from 0
+layer_type        early, middle, late: the third of the model's layers
+flow_score        0 to 1: mass below the diagonal over mass on and below it
+hub_score         0 or more: variance over columns of the column sums
+hub_position      0 to T - 1: the column with the largest sum
+skip_score        0 to 1: mean attention of the last row to the first half of the columns
+composite_score   0 to 1: 0.4 flow + 0.4 hub + 0.2 skip, each scaled over all heads
+functional_type   Forward Flow, Hub Aggregator, Skip Connection or Multi-Purpose: the largest of the scaled scores
+max_attention     0 to 1: the largest cell
 """
 
 
@@ -92,9 +109,11 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     names = unique([_model_name(run) for run in runs])
     exported = {name: _export(run, out / name, name) for name, run in zip(names, runs, strict=True)}
     with writing(out):
-        _write_json(out / COMPARISON, model_comparison({name: of for name, (_, of, _) in exported.items()}))
+        facts = model_comparison({name: of for name, (_, of, _) in exported.items()})
+        _write_json(out / COMPARISON, facts, *(run.manifest for run in runs))
         drawn = compared_models({name: (of, n) for name, (_, of, n) in exported.items()})
-        figures = save_figure(drawn, out / Path(COMPARISON).stem)
+        about = json.dumps(made_by(call_of("export_runs"), *(run.manifest for run in runs)), ensure_ascii=False)
+        figures = save_figure(drawn, out / Path(COMPARISON).stem, about=about)
     return [*(path for paths, _, _ in exported.values() for path in paths), out / COMPARISON, *figures]
 
 
@@ -109,8 +128,8 @@ def _export(run: Run, out: Path, name: str) -> Exported:
             "attention_stats": attention_stats(maps["mean"], maps["sd"], model=name, n_problems=len(problems)),
             "attention_summary": summary,
         }
-        paths += [_write_json(folder / f"{stem}.json", value) for stem, value in facts.items()]
-        paths += [*_write_heads(heads, folder, name), dataset, _write_text(folder / "README.txt", _ARRAYS)]
+        paths += [_write_json(folder / f"{stem}.json", value, run.manifest) for stem, value in facts.items()]
+        paths += [*_write_heads(heads, folder, name), dataset, _write_text(folder / "README.txt", _ABOUT)]
         # A run does not count its model's parameters: the architecture stands for the size.
         size = run.manifest["options"]["model"]["architecture"]
         return paths, Published(size, summary, heads), len(problems)
@@ -189,14 +208,13 @@ def _write_heads(heads: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     tables = ranked_tables(heads)
     for stem, table in tables.items():
         with replacing(folder / f"{stem}.csv") as file:
-            file.write(f"# {STEP_INDEXED_NOTE}\n")
             table.to_csv(file, index=False)
     text = _write_text(folder / "critical_heads_findings.txt", findings(heads, model=name))
     return [*(folder / f"{stem}.csv" for stem in tables), text]
 
 
-def _write_json(path: Path, value: Json) -> Path:
-    write_json(path, value | {"convention": STEP_INDEXED_NOTE})
+def _write_json(path: Path, value: Json, *manifests: Json) -> Path:
+    write_json(path, value | {"convention": STEP_INDEXED_NOTE, "made_by": made_by(call_of("export_npy"), *manifests)})
     return path
 
 

@@ -1,6 +1,7 @@
 from .comparison_files import labelled as labelled
 from .comparison_files import write_comparison as write_comparison
 from .page import Page as Page
+from .page import notebook_view as notebook_view
 from .page import write_report as write_report
 from .run_files import summary as summary
 from .run_files import write_analysis as write_analysis
@@ -10,4 +11,5 @@ from .run_files import write_reports as write_reports
 from .study_files import open_effects as open_effects
 from .study_files import study as study
 from .study_files import study_headline as study_headline
+from .study_files import study_table as study_table
 from .study_files import write_study as write_study

@@ -18,10 +18,10 @@ from thoughtlens import plots
 from thoughtlens.analysis import compare, compare_recipes, comparison_headline, comparison_tables
 from thoughtlens.analysis.cautions import shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, only_writer, write_json
+from thoughtlens.files import Json, call_of, only_writer, write_json
 from thoughtlens.reports.run_files import save_figures, write_table
 from thoughtlens.runs.reader import Run
-from thoughtlens.runs.writer import differences
+from thoughtlens.runs.writer import differences, made_by
 
 COMPARISON: Final = "comparison.json"
 FIGURE: Final = "model_comparison"
@@ -84,7 +84,7 @@ def write_comparison(
     Returns:
         The content of `comparison.json`, and `files`, the paths of all files. It holds `runs`, what each run was;
         `holdout` and `selected_on`; `paired`, `confidence`, `n_resamples`, `seed`; the `own` numbers, `differences` and
-        `warnings` of `comparison_headline`; `rank_correlations`; and `notes`.
+        `warnings` of `comparison_headline`; `rank_correlations`; `notes`; and `made_by`.
 
     Raises:
         OptionError: fewer than two runs, or the folder holds another comparison.
@@ -121,12 +121,18 @@ def write_comparison(
         **comparison_headline(comparison),
         "rank_correlations": correlations.where(correlations.notna(), None).to_dict("records"),
         "notes": list(comparison.notes),
+        "made_by": made_by(
+            call_of("compare", holdout=holdout, n_resamples=n_resamples, seed=seed),
+            *(run.manifest for run in runs.values()),
+            seed=seed,
+        ),
     }
     with only_writer(folder):
         # What an interrupted command leaves must not pass for the comparison that was there before.
         (folder / COMPARISON).unlink(missing_ok=True)
         written = [write_table(folder / f"{name}.csv", table) for name, table in tables.items()]
-        written += save_figures(folder, {FIGURE: plots.model_comparison(shown_of_comparison(comparison))})
+        drawn = {FIGURE: plots.model_comparison(shown_of_comparison(comparison))}
+        written += save_figures(folder, drawn, facts["made_by"])
         write_json(folder / COMPARISON, facts)
     return facts | {"files": [str(path) for path in (folder / COMPARISON, *written)]}
 

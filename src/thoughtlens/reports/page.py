@@ -1,37 +1,57 @@
-"""The report of a run as one HTML page, which opens anywhere, without a network, from a file.
+"""The report of a run as one HTML page, which opens anywhere, without a network, from a file; and what notebooks show.
 
 In: a run, and what its folder holds. Out: `RUN/report.html`, and a `Page`, which a notebook shows inline.
 
 1. `page_data` gives the JSON and the packed arrays, `sentences` the summary.
 2. The template escapes every text. The data is one inert JSON block, and arrays are inert blocks of text beside it, so
    that no text of a problem, a model or a file can be read as markup or run.
-3. A policy in the page allows the page's own script and style, by their hashes, and nothing else: no network at all.
+3. `notebook_view` is what a notebook shows of a result: its headline, a table and a small picture, all texts escaped.
+4. A policy in the page allows the page's own script and style, by their hashes, and nothing else: no network at all.
 """
 
 import base64
 import hashlib
 import html
+import io
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thoughtlens.analysis import Analysis, analyze, compare, comparison_headline
-from thoughtlens.analysis.cautions import shown_of_analysis, shown_of_comparison
+from thoughtlens import plots
+from thoughtlens.analysis import (
+    Analysis,
+    Comparison,
+    Study,
+    analysis_tables,
+    analyze,
+    compare,
+    comparison_headline,
+    headline,
+    open_analysis,
+    readings,
+)
+from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, shown_of_comparison
+from thoughtlens.analysis.effects import ALPHA, RANKED_BY
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, only_writer, replacing, writing
-from thoughtlens.notation import thought_names
 from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
-from thoughtlens.reports.run_files import summary
-from thoughtlens.reports.sentences import cautions, differences, findings
-from thoughtlens.runs.reader import REPORT, Run, read_readings
+from thoughtlens.reports.run_files import _shares, summary
+from thoughtlens.reports.sentences import cautions, counted, differences, findings
+from thoughtlens.reports.study_files import study_table
+from thoughtlens.runs.reader import REPORT, Run, read_readings, status
 from thoughtlens.runs.writer import versions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from thoughtlens.models import LatentReasoner
 
 SCRIPTS: Final = ("pure", "elements", "data", "map", "comparison", "causes", "flow", "heads", "problems", "start")
 """The parts of the page's script, in the order in which they are joined."""
@@ -117,6 +137,142 @@ def write_report(
     return Page(path, path.stat().st_size)
 
 
+class _View(NamedTuple):
+    """What a notebook shows of a result."""
+
+    title: str
+    lines: list[str]
+    table: pd.DataFrame | None = None
+    picture: "Figure | None" = None
+
+
+def notebook_view(result: "Run | Analysis | Comparison | Study | LatentReasoner") -> str:
+    """What a notebook shows of a result: a title, its headline in sentences, a table and a small figure.
+
+    Args:
+        result: a run, an analysis, a comparison, a study, or a loaded model. Of a run nothing is computed: it shows
+            the analysis with the default options if that is saved.
+
+    Returns:
+        HTML without scripts; every text is escaped, and the figure stands in it as PNG.
+
+    Example:
+        `IPython.display.HTML(notebook_view(tl.open_run("runs/first")))`
+    """
+    view = _view(result)
+    parts = [Markup("<p><b>{}</b></p>").format(view.title)]
+    parts.append(Markup("<ul>{}</ul>").format(Markup("").join(Markup("<li>{}</li>").format(of) for of in view.lines)))
+    if view.table is not None:
+        # pandas escapes each cell.
+        parts.append(Markup(view.table.to_html(index=False, na_rep="", border=0, float_format="{:.3g}".format)))
+    if view.picture is not None:
+        picture = io.BytesIO()
+        view.picture.savefig(picture, format="png", dpi=80)
+        data = base64.b64encode(picture.getvalue()).decode("ascii")
+        parts.append(Markup('<img alt="{}" src="data:image/png;base64,{}">').format(view.title, data))
+    return str(Markup("<div>{}</div>").format(Markup("").join(parts)))
+
+
+def _view(result: "Run | Analysis | Comparison | Study | LatentReasoner") -> _View:
+    match result:
+        case Run():
+            return _run_view(result)
+        case Analysis():
+            return _analysis_view(result)
+        case Comparison():
+            return _comparison_view(result)
+        case Study():
+            return _study_view(result)
+        case _:
+            return _model_view(result)
+
+
+def _run_view(run: Run) -> _View:
+    there = status(run.path)
+    made = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (("Analyses", there.analyses), ("Studies", there.studies))
+        if names
+    ]
+    try:
+        found = _analysis_view(open_analysis(run))
+    except RunError:
+        right = run.correct()
+        found = _View(
+            "", [f"{right.sum()} of {right.size:,} problems answered rightly.", "Not analysed: tl.analyze(run)."]
+        )
+    return found._replace(title=repr(run).strip("<>"), lines=found.lines + made)
+
+
+def _analysis_view(analysis: Analysis) -> _View:
+    shown = shown_of_analysis(analysis)
+    said = [f"{of.about}: {of.text}" for of in findings(headline(shown), _shares(shown), ()) if of.panel != "causes"]
+    heads = analysis_tables(shown)["heads"].head(5)
+    columns = ["name", "type", "hub", "importance", "importance_low", "importance_high", "sequential", "skip"]
+    few = int(shown.model["n"]) < LEAST_SHOWN
+    return _View(
+        repr(analysis).strip("<>").split(";")[0],
+        said,
+        None if few else heads[columns],
+        None if few else _small(plots.head_map, shown),
+    )
+
+
+def _comparison_view(comparison: Comparison) -> _View:
+    shown = shown_of_comparison(comparison)
+    facts = comparison_headline(comparison)
+    rows = [
+        {comparison.dim: name, "n": of["n"]}
+        | {
+            measure: of[measure]["estimate"]
+            for measure in ("accuracy", "sequential", "skip", "thought_mass")
+            if measure in of
+        }
+        for name, of in facts["own"].items()
+    ]
+    said = [f"{of.about}: {of.text}" for of in differences(facts)] + facts["warnings"]
+    return _View(repr(comparison).strip("<>"), said, pd.DataFrame(rows), _figure(plots.model_comparison(shown)))
+
+
+def _study_view(done: Study) -> _View:
+    table = study_table(done)
+    cuts = table[table["kind"] == "cut"].sort_values(RANKED_BY, kind="stable").head(5)
+    n_shown = int((table.loc[table["kind"] == "cut", f"{RANKED_BY}_p_holm"] < ALPHA).sum())
+    said = [
+        f"{counted(n_shown, 'cut')} shown to change the log-probability of the answer (Holm over all cuts of the plan)."
+    ]
+    for family, verdict in done.verdicts.items():
+        said += [f"{family}: {text}." for text in readings(verdict, unit=family.split(",")[0]).values()]
+    columns = ["intervention", "n", "accuracy", *(RANKED_BY + end for end in ("", "_low", "_high", "_p_holm"))]
+    return _View(repr(done).strip("<>"), said, cuts[columns], _figure(plots.effect_forest(done)))
+
+
+def _model_view(reasoner: "LatentReasoner") -> _View:
+    from thoughtlens.models import assumptions  # imports torch, which a loaded model has done
+
+    about = reasoner.provenance
+    said = [
+        f"{name}: {about[name]}"
+        for name in ("family", "architecture", "weights", "sha256", "revision")
+        if about.get(name)
+    ]
+    return _View(repr(reasoner).strip("<>"), [*said, *assumptions(about)])
+
+
+def _figure(ax: Any) -> "Figure":
+    figure: Figure = ax.get_figure(root=True)
+    return figure
+
+
+def _small(draw: Callable[..., Any], result: Any) -> "Figure":
+    """A figure that a notebook shows beside a table."""
+    from matplotlib.figure import Figure  # slow to import, and needed here alone
+
+    figure = Figure(figsize=(4.5, 3.4), layout="constrained")
+    draw(result, ax=figure.subplots())
+    return figure
+
+
 def _compared(runs: Mapping[str, Run], *, holdout: float | None, holdout_seed: int) -> Json:
     """The comparison of several runs as the page shows it; only its notes where they can't be compared."""
     try:
@@ -144,7 +300,7 @@ class _Section:
         self.label = label or model_name(run)
         self.shown: Shown = data_of(run, analysis, readings)
         studies = self.shown.facts["studies"]
-        self.findings = findings(facts, _parts(analysis), studies)
+        self.findings = findings(facts, facts["shares"], studies)
         self.cautions = cautions(facts, studies, keeps_means=run.keeps_means, readings=readings)
         self.cautions += self.shown.facts["unreadable"]
         self.about = list(_about(run, facts))
@@ -152,15 +308,6 @@ class _Section:
         self.card = card_of(run)
         self.command = _command(run)
         self.versions = {str(name): str(version) for name, version in run.manifest["versions"].items()}
-
-
-def _parts(analysis: Analysis) -> dict[str, float | None]:
-    """The mean share of each part in the rows of the thoughts."""
-    rows = analysis.composition["composition"].sel(
-        value="estimate", query=thought_names(analysis.last_thought.sizes["thought"] + 1)
-    )
-    means = zip(rows["part"].values, rows.mean("query").values.tolist(), strict=True)
-    return {str(name): float(share) if np.isfinite(share) else None for name, share in means}
 
 
 def _about(run: Run, facts: Json) -> Iterator[tuple[str, str]]:

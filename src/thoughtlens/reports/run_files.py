@@ -11,6 +11,7 @@ in: a run and its analysis; out: these files, and their headline numbers as a di
 the run; nothing here measures anything.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,10 +32,11 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
-from thoughtlens.files import Json, file_name, only_writer, replacing, unique, write_json, writing
-from thoughtlens.notation import ANSWER
+from thoughtlens.files import Json, call_of, file_name, only_writer, replacing, unique, write_json, writing
+from thoughtlens.notation import ANSWER, thought_names
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.reader import ANALYSIS, Run
+from thoughtlens.runs.writer import made_by
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,8 +81,11 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         analysis: of it, or of some of its problems.
 
     Returns:
-        `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, all
-        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there were null models.
+        `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`,
+        `shares` (the mean share of each part of the context in the rows of the thoughts), all that `headline` gives;
+        `groups`, a list, if the problems were grouped; `over_null` if there were null models;
+        `flat`, the headline numbers as one row for `pandas.json_normalize`; and `made_by`, the call, seed, names and
+        versions.
 
     Example:
         Accuracy with its interval.
@@ -89,7 +94,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     """
     options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
-    return {
+    facts = {
         "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", ""))),
         "pattern": analysis.options["pattern"],
         "model": options["model"],
@@ -98,9 +103,45 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         "n_thoughts": options["n_thoughts"],
         "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
         "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
+        "shares": _shares(analysis),
         **headline(analysis),
         **{name: said for name, said in more.items() if said},
     }
+    return {**facts, "flat": flat(facts), "made_by": _made_by(run, analysis)}
+
+
+def _made_by(run: Run, analysis: Analysis) -> Json:
+    call = call_of("analyze", **{name: of for name, of in analysis.options.items() if name != "null"})
+    return made_by(call, run.manifest, seed=analysis.options["seed"])
+
+
+def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline numbers of a run as one row without nesting: numbers and names alone."""
+    named = {name: facts[name].get("name") for name in ("model", "problems")}
+    measured = {name: facts[name] for name in ("accuracy", "sequential", "skip")}
+    numbers = {
+        name + suffix: of[value]
+        for name, of in measured.items()
+        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high"))
+    }
+    hub, types = facts["hub"], facts["types"] or {}
+    return {
+        **named, "n": facts["n"], "n_thoughts": facts["n_thoughts"], **numbers,
+        "hub": hub["thought"], "hub_strength": hub["strength"], "hub_p": hub["p"],
+        "n_hub_heads": facts["hub_heads"]["n_heads"], "n_heads": facts["hub_heads"]["of"],
+        **{f"n_{name.replace('-', '_').replace(' ', '_')}": n for name, n in types.items()},
+        "reliability": facts["ranking"]["reliability"],
+        "top_head": next((head["name"] for head in facts["top_heads"]), None),
+    }  # fmt: skip
+
+
+def _shares(analysis: Analysis) -> dict[str, float | None]:
+    """The mean share of each part in the rows of the thoughts."""
+    rows = analysis.composition["composition"].sel(
+        value="estimate", query=thought_names(analysis.last_thought.sizes["thought"] + 1)
+    )
+    means = zip(rows["part"].values, rows.mean("query").values.tolist(), strict=True)
+    return {str(name): float(share) if np.isfinite(share) else None for name, share in means}
 
 
 def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: Path | None = None) -> list[Path]:
@@ -129,7 +170,8 @@ def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: 
         written = _write_tables(folder, facts, analysis_tables(analysis) | {"step_indexed": step})
         if analysis.over_null is not None:
             tables = evidence_tables(shown_of_analysis(analysis).over_null or analysis.over_null)
-            written += _write_tables(folder / "over_null", facts["over_null"], tables)
+            of_nulls = {**facts["over_null"], "made_by": facts["made_by"]}
+            written += _write_tables(folder / "over_null", of_nulls, tables)
     for by, grouped in analysis.groups.items():
         table = group_table(grouped, without=_empty(by))
         written += _write_tables(folder / f"by_{by}", None, {"groups": table})
@@ -160,19 +202,22 @@ def write_question_attention(run: Run, found: Sequence[xr.Dataset], *, n_top: in
             found = question_attention(reasoner, run.problems()[:1])
             write_question_attention(run, found)["problems"][0]["top"]["z1"]
     """
-    facts = {
+    facts: Json = {
         "measure": "mean over layers and heads of the attention of each position to each token of the question",
         "problems": [_question_facts(of_problem, n_top) for of_problem in found],
     }
     with only_writer(run.path / ANALYSIS) as folder:
         path = folder / "question_attention.json"
+        made = made_by(call_of("question_attention"), run.manifest)
+        facts["made_by"] = made
         write_json(path, {"model": run.manifest["options"]["model"], **facts})
     names = unique([file_name(str(of_problem.attrs["problem"])) for of_problem in found])
     drawn = {
         f"question_tokens_{name}": plots.question_tokens(of_problem)
         for name, of_problem in zip(names, found, strict=True)
     }
-    return {"file": str(path), "figures": [str(figure) for figure in save_figures(run.path / FIGURES, drawn)], **facts}
+    figures = save_figures(run.path / FIGURES, drawn, made)
+    return {"file": str(path), "figures": [str(figure) for figure in figures], **facts}
 
 
 def _question_facts(found: xr.Dataset, n_top: int) -> Json:
@@ -196,10 +241,11 @@ def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[Json]]:
     return tops
 
 
-def save_figures(folder: Path, drawn: "Mapping[str, Axes]") -> list[Path]:
-    """Write figures, each in files of its name, into a folder that is made; return their paths."""
+def save_figures(folder: Path, drawn: "Mapping[str, Axes]", made: Json) -> list[Path]:
+    """Write figures, each in files of its name which say how they were `made`, into a folder; return their paths."""
+    about = json.dumps(made, ensure_ascii=False)
     with writing(folder):
-        return [path for name, ax in drawn.items() for path in plots.save_figure(ax, folder / name)]
+        return [path for name, ax in drawn.items() for path in plots.save_figure(ax, folder / name, about=about)]
 
 
 def write_figures(
@@ -243,8 +289,9 @@ def write_figures(
     choice = Choice(chosen, None if heads is None else tuple(heads), top, metric)
     if not isinstance(analysis, Analysis):
         analysis = analyze(run) if analysis is None else open_analysis(run, analysis)
+    made = _made_by(run, analysis)
     if step_indexed:
-        return save_figures(run.path / FIGURES / STEP_INDEXED, step_figures(analysis, choice))
+        return save_figures(run.path / FIGURES / STEP_INDEXED, step_figures(analysis, choice), made)
     few: dict[str, Any] = {"heads": choice.heads} | ({} if top is None else {"top": top})
     analysis = shown_of_analysis(analysis)
     drawn = {
@@ -263,7 +310,7 @@ def write_figures(
     }
     if int(analysis.model["n"]) < LEAST_SHOWN:
         drawn = {name: ax for name, ax in drawn.items() if "head" not in name and name != "metric_distributions"}
-    return save_figures(run.path / FIGURES, drawn)
+    return save_figures(run.path / FIGURES, drawn, made)
 
 
 def _groups_headline(analysis: Analysis, by: str) -> Json:

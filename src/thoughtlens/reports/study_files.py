@@ -9,6 +9,7 @@ in: a run and the effects of its cuts; out: a `Study`, and in its folder
 All of it can be made again from `effects.zarr` beside it; nothing here measures anything.
 """
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,10 +43,11 @@ from thoughtlens.analysis.effects import (
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
-from thoughtlens.files import check_not_written, check_seal, only_writer, write_json
+from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json
 from thoughtlens.notation import EDGES, HEADS, THOUGHTS
 from thoughtlens.reports.run_files import FIGURES, save_figures, write_table
 from thoughtlens.runs.reader import STUDIES, Run
+from thoughtlens.runs.writer import MANIFEST, made_by
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
 
 if TYPE_CHECKING:
@@ -168,8 +170,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
 
             write_study(run, study(run, "first"))["top"][0]
     """
-    facts, table = study_headline(run, done), _with_variants(effects_table(done.summary), done)
-    table.insert(2, "exploratory", exploratory(done.effects).sel(intervention=table["intervention"].to_list()).values)
+    facts, table = study_headline(run, done), study_table(done)
     with only_writer(run.path / STUDIES / facts["study"]) as folder:
         written = [write_table(folder / "effects.csv", table), folder / "effects_summary.json"]
         write_json(written[-1], facts)
@@ -177,8 +178,32 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
             # Figures of an earlier plan do not belong to this one.
             for old in (*folder.glob(f"{FIGURES}/*.png"), *folder.glob(f"{FIGURES}/*.svg")):
                 old.unlink()
-            written += save_figures(folder / FIGURES, study_figures(done))
+            written += save_figures(folder / FIGURES, study_figures(done), facts["made_by"])
     return facts | {"files": [str(path) for path in written]}
+
+
+def study_table(done: Study) -> pd.DataFrame:
+    """The table of a study, a row a cut, variant, control or step of an order, as `effects.csv` has it.
+
+    Args:
+        done: the study.
+
+    Returns:
+        `study` and `edit` (what takes the place of what is cut), then the columns of `analysis.effects_table` with
+        `exploratory`, the variants of each cut (`joint_logprob_direct`, …) and what a restored unit brings back
+        (`recovered`), each with its interval. The page on the run folder lists all columns with unit and range.
+
+    Example:
+        The cuts that lose most.
+
+            study_table(study(run)).query("kind == 'cut'").nsmallest(5, "joint_logprob")
+    """
+    table = _with_variants(effects_table(done.summary), done)
+    of_rows = {"intervention": table["intervention"].to_list()}
+    table.insert(2, "exploratory", exploratory(done.effects).sel(of_rows).values)
+    table.insert(0, "study", str(done.effects.attrs.get("study", "unnamed")))
+    table.insert(1, "edit", done.effects["edit"].sel(of_rows).values.astype(object))
+    return table
 
 
 def study_headline(run: Run, done: Study) -> dict[str, Any]:
@@ -194,8 +219,8 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         had begun), `n_failed` (pairs), `margin` and `accuracy_margin`, `detectable` (the smallest effect that would be
         found of any cut, that is for the worst one, corrected for the plan), `warnings` (sentences),
         `n_significant` after Holm, `top` (the cuts that lose most log-probability), `verdict` (by family, a row a
-        kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, and `transplants`,
-        whose answer is given with another problem's thoughts.
+        kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, `transplants`,
+        whose answer is given with another problem's thoughts, and `made_by`.
 
     Example:
         How many cuts are significant by accuracy?
@@ -232,7 +257,16 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "restored": _restored_rows(done),
         "holdout": done.effects.attrs.get("holdout"),
         "donor_rule": str(done.effects.attrs.get("donor_rule", "")),
+        "made_by": _made_by(run, str(done.effects.attrs.get("study", "unnamed"))),
     }
+
+
+def _made_by(run: Run, name: str) -> Json:
+    """By which call and with which seed a study was made, as its manifest has it, and from what."""
+    path = run.path / STUDIES / name / MANIFEST
+    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    call = found["plans"][-1]["call"] if found else call_of("study", study=name)
+    return made_by(call, run.manifest, seed=found.get("seed", {}).get("plan"))
 
 
 def _variant_rows(done: Study) -> list[dict[str, Any]]:

@@ -27,10 +27,12 @@ import xarray as xr
 
 from thoughtlens.analysis.resampled_sums import block_sums
 from thoughtlens.errors import OptionError
+from thoughtlens.files import call_of
 from thoughtlens.models.loader import identity, randomize, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS, query_names, text
 from thoughtlens.problems import Problem, ProblemSet, write_problems
+from thoughtlens.problems.sets import as_set
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
@@ -249,7 +251,7 @@ def extract(
         [True, True]
         >>> folder.cleanup()
     """
-    chosen = problems if isinstance(problems, ProblemSet) else ProblemSet(tuple(problems), "given", None, "given")
+    chosen = as_set(problems)
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     if not 1 <= count <= MAX_THOUGHTS and count != reasoner.n_thoughts:
         raise OptionError(f"the number of thoughts is {count}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts.")
@@ -278,14 +280,16 @@ def extract(
     )
     names = ("name", "split", "revision", "fingerprint")
     of_problems = {name: getattr(chosen, name) for name in names}
-    options = {"model": identity(reasoner), "problems": of_problems, "n_thoughts": count}
+    options: dict[str, Any] = {"model": identity(reasoner), "problems": of_problems, "n_thoughts": count}
     options |= {"answer_rule": reasoner.answer_rule.name, "protocol": read.name}
     if read.official:
         options["batch_size"] = batch_size
     if max_new_tokens != MAX_NEW_TOKENS:
         options["max_new_tokens"] = max_new_tokens
+    given: dict[str, Any] = {"out": str(out), "n_thoughts": n_thoughts, "batch_size": batch_size, "record": record}
+    call = call_of("extract", model=options["model"]["name"], problems=chosen.name, **given, protocol=read.name)
     with writing_run(Path(out).absolute()):
-        store = Store.open(out, layout, options=options)
+        store = Store.open(out, layout, options=options, asked_by={"call": call, "seed": chosen.seed})
         write_problems(Path(out) / PROBLEMS, chosen.problems)
         missing = store.missing()
         progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))

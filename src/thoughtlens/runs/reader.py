@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,11 @@ from thoughtlens.runs.writer import (
 )
 from thoughtlens.schema import ATTENTION, PATTERNS
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    import thoughtlens
+
 PROBLEMS: Final = "problems.jsonl"
 ANALYSIS: Final = "analysis"
 """The folder of a run for what is made from it; an analysis with other options has a folder in it."""
@@ -58,7 +63,7 @@ STUDIES: Final = "studies"
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A complete run on disk, as `extract` and `open_run` return it.
 
@@ -77,6 +82,36 @@ class Run:
     path: Path
     manifest: Json
 
+    def __repr__(self) -> str:
+        layout, options = self.manifest["layout"], self.manifest["options"]
+        return (
+            f"<Run {self.path}: {options['model']['name']}, {layout['n_problems']:,} problems of "
+            f"{options['problems']['name']}, {layout['n_layers']} layers × {layout['n_heads']} heads, "
+            f"{layout['n_thoughts']} thoughts>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        import thoughtlens  # the package's face, as from outside: reports are above this and slow to import
+
+        return thoughtlens.reports.notebook_view(self)
+
+    def report(self, out: str | Path | None = None) -> "thoughtlens.reports.Page":
+        """Write the report of the run as `RUN/report.html`, or to `out`; in a notebook it is shown inline."""
+        import thoughtlens  # as above
+
+        return thoughtlens.reports.write_report(self, out)
+
+    def heads_table(self) -> "pd.DataFrame":
+        """A row a head, the first by attention to thoughts first: the table `heads.csv` of the page on the run folder.
+
+        It is of the analysis with the default options, which is made and saved if it is not there.
+        """
+        # Imported when it is needed: progress and problems of a run are read without it.
+        from thoughtlens.analysis import analysis_tables, analyze
+
+        return analysis_tables(analyze(self))["heads"]
+
     @property
     def keeps_means(self) -> bool:
         """Whether sums over blocks of problems were kept in the place of their attention."""
@@ -94,11 +129,24 @@ class Run:
     def attention(self) -> xr.Dataset:
         """The attention Dataset (see `thoughtlens.schema`), opened lazily; `RunError` if the run kept means alone.
 
-        `attention` (problem, layer, head, query, key), rows sum to 1; `correct`, `n_question_tokens` (problem).
+        `attention` (problem, layer, head, query, key), rows sum to 1; `correct`, `n_question_tokens` (problem). Its
+        numbers are float32, whatever the `precision` that they were rounded to.
         """
         self.require_attention()
         dataset: xr.Dataset = xr.open_zarr(self.path / ATTENTION_GROUP, consolidated=False)
         return dataset
+
+    def mean_attention(self) -> xr.DataArray:
+        """The mean of attention over the problems, read a few at a time, in float64: dims (layer, head, query, key).
+
+        A row is the mean over the problems that have it. Of a run that kept means it is that of all its problems too.
+        """
+        # Imported when it is needed: progress and problems of a run are read without it.
+        from thoughtlens.analysis import analyze, moments
+
+        if self.keeps_means:
+            return analyze(self).moments["mean"]
+        return moments(piece[ATTENTION] for piece in self.blocks())["mean"]
 
     def problems(self, ids: Sequence[str] = (), *, n: int | None = None, seed: int = 0) -> tuple[Problem, ...]:
         """The problems that the run was made from, compared with the fingerprint that was taken then.
@@ -170,8 +218,6 @@ class Run:
     ) -> Iterator[xr.Dataset]:
         """The attention Dataset in pieces of at most `n_problems`, each in memory and in float32.
 
-        Attention is widened since numpy's standard deviation of float16 is wrong.
-
         Args:
             n_problems: the most problems of a piece.
             pattern: the variable to read, of `thoughtlens.schema.PATTERNS`; the others are left on disk.
@@ -187,8 +233,7 @@ class Run:
         if chosen is not None:
             dataset = dataset.isel(problem=np.flatnonzero(chosen))
         for start in range(0, dataset.sizes["problem"], n_problems):
-            block = dataset.isel(problem=slice(start, start + n_problems)).load()
-            yield block.assign({pattern: block[pattern].astype(np.float32)})
+            yield dataset.isel(problem=slice(start, start + n_problems)).load()
 
 
 def open_run(path: str | Path) -> Run:

@@ -9,6 +9,8 @@ with an array for each variable, and the place in it of everything that a shard 
 2. A shard is a range of rows and the unit of work: one worker measures its problems and writes it. It is one file an
    array, so that no other worker writes to that file.
 3. A variable has a value for each row, or one for each shard where it is only wanted of the whole run.
+4. Half precision is a matter of rounding: numbers are rounded to float16 and stored as float32, since sums of float16
+   are wrong and whoever opens an array takes its mean. The bytes that rounding leaves empty take next to no room.
 
 `Keep.add_up` of a single problem gives the template from which all names, dims and sizes are read. What has not been
 written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.writer`) says whether it was written.
@@ -43,7 +45,11 @@ PIECE: Final = 64
 """Rows that are read together at most: the inner chunk of a shard."""
 
 SHARD_BYTES: Final = 64 * 10**6
-"""About how much attention a shard holds: a file that is quickly copied, and little work lost by a kill."""
+"""About how much attention a shard holds, before compression and in the precision that is kept: a file that is quickly
+copied, and little work lost by a kill."""
+
+BLOCK_BYTES: Final = 2**20
+"""Bytes that are compressed together: more would cost time, and with fewer, rounded numbers take a tenth more room."""
 
 MOST_PROBLEMS: Final = 1024
 """Problems of a shard at most, where the model is so small that `SHARD_BYTES` would hold a whole study."""
@@ -101,7 +107,7 @@ class Layout:
     n_thoughts: int
     rows: npt.NDArray[np.int64]  # (problem,): the row of each problem
     shard_size: int  # rows of a shard
-    template: xr.Dataset  # what is stored of one row; only its names, labels, sizes and dtypes count
+    template: xr.Dataset  # what is stored of one row: names, labels, sizes, and the precision of each as its dtype
 
     @classmethod
     def of(
@@ -228,8 +234,13 @@ class Layout:
     def allocate(self, folder: Path) -> list[str]:
         """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the folder."""
         path, checked = folder / self.group, {"compressors": [zarr.codecs.ZstdCodec(level=3, checksum=True)]}
+        # Bytes of equal place together, or those that rounding leaves empty would take room.
+        shuffled = zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", blocksize=BLOCK_BYTES)
+        compressors = [shuffled, zarr.codecs.Crc32cCodec()]
         ids = np.array(self.problem_ids, dtype=np.dtypes.StringDType())
         attrs: dict[str, Any] = {"format": "thoughtlens", "n_thoughts": self.n_thoughts}
+        if ATTENTION in self.template:
+            attrs["precision"] = str(self.template[ATTENTION].dtype)
         if "query" in self.template.coords and ANSWER not in self.template["query"].values:
             attrs["answer_query"] = EOT
         labels = xr.Dataset(coords={**self.template.drop_dims(self.row_dim).coords, "problem": ids}, attrs=attrs)
@@ -243,8 +254,13 @@ class Layout:
             tail, fill = stored.shape[1:], {"f": np.nan, "b": False}.get(stored.dtype.kind, -1)
             # Zarr wants inner chunks that divide the shard.
             inner = max(n for n in range(1, min(PIECE, size) + 1) if size % n == 0)
-            storage = {"chunks": (inner, *tail), "shards": (size, *tail), "fill_value": fill, **checked}
-            sizes = {"shape": (n_rows, *tail), "dtype": stored.dtype, "dimension_names": stored.dims}
+            storage = {
+                "chunks": (inner, *tail),
+                "shards": (size, *tail),
+                "fill_value": fill,
+                "compressors": compressors,
+            }
+            sizes = {"shape": (n_rows, *tail), "dtype": _on_disk(stored.dtype), "dimension_names": stored.dims}
             group.create_array(str(name), **sizes, **storage)
         return sorted(file.relative_to(folder).as_posix() for file in path.rglob("*") if file.is_file())
 
@@ -256,7 +272,8 @@ class Layout:
             group = zarr.open_group(folder / self.group, mode="r+", use_consolidated=False)
             for name, stored in self.template.data_vars.items():
                 rows = self._rows_for(stored, shard)
-                group[name][rows.start : rows.stop] = given[name].values.astype(stored.dtype)
+                rounded = given[name].values.astype(stored.dtype)
+                group[name][rows.start : rows.stop] = rounded.astype(_on_disk(stored.dtype), copy=False)
         measured = [ATTENTION] if ATTENTION in self.template else list(self.template.data_vars)
         pairs = ((piece[name].values, self.template[name].dtype) for piece in _pieces(given) for name in measured)
         # Rows that do not exist are not rounded.
@@ -290,6 +307,9 @@ def layout_on_disk(folder: Path, summary: Mapping[str, Any]) -> Layout:
     rows = dataset["assigned"].values if "assigned" in dataset else np.arange(len(ids))
     one = dict.fromkeys(("problem", "block", "shard"), slice(1))
     template = dataset.drop_vars("assigned", errors="ignore").isel(one, missing_dims="ignore")
+    # Without reading a value: a damaged file is named by whoever compares the files.
+    nothing = {name: np.zeros((), dtype=summary["stored"][name]) for name in map(str, template.data_vars)}
+    template = template.map(lambda of: of.copy(data=np.broadcast_to(nothing[str(of.name)], of.shape)))
     sizes = {name: int(summary[name]) for name in ("n_layers", "n_heads", "n_thoughts", "shard_size")}
     return Layout(ids, rows=rows, template=template, **sizes)
 
@@ -308,6 +328,11 @@ def deal(n_problems: int, n_blocks: int) -> npt.NDArray[np.int64]:
     assigned = np.empty(n_problems, dtype=np.int64)
     assigned[np.random.default_rng(SEED).permutation(n_problems)] = np.arange(n_problems) * n_blocks // n_problems
     return assigned
+
+
+def _on_disk(precision: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of an array whose numbers are rounded to this precision."""
+    return np.dtype(np.float32) if precision == np.float16 else precision
 
 
 def ids_fingerprint(ids: Sequence[str]) -> str:

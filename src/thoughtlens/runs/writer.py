@@ -19,6 +19,7 @@ The manifest has these entries:
     format    the version of this folder's layout
     complete  true once every shard is there and verified
     created, versions   when the run was begun, and by which packages
+    call, seed  the command line, or the call from Python; by which seed the problems were drawn, None if they were not
     layout    sizes, shard size, what is stored, fingerprint of the problem ids
     options   what decides the numbers: a run is only resumed under equal options
     resumed   when and by which packages it was resumed, where these differ from `versions`
@@ -74,6 +75,16 @@ _short.maxstring = 60
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers, without importing any of them."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def made_by(call: str, *manifests: Json, seed: int | None = None) -> Json:
+    """From what a file was made: the call, its seed, the names of the models and problem sets of runs, and packages."""
+    told = [
+        {name: manifest["options"].get(name, {}).get("name") for name in ("model", "problems")}
+        for manifest in manifests
+    ]
+    named = told[0] if len(told) == 1 else {"runs": told}
+    return {"call": call, "seed": seed, **named, "versions": versions()}
 
 
 def read_manifest(folder: Path) -> Json:
@@ -177,13 +188,16 @@ class Store:
     verified: set[int] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
-    def open(cls, path: str | Path, layout: Layout, *, options: Mapping[str, Any]) -> "Store":
+    def open(
+        cls, path: str | Path, layout: Layout, *, options: Mapping[str, Any], asked_by: Mapping[str, Any] | None = None
+    ) -> "Store":
         """Begin a run where nothing is, or go on with one of the same layout and options.
 
-        `RunError` if the folder can't be written, is foreign, holds another run, or is damaged beyond its shards.
+        `asked_by` is kept of who began it. `RunError` if the folder can't be written, is foreign, holds another run, or
+        is damaged beyond its shards.
         """
         folder = Path(path).absolute()
-        new = {"format": FORMAT, "complete": False, "created": now(), "versions": versions()}
+        new = {"format": FORMAT, "complete": False, "created": now(), "versions": versions(), **(asked_by or {})}
         # As JSON gives it back, where tuples are lists.
         asked = json.loads(json.dumps({"layout": layout.summary(), "options": dict(options)}, allow_nan=False))
         with writing(folder, called=_CALLED, make=False):
