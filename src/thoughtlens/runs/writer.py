@@ -45,6 +45,7 @@ from thoughtlens.errors import RunError
 from thoughtlens.files import (
     LOCK,
     PARTIAL,
+    SEAL,
     Json,
     check_seal,
     digest_of,
@@ -307,7 +308,8 @@ def _check_ours(folder: Path) -> None:
         raise RunError(f"{folder} is a file, expected a run folder or a new name; name another.")
     if not folder.exists() or (folder / MANIFEST).exists():
         return
-    foreign = [path.name for path in folder.iterdir() if path.name != LOCK and not path.name.endswith(PARTIAL)]
+    ours = (LOCK, MANIFEST + SEAL)  # what another process, which has just begun, has written by now
+    foreign = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.endswith(PARTIAL)]
     if foreign:
         raise RunError(
             f"{folder} holds {min(foreign)!r} but no {MANIFEST}, expected a run or an empty folder; name another."
