@@ -34,6 +34,7 @@ from thoughtlens.plots.style import (
     INK,
     ORANGE,
     SOFT,
+    SPACE,
     TICK_SIZE,
     add_title,
     clipped,
@@ -272,7 +273,7 @@ def _one_of(known: Mapping[str, T], name: str | None, what: str) -> tuple[str, T
 
 def _correlation(row: xr.Dataset) -> str:
     rho, p = float(row["rho"]), float(row["p_holm"])
-    return "" if np.isnan(rho) else f"rank correlation {short(rho)}, p = {p:.2g}"
+    return "" if np.isnan(rho) else f"rank correlation {short(rho)}, p{SPACE}={SPACE}{p:.2g}"
 
 
 STEPS = (4.0, 9.0, 16.0, 24.0, 33.0, 43.0, 54.0, 66.0, 79.0, 93.0)

@@ -151,7 +151,7 @@ def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None 
         title=f"{metric.capitalize()} of each head",
         caption=caption_of(analysis.model.attrs, int(analysis.heads["n"]), *notes),
         label=unit,
-        scale=scale_of(score, null),
+        scale=scale_of(estimate_of(score), null),
         marked=hubs,
         ax=ax,
     )
@@ -321,7 +321,7 @@ def head_counts(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
         'Types of heads in each layer'
     """
     types = analysis.evidence["type"].transpose("layer", "head")
-    layers = dict(zip(map(str, analysis.heads["layer"].values), types.values, strict=True))
+    layers = dict(zip(map(str, types["layer"].values), types.values, strict=True))
     caption = caption_of(analysis.model.attrs, int(analysis.heads["n"]), f"{types.size} heads")
     return draw_counts(layers, title="Types of heads in each layer", caption=caption, y="layer", ax=ax)
 

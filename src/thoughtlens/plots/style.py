@@ -235,7 +235,7 @@ def caption_of(named: Mapping[str, object], n: object, *more: str) -> str:
 
 def _broken(text: str, room: float, character: float) -> str:
     """Text in lines that fit in `room` points; what a hard space joins is kept in one piece."""
-    return fill(text, max(12, int(room / character))).replace(SPACE, " ")
+    return fill(text, max(12, int(room / character)), break_on_hyphens=False).replace(SPACE, " ")
 
 
 _CAPTION: Final = "<caption>"
