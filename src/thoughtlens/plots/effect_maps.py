@@ -230,8 +230,8 @@ def attention_against_effect(
     if few:
         ax.vlines(x, values[:, 1], values[:, 2], color=ORANGE, linewidth=0.8, alpha=0.5, zorder=0.8)
     ax.plot(x, values[:, 0], "o", color=ORANGE, markersize=3.2 if few else 2.2, markeredgewidth=0.0)
-    low, high = float(x.min(initial=0.0)), float(x.max(initial=0.0))
-    room = (high - low) or 1.0
+    low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
+    room = (high - low) or high or 1.0
     ax.set_xlim(low - 0.06 * room, high + 0.17 * room)
     bottom, top = limits(values if few else values[:, 0])
     # Room for names above what costs nothing.

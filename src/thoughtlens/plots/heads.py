@@ -108,7 +108,7 @@ def score_of(analysis: Analysis, metric: str) -> tuple[xr.DataArray, float]:
 
 def axis_of(metric: str) -> str:
     """The name of an axis or a colour bar that shows a metric, with its unit."""
-    return f"{metric}, {UNITS.get(metric, 'share of a row')}"
+    return f"{metric}{':' if metric == 'importance' else ','} {UNITS.get(metric, 'share of a row')}"
 
 
 def null_of(metric: str, null: float) -> str:
@@ -116,7 +116,7 @@ def null_of(metric: str, null: float) -> str:
     if not np.isfinite(null):
         return ""
     by_chance = isinstance(METRICS[metric][1], str)
-    return f"grey: below {null:.3g}, {'what chance gives a head on average' if by_chance else 'an even share'}"
+    return f"grey: below {null:.2g}, {'what chance gives a head on average' if by_chance else 'an even share'}"
 
 
 def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None = None) -> Figure:
@@ -299,7 +299,7 @@ def metric_distributions(analysis: Analysis, *, ax: Axes | None = None) -> Figur
         frame_rows(panel, layers, values, null)
         name_axes(
             panel,
-            f"{name} ({missing} undefined)" if missing else axis_of(name).split(", thought")[0],
+            f"{name} ({missing} undefined)" if missing else axis_of(name).split(":")[0],
             "" if place % 2 else "layer",
         )
     fit(*tiles)
