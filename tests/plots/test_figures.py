@@ -361,7 +361,7 @@ def test_tokens_are_shown_literally_in_both_formats(tmp_path):
     text = svg.read_text()
     tokens = ("␣has", "$x$", "\\n", "␣\\u82f9\\u679c", "antidis…ianism", "\\x00&amp;amp;&lt;b&gt;")
     for shown in (
-        "&lt;s&gt; (0) sink",
+        "&lt;s&gt; (0, sink)",
         *(f"{token} ({token_place})" for token_place, token in zip((2, 4, 6, 7, 8, 10), tokens, strict=True)),
     ):
         assert f">{shown}</text>" in text

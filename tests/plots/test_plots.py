@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from tests.plots import drawn
 from tests.plots.results_made import (
     made_analysis,
@@ -252,3 +253,27 @@ def test_plots_use_no_pyplot_and_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["[]", "[]"]
+
+
+OF_RUNS = {"model": "tiny-gpt2", "problems": "arithmetic"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_names_model_and_problem_set_with_n(name):
+    result = result_for(name, 3, 3, 4)
+    if name in OF_CUTS:
+        recorded = {what: f'{{"name": "{of}"}}' for what, of in OF_RUNS.items()}
+        result = result._replace(effects=result.effects.assign_attrs(recorded))
+    elif name == "model_comparison":
+        result = result._replace(measures=result.measures.assign_attrs(problems="arithmetic"))
+    elif name == "question_tokens":
+        result = result.assign_attrs(OF_RUNS)
+    else:
+        result = result._replace(model=result.model.assign_attrs(OF_RUNS))
+    texts = [text.get_text().replace("\n", " ") for text in getattr(plots, name)(result).findobj(Text)]
+    first = "arithmetic; n = " if name == "model_comparison" else "tiny-gpt2 on arithmetic; n = "
+    assert [text for text in texts if text.startswith(first)]
+
+
+def test_a_notebook_shows_the_picture_of_a_figure():
+    assert plots.hub_profile(made_analysis())._repr_png_().startswith(b"\x89PNG")

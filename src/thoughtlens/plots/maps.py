@@ -252,9 +252,9 @@ def question_tokens(question_attention: xr.Dataset, *, n_top: int = 3, ax: Axes 
 def _token_names(texts: list[str]) -> list[str]:
     """Tokens as they are drawn: spaces shown, too long ones clipped, repeated ones with their position."""
     shown = [clipped(_with_spaces(text), LONGEST) for text in texts]
-    notes = [[f"({place})"] if shown.count(name) > 1 else [] for place, name in enumerate(shown)]
+    notes = [[str(place)] if shown.count(name) > 1 else [] for place, name in enumerate(shown)]
     notes[0].append("sink")
-    return [" ".join([name, *its]) for name, its in zip(shown, notes, strict=True)]
+    return [f"{name} ({', '.join(its)})" if its else name for name, its in zip(shown, notes, strict=True)]
 
 
 def _largest(cells: xr.DataArray, n_top: int) -> np.ndarray:
