@@ -34,7 +34,6 @@ from thoughtlens.plots.style import (
     INK,
     ORANGE,
     ORANGES,
-    SPACE,
     add_legend,
     add_title,
     caption_of,
@@ -77,7 +76,7 @@ def caption_of_cuts(study: Study, n: object, *more: str) -> str:
 
 def lines_of(outcome: str) -> str:
     """What the lines of a figure are, for its caption."""
-    return f"lines: 95{SPACE}% {'score interval' if outcome == 'accuracy' else 'bootstrap'} over problems"
+    return f"lines: 95 % {'score interval' if outcome == 'accuracy' else 'bootstrap'} over problems"
 
 
 def effect_forest(study: Study, *, outcome: str = RANKED_BY, most: int = 60, ax: Axes | None = None) -> Figure:

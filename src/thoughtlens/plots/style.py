@@ -134,7 +134,7 @@ def panels(
     top, below = np.ravel(np.array(whole.subfigures(2, 1, height_ratios=[head, height - head])))
     left, words = 4.0 / width, {"ha": "left", "parse_math": False}
     top.text(left, 1.0 - 3.0 / head, lines, va="top", fontsize=TITLE_SIZE, weight="bold", color=INK, **words)
-    top.text(left, 2.0 / head, notes, va="bottom", fontsize=TICK_SIZE, color=SOFT, **words)
+    top.text(left, 2.0 / head, notes, va="bottom", fontsize=TICK_SIZE, color=SOFT, linespacing=1.1, **words)
     tiles = list(below.subplots(n_rows, n_columns, squeeze=False).flat)
     for spare in tiles[n_panels:]:
         spare.remove()
@@ -224,13 +224,14 @@ SPACE: Final = "\N{NO-BREAK SPACE}"
 
 def intervals_of(named: Mapping[str, object]) -> str:
     """What the lines of a figure are, for its caption; `named` are the attributes of what is drawn."""
-    return f"lines: 95{SPACE}% bootstrap over {'blocks of ' if 'n_blocks' in named else ''}problems"
+    return f"lines: 95 % bootstrap over {'blocks of ' if 'n_blocks' in named else ''}problems"
 
 
 def caption_of(named: Mapping[str, object], n: object, *more: str) -> str:
     """The model and the problem set, where their names are known, n, and what else a reader must know."""
     of = " on ".join(plain(named[name]) for name in ("model", "problems") if named.get(name))
-    return "; ".join(words for words in (of, f"n{SPACE}={SPACE}{n}", *more) if words)
+    said = "; ".join(words for words in (of, f"n{SPACE}={SPACE}{n}", *more) if words)
+    return said.replace(" %", f"{SPACE}%")
 
 
 def _broken(text: str, room: float, character: float) -> str:
@@ -247,7 +248,7 @@ def add_title(ax: Axes, title: str, caption: str = "") -> None:
     if caption:
         where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
         words: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": TICK_SIZE, "color": SOFT}
-        note = ax.annotate(caption, (0.0, 1.0), (0.0, 4.0), **where, **words, parse_math=False)
+        note = ax.annotate(caption, (0.0, 1.0), (0.0, 4.0), **where, **words, linespacing=1.1, parse_math=False)
         note.set_label(_CAPTION)
         # The title above it makes room for it, and its width is that of the rest.
         note.set_in_layout(False)
@@ -256,7 +257,7 @@ def add_title(ax: Axes, title: str, caption: str = "") -> None:
 def _set_title(ax: Axes, title: str, n_below: int) -> None:
     """Set the title on the left, over so many lines of a caption."""
     words: dict[str, Any] = {"fontsize": TITLE_SIZE, "weight": "bold", "color": INK, "parse_math": False}
-    ax.set_title(title, loc="left", pad=4.0 + n_below * LINE * TICK_SIZE, **words)
+    ax.set_title(title, loc="left", pad=4.0 + n_below * LINE * TICK_SIZE + 2.0 * bool(n_below), **words)
 
 
 def name_axes(ax: Axes, x: str, y: str = "", *, open_sides: bool = True) -> None:
