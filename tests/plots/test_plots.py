@@ -218,7 +218,7 @@ def test_png_has_300_dpi_and_svg_keeps_its_text(tmp_path):
     assert [path.name for path in (png, svg, pdf)] == ["heads.v1.png", "heads.v1.svg", "heads.v1.pdf"]
     assert pdf.read_bytes().startswith(b"%PDF")
     width = int.from_bytes(png.read_bytes()[16:20])
-    assert width == pytest.approx(ax.get_figure().get_figwidth() * 300, abs=1)
+    assert width == pytest.approx(ax.get_figure(root=True).get_figwidth() * 300, abs=1)
     assert ">L3H1</text>" in svg.read_text()
 
 

@@ -235,7 +235,7 @@ def _analyze_run(
         name = digest(options)[:8]
     kept = run.keeps_means and options["pattern"] == WEIGHTS
     asked = run.manifest["options"]
-    named = {what: str(asked[what]["name"]) for what in ("model", "problems") if asked[what].get("name")}
+    names = {what: str(asked[what]["name"]) for what in ("model", "problems") if asked[what].get("name")}
     tested = tested_rows = None
     if holdout := options["holdout"]:
         tested = _halves([str(problem.id) for problem in run.problems()], holdout["share"], holdout["seed"])
@@ -253,7 +253,7 @@ def _analyze_run(
             tested=tested,
             tested_rows=tested_rows,
             n_blocks=n_blocks,
-            named=named,
+            names=names,
         )
         made.options["name"] = name
         return made
@@ -363,12 +363,12 @@ def _analyze(
     tested: npt.NDArray[np.bool_] | None = None,
     tested_rows: npt.NDArray[np.bool_] | None = None,
     n_blocks: int | None = None,
-    named: Mapping[str, str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Analysis:
     """The whole and each group of the problems in one pass, and what is beyond the null models.
 
     `tested` are the problems that others choose for; `tested_rows` are the blocks of these where sums were kept.
-    `named` has the names of the model and the problem set.
+    `names` has the names of the model and the problem set.
     """
     draws = {name: options[name] for name in ("n_resamples", "seed")}
     if tested is None:
@@ -390,7 +390,7 @@ def _analyze(
         if groups and own is not None and here.size:
             depth_sums.append(collect_depth_sums(own.isel(problem=here)))
         start += n_read
-    attributes = {**draws, **(named or {}), **({} if n_blocks is None else {"n_blocks": n_blocks})}
+    attributes = {**draws, **(names or {}), **({} if n_blocks is None else {"n_blocks": n_blocks})}
     if held := options["holdout"]:
         attributes = {**attributes, "holdout": held["share"], "holdout_seed": held["seed"]}
     found = _summarise(*whole.totals(), correct, tested, {**options, "name": None}, attributes)
