@@ -24,7 +24,7 @@ def unrendered(*formats: str) -> Iterator[None]:
             render(figure, file, format=format, **options)
 
     def execute(engine, figure):
-        if {"png", "svg"} - set(formats):
+        if {"png", "svg", "pdf"} - set(formats):
             lay_out(engine, figure)
 
     with patch.object(Figure, "savefig", save), patch.object(ConstrainedLayoutEngine, "execute", execute):
@@ -38,7 +38,7 @@ REPORTING = ("run", "intervene", "compare")
 def call(*arguments, code=0, rendered=False):
     if arguments[0] in REPORTING and not rendered:
         arguments = (*arguments, "--no-report")
-    with nullcontext() if rendered else unrendered("png", "svg"):
+    with nullcontext() if rendered else unrendered("png", "svg", "pdf"):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result

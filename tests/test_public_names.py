@@ -48,7 +48,7 @@ def test_every_figure_has_the_one_signature():
         assert all(option.kind is inspect.Parameter.KEYWORD_ONLY for option in options), figure
         assert options[-1].name == "ax"
         assert options[-1].default is None
-        assert signature.return_annotation.__name__ == "Axes"
+        assert signature.return_annotation.__name__ == "Figure"
 
 
 def test_every_figure_says_what_it_shows_and_takes_and_returns():

@@ -129,6 +129,7 @@ def test_the_default_analysis_stands_in_the_folder_and_others_beside_it(run):
     assert_identical(open_analysis(run), default)
     assert_identical(open_analysis(run, other.options["name"]), other)
     assert default.model.attrs["seed"] == 0 and other.model.attrs["seed"] == 1
+    assert default.model.attrs["model"] == "these"
 
 
 @pytest.mark.usefixtures("at_hand")

@@ -300,7 +300,7 @@ def test_planted_heads_are_on_top_of_their_lists(tmp_path):
         == ["L1H0"]
     )
     assert evidence.loc[evidence["thought"].notna(), ["layer", "head"]].values.tolist() == [[1, 0]]
-    outlined = [len(marks.get_paths()) for marks in head_map(analysis, metric="hub strength").collections]
+    outlined = [len(marks.get_paths()) for marks in head_map(analysis, metric="hub strength").axes[0].collections]
     assert outlined == [1]
     assert heads.set_index("name").loc["L0H2", "type"] == "previous-thought"
 

@@ -127,17 +127,17 @@ def test_command_draws_each_problem_into_a_file_of_its_name(tmp_path):
     run = extract(load("tiny-gpt2"), problems, tmp_path / "run")
     told = json.loads(call("tokens", run.path, "--json").stdout)
     stems = ["question_tokens__a", "question_tokens__a_2", f"question_tokens_{'x' * 48}"]
-    expected = [str(run.path / "figures" / f"{stem}.{end}") for stem in stems for end in ("png", "svg")]
+    expected = [str(run.path / "figures" / f"{stem}.{end}") for stem in stems for end in ("png", "svg", "pdf")]
     assert told["figures"] == expected
     assert sorted(map(str, (run.path / "figures").iterdir())) == sorted(expected)
     svg = (run.path / "figures" / f"{stems[0]}.svg").read_text("utf-8")
-    assert "../a: attention to the question" in svg
-    assert "(n = 1)" in svg
+    assert "Where each position looks in the question ../a" in svg
+    assert "tiny-gpt2 on given; n = 1" in svg
 
 
 def test_outlined_tokens_are_the_top_ones(reasoner):
     for found in question_attention(Scripted(reasoner, SAID), PROBLEMS):
-        ax = question_tokens(found, n_top=2)
+        ax = question_tokens(found, n_top=2).axes[0]
         centres = [path.vertices[:4].mean(0).round().astype(int) for path in ax.collections[0].get_paths()]
         for row, top in enumerate(top_tokens(found, n=2).values()):
             outlined = [int(column) for column, at in centres if at == row]

@@ -21,7 +21,8 @@ def drawn_text(monkeypatch) -> Callable[[Axes], tuple[list[str], np.ndarray, np.
         def spy(text: Text, renderer, *args, **kwargs):
             if text.get_visible() and text.get_text().strip():
                 texts.append(text.get_text())
-                boxes.append(text.get_window_extent(renderer).extents)
+                # Of an annotation, without the line to what it names.
+                boxes.append(Text.get_window_extent(text, renderer).extents)
             return plain(text, renderer, *args, **kwargs)
 
         figure = ax.get_figure(root=True)

@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.text import Text
 from tests.analysis.effects_made import made_effects
-from tests.plots.results_made import made_study, made_transplants
-from tests.plots.test_figures import cells, panels_of
-from tests.reports.test_studies import unit
-
-from thoughtlens.analysis import Study, families, influence, judge, summarise, transplant_table
-from thoughtlens.analysis.effect_curves import FOLLOWS, curve_of
-from thoughtlens.errors import OptionError
-from thoughtlens.notation import step_label
-from thoughtlens.plots import (
+from tests.plots.drawn import (
     ablation_curve,
     attention_against_effect,
     dose_response,
@@ -22,6 +15,14 @@ from thoughtlens.plots import (
     save_figure,
     transplant_bars,
 )
+from tests.plots.results_made import made_study, made_transplants
+from tests.plots.test_figures import cells, panels_of
+from tests.reports.test_studies import unit
+
+from thoughtlens.analysis import Study, families, influence, judge, summarise, transplant_table
+from thoughtlens.analysis.effect_curves import FOLLOWS, curve_of
+from thoughtlens.errors import OptionError
+from thoughtlens.notation import step_label
 
 N = 100
 HEADS = {(layer, head): f"L{layer}H{head}" for layer in range(2) for head in range(3)}
@@ -75,8 +76,9 @@ def test_a_forest_has_the_largest_loss_on_top_and_no_controls_among_its_rows(hea
     assert row_names(ax) == ["L1H2", "L1H1", "L1H0", "L0H2", "L0H1", "L0H0"]
     np.testing.assert_allclose(estimates(ax), [-0.12, -0.11, -0.10, -0.02, -0.01, 0.20], atol=1e-12)
     assert [line.get_ydata()[0] for line in dots(ax)] == list(range(6))
-    assert [line.get_marker() for line in dots(ax)] == ["s", "s", "s", "o", "o", "s"]
-    assert len({line.get_color() for line in dots(ax)}) == 2
+    hollow = [line.get_markerfacecolor() == "white" for line in dots(ax)]
+    assert hollow == [False, False, False, True, True, False]
+    assert len({line.get_color() for line in dots(ax)}) == 1
 
 
 def test_each_cut_of_a_forest_has_its_own_controls(heads):
@@ -89,7 +91,7 @@ def test_each_cut_of_a_forest_has_its_own_controls(heads):
 def test_a_forest_of_too_many_cuts_keeps_those_farthest_from_0_and_says_so(heads):
     ax = effect_forest(study_of(heads), outcome="accuracy", most=2)
     assert row_names(ax) == ["L1H2", "L0H0"]
-    assert "2 of 6 cuts" in ax.get_title(loc="left").replace("\n", " ")
+    assert "2 of 6 effects" in ax.get_title(loc="left").replace("\n", " ")
 
 
 def test_a_map_has_a_cell_a_head_and_none_where_nothing_was_cut(heads):
@@ -98,7 +100,31 @@ def test_a_map_has_a_cell_a_head_and_none_where_nothing_was_cut(heads):
     np.testing.assert_allclose(cells(ax), [[0.20, np.nan, -0.02], [-0.10, -0.11, -0.12]], atol=1e-12)
     outlined = {tuple(path.vertices[:4].mean(0).round().astype(int)[::-1]) for path in ax.collections[0].get_paths()}
     assert outlined == {(0, 0), (1, 0), (1, 1), (1, 2)}
-    assert "5 % after Holm" in ax.get_title(loc="left").replace("\n", " ")
+    assert "outlined: 5 % after Holm; dots: not cut" in caption_of(ax)
+    (uncut,) = [line for line in ax.lines if line.get_marker() == "."]
+    assert uncut.get_xydata().tolist() == [[1.0, 0.0]]
+
+
+def caption_of(ax):
+    """What the small type over an Axes says."""
+    return " ".join(text.get_text() for text in ax.texts if text.get_label() == "<caption>").replace("\n", " ")
+
+
+def test_a_map_of_heads_has_every_layer_of_the_model_and_marks_key_value_groups():
+    groups = {f"L0H{2 * k},{2 * k + 1}": unit("kv_groups", f"L0G{k}") for k in range(2)}
+    rows = {"L1H1": broken(3)} | {label: broken(5 + k) for k, label in enumerate(groups)}
+    done = study_of(made(rows, addresses={"L1H1": unit("heads", "L1H1")} | groups))
+    specs = ['[{"heads": [1]}]', '[{"heads": [0, 1]}]', '[{"heads": [2, 3]}]']
+    summary = done.summary.assign_coords(spec=("intervention", np.array(specs, dtype=np.dtypes.StringDType())))
+    done = done._replace(summary=summary.assign_attrs(n_layers=3, n_heads=4))
+    ax = effect_map(done, outcome="accuracy")
+    expected = np.full((3, 4), np.nan)
+    expected[1, 1] = -0.03
+    np.testing.assert_allclose(cells(ax), expected, atol=1e-12)
+    borders = [path.vertices[0, 0] for path in ax.collections[-1].get_paths()]
+    assert borders == [1.5]
+    np.testing.assert_allclose(cells(effect_map(done, family="kv_groups", outcome="accuracy")), [[-0.05, -0.06]])
+    assert row_names(effect_forest(done, outcome="accuracy"))[0] == "L0G1 zero"
 
 
 def looked_at(values):
@@ -125,7 +151,10 @@ def test_a_scatter_is_titled_with_its_verdict(heads):
     looked = looked_at(np.arange(6.0))
     done = study_of(heads, {"heads": {"raw": looked}}, {"heads": judged(looked)})
     ax = attention_against_effect(done)
-    assert ax.get_title(loc="left").replace("\n", " ") == "attention against effect: rho = 1.00, p = 0.056 (n = 100)"
+    words = (
+        "n = 100; 6 heads; rank correlation 1.00, p = 0.056; change in log-probability of the answer (cut − uncut); "
+    )
+    assert caption_of(ax) == words + "lines: 95 % bootstrap over problems"
 
 
 def test_curves_are_drawn_as_effects_with_their_ends_in_order():
@@ -165,7 +194,8 @@ def test_doses_keep_the_costly_targets_in_their_order(drawn_text):
     }
     ax = dose_response(study_of(made(rows, addresses=addresses)), outcome="accuracy", most=2)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["L0H1", "L0H2"]
-    assert ax.get_title(loc="left").replace("\n", " ").endswith("2 of 3 (n = 100)")
+    assert ax.get_title(loc="left").replace("\n", " ").endswith("the costliest 2 of 3")
+    assert "n = 100" in caption_of(ax)
     lines = [line for line in ax.lines if line.get_linewidth() == 0.9]
     np.testing.assert_allclose([line.get_ydata() for line in lines], [[0, -0.12, -0.12], [0, -0.10, -0.10]], atol=1e-12)
 
@@ -194,23 +224,26 @@ def random_scatter(n):
     return np.random.default_rng(2).exponential(size=n), np.stack([cost, cost - 0.2, cost + 0.2], axis=-1)
 
 
-def test_the_farthest_points_of_a_scatter_are_named(drawn_text):
-    x, cost = random_scatter(16)
+@pytest.mark.parametrize("n", [16, 40, 60])
+def test_all_points_of_a_scatter_are_named_or_none(drawn_text, n):
+    x, cost = random_scatter(n)
     cost[3], x[7] = [9.0, 8.8, 9.2], 20.0
-    ax, _ = scatter_of(x, cost)
+    ax, units = scatter_of(x, cost)
     texts, _, _ = drawn_text(ax)
-    assert {"L0H3", "L0H7"} <= set(texts)
+    assert set(units) & set(texts) in ({*units}, set())
+    assert n != 16 or {*units} <= set(texts)
 
 
 def test_no_name_of_a_scatter_covers_a_dot_that_is_not_its_own():
-    x, cost = random_scatter(60)
+    x, cost = random_scatter(24)
     ax, units = scatter_of(x, cost)
     ax.figure.canvas.draw()
     places = ax.transData.transform(np.stack([x, cost[:, 0]], -1))
     named = [text for text in ax.texts if text.get_text() in units]
     assert named
     for text in named:
-        box = text.get_window_extent()
+        # Without the line to its dot.
+        box = Text.get_window_extent(text)
         inside = (places > [box.x0, box.y0]).all(1) & (places < [box.x1, box.y1]).all(1)
         assert set(np.array(units)[inside]) <= {text.get_text()}
 
@@ -221,7 +254,7 @@ def test_no_name_of_a_scatter_is_struck_through_by_an_interval():
     x[14], cost[14], x[15] = 0.97, [3.0, -0.5, 6.0], 1.0
     ax, units = scatter_of(x, cost)
     ax.figure.canvas.draw()
-    named = [text.get_window_extent() for text in ax.texts if text.get_text() in units]
+    named = [Text.get_window_extent(text) for text in ax.texts if text.get_text() in units]
     for box in named:
         for place, (_, low, high) in zip(x, cost, strict=True):
             (across, bottom), (_, top) = ax.transData.transform([(place, low), (place, high)])
@@ -230,24 +263,25 @@ def test_no_name_of_a_scatter_is_struck_through_by_an_interval():
 
 
 def test_a_map_of_nothing_has_no_colour_bar():
-    """A single edge has no order, but a map of it; its disagreement is 0, and the other maps are as full."""
     done = made_study("edges", 4)
     bars = [tile.images[0].colorbar is not None for tile in panels_of(influence_maps(done))]
-    assert bars == [True, True, True]
+    assert bars == [True, True]
     blank = done._replace(attention=done.attention * np.nan)
     bars = [tile.images[0].colorbar is not None for tile in panels_of(influence_maps(blank))]
-    assert bars == [True, False, False]
+    assert bars == [False, True]
 
 
 def test_maps_of_edges_hold_their_cells_and_outline_the_significant():
     done = made_study("edges", 6)
     maps = influence(done.summary, done.families["edges"], done.attention)
     tiles = panels_of(influence_maps(done))
-    expected = (maps["joint_logprob"].sel(value="estimate"), maps["attention"], maps["disagreement"])
+    # No thought looks at the last one, and the first looks at none.
+    maps = maps.transpose("query", "key", ...).isel(query=slice(1, None), key=slice(None, -1))
+    expected = maps["attention"], maps["joint_logprob"].sel(value="estimate")
     for tile, values in zip(tiles, expected, strict=True):
-        np.testing.assert_array_equal(cells(tile), values.transpose("query", "key").values)
-    centres = [path.vertices[:4].mean(0).round().astype(int)[::-1] for path in tiles[0].collections[0].get_paths()]
-    marked = np.argwhere(maps["significant"].transpose("query", "key").values)
+        np.testing.assert_array_equal(cells(tile), values)
+    centres = [path.vertices[:4].mean(0).round().astype(int)[::-1] for path in tiles[1].collections[0].get_paths()]
+    marked = np.argwhere(maps["significant"].values)
     assert len(marked) and [tuple(place) for place in centres] == [tuple(place) for place in marked]
 
 

@@ -3,13 +3,8 @@
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from tests.plots.results_made import made_analysis, made_comparison, made_tokens
-
-from thoughtlens.analysis import thought_map
-from thoughtlens.errors import OptionError
-from thoughtlens.plots import (
+from tests.plots.drawn import (
     composition_by_layer,
     depth_profile,
     head_counts,
@@ -26,14 +21,20 @@ from thoughtlens.plots import (
     save_figure,
     skip_profile,
 )
+from tests.plots.results_made import made_analysis, made_comparison, made_tokens
+
+from thoughtlens.analysis import thought_map
+from thoughtlens.errors import OptionError
 from thoughtlens.plots.comparison import draw_models
 from thoughtlens.plots.heads import METRICS, draw_head_map
-from thoughtlens.plots.style import clipped, plain, short
+from thoughtlens.plots.primitives import scale_of
+from thoughtlens.plots.style import GREY, clipped, plain, short
 
 
 def panels_of(ax):
     """The panels of a figure that has several, without colour bars and places left empty."""
-    return [panel for panel in ax.get_figure().subfigs[0].axes if panel.get_label() != "<colorbar>"]
+    axes = ax.get_figure(root=True).axes
+    return [panel for panel in axes if panel.axison and panel.get_label() != "<colorbar>"]
 
 
 def dots(ax):
@@ -94,60 +95,66 @@ def test_the_colour_bar_goes_no_further_than_the_values():
 def test_marked_heads_are_outlined_and_the_title_says_why(drawn_text):
     score = made_analysis().heads["sequential"]
     marked = score.sel(value="low", drop=True) > 1.0
-    words = {"title": "sequential preference", "why": "q < 0.05", "null": 1.0}
-    ax = draw_head_map(score.sel(value="estimate"), n=7473, marked=marked, ax=None, **words)
+    words = {"title": "sequential preference", "caption": "outlined: q < 0.05", "label": "even shares"}
+    estimate = score.sel(value="estimate")
+    ax = draw_head_map(estimate, scale=scale_of(estimate, 1.0), marked=marked, ax=None, **words).axes[0]
     centres = [path.vertices[:4].mean(0) for path in ax.collections[0].get_paths()]
     np.testing.assert_allclose(np.array(centres)[:, ::-1], np.argwhere(marked.values))
     texts, _, _ = drawn_text(ax)
     assert "outlined: q < 0.05" in " ".join(texts).replace("\n", " ")
 
 
-def test_ranking_runs_from_the_top_in_colours_of_types(drawn_text):
+def test_ranking_runs_from_the_top_grey_below_its_null(drawn_text):
     analysis = made_analysis()
     first = analysis.ranking.isel(rank=slice(9))
     ax = head_ranking(analysis, top=9)
     np.testing.assert_allclose(dots(ax), np.c_[first["importance"].sel(value="estimate"), np.arange(9)])
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
-    colours = [line.get_color() for line in ax.lines if line.get_marker() == "o"]
     types = analysis.evidence["type"].sel(layer=first["layer"], head=first["head"]).values
-    legend = {text.get_text(): line.get_facecolor() for text, line in zip(*legend_of(ax), strict=True)}
-    assert [to_hex(legend[kind]) for kind in types] == [to_hex(colour) for colour in colours]
     texts, _, _ = drawn_text(ax)
-    assert {*first["name"].values, *types} <= set(texts)
+    assert {f"{name}, {kind}" for name, kind in zip(first["name"].values, types, strict=True)} <= set(texts)
+    every = head_ranking(analysis, metric="sequential preference", top=144)
+    grey = [line.get_color() == GREY for line in every.lines if line.get_marker() == "o"]
+    np.testing.assert_array_equal(grey, dots(every)[:, 0] < 1.0)
+    assert {*grey} == {True, False}
 
 
-def legend_of(ax):
-    return ax.get_legend().get_texts(), ax.get_legend().get_patches()
+def test_top_heads_are_most_of_no_small_model():
+    assert len(panels_of(head_maps(made_analysis(4, 4)))) == 9
+    assert len(dots(head_ranking(made_analysis(4, 4)))) == 9
 
 
 def test_distributions_hold_every_head_and_count_the_undefined(drawn_text):
     analysis = made_analysis()
     ax = metric_distributions(analysis)
     panels = panels_of(ax)
-    counts = [sum(bar.get_height() for bar in panel.patches) for panel in panels]
+    strips = [[line for line in panel.lines if line.get_marker() == "o"] for panel in panels]
+    counts = [sum(len(line.get_xdata()) for line in lines) for lines in strips]
     assert counts == [144, 144, 143, 144, 144, 144, 144, 144]
+    # A dot stands in the row of its layer.
+    mass = sorted(tuple(dot) for line in strips[4] for dot in line.get_xydata())
+    estimate = analysis.heads["thought_mass"].sel(value="estimate").values
+    assert mass == sorted((estimate[place], place[0]) for place in np.ndindex(estimate.shape))
     # The null of each metric that has one.
-    assert [len(panel.lines) for panel in panels] == [1, 1, 1, 1, 0, 1, 0, 0]
+    assert [len(panel.lines) - 2 for panel in panels] == [1, 1, 1, 1, 0, 1, 0, 0]
     texts, _, _ = drawn_text(ax)
     assert "sequential preference (1 undefined)" in texts
 
 
-def test_counts_are_bars_end_to_end(drawn_text):
+def test_counts_of_each_layer_add_up_to_its_heads(drawn_text):
     ax = head_counts(made_analysis())
-    ends = [bars[-1].get_x() + bars[-1].get_width() for bars in zip(*ax.containers, strict=True)]
-    np.testing.assert_allclose(ends, [48, 48, 48])
+    np.testing.assert_array_equal(cells(ax).sum(1), np.full(12, 12))
     texts, _, _ = drawn_text(ax)
-    assert "early (48)" in texts
+    assert "hub (21)" in texts
 
 
-def test_counts_are_stacked_in_the_order_of_the_legend():
+def test_types_stand_in_one_order_wherever_they_are_met():
     ax = head_counts(made_analysis())
-    drawn = [to_hex(container[0].get_facecolor()) for container in ax.containers]
-    assert drawn == [to_hex(patch.get_facecolor()) for patch in legend_of(ax)[1]]
-    # Even where the types are met in another order.
     types = made_analysis().evidence["type"]
     turned = head_counts(changed(made_analysis(), "evidence", "type", types.values[::-1, ::-1]))
-    assert [text.get_text() for text in legend_of(turned)[0]] == [text.get_text() for text in legend_of(ax)[0]]
+    names = [[label.get_text() for label in each.get_xticklabels()] for each in (ax, turned)]
+    assert names[0] == names[1]
+    np.testing.assert_array_equal(cells(turned), cells(ax)[::-1])
 
 
 @pytest.mark.parametrize(
@@ -190,13 +197,13 @@ def test_an_undefined_profile_says_so(drawn_text, n_thoughts):
 def test_depth_has_a_panel_a_metric_each_with_its_own_scale():
     layers, panels = made_analysis().layers, panels_of(depth_profile(made_analysis()))
     hub = made_analysis().model["hub"].item()
-    names = [f"preference for {hub}", "sequential preference", "skip preference", "thought mass", "spread over cells"]
+    names = [f"Preference for {hub}", "Sequential preference", "Skip preference", "Thought mass"]
     assert [panel.get_title(loc="left") for panel in panels] == names
     measured = (
         layers["preference"].sel(thought=hub),
         *(layers[name] for name in ("sequential", "skip", "thought_mass")),
     )
-    for panel, numbers in zip(panels, measured, strict=False):
+    for panel, numbers in zip(panels, measured, strict=True):
         np.testing.assert_allclose(dots(panel)[:, 1], numbers.sel(value="estimate"))
         np.testing.assert_allclose(spans(panel), numbers.sel(value=["low", "high"]))
     assert len({panel.get_ylim() for panel in panels}) > 1
@@ -257,10 +264,10 @@ def test_heads_of_chosen_layers_alone_are_drawn():
     assert len(tiles) == 4
 
 
-def test_all_tiles_share_one_scale_from_zero():
-    tiles = panels_of(head_maps(made_analysis()))
-    largest = max(np.nanmax(cells(tile)) for tile in tiles)
-    assert {tile.images[0].get_clim() for tile in tiles} == {(0.0, largest)}
+def test_all_maps_of_attention_share_the_square_root_scale_of_the_page():
+    tiles = [*panels_of(head_maps(made_analysis())), *panels_of(question_tokens(made_tokens()))]
+    assert {tile.images[0].get_clim() for tile in tiles} == {(0.0, 1.0)}
+    np.testing.assert_allclose([tile.images[0].norm(0.25) for tile in tiles], 0.5)
 
 
 def test_values_are_printed_where_they_fit(drawn_text):
@@ -272,7 +279,8 @@ def test_values_are_printed_where_they_fit(drawn_text):
 
 def test_values_are_dropped_where_they_would_not_fit(drawn_text):
     texts, _, _ = drawn_text(head_maps(made_analysis(3, 4, 32), top=12))
-    assert not [text for text in texts if text.startswith(".")]
+    # But for the ticks of the scale.
+    assert {text for text in texts if text.startswith(".")} == {".05", ".25", ".5"}
 
 
 @pytest.mark.parametrize("fill", [0.0, np.nan])
@@ -283,7 +291,8 @@ def test_maps_without_any_attention_are_drawn(drawn_text, fill):
 
 def test_text_from_data_is_never_read_as_math(tmp_path):
     score = made_analysis(3, 4).heads["skip"].sel(value="estimate").assign_coords(layer=["$x", "a$b$", "_"])
-    ax = draw_head_map(score, title=r"$\frac{1}$ <script>", n=9, x="$h$", ax=None)
+    words = {"title": r"$\frac{1}$ <script>", "caption": "n = 9", "label": "$share$", "x": "$h$"}
+    ax = draw_head_map(score, scale=scale_of(score), ax=None, **words).axes[0]
     text = save_figure(ax, tmp_path / "hostile")[1].read_text()
     assert "<script>" not in text and "&lt;script&gt;" in text
     for shown in ("$x", "a$b$", "_", "$h$"):
@@ -294,12 +303,12 @@ def test_text_from_data_is_never_read_as_math(tmp_path):
 def test_models_are_compared_in_what_there_is(n_models):
     names = tuple(f"model {k}" for k in range(n_models))
     titles = [panel.get_title(loc="left") for panel in panels_of(model_comparison(made_comparison(6, names)))]
-    assert [title.split(" (")[0] for title in titles] == [
-        "preference for each thought",
-        "preference by lag",
-        "where thoughts look",
-        "types of heads",
-        "accuracy",
+    assert titles == [
+        "Preference for each thought",
+        "Preference by lag",
+        "Where thoughts look",
+        "Types of heads",
+        "Accuracy",
     ]
 
 
@@ -329,7 +338,7 @@ def test_panels_of_models_hold_their_numbers():
 
 def test_nothing_to_compare_is_said(drawn_text):
     models = xr.Dataset({"n": ("model", [5, 5])}, coords={"model": ["a", "b"]})
-    texts, _, _ = drawn_text(draw_models(models, title="models compared"))
+    texts, _, _ = drawn_text(draw_models(models, title="models compared").axes[0])
     assert "nothing to compare" in texts
 
 
@@ -345,15 +354,16 @@ def test_what_is_undefined_for_all_is_said_instead_of_an_empty_panel(drawn_text)
         metric_distributions(changed(made_analysis(), "heads", "importance", np.full(shape, np.nan)))
     )
     assert "importance: undefined for all heads" in texts
-    # Two thoughts have no preference at any lag.
-    texts, _, _ = drawn_text(model_comparison(made_comparison(2)))
-    assert "preference by lag: undefined" in texts
 
 
 def test_tokens_are_shown_literally_in_both_formats(tmp_path):
-    _, svg = save_figure(question_tokens(made_tokens()), tmp_path / "tokens")
+    _, svg, _ = save_figure(question_tokens(made_tokens()), tmp_path / "tokens")
     text = svg.read_text()
-    for shown in ("&lt;s&gt;", "␣has", "$x$", "\\n", "␣\\u82f9\\u679c", "antidis…ianism", "\\x00&amp;amp;&lt;b&gt;"):
+    tokens = ("␣has", "$x$", "\\n", "␣\\u82f9\\u679c", "antidis…ianism", "\\x00&amp;amp;&lt;b&gt;")
+    for shown in (
+        "&lt;s&gt; (0, sink)",
+        *(f"{token} ({token_place})" for token_place, token in zip((2, 4, 6, 7, 8, 10), tokens, strict=True)),
+    ):
         assert f">{shown}</text>" in text
 
 
@@ -361,7 +371,8 @@ def test_the_most_attended_tokens_keep_their_names_where_not_all_have_room(drawn
     texts = [f"t{place}" for place in range(200)]
     data = made_tokens(6, 200, texts)
     data["attention"].loc[{"token": slice(7, None, 20)}] += 1.0
-    drawn, _, _ = drawn_text(question_tokens(data, n_top=10))
+    ax = Figure(figsize=(7, 24), layout="constrained").subplots()
+    drawn, _, _ = drawn_text(question_tokens(data, n_top=10, ax=ax))
     assert set(texts[7::20]) <= set(drawn)
     assert len(set(drawn) & set(texts)) < 200
 
@@ -378,7 +389,14 @@ def test_the_largest_cells_of_each_row_are_outlined():
         for place in sorted(np.argsort(-values, kind="stable")[:2])
     ]
     np.testing.assert_allclose(centres, expected)
-    assert question_tokens(data, n_top=0).get_xlabel() == "token of the question"
+    assert not len(question_tokens(data, n_top=0).collections[0].get_paths())
+
+
+def test_a_long_question_goes_on_in_the_next_panel():
+    data = made_tokens(6, 100, [f"t{place}" for place in range(100)])
+    parts = [cells(panel) for panel in panels_of(question_tokens(data))]
+    assert [part.shape for part in parts] == [(6, 34), (6, 34), (6, 32)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), data["attention"])
 
 
 @pytest.mark.parametrize("longest", range(1, 12))
@@ -402,7 +420,8 @@ def test_short_values(value, text):
 
 def test_a_map_by_layer_may_have_other_columns_than_heads(drawn_text):
     score = made_analysis(3, 4).heads["thought_mass"].sel(value="estimate").rename(head="row")
-    texts, _, _ = drawn_text(draw_head_map(score, title="by row", n=9, x="row: step s", ax=None))
+    words = {"title": "by row", "caption": "n = 9", "label": "share of a row", "x": "row: step s"}
+    texts, _, _ = drawn_text(draw_head_map(score, scale=scale_of(score), ax=None, **words).axes[0])
     assert "row: step s" in texts
     assert "head" not in texts
 
@@ -430,4 +449,4 @@ def test_figures_draw_on_any_axes_of_a_grid(drawn_text):
     analysis, (left, right) = made_analysis(), Figure(figsize=(14, 5), layout="constrained").subplots(1, 2)
     hub_profile(analysis, ax=left)
     texts, _, _ = drawn_text(metric_distributions(analysis, ax=right))
-    assert {"importance", "is one thought a hub? (n = 7473)"} <= set(texts)
+    assert {"importance", "How much later thoughts prefer each thought"} <= set(texts)

@@ -15,7 +15,7 @@ NOT_OF_ONE_RUN = {"save_figure", "model_comparison", "question_tokens"} | OF_CUT
 
 
 def call(*words):
-    with unrendered("png"):
+    with unrendered("png", "pdf"):
         return CliRunner().invoke(app, [str(word) for word in words])
 
 
@@ -34,20 +34,20 @@ def test_every_figure_of_one_run_is_drawn_and_named_like_its_function(run_folder
 
 def test_chosen_layers_heads_and_metric_are_drawn(run_folder):
     result = call("plot", run_folder, "--layers", "1", "--heads", "L1H0,L0H1", "--metric", "thought mass", "--json")
-    assert len(json.loads(result.stdout)["figures"]) == 2 * len(set(plots.__all__) - NOT_OF_ONE_RUN)
+    assert len(json.loads(result.stdout)["figures"]) == 3 * len(set(plots.__all__) - NOT_OF_ONE_RUN)
     texts = {name: (run_folder / "figures" / f"{name}.svg").read_text() for name in ("layer_means", "head_maps")}
     assert [f">layer {layer}<" in texts["layer_means"] for layer in (0, 1)] == [False, True]
     assert [f">{head}<" in texts["head_maps"] for head in ("L0H0", "L0H1", "L1H0")] == [False, True, True]
-    assert ">thought mass (n = 5)<" in (run_folder / "figures" / "head_map.svg").read_text()
+    assert ">Thought mass of each head<" in (run_folder / "figures" / "head_map.svg").read_text()
 
 
 def test_step_indexed_twins_have_a_folder_of_their_own_and_say_what_they_are(run_folder):
     result = call("plot", run_folder, "--step-indexed", "--json")
     paths = json.loads(result.stdout)["figures"]
-    assert len(paths) == 30
+    assert len(paths) == 45
     for path in (run_folder / "figures" / "step_indexed").glob("*.svg"):
         assert str(path) in paths
-        assert ">step-indexed" in path.read_text()
+        assert ">Step-indexed" in path.read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from tests.plots import drawn
 from tests.plots.results_made import (
     made_analysis,
     made_comparison,
@@ -39,6 +40,7 @@ OTHERS = {
 }
 FIGURES = [*BY_HEAD, *BY_THOUGHT, *OTHERS, *OF_CUTS]
 PANELLED = ["depth_profile", "head_maps", "influence_maps", "layer_means", "metric_distributions", "model_comparison"]
+PANELLED += ["question_tokens"]
 
 
 def result_for(name, n_thoughts=6, n_layers=12, n_heads=12):
@@ -48,7 +50,7 @@ def result_for(name, n_thoughts=6, n_layers=12, n_heads=12):
 
 
 def draw(name, *sizes, ax=None, **options):
-    return getattr(plots, name)(result_for(name, *sizes), ax=ax, **options)
+    return getattr(drawn, name)(result_for(name, *sizes), ax=ax, **options)
 
 
 # A figure of several panels takes an Axes of a grid, which lays itself out; any other takes one that does not, too.
@@ -96,13 +98,13 @@ def test_every_public_figure_is_tried_here():
 
 @pytest.mark.parametrize(("n_layers", "n_thoughts"), LAYERS_AND_THOUGHTS)
 def test_layer_means_are_readable_at_any_size(drawn_text, n_layers, n_thoughts):
-    texts = assert_readable(plots.layer_means(made_analysis(n_layers, 2, n_thoughts)), drawn_text)
+    texts = assert_readable(drawn.layer_means(made_analysis(n_layers, 2, n_thoughts)), drawn_text)
     assert {f"layer {layer}" for layer in range(n_layers)} <= set(texts)
 
 
 @pytest.mark.parametrize(("n_heads", "n_thoughts"), HEADS_AND_THOUGHTS)
 def test_head_maps_are_readable_at_any_size(drawn_text, n_heads, n_thoughts):
-    texts = assert_readable(plots.head_maps(made_analysis(12, 12, n_thoughts), top=n_heads), drawn_text)
+    texts = assert_readable(drawn.head_maps(made_analysis(12, 12, n_thoughts), top=n_heads), drawn_text)
     assert len([text for text in texts if text.startswith("L")]) == n_heads
 
 
@@ -130,13 +132,13 @@ def test_models_and_tokens_are_readable_at_any_number(drawn_text, name, n, n_tho
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", OF_CUTS)
 def test_effects_are_readable_at_any_size(drawn_text, name, n):
-    assert_readable(getattr(plots, name)(OF_CUTS[name](n)), drawn_text)
+    assert_readable(getattr(drawn, name)(OF_CUTS[name](n)), drawn_text)
 
 
 def test_a_plan_of_all_heads_of_a_large_model_is_readable(drawn_text):
     study = made_study("heads", 512)
-    assert_readable(plots.attention_against_effect(study), drawn_text)
-    assert_readable(plots.effect_map(study), drawn_text)
+    assert_readable(drawn.attention_against_effect(study), drawn_text)
+    assert_readable(drawn.effect_map(study), drawn_text)
 
 
 @pytest.mark.parametrize(("size", "n_thoughts"), [((4, 3), 32), ((9, 7), 32)], ids=str)
@@ -156,15 +158,15 @@ def test_text_of_heads_never_overlaps_on_an_axes_of_any_size(drawn_text, name, s
 @pytest.mark.parametrize(("size", "n"), [((4, 3), 1), ((4, 3), 60), ((9, 7), 60)], ids=str)
 @pytest.mark.parametrize("name", OF_CUTS)
 def test_text_of_effects_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n):
-    texts, boxes, _ = drawn_text(getattr(plots, name)(OF_CUTS[name](n), ax=place_for(name, size)))
+    texts, boxes, _ = drawn_text(getattr(drawn, name)(OF_CUTS[name](n), ax=place_for(name, size)))
     assert overlapping(texts, boxes) == []
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_the_axes_given_is_the_axes_returned(name):
+def test_the_figure_of_the_axes_given_is_returned(name):
     ax = Figure(layout="constrained").subplots(1, 2)[1]
-    assert draw(name, 4, 3, 4, ax=ax) is ax
-    assert isinstance(draw(name, 4, 3, 4), Axes)
+    assert getattr(plots, name)(result_for(name, 4, 3, 4), ax=ax) is ax.get_figure()
+    assert isinstance(getattr(plots, name)(result_for(name, 4, 3, 4)), Figure)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -196,7 +198,7 @@ def datasets(result):
 def test_figures_leave_their_data_as_it_was(name):
     result = result_for(name, 4, 3, 4)
     before = [data.copy(deep=True) for data in datasets(result)]
-    getattr(plots, name)(result)
+    getattr(drawn, name)(result)
     assert all(data.identical(old) for data, old in zip(datasets(result), before, strict=True))
 
 
@@ -206,30 +208,31 @@ def test_same_data_same_bytes(tmp_path, monkeypatch, name):
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: save(figure, file, **options | {"dpi": 50}))
     once, again = (
-        [path.read_bytes() for path in plots.save_figure(draw(name, 3, 3, 4), tmp_path / stem)] for stem in ("a", "b")
+        [path.read_bytes() for path in drawn.save_figure(draw(name, 3, 3, 4), tmp_path / stem)] for stem in ("a", "b")
     )
     assert once == again
 
 
 def test_png_has_300_dpi_and_svg_keeps_its_text(tmp_path):
-    ax = plots.head_maps(made_analysis(n_thoughts=3), heads=["L3H1"])
-    png, svg = plots.save_figure(ax, tmp_path / "heads.v1")
-    assert (png.name, svg.name) == ("heads.v1.png", "heads.v1.svg")
+    ax = drawn.head_maps(made_analysis(n_thoughts=3), heads=["L3H1"])
+    png, svg, pdf = drawn.save_figure(ax, tmp_path / "heads.v1")
+    assert [path.name for path in (png, svg, pdf)] == ["heads.v1.png", "heads.v1.svg", "heads.v1.pdf"]
+    assert pdf.read_bytes().startswith(b"%PDF")
     width = int.from_bytes(png.read_bytes()[16:20])
-    assert width == pytest.approx(ax.get_figure().get_figwidth() * 300, abs=1)
+    assert width == pytest.approx(ax.get_figure(root=True).get_figwidth() * 300, abs=1)
     assert ">L3H1</text>" in svg.read_text()
 
 
 def test_a_saved_figure_is_laid_out_again_when_it_is_drawn_on(tmp_path):
-    ax = plots.hub_profile(made_analysis())
+    ax = drawn.hub_profile(made_analysis())
     engine = ax.get_figure().get_layout_engine()
-    plots.save_figure(ax, tmp_path / "hub")
+    drawn.save_figure(ax, tmp_path / "hub")
     assert ax.get_figure().get_layout_engine() is engine
 
 
 def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
     (tmp_path / "heads.png").write_bytes(b"before")
-    ax = plots.hub_profile(made_analysis())
+    ax = drawn.hub_profile(made_analysis())
 
     def fail(file, **options):
         file.write(b"half")
@@ -237,7 +240,7 @@ def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ax.get_figure(), "savefig", fail)
     with pytest.raises(OSError, match="No space"):
-        plots.save_figure(ax, tmp_path / "heads")
+        drawn.save_figure(ax, tmp_path / "heads")
     assert [path.name for path in tmp_path.iterdir()] == ["heads.png"]
     assert (tmp_path / "heads.png").read_bytes() == b"before"
 
@@ -251,3 +254,27 @@ def test_plots_use_no_pyplot_and_no_torch():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["[]", "[]"]
+
+
+OF_RUNS = {"model": "tiny-gpt2", "problems": "arithmetic"}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_names_model_and_problem_set_with_n(name):
+    result = result_for(name, 3, 3, 4)
+    if name in OF_CUTS:
+        recorded = {what: f'{{"name": "{of}"}}' for what, of in OF_RUNS.items()}
+        result = result._replace(effects=result.effects.assign_attrs(recorded))
+    elif name == "model_comparison":
+        result = result._replace(measures=result.measures.assign_attrs(problems="arithmetic"))
+    elif name == "question_tokens":
+        result = result.assign_attrs(OF_RUNS)
+    else:
+        result = result._replace(model=result.model.assign_attrs(OF_RUNS))
+    texts = [text.get_text().replace("\n", " ") for text in getattr(plots, name)(result).findobj(Text)]
+    first = "arithmetic; n = " if name == "model_comparison" else "tiny-gpt2 on arithmetic; n = "
+    assert [text for text in texts if text.startswith(first)]
+
+
+def test_a_notebook_shows_the_picture_of_a_figure():
+    assert plots.hub_profile(made_analysis())._repr_png_().startswith(b"\x89PNG")

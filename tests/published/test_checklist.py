@@ -52,7 +52,7 @@ def commands() -> list[list[str]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checklist")
-    with contextlib.chdir(folder), unrendered("png", "svg"):
+    with contextlib.chdir(folder), unrendered("png", "svg", "pdf"):
         for program, *arguments in commands():
             assert program == "thoughtlens"
             result = CliRunner().invoke(app, arguments)

@@ -187,6 +187,7 @@ def test_several_runs_go_side_by_side(run, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "tiny-gpt2", "tiny-gpt2_2", "tiny-gpt2_3", "model_comparison.json", "model_comparison.png",
         "model_comparison.svg",
+        "model_comparison.pdf",
     }  # fmt: skip
     assert all(path.is_file() for path in paths)
     found = read(paths[-3])
@@ -215,7 +216,7 @@ def test_names_of_models_stay_in_their_folder(run, tmp_path, name, expected):
         export_runs([named], tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        expected, "model_comparison.json", "model_comparison.png", "model_comparison.svg",
+        expected, "model_comparison.json", "model_comparison.png", "model_comparison.svg", "model_comparison.pdf",
     }  # fmt: skip
 
 

@@ -60,10 +60,18 @@ def asked(*starts):
 
 def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
     out, facts = compared[0], dict(compared[1])
-    assert {path.name for path in out.iterdir()} == TABLES | {"model_comparison.png", "model_comparison.svg"}
+    assert {path.name for path in out.iterdir()} == TABLES | {
+        "model_comparison.png",
+        "model_comparison.svg",
+        "model_comparison.pdf",
+    }
     files = facts.pop("files")
     assert facts == json.loads((out / "comparison.json").read_text("utf-8"))
-    assert {path.rsplit("/", 1)[1] for path in files} == TABLES | {"model_comparison.png", "model_comparison.svg"}
+    assert {path.rsplit("/", 1)[1] for path in files} == TABLES | {
+        "model_comparison.png",
+        "model_comparison.svg",
+        "model_comparison.pdf",
+    }
     assert list(facts["own"]) == list(MODELS)
     correct = [[row["correct"] for row in open_run(run).results()] for run in runs]
     for model, right in zip(MODELS, correct, strict=True):
@@ -98,7 +106,12 @@ def test_seeds_of_recipes_end_in_tables_and_a_figure(runs, tmp_path):
     groups = ("--group", f"gpt={runs[0]},{runs[1]}", "--group", f"llama={runs[2]}", "--out", tmp_path / "out")
     facts = json.loads(call("compare", *groups, "--json").stdout)
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == (TABLES - {"models.csv"}) | {"recipes.csv", "model_comparison.png", "model_comparison.svg"}
+    assert written == (TABLES - {"models.csv"}) | {
+        "recipes.csv",
+        "model_comparison.png",
+        "model_comparison.svg",
+        "model_comparison.pdf",
+    }
     assert facts["recipes"] == {"gpt": [str(runs[0]), str(runs[1])], "llama": [str(runs[2])]}
     assert [pair["of"] for pair in facts["differences"]] == ["llama"]
     assert any("hold for these weights, not for the recipes" in note for note in facts["notes"])

@@ -181,7 +181,7 @@ def test_every_figure_that_the_cuts_give_is_drawn(run, agreeing):
     expected |= {
         f"attention_against_effect_{kind}_{how}" for kind in ("thoughts", "edges") for how in ("raw", "rolled-out")
     }
-    assert written == {f"{name}.{suffix}" for name in expected for suffix in ("png", "svg")}
+    assert written == {f"{name}.{suffix}" for name in expected for suffix in ("png", "svg", "pdf")}
     assert all(path.is_file() for path in files) and len(files) == len(written) + 2
 
 

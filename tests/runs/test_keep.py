@@ -101,7 +101,7 @@ def test_tables_and_figures_are_those_of_the_run_that_keeps_all(mean, raw):
     written = []
     for run in (mean, raw):
         analysis = analyze(run, n_resamples=20)
-        with unrendered("png", "svg"):
+        with unrendered("png", "svg", "pdf"):
             paths = [*write_analysis(run, analysis, summary(run, analysis)), *write_figures(run, analysis)]
         written.append({path.relative_to(run.path): path for path in paths})
     assert list(written[0]) == list(written[1])

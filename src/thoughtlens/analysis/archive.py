@@ -25,7 +25,7 @@ FOLDER: Final = "analysis"
 
 SAVED: Final = "analysis.zarr"
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of a saved analysis; another one is computed anew."""
 
 _ARRAY: Final = "array"

@@ -78,7 +78,7 @@ class Comparison(NamedTuple):
     The measures are `accuracy` (…) and, by `depth` (all, early, middle, late), `preference` (…, thought),
     `lag_preference` (…, lag), `sequential`, `skip`, `thought_mass`, and `composition` (…, part) of the thoughts' rows.
     `value` is estimate, low, high; undefined numbers are NaN. Each Dataset has the attributes `paired`, `n_resamples`,
-    `seed` and `confidence`.
+    `seed` and `confidence`; that of the measures has `problems`, the names of the problem sets.
     """
 
     measures: xr.Dataset
@@ -167,7 +167,7 @@ def compare(
     notes = [*notes_on(models, sides, common)]
     if holdout is not None:
         notes.insert(1, held_out_note(chosen, holdout, holdout_seed))
-    return _side_by_side(
+    found = _side_by_side(
         "model",
         _same_positions(sides),
         [(name, first) for name in others],
@@ -177,6 +177,12 @@ def compare(
         seeds=seeds,
         paired=paired,
     )
+    return found._replace(measures=found.measures.assign_attrs(problems=_problem_sets(models)))
+
+
+def _problem_sets(models: Mapping[str, Subject]) -> str:
+    """The names of the models' problem sets, each once."""
+    return ", ".join(dict.fromkeys(of.problem_set for of in models.values() if of.problem_set))
 
 
 @exact_labels()
@@ -273,7 +279,7 @@ def compare_recipes(
         measures=stack(list(own.values()), "recipe")
         .assign_coords(recipe=text(recipes))
         .assign(n=("recipe", [len(compared)] * len(recipes)), n_models=("recipe", n_models))
-        .assign_attrs(options),
+        .assign_attrs(options, problems=_problem_sets(models)),
         differences=stack(values, "pair").assign_coords(labels).assign_attrs(options),
         p_values=stack(p_values, "pair").assign_coords(labels).assign_attrs(options),
         rank_correlations=xr.Dataset(coords=labels, attrs=options),

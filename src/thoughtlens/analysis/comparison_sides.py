@@ -45,6 +45,7 @@ class Subject:
         n_question_tokens: prompt tokens before `bot`, one a problem, if known.
         head_types: the type of each head, dims (layer, head), if known.
         ids: of the problems, by which some may be held out; if None, their names are.
+        problem_set: the name of the set that they are of, if known.
     """
 
     blocks: Blocks
@@ -53,6 +54,7 @@ class Subject:
     n_question_tokens: npt.ArrayLike | None = None
     head_types: xr.DataArray | None = None
     ids: Sequence[str] | None = None
+    problem_set: str = ""
 
 
 class ComparableRun(StoredRun, Protocol):
@@ -92,6 +94,7 @@ def subject_of(run: ComparableRun) -> Subject:
         attention["correct"].values,
         attention["n_question_tokens"].values,
         ids=[str(problem.id) for problem in problems],
+        problem_set=str(run.manifest["options"]["problems"].get("name", "")),
     )
 
 

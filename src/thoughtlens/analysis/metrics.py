@@ -79,14 +79,6 @@ def thought_composition(attention: xr.DataArray) -> xr.DataArray:
     return rows.sel(query=thought_map(attention)["query"]).mean("query")
 
 
-def cell_spread(attention: xr.DataArray) -> xr.DataArray:
-    """Standard deviation over the cells (q, k), k < q, among thoughts: 0-0.5, NaN below two thoughts."""
-    cells = thought_map(attention)
-    order = np.arange(cells.sizes["query"])
-    earlier = xr.DataArray(order[:, None] > order[None, :], dims=("query", "key"))
-    return cells.astype(np.float64).where(earlier).std(("query", "key"))
-
-
 @cache
 def _part_cells(n_thoughts: int) -> xr.DataArray:
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)

@@ -54,7 +54,8 @@ class Analysis(NamedTuple):
     Whether that is a hub says the test alone: `hub` (…) is the hub's name, "" where there is none or it is undefined,
     and `hub_strength` and `hub_p` (…) are the strength and the corrected p-value that decide (see `hub_test`).
     `hub_strength_null`, `largest_preference_null` and `importance_null` (…) are what chance makes of these. Where some
-    problems chose and others were tested, `holdout`, `holdout_seed` and `n_choosing` are attributes.
+    problems chose and others were tested, `holdout`, `holdout_seed` and `n_choosing` are attributes; of a run also
+    `model` and `problems`, the names of both.
     """
 
     moments: xr.Dataset
@@ -246,6 +247,8 @@ def _analyze_run(
     if name is None and options != _DEFAULTS:
         name = digest_of(options)[:8]
     kept = run.keeps_means and options["pattern"] == WEIGHTS
+    asked = run.manifest["options"]
+    names = {what: str(asked[what]["name"]) for what in ("model", "problems") if asked[what].get("name")}
     tested = tested_rows = None
     if holdout := options["holdout"]:
         tested = _halves([str(problem.id) for problem in run.problems()], holdout["share"], holdout["seed"])
@@ -255,7 +258,15 @@ def _analyze_run(
         n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
         blocks = _read(run, options["pattern"])
         made = _analyze(
-            blocks, null, correct, groups, options, tested=tested, tested_rows=tested_rows, n_blocks=n_blocks
+            blocks,
+            null,
+            correct,
+            groups,
+            options,
+            tested=tested,
+            tested_rows=tested_rows,
+            n_blocks=n_blocks,
+            names=names,
         )
         made.options["name"] = name
         return made
@@ -366,10 +377,12 @@ def _analyze(
     tested: npt.NDArray[np.bool_] | None = None,
     tested_rows: npt.NDArray[np.bool_] | None = None,
     n_blocks: int | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Analysis:
     """The whole and each group of the problems in one pass, and what is beyond the null models.
 
     `tested` are the problems that others choose for; `tested_rows` are the blocks of these where sums were kept.
+    `names` has the names of the model and the problem set.
     """
     draws = {name: options[name] for name in ("n_resamples", "seed")}
     if tested is None:
@@ -391,7 +404,7 @@ def _analyze(
         if groups and own is not None and here.size:
             depth_sums.append(collect_depth_sums(own.isel(problem=here)))
         start += n_read
-    attributes = draws if n_blocks is None else {**draws, "n_blocks": n_blocks}
+    attributes = {**draws, **(names or {}), **({} if n_blocks is None else {"n_blocks": n_blocks})}
     if held := options["holdout"]:
         attributes = {**attributes, "holdout": held["share"], "holdout_seed": held["seed"]}
     found = _summarise(*whole.totals(), correct, tested, {**options, "name": None}, attributes)
@@ -403,6 +416,8 @@ def _analyze(
     for (by, name), sides in members.items():
         alone = {**options, **sides.draws, "by": [], "null": [], "name": None}
         of, its = groups[by][name], {**attributes, **sides.draws}
+        if "problems" in its:
+            its["problems"] += f", {name}" if by == "correct" else f", {name} steps"
         made = _summarise(*sides.totals(), correct[of], tested[of], alone, its)
         found.parts.setdefault(by, {})[name] = made
     for by, named in groups.items():

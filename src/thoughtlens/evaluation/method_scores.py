@@ -136,8 +136,8 @@ def scorecard(
     """Score every way of ranking heads and edges, and write the scores as a table and a figure.
 
     Args:
-        out: the folder, made if it is not there: `scorecard.csv`, `curves.csv`, `scorecard.png` and `.svg`, and under
-            `runs/` the runs and studies that the scores are made of, which are used again by the same call.
+        out: the folder, made if it is not there: `scorecard.csv`, `curves.csv`, `scorecard.png`, `.svg` and `.pdf`,
+            and under `runs/` the runs and studies that the scores are made of, which are used again by the same call.
         subjects: the models.
         n: problems that rank, and as many others that score; at least 2.
         seed: of both draws.
@@ -164,7 +164,7 @@ def scorecard(
         with replacing(out / name) as file:
             table.to_csv(file, index=False)
     save_figure(
-        draw_models(_drawn(scores), title="which method finds what the model needs", words=_WORDS), out / "scorecard"
+        draw_models(_drawn(scores), title="Which method finds what the model needs", words=_WORDS), out / "scorecard"
     )
     return Scorecard(scores, curves)
 

@@ -1,79 +1,144 @@
 """Figures that set attention beside the effect of cutting: maps of heads and of edges, and a scatter plot of units.
 
-In: a `Study`, and which of its families: the cuts of single heads, thoughts or edges, by one edit. Out: Axes.
+In: a `Study`, and which of its families: the cuts of single heads, thoughts or edges, by one edit. Out: a Figure.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.transforms import Bbox
+from matplotlib.figure import Figure
 
 from thoughtlens.analysis.effect_curves import influence
-from thoughtlens.analysis.effects import ALPHA, RANKED_BY, Study, check_outcome
+from thoughtlens.analysis.effects import ALPHA, MARGINS, RANKED_BY, WORSE, Study, check_outcome
 from thoughtlens.analysis.intervals import short
 from thoughtlens.errors import OptionError
-from thoughtlens.notation import EDGES, HEADS, head_place
-from thoughtlens.plots.effects import EFFECTS
+from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, head_place
+from thoughtlens.plots.effects import EFFECTS, SHORT_EFFECTS, caption_of_cuts, lines_of
 from thoughtlens.plots.heads import draw_head_map
-from thoughtlens.plots.primitives import add_colour_bar, draw_map, draw_null, limits, outline_cells, scale_of, titled
-from thoughtlens.plots.style import BLUE, GREY, TICK_SIZE, add_title, clipped, figure_of, fit, new_axes, panels
+from thoughtlens.plots.primitives import (
+    add_colour_bar,
+    cost_scale,
+    draw_map,
+    draw_null,
+    limits,
+    outline_cells,
+    scale_of,
+    titled,
+)
+from thoughtlens.plots.style import (
+    FAINT,
+    INK,
+    ORANGE,
+    SOFT,
+    SPACE,
+    TICK_SIZE,
+    add_title,
+    clipped,
+    figure_of,
+    fit,
+    new_axes,
+    panels,
+)
 
 T = TypeVar("T")
 
-NAMED = 12
-"""Points of a scatter that are named, if there is room."""
+NAMED = 40
+"""Points up to which a scatter names them all, if there is room."""
 FEW = 60
 """Points up to which a scatter shows their intervals."""
 
 
-def effect_map(study: Study, *, family: str | None = None, outcome: str = RANKED_BY, ax: Axes | None = None) -> Axes:
-    """Draw the effect of cutting each single head: layers from the top, heads from the left; significant ones outlined.
+def effect_map(study: Study, *, family: str | None = None, outcome: str = RANKED_BY, ax: Axes | None = None) -> Figure:
+    """Draw the effect of cutting each single head, or each key-value group; significant ones are outlined.
+
+    Layers go from the top and heads from the left, as many as the model has. A head that was not cut has a dot. Where
+    key-value groups were cut too, lines divide the heads of a layer into its groups.
 
     Args:
-        study: with cuts of single heads.
-        family: one of `study.families`; its first family of heads if None.
+        study: with cuts of single heads or key-value groups.
+        family: one of `study.families`, or `kv_groups`; its first family of heads if None.
         outcome: accuracy, joint_logprob, gold_logprob or kl.
         ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on; a head that was not cut is grey.
+        The figure drawn on.
 
     Raises:
         OptionError: there is no such outcome or family.
 
     Example:
-        >>> effect_map(study, outcome="accuracy").get_title(loc="left").split(",")[0]
-        'effect on accuracy (cut − uncut)'
+        >>> effect_map(study, outcome="accuracy").axes[0].get_title(loc="left")
+        'What cutting each head costs'
     """
-    _, cuts = _family(study, family, HEADS)
-    places = {head_place(unit): label for unit, label in cuts.items()}
-    effect = study.summary[check_outcome(outcome)].sel(value="estimate")
-    p = study.summary["p_holm"].sel(outcome=outcome)
-    shape = tuple(1 + max(place[axis] for place in places) for axis in (0, 1))
+    check_outcome(outcome)
+    groups, summary = dict(group_cuts(study)), study.summary
+    if family is None and groups and not any(name.split(",")[0] == HEADS for name in study.families):
+        family = KV_GROUPS
+    if family == KV_GROUPS and groups:
+        cuts = {place: label for place, (label, _) in groups.items()}
+    else:
+        cuts = {head_place(unit): label for unit, label in _family(study, family, HEADS)[1].items()}
+    effect, p = summary[outcome].sel(value="estimate"), summary["p_holm"].sel(outcome=outcome)
+    shape = [1 + max(place[axis] for place in cuts) for axis in (0, 1)]
+    if family != KV_GROUPS:
+        shape = [
+            int(summary.attrs.get(name, least)) for name, least in zip(("n_layers", "n_heads"), shape, strict=True)
+        ]
     score, marked = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
-    for place, label in places.items():
+    for place, label in cuts.items():
         score[place] = effect.sel(intervention=label).item()
         marked[place] = p.sel(intervention=label).item() < ALPHA
     dims, coords = ("layer", "head"), {"layer": range(shape[0]), "head": range(shape[1])}
-    return draw_head_map(
-        xr.DataArray(score, dims=dims, coords=coords),
-        title=EFFECTS[outcome],
-        n=int(study.summary["n"].max()),
-        null=0.0,
+    cells = xr.DataArray(score, dims=dims, coords=coords)
+    ends = {max(heads) for _, heads in groups.values()} if family != KV_GROUPS else set()
+    notes = (
+        EFFECTS[outcome].replace(", nats", ""),
+        "outlined: 5 % after Holm" if marked.any() else "none significant",
+        "dots: not cut" if np.isnan(score).any() else "",
+        "lines: key-value groups" if ends else "",
+    )
+    unit = "key-value group" if family == KV_GROUPS else "head"
+    figure = draw_head_map(
+        cells,
+        title=f"What cutting each {unit} costs",
+        caption=caption_of_cuts(study, int(summary["n"].max()), *notes),
+        label="share of problems" if outcome == "accuracy" else "nats",
+        scale=cost_scale(cells, WORSE[outcome], _least(study, outcome)),
         marked=xr.DataArray(marked, dims=dims),
-        why="5 % after Holm" if marked.any() else "",
+        x=unit,
         ax=ax,
     )
+    drawn = figure.axes[0] if ax is None else ax
+    rows, columns = np.nonzero(np.isnan(score))
+    drawn.plot(columns, rows, ".", color=FAINT, markersize=2.5)
+    drawn.vlines([end + 0.5 for end in sorted(ends)[:-1]], *drawn.get_ylim(), color=SOFT, linewidth=0.8)
+    return figure
 
 
-def influence_maps(study: Study, *, family: str | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the influence of thoughts on thoughts, the attention between them, and where the two disagree.
+def _least(study: Study, outcome: str) -> float:
+    """The effect that has full colour where all are smaller: the margin within which an effect is called none."""
+    name = "accuracy_margin" if outcome == "accuracy" else "margin"
+    return float(study.effects.attrs.get(name, MARGINS[name]))
 
-    Influence is the effect of blocking an edge on log-probability; edges significant after Holm are outlined. The third
-    map is the difference of ranks, `analysis.influence`.
+
+def group_cuts(study: Study) -> Iterator[tuple[tuple[int, int], tuple[str, list[int]]]]:
+    """By layer and number of each key-value group that was cut, the label of its cut and its heads."""
+    columns = (study.summary[name].values for name in ("intervention", "kind", "family", "unit", "spec"))
+    for label, kind, family, unit, spec in zip(*columns, strict=True):
+        if kind == "cut" and family == KV_GROUPS:
+            layer, group = str(unit)[1:].split("G")
+            yield (int(layer), int(group)), (str(label), json.loads(str(spec))[0]["heads"])
+
+
+def influence_maps(study: Study, *, family: str | None = None, ax: Axes | None = None) -> Figure:
+    """Draw the attention of thoughts to thoughts, and beside it what hiding one from the other costs.
+
+    The latter is the effect on log-probability of blocking an edge in all heads; edges significant after Holm are
+    outlined. Each map has a scale of its own, since the two have other units.
 
     Args:
         study: with cuts of edges between thoughts.
@@ -81,40 +146,45 @@ def influence_maps(study: Study, *, family: str | None = None, ax: Axes | None =
         ax: an Axes of a grid, whose place the maps take; a new figure if None.
 
     Returns:
-        The Axes given; the maps are the Axes of the subfigure that has its place.
+        The figure drawn on; its first two Axes are the maps.
 
     Raises:
         OptionError: there is no such family, or none of its edges is between thoughts.
 
     Example:
-        >>> ax = influence_maps(study)
-        >>> [tile.get_title(loc="left") for tile in ax.get_figure().subfigs[0].axes[:3]]
-        ['influence', 'mean attention', 'difference of ranks']
+        >>> [tile.get_title(loc="left") for tile in influence_maps(study).axes[:2]]
+        ['Looking', 'Cutting']
     """
     _, cuts = _family(study, family, EDGES)
     maps = influence(study.summary, cuts, study.attention)
     ranked_by = str(maps.attrs["ranked_by"])
+    # No thought looks at the last one, and the first looks at none.
+    maps = maps.isel(query=slice(1, None), key=slice(None, -1))
+    effect, significant = maps[ranked_by].sel(value="estimate", drop=True), maps["significant"]
     drawn = {
-        "influence": (maps[ranked_by].sel(value="estimate", drop=True), 0.0),
-        "mean attention": (maps["attention"], np.nan),
-        "difference of ranks": (maps["disagreement"], 0.0),
+        "Looking": (maps["attention"], scale_of(maps["attention"]), "share of a row"),
+        "Cutting": (effect, cost_scale(effect, WORSE[ranked_by], _least(study, ranked_by)), "nats"),
     }
-    side = min(300.0, max(130.0, 19.0 * maps.sizes["query"]))
-    title = f"does attention show influence? Influence: {EFFECTS[ranked_by]}"
-    ax, tiles = panels(ax, 3, 3, (side + 84.0, side + 54.0), title=title, n=maps.attrs["n"])
-    for tile, (name, (cells, null)) in zip(tiles, drawn.items(), strict=False):
-        cells = cells.transpose("query", "key")
-        norm, colours = scale_of(cells, null)
+    side = min(300.0, max(150.0, 19.0 * maps.sizes["query"]))
+    caption = caption_of_cuts(
+        study,
+        maps.attrs["n"],
+        "looking: mean over problems, layers and heads",
+        f"cutting: {EFFECTS[ranked_by].replace(', nats', '')}",
+        "outlined: 5 % after Holm" if significant.any() else "",
+    )
+    title = "Where thoughts look, and what hiding one thought from another costs"
+    figure, tiles = panels(ax, 2, 2, (side + 90.0, side + 40.0), title=title, caption=caption)
+    for tile, (name, (cells, scale, label)) in zip(tiles, drawn.items(), strict=False):
         first = tile is tiles[0]
-        x, y = ("key (outlined: Holm, 5 %)", "query (attends)") if first else ("key", "")
-        # An edge that can't be cut is blank, as in every map of thoughts.
-        image = draw_map(tile, cells, (norm, colours.with_extremes(bad="white")), x=x, y=y)
-        if first:
-            outline_cells(tile, image, maps["significant"].transpose("query", "key").values)
-        add_colour_bar(image, [tile], cells, shrink=0.8)
+        cells = cells.transpose("query", "key")
+        image = draw_map(tile, cells, scale, x="key: what is looked at", y="query: what looks" if first else "")
+        if not first:
+            outline_cells(tile, image, significant.transpose("query", "key").values)
+        add_colour_bar(image, [tile], cells, label)
         add_title(tile, name)
     fit(*tiles)
-    return ax
+    return figure
 
 
 def attention_against_effect(
@@ -124,8 +194,8 @@ def attention_against_effect(
     attention: str = "raw",
     outcome: str = RANKED_BY,
     ax: Axes | None = None,
-) -> Axes:
-    """Draw a dot for each unit: importance by attention across, effect of cutting upwards; extreme ones named.
+) -> Figure:
+    """Draw a dot for each unit: attention across, effect of cutting upwards; all are named, or none for want of room.
 
     Args:
         study: with cuts of three heads, thoughts or edges or more.
@@ -136,14 +206,14 @@ def attention_against_effect(
         ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Raises:
         OptionError: there is no such outcome, family or kind of attention.
 
     Example:
-        >>> attention_against_effect(study, attention="raw").get_xlabel()
-        'importance by raw attention, heads'
+        >>> attention_against_effect(study, attention="raw").axes[0].get_xlabel()
+        'raw attention of each head to earlier thoughts'
     """
     name, kinds = _one_of(study.importances, family, "family of three units or more")
     how, importance = _one_of(kinds, attention, "kind of attention")
@@ -158,22 +228,31 @@ def attention_against_effect(
         ax = new_axes(340.0, 292.0)
     draw_null(ax, 0.0)
     if few:
-        ax.vlines(x, values[:, 1], values[:, 2], color=GREY, linewidth=0.8, zorder=0.8)
-    ax.plot(x, values[:, 0], "o", color=BLUE, markersize=3.2 if few else 2.2, markeredgewidth=0.0)
-    low, high = float(x.min(initial=0.0)), float(x.max(initial=0.0))
-    room = (high - low) or 1.0
+        ax.vlines(x, values[:, 1], values[:, 2], color=ORANGE, linewidth=0.8, alpha=0.5, zorder=0.8)
+    ax.plot(x, values[:, 0], "o", color=ORANGE, markersize=3.2 if few else 2.2, markeredgewidth=0.0)
+    low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
+    room = (high - low) or high or 1.0
     ax.set_xlim(low - 0.06 * room, high + 0.17 * room)
     bottom, top = limits(values if few else values[:, 0])
-    ax.set_ylim(bottom - 0.05 * (top - bottom), top + 0.04 * (top - bottom))
+    # Room for names above what costs nothing.
+    ax.set_ylim(bottom - 0.05 * (top - bottom), top + 0.16 * (top - bottom))
     ax.locator_params(nbins=6)
-    title = "attention against effect"
-    if name in study.verdicts:
-        title += _correlation(study.verdicts[name].sel(attention=how))
-    n, of = int(study.summary["n"].max()), f"importance by {how} attention, {name.split(',')[0]}"
-    titled(ax, title, n, of, EFFECTS[outcome])
+    found = _correlation(study.verdicts[name].sel(attention=how)) if name in study.verdicts else ""
+    n, unit = int(study.summary["n"].max()), name.split(",")[0]
+    said = EFFECTS[outcome].replace(", nats", "")
+    caption = caption_of_cuts(study, n, f"{len(x)} {unit}", found, said, lines_of(outcome) if few else "")
+    titled(ax, "Does looking predict cutting?", caption, LOOKED_AT[unit].format(how), SHORT_EFFECTS[outcome])
     fit(ax)
-    _name_extremes(ax, x, values if few else values[:, [0, 0, 0]], [clipped(unit, 18) for unit in units])
-    return ax
+    _name_all(ax, x, values if few else values[:, [0, 0, 0]], [clipped(unit, 18) for unit in units])
+    return figure_of(ax)
+
+
+LOOKED_AT = {
+    "heads": "{} attention of each head to earlier thoughts",
+    "thoughts": "{} attention of later positions to each thought",
+    "edges": "{} attention of the later to the earlier thought",
+}
+"""What the attention of a unit is, by its kind and the kind of attention."""
 
 
 def _family(study: Study, family: str | None, kind: str) -> tuple[str, dict[str, str]]:
@@ -194,45 +273,64 @@ def _one_of(known: Mapping[str, T], name: str | None, what: str) -> tuple[str, T
 
 def _correlation(row: xr.Dataset) -> str:
     rho, p = float(row["rho"]), float(row["p_holm"])
-    return "" if np.isnan(rho) else f": rho = {short(rho)}, p = {p:.2g}"
+    return "" if np.isnan(rho) else f"rank correlation {short(rho)}, p{SPACE}={SPACE}{p:.2g}"
 
 
-BESIDE = (
-    (4, 0, "left", "center"),
-    (-4, 0, "right", "center"),
-    (0, 3, "center", "bottom"),
-    (0, -3, "center", "top"),
-    # Where a neighbour is in the way on one side only.
-    (-2, 3, "left", "bottom"),
-    (2, 3, "right", "bottom"),
-)
-"""Where a name may stand beside its dot: points across and up, and how it is aligned."""
+STEPS = (4.0, 9.0, 16.0, 24.0, 33.0, 43.0, 54.0, 66.0, 79.0, 93.0)
+"""How far from its dot a name may stand, in points; one that does not stand beside it has a line to it."""
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
-def _name_extremes(ax: Axes, x: np.ndarray, values: np.ndarray, names: list[str]) -> None:
-    """Name the points farthest out, each where the name meets no other name, no dot, no interval and no edge."""
-    if not len(x):
+def _name_all(ax: Axes, x: np.ndarray, values: np.ndarray, names: list[str]) -> None:
+    """Name every point, each where the name meets no other name, no dot, no interval and no edge; or none at all."""
+    if not 0 < len(x) <= NAMED:
         return
     hair = figure_of(ax).dpi / 72
     centre, low, high = (ax.transData.transform(np.stack([x, values[:, k]], -1)) for k in range(3))
-    dots = [Bbox.from_extents(*(place - 2 * hair), *(place + 2 * hair)) for place in centre]
     null = float(ax.transData.transform((0.0, 0.0))[1])
     # A name on the dashed line would be struck through.
-    taken = [Bbox.from_extents(ax.bbox.x0, null - hair, ax.bbox.x1, null + hair)]
-    taken += [Bbox.from_extents(*(below - hair), *(above + hair)) for below, above in zip(low, high, strict=True)]
-    places = centre / ax.bbox.size
-    farthest = np.argsort(-np.abs(places - np.median(places, axis=0)).max(-1), kind="stable")
-    for place in farthest[:NAMED]:
-        others = [*taken, *(dot for k, dot in enumerate(dots) if k != place)]
-        for right, up, ha, va in BESIDE:
-            words: dict[str, Any] = {"ha": ha, "va": va, "fontsize": TICK_SIZE, "parse_math": False}
-            name = ax.annotate(
-                names[place], (x[place], values[place, 0]), (right, up), textcoords="offset points", **words
-            )
-            box = name.get_window_extent()
-            inside = ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max)
+    taken = [np.array([ax.bbox.x0, null - hair, ax.bbox.x1, null + hair])]
+    taken += [
+        np.concatenate(ends) for ends in zip(np.minimum(low, high) - hair, np.maximum(low, high) + hair, strict=True)
+    ]
+    taken += [np.concatenate([spot - 2 * hair, spot + 2 * hair]) for spot in centre]
+    words: dict[str, Any] = {"fontsize": TICK_SIZE, "color": INK, "parse_math": False}
+    words |= {"textcoords": "offset points", "va": "center"}
+    sizes = [ax.text(0.0, 0.0, name, fontsize=TICK_SIZE, parse_math=False) for name in names]
+    boxes = [text.get_window_extent() for text in sizes]
+    for text in sizes:
+        text.remove()
+    # Those with most neighbours have the fewest places.
+    crowd = (np.abs(centre[:, None] - centre[None]) < 40 * hair).all(-1).sum(-1)
+    found: dict[int, tuple[tuple[float, float], str]] = {}
+    for place in np.argsort(-crowd, kind="stable").tolist():
+        spot = _free_place(ax, centre[place], boxes[place].width, boxes[place].height, np.array(taken), hair)
+        if spot is None:
+            return
+        (right, up, side), box = spot
+        found[place] = (right, up), side
+        taken.append(box)
+    for place, ((right, up), side) in found.items():
+        far = max(abs(right), abs(up)) > STEPS[0] + 2.0
+        arrow = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.4, "shrinkA": 0.0, "shrinkB": 1.0} if far else None
+        ax.annotate(names[place], (x[place], values[place, 0]), (right, up), ha=side, arrowprops=arrow, **words)
+
+
+def _free_place(
+    ax: Axes, spot: np.ndarray, width: float, height: float, taken: np.ndarray, hair: float
+) -> tuple[tuple[float, float, str], np.ndarray] | None:
+    """Where a name of this size may stand: across and up from its dot in points, its side, and its box."""
+    for step in STEPS:
+        for right, up in DIRECTIONS:
+            side = ("center", "left", "right")[right]
+            across, along = right * step, up * (step + height / hair / 2 if not right else step)
+            x0 = spot[0] + across * hair - {"center": width / 2, "left": 0.0, "right": width}[side]
+            y0 = spot[1] + along * hair - height / 2
+            box = np.array([x0, y0, x0 + width, y0 + height])
             # Names end to end would read as one.
-            if inside and not box.padded(2 * hair, 0).count_overlaps(others):
-                taken.append(box)
-                break
-            name.remove()
+            meets = (taken[:, 0] < box[2] + 2 * hair) & (taken[:, 2] > box[0] - 2 * hair)
+            meets &= (taken[:, 1] < box[3]) & (taken[:, 3] > box[1])
+            inside = ax.bbox.x0 <= box[0] and box[2] <= ax.bbox.x1 and ax.bbox.y0 <= box[1] and box[3] <= ax.bbox.y1
+            if inside and not meets.any():
+                return (across, along, side), box
+    return None

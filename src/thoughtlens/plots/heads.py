@@ -1,18 +1,18 @@
-"""Metrics of heads: a map of layers and heads, a ranking, distributions over heads, counts of types.
+"""Metrics of heads: a map of layers and heads, a ranking, strips of all heads by layer, counts of types.
 
-In: an `Analysis`. Out: Axes. A metric is named as in `METRICS`, or `mass on first` or `mass on self`.
+In: an `Analysis`. Out: a Figure. A metric is named as in `METRICS`, or `mass on first` or `mass on self`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from thoughtlens.analysis.heads import TYPES
 from thoughtlens.analysis.metrics import SELF, thought_composition
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.tables import selected_on
@@ -21,34 +21,28 @@ from thoughtlens.notation import FIRST, head_name, text
 from thoughtlens.plots.maps import N_TOP, check_top, pick_heads
 from thoughtlens.plots.primitives import (
     Look,
+    Scale,
     add_colour_bar,
+    beyond,
     draw_map,
     draw_null,
     draw_number,
-    draw_stacks,
     estimate_of,
     frame_rows,
     outline_cells,
-    print_stacks,
     scale_of,
     titled,
 )
 from thoughtlens.plots.style import (
-    BLACK,
     BLUE,
-    GREEN,
     GREY,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILION,
-    YELLOW,
     Names,
-    add_legend,
     add_title,
+    caption_of,
+    figure_of,
     fit,
+    intervals_of,
     name_axes,
-    name_ticks,
     new_axes,
     panels,
     say_instead,
@@ -69,7 +63,14 @@ The null of what is the largest of several is another variable: what chance make
 
 MASSES = {"mass on first": FIRST, "mass on self": SELF}
 """Metrics from the mean rows of thoughts, without intervals and nulls."""
-THIRDS = ("early", "middle", "late")
+UNITS = {
+    "hub strength": "even shares",
+    "largest preference": "even shares",
+    "sequential preference": "even shares",
+    "skip preference": "even shares",
+    "importance": "thought mass times (largest preference − 1)",
+}
+"""What a metric is counted in, or what it is, if it is not a share of a row."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,21 @@ def score_of(analysis: Analysis, metric: str) -> tuple[xr.DataArray, float]:
     return analysis.heads[variable], float(analysis.heads[null].mean()) if isinstance(null, str) else null
 
 
-def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None = None) -> Axes:
-    """Draw one metric of every head: layers from the top, heads from the left, blue and red below and above its null.
+def axis_of(metric: str) -> str:
+    """The name of an axis or a colour bar that shows a metric, with its unit."""
+    return f"{metric}{':' if metric == 'importance' else ','} {UNITS.get(metric, 'share of a row')}"
+
+
+def null_of(metric: str, null: float) -> str:
+    """What the null of a metric is, for a caption; nothing where there is none."""
+    if not np.isfinite(null):
+        return ""
+    by_chance = isinstance(METRICS[metric][1], str)
+    return f"grey: below {null:.2g}, {'what chance gives a head on average' if by_chance else 'an even share'}"
+
+
+def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None = None) -> Figure:
+    """Draw one metric of every head: layers from the top, heads from the left, grey and blue below and above its null.
 
     Among strengths of hubs, those that are hubs by the test are outlined.
 
@@ -117,70 +131,57 @@ def head_map(analysis: Analysis, *, metric: str = "importance", ax: Axes | None 
         ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Raises:
         OptionError: there is no such metric.
 
     Example:
-        >>> ax = head_map(analysis, metric="sequential preference")
-        >>> ax.get_title(loc="left").startswith("sequential preference, null 1")
-        True
+        >>> head_map(analysis, metric="sequential preference").axes[0].get_title(loc="left")
+        'Sequential preference of each head'
     """
     score, null = score_of(analysis, metric)
-    hubs: dict[str, Any] = {"marked": analysis.heads["hub"] != "", "why": "hubs"} if metric == "hub strength" else {}
-    return draw_head_map(estimate_of(score), title=metric, n=int(analysis.heads["n"]), null=null, ax=ax, **hubs)
+    hubs = analysis.heads["hub"] != "" if metric == "hub strength" else None
+    notes = [null_of(metric, null), "outlined: hubs" if hubs is not None and hubs.any() else ""]
+    unit = UNITS.get(metric, "share of a row")
+    if metric == "importance":
+        notes, unit = [f"importance: {unit}", *notes], metric
+    return draw_head_map(
+        estimate_of(score),
+        title=f"{metric.capitalize()} of each head",
+        caption=caption_of(analysis.model.attrs, int(analysis.heads["n"]), *notes),
+        label=unit,
+        scale=scale_of(estimate_of(score), null),
+        marked=hubs,
+        ax=ax,
+    )
 
 
 def draw_head_map(
     score: xr.DataArray,
     *,
     title: str,
-    n: int,
-    null: float = np.nan,
+    caption: str,
+    label: str,
+    scale: Scale,
     marked: xr.DataArray | None = None,
-    why: str = "",
     x: str = "head",
     ax: Axes | None,
-) -> Axes:
-    """A map of numbers (layer, column) about their null, the marked cells outlined, the title saying `why`."""
+) -> Figure:
+    """A map of numbers (layer, column) with its scale, which `label` names; the marked cells are outlined."""
     score = score.transpose("layer", ...)
     n_layers, n_heads = score.shape
     if ax is None:
-        cell = max(18.5, 216.0 / n_heads), max(13.0, min(20.0, 90.0 / n_layers))
-        ax = new_axes(cell[0] * n_heads + 110.0, cell[1] * n_layers + 64.0)
-    image = draw_map(ax, score, scale_of(score, null), x=x, y="layer")
+        cell = max(18.5, 216.0 / n_heads), max(13.0, min(28.0, 112.0 / n_layers))
+        # High enough for the words along the scale.
+        ax = new_axes(cell[0] * n_heads + 120.0, max(120.0, cell[1] * n_layers) + 74.0)
+    image = draw_map(ax, score, scale, x=x, y="layer")
     if marked is not None:
         outline_cells(ax, image, marked.transpose(*score.dims).values)
-    add_colour_bar(image, [ax], score)
-    if np.isfinite(null):
-        title += f", null {null:.3g}"
-    add_title(ax, f"{title}; outlined: {why}" if why else title, n=n)
+    add_colour_bar(image, [ax], score, label)
+    add_title(ax, title, caption)
     fit(ax)
-    return ax
-
-
-TYPE_COLOURS = {
-    "hub": VERMILION,
-    "previous-thought": BLUE,
-    "skip": GREEN,
-    "first-token": BLACK,
-    "self": PURPLE,
-    "read-out": ORANGE,
-    "no clear type": GREY,
-    # The names of the 2025 scripts.
-    "Hub Aggregator": VERMILION,
-    "Forward Flow": BLUE,
-    "Skip Connection": GREEN,
-    "Multi-Purpose": PURPLE,
-}
-
-
-def type_colours(types: Sequence[str]) -> dict[str, str]:
-    """The colour of each type of head, in the order of the palette; unknown types take the colours that are left."""
-    left = iter((SKY, YELLOW))
-    known = {name: colour for name, colour in TYPE_COLOURS.items() if name in types}
-    return known | {name: next(left, GREY) for name in dict.fromkeys(types) if name not in known}
+    return figure_of(ax)
 
 
 def head_ranking(
@@ -190,8 +191,8 @@ def head_ranking(
     heads: Sequence[str] | None = None,
     top: int = N_TOP,
     ax: Axes | None = None,
-) -> Axes:
-    """Draw the first heads by a metric with their intervals, the largest on top, coloured by type.
+) -> Figure:
+    """Draw the first heads by a metric with their intervals and types, the largest on top, grey below its null.
 
     Heads where the metric is undefined come last; ties go by thought mass.
 
@@ -200,17 +201,16 @@ def head_ranking(
         metric: as of `head_map`.
         heads: names such as L4H5, if these alone are drawn.
         top: how many heads are drawn where none are named, at least 1.
-        ax: where to draw, with room for the legend on its right; a new figure if None.
+        ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Raises:
         OptionError: there is no such metric or head, or `top` is below 1.
 
     Example:
-        >>> ax = head_ranking(analysis, metric="skip preference", top=5)
-        >>> len(ax.get_yticklabels())
+        >>> len(head_ranking(analysis, metric="skip preference", top=5).axes[0].get_yticklabels())
         5
     """
     score, null = score_of(analysis, metric)
@@ -222,42 +222,44 @@ def head_ranking(
     # lexsort sorts by its last key first, ascending, and puts NaN last; it is stable.
     order = np.lexsort([-estimate_of(mass).values, -estimate_of(score).values])
     if heads is None:
-        title, order = f"top heads by attention, {selected_on(analysis)}", order[: check_top(top)]
+        order = order[: check_top(top)]
+        title = f"The {len(order)} of {len(names)} heads with most {metric}, {selected_on(analysis)}"
     else:
         pick_heads(analysis.ranking, heads)
-        title, order = "chosen heads by attention", order[np.isin(names[order], heads)]
-    kinds = [str(kind) for kind in types.values[order]]
-    n = int(analysis.heads["n"])
-    return draw_ranking(score[order], names[order], kinds, metric=metric, title=title, n=n, null=null, ax=ax)
+        title, order = f"{metric.capitalize()} of chosen heads", order[np.isin(names[order], heads)]
+    return draw_ranking(
+        score[order],
+        [", ".join(filter(None, map(str, of))) for of in zip(names[order], types.values[order], strict=True)],
+        title=title,
+        caption=caption_of(
+            analysis.model.attrs,
+            int(analysis.heads["n"]),
+            intervals_of(analysis.model.attrs) if "value" in score.dims else "",
+            f"dashed, and {null_of(metric, null)}" if np.isfinite(null) else "",
+        ),
+        x=axis_of(metric),
+        null=null,
+        ax=ax,
+    )
 
 
 def draw_ranking(
-    score: xr.DataArray,
-    names: Names,
-    types: Sequence[str],
-    *,
-    metric: str,
-    title: str,
-    n: int,
-    null: float = np.nan,
-    ax: Axes | None,
-) -> Axes:
-    """Numbers (rank) or (rank, value) in rows, coloured by the types of the heads."""
-    colours = type_colours(types)
+    score: xr.DataArray, names: Names, *, title: str, caption: str, x: str, null: float = np.nan, ax: Axes | None
+) -> Figure:
+    """Numbers (rank) or (rank, value) in rows, grey below their null."""
     if ax is None:
-        ax = new_axes(400.0, max(60.0, 12.0 * len(names)) + 58.0)
+        ax = new_axes(400.0, max(60.0, 12.0 * len(names)) + 70.0)
     draw_null(ax, null, upright=True)
-    for place, kind in enumerate(types):
-        draw_number(ax, place, score[place], Look(colours[kind]), across=True)
+    for place, colour in enumerate(beyond(score, null)):
+        draw_number(ax, place, score[place], Look(colour), across=True)
     frame_rows(ax, names, score, null)
-    titled(ax, title, n, f"{metric} (dashed: {null:.3g}, its null)" if np.isfinite(null) and null else metric)
-    add_legend(ax, colours, title="type")
+    titled(ax, title, caption, x)
     fit(ax)
-    return ax
+    return figure_of(ax)
 
 
-def metric_distributions(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
-    """Draw how each metric is distributed over heads, a histogram a metric, its null dashed.
+def metric_distributions(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
+    """Draw each metric of all heads as strips, a dot a head and a row a layer, grey below its null, which is dashed.
 
     Heads where a metric is undefined are left out and counted.
 
@@ -266,73 +268,79 @@ def metric_distributions(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         ax: an Axes of a grid, whose place the panels take; a new figure if None.
 
     Returns:
-        The Axes given; its panels are the Axes of the subfigure that has its place.
+        The figure drawn on; its Axes are the panels.
 
     Example:
-        >>> ax = metric_distributions(analysis)
-        >>> [panel.get_xlabel() for panel in ax.get_figure().subfigs[0].axes][:1]
-        ['hub strength']
+        >>> metric_distributions(analysis).axes[0].get_xlabel()
+        'hub strength, even shares'
     """
-    names = (*METRICS, *MASSES)
-    title = f"metrics over {analysis.heads.sizes['layer'] * analysis.heads.sizes['head']} heads"
-    ax, tiles = panels(ax, len(names), 3, (226.0, 124.0), title=title, n=int(analysis.heads["n"]))
-    for panel, name in zip(tiles, names, strict=False):
+    names, layers = (*METRICS, *MASSES), analysis.heads["layer"].values
+    n_heads = analysis.heads.sizes["layer"] * analysis.heads.sizes["head"]
+    caption = caption_of(
+        analysis.model.attrs,
+        int(analysis.heads["n"]),
+        "dashed: what no preference, or chance, gives a head on average",
+        "grey: below it",
+    )
+    size = 260.0, 44.0 + max(70.0, 8.0 * len(layers))
+    figure, tiles = panels(ax, len(names), 2, size, title=f"Metrics of all {n_heads} heads, by layer", caption=caption)
+    for place, (panel, name) in enumerate(zip(tiles, names, strict=False)):
         score, null = score_of(analysis, name)
-        values = estimate_of(score).values.ravel()
-        known = values[np.isfinite(values)]
-        if not len(known):
+        values = estimate_of(score).transpose("layer", "head")
+        missing = int(values.isnull().sum())
+        if missing == values.size:
             say_instead(panel, f"{name}: undefined for all heads")
             continue
-        panel.hist(known, bins=24, color=BLUE, linewidth=0)
-        draw_null(panel, null, upright=True, above=True)
-        panel.locator_params(axis="x", nbins=6)
-        panel.locator_params(axis="y", nbins=6, integer=True)
-        missing = len(values) - len(known)
-        name_axes(panel, f"{name} ({missing} undefined)" if missing else name, "heads")
+        draw_null(panel, null, upright=True)
+        rows = np.repeat(np.arange(len(layers)), values.sizes["head"])
+        flat = values.values.ravel()
+        for colour, chosen in ((GREY, flat < null), (BLUE, np.isfinite(flat) & ~(flat < null))):
+            panel.plot(flat[chosen], rows[chosen], "o", color=colour, markersize=3.2, markeredgewidth=0.0, alpha=0.7)
+        frame_rows(panel, layers, values, null)
+        name_axes(
+            panel,
+            f"{name} ({missing} undefined)" if missing else axis_of(name).split(":")[0],
+            "" if place % 2 else "layer",
+        )
     fit(*tiles)
-    return ax
+    return figure
 
 
-def head_counts(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
-    """Draw how many heads of each type there are in each third of the layers.
-
-    Layer l of L is early below ⌊L/3⌋, middle below ⌊2L/3⌋, late from there.
+def head_counts(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
+    """Draw how many heads of each type each layer has.
 
     Args:
         analysis: of a run.
-        ax: where to draw, with room for the legend on its right; a new figure if None.
+        ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Example:
-        >>> head_counts(analysis).get_xlabel()
-        'heads'
+        >>> head_counts(analysis).axes[0].get_title(loc="left")
+        'Types of heads in each layer'
     """
-    types = analysis.evidence["type"].transpose("layer", "head").values
-    edges = [0, len(types) // 3, 2 * len(types) // 3, len(types)]
-    thirds = {name: types[start:end].ravel() for name, (start, end) in zip(THIRDS, pairwise(edges), strict=True)}
-    title = "types of heads, by third of the layers"
-    return draw_counts(thirds, title=title, n=int(analysis.heads["n"]), ax=ax)
+    types = analysis.evidence["type"].transpose("layer", "head")
+    layers = dict(zip(map(str, types["layer"].values), types.values, strict=True))
+    caption = caption_of(analysis.model.attrs, int(analysis.heads["n"]), f"{types.size} heads")
+    return draw_counts(layers, title="Types of heads in each layer", caption=caption, y="layer", ax=ax)
 
 
-def draw_counts(groups: dict[str, np.ndarray], *, title: str, n: int, ax: Axes | None) -> Axes:
-    """How many heads of each type are in each group: bars end to end, from the left as in the legend from the top."""
-    colours = type_colours([str(kind) for kinds in groups.values() for kind in kinds])
-    count = [[int((kinds == kind).sum()) for kinds in groups.values()] for kind in colours]
-    bars = xr.DataArray(
-        np.array(count, dtype=np.int64).reshape(len(colours), len(groups)),
-        dims=("type", "group"),
-        coords={"type": text(list(colours))},
+def draw_counts(groups: Mapping[str, np.ndarray], *, title: str, caption: str, y: str, ax: Axes | None) -> Figure:
+    """How many heads of each type are in each group: a row a group, a column a type that any head has."""
+    found = [str(kind) for kinds in groups.values() for kind in kinds]
+    kinds = [kind for kind in TYPES if kind in found] + sorted({*found} - {*TYPES})
+    counts = xr.DataArray(
+        np.array([[(of == kind).sum() for kind in kinds] for of in groups.values()], dtype=np.float64),
+        dims=("group", "type"),
+        coords={"group": text(list(groups)), "type": text([f"{kind} ({found.count(kind)})" for kind in kinds])},
     )
-    totals = [len(kinds) for kinds in groups.values()]
     if ax is None:
-        ax = new_axes(518.0, 154.0)
-    draw_stacks(ax, bars, colours, 1.03 * max(1, *totals))
-    name_ticks(ax.yaxis, [f"{name} ({total})" for name, total in zip(groups, totals, strict=True)])
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    titled(ax, title, n, "heads")
-    add_legend(ax, colours, title="type")
-    fit(ax)
-    print_stacks(ax, lambda value: f"{value:.0f}")
-    return ax
+        ax = new_axes(86.0 * max(2, len(kinds)) + 130.0, max(90.0, 13.0 * len(groups)) + 74.0)
+    image = draw_map(ax, counts, scale_of(counts), x="type (its heads in all)", y=y)
+    add_colour_bar(image, [ax], counts, "heads")
+    if image.colorbar is not None:
+        image.colorbar.ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    add_title(ax, title, caption)
+    fit(ax, write=lambda count: f"{count:.0f}")
+    return figure_of(ax)

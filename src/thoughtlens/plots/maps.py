@@ -1,7 +1,7 @@
 """Maps of thoughts, one tile a head or a layer, and the map of a question's tokens.
 
-In: an `Analysis`, or what `question_attention` returns for one problem. Out: Axes. A row is a query and a column a key;
-a cell that the causal mask forbids stays blank. All tiles of a figure share one colour scale from 0.
+In: an `Analysis`, or what `question_attention` returns for one problem. Out: a Figure. A row is a query and a column a
+key; a cell that the causal mask forbids stays blank. All maps of attention have one colour scale, that of the page.
 """
 
 from collections.abc import Sequence
@@ -9,31 +9,33 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import head_name
-from thoughtlens.plots.primitives import add_colour_bar, draw_map, outline_cells, scale_of
+from thoughtlens.plots.primitives import add_colour_bar, attention_scale, draw_map, outline_cells
 from thoughtlens.plots.style import (
     CHARACTER,
     LABEL_SIZE,
     LINE,
     TICK_SIZE,
     Names,
-    add_title,
+    caption_of,
     clipped,
     fit,
-    new_axes,
     panel_figure,
     panels,
     plain,
     size_of,
 )
 
-N_TOP = 20
-"""Heads that a figure of top heads draws."""
+N_TOP = 9
+"""Heads that a figure of top heads draws: what is most of a small model's heads is no top."""
+
+SHARE = "share of a row"
 
 
 def head_maps(
@@ -43,7 +45,7 @@ def head_maps(
     layers: Sequence[int] | None = None,
     top: int = N_TOP,
     ax: Axes | None = None,
-) -> Axes:
+) -> Figure:
     """Draw the mean thought map of each top head.
 
     Args:
@@ -54,14 +56,13 @@ def head_maps(
         ax: an Axes of a grid, whose place the tiles take; a new figure if None.
 
     Returns:
-        The Axes given; its tiles are the Axes of the subfigure that has its place.
+        The figure drawn on; its first Axes are the tiles.
 
     Raises:
         OptionError: the run has no such head or layer, or `top` is below 1.
 
     Example:
-        >>> ax = head_maps(analysis, heads=["L1H0", "L0H1"])
-        >>> [tile.get_title() for tile in ax.get_figure().subfigs[0].axes[:2]]
+        >>> [tile.get_title() for tile in head_maps(analysis, heads=["L1H0", "L0H1"]).axes[:2]]
         ['L1H0', 'L0H1']
     """
     check_layers(analysis.moments["layer"].values, layers)
@@ -70,15 +71,12 @@ def head_maps(
         ranking = ranking.isel(rank=np.flatnonzero(np.isin(ranking["layer"], layers)))
     picked = pick_heads(ranking, heads, top)
     maps = _visible(analysis).sel(layer=picked["layer"], head=picked["head"])
-    title = (
-        f"mean attention of the top heads, {selected_on(analysis)}"
-        if heads is None
-        else "mean attention of chosen heads"
-    )
-    return draw_tiles(maps, picked["name"].values, title=title, n=_n(analysis), ax=ax)
+    of = f"the {picked.sizes['rank']} most important of {ranking.sizes['rank']} heads, {selected_on(analysis)}"
+    title = f"Where thoughts look: {of if heads is None else 'chosen heads'}"
+    return draw_tiles(maps, picked["name"].values, title=title, caption=_caption(analysis), ax=ax)
 
 
-def layer_means(analysis: Analysis, *, layers: Sequence[int] | None = None, ax: Axes | None = None) -> Axes:
+def layer_means(analysis: Analysis, *, layers: Sequence[int] | None = None, ax: Axes | None = None) -> Figure:
     """Draw the mean thought map of each layer, over its heads.
 
     Args:
@@ -87,21 +85,21 @@ def layer_means(analysis: Analysis, *, layers: Sequence[int] | None = None, ax: 
         ax: an Axes of a grid, whose place the tiles take; a new figure if None.
 
     Returns:
-        The Axes given; its tiles are the Axes of the subfigure that has its place.
+        The figure drawn on; its first Axes are the tiles.
 
     Raises:
         OptionError: the run has no such layer.
 
     Example:
-        >>> ax = layer_means(analysis)
-        >>> ax.get_figure().subfigs[0].axes[0].get_title()
+        >>> layer_means(analysis).axes[0].get_title()
         'layer 0'
     """
     maps = _visible(analysis)
     check_layers(maps["layer"].values, layers)
     maps = (maps if layers is None else maps.sel(layer=list(layers))).mean("head", skipna=False)
     names = [f"layer {layer}" for layer in maps["layer"].values]
-    return draw_tiles(maps, names, title="mean attention, all heads of a layer", n=_n(analysis), ax=ax)
+    title = "Where thoughts look: mean over the heads of each layer"
+    return draw_tiles(maps, names, title=title, caption=_caption(analysis), ax=ax)
 
 
 def pick_heads(ranking: xr.Dataset, heads: Sequence[str] | None, top: int = N_TOP) -> xr.Dataset:
@@ -137,8 +135,9 @@ def _visible(analysis: Analysis) -> xr.DataArray:
     return maps.where(xr.DataArray(order[:, None] >= order[None, :], dims=("query", "key")))
 
 
-def _n(analysis: Analysis) -> int:
-    return int(analysis.moments["n"].sel(query="z1").max())
+def _caption(analysis: Analysis) -> str:
+    n = int(analysis.moments["n"].sel(query="z1").max())
+    return caption_of(analysis.model.attrs, n, "mean over problems", "colours: square-root scale")
 
 
 VALUE_WIDTH = 3.4 * CHARACTER * TICK_SIZE
@@ -152,24 +151,25 @@ def draw_tiles(
     names: Names,
     *,
     title: str,
-    n: int,
-    x: str = "key (attended to)",
-    y: str = "query (attends)",
+    caption: str,
+    x: str = "key: what is looked at",
+    y: str = "query: what looks",
     ax: Axes | None,
-) -> Axes:
-    """Maps (tile, query, key), each under its name, on one scale."""
+) -> Figure:
+    """Maps (tile, query, key) of attention, each under its name."""
     maps = maps.transpose(..., "query", "key")
     n_columns = _n_columns(len(names), ax)
     side = max(72.0, maps.sizes["query"] * VALUE_WIDTH)
     if side * n_columns > WIDEST:
         # Too many cells to print all values: smaller tiles, on a page that can still be read.
         side = min(150.0, max(90.0, WIDEST / n_columns))
-    ax, tiles = panels(
-        ax, len(names), n_columns, (side + 14.0, side + 20.0), title=title, n=n, least=(16.0, 16.0), margin=(84.0, 36.0)
+    size = side + 14.0, side + 20.0
+    figure, tiles = panels(
+        ax, len(names), n_columns, size, title=title, caption=caption, least=(16.0, 16.0), margin=(84.0, 30.0)
     )
     if not tiles:
-        return ax
-    whole, scale = panel_figure(tiles[0]), scale_of(maps)
+        return figure
+    whole, scale = panel_figure(tiles[0]), attention_scale()
     for place, (tile, name) in enumerate(zip(tiles, names, strict=True)):
         image = draw_map(tile, maps[place], scale, x="", y="", square=True)
         tile.set_title(plain(name), fontsize=TICK_SIZE, pad=3.0, parse_math=False)
@@ -178,9 +178,9 @@ def draw_tiles(
         )
     whole.supxlabel(plain(x), fontsize=LABEL_SIZE, parse_math=False)
     whole.supylabel(plain(y), fontsize=LABEL_SIZE, parse_math=False)
-    add_colour_bar(image, tiles, maps, shrink=0.7)
+    add_colour_bar(image, tiles, maps, SHARE)
     fit(*tiles)
-    return ax
+    return figure
 
 
 def _n_columns(n_tiles: int, ax: Axes | None) -> int:
@@ -194,41 +194,67 @@ def _n_columns(n_tiles: int, ax: Axes | None) -> int:
 
 LONGEST = 14
 """Characters of a token that are shown."""
+WRAPPED = 48
+"""Tokens of a question that stand side by side; more go on in the next panel."""
 
 
-def question_tokens(question_attention: xr.Dataset, *, n_top: int = 3, ax: Axes | None = None) -> Axes:
+def question_tokens(question_attention: xr.Dataset, *, n_top: int = 3, ax: Axes | None = None) -> Figure:
     """Draw how much each position attends to each token of one question, the largest cells of a row outlined.
+
+    A token that the question has several times is followed by its position. The first token, on which much attention
+    falls whatever it says, is called the sink.
 
     Args:
         question_attention: of one problem, as `thoughtlens.question_attention` returns it: `attention` (query, token),
             `text` (token), the attribute `problem`.
         n_top: how many tokens of each row are outlined, 0 for none; of equal ones the earlier.
-        ax: where to draw; a new figure if None.
+        ax: an Axes of a grid, whose place the panels take; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on; its first Axes are the panels, with 48 tokens each at most.
 
     Example:
-        >>> ax = question_tokens(of_one_question, n_top=1)
-        >>> ax.get_xlabel()
-        'token of the question (outlined: top 1 of a row)'
+        >>> question_tokens(of_one_question, n_top=1).axes[0].get_xlabel()
+        'token of the question'
     """
     cells = question_attention["attention"].transpose("query", "token")
-    texts = [str(text) for text in question_attention["text"].values]
-    top = _largest(cells, n_top)
-    if ax is None:
-        longest = min(LONGEST, max(map(len, texts), default=1))
-        width = min(900.0, max(220.0, 13.0 * len(texts))) + 110.0
-        ax = new_axes(width, max(56.0, 14.0 * len(cells)) + longest * CHARACTER * TICK_SIZE + 68.0)
-    outlined = f" (outlined: top {n_top} of a row)" if top.any() else ""
-    image = draw_map(ax, cells, scale_of(cells), x=f"token of the question{outlined}", y="query")
-    outline_cells(ax, image, top)
-    _name_tokens(ax, texts, top.sum(0))
-    add_colour_bar(image, [ax], cells)
-    problem = clipped(question_attention.attrs["problem"], 48)
-    add_title(ax, f"{problem}: attention to the question, mean over layers and heads", n=1)
-    fit(ax)
-    return ax
+    texts, n_tokens = [str(text) for text in question_attention["text"].values], cells.sizes["token"]
+    top, names = _largest(cells, n_top), _token_names(texts)
+    n_panels = max(1, -(-n_tokens // WRAPPED))
+    side = -(-n_tokens // n_panels)
+    size = max(220.0, 13.0 * side), max(56.0, 14.0 * len(cells)) + max(map(len, names)) * CHARACTER * TICK_SIZE + 14.0
+    problem, outlined = clipped(question_attention.attrs["problem"], 48), f"outlined: the {n_top} largest of a row"
+    notes = ["mean over layers and heads", outlined if top.any() else "", "sink: the first token"]
+    notes += ["in brackets: the position of a repeated token"] if len({*texts}) < n_tokens else []
+    figure, tiles = panels(
+        ax,
+        n_panels,
+        1,
+        size,
+        title=f"Where each position looks in the question {problem}",
+        caption=caption_of(question_attention.attrs, 1, *notes),
+        margin=(110.0, 24.0),
+    )
+    for place, tile in enumerate(tiles):
+        part = slice(place * side, (place + 1) * side)
+        last = place == len(tiles) - 1
+        image = draw_map(tile, cells[:, part], attention_scale(), x="token of the question" if last else "", y="query")
+        outline_cells(tile, image, top[:, part])
+        # A short last line is as wide as its tokens.
+        tile.set_xlim(-0.5, side - 0.5)
+        _name_tokens(tile, names[part], top[:, part].sum(0))
+    if tiles:
+        add_colour_bar(image, tiles, cells, SHARE)
+        fit(*tiles)
+    return figure
+
+
+def _token_names(texts: list[str]) -> list[str]:
+    """Tokens as they are drawn: spaces shown, too long ones clipped, repeated ones with their position."""
+    shown = [clipped(_with_spaces(text), LONGEST) for text in texts]
+    notes = [[str(place)] if shown.count(name) > 1 else [] for place, name in enumerate(shown)]
+    notes[0].append("sink")
+    return [f"{name} ({', '.join(its)})" if its else name for name, its in zip(shown, notes, strict=True)]
 
 
 def _largest(cells: xr.DataArray, n_top: int) -> np.ndarray:
@@ -241,13 +267,13 @@ def _largest(cells: xr.DataArray, n_top: int) -> np.ndarray:
 
 
 def _name_tokens(ax: Axes, texts: list[str], weight: np.ndarray) -> None:
-    """Tokens upright, spaces at their ends shown; where they would touch, those of most weight."""
-    step = max(1.0, 1.25 * LINE * TICK_SIZE * len(texts) / size_of(ax)[0])
+    """Tokens upright; where they would touch, those of most weight."""
+    step = max(1.0, 1.25 * LINE * TICK_SIZE * np.ptp(ax.get_xlim()) / size_of(ax)[0])
     shown: list[int] = []
     for place in np.argsort(-weight, kind="stable").tolist():
         if all(abs(place - other) >= step for other in shown):
             shown.append(place)
-    names = [clipped(_with_spaces(texts[place]), LONGEST) for place in shown]
+    names = [texts[place] for place in shown]
     ax.set_xticks(np.array(shown), names, fontsize=TICK_SIZE, rotation=90, parse_math=False)
 
 

@@ -4,47 +4,70 @@ In: an Axes and labelled numbers, whatever they measure. Out: marks on the Axes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
-from matplotlib.colors import CenteredNorm, Colormap, Normalize, to_rgba
+from matplotlib.colors import CenteredNorm, Colormap, Normalize, PowerNorm, to_hex, to_rgba
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from thoughtlens.plots.style import (
-    BLACK,
     BLUE,
+    BLUES,
     CHARACTER,
-    GREEN,
+    FAINT,
     GREY,
+    GREYS,
+    LABEL_SIZE,
     LINE,
-    ORANGE,
-    PURPLE,
-    SKY,
+    ORANGES,
+    SOFT,
     TICK_SIZE,
-    VERMILION,
     Names,
     add_title,
-    diverging_colours,
+    colours_of,
     ink_on,
     name_axes,
     name_ticks,
-    sequential_colours,
+    plain,
     size_of,
 )
 
 Scale = tuple[Normalize, Colormap]
 
+NEARLY_WHITE: Final = "#f8f9f9"
+ATTENTION_TICKS: Final = (0.0, 0.05, 0.25, 0.5, 1.0)
+
+
+def attention_scale() -> Scale:
+    """The scale of all maps of attention: blue, the square root of a share from 0 to 1, so that .02 can be seen."""
+    return PowerNorm(0.5, 0.0, 1.0), colours_of(*BLUES)
+
 
 def scale_of(cells: xr.DataArray, null: float = np.nan) -> Scale:
-    """One colour scale for these cells: from 0, darker for more; or about a null, blue below and red above it."""
+    """One colour scale for these cells: from 0, darker for more; or about a null, grey below and blue above it."""
     known = cells.values[np.isfinite(cells.values)]
-    if not np.isfinite(null) or (null == 0.0 and known.min(initial=0.0) >= 0.0):
-        return Normalize(known.min(initial=0.0), known.max(initial=0.0) or 1.0), sequential_colours()
-    return CenteredNorm(null, np.abs(known - null).max(initial=0.0) or 1.0), diverging_colours()
+    if not np.isfinite(null):
+        return Normalize(known.min(initial=0.0), known.max(initial=0.0) or 1.0), colours_of(*BLUES)
+    colours = colours_of(*GREYS[:0:-1], NEARLY_WHITE, *BLUES[1:])
+    return CenteredNorm(null, np.abs(known - null).max(initial=0.0) or 1.0), colours
+
+
+def cost_scale(cells: xr.DataArray, worse: float, least: float) -> Scale:
+    """The scale of effects: orange from 0 to the worst, and grey to the best where one is for the better.
+
+    It goes as far as `least` at least, so that effects of nothing are pale.
+    """
+    known = worse * cells.values[np.isfinite(cells.values)]
+    top = float(np.abs(known).max(initial=least))
+    if known.min(initial=0.0) < 0.0:
+        stops = (*GREYS[:0:-1], NEARLY_WHITE, *ORANGES[1:])
+        return CenteredNorm(0.0, top), colours_of(*stops[:: int(worse)])
+    low, high = sorted((0.0, worse * top))
+    return Normalize(low, high), colours_of(*ORANGES[:: int(worse)])
 
 
 def outline_cells(ax: Axes, image: AxesImage, marked: np.ndarray) -> None:
@@ -55,8 +78,10 @@ def outline_cells(ax: Axes, image: AxesImage, marked: np.ndarray) -> None:
     ax.add_collection(PatchCollection(boxes, facecolor="none", edgecolor=inks, linewidth=0.9))
 
 
-def add_colour_bar(image: AxesImage, axes: Sequence[Axes], cells: xr.DataArray, *, shrink: float = 1.0) -> None:
-    """The scale beside these Axes, no further than the cells go; none where no cell is known."""
+def add_colour_bar(
+    image: AxesImage, axes: Sequence[Axes], cells: xr.DataArray, label: str, *, shrink: float = 1.0
+) -> None:
+    """The scale beside these Axes and what it is of, no further than the cells go; none where no cell is known."""
     known = cells.values[np.isfinite(cells.values)]
     figure = axes[0].get_figure(root=False)
     if not len(known) or figure is None:
@@ -64,12 +89,16 @@ def add_colour_bar(image: AxesImage, axes: Sequence[Axes], cells: xr.DataArray, 
     bar = figure.colorbar(image, ax=list(axes), shrink=shrink, aspect=24, pad=0.02)
     if isinstance(image.norm, CenteredNorm) and known.min() < known.max():
         bar.ax.set_ylim(min(image.norm.vcenter, known.min()), max(image.norm.vcenter, known.max()))
-    bar.ax.tick_params(labelsize=TICK_SIZE, length=2.0)
+    if isinstance(image.norm, PowerNorm):
+        bar.set_ticks(ATTENTION_TICKS, labels=["0", ".05", ".25", ".5", "1"])
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=TICK_SIZE, length=2.0, color=SOFT)
+    bar.set_label(plain(label), fontsize=LABEL_SIZE, parse_math=False)
 
 
 MARKER = 4.5
-SERIES = ((BLUE, "o"), (VERMILION, "s"), (GREEN, "^"), (PURPLE, "D"), (ORANGE, "v"), (BLACK, "X"), (SKY, "P"))
-"""Colour and shape of each series, so that they can be told apart without colour too."""
+MARKERS = ("o", "s", "^", "D", "v", "X", "P")
+"""The shape of each series, so that they can be told apart where their shades can't."""
 
 
 class Look(NamedTuple):
@@ -78,11 +107,21 @@ class Look(NamedTuple):
     colour: str = BLUE
     marker: str = "o"
     size: float = MARKER
+    hollow: bool = False
 
 
-def looks(names: Sequence[str]) -> dict[str, Look]:
-    """A colour and a shape for each of these series."""
-    return {name: Look(*SERIES[place % len(SERIES)]) for place, name in enumerate(names)}
+def looks(names: Sequence[str], stops: Sequence[str] = BLUES) -> dict[str, Look]:
+    """A shade, the darkest first, and a shape for each of these series; blue where they look, orange where they cut."""
+    shades = colours_of(*stops)(np.linspace(1.0, 0.42, max(2, min(len(names), len(MARKERS)))))
+    colours = [to_hex(shade) for shade in shades]
+    return {
+        name: Look(colours[place % len(colours)], MARKERS[place % len(MARKERS)]) for place, name in enumerate(names)
+    }
+
+
+def beyond(numbers: xr.DataArray, null: float) -> list[str]:
+    """The colour of each number: blue, or grey where it is below its null."""
+    return [GREY if value < null else BLUE for value in estimate_of(numbers).values]
 
 
 def estimate_of(numbers: xr.DataArray) -> xr.DataArray:
@@ -101,17 +140,19 @@ def draw_number(ax: Axes, place: float, number: xr.DataArray, look: Look, *, acr
         # Not an error bar: a percentile interval need not hold its estimate.
         ax.plot(*line, color=look.colour, linewidth=min(1.5, look.size / 3), solid_capstyle="butt")
     spot = ([estimate], [place]) if across else ([place], [estimate])
-    ax.plot(*spot, look.marker, color=look.colour, markersize=look.size, markeredgewidth=0.0)
+    face, edge = ("white", 0.2 * look.size) if look.hollow else (look.colour, 0.0)
+    words: dict[str, Any] = {"markersize": look.size, "markeredgewidth": edge, "markerfacecolor": face}
+    ax.plot(*spot, look.marker, color=look.colour, **words)
 
 
 def draw_null(ax: Axes, at: float, name: str = "", *, upright: bool = False, above: bool = False) -> None:
     """A dashed line at what no structure would give, named at its right end; behind all else, or `above` it."""
     if not np.isfinite(at):
         return
-    line = (ax.axvline if upright else ax.axhline)(at, color=BLACK if above else GREY, linestyle="--", linewidth=1.0)
+    line = (ax.axvline if upright else ax.axhline)(at, color=SOFT, linestyle="--", linewidth=0.8)
     line.set_zorder(3.0 if above else 0.5)
     if name and not upright:
-        words: dict[str, Any] = {"va": "center", "fontsize": TICK_SIZE, "color": "#666666"}
+        words: dict[str, Any] = {"va": "center", "fontsize": TICK_SIZE, "color": SOFT}
         ax.text(1.01, at, name, transform=ax.get_yaxis_transform(), parse_math=False, **words)
 
 
@@ -146,11 +187,11 @@ def draw_columns(
 def frame_rows(ax: Axes, names: Names, drawn: xr.DataArray | np.ndarray, null: float = np.nan) -> None:
     """The frame of rows of dots: limits that hold what is drawn, and rows named from the top."""
     low, high = limits(drawn, null)
-    ax.set_xlim(low - 0.02 * (high - low), high)
+    ax.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
     ax.set_ylim(max(1, len(names)) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=6)
     # Thin lines that lead from the names of rows to their dots.
-    ax.grid(axis="y", color="#eeeeee", linewidth=0.6)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
     ax.set_axisbelow(True)
     name_ticks(ax.yaxis, names)
 
@@ -166,8 +207,8 @@ def draw_stacks(ax: Axes, shares: xr.DataArray, colours: Mapping[str, str], tota
     dim = str(shares.dims[0])
     starts = (shares.cumsum(dim) - shares).fillna(0.0)
     for part, start in zip(shares.fillna(0.0), starts, strict=True):
-        colour = colours.get(str(part[dim].item()), BLACK)
-        ax.barh(np.arange(part.size), part, left=start, height=BAR, color=colour, linewidth=0)
+        colour = colours.get(str(part[dim].item()), SOFT)
+        ax.barh(np.arange(part.size), part, left=start, height=BAR, color=colour, linewidth=0.4, edgecolor="white")
 
 
 def print_stacks(ax: Axes, write: Callable[[float], str]) -> None:
@@ -197,7 +238,7 @@ def draw_map(ax: Axes, cells: xr.DataArray, scale: Scale, *, x: str, y: str, squ
     return image
 
 
-def titled(ax: Axes, title: str, n: object, x: str, y: str = "") -> None:
-    """The title and the names of the axes of a figure with open sides."""
-    add_title(ax, title, n=n)
+def titled(ax: Axes, title: str, caption: str, x: str, y: str = "") -> None:
+    """The title, what the figure is of, and the names of the axes of a figure with open sides."""
+    add_title(ax, title, caption)
     name_axes(ax, x, y)

@@ -1,31 +1,30 @@
 """Profiles by thought, lag and layer against their nulls, and where positions and layers look.
 
-In: an `Analysis`. Out: Axes.
+In: an `Analysis`. Out: a Figure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from thoughtlens.analysis.metrics import cell_spread, thought_composition
+from thoughtlens.analysis.metrics import thought_composition
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION
 from thoughtlens.plots.heads import METRICS
-from thoughtlens.plots.primitives import draw_columns, draw_stacks, estimate_of, print_stacks, titled
+from thoughtlens.plots.primitives import beyond, draw_columns, draw_stacks, estimate_of, print_stacks, titled
 from thoughtlens.plots.style import (
-    BLACK,
     BLUE,
-    GREEN,
-    GREY,
-    PURPLE,
-    SKY,
-    VERMILION,
-    YELLOW,
+    BLUES,
+    SOFT,
     add_legend,
     add_title,
+    caption_of,
+    figure_of,
     fit,
+    intervals_of,
     name_axes,
     name_ticks,
     new_axes,
@@ -33,36 +32,36 @@ from thoughtlens.plots.style import (
     short,
 )
 
-OBSERVED = "preference, observed / even"
+PREFERENCE = "preference, times an even share"
 
 
-def hub_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
-    """Draw the preference H of each thought with its interval against 1; the hub of the mean head, if any, is red.
+def hub_profile(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
+    """Draw the preference H of each thought with its interval against 1; the hub of the mean head, if any, is named.
 
     Args:
         analysis: of a run; thoughts without a preference are left out.
         ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Example:
-        >>> hub_profile(analysis).get_title(loc="left")
-        'is one thought a hub? (n = 5)'
+        >>> hub_profile(analysis).axes[0].get_title(loc="left")
+        'How much later thoughts prefer each thought'
     """
-    hub = analysis.model["hub"].item()
+    hub, preference = str(analysis.model["hub"].item()), analysis.model["preference"]
     return draw_profile(
-        analysis.model["preference"],
-        title="is one thought a hub?",
-        n=int(analysis.model["n"]),
-        x=f"key: thought attended to ({'red: the hub' if hub else 'no hub by the test'})",
-        y=OBSERVED,
-        red=hub,
+        preference,
+        title="How much later thoughts prefer each thought",
+        caption=_caption(analysis, f"dark: {hub}, a hub by the test" if hub else "no thought is a hub by the test"),
+        x="thought that is looked at",
+        y=PREFERENCE,
+        dark=hub,
         ax=ax,
     )
 
 
-def lag_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
+def lag_profile(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
     """Draw the preference for thoughts so many steps back, with its interval, against 1.
 
     Args:
@@ -70,23 +69,23 @@ def lag_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Example:
-        >>> lag_profile(analysis).get_xlabel()
+        >>> lag_profile(analysis).axes[0].get_xlabel()
         'lag: how many thoughts back'
     """
     return draw_profile(
         analysis.model["lag_preference"],
-        title="how far back do thoughts look?",
-        n=int(analysis.model["n"]),
+        title="How far back thoughts look",
+        caption=_caption(analysis),
         x="lag: how many thoughts back",
-        y=OBSERVED,
+        y=PREFERENCE,
         ax=ax,
     )
 
 
-def skip_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
+def skip_profile(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
     """Draw how the last thought shares out what it gives to earlier thoughts, with intervals, against an even share.
 
     Args:
@@ -94,100 +93,112 @@ def skip_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         ax: where to draw; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Example:
-        >>> skip_profile(analysis).get_ylabel()
-        'share of what earlier thoughts get'
+        >>> skip_profile(analysis).axes[0].get_ylabel()
+        'share of its attention to them'
     """
     share = analysis.last_thought["share"]
     return draw_profile(
         share,
-        title="does the last thought skip?",
-        n=int(analysis.last_thought["n"]),
-        x="key: thought attended to",
-        y="share of what earlier thoughts get",
+        title="How the last thought divides its attention among the earlier thoughts",
+        caption=_caption(analysis),
+        x="earlier thought that it looks at",
+        y="share of its attention to them",
         null=float(share.attrs["null"]),
         ax=ax,
     )
+
+
+def _caption(analysis: Analysis, *more: str) -> str:
+    named = analysis.model.attrs
+    return caption_of(named, int(analysis.model["n"]), intervals_of(named), *more)
 
 
 def draw_profile(
     numbers: xr.DataArray,
     *,
     title: str,
-    n: int,
+    caption: str,
     x: str,
     y: str,
     null: float = 1.0,
-    null_name: str = "even",
-    red: object = None,
+    null_name: str = "even share",
+    dark: object = None,
     ax: Axes | None,
-) -> Axes:
-    """The numbers of one profile that are defined, dims (place) or (place, value); the place `red` in red."""
+) -> Figure:
+    """The numbers of one profile that are defined, dims (place) or (place, value), the place `dark` in a darker blue.
+
+    What is below the null is grey.
+    """
     (dim,) = (str(dim) for dim in numbers.dims if dim != "value")
     known = numbers.isel({dim: np.flatnonzero(estimate_of(numbers).notnull().values)})
     if ax is None:
-        ax = new_axes(min(530.0, max(294.0, 26.0 * known.sizes[dim] + 74.0)), 228.0)
-    colours = [VERMILION if place == red else BLUE for place in known[dim].values]
+        ax = new_axes(min(540.0, max(350.0, 26.0 * known.sizes[dim] + 74.0)), 236.0)
+    colours = [
+        BLUES[-1] if place == dark else colour
+        for place, colour in zip(known[dim].values, beyond(known, null), strict=True)
+    ]
     draw_columns(ax, known, null=null, null_name=null_name, colours=colours)
-    titled(ax, title, n, x if known.sizes[dim] else "undefined for fewer than three thoughts", y)
+    titled(ax, title, caption, x if known.sizes[dim] else "undefined for fewer than three thoughts", y)
     fit(ax)
-    return ax
+    return figure_of(ax)
 
 
-def depth_profile(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
+def depth_profile(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
     """Draw metrics by layer with their intervals, each in a panel of its own against its null.
 
-    They are the preference for the hub of the run, if it has one, sequential and skip preference, thought mass, and the
-    spread over cells.
+    They are the preference for the hub of the run, if it has one, sequential and skip preference, and thought mass.
 
     Args:
         analysis: of a run.
         ax: an Axes of a grid, whose place the panels take; a new figure if None.
 
     Returns:
-        The Axes given; its panels are the Axes of the subfigure that has its place.
+        The figure drawn on; its Axes are the panels.
 
     Example:
-        >>> ax = depth_profile(analysis)
-        >>> [panel.get_title(loc="left") for panel in ax.get_figure().subfigs[0].axes][-1]
-        'spread over cells'
+        >>> [panel.get_title(loc="left") for panel in depth_profile(analysis).axes][-1]
+        'Thought mass'
     """
     hub, layers = str(analysis.model["hub"].item()), analysis.layers
-    drawn = {f"preference for {hub}": (layers["preference"].sel(thought=hub), 1.0)} if hub else {}
+    drawn = {f"Preference for {hub}": (layers["preference"].sel(thought=hub), 1.0)} if hub else {}
     for name, null in (("sequential preference", 1.0), ("skip preference", 1.0), ("thought mass", np.nan)):
-        drawn[name] = layers[METRICS[name][0]], null
-    drawn["spread over cells"] = cell_spread(analysis.moments["mean"].mean("head")), np.nan
-    return draw_depth(drawn, title="metrics by layer (dashed: no preference)", n=int(layers["n"]), ax=ax)
+        drawn[name.capitalize()] = layers[METRICS[name][0]], null
+    caption = _caption(analysis, "dashed: an even share", "grey: below it")
+    words = {"title": "Where each layer looks, all its heads together", "y": "times an even share"}
+    return draw_depth(drawn, caption=caption, ax=ax, **words)
 
 
-def draw_depth(drawn: dict[str, tuple[xr.DataArray, float]], *, title: str, n: int, ax: Axes | None) -> Axes:
-    """Numbers (layer) or (layer, value) and their nulls by the names of their panels."""
-    ax, tiles = panels(ax, len(drawn), 2, (246.0, 146.0), title=title, n=n)
+def draw_depth(
+    drawn: Mapping[str, tuple[xr.DataArray, float]], *, title: str, caption: str, y: str, ax: Axes | None
+) -> Figure:
+    """Numbers (layer) or (layer, value) and their nulls by the names of their panels; `y` is what has a null."""
+    figure, tiles = panels(ax, len(drawn), 2, (246.0, 146.0), title=title, caption=caption)
     for panel, (name, (numbers, null)) in zip(tiles, drawn.items(), strict=False):
         numbers = numbers.transpose("layer", ...)
-        panel.plot(np.arange(len(numbers)), estimate_of(numbers).values, color=GREY, linewidth=0.8, zorder=0.8)
-        draw_columns(panel, numbers, null=null)
+        draw_columns(panel, numbers, null=null, colours=beyond(numbers, null))
         panel.locator_params(axis="y", nbins=6)
         add_title(panel, name)
-        name_axes(panel, "layer")
+        name_axes(panel, "layer", y if np.isfinite(null) else "share of a row")
     fit(*tiles)
-    return ax
+    return figure
 
 
 COLOURS = {
-    FIRST: GREY,
-    QUESTION: SKY,
-    BOT: YELLOW,
-    "earlier thoughts": VERMILION,
-    "self": PURPLE,
-    EOT: GREEN,
-    ANSWER: BLUE,
+    FIRST: SOFT,
+    QUESTION: "#cdd2d8",
+    BOT: "#98a1ab",
+    "earlier thoughts": BLUE,
+    "self": "#7db7f5",
+    EOT: "#d3e4f5",
+    ANSWER: BLUES[-1],
 }
+"""Thoughts in blue; what else is looked at in the greys of words."""
 
 
-def row_composition(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
+def row_composition(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
     """Draw the share of attention that each query gives to each part of what it sees, from the first query down.
 
     Args:
@@ -195,11 +206,11 @@ def row_composition(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         ax: where to draw, with room for the legend on its right; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Example:
-        >>> row_composition(analysis).get_title(loc="left")
-        'where each position looks (n = 5)'
+        >>> row_composition(analysis).axes[0].get_title(loc="left")
+        'Where each position looks'
     """
     n = analysis.composition["n"]
     # A row that fewer problems have says how many.
@@ -208,12 +219,11 @@ def row_composition(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         for query, count in zip(n["query"].values, n.values, strict=True)
     ]
     shares = estimate_of(analysis.composition["composition"]).transpose("part", "query")
-    return _draw_shares(
-        shares, names, "where each position looks", int(n.max()), "share of attention, mean over layers and heads", ax
-    )
+    caption = caption_of(analysis.model.attrs, int(n.max()), "mean over problems, layers and heads")
+    return _draw_shares(shares, names, title="Where each position looks", caption=caption, ax=ax)
 
 
-def composition_by_layer(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
+def composition_by_layer(analysis: Analysis, *, ax: Axes | None = None) -> Figure:
     """Draw the share of attention that thoughts give to each part of what they see, layer by layer.
 
     Args:
@@ -221,28 +231,30 @@ def composition_by_layer(analysis: Analysis, *, ax: Axes | None = None) -> Axes:
         ax: where to draw, with room for the legend on its right; a new figure if None.
 
     Returns:
-        The Axes drawn on.
+        The figure drawn on.
 
     Example:
-        >>> composition_by_layer(analysis).get_xlabel()
-        'share of attention, mean over heads'
+        >>> composition_by_layer(analysis).axes[0].get_xlabel()
+        'share of attention'
     """
     shares = thought_composition(analysis.moments["mean"]).mean("head").transpose("part", "layer")
     names = [f"layer {layer}" for layer in shares["layer"].values]
-    n = int(analysis.heads["n"])
-    return _draw_shares(shares, names, "where thoughts look, by layer", n, "share of attention, mean over heads", ax)
+    caption = caption_of(
+        analysis.model.attrs, int(analysis.heads["n"]), "mean over problems, thoughts and the heads of the layer"
+    )
+    return _draw_shares(shares, names, title="Where thoughts look in each layer", caption=caption, ax=ax)
 
 
-def _draw_shares(shares: xr.DataArray, names: Sequence[str], title: str, n: int, x: str, ax: Axes | None) -> Axes:
+def _draw_shares(shares: xr.DataArray, names: Sequence[str], *, title: str, caption: str, ax: Axes | None) -> Figure:
     if ax is None:
-        ax = new_axes(518.0, max(96.0, 14.0 * len(names)) + 58.0)
+        ax = new_axes(518.0, max(96.0, 14.0 * len(names)) + 68.0)
     draw_stacks(ax, shares, COLOURS, 1.0)
     name_ticks(ax.yaxis, names)
     ax.locator_params(axis="x", nbins=6)
-    add_title(ax, title, n=n)
-    name_axes(ax, x, open_sides=False)
+    add_title(ax, title, caption)
+    name_axes(ax, "share of attention", open_sides=False)
     seen = (str(part) for part in shares["part"].values[(shares > 0).values.any(axis=1)])
-    add_legend(ax, {part: COLOURS.get(part, BLACK) for part in seen}, title="looks at")
+    add_legend(ax, {part: COLOURS.get(part, SOFT) for part in seen}, title="looks at")
     fit(ax)
     print_stacks(ax, short)
-    return ax
+    return figure_of(ax)

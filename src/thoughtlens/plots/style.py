@@ -1,15 +1,16 @@
 """The look of every figure: palette and sizes, new figures and panels, text that fits, and the files.
 
-In: an Axes, or none; names and titles from data. Out: an Axes on a figure of constrained layout, and PNG
-and SVG files that are the same bytes each time. There is no pyplot, no display and no global setting.
+In: an Axes, or none; names and titles from data. Out: an Axes on a figure of constrained layout, which a notebook
+shows, and PNG, SVG and PDF files that are the same bytes each time. There is no pyplot, no display, no global setting.
 
 `fit` is the last call of every figure. It lays the figure out, then breaks titles, shortens names, thins tick labels
-and prints the values of cells by the sizes that were measured. The palette can be told apart by colour-blind readers
-(Okabe and Ito 2008); colour maps run evenly from light to dark.
+and prints the values of cells by the sizes that were measured. Colours are those of the report page: blue is looking,
+orange is cutting, grey is below chance; series differ in their shade and in the shape of their dots.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill, shorten
 from typing import Any, Final
@@ -20,7 +21,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
@@ -31,28 +32,30 @@ from matplotlib.transforms import BboxBase
 from thoughtlens.errors import OptionError
 from thoughtlens.files import replacing_bytes
 
-ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
-GREY: Final = "#999999"
+BLUE, ORANGE, GREY = "#0a58a8", "#a8480a", "#8a847d"
+"""Looking, cutting, and what is below chance."""
+INK, SOFT, FAINT = "#16191d", "#545b64", "#dcddd8"
+"""Words, notes, and lines that lead the eye."""
+BLUES = ("#eef3f8", "#448dcc", "#07305f")
+ORANGES = ("#faf2ea", "#c16d00", "#7a2f00")
+GREYS = ("#f4f3f1", "#8a847d", "#3f3a34")
 
 TITLE_SIZE, LABEL_SIZE, TICK_SIZE = 9.0, 8.0, 7.0
+SCREEN_DPI: Final = 110.0
+"""Pixels per inch of the picture that a notebook shows."""
 SMALLEST_SIZE: Final = 4.5
 """Text that would be smaller is left out."""
-CHARACTER, WORD_CHARACTER = 0.65, 0.58
-"""Width of a character over its font size: of digits and capitals, and of running text."""
+CHARACTER, WORD_CHARACTER, BOLD_CHARACTER = 0.65, 0.58, 0.66
+"""Width of a character over its font size: of digits and capitals, of running text, and of bold text."""
 LINE: Final = 1.35
 """Height of a line over its font size."""
 POINTS_PER_INCH: Final = 72.0
 
 
-def sequential_colours() -> Colormap:
-    """Light for little and dark for much, also in grey; cells that do not exist stay white."""
-    return matplotlib.colormaps["magma_r"].with_extremes(bad="white")
-
-
-def diverging_colours() -> Colormap:
-    """Blue below a null, white at it, red above; cells that do not exist are grey."""
-    return matplotlib.colormaps["RdBu_r"].with_extremes(bad="#dddddd")
+@cache
+def colours_of(*stops: str) -> Colormap:
+    """A colour map through these colours; cells that do not exist stay white."""
+    return LinearSegmentedColormap.from_list("thoughtlens", stops, N=512).with_extremes(bad="white")
 
 
 def ink_on(colour: Sequence[float]) -> str:
@@ -60,15 +63,29 @@ def ink_on(colour: Sequence[float]) -> str:
     red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in colour[:3])
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     # Equal contrast with both: (L + 0.05)² = 1.05 · 0.05.
-    return BLACK if luminance > 0.179 else "white"
+    return "black" if luminance > 0.179 else "white"
+
+
+class Picture(Figure):
+    """A figure whose picture a notebook shows, once, where it is the value of a cell."""
+
+    def _repr_png_(self) -> bytes:
+        with BytesIO() as file:
+            self.savefig(file, format="png", dpi=SCREEN_DPI)
+            return file.getvalue()
+
+
+def new_figure(width: float, height: float) -> Picture:
+    """A new figure of this size in points."""
+    figure = Picture(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH), layout="constrained")
+    # A canvas that draws, so that text can be measured.
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def new_axes(width: float, height: float) -> Axes:
-    """The Axes of a new Figure of this size in points."""
-    figure = Figure(figsize=(width / POINTS_PER_INCH, height / POINTS_PER_INCH), layout="constrained")
-    # A canvas that draws, so that text can be measured.
-    FigureCanvasAgg(figure)
-    axes: Axes = figure.subplots()
+    """The Axes of a new figure of this size in points."""
+    axes: Axes = new_figure(width, height).subplots()
     return axes
 
 
@@ -79,39 +96,49 @@ def panels(
     size: tuple[float, float],
     *,
     title: str,
-    n: object = None,
+    caption: str = "",
     least: tuple[float, float] = (90.0, 40.0),
-    margin: tuple[float, float] = (0.0, 24.0),
-) -> tuple[Axes, list[Axes]]:
-    """The Axes given (or a new one) and, row by row, the panels in its place, under one title.
+    margin: tuple[float, float] = (0.0, 0.0),
+) -> tuple[Figure, list[Axes]]:
+    """The whole figure, a new one or that of the Axes given, and its panels, row by row, under title and caption.
 
-    Sizes are in points: `size` of a panel with its words, and `margin` beside and above all, on a new figure; there are
-    no panels where each would have less than `least`.
+    Sizes are in points: `size` of a panel with its words, and `margin` beside all, on a new figure; there are no panels
+    where each would have less than `least`.
     """
     n_columns = max(1, min(n_columns, n_panels))
     n_rows = max(1, -(-n_panels // n_columns))
-    if ax is None:
-        ax = new_axes(max(300.0, n_columns * size[0] + margin[0]), n_rows * size[1] + margin[1])
-    (width, height), spec = size_of(ax), ax.get_subplotspec()
-    if spec is None:
-        raise OptionError(
-            "a figure of several panels was given an Axes without a grid, expected one such as "
-            "Figure(layout='constrained').subplots() gives; pass such an Axes, or none."
-        )
-    needed = n_columns * least[0], n_rows * least[1]
-    if width < needed[0] or height < needed[1]:
-        say_instead(ax, f"needs {needed[0]:.0f} × {needed[1]:.0f} points")
-        return ax, []
-    ax.set_axis_off()
-    place = ax.get_figure(root=False)
-    assert place is not None, "an Axes that was removed from its figure can't be drawn on"
-    whole = place.add_subfigure(spec)
-    tiles = list(whole.subplots(n_rows, n_columns, squeeze=False).flat)
+    width, spec = max(300.0, n_columns * size[0] + margin[0]), None
+    if ax is not None:
+        (width, height), spec = size_of(ax), ax.get_subplotspec()
+        if spec is None:
+            raise OptionError(
+                "a figure of several panels was given an Axes without a grid, expected one such as "
+                "Figure(layout='constrained').subplots() gives; pass such an Axes, or none."
+            )
+    lines = _broken(plain(title), width - 8.0, TITLE_SIZE * BOLD_CHARACTER)
+    notes = _broken(caption, width - 8.0, TICK_SIZE * WORD_CHARACTER) if caption else ""
+    head = 3.0 + LINE * (TITLE_SIZE * (1 + lines.count("\n")) + TICK_SIZE * (notes.count("\n") + bool(notes)))
+    whole: Figure | SubFigure
+    if ax is None or spec is None:
+        height = head + n_rows * size[1] + margin[1]
+        whole = new_figure(width, height)
+    else:
+        needed = n_columns * least[0], n_rows * least[1] + head
+        if width < needed[0] or height < needed[1]:
+            say_instead(ax, f"needs {needed[0]:.0f} × {needed[1]:.0f} points")
+            return figure_of(ax), []
+        ax.set_axis_off()
+        place = ax.get_figure(root=False)
+        assert place is not None, "an Axes that was removed from its figure can't be drawn on"
+        whole = place.add_subfigure(spec)
+    top, below = np.ravel(np.array(whole.subfigures(2, 1, height_ratios=[head, height - head])))
+    left, words = 4.0 / width, {"ha": "left", "parse_math": False}
+    top.text(left, 1.0 - 3.0 / head, lines, va="top", fontsize=TITLE_SIZE, weight="bold", color=INK, **words)
+    top.text(left, 2.0 / head, notes, va="bottom", fontsize=TICK_SIZE, color=SOFT, linespacing=1.1, **words)
+    tiles = list(below.subplots(n_rows, n_columns, squeeze=False).flat)
     for spare in tiles[n_panels:]:
         spare.remove()
-    lines = _broken(_with_n(title, n), width)
-    whole.suptitle(lines, x=0.01, ha="left", fontsize=TITLE_SIZE, parse_math=False)
-    return ax, tiles[:n_panels]
+    return figure_of(tiles[0]), tiles[:n_panels]
 
 
 def figure_of(ax: Axes) -> Figure:
@@ -134,36 +161,37 @@ def size_of(ax: Axes) -> tuple[float, float]:
     return extent.width / dpi * POINTS_PER_INCH, extent.height / dpi * POINTS_PER_INCH
 
 
-def save_figure(ax: Axes, path_stem: str | Path, *, about: str = "") -> list[Path]:
-    """Write the figure of an Axes as PNG (300 dpi) and SVG, each whole or not at all.
+def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> list[Path]:
+    """Write a figure as PNG (300 dpi), SVG and PDF, each whole or not at all.
 
     Args:
-        ax: any Axes of the figure, such as every function of `thoughtlens.plots` returns.
+        figure: as every function of `thoughtlens.plots` returns it.
         path_stem: path without suffix; its folder exists.
         about: what the files say of themselves in their metadata, as their description.
 
     Returns:
-        The two paths. The same figure gives the same bytes.
+        The three paths. The same figure gives the same bytes.
 
     Example:
         >>> import tempfile
         >>> from matplotlib.figure import Figure
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     [path.name for path in save_figure(Figure().subplots(), f"{folder}/empty")]
-        ['empty.png', 'empty.svg']
+        ...     [path.name for path in save_figure(Figure(), f"{folder}/empty")]
+        ['empty.png', 'empty.svg', 'empty.pdf']
     """
-    figure, stem, paths = figure_of(ax), Path(path_stem), []
-    # Laid out once, and alike in both files: every file would do it twice, which takes longer than drawing.
+    stem, paths = Path(path_stem), []
+    # Laid out once, and alike in all files: each file would do it twice, which takes longer than drawing.
     if (engine := figure.get_layout_engine()) is not None:
         engine.execute(figure)
     figure.set_layout_engine(None)
     # Neither date nor version is written, and the salt replaces random ids; text stays text, searchable and small.
+    settings: dict[Any, Any] = {"svg.hashsalt": "thoughtlens", "svg.fonttype": "none", "pdf.fonttype": 42}
     try:
-        with matplotlib.rc_context({"svg.hashsalt": "thoughtlens", "svg.fonttype": "none"}):
-            for suffix, fact in (("png", "Software"), ("svg", "Date")):
+        with matplotlib.rc_context(settings):
+            for suffix, fact in (("png", "Software"), ("svg", "Date"), ("pdf", "CreationDate")):
                 paths.append(stem.with_name(f"{stem.name}.{suffix}"))
                 with replacing_bytes(paths[-1]) as file:
-                    facts = {fact: None, "Description": about or None}
+                    facts = {fact: None, "Subject" if suffix == "pdf" else "Description": about or None}
                     figure.savefig(file, format=suffix, dpi=300, metadata=facts)
     finally:
         figure.set_layout_engine(engine)
@@ -196,27 +224,51 @@ Names = Sequence[object] | np.ndarray
 SPACE: Final = "\N{NO-BREAK SPACE}"
 
 
-def _with_n(title: str, n: object) -> str:
-    return plain(title) if n is None else f"{plain(title)} (n{SPACE}={SPACE}{n})"
+def intervals_of(named: Mapping[str, object]) -> str:
+    """What the lines of a figure are, for its caption; `named` are the attributes of what is drawn."""
+    return f"lines: 95 % bootstrap over {'blocks of ' if 'n_blocks' in named else ''}problems"
 
 
-def _broken(title: str, room: float) -> str:
-    """A title of lines that fit in `room` points; its n is kept in one piece."""
-    return fill(title, max(12, int(room / (WORD_CHARACTER * TITLE_SIZE)))).replace(SPACE, " ")
+def caption_of(named: Mapping[str, object], n: object, *more: str) -> str:
+    """The model and the problem set, where their names are known, n, and what else a reader must know."""
+    of = " on ".join(plain(named[name]) for name in ("model", "problems") if named.get(name))
+    said = "; ".join(words for words in (of, f"n{SPACE}={SPACE}{n}", *more) if words)
+    return said.replace(" %", f"{SPACE}%")
 
 
-def add_title(ax: Axes, title: str, *, n: object = None) -> None:
-    """A title on the left, with n where known; `fit` breaks it into lines."""
-    ax.set_title(_with_n(title, n), fontsize=TITLE_SIZE, loc="left", parse_math=False)
+def _broken(text: str, room: float, character: float) -> str:
+    """Text in lines that fit in `room` points; what a hard space joins is kept in one piece."""
+    return fill(text, max(12, int(room / character)), break_on_hyphens=False).replace(SPACE, " ")
+
+
+_CAPTION: Final = "<caption>"
+
+
+def add_title(ax: Axes, title: str, caption: str = "") -> None:
+    """A title on the left and what the figure is of in small type below it; `fit` breaks both into lines."""
+    _set_title(ax, plain(title), bool(caption))
+    if caption:
+        where: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+        words: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": TICK_SIZE, "color": SOFT}
+        note = ax.annotate(caption, (0.0, 1.0), (0.0, 4.0), **where, **words, linespacing=1.1, parse_math=False)
+        note.set_label(_CAPTION)
+        # The title above it makes room for it, and its width is that of the rest.
+        note.set_in_layout(False)
+
+
+def _set_title(ax: Axes, title: str, n_below: int) -> None:
+    """Set the title on the left, over so many lines of a caption."""
+    words: dict[str, Any] = {"fontsize": TITLE_SIZE, "weight": "bold", "color": INK, "parse_math": False}
+    ax.set_title(title, loc="left", pad=4.0 + n_below * LINE * TICK_SIZE + 2.0 * bool(n_below), **words)
 
 
 def name_axes(ax: Axes, x: str, y: str = "", *, open_sides: bool = True) -> None:
-    """Names of both axes, small ticks, and no frame on the right and on top where the sides are open."""
+    """Names of both axes, small ticks, and a frame on the left and below where the sides are open, or none."""
     ax.set_xlabel(plain(x), fontsize=LABEL_SIZE, parse_math=False)
     ax.set_ylabel(plain(y), fontsize=LABEL_SIZE, parse_math=False)
-    ax.tick_params(labelsize=TICK_SIZE, length=2.0)
-    if open_sides:
-        ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=TICK_SIZE, length=2.0, color=SOFT)
+    ax.spines[:].set_color(SOFT)
+    ax.spines[["top", "right"] if open_sides else list(ax.spines)].set_visible(False)
 
 
 def name_ticks(axis: Axis, names: Names) -> None:
@@ -261,7 +313,16 @@ def say_instead(ax: Axes, words: str) -> None:
     ax.text(0.5, 0.5, plain(words), transform=ax.transAxes, ha="center", va="center", fontsize=size, parse_math=False)
 
 
-def fit(*axes: Axes) -> None:
+def short(value: float) -> str:
+    """Two digits in few characters: .12, 1.2, 12."""
+    if abs(value) >= 9.95:
+        return f"{value:.0f}"
+    if abs(value) >= 0.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}".replace("0.", ".", 1).replace("-.00", ".00")
+
+
+def fit(*axes: Axes, write: Callable[[float], str] = short) -> None:
     """Lay out the figure of these Axes, then make their titles, names, tick labels and cell values fit."""
     _lay_out(axes)
     # Lines that are broken make an Axes lower.
@@ -274,7 +335,7 @@ def fit(*axes: Axes) -> None:
         for axis in (ax.xaxis, ax.yaxis, *bars):
             _shorten_name(axis)
             _thin(axis)
-        _print_values(ax)
+        _print_values(ax, write)
 
 
 def _lay_out(axes: Sequence[Axes]) -> None:
@@ -286,15 +347,19 @@ def _lay_out(axes: Sequence[Axes]) -> None:
 
 
 def _break_title(ax: Axes) -> bool:
-    """Break the title on the left within what the Axes, its legend and its colour bars take; whether it was broken."""
+    """Break title and caption within what the Axes, its legend and its colour bars take; whether they were broken."""
     legend = ax.get_legend()
     beside = [image.colorbar.ax.get_tightbbox() for image in ax.images if image.colorbar is not None]
     beside += [] if legend is None else [legend.get_window_extent()]
     right = max([ax.bbox.x1, *(box.x1 for box in beside if box is not None)])
     room = (right - ax.bbox.x0) / figure_of(ax).dpi * POINTS_PER_INCH
-    lines = _broken(ax.get_title(loc="left"), room)
-    ax.set_title(lines, fontsize=TITLE_SIZE, loc="left", parse_math=False)
-    return "\n" in lines
+    lines = _broken(ax.get_title(loc="left"), room, TITLE_SIZE * BOLD_CHARACTER)
+    note = next((text for text in ax.texts if text.get_label() == _CAPTION), None)
+    notes = "" if note is None else _broken(note.get_text(), room, TICK_SIZE * WORD_CHARACTER)
+    if note is not None:
+        note.set_text(notes)
+    _set_title(ax, lines, notes.count("\n") + bool(notes))
+    return "\n" in lines + notes
 
 
 def _shrink_title(ax: Axes) -> None:
@@ -345,13 +410,13 @@ def _thin(axis: Axis) -> None:
     axis.set_ticks(places, names, **words) if named else axis.set_ticks(places)
 
 
-def _print_values(ax: Axes) -> None:
+def _print_values(ax: Axes, write: Callable[[float], str]) -> None:
     """Print the values of cells where a cell has room for all of them, in a smaller font where need be."""
     for image in ax.images:
         cells = np.ma.filled(np.ma.asarray(image.get_array(), dtype=np.float64), np.nan)
         width, height = size_of(ax)
         known = cells[np.isfinite(cells)]
-        longest = max((len(short(value)) for value in known), default=1)
+        longest = max((len(write(value)) for value in known), default=1)
         pitch = width / cells.shape[1] / ((longest + 0.4) * CHARACTER), height / cells.shape[0] / LINE
         size = min(TICK_SIZE, *pitch)
         if size < SMALLEST_SIZE:
@@ -361,13 +426,4 @@ def _print_values(ax: Axes) -> None:
             words: dict[str, Any] = {"fontsize": size, "color": ink_on(filled[row, column]), "parse_math": False}
             # Not measured again by the layout, which would take seconds: it is within its cell.
             words |= {"ha": "center", "va": "center", "in_layout": False}
-            ax.text(column, row, short(cells[row, column]), **words)
-
-
-def short(value: float) -> str:
-    """Two digits in few characters: .12, 1.2, 12."""
-    if abs(value) >= 9.95:
-        return f"{value:.0f}"
-    if abs(value) >= 0.995:
-        return f"{value:.1f}"
-    return f"{value:.2f}".replace("0.", ".", 1).replace("-.00", ".00")
+            ax.text(column, row, write(cells[row, column]), **words)

@@ -4,7 +4,7 @@
     attention_metadata.json, attention_stats.json, attention_summary.json
     heads_ranked_by_flow.csv, …_hub.csv, …_skip.csv, ranked_heads.csv, critical_heads_findings.txt
     attention_dataset_{n}_{split}.json                          the problems
-    model_comparison.json, model_comparison.png, .svg           of several runs, beside their folders
+    model_comparison.json, model_comparison.png, .svg, .pdf     of several runs, beside their folders
 
 In: runs. Out: these files, each whole or not there at all. One pass over a run writes the raw array and gathers mean
 and standard deviation, from which `scores` and `ranks` take all numbers. That they are step-indexed is said by JSON in
@@ -95,7 +95,7 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
         out: folder, made if it is not there.
 
     Returns:
-        The paths of `export_npy` for each run, then `model_comparison.json`, `.png` and `.svg`.
+        The paths of `export_npy` for each run, then `model_comparison.json`, `.png`, `.svg` and `.pdf`.
 
     Raises:
         RunError: as `export_npy`.

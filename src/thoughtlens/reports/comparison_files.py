@@ -1,7 +1,7 @@
 """Comparisons of runs on disk: tables and a figure in a folder of their own.
 
     DIR/comparison.json, models.csv, differences.csv, rank_correlations.csv, type_counts.csv, head_types.csv
-    DIR/model_comparison.png, .svg
+    DIR/model_comparison.png, .svg, .pdf
 
 Of recipes, recipes.csv stands in the place of models.csv.
 

@@ -5,7 +5,7 @@
         by_correct/, by_n_steps/    groups.csv, and the same files in a folder for each group: solved, failed; 2, 3, …
         over_null/                  summary.json, evidence_model.csv, evidence_layer.csv, evidence_head.csv
     RUN/analysis/question_attention.json   attention to each token of some questions
-    RUN/figures/         each figure as PNG and SVG; its folder step_indexed/, what the 2025 scripts drew
+    RUN/figures/         each figure as PNG, SVG and PDF; its folder step_indexed/, what the 2025 scripts drew
 
 in: a run and its analysis; out: these files, and their headline numbers as a dict. All of them can be made again from
 the run; nothing here measures anything.
@@ -39,7 +39,7 @@ from thoughtlens.runs.reader import ANALYSIS, Run
 from thoughtlens.runs.writer import made_by
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
@@ -212,8 +212,9 @@ def write_question_attention(run: Run, found: Sequence[xr.Dataset], *, n_top: in
         facts["made_by"] = made
         write_json(path, {"model": run.manifest["options"]["model"], **facts})
     names = unique([file_name(str(of_problem.attrs["problem"])) for of_problem in found])
+    named = {name: run.manifest["options"][name]["name"] for name in ("model", "problems")}
     drawn = {
-        f"question_tokens_{name}": plots.question_tokens(of_problem)
+        f"question_tokens_{name}": plots.question_tokens(of_problem.assign_attrs(named))
         for name, of_problem in zip(names, found, strict=True)
     }
     figures = save_figures(run.path / FIGURES, drawn, made)
@@ -241,11 +242,11 @@ def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[Json]]:
     return tops
 
 
-def save_figures(folder: Path, drawn: "Mapping[str, Axes]", made: Json) -> list[Path]:
+def save_figures(folder: Path, drawn: "Mapping[str, Figure]", made: Json) -> list[Path]:
     """Write figures, each in files of its name which say how they were `made`, into a folder; return their paths."""
     about = json.dumps(made, ensure_ascii=False)
     with writing(folder):
-        return [path for name, ax in drawn.items() for path in plots.save_figure(ax, folder / name, about=about)]
+        return [path for name, of in drawn.items() for path in plots.save_figure(of, folder / name, about=about)]
 
 
 def write_figures(
@@ -270,7 +271,7 @@ def write_figures(
         step_indexed: draw what the 2025 scripts drew, as they indexed thoughts, into a folder of its own.
 
     Returns:
-        The paths of the files, a PNG and an SVG for each figure.
+        The paths of the files, a PNG, an SVG and a PDF for each figure.
 
     Raises:
         OptionError: a layer, head or metric is unknown.
@@ -309,7 +310,7 @@ def write_figures(
         "head_counts": plots.head_counts(analysis),
     }
     if int(analysis.model["n"]) < LEAST_SHOWN:
-        drawn = {name: ax for name, ax in drawn.items() if "head" not in name and name != "metric_distributions"}
+        drawn = {name: of for name, of in drawn.items() if "head" not in name and name != "metric_distributions"}
     return save_figures(run.path / FIGURES, drawn, made)
 
 

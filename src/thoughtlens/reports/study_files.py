@@ -4,7 +4,7 @@ in: a run and the effects of its cuts; out: a `Study`, and in its folder
 
     RUN/studies/NAME/effects.csv           a row a cut or control: effects with intervals, tests, place among controls
     RUN/studies/NAME/effects_summary.json  the headline: what costs most, and whether attention predicted cutting
-    RUN/studies/NAME/figures/              those that its cuts give, as PNG and SVG
+    RUN/studies/NAME/figures/              those that its cuts give, as PNG, SVG and PDF
 
 All of it can be made again from `effects.zarr` beside it; nothing here measures anything.
 """
@@ -44,14 +44,14 @@ from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json
-from thoughtlens.notation import EDGES, HEADS, THOUGHTS
+from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, THOUGHTS, head_place
 from thoughtlens.reports.run_files import FIGURES, save_figures, write_table
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, made_by
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 NAMED: Final = 5
 """Cuts that a warning names."""
@@ -147,7 +147,11 @@ def study(
         for name, its in importances.items()
         if len(found[name]) >= FEWEST_JUDGED
     }
-    summary = summarise(effects, n_resamples=n_resamples, seed=seed)
+    every = [head_place(str(unit)) for unit in kinds[HEADS][RAW]["unit"].values]
+    shape = {
+        f"n_{name}": 1 + max(place) for name, place in zip(("layers", "heads"), zip(*every, strict=True), strict=True)
+    }
+    summary = summarise(effects, n_resamples=n_resamples, seed=seed).assign_attrs(shape)
     return Study(effects, summary, found, importances, judged_together(verdicts), looked[RAW][1])
 
 
@@ -176,7 +180,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
         write_json(written[-1], facts)
         if figures:
             # Figures of an earlier plan do not belong to this one.
-            for old in (*folder.glob(f"{FIGURES}/*.png"), *folder.glob(f"{FIGURES}/*.svg")):
+            for old in (path for kind in ("png", "svg", "pdf") for path in folder.glob(f"{FIGURES}/*.{kind}")):
                 old.unlink()
             written += save_figures(folder / FIGURES, study_figures(done), facts["made_by"])
     return facts | {"files": [str(path) for path in written]}
@@ -447,18 +451,20 @@ def _finite(number: float) -> float | None:
     return float(number) if np.isfinite(number) else None
 
 
-def study_figures(done: Study) -> dict[str, "Axes"]:
+def study_figures(done: Study) -> dict[str, "Figure"]:
     """The figures that the cuts of a study give, by the name of their file."""
     drawn = {"effect_forest": plots.effect_forest(done)}
     for name in done.families:
         kind, stem = kind_of(name), name.replace(", ", "_").replace(" ", "-")
         for how in done.importances.get(name, {}):
-            ax = plots.attention_against_effect(done, family=name, attention=how)
-            drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = ax
+            figure = plots.attention_against_effect(done, family=name, attention=how)
+            drawn[f"attention_against_effect_{stem}_{how.replace(' ', '-')}"] = figure
         if kind == HEADS:
             drawn[f"effect_map_{stem}"] = plots.effect_map(done, family=name)
         if kind == EDGES:
             drawn[f"influence_maps_{stem}"] = plots.influence_maps(done, family=name)
+    if (done.summary["family"] == KV_GROUPS).any():
+        drawn["effect_map_kv_groups"] = plots.effect_map(done, family=KV_GROUPS)
     if curve_of(done.summary) is not None:
         drawn["ablation_curve"] = plots.ablation_curve(done)
     if transplant_table(done.effects) is not None:
