@@ -55,6 +55,8 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import file_name, fingerprint, replacing, replacing_folder, write_json, writing
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.progress import told
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.local_engine import Engine, Local, Progress
@@ -105,13 +107,14 @@ def intervene(
     seed: int | None = None,
     reasoner: LatentReasoner | None = None,
     batch_size: int = 32,
+    max_new_tokens: int | None = None,
     margin: float = MARGIN,
     accuracy_margin: float = ACCURACY_MARGIN,
     allow_failed: bool = False,
     force: bool = False,
     engine: Engine | None = None,
     call: str = "thoughtlens.intervene",
-    progress: Progress = lambda n_passes: None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
 
@@ -124,13 +127,15 @@ def intervene(
         seed: of the draw of problems; the plan's if None.
         reasoner: the run's model, if it is loaded already.
         batch_size: problems that pass together at most; no number depends on it beyond rounding.
+        max_new_tokens: the longest answer under a cut; as in the run if None.
         margin: nats of log-probability; only of a mean effect shown to be nearer to 0 is "no effect" said.
         accuracy_margin: the same for accuracy, a share of problems.
         allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
         force: replace a study of this name that is of other problems, another model or seed.
         engine: where batches are worked on; in this process if None.
         call: what the study's manifest says of who asked for this.
-        progress: called with a number of passes done: a problem under a cut, the baseline being one.
+        progress: called with a number of passes done: a problem under a cut, the baseline being one; a bar is shown if
+            None.
 
     Returns:
         The effects Dataset (`thoughtlens.schema`), also in `RUN/studies/NAME/effects.zarr`; with `donor` (intervention,
@@ -155,7 +160,7 @@ def intervene(
             f"found the margins {margin} nats and {accuracy_margin} of accuracy, expected numbers above 0; no interval "
             "lies inside a margin of 0."
         )
-    model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size)
+    model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size, max_new_tokens=max_new_tokens)
     asked = Manifest(
         finished=None,
         model=identity(model) | _other_rule(run, model),
@@ -168,6 +173,7 @@ def intervene(
             "donors": plan.donors,
             "holdout": plan.holdout,
             "holdout_seed": plan.holdout_seed,
+            **({} if target.max_new_tokens == MAX_NEW_TOKENS else {"max_new_tokens": target.max_new_tokens}),
         },
         margins=margins,
         seed={"problems": drawn, "plan": plan.seed},
@@ -179,10 +185,11 @@ def intervene(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
             "first or last; pass another --study."
         )
-    with writing(run.path / STUDIES / name) as folder:
+    asked_passes = passes_of(run, plan, n, drawn)
+    with writing(run.path / STUDIES / name) as folder, told(progress, "intervene", asked_passes) as advance:
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES)
-        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
+        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=advance)
         chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
         rankings: dict[str, Sequence[str]] = dict(plan.rankings)
         for by in plan.orders:
@@ -240,6 +247,7 @@ def prepared(
     batch_size: int,
     *,
     ids: Sequence[str] = (),
+    max_new_tokens: int | None = None,
 ) -> tuple[LatentReasoner, Plan, Target, int]:
     """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
     if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
@@ -257,7 +265,8 @@ def prepared(
         if side:
             lengths = [len(prompts[place]) for place in side]
             grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
-    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing)
+    longest = max_new_tokens or run.manifest["options"].get("max_new_tokens", MAX_NEW_TOKENS)
+    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing, longest)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
 

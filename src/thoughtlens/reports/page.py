@@ -18,15 +18,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thoughtlens.analysis import Analysis, analyze, compare, comparison_headline
+from thoughtlens.analysis import analyze, compare, comparison_headline
 from thoughtlens.analysis.cautions import shown_of_analysis, shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, replacing, writing
-from thoughtlens.notation import thought_names
 from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
 from thoughtlens.reports.run_files import summary
 from thoughtlens.reports.sentences import cautions, differences, findings
@@ -142,7 +140,7 @@ class _Section:
         self.label = label or model_name(run)
         self.shown: Shown = data_of(run, analysis, readings)
         studies = self.shown.facts["studies"]
-        self.findings = findings(facts, _parts(analysis), studies)
+        self.findings = findings(facts, facts["shares"], studies)
         self.cautions = cautions(facts, studies, keeps_means=run.keeps_means, readings=readings)
         self.cautions += self.shown.facts["unreadable"]
         self.about = list(_about(run, facts))
@@ -150,15 +148,6 @@ class _Section:
         self.card = card_of(run)
         self.command = _command(run)
         self.versions = {str(name): str(version) for name, version in run.manifest["versions"].items()}
-
-
-def _parts(analysis: Analysis) -> dict[str, float | None]:
-    """The mean share of each part in the rows of the thoughts."""
-    rows = analysis.composition["composition"].sel(
-        value="estimate", query=thought_names(analysis.last_thought.sizes["thought"] + 1)
-    )
-    means = zip(rows["part"].values, rows.mean("query").values.tolist(), strict=True)
-    return {str(name): float(share) if np.isfinite(share) else None for name, share in means}
 
 
 def _about(run: Run, facts: Json) -> Iterator[tuple[str, str]]:

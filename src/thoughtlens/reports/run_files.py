@@ -32,7 +32,8 @@ from thoughtlens.analysis import (
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, file_name, replacing, unique, write_json, writing
-from thoughtlens.notation import ANSWER
+from thoughtlens.notation import ANSWER, thought_names
+from thoughtlens.progress import counting
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.reader import ANALYSIS, Run
 
@@ -79,8 +80,9 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         analysis: of it, or of some of its problems.
 
     Returns:
-        `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`, all
-        that `headline` gives; `groups`, a list, if the problems were grouped; `over_null` if there were null models.
+        `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`,
+        `shares` (the mean share of each part of the context in the rows of the thoughts), all that `headline` gives;
+        `groups`, a list, if the problems were grouped; `over_null` if there were null models.
 
     Example:
         Accuracy with its interval.
@@ -98,9 +100,19 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         "n_thoughts": options["n_thoughts"],
         "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
         "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
+        "shares": _shares(analysis),
         **headline(analysis),
         **{name: said for name, said in more.items() if said},
     }
+
+
+def _shares(analysis: Analysis) -> dict[str, float | None]:
+    """The mean share of each part in the rows of the thoughts."""
+    rows = analysis.composition["composition"].sel(
+        value="estimate", query=thought_names(analysis.last_thought.sizes["thought"] + 1)
+    )
+    means = zip(rows["part"].values, rows.mean("query").values.tolist(), strict=True)
+    return {str(name): float(share) if np.isfinite(share) else None for name, share in means}
 
 
 def write_analysis(run: Run, analysis: Analysis, facts: Mapping[str, Any], out: Path | None = None) -> list[Path]:
@@ -198,8 +210,12 @@ def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[Json]]:
 
 def save_figures(folder: Path, drawn: "Mapping[str, Axes]") -> list[Path]:
     """Write figures, each in files of its name, into a folder that is made; return their paths."""
-    with writing(folder):
-        return [path for name, ax in drawn.items() for path in plots.save_figure(ax, folder / name)]
+    paths = []
+    with writing(folder), counting("draw", len(drawn)) as advance:
+        for name, ax in drawn.items():
+            paths += plots.save_figure(ax, folder / name)
+            advance(1)
+    return paths
 
 
 def write_figures(

@@ -42,12 +42,16 @@ from thoughtlens.runs.writer import (
     read_manifest,
     read_marker,
     unfinished,
+    worked_on,
 )
 from thoughtlens.schema import ATTENTION, PATTERNS
 
 PROBLEMS: Final = "problems.jsonl"
 ANALYSIS: Final = "analysis"
 """The folder of a run for what is made from it; an analysis with other options has a folder in it."""
+
+DEFAULT: Final = "default"
+"""What the analysis with the default options is called where analyses are listed."""
 
 REPORT: Final = "report.html"
 """The page of everything in a run, which its folder holds once it has been written."""
@@ -234,8 +238,9 @@ class Status(NamedTuple):
         complete: whether the run has been put together.
         seconds_left: estimated from the pace of the markers; None with fewer than two of them, 0 when complete.
         studies: names of the studies of cuts, sorted: folders of `RUN/studies` that hold a manifest or a summary.
-        analyses: likewise of `RUN/analysis`, after "analysis" for that folder itself, the default one.
+        analyses: likewise of `RUN/analysis`, after "default" for that folder itself.
         report: the path of the run's HTML page; None if there is none.
+        running: whether a process on this machine is at work on it; None where that can't be known.
     """
 
     n_done: int
@@ -247,6 +252,7 @@ class Status(NamedTuple):
     studies: tuple[str, ...]
     analyses: tuple[str, ...]
     report: str | None
+    running: bool | None = None
 
 
 def status(folder: str | Path) -> Status:
@@ -276,10 +282,10 @@ def status(folder: str | Path) -> Status:
     rows = {shard: int(read_marker(path, shard).get("rows", 0)) for shard in written}
     complete = bool(manifest["complete"])
     left = 0.0 if complete else _seconds_left(path, rows, n_problems)
-    analyses = tuple(path.name for path in (path / ANALYSIS,) if _is_finished(path)) + _finished(path / ANALYSIS)
+    analyses = ((DEFAULT,) if _is_finished(path / ANALYSIS) else ()) + _finished(path / ANALYSIS)
     done = sum(rows.values()), n_problems, len(written), n_shards
     report = str(path / REPORT) if (path / REPORT).is_file() else None
-    return Status(*done, complete, left, _finished(path / STUDIES), analyses, report)
+    return Status(*done, complete, left, _finished(path / STUDIES), analyses, report, worked_on(path))
 
 
 def _finished(folder: Path) -> tuple[str, ...]:
