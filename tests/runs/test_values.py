@@ -82,7 +82,9 @@ def test_an_interrupted_run_goes_on_and_comes_out_the_same(reasoner, tmp_path):
 @pytest.mark.parametrize(("first", "then"), [([], ["values"]), (["values"], [])])
 def test_another_choice_is_refused_by_name(first, then, reasoner, tmp_path):
     extract_values(reasoner, tmp_path / "run", record=first)
-    with pytest.raises(RunError, match=r"is another run: layout.record is .*; ask for the same, or name another"):
+    there, here = (",".join(its) or "none" for its in (first, then))
+    said = f"is another run: there: --record {there}; here: --record {here}; ask for the same, or name another"
+    with pytest.raises(RunError, match=said):
         extract_values(reasoner, tmp_path / "run", record=then)
 
 

@@ -297,6 +297,7 @@ def _show_tables(done: "runs.Run", facts: dict[str, Any]) -> None:
         terminal.tell({}, f"types of heads beyond it: {_counted(beyond['types'])}", as_json=False)
         terminal.tell({}, beyond["note"], as_json=False)
     for of in facts.get("groups", ()):
+        _warn(of["warnings"])
         show_side_by_side(of, title=f"by {of['by']}, 95 % intervals over problems")
     if "report" in facts:
         terminal.tell({}, f"report: {facts['report']}", as_json=False)
@@ -336,7 +337,6 @@ def _warn(sentences: list[str]) -> None:
 
 def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
     """Tables of models or groups beside each other, of their differences, and the notes."""
-    _warn(facts["warnings"])
     h = [of["preference"] for of in facts["own"].values()]
     thoughts = [name for name in h[0] if any(of.get(name, {}).get("estimate") is not None for of in h)]
     preferences = [(f"preference for {name}", f"preference.{name}", terminal.with_interval) for name in thoughts]
@@ -601,18 +601,25 @@ def report(
     terminal.tell({"report": str(page.path), "bytes": page.n_bytes}, f"report: {page.path}", as_json=as_json)
 
 
+def _known_format(name: str) -> str:
+    if name != "npy":
+        raise OptionError(f"no format {name!r}; the only one is npy.")
+    return name
+
+
 @app.command()
 def export(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN…", callback=are_runs, help="A run folder, or several.")],
-    format: Annotated[str, typer.Option("--format", help="npy: the files of the 2025 scripts.")] = "npy",
+    format: Annotated[
+        str,
+        typer.Option("--format", is_eager=True, callback=_known_format, help="npy: the files of the 2025 scripts."),
+    ] = "npy",
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder; RUN/export if not given. Several runs need one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write runs as the files of other tools; several also side by side."""
-    if format != "npy":
-        raise OptionError(f"no format {format!r}; the only one is npy.")
     if len(folders) > 1 and to is None:
         raise OptionError(f"{len(folders)} runs were given without a folder for them; name one with --out.")
     found, note = [tl.open_run(folder) for folder in folders], published.STEP_INDEXED_NOTE
@@ -665,28 +672,29 @@ def compare(
         return
     over = "models of each, or over problems where they are fewer than three" if recipes else "problems"
     title = f"{' and '.join(recipes or compared)}, 95 % intervals over {over}"
+    _warn(facts["warnings"])
     if full:
         show_side_by_side(facts, title=title)
     else:
-        _tell_comparison(facts, title)
+        terminal.tell({}, title, as_json=False)
     after = f"thoughtlens intervene {places[-1]} --heads top:5 --controls 20 (do the heads that differ matter?)"
-    terminal.close([], {"Tables": to, "Report": facts.get("report")}, after)
+    lines = [] if full else list(_compared(facts))
+    terminal.close(lines, {"Tables": to, "Report": facts.get("report")}, after)
 
 
-def _tell_comparison(facts: dict[str, Any], title: str) -> None:
+def _compared(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """How the sides do, and how they are shown to differ, in sentences."""
     from thoughtlens.reports.sentences import differences  # imports xarray
 
-    _warn(facts["warnings"])
-    terminal.tell({}, title, as_json=False)
     for label, of in facts["own"].items():
-        right = f"{_percent(of['accuracy'])} of {of['n']} problems answered rightly, " if "accuracy" in of else ""
-        mass = f"{_percent(of['thought_mass'])} of the attention of later thoughts goes to earlier ones"
-        terminal.tell({}, f"{label}: {right}{mass}.", as_json=False)
+        right = f"{_percent(of['accuracy'])} of {of['n']} problems answered rightly; " if "accuracy" in of else ""
+        mass = _percent(of["thought_mass"])
+        yield label, f"{right}from the second on, thoughts give {mass} of their attention to earlier ones."
     for found in differences(facts):
-        terminal.tell({}, found.text, as_json=False)
-    for note in facts["notes"]:
-        terminal.tell({}, note, as_json=False)
+        yield "Shown", found.text
+    # The last note explains columns of tables.
+    for note in facts["notes"][:-1]:
+        yield "Note", note
 
 
 @app.command()
@@ -704,9 +712,9 @@ def status(folder: RunFolder, as_json: AsJson = False) -> None:
     else:
         ending = f"about {duration(found.seconds_left)} left"
     options = read_manifest(folder)["options"]
-    lines = [
-        f"{options['model']['name']} on {options['problems']['name']}: {found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards; {ending}"
-    ]
+    name = f"{options['model']['name']} on {options['problems']['name']}"
+    done = f"{found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards"
+    lines = [f"{name}: {done}; {ending}"]
     for of in contents:
         n = "" if of["n"] is None else f", n = {of['n']:,}"
         lines += [f"{of['kind']} {of['name']}{n}, {of['date']}: {of['command']}", f"    {of['headline']}"]

@@ -1,8 +1,8 @@
 """Problems, and the rows of local files that they are read from.
 
-In: a `.json`, `.jsonl`, `.csv`, `.tsv` or `.parquet` file, or rows from elsewhere; out: `Problem`s, or one sentence that says which row
-can't be read and why. Known are the field names of the named sets and of the files that their authors publish; any
-other name is mapped by the caller.
+In: a `.json`, `.jsonl`, `.csv`, `.tsv` or `.parquet` file, or rows from elsewhere; out: `Problem`s, or one sentence
+that says which row can't be read and why. Known are the field names of the named sets and of the files that their
+authors publish; any other name is mapped by the caller.
 
 Other people's files are read strictly: nothing that JSON doesn't allow (NaN, a number beyond floats, half a character),
 nothing that could take the machine down (endless lines, deep nesting, integers of thousands of digits).

@@ -4,6 +4,7 @@ The named sets are listed in `sets.toml`; those on the Hugging Face Hub are read
 recorded is what was read. In: a name, Hub id or path; out: a `ProblemSet`.
 """
 
+import difflib
 import hashlib
 import json
 import random
@@ -253,10 +254,10 @@ def bundled_file(name: str, split: str) -> Traversable:
 
 def _load_file(path: Path, split: str | None, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
     if not path.suffix and not path.exists():
-        names = ", ".join(known_sets())
+        near = difflib.get_close_matches(str(path), known_sets(), n=1)
         raise ProblemSetError(
-            f"no problem set is called {str(path)!r}, expected {names}, or a .jsonl, .json, .csv, "
-            ".tsv or .parquet file."
+            f"no problem set is called {str(path)!r}, expected {', '.join(known_sets())}, or a .jsonl, .json, .csv, "
+            f".tsv or .parquet file{f'; did you mean {near[0]}?' if near else '.'}"
         )
     _check_no_revision(str(path), revision)
     problems = _read_file(path, split or path.stem, fields)

@@ -253,6 +253,9 @@ MEASURES: Final = {
 }
 """Measures of a comparison, as its sentences name them."""
 
+UNITS: Final = {"accuracy": "of all answers", "thought_mass": "of a thought's attention"}
+"""What a difference is a part of; the others are in even shares."""
+
 
 def differences(comparison: Mapping[str, Any]) -> Iterator[Finding]:
     """How runs differ from the first, by what is shown after Holm's correction over all differences."""
@@ -261,7 +264,9 @@ def differences(comparison: Mapping[str, Any]) -> Iterator[Finding]:
         shown = {name: its for name, its in tested.items() if its["p_holm"] < ALPHA}
         about = f"{pair['of']} and {pair['minus']}"
         if shown:
-            changes = "; ".join(f"{MEASURES[name]} {with_interval(its)}" for name, its in shown.items())
+            changes = "; ".join(
+                f"{MEASURES[name]} {with_interval(its)} {UNITS.get(name, 'even shares')}" for name, its in shown.items()
+            )
             text = f"{pair['of']} minus {pair['minus']}: {changes} (each shown after Holm's correction)."
         else:
             text = f"None of {counted(len(tested), 'difference')} is shown; that does not show that the runs are alike."

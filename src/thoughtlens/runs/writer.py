@@ -162,9 +162,14 @@ def _in_words(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     told = [name for name in known if name not in hidden]
 
     def side(values: Mapping[str, Any]) -> str:
-        return ", ".join(_OPTIONS.get(name, name + " {}").format(values.get(name, "absent")) for name in told)
+        return ", ".join(_OPTIONS.get(name, name + " {}").format(_plain(values.get(name, "absent"))) for name in told)
 
     return f"there: {side(there)}; here: {side(here)}"
+
+
+def _plain(value: object) -> str:
+    """A value as a user types it: a list joined by commas, `none` where nothing is asked for."""
+    return (",".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
