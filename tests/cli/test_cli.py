@@ -184,7 +184,7 @@ def test_unwritable_output_folder():
 @pytest.mark.parametrize("thoughts", [1, 2, 3, 32])
 def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, tmp_path):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
-    said = call("run", "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    said = call("run", "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run", "--full").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
 
@@ -301,7 +301,7 @@ def test_the_closing_text_is_at_most_twelve_lines_and_names_what_to_do_next(copi
     text = call("analyze", copied).stdout
     lines = text.splitlines()
     assert len(lines) <= 12
-    for word in ("Answers", "Where thoughts look", "Hub", "Types of heads", "Tables", "thoughtlens intervene"):
+    for word in ("Answers", "Where thoughts look", "Hub", "Types of heads", "Files", "thoughtlens intervene"):
         assert word in text
     assert "12 of 12 problems answered rightly" in text
 

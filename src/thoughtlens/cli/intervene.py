@@ -230,7 +230,7 @@ def intervene(
     )
     with terminal.working("study"):
         done = tl.study(run, effects_found)
-        facts = reports.write_study(run, done)
+    facts = reports.write_study(run, done)
     if not no_report:
         with terminal.working("report"):
             facts |= {"report": str(reports.write_report(run).path)}
@@ -248,9 +248,9 @@ def intervene(
     if any(row["n_controls"] for row in facts["top"]):
         after = f"thoughtlens status {folder} (what has been measured so far?)"
     paths = {
-        "Tables": where_written / "effects.csv",
-        "Figures": where_written / "figures",
-        "Report": facts.get("report"),
+        "tables in": where_written,
+        "figures in": where_written / "figures",
+        "report": facts.get("report"),
     }
     terminal.close(lines, paths, after)
 

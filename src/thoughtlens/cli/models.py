@@ -266,8 +266,7 @@ def scorecard(
     for name in model or ():
         if name not in known:
             raise OptionError(f"no model {name!r} in the scorecard; there are: {'; '.join(known)}.")
-    with terminal.working("scorecard"):
-        found = evaluation.scorecard(out, subjects=[known[name] for name in model or known], n=n, seed=seed)
+    found = evaluation.scorecard(out, subjects=[known[name] for name in model or known], n=n, seed=seed)
     rows: list[dict[str, Any]] = [dict(row) for _, row in found.scores.iterrows()]
     if as_json:
         terminal.print_json({"scores": rows})

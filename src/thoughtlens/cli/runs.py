@@ -262,7 +262,11 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
     if beyond := facts.get("over_null"):
         lines.append(("Beyond null models", f"{_counted(beyond['types'])}. {beyond['note']}"))
     where = done.path / "analysis" / (found.options["name"] or "")
-    paths = {"Tables": where, "Figures": "figures" in facts and done.path / "figures", "Report": facts.get("report")}
+    paths = {
+        "tables in": where,
+        "figures in": "figures" in facts and done.path / "figures",
+        "report": facts.get("report"),
+    }
     after = f"thoughtlens intervene {done.path} --heads top:5 --controls 20 (does the answer need these heads?)"
     if studied:
         after = f"thoughtlens status {done.path} (what has been measured so far?)"
@@ -575,8 +579,7 @@ def plot(
     chosen: dict[str, Any] = {"heads": None if heads is None else _listed(heads), "top": top, "metric": metric}
     numbers = None if layers is None else [*map(int, _listed(layers))]
     done = tl.open_run(folder)
-    with terminal.working("plot"):
-        drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
+    drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
     paths = [str(path) for path in drawn]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
 
@@ -679,7 +682,7 @@ def compare(
         terminal.tell({}, title, as_json=False)
     after = f"thoughtlens intervene {places[-1]} --heads top:5 --controls 20 (do the heads that differ matter?)"
     lines = [] if full else list(_compared(facts))
-    terminal.close(lines, {"Tables": to, "Report": facts.get("report")}, after)
+    terminal.close(lines, {"tables in": to, "report": facts.get("report")}, after)
 
 
 def _compared(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -65,8 +65,8 @@ def working(what: str) -> Iterator[None]:
 
 def close(findings: Iterable[tuple[str, str]], paths: Mapping[str, object], after: str) -> None:
     """The closing text of a command: what was found, where the files are, and what to type next."""
-    shown_paths = [(name, str(path)) for name, path in paths.items() if path]
-    lines = [*findings, *shown_paths, ("Next", after), ("All numbers", "the same command with --full")]
+    files = ", ".join(f"{name} {path}" for name, path in paths.items() if path)
+    lines = [*findings, ("Files", files), ("Next", f"{after}; for all numbers, the same command with --full")]
     if not out.is_terminal:
         width = max(len(label) for label, _ in lines)
         for label, text in lines:
@@ -80,7 +80,10 @@ def close(findings: Iterable[tuple[str, str]], paths: Mapping[str, object], afte
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """A table on stdout."""
-    drawn = Table(title=shown(title) or None, title_justify="left")
+    if title:
+        # Above the table and not in it, where it would be broken at the table's width.
+        tell({}, title, as_json=False)
+    drawn = Table()
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:
@@ -95,7 +98,7 @@ def _print_whole(drawn: Table) -> None:
         return
     wide = Console(width=_WIDEST)
     width = Measurement.get(wide, wide.options, drawn).maximum
-    Console(width=max(width, len(str(drawn.title or "")))).print(drawn, highlight=False)
+    Console(width=width).print(drawn, highlight=False)
 
 
 def p_value(value: float | None) -> str:
