@@ -6,10 +6,10 @@ Bars are those of tqdm, which in a notebook are the notebook's own. Work of less
 """
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Final
 
 DELAY: Final = 3.0
@@ -32,7 +32,7 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
             yield update
         return
-    done, began, over = 0, time.monotonic(), threading.Event()
+    done, began, over = 0, time.monotonic(), Event()
 
     def advance(n_more: int) -> None:
         nonlocal done
@@ -42,7 +42,7 @@ def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         while not over.wait(EVERY):
             print(line(what, done, total, time.monotonic() - began), file=sys.stderr, flush=True)  # noqa: T201
 
-    thread = threading.Thread(target=speak, daemon=True)
+    thread = Thread(target=speak, daemon=True)
     thread.start()
     try:
         yield advance

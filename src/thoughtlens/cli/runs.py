@@ -270,8 +270,9 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
     after = f"thoughtlens intervene {done.path} --heads top:5 --controls 20 (does the answer need these heads?)"
     if studied:
         after = f"thoughtlens status {done.path} (what has been measured so far?)"
-    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
-    terminal.tell({}, f"{title}; brackets are 95 % intervals over {facts['intervals_over']}", as_json=False)
+    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, thoughts z1 to z"
+    told = f"{facts['n_thoughts']}; brackets are 95 % intervals over {facts['intervals_over']}"
+    terminal.tell({}, title + told, as_json=False)
     terminal.close(lines, paths, after)
 
 

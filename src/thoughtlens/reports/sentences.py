@@ -160,7 +160,8 @@ def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
             claim = "less than no preference would give"
         else:
             claim = f"which shows no preference ({p_value(found['p'])})"
-        yield Finding(about, f"{beginning} {with_interval(ratio)} times an even share, {claim}.", "heads")
+        even = " (what attention spread evenly over earlier thoughts would give)" if name == "sequential" else ""
+        yield Finding(about, f"{beginning} {with_interval(ratio)} times an even share{even}, {claim}.", "heads")
 
 
 def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
