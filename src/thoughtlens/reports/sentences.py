@@ -210,6 +210,10 @@ def cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             f"{where}none of {counted(len(made), 'cut')} is shown to cost {label} (Holm over all cuts); that does not "
             "show that nothing matters."
         )
+        measured = [cut for cut in made if cut["effects"][ranked][0] < 0]
+        if largest := sorted(measured, key=lambda cut: cut["effects"][ranked][0])[:_N_NAMED]:
+            named = ", ".join(f"{cut['label']} {number(cut['effects'][ranked][0])}" for cut in largest)
+            text += f" Largest as measured: {named} nats.{_legend(largest)}"
     if none := sum(bool(cut["none"][ranked]) for cut in made):
         text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{study['margins'][ranked]:g} nats."
     yield Finding("Cutting", text, "causes")
