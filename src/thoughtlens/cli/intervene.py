@@ -269,8 +269,11 @@ def _findings(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any]) -> list
     accuracy = terminal.with_interval(facts["baseline"]["accuracy"], percent=True)
     late = f", {facts['n_exploratory']} of all exploratory" if facts["n_exploratory"] else ""
     beside = f" and {facts['n_controls']} further ones as controls" if facts["n_controls"] else ""
+    put_in = ""
+    if any("resample" in row["cut"] for row in facts["top"]):
+        put_in = "; resample: another problem's values take the place of a head's or thought's own"
     lines = [
-        ("Measured", f"{facts['n_cuts']} cuts{beside}{late}."),
+        ("Measured", f"{facts['n_cuts']} cuts{beside}{late}{put_in}."),
         ("Without cuts", f"{accuracy} of the answers are right."),
     ]
     lines += [finding[:2] for finding in findings([facts_of(run, done)])]
