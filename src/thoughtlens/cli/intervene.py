@@ -213,6 +213,8 @@ def intervene(
         return
     if planned.controlled and full and not as_json:
         _show_balance(planned.controlled["balance"])
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
+
     effects_found = tl.intervene(
         run,
         planned,
@@ -220,7 +222,7 @@ def intervene(
         n=n,
         reasoner=reasoner,
         batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
         margin=margin,
         accuracy_margin=accuracy_margin,
         allow_failed=allow_failed,

@@ -107,7 +107,7 @@ def intervene(
     seed: int | None = None,
     reasoner: LatentReasoner | None = None,
     batch_size: int = 32,
-    max_new_tokens: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     margin: float = MARGIN,
     accuracy_margin: float = ACCURACY_MARGIN,
     allow_failed: bool = False,
@@ -127,7 +127,7 @@ def intervene(
         seed: of the draw of problems; the plan's if None.
         reasoner: the run's model, if it is loaded already.
         batch_size: problems that pass together at most; no number depends on it beyond rounding.
-        max_new_tokens: the longest answer under a cut; as in the run if None.
+        max_new_tokens: the longest answer under a cut.
         margin: nats of log-probability; only of a mean effect shown to be nearer to 0 is "no effect" said.
         accuracy_margin: the same for accuracy, a share of problems.
         allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
@@ -247,7 +247,7 @@ def prepared(
     batch_size: int,
     *,
     ids: Sequence[str] = (),
-    max_new_tokens: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> tuple[LatentReasoner, Plan, Target, int]:
     """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
     if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
@@ -265,8 +265,7 @@ def prepared(
         if side:
             lengths = [len(prompts[place]) for place in side]
             grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
-    longest = max_new_tokens or run.manifest["options"].get("max_new_tokens", MAX_NEW_TOKENS)
-    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing, longest)
+    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing, max_new_tokens)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
 
