@@ -126,11 +126,15 @@ _OPTIONS: Final = {
 }
 """How a user asks for what the manifest calls so, in the order in which it is said."""
 
+_UNSAID: Final = {"layout.keep": "raw", "options.max_new_tokens": "256"}
+"""What a manifest leaves out where it is usual."""
+
 _FOLLOWS: Final = {
     "options.model.name": ("options.model.", "options.n_thoughts", "layout."),
     "options.problems.name": ("options.problems.", "layout.problem_ids", "layout.shard_size"),
     "layout.n_problems": ("options.problems.fingerprint", "layout.problem_ids", "layout.shard_size"),
     "options.n_thoughts": ("layout.n_thoughts", "layout.shard_size"),
+    "layout.keep": ("layout.",),
     "options.problems.fingerprint": ("layout.problem_ids",),
 }
 """What differs because something else does, and need not be said."""
@@ -162,7 +166,10 @@ def _in_words(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     told = [name for name in known if name not in hidden]
 
     def side(values: Mapping[str, Any]) -> str:
-        return ", ".join(_OPTIONS.get(name, name + " {}").format(_plain(values.get(name, "absent"))) for name in told)
+        return ", ".join(
+            _OPTIONS.get(name, name + " {}").format(_plain(values.get(name, _UNSAID.get(name, "absent"))))
+            for name in told
+        )
 
     return f"there: {side(there)}; here: {side(here)}"
 
