@@ -83,8 +83,8 @@ def head_name(layer: int, head: int) -> str:
 
 
 def head_place(name: str) -> tuple[int, int]:
-    """Layer and head of a name such as `L4H5`; `OptionError` if it is no such name."""
-    found = re.fullmatch(r"L(\d+)H(\d+)", name)
+    """Layer and head of a name such as `L4H5` or `l4h5`; `OptionError` if it is no such name."""
+    found = re.fullmatch(r"L(\d+)H(\d+)", name.upper())
     if found is None:
         raise OptionError(f"found the head {name!r}, expected one such as L4H5; write layer and head so.")
     return int(found[1]), int(found[2])

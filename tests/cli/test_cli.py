@@ -13,6 +13,7 @@ import torch
 from tests.commands import call, sentence
 from transformers import GPT2Config, GPT2LMHeadModel
 
+import thoughtlens as tl
 from thoughtlens.analysis import open_analysis
 from thoughtlens.plots import head_map
 from thoughtlens.runs import open_run
@@ -54,8 +55,8 @@ def test_run_again_on_the_same_folder_gives_the_same(first, copied):
     assert json.loads(json.dumps(again).replace(str(copied), str(first[0]))) == same
 
 
-def test_closing_table_names_accuracy_hub_flow_skip_and_heads(copied):
-    text = call("analyze", copied).stdout
+def test_closing_tables_name_accuracy_hub_flow_skip_and_heads(copied):
+    text = call("analyze", copied, "--full").stdout
     for word in ("accuracy", "hub", "sequential preference", "skip preference", "top heads", "L0H0"):
         assert word in text
 
@@ -187,7 +188,7 @@ def test_unwritable_output_folder():
 @pytest.mark.parametrize(("thoughts", "model"), [(1, "tiny-gpt2"), (2, "tiny-gpt2"), (3, "tiny-gpt2"), (32, "planted")])
 def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, model, tmp_path):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
-    said = call("run", "--model", model, "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run").stdout
+    said = call("run", "--model", model, "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run", "--full").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
 
@@ -226,12 +227,104 @@ def test_hub_without_a_network_says_so(monkeypatch, tmp_path):
         (["run", "--problems", "riddles"], "riddles"),
         (["run", "--revision", "v1"], "has no revisions"),
         (["run", "--alpha", "nan"], "expected a finite number"),
+        (["run", "--alpha", "16"], "--alpha is 16, but tiny-gpt2 has no LoRA weights"),
+        (["run", "--model", "tiny-gpt3"], "did you mean tiny-gpt2?"),
+        (["run", "--n", "0"], "n is 0, expected 1 to 2,400"),
+        (["run", "--thoughts", "33"], "--thoughts is 33, expected 1 to 32"),
+        (["run", "--protocol", "none"], "no protocol 'none', expected one of exact, official-padding-v4-cuda"),
+        (["intervene", "nowhere", "--heads", "all"], "nowhere"),
+        (["compare", "nowhere", "there", "--out", "both"], "nowhere"),
         (["models", "tiny-gpt2", "--recompute", "1"], "take at least 2"),
     ],
 )
 def test_wrong_option_ends_in_one_sentence(arguments, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words in sentence(*arguments)
+
+
+def test_what_is_wrong_is_refused_before_torch_is_imported(tmp_path, monkeypatch):
+    wrong = [
+        ["run", "--model", "tiny-gpt3"],
+        ["run", "--alpha", "16"],
+        ["run", "--problems", "none.jsonl"],
+        ["run", "--dtype", "float8"],
+        ["run", "--n", "0"],
+        ["doctor", "--device", "abacus"],
+        ["analyze", "nowhere"],
+        ["intervene", "nowhere", "--heads", "all"],
+    ]
+    code = (
+        "import sys; from thoughtlens.cli import app\n"
+        f"for words in {wrong!r}:\n"
+        "    try: app(words)\n"
+        "    except SystemExit as ended: assert ended.code == 2, words\n"
+        "    assert not {'torch', 'xarray', 'pandas'} & set(sys.modules), words\n"
+        "try: app(['models', 'tiny-gpt2'])\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "assert not {'torch', 'xarray'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Error: ") == len(wrong)
+
+
+def test_version_and_short_options_are_known_everywhere():
+    assert call("--version").stdout.strip() == f"thoughtlens {tl.__version__}"
+    assert call("status", "-h").stdout == call("status", "--help").stdout
+    assert "-v" in call("sample", "-h").stdout
+
+
+def test_options_of_a_file_are_those_of_the_command(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(f'problems = "arithmetic"\nn = 3\nout = "{tmp_path / "three.jsonl"}"\n')
+    assert json.loads(call("sample", "--config", file, "--json").stdout)["n"] == 3
+    assert json.loads(call("sample", "--config", file, "--n", 2, "--json").stdout)["n"] == 2
+    for text, said in (
+        ("m = 3", "sets 'm', expected options of sample: problems, out, n,"),
+        ("n = [3]", "sets n to [3], expected one text or number"),
+        ('field = "answer=a"', "expected a list"),
+        ("json = 1", "sets json to 1, expected true or false"),
+        ("n =", "is not readable as TOML"),
+    ):
+        file.write_text(text)
+        assert said in sentence("sample", "--problems", "arithmetic", "--out", tmp_path / "x.jsonl", "--config", file)
+    assert "can't be read" in sentence("sample", "--config", tmp_path / "none.toml")
+
+
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thoughtlens.runs.extraction.extract", interrupted)
+    monkeypatch.setattr(tl, "extract", interrupted)
+    result = call("run", "--n", 2, "--out", tmp_path / "run", code=130)
+    assert "the same command goes on from there" in " ".join(result.stderr.split())
+
+
+def test_the_closing_text_is_at_most_twelve_lines_and_names_what_to_do_next(copied):
+    text = call("analyze", copied).stdout
+    lines = text.splitlines()
+    assert len(lines) <= 12
+    for word in ("Answers", "Where thoughts look", "Hub", "Types of heads", "Files", "thoughtlens intervene"):
+        assert word in text
+    assert "12 of 12 problems answered rightly" in text
+
+
+def test_tables_in_a_pipe_are_not_cut_off(copied):
+    text = call("analyze", copied, "--full").stdout
+    assert "…" not in text and max(map(len, text.splitlines())) > 80
+
+
+def test_texts_that_are_cut_short_are_counted(tmp_path):
+    asked = ("--n", 6, "--max-new-tokens", 2, "--out", tmp_path / "run", "--no-report")
+    text = call("run", *asked).stdout
+    assert "6 texts were cut short after 2 tokens" in text
+
+
+def test_planted_heads_are_found_as_they_were_planted(tmp_path):
+    text = call("run", "--model", "planted", "--n", 20, "--out", tmp_path / "run").stdout
+    assert "20 of 20 problems answered rightly" in text
+    assert "8 of 8 heads have the type that was planted" in text
 
 
 def test_training_into_a_foreign_folder_leaves_it_alone(tmp_path):
@@ -279,10 +372,11 @@ def test_every_command_has_help(command):
 
 
 def test_planted_heads_are_on_top_of_their_lists(tmp_path):
-    facts = json.loads(call("run", "--model", "planted", "--n", 20, "--out", tmp_path / "run", "--json").stdout)
+    asked = ("--model", "planted", "--problems", "arithmetic", "--n", 20, "--out", tmp_path / "run")
+    facts = json.loads(call("run", *asked, "--json").stdout)
     first = {name: heads[0]["name"] for name, heads in facts["strongest"].items()}
     assert first == {"hub": "L1H0", "sequential": "L0H2", "skip": "L1H2"}
-    text = call("analyze", tmp_path / "run").stdout
+    text = call("analyze", tmp_path / "run", "--full").stdout
     assert "L1H0 2.45" in text
     [warning] = facts["warnings"]
     assert warning.startswith("accuracy is 0.0% (n = 20)")
@@ -311,7 +405,7 @@ def test_problems_that_choose_and_that_are_tested_are_told_apart(copied):
     assert facts["holdout"] == {"share": 0.5, "seed": 3}
     assert facts["n"] + n_choosing == 12
     assert facts["warnings"][0].startswith(f"n = {facts['n']}: below 20 problems")
-    text = " ".join(call("analyze", copied, "--holdout", 0.5, "--holdout-seed", 3).stdout.split())
+    text = " ".join(call("analyze", copied, "--holdout", 0.5, "--holdout-seed", 3, "--full").stdout.split())
     assert f"Warning: {facts['warnings'][0]}" in text
     assert f"n = {facts['n']} held out (0.5, seed 3)" in text
     assert "expected more than 0 and less than 1" in sentence("analyze", copied, "--holdout", 1)

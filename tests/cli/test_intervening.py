@@ -72,6 +72,20 @@ def test_a_dry_run_counts_and_cuts_nothing(run, studied):
     assert (run / "studies" / "first" / "effects.csv").read_bytes() == before
 
 
+def test_the_closing_text_of_a_study_says_what_costs_and_what_signs_mean(run):
+    text = call("intervene", run, "--heads", "l0h3", "--edges", "z3:z2", "--n", 12, "--study", "closing").stdout
+    lines = text.splitlines()
+    assert len(lines) <= 12
+    table = pd.read_csv(run / "studies" / "closing" / "effects.csv", index_col="intervention")
+    assert sorted(table.index) == ["L0H3 mean", "L0H3 resample", "z3 ⊣ z2"]
+    assert "an effect is the value with the cut minus without it" in text
+    for name in ("L0H3 resample", "z3 ⊣ z2"):
+        assert f"{name} {table.loc[name, 'joint_logprob']:.2f}".replace("-", "−") in text
+    assert "z3 ⊣ z2: z3 cannot attend to z2" in text
+    [listed] = [line for line in call("status", run).stdout.splitlines() if line.startswith("study closing, n = 12")]
+    assert "--edges z3:z2 --n 12 --study closing" in listed
+
+
 def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run):
     result = call("intervene", run, "--heads", "top:2", "--n", 4, "--json")
     assert json.loads(result.stdout)["n_cuts"] == 2
@@ -94,7 +108,7 @@ def test_a_study_can_grow_and_is_not_taken_for_another(run, studied):
 
 def test_variants_restorations_and_donors_are_told_beside_the_cuts(run):
     options = ("--heads", "L0H3", "--effects", "total,direct,indirect", "--restore", "thoughts", "--donors", 2)
-    said = call("intervene", run, *options, "--holdout", 0.5, "--controls", 1, "--study", "beside").stdout
+    said = call("intervene", run, *options, "--holdout", 0.5, "--controls", 1, "--study", "beside", "--full").stdout
     said = " ".join(said.split())
     table = pd.read_csv(run / "studies" / "beside" / "effects.csv", index_col="intervention")
     head = table.loc["L0H3 resample"]
@@ -127,7 +141,7 @@ def test_variants_restorations_and_donors_are_told_beside_the_cuts(run):
         (("--heads", "all", "--controls", -1), "--controls"),
         (("--heads", "all", "--margin", 0), "found the margins 0.0 nats and 0.02 of accuracy"),
         (("--heads", "all", "--n", 99), "99"),
-        (("--heads", "all", "--batch-size", 0), "batch size"),
+        (("--heads", "all", "--batch-size", 0), "--batch-size is 0, expected at least 1"),
         (("--plan", "nowhere.json"), "nowhere.json"),
         (("--heads", "all", "--model", "tiny-llama"), "not the model of the run"),
         (("--heads", "all", "--workers", 2), "--engine ray"),

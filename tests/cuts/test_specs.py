@@ -42,7 +42,7 @@ from thoughtlens.taps import Site
 CONSTRUCTED = {
     "L4H5 zero": ablate_head("L4H5", edit=Zero()),
     "L4H5 mean at answer, eot": ablate_head((4, 5), edit=Mean(), queries=["eot", "answer"]),
-    "L2H4,5,6,7 zero": ablate_kv_group(2, 1, n_heads=8, n_groups=2, edit=Zero()),
+    "L2G1 zero": ablate_kv_group(2, 1, n_heads=8, n_groups=2, edit=Zero()),
     "z3 zero": ablate_thought("z3", edit=Zero()),
     "z2, z10 noise 7": ablate_thought(["z10", "z2"], edit=Noise(7)),
     "z4 ⊣ z1, L4H5": knock_out("z4", "z1", layers=[4], heads=[5]),

@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlparse
 
+import huggingface_hub
 import pytest
 
 from thoughtlens.errors import CheckpointError
@@ -62,11 +63,11 @@ def fake_hub(monkeypatch, tmp_path):
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    api = catalog.HfApi(endpoint=address, token=False)
-    download = catalog.snapshot_download
-    monkeypatch.setattr(catalog, "HfApi", lambda: api)
+    api = huggingface_hub.HfApi(endpoint=address, token=False)
+    download = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
     cache = {"cache_dir": tmp_path / "cache", "endpoint": address, "token": False}
-    monkeypatch.setattr(catalog, "snapshot_download", lambda *a, **k: download(*a, **k, **cache))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: download(*a, **k, **cache))
     FakeHub.asked.clear()
     yield server
     server.shutdown()

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from thoughtlens.errors import ProblemSetError
@@ -153,7 +154,32 @@ def test_missing_file_folder_and_unknown_ending_are_said(tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     assert "does not exist" in sentence(tmp_path / "none.jsonl")
     assert "is not a file" in sentence(tmp_path / "folder.jsonl")
-    assert "expected .jsonl, .json or .parquet" in sentence(tmp_path / "set.csv")
+    assert "expected .jsonl, .json, .csv, .tsv or .parquet" in sentence(tmp_path / "set.xml")
+
+
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_tables_are_read_as_pandas_writes_them(ending, separator, tmp_path):
+    rows = [
+        {"id": "a", "question": 'Tom said "3, or 4?"\nWhich?', "answer": "4"},
+        {"id": "b", "question": "é?", "answer": "1"},
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / f"set.{ending}", sep=separator, index=False)
+    assert [row.fields for row in read_rows(tmp_path / f"set.{ending}")] == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is empty"),
+        ("question,answer\n", "is empty"),
+        ("question,question\na,b\n", "expected different names"),
+        ("question,answer\nHow many, or few?,3\n", "row 1 (line 2) has 3 fields, expected 2"),
+        ('question,answer\n"open,3\n', "line 2 is not readable"),
+    ],
+)
+def test_a_table_that_is_none_is_said(text, said, tmp_path):
+    (tmp_path / "set.csv").write_text(text)
+    assert said in sentence(tmp_path / "set.csv")
 
 
 def test_file_too_large_for_memory_is_said(tmp_path, monkeypatch):

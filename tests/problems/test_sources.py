@@ -99,7 +99,9 @@ def test_repeated_id_is_named_by_file_and_lines(tmp_path):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ProblemSetError, match=r"no problem set is called 'gsm8l', expected arithmetic, gsm8k"):
+    with pytest.raises(
+        ProblemSetError, match=r"no problem set is called 'gsm8l', expected arithmetic, gsm8k.*did you mean gsm8k"
+    ):
         sample("gsm8l")
 
 
@@ -176,6 +178,12 @@ def test_missing_bundled_file_is_said(tmp_path, monkeypatch):
         load_set("arithmetic")
 
 
+def test_the_bundled_problems_of_the_planted_model_are_those_that_it_draws():
+    from thoughtlens.models import planted_problems
+
+    assert sample("planted") == planted_problems(600)
+
+
 def test_bundled_problems_end_in_their_last_step():
     problems = sample("arithmetic")
     assert len(problems) >= 2_000
@@ -184,7 +192,7 @@ def test_bundled_problems_end_in_their_last_step():
 
 def test_known_sets_are_the_promised_ones():
     numbers = ["arithmetic", "gsm8k", "gsm8k_aug", "svamp", "multiarith", "gsm_hard"]
-    assert list(known_sets()) == [*numbers, "math500", "strategyqa", "commonsenseqa"]
+    assert list(known_sets()) == [*numbers, "math500", "strategyqa", "commonsenseqa", "planted"]
     assert all(named.default_split in named.splits for named in known_sets().values())
 
 

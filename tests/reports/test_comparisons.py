@@ -90,7 +90,7 @@ def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
 
 
 def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
-    text = call("compare", *runs[:2], "--out", tmp_path / "out").stdout
+    text = call("compare", *runs[:2], "--out", tmp_path / "out", "--full").stdout
     words = (
         "tiny-gpt2-control − tiny-gpt2",
         "accuracy",
@@ -119,7 +119,7 @@ def test_seeds_of_recipes_end_in_tables_and_a_figure(runs, tmp_path):
     right = [np.mean([row["correct"] for row in open_run(run).results()]) for run in runs]
     assert table.loc["gpt", "estimate"] == pytest.approx(np.mean(right[:2]))
     assert table["n_models"].to_dict() == {"gpt": 2, "llama": 1}
-    text = " ".join(call("compare", *groups).stdout.split())
+    text = " ".join(call("compare", *groups, "--full").stdout.split())
     for words in ("llama − gpt", "over models of each", "fewer than 3 on a side"):
         assert words in text
     swapped = ("--group", f"gpt={runs[0]}", "--group", f"llama={runs[1]},{runs[2]}", "--out", tmp_path / "out")
@@ -190,7 +190,7 @@ def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined
     facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
     assert any("numbers of thoughts differ" in note for note in facts["notes"])
     assert facts["own"]["two"]["preference"]["z1"] == {"estimate": None, "low": None, "high": None}
-    text = call("compare", one, other, "--out", tmp_path / "out").stdout
+    text = call("compare", one, other, "--out", tmp_path / "out", "--full").stdout
     assert "undefined" in text
 
 

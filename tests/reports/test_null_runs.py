@@ -76,7 +76,7 @@ def test_a_run_of_random_weights_is_none_of_its_own_null_models(folder, tmp_path
 
 
 def test_the_terminal_says_what_it_is_beyond(folder):
-    text = call("analyze", folder / "run", "--null", folder / "null").stdout
+    text = call("analyze", folder / "run", "--null", folder / "null", "--full").stdout
     for word in ("tested against the heads of null models", "tiny-gpt2-random-weights-3", "none can pass at 0.05"):
         assert word in " ".join(text.split())
 

@@ -147,9 +147,11 @@ def test_each_question_is_tokenized_once(reasoner, tmp_path):
 
 def test_other_options_are_refused_by_name(reasoner, tmp_path):
     extract(reasoner, PROBLEMS, tmp_path / "run")
-    with pytest.raises(RunError, match="n_thoughts"):
+    with pytest.raises(RunError, match=r"there: --thoughts \d+; here: --thoughts 5;"):
         extract(reasoner, PROBLEMS, tmp_path / "run", n_thoughts=5)
-    with pytest.raises(RunError, match="fingerprint"):
+    with pytest.raises(
+        RunError, match=r"there: problems \w{12} \(drawn by another --seed, or of another file\); here: problems"
+    ):
         changed = [Problem(p.id, p.question + "?", p.answer) for p in PROBLEMS]
         extract(reasoner, changed, tmp_path / "run")
 

@@ -20,7 +20,7 @@ def run(tmp_path):
 
 
 def test_a_complete_run_has_nothing_left(run):
-    assert status(run.path) == (10, 10, 4, 4, True, 0.0, (), (), None)
+    assert status(run.path) == (10, 10, 4, 4, True, 0.0, (), (), None, False)
 
 
 def test_pace_is_that_of_the_markers(run, tmp_path):
@@ -54,9 +54,14 @@ def test_studies_and_analyses_are_listed_by_name_once_they_are_summed_up(run):
     ):
         (run.path / place).mkdir(parents=True, exist_ok=True)
         (run.path / place / file).write_text("{}")
-    assert status(run.path)[6:] == (("edges", "heads"), ("analysis", "by-correct"), None)
-    said = " ".join(call("status", run.path).stdout.split())
-    assert said.endswith("complete; studies: edges, heads; analyses: analysis, by-correct")
+    assert status(run.path)[6:] == (("edges", "heads"), ("default", "by-correct"), None, False)
+    first, *listed = call("status", run.path).stdout.splitlines()
+    assert first == "planted on given: 10 of 10 problems, 4 of 4 shards; complete"
+    names = [line.split(",")[0] for line in listed[::2]]
+    assert names == ["analysis default", "analysis by-correct", "study edges", "study heads"]
+    assert "not finished" in listed[-1]
+    write_json(run.path / "manifest.json", read_manifest(run.path) | {"complete": False}, sealed=True)
+    assert "not running now; the command that began it goes on" in call("status", run.path).stdout
 
 
 def test_what_is_no_run_is_said(tmp_path):

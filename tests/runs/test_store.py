@@ -19,7 +19,7 @@ from thoughtlens.files import write_json
 from thoughtlens.runs import open_run
 from thoughtlens.runs.extraction import RAW
 from thoughtlens.runs.shards import Layout
-from thoughtlens.runs.writer import Store, versions
+from thoughtlens.runs.writer import Store, _in_words, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
@@ -275,16 +275,38 @@ def test_a_complete_run_is_not_done_again(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "options", "said"),
     [
-        (LAYOUT, OPTIONS | {"model": "other"}, "options.model is 'tiny' there and 'other' here"),
-        (LAYOUT, {"model": "tiny"}, "options.problems.seed is 42 there and absent here"),
-        (resized(n_thoughts=6), OPTIONS, "layout.n_thoughts is 4 there and 6 here"),
-        (Layout.of(IDS[::-1], **SIZES), OPTIONS, "layout.problem_ids is"),
+        (LAYOUT, OPTIONS | {"model": "other"}, "there: --model tiny; here: --model other"),
+        (LAYOUT, {"model": "tiny"}, "there: --problems arithmetic.*; here: --problems absent"),
+        (resized(n_thoughts=6), OPTIONS, "there: layout.n_thoughts 4.*; here: layout.n_thoughts 6"),
+        (Layout.of(IDS[::-1], **SIZES), OPTIONS, "there: layout.problem_ids .*; here: layout.problem_ids "),
     ],
     ids=["model", "absent", "thoughts", "order"],
 )
 def test_other_options_are_named(run_folder: Path, layout: Layout, options: dict[str, object], said: str) -> None:
     with pytest.raises(RunError, match=f"is another run: .*{said}.*; ask for the same, or name another folder"):
         Store.open(run_folder, layout, options=options)
+
+
+def named(model: str, sha256: str, n_problems: int) -> dict[str, object]:
+    """What a manifest says of a run that is asked for so."""
+    problems = {"name": "arithmetic", "fingerprint": f"of {n_problems}"}
+    return {
+        "layout": {"n_problems": n_problems, "problem_ids": f"of {n_problems}", "shard_size": n_problems},
+        "options": {"model": {"name": model, "sha256": sha256, "dtype": "float32"}, "problems": problems},
+    }
+
+
+def test_what_differs_is_said_as_a_user_asks_for_it() -> None:
+    there, here = named("tiny-llama", "a", 60), named("tiny-gpt2", "b", 20)
+    assert _in_words(there, here) == "there: --model tiny-llama, 60 problems; here: --model tiny-gpt2, 20 problems"
+
+
+def test_the_same_model_in_another_place_goes_on(folder: Path) -> None:
+    here, moved = (named(place, "same", 60)["options"] for place in ("model", "/elsewhere/model"))
+    Store.open(folder, LAYOUT, options=here)
+    assert Store.open(folder, LAYOUT, options=moved).path == folder
+    with pytest.raises(RunError, match="there: --model model; here: --model other"):
+        Store.open(folder, LAYOUT, options=named("other", "different", 60)["options"])
 
 
 def test_versions_that_changed_half_way_are_kept(folder: Path) -> None:

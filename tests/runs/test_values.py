@@ -97,7 +97,9 @@ def test_an_interrupted_run_goes_on_and_comes_out_the_same(reasoner, recorded, t
 @pytest.mark.parametrize(("first", "then"), [("plain", ["values"]), ("recorded", [])])
 def test_another_choice_is_refused_by_name(first, then, reasoner, request):
     path = request.getfixturevalue(first)["gpt2"].path
-    with pytest.raises(RunError, match=r"is another run: layout.record is .*; ask for the same, or name another"):
+    there, here = ("none", "values") if then else ("values", "none")
+    said = f"is another run: there: --record {there}; here: --record {here}; ask for the same, or name another"
+    with pytest.raises(RunError, match=said):
         extract_values(reasoner, path, record=then)
 
 

@@ -1,28 +1,35 @@
-"""The command-line application: how a user's mistake ends a command, and the options that commands share.
+"""The command-line application: how commands end and are configured, and the options that they share.
 
 in: what a user types; out: values of options, and engines. The packages that the modules of `cli` import load their
 parts when these are first used, so that `--help` answers at once.
 """
 
+import inspect
 import logging
 import os
 import shlex
+import tomllib
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+from typer.models import CommandFunctionType
 
-from thoughtlens import runs
+from thoughtlens import __version__, runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.files import COMMAND
 
 _TYPED: Final = "thoughtlens.typed"
+_INTERRUPTED: Final = 130
+"""The exit code of a command that Ctrl-C has stopped, as shells expect it."""
 
 
 class OneSentence(TyperGroup):
-    """Commands whose user errors end in one sentence and exit code 2."""
+    """Commands whose user errors end in one sentence and exit code 2, and Ctrl-C in one and exit code 130."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep what was typed, for manifests; then parse it."""
@@ -38,18 +45,106 @@ class OneSentence(TyperGroup):
         except ThoughtLensError as error:
             terminal.print_error(error)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            terminal.warn("stopped; what was finished is kept, and the same command goes on from there.")
+            ctx.exit(_INTERRUPTED)
 
 
-app = typer.Typer(
+def _read_config(ctx: typer.Context, file: str | None) -> str | None:
+    """Take the options of a file as the defaults of a command."""
+    if file is None:
+        return None
+    try:
+        given = tomllib.loads(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise OptionError(f"{file} can't be read ({error.strerror}), expected a TOML file; check --config.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"{file} is not readable as TOML ({error}); correct it.") from error
+    known = {
+        name.removeprefix("--"): option
+        for option in ctx.command.params
+        for name in option.opts
+        if name.startswith("--") and name not in ("--config", "--help")
+    }
+    for name, value in given.items():
+        if name not in known:
+            raise OptionError(f"{file} sets {name!r}, expected options of {ctx.info_name}: {', '.join(known)}.")
+        several, is_flag = known[name].multiple, known[name].is_flag  # type: ignore[attr-defined]  # arguments have none
+        expected = bool if is_flag else list if several else (str, int, float)
+        if not isinstance(value, expected) or (isinstance(value, bool) and not is_flag):
+            words = "true or false" if is_flag else "a list" if several else "one text or number"
+            raise OptionError(f"{file} sets {name} to {value!r}, expected {words}; correct it.")
+    ctx.default_map = {str(known[name].name): value for name, value in given.items()}
+    return file
+
+
+def _say_more(wanted: bool) -> None:
+    if wanted:
+        logging.getLogger().setLevel(logging.INFO)
+
+
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        metavar="FILE.toml",
+        is_eager=True,
+        callback=_read_config,
+        help="Options by their names, such as n = 20, in a TOML file; what is typed goes first.",
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_say_more, help="Log what is done.")]
+
+
+class _App(typer.Typer):
+    """The application, all of whose commands also take `--config` and `--verbose`."""
+
+    def command(self, *args: Any, **how: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
+        """Register a command."""
+        register = super().command(*args, **how)
+
+        def add(function: CommandFunctionType) -> CommandFunctionType:
+            @wraps(function)
+            def called(*args: Any, config: Any, verbose: Any, **options: Any) -> None:
+                function(*args, **options)
+
+            more = {
+                name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+                for name, kind, default in (("config", Config, None), ("verbose", Verbose, False))
+            }
+            signature = inspect.signature(function)
+            called.__signature__ = signature.replace(  # type: ignore[attr-defined]  # which typer reads
+                parameters=[*signature.parameters.values(), *more.values()]
+            )
+            called.__annotations__ = function.__annotations__ | {name: of.annotation for name, of in more.items()}
+            register(called)
+            return function
+
+        return add
+
+
+app = _App(
     cls=OneSentence,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_show_locals=False,
     help="See, measure and test how language models attend to their continuous thoughts.",
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        terminal.tell({}, f"thoughtlens {__version__}", as_json=False)
+        raise typer.Exit
+
+
 @app.callback()
-def _prepare(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False) -> None:
+def _prepare(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what is done.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
@@ -62,7 +157,62 @@ def typed(ctx: typer.Context) -> str:
 
 DEFAULT_MODEL = "tiny-gpt2"
 DEFAULT_PROBLEMS = "arithmetic"
+PLANTED = "planted"
+"""The model whose truth is known, and the problems that it can solve."""
 DEFAULT_COUNT = 100
+
+
+def within(option: str, least: int, most: int | None = None) -> Callable[[Any], Any]:
+    """A check of a whole number, which costs no time."""
+
+    def check(value: Any) -> Any:
+        if value is not None and (value < least or (most is not None and value > most)):
+            allowed = f"at least {least}" if most is None else f"{least} to {most}"
+            raise OptionError(f"{option} is {value}, expected {allowed}; pass another.")
+        return value
+
+    return check
+
+
+def one_of(option: str, *names: str) -> Callable[[str], str]:
+    """A check of a word, which costs no time."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise OptionError(f"no {option} {value!r}, expected one of {', '.join(names)}; pass another.")
+        return value
+
+    return check
+
+
+def _is_run(folder: Path) -> Path:
+    # Here and not at the top, like all that a command needs and `--help` does not.
+    from thoughtlens.runs.writer import read_manifest
+
+    read_manifest(folder)
+    return folder
+
+
+def are_runs(folders: list[Path] | None) -> list[Path] | None:
+    """Refuse folders that hold no run."""
+    return folders and [_is_run(folder) for folder in folders]
+
+
+def _may_be_run(folder: Path) -> Path:
+    from thoughtlens.runs.writer import check_free
+
+    check_free(folder)
+    return folder
+
+
+def is_file(path: Path | None) -> Path | None:
+    """Refuse a file that is not there."""
+    if path is not None and not path.is_file():
+        raise OptionError(f"{path} is no file, expected a plan of cuts; check --plan.")
+    return path
+
+
+PROTOCOLS: Final = ("exact", "official-padding-v4-cuda", "official-padding-v4-cpu", "official-padding-v5")
 
 Model = Annotated[str, typer.Option("--model", help="A bundled name, a Hub id, or a folder: CODI or Coconut.")]
 Base = Annotated[
@@ -71,16 +221,31 @@ Base = Annotated[
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")]
 Alpha = Annotated[float | None, typer.Option("--alpha", help="LoRA's alpha, if it is not 32.")]
 Mode = Annotated[
-    str, typer.Option("--mode", help="latent; or direct, verbal: without thoughts, where the weights can.")
+    str,
+    typer.Option(
+        "--mode",
+        callback=one_of("mode", "latent", "direct", "verbal"),
+        help="latent; or direct, verbal: without thoughts, where the weights can.",
+    ),
 ]
 KnownAs = Annotated[
     str | None, typer.Option("--as", metavar="ID", help="Id of a known checkpoint whose facts hold for the folder.")
 ]
 ReadingRule = Annotated[
-    str, typer.Option("--answer-rule", help="How answers are read: strict, or official as in the family's own code.")
+    str,
+    typer.Option(
+        "--answer-rule",
+        callback=one_of("answer rule", "strict", "official"),
+        help="How answers are read: strict, or official as in the family's own code.",
+    ),
 ]
 PaddingProtocol = Annotated[
-    str, typer.Option("--protocol", help="exact, or official-padding-v4-cuda, -v4-cpu, -v5, for published numbers.")
+    str,
+    typer.Option(
+        "--protocol",
+        callback=one_of("protocol", *PROTOCOLS),
+        help="exact, or official-padding-v4-cuda, -v4-cpu, -v5, for published numbers.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
 RandomWeights = Annotated[
@@ -97,19 +262,47 @@ SetRevision = Annotated[
 ]
 Count = Annotated[int | None, typer.Option("--n", help="How many problems; all if not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the sample.")]
-Out = Annotated[Path, typer.Option("--out", help="The run folder; an unfinished run with the same options goes on.")]
-Thoughts = Annotated[
-    int | None, typer.Option("--thoughts", help="How many thoughts, 1 to 32; as trained if not given.")
+Out = Annotated[
+    Path,
+    typer.Option(
+        "--out", callback=_may_be_run, help="The run folder; an unfinished run with the same options goes on."
+    ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Problems of a pass.")]
+Thoughts = Annotated[
+    int | None,
+    typer.Option(
+        "--thoughts",
+        callback=within("--thoughts", 1, 32),
+        help="How many thoughts, 1 to 32; as trained if not given.",
+    ),
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens",
+        callback=within("--max-new-tokens", 1),
+        help="Tokens after which an answer is cut short; 256 if not given.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", callback=within("--batch-size", 1), help="Problems of a pass.")]
 Record = Annotated[
     list[str] | None, typer.Option("--record", help="values: also how much each key gives (twice the space).")
 ]
 ShardSize = Annotated[
-    int | None, typer.Option("--shard-size", help="Problems of a shard, which a worker does at a time.")
+    int | None,
+    typer.Option(
+        "--shard-size",
+        callback=within("--shard-size", 1),
+        help="Problems of a shard, which a worker does at a time.",
+    ),
 ]
 Keep = Annotated[
-    str, typer.Option("--keep", help="raw: attention of every problem; mean: sums over 512 blocks, of constant size.")
+    str,
+    typer.Option(
+        "--keep",
+        callback=one_of("--keep", "raw", "mean"),
+        help="raw: attention of every problem; mean: sums over 512 blocks, of constant size.",
+    ),
 ]
 Pattern = Annotated[
     str, typer.Option("--pattern", help="attention, or value-weighted where the run was made with --record values.")
@@ -121,11 +314,12 @@ Holdout = Annotated[
     ),
 ]
 HoldoutSeed = Annotated[int, typer.Option("--holdout-seed", help="Of the halves; the same in all commands.")]
+Full = Annotated[bool, typer.Option("--full", help="Every table, in the place of the summary.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 RunModel = Annotated[
     str | None, typer.Option("--model", help="Where the run's model is now, if it is not where the run found it.")
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=_is_run, help="A run folder.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out the HTML page of results.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or ray (extra `ray`).")]
 Workers = Annotated[

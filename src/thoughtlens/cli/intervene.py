@@ -1,6 +1,6 @@
-"""The command `intervene`, and the closing tables of a study.
+"""The command `intervene`, and the closing text and tables of a study.
 
-in: options; out: what the library writes, and tables of its facts on stdout.
+in: options; out: what the library writes, and on stdout what it found, in sentences or with `--full` in tables.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,20 @@ from thoughtlens.cli.app import (
     Base,
     Device,
     EngineName,
+    Full,
+    MaxNewTokens,
     NoReport,
     RunFolder,
     RunModel,
     Workers,
     app,
     engine_named,
+    is_file,
     typed,
+    within,
 )
 from thoughtlens.errors import OptionError
+from thoughtlens.progress import duration
 
 
 @app.command()
@@ -70,13 +75,21 @@ def intervene(
         str | None,
         typer.Option("--effects", help="total,direct,indirect: direct with later thoughts as they were without cuts."),
     ] = None,
-    plan: Annotated[Path | None, typer.Option("--plan", help="A JSON file of further cuts.")] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", callback=is_file, help="A JSON file of further cuts.")] = None,
     order: Annotated[
         list[str] | None,
         typer.Option("--order", help="Cut the first 1, 2, … heads by attention, value-weighted or cause; repeatable."),
     ] = None,
-    random_orders: Annotated[int, typer.Option("--random-orders", help="How many random orders to compare with.")] = 10,
-    controls: Annotated[int, typer.Option("--controls", help="How many matched random cuts for each cut.")] = 0,
+    random_orders: Annotated[
+        int,
+        typer.Option(
+            "--random-orders", callback=within("--random-orders", 0), help="How many random orders to compare with."
+        ),
+    ] = 10,
+    controls: Annotated[
+        int,
+        typer.Option("--controls", callback=within("--controls", 0), help="How many matched random cuts for each cut."),
+    ] = 0,
     caliper: Annotated[
         float,
         typer.Option(
@@ -84,7 +97,12 @@ def intervene(
         ),
     ] = 0.5,
     donors: Annotated[
-        int, typer.Option("--donors", help="Donors of another problem's values, over which log-probabilities average.")
+        int,
+        typer.Option(
+            "--donors",
+            callback=within("--donors", 1),
+            help="Donors of another problem's values, over which log-probabilities average.",
+        ),
     ] = 1,
     holdout: Annotated[
         float | None,
@@ -111,9 +129,18 @@ def intervene(
     accuracy_margin: Annotated[
         float, typer.Option("--accuracy-margin", help="The same for accuracy, as a share of problems.")
     ] = 0.02,
-    n: Annotated[int | None, typer.Option("--n", help="How many problems of the run; all if not given.")] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", callback=within("--n", 1), help="How many problems of the run; all if not given."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Problems whose questions are read together.")] = 32,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size", callback=within("--batch-size", 1), help="Problems whose questions are read together."
+        ),
+    ] = 32,
+    max_new_tokens: MaxNewTokens = None,
     model: RunModel = None,
     base: Base = None,
     device: Device = None,
@@ -134,13 +161,15 @@ def intervene(
         typer.Option("--pilot", help="With --dry-run: make the controls on so many problems of the choosing half."),
     ] = None,
     no_report: NoReport = False,
+    full: Full = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut heads, thoughts and edges, and measure what the answer loses against matched random cuts."""
-    from thoughtlens.cuts.study import passes_of  # imports torch
-
     where = engine_named(engine, workers=workers, address=address)
+    if pilot is not None and not dry_run:
+        raise OptionError("--pilot goes with --dry-run; add that, or leave it out.")
     run = tl.open_run(folder)
+    run.problems(n=n)  # refuses a number that the run does not have before the model is loaded
     with terminal.working("load the run's model"):
         where_now = {"model": model, "base": base, "device": device}
         reasoner = models.reasoner_of(run.manifest, answer_rule=answer_rule, **where_now)
@@ -173,8 +202,6 @@ def intervene(
         )
     for note in planned.notes:
         terminal.warn(note)
-    if pilot is not None and not dry_run:
-        raise OptionError("--pilot goes with --dry-run; add that, or leave it out.")
     if dry_run:
         with terminal.working("try a few"):
             facts = cuts.estimate_study(
@@ -184,37 +211,89 @@ def intervene(
             terminal.warn(warning)
         terminal.tell(facts, _estimate(facts), as_json=as_json)
         return
-    if planned.controlled and not as_json:
+    if planned.controlled and full and not as_json:
         _show_balance(planned.controlled["balance"])
-    with terminal.counting("intervene", passes_of(run, planned, n)) as progress:
-        done = tl.intervene(
-            run,
-            planned,
-            study=study,
-            n=n,
-            reasoner=reasoner,
-            batch_size=batch_size,
-            margin=margin,
-            accuracy_margin=accuracy_margin,
-            allow_failed=allow_failed,
-            force=force,
-            engine=where,
-            call=typed(ctx),
-            progress=progress,
-        )
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
+
+    effects_found = tl.intervene(
+        run,
+        planned,
+        study=study,
+        n=n,
+        reasoner=reasoner,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
+        margin=margin,
+        accuracy_margin=accuracy_margin,
+        allow_failed=allow_failed,
+        force=force,
+        engine=where,
+        call=typed(ctx),
+    )
     with terminal.working("study"):
-        facts = reports.write_study(run, tl.study(run, done))
+        done = tl.study(run, effects_found)
+    facts = reports.write_study(run, done)
     if not no_report:
         with terminal.working("report"):
             facts |= {"report": str(reports.write_report(run).path)}
     if as_json:
         terminal.print_json(facts)
         return
-    show_study(facts)
-    show_columns(facts)
-    terminal.tell({}, f"results and figures: {folder / 'studies' / facts['study']}", as_json=False)
-    if "report" in facts:
-        terminal.tell({}, f"report: {facts['report']}", as_json=False)
+    where_written = folder / "studies" / facts["study"]
+    if full:
+        show_study(facts)
+        show_columns(facts)
+        lines = []
+    else:
+        lines = _findings(run, done, facts)
+    after = f"thoughtlens intervene {folder} … --controls 20 (does a random cut of like heads cost as much?)"
+    if any(row["n_controls"] for row in facts["top"]):
+        after = f"thoughtlens status {folder} (what has been measured so far?)"
+    paths = {
+        "tables in": where_written,
+        "figures in": where_written / "figures",
+        "report": facts.get("report"),
+    }
+    terminal.close(lines, paths, after)
+
+
+def _findings(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a study found, in sentences."""
+    from thoughtlens.reports.sentences import cuts as findings  # imports xarray
+    from thoughtlens.reports.study_data import facts_of
+
+    for warning in facts["warnings"]:
+        if "forced prefix" not in warning:  # which is about a number that only tables show
+            terminal.tell({}, f"Warning: {warning}.", as_json=False)
+    title = f"{facts['model']['name']} on {facts['problems']['name']}, study {facts['study']}, n = {facts['n']}"
+    told = "brackets are 95 % intervals over problems; an effect is the value with the cut minus without it"
+    terminal.tell({}, f"{title}; {told}", as_json=False)
+    accuracy = terminal.with_interval(facts["baseline"]["accuracy"], percent=True)
+    late = f", {facts['n_exploratory']} of all exploratory" if facts["n_exploratory"] else ""
+    beside = f" and {facts['n_controls']} further ones as controls" if facts["n_controls"] else ""
+    put_in = ""
+    if any("resample" in row["cut"] for row in facts["top"]):
+        put_in = "; resample: another problem's values take the place of a head's or thought's own"
+    lines = [
+        ("Measured", f"{facts['n_cuts']} cuts{beside}{late}{put_in}."),
+        ("Without cuts", f"{accuracy} of the answers are right."),
+    ]
+    lines += [finding[:2] for finding in findings([facts_of(run, done)])]
+    if (nats := facts["detectable"]["joint_logprob"]) is not None:
+        lines.append(
+            ("Could be found", f"an effect of {nats:.2g} nats or more, with 80 % power, on this many problems.")
+        )
+    lines += [("Orders", _order(row)) for row in facts["orders"]]
+    for row in facts["transplants"]:
+        share = terminal.with_interval(row["source"], percent=True) if "source" in row else ""
+        lines += [("Transplant", f"{row['cut']}: {share} of {row['n']} answers follow the other problem.")] * bool(
+            share
+        )
+    if facts["restored"]:
+        best = max(facts["restored"], key=lambda row: row["share"]["estimate"] or 0.0)
+        share = terminal.with_interval(best["share"], percent=True)
+        lines.append(("Put back", f"{best['unit']} brings back most of what other thoughts cost, {share}."))
+    return lines
 
 
 def _estimate(facts: Mapping[str, Any]) -> str:
@@ -228,7 +307,7 @@ def _estimate(facts: Mapping[str, Any]) -> str:
     said = [
         f"{facts['n_cuts']} cuts, {', '.join(name for name, there in further.items() if there)} on "
         f"{facts['n_problems']} problems{where}: {facts['n_passes']:,} passes, about "
-        f"{terminal.duration(facts['seconds'])}",
+        f"{duration(facts['seconds'])}",
         f"found with power 0.8 at 5 %, Holm's correction over {facts['n_cuts']} cuts:",
     ]
     for row in facts["bounds"]:
@@ -281,9 +360,11 @@ def show_columns(facts: Mapping[str, Any]) -> None:
 def show_study(facts: Mapping[str, Any]) -> None:
     """The closing tables of a study: what costs most, and whether attention predicted the cost."""
     exploratory = f" ({facts['n_exploratory']} of all exploratory)" if facts["n_exploratory"] else ""
+    shown = f"; the {len(facts['top'])} with the largest effects of each kind" * (len(facts["top"]) < facts["n_cuts"])
     title = (
-        f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}: {facts['n_cuts']} cuts, "
-        f"{facts['n_controls']} further ones as controls{exploratory}, 95 % intervals over problems"
+        f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}: {facts['n_cuts']} cuts{shown}, "
+        f"{facts['n_controls']} further ones as controls{exploratory}, 95 % intervals over problems; "
+        "effects are with the cut minus without"
     )
     unsaid = ["without prefix (accuracy)"] if "said_prefix" in facts["baseline"] else []
     columns = (
@@ -304,6 +385,9 @@ def show_study(facts: Mapping[str, Any]) -> None:
     if rows:
         columns = ("cut", "attention", "rho", "p (Holm)", "in both tops", "reliability")
         terminal.table(columns, rows, title="does looking predict cutting?")
+    if edge := next((row["cut"] for row in facts["top"] if "⊣" in row["cut"]), ""):
+        query, _, key = edge.partition(" ⊣ ")
+        terminal.tell({}, f"{query} ⊣ {key.split()[0]}: {query} cannot attend to {key.split()[0]}", as_json=False)
     for family, its in facts["verdict"].items():
         terminal.tell({}, f"{family}: {its[0]['reading']}", as_json=False)
     for row in facts["orders"]:

@@ -3,6 +3,7 @@
 in: options; out: what the library writes, and tables on stdout.
 """
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,9 +30,11 @@ from thoughtlens.cli.app import (
     RunFolder,
     RunModel,
     app,
+    within,
 )
-from thoughtlens.cli.runs import load_model
+from thoughtlens.cli.runs import check_model, load_model
 from thoughtlens.errors import CheckpointError, OptionError
+from thoughtlens.progress import counting
 
 _N_TOP = 5
 """Top tokens of each position that `tokens` shows."""
@@ -52,6 +55,7 @@ def doctor(
     """Say what a model's folder is, and check the loaded model: masks, positions, batches, taps, markers, tokenizer."""
     which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
     try:
+        check_model(model, known_as=known_as, **which)
         reasoner = load_model(model, mode=mode, known_as=known_as, **which)
     except CheckpointError as error:
         raise CheckpointError(f"not ready: {error}") from error
@@ -179,12 +183,17 @@ def _show_known(*, as_json: bool) -> None:
 
 def _show_card(name: str, recompute: int | None, *, as_json: bool) -> None:
     if name not in library.bundled():
-        raise OptionError(f"no bundled model {name!r}; there are: {', '.join(library.bundled())}.")
+        near = difflib.get_close_matches(name, library.bundled(), n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        raise OptionError(f"no bundled model {name!r}; {meant}there are: {', '.join(library.bundled())}.")
     card = library.read_card(name)
     if recompute is not None:
-        with terminal.counting("recompute", recompute * len(evaluation.CONDITIONS)) as progress:
+        with counting("recompute", recompute * len(evaluation.CONDITIONS)) as progress:
             card = training.measured_again(card, recompute, progress=progress)
-    terminal.tell(card, training.as_markdown(card), as_json=as_json)
+        page = training.as_markdown(card)
+    else:
+        page = (library.bundled()[name] / "README.md").read_text("utf-8")
+    terminal.tell(card, page, as_json=as_json)
 
 
 def _own_accuracy(card: Mapping[str, Any]) -> tuple[str, str]:
@@ -231,7 +240,7 @@ def train(
         needed = "pip install 'thoughtlens[train]'"
         raise OptionError(f"training needs {error.name}, which is not installed; run `{needed}`.") from error
     options = Options(base, problems, seed, tuple(beside or ()), tuple(seeds or ()))
-    card = train_recipe(recipe, to, counting=terminal.counting, options=options)
+    card = train_recipe(recipe, to, counting=counting, options=options)
     if card is None:  # one of several processes, and not the one that writes
         return
     accuracy, n = _own_accuracy(card)
@@ -245,7 +254,10 @@ def scorecard(
         list[str] | None,
         typer.Option("--model", help="One of its models; may be given again; all if not given."),
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Problems that rank, and as many others that score.")] = 100,
+    n: Annotated[
+        int,
+        typer.Option("--n", callback=within("--n", 1), help="Problems that rank, and as many others that score."),
+    ] = 100,
     seed: Annotated[int, typer.Option("--seed", help="Of both draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -254,8 +266,7 @@ def scorecard(
     for name in model or ():
         if name not in known:
             raise OptionError(f"no model {name!r} in the scorecard; there are: {'; '.join(known)}.")
-    with terminal.working("scorecard"):
-        found = evaluation.scorecard(out, subjects=[known[name] for name in model or known], n=n, seed=seed)
+    found = evaluation.scorecard(out, subjects=[known[name] for name in model or known], n=n, seed=seed)
     rows: list[dict[str, Any]] = [dict(row) for _, row in found.scores.iterrows()]
     if as_json:
         terminal.print_json({"scores": rows})
@@ -272,7 +283,9 @@ def tokens(
     problem: Annotated[
         list[str] | None, typer.Option("--problem", metavar="ID", help="A problem of the run; may be given again.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Without --problem: the first n problems.")] = 5,
+    n: Annotated[
+        int, typer.Option("--n", callback=within("--n", 1), help="Without --problem: the first n problems.")
+    ] = 5,
     model: RunModel = None,
     base: Base = None,
     device: Device = None,

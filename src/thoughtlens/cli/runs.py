@@ -1,8 +1,11 @@
-"""The commands on runs, from `run` and `sample` to `compare` and `status`; their closing tables.
+"""The commands on runs, from `run` and `sample` to `compare` and `status`; their closing texts and tables.
 
-In: options. Out: what the library writes, and tables of its facts on stdout.
+In: options. Out: what the library writes, and on stdout what it found, in sentences or with `--full` in tables.
 """
 
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +19,7 @@ from thoughtlens.cli.app import (
     DEFAULT_COUNT,
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
+    PLANTED,
     Address,
     Alpha,
     AsJson,
@@ -25,10 +29,12 @@ from thoughtlens.cli.app import (
     Device,
     EngineName,
     Field,
+    Full,
     Holdout,
     HoldoutSeed,
     Keep,
     KnownAs,
+    MaxNewTokens,
     Mode,
     Model,
     NoReport,
@@ -49,9 +55,12 @@ from thoughtlens.cli.app import (
     Thoughts,
     Workers,
     app,
+    are_runs,
     engine_named,
+    within,
 )
 from thoughtlens.errors import OptionError
+from thoughtlens.progress import duration
 
 AnalysisName = Annotated[
     str | None, typer.Option("--analysis", metavar="NAME", help="The analysis of this name, not the default one.")
@@ -165,6 +174,15 @@ def _field(given: str) -> tuple[str, str]:
     return what, name
 
 
+def check_model(name: str, **how: Any) -> None:
+    """Refuse what of a model's options can't be right, before torch is imported."""
+    from thoughtlens.models.catalog import check_asked  # not needed for `--help`
+
+    check_asked(
+        name, **{name: how[name] for name in ("revision", "known_as", "alpha", "dtype", "device") if name in how}
+    )
+
+
 def load_model(name: str, random_weights: int | None = None, **how: Any) -> "models.LatentReasoner":
     """A reasoner, loaded as the options say; with a seed, its architecture with random weights."""
     with terminal.working(f"load {name}"):
@@ -179,8 +197,7 @@ def extract_run(
 
     `how` is what else `extract` takes.
     """
-    with terminal.counting("extract", len(problems.problems)) as progress:
-        done = tl.extract(reasoner, problems, to, progress=progress, **how)
+    done = tl.extract(reasoner, problems, to, **how)
     if readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
             evaluation.write_readings(done, reasoner)
@@ -205,11 +222,62 @@ def _close_without_thoughts(done: "runs.Run", *, as_json: bool) -> None:
     terminal.tell(facts, said, as_json=as_json)
 
 
-def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
-    """The closing tables of a run, or its facts for machines."""
+def _cut_short(done: "runs.Run") -> str:
+    """How many texts of a run reached the most tokens that they may have; "" if none did."""
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch, which has made the run
+
+    most = int(done.manifest["options"].get("max_new_tokens", MAX_NEW_TOKENS))
+    n = sum(row["n_tokens"] >= most for row in done.results())
+    return f"{n:,} texts were cut short after {most:,} tokens; --max-new-tokens sets how many." if n else ""
+
+
+def _close(
+    done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any], *, full: bool, as_json: bool, short: str = ""
+) -> None:
+    """The closing text of a run, with `full` its tables; or its facts for machines."""
     if as_json:
         terminal.print_json({"run": str(done.path), **facts})
         return
+    if full:
+        _show_tables(done, facts)
+    else:
+        _tell_findings(done, found, facts, short)
+    if done.manifest["options"]["model"]["name"] == PLANTED:
+        _show_planted(found)
+
+
+def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any], short: str) -> None:
+    """What was found, in sentences."""
+    from thoughtlens.reports.sentences import differences, findings  # imports xarray
+
+    _warn(facts["warnings"])
+    studied = (done.path / "studies").is_dir()
+    lines = [finding[:2] for finding in findings(facts, facts["shares"], ()) if finding.about != "Cutting"]
+    if held := facts["holdout"]:
+        lines[0] = (lines[0][0], f"{lines[0][1]} Held out were {facts['n']} ({held['share']:g}, seed {held['seed']}).")
+    lines += [("Texts", short)] if short else []
+    for of in facts.get("groups", ()):
+        told = [f"{each.about}: {each.text}" for each in differences(of)] + of["notes"]
+        lines.append((f"By {of['by']}", " ".join(told)))
+    if beyond := facts.get("over_null"):
+        lines.append(("Beyond null models", f"{_counted(beyond['types'])}. {beyond['note']}"))
+    where = done.path / "analysis" / (found.options["name"] or "")
+    paths = {
+        "tables in": where,
+        "figures in": "figures" in facts and done.path / "figures",
+        "report": facts.get("report"),
+    }
+    after = f"thoughtlens intervene {done.path} --heads top:5 --controls 20 (does the answer need these heads?)"
+    if studied:
+        after = f"thoughtlens status {done.path} (what has been measured so far?)"
+    title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, thoughts z1 to z"
+    told = f"{facts['n_thoughts']}; brackets are 95 % intervals over {facts['intervals_over']}"
+    terminal.tell({}, title + told, as_json=False)
+    terminal.close(lines, paths, after)
+
+
+def _show_tables(done: "runs.Run", facts: dict[str, Any]) -> None:
+    """Everything in tables."""
     _warn(facts["warnings"])
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
     if held := facts["holdout"]:
@@ -225,8 +293,8 @@ def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
         places = ("strongest for", "first", "second", "third")
         terminal.table(
             places[: max(map(len, lists))],
-            lists,
-            title=f"strongest heads, with their preference, {selected}",
+            [[*row, *[""] * (max(map(len, lists)) - len(row))] for row in lists],
+            title=f"strongest heads by what they give beyond an even split, with their preference, {selected}",
         )
     terminal.tell({}, f"results: {done.path}", as_json=False)
     if beyond := facts.get("over_null"):
@@ -234,9 +302,24 @@ def _close(done: "runs.Run", facts: dict[str, Any], *, as_json: bool) -> None:
         terminal.tell({}, f"types of heads beyond it: {_counted(beyond['types'])}", as_json=False)
         terminal.tell({}, beyond["note"], as_json=False)
     for of in facts.get("groups", ()):
+        _warn(of["warnings"])
         show_side_by_side(of, title=f"by {of['by']}, 95 % intervals over problems")
     if "report" in facts:
         terminal.tell({}, f"report: {facts['report']}", as_json=False)
+
+
+def _show_planted(found: "tl.Analysis") -> None:
+    """What was planted in each head, against what was found in it."""
+    from thoughtlens.models.planted import PLANTED as PLACES  # imports torch
+    from thoughtlens.models.planted import PLANTED_TYPES
+
+    rows = []
+    for role, (layer, head) in PLACES.items():
+        kind = str(found.evidence["type"].sel(layer=layer, head=head).item())
+        rows.append((f"L{layer}H{head}", role, PLANTED_TYPES[role], kind, "✓" if kind == PLANTED_TYPES[role] else "✗"))
+    agree = sum(row[-1] == "✓" for row in rows)
+    title = f"planted against found: {agree} of {len(rows)} heads have the type that was planted"
+    terminal.table(("head", "planted as", "so its type is", "type found", ""), rows, title=title)
 
 
 def _show_excess(evidence: dict[str, Any], *, title: str) -> None:
@@ -259,7 +342,6 @@ def _warn(sentences: list[str]) -> None:
 
 def show_side_by_side(facts: dict[str, Any], *, title: str) -> None:
     """Tables of models or groups beside each other, of their differences, and the notes."""
-    _warn(facts["warnings"])
     h = [of["preference"] for of in facts["own"].values()]
     thoughts = [name for name in h[0] if any(of.get(name, {}).get("estimate") is not None for of in h)]
     preferences = [(f"preference for {name}", f"preference.{name}", terminal.with_interval) for name in thoughts]
@@ -293,7 +375,12 @@ def _listed(given: str) -> tuple[str, ...]:
 @app.command()
 def run(
     model: Model = DEFAULT_MODEL,
-    problems: Problems = DEFAULT_PROBLEMS,
+    problems: Annotated[
+        str | None,
+        typer.Option(
+            "--problems", help="A named set (`thoughtlens problems`) or a file; arithmetic, or the planted model's own."
+        ),
+    ] = None,
     n: Annotated[int | None, typer.Option("--n", help="How many problems; 100 at most if not given.")] = None,
     seed: Seed = 42,
     to: Out = Path("runs/first"),
@@ -318,38 +405,51 @@ def run(
     known_as: KnownAs = None,
     protocol: PaddingProtocol = "exact",
     answer_rule: ReadingRule = "strict",
+    max_new_tokens: MaxNewTokens = None,
     no_report: NoReport = False,
+    full: Full = False,
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot, report."""
-    from thoughtlens.runs.extraction import keep_named  # imports torch
-
     where = engine_named(engine, workers=workers, address=address)
-    how: dict[str, Any] = {
-        "n_thoughts": thoughts,
-        "batch_size": batch_size,
-        "record": record or (),
-        "shard_size": shard_size,
-        "protocol": protocol,
-    }
-    kept = keep_named(keep)
-    chosen = draw_problems(problems, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
-    which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
     which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
+    check_model(model, **which)
+    asked = problems or (PLANTED if model == PLANTED else DEFAULT_PROBLEMS)
+    chosen = draw_problems(asked, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
+    how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, readings=not no_report, engine=where, keep=kept, **how)
+    done = extract_run(reasoner, chosen, to, readings=not no_report, engine=where, **how)
     _say_assumptions(reasoner, as_json=as_json)
     if (mass := evaluation.padding_mass(done)) is not None and not as_json:
         terminal.tell({}, f"{protocol}: the thoughts give {mass:.1%} of their attention to padding.", as_json=False)
     if not done.manifest["options"]["n_thoughts"]:
         _close_without_thoughts(done, as_json=as_json)
         return
-    with terminal.working("analyze and plot"):
-        facts = tl.reports.write_reports(done)
+    with terminal.working("analyze"):
+        found = tl.analyze(done)
+    facts = tl.reports.write_reports(done, found)
     if not no_report:
         with terminal.working("report"):
             facts |= {"report": str(reports.write_report(done).path)}
-    _close(done, facts, as_json=as_json)
+    _close(done, found, facts, full=full, as_json=as_json, short=_cut_short(done))
+
+
+def _how(
+    thoughts: int | None,
+    batch_size: int,
+    record: list[str] | None,
+    shard_size: int | None,
+    protocol: str,
+    keep: str,
+    max_new_tokens: int | None,
+) -> dict[str, Any]:
+    """The options of an extraction, as `extract` takes them."""
+    from thoughtlens.runs.extraction import keep_named  # imports torch
+
+    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or ()}
+    how |= {"shard_size": shard_size, "protocol": protocol, "keep": keep_named(keep)}
+    return how if max_new_tokens is None else how | {"max_new_tokens": max_new_tokens}
 
 
 @app.command()
@@ -396,28 +496,23 @@ def extract(
     known_as: KnownAs = None,
     protocol: PaddingProtocol = "exact",
     answer_rule: ReadingRule = "strict",
+    max_new_tokens: MaxNewTokens = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a model think about every problem and record its attention."""
-    from thoughtlens.runs.extraction import keep_named  # imports torch
-
     where = engine_named(engine, workers=workers, address=address)
-    how: dict[str, Any] = {
-        "n_thoughts": thoughts,
-        "batch_size": batch_size,
-        "record": record or (),
-        "shard_size": shard_size,
-        "protocol": protocol,
-    }
-    kept = keep_named(keep)
-    chosen = draw_problems(problems, split, None, 0, field, problems_revision)
-    which = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
+    which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
     which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
+    check_model(model, **which)
+    chosen = draw_problems(problems, split, None, 0, field, problems_revision)
+    how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, engine=where, keep=kept, **how)
+    done = extract_run(reasoner, chosen, to, engine=where, **how)
     _say_assumptions(reasoner, as_json=as_json)
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     said = f"{facts['n']} problems in {done.path}; next: thoughtlens analyze {done.path}"
+    if short := _cut_short(done):
+        said = f"{short}\n{said}"
     terminal.tell(facts, said, as_json=as_json)
 
 
@@ -430,11 +525,18 @@ def analyze(
     pattern: Pattern = "attention",
     null: Annotated[
         list[Path] | None,
-        typer.Option("--null", metavar="RUN", help="Also beyond this run of random weights; repeatable."),
+        typer.Option(
+            "--null", metavar="RUN", callback=are_runs, help="Also beyond this run of random weights; repeatable."
+        ),
     ] = None,
     null_draws: Annotated[
         int,
-        typer.Option("--null-draws", metavar="N", help="Also beyond N models of random weights, made in RUN/nulls."),
+        typer.Option(
+            "--null-draws",
+            metavar="N",
+            callback=within("--null-draws", 0),
+            help="Also beyond N models of random weights, made in RUN/nulls.",
+        ),
     ] = 0,
     holdout: Holdout = None,
     holdout_seed: HoldoutSeed = 0,
@@ -442,18 +544,18 @@ def analyze(
         str | None, typer.Option("--name", help="Of RUN/analysis/NAME; a digest of the options if they are given.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another analysis of this name.")] = False,
+    full: Full = False,
     as_json: AsJson = False,
 ) -> None:
     """Summarise a run: composition, hubs, sequential flow, skips, top heads."""
     done, over = tl.open_run(folder), [tl.open_run(each) for each in null or ()]
     if null_draws:
-        with terminal.counting("null models", null_draws) as progress:
-            over += runs.random_weight_runs(done, null_draws, pattern=pattern, progress=progress)
+        over += runs.random_weight_runs(done, null_draws, pattern=pattern)
     with terminal.working("analyze"):
         held: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed}
         found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force, **held)
         facts = tl.reports.write_reports(done, found, figures=False)
-    _close(done, facts, as_json=as_json)
+    _close(done, found, facts, full=full, as_json=as_json)
 
 
 @app.command()
@@ -461,7 +563,10 @@ def plot(
     folder: RunFolder,
     layers: Annotated[str | None, typer.Option("--layers", help="Layers whose maps are drawn: 0,4,8.")] = None,
     heads: Annotated[str | None, typer.Option("--heads", help="Heads that are drawn, not the top: L4H5,L2H1.")] = None,
-    top: Annotated[int | None, typer.Option("--top", help="How many top heads are drawn; 20 if not given.")] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", callback=within("--top", 1), help="How many top heads are drawn; 20 if not given."),
+    ] = None,
     metric: Annotated[str, typer.Option("--metric", help="What the map and ranking of heads show.")] = "importance",
     step_indexed: Annotated[
         bool, typer.Option("--step-indexed", help="Draw the figures of the 2025 scripts, as they indexed thoughts.")
@@ -475,15 +580,16 @@ def plot(
     chosen: dict[str, Any] = {"heads": None if heads is None else _listed(heads), "top": top, "metric": metric}
     numbers = None if layers is None else [*map(int, _listed(layers))]
     done = tl.open_run(folder)
-    with terminal.working("plot"):
-        drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
+    drawn = reports.write_figures(done, analysis, layers=numbers, step_indexed=step_indexed, **chosen)
     paths = [str(path) for path in drawn]
     terminal.tell({"figures": paths}, "\n".join(paths), as_json=as_json)
 
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="A run folder, or several to compare.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN…", callback=are_runs, help="A run folder, or several to compare.")
+    ],
     to: Annotated[
         Path | None, typer.Option("--out", help="The file; RUN/report.html if not given. Several runs need one.")
     ] = None,
@@ -499,18 +605,25 @@ def report(
     terminal.tell({"report": str(page.path), "bytes": page.n_bytes}, f"report: {page.path}", as_json=as_json)
 
 
+def _known_format(name: str) -> str:
+    if name != "npy":
+        raise OptionError(f"no format {name!r}; the only one is npy.")
+    return name
+
+
 @app.command()
 def export(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", help="A run folder, or several.")],
-    format: Annotated[str, typer.Option("--format", help="npy: the files of the 2025 scripts.")] = "npy",
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN…", callback=are_runs, help="A run folder, or several.")],
+    format: Annotated[
+        str,
+        typer.Option("--format", is_eager=True, callback=_known_format, help="npy: the files of the 2025 scripts."),
+    ] = "npy",
     to: Annotated[
         Path | None, typer.Option("--out", help="Folder; RUN/export if not given. Several runs need one.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write runs as the files of other tools; several also side by side."""
-    if format != "npy":
-        raise OptionError(f"no format {format!r}; the only one is npy.")
     if len(folders) > 1 and to is None:
         raise OptionError(f"{len(folders)} runs were given without a folder for them; name one with --out.")
     found, note = [tl.open_run(folder) for folder in folders], published.STEP_INDEXED_NOTE
@@ -527,7 +640,8 @@ def export(
 def compare(
     to: Annotated[Path, typer.Option("--out", help="The folder to write to; it holds one comparison.")],
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN RUN …", help="Run folders; the first is the base.")
+        list[Path] | None,
+        typer.Argument(metavar="RUN RUN …", callback=are_runs, help="Run folders; the first is the base."),
     ] = None,
     group: Annotated[
         list[str] | None,
@@ -540,6 +654,7 @@ def compare(
     holdout_seed: HoldoutSeed = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace another comparison in the folder.")] = False,
     no_report: NoReport = False,
+    full: Full = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs: where models attend, by depth, and how well they do."""
@@ -560,26 +675,139 @@ def compare(
         terminal.print_json(facts)
         return
     over = "models of each, or over problems where they are fewer than three" if recipes else "problems"
-    show_side_by_side(facts, title=f"{' and '.join(recipes or compared)}, 95 % intervals over {over}")
-    terminal.tell({}, f"tables: {to}", as_json=False)
-    if "report" in facts:
-        terminal.tell({}, f"report: {facts['report']}", as_json=False)
+    title = f"{' and '.join(recipes or compared)}, 95 % intervals over {over}"
+    _warn(facts["warnings"])
+    if full:
+        show_side_by_side(facts, title=title)
+    else:
+        terminal.tell({}, title, as_json=False)
+    after = f"thoughtlens intervene {places[-1]} --heads top:5 --controls 20 (do the heads that differ matter?)"
+    lines = [] if full else list(_compared(facts))
+    terminal.close(lines, {"tables in": to, "report": facts.get("report")}, after)
+
+
+def _compared(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """How the sides do, and how they are shown to differ, in sentences."""
+    from thoughtlens.reports.sentences import differences  # imports xarray
+
+    for label, of in facts["own"].items():
+        right = f"{_percent(of['accuracy'])} of {of['n']} problems answered rightly; " if "accuracy" in of else ""
+        mass = _percent(of["thought_mass"])
+        yield label, f"{right}from the second on, thoughts give {mass} of their attention to earlier ones."
+    for found in differences(facts):
+        yield "Shown", found.text
+    # The last note explains columns of tables.
+    for note in facts["notes"][:-1]:
+        yield "Note", note
 
 
 @app.command()
 def status(folder: RunFolder, as_json: AsJson = False) -> None:
-    """How far a run is, whoever is writing it."""
-    found = runs.status(folder)
+    """How far a run is, and what has been made of it."""
+    from thoughtlens.runs.writer import read_manifest  # not needed for `--help`
+
+    found, contents = runs.status(folder), list(_contents(folder))
     if found.complete:
         ending = "complete"
+    elif not found.running:
+        ending = "not running now; the command that began it goes on with it"
     elif found.seconds_left is None:
         ending = "too early for an estimate"
     else:
-        ending = f"about {terminal.duration(found.seconds_left)} left"
-    said = (
-        f"{found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards; {ending}"
-    )
-    named = {"studies": found.studies, "analyses": found.analyses}
-    said += "".join(f"; {kind}: {', '.join(names)}" for kind, names in named.items() if names)
-    said += f"; report: {found.report}" if found.report else ""
-    terminal.tell({"run": str(folder), **found._asdict()}, said, as_json=as_json)
+        ending = f"about {duration(found.seconds_left)} left"
+    options = read_manifest(folder)["options"]
+    name = f"{options['model']['name']} on {options['problems']['name']}"
+    done = f"{found.n_done:,} of {found.n_problems:,} problems, {found.shards_done} of {found.n_shards} shards"
+    lines = [f"{name}: {done}; {ending}"]
+    for of in contents:
+        n = "" if of["n"] is None else f", n = {of['n']:,}"
+        lines += [f"{of['kind']} {of['name']}{n}, {of['date']}: {of['command']}", f"    {of['headline']}"]
+    said = {"run": str(folder), **found._asdict(), "contents": contents}
+    terminal.tell(said, "\n".join(lines), as_json=as_json)
+
+
+def _contents(folder: Path) -> Iterator[dict[str, Any]]:
+    """What a run folder holds beside the run: kind, name, n, date, command and headline of each."""
+    for path in sorted(folder.glob("analysis/summary.json")) + sorted(folder.glob("analysis/*/summary.json")):
+        name, facts = "" if path.parent == folder / "analysis" else path.parent.name, _json(path)
+        yield {
+            "kind": "analysis",
+            "name": name or "default",
+            "n": facts.get("n"),
+            "date": _date(path),
+            "command": facts.get("call") or _analyze_again(folder, path.parent, name),
+            "headline": _headline(facts),
+        }
+    for path in sorted(folder.glob("studies/*/manifest.json")):
+        facts, plan = _json(path), path.parent / "effects_summary.json"
+        calls = [version["call"] for version in facts.get("plans", ())]
+        yield {
+            "kind": "study",
+            "name": path.parent.name,
+            "n": facts.get("n"),
+            "date": str(facts.get("finished") or _date(path))[:10],
+            "command": "; then ".join(calls),
+            "headline": _study_headline(_json(plan)) if facts.get("finished") and plan.is_file() else (
+                "not finished; the same command goes on with it"
+            ),
+        }  # fmt: skip
+    if drawn := sorted(folder.glob("figures/*.png")):
+        names = ", ".join(path.stem for path in drawn)
+        yield {
+            "kind": f"{len(drawn)} figures in",
+            "name": str(folder / "figures"),
+            "n": None,
+            "date": _date(drawn[-1]),
+            "command": f"thoughtlens plot {folder}",
+            "headline": names,
+        }
+    if (page := folder / "report.html").is_file():
+        command, headline = f"thoughtlens report {folder}", "everything on one page, for a browser"
+        yield {"kind": "report", "name": str(page), "n": None, "date": _date(page), "command": command} | {
+            "headline": headline
+        }
+
+
+def _analyze_again(folder: Path, place: Path, name: str) -> str:
+    """The command that makes an analysis, from the options that are saved with it."""
+    saved = place / "analysis.zarr" / "zarr.json"
+    options = _json(saved).get("attributes", {}).get("about", {}).get("options", {}) if saved.is_file() else {}
+    words = ["thoughtlens", "analyze", str(folder)]
+    for by in options.get("by", ()):
+        words += ["--by", str(by)]
+    for option in ("pattern", "holdout"):
+        if options.get(option) not in (None, "attention"):
+            words += [f"--{option}", str(options[option])]
+    words += ["--null", "…"] if options.get("null") else []
+    return " ".join([*words, *(["--name", name] if name else [])])
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = json.loads(path.read_text("utf-8"))
+    return found if isinstance(found, dict) else {}
+
+
+def _date(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+
+
+def _headline(facts: dict[str, Any]) -> str:
+    """What an analysis found, on one line."""
+    if "accuracy" not in facts:
+        return "made by another version"
+    hub = facts["hub"]["thought"]
+    said = [f"accuracy {_percent(facts['accuracy'])}", f"hub {hub}" if hub else "no hub shown"]
+    said += [_counted(facts["types"])] if facts["types"] else []
+    said += [f"by {of['by']}" for of in facts.get("groups", ())]
+    return "; ".join(said)
+
+
+def _study_headline(facts: dict[str, Any]) -> str:
+    """What a study found, on one line."""
+    if "n_significant" not in facts:
+        return "made by another version"
+    said = f"{facts['n_cuts']} cuts, {facts['n_significant']['joint_logprob']} with an effect shown (Holm)"
+    if facts["top"]:
+        most = facts["top"][0]
+        said += f"; {most['cut']} costs most, {terminal.with_interval(most['joint_logprob'])} nats"
+    return said

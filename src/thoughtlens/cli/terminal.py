@@ -1,22 +1,27 @@
-"""Terminal output: results on stdout, progress and errors on stderr; tables, progress bars and numbers as text.
+"""Terminal output: results on stdout, progress and errors on stderr; closing texts, tables and numbers as text.
 
 Text from data, from a model or from a file is escaped: it can't be read as markup or move the cursor.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import ceil, log10
 from typing import Any, Final
 
 from rich.console import Console
 from rich.control import strip_control_codes
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.measure import Measurement
 from rich.table import Table
+
+from thoughtlens.progress import counting
 
 out, err = Console(), Console(stderr=True)
 
 UNDEFINED = "undefined"
+_WIDEST: Final = 10_000
+_MOST_DIGITS: Final = 6
 
 
 def shown(value: object) -> str:
@@ -48,30 +53,52 @@ def tell(facts: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
 
 
 @contextmanager
-def counting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr; yields a function that is called with the number of further items done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda n_more: progress.advance(task, n_more)
-
-
-@contextmanager
 def working(what: str) -> Iterator[None]:
     """A spinner on stderr for work that can't be counted."""
     if err.is_terminal:
         with err.status(what):
             yield
     else:
-        yield
+        with counting(what):
+            yield
+
+
+def close(findings: Iterable[tuple[str, str]], paths: Mapping[str, object], after: str) -> None:
+    """The closing text of a command: what was found, where the files are, and what to type next."""
+    files = ", ".join(f"{name} {path}" for name, path in paths.items() if path)
+    lines = [*findings, ("Files", files), ("Next", f"{after}; for all numbers, the same command with --full")]
+    if not out.is_terminal:
+        width = max(len(label) for label, _ in lines)
+        for label, text in lines:
+            out.print(f"{shown(label):<{width}}  {shown(text)}", soft_wrap=True, highlight=False)
+        return
+    drawn = Table.grid("", "", padding=(0, 2))
+    for label, text in lines:
+        drawn.add_row(f"[bold]{shown(label)}[/]", shown(text))
+    out.print(drawn, highlight=False)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """A table on stdout."""
-    drawn = Table(*columns, title=shown(title) or None, title_justify="left")
+    if title:
+        # Above the table and not in it, where it would be broken at the table's width.
+        tell({}, title, as_json=False)
+    drawn = Table()
+    for name in columns:
+        drawn.add_column(name, overflow="fold")
     for row in rows:
         drawn.add_row(*map(shown, row))
-    out.print(drawn)
+    _print_whole(drawn)
+
+
+def _print_whole(drawn: Table) -> None:
+    """Print a table as wide as it is where nothing limits it: no text is cut off in a file or a pipe."""
+    if out.is_terminal:
+        out.print(drawn, highlight=False)
+        return
+    wide = Console(width=_WIDEST)
+    width = Measurement.get(wide, wide.options, drawn).maximum
+    Console(width=width).print(drawn, highlight=False)
 
 
 def p_value(value: float | None) -> str:
@@ -95,17 +122,13 @@ def with_interval(of: Mapping[str, Any], *, percent: bool = False) -> str:
 
 
 def number(value: float | None, *, percent: bool = False) -> str:
-    """`1.23`, or `12.3%`; `undefined` where there is none."""
+    """`1.23`, or `12.3%`, and `0.0004` for what would be rounded to 0; `undefined` where there is none."""
     if value is None:
         return UNDEFINED
-    return f"{value:.1%}" if percent else f"{value:.2f}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if percent:
+        return f"{value:.1%}"
+    digits = min(ceil(-log10(abs(value))), _MOST_DIGITS) if value and abs(value) < 0.005 else 2
+    return f"{value:.{digits}f}"
 
 
 Row = tuple[str, str, Callable[[Any], str]]

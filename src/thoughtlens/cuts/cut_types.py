@@ -151,13 +151,15 @@ def ablate_kv_group(
 
     Example:
         >>> ablate_kv_group(2, 1, n_heads=8, n_groups=2).label
-        'L2H4,5,6,7 resample'
+        'L2G1 resample'
     """
     if n_heads % n_groups or not 0 <= group < n_groups:
         raise OptionError(f"found group {group} of {n_groups} over {n_heads} heads; expected 0 to {n_groups - 1}.")
     size = n_heads // n_groups
     made = cut(_head_part(layer, range(group * size, (group + 1) * size), edit, queries))
-    return made if size == 1 else replace(made, family=KV_GROUPS, unit=f"L{layer}G{group}")
+    unit = f"L{layer}G{group}"
+    label = f"{unit} {made.label.partition(' ')[2]}"
+    return made if size == 1 else replace(made, label=label, family=KV_GROUPS, unit=unit)
 
 
 def ablate_thought(thought: Names | None, *, edit: Edit = _RESAMPLE) -> Cut:

@@ -115,6 +115,7 @@ class Batch:
     problems: tuple[Problem, ...]
     prompts: list[list[int]]  # their questions, each ending in `bot`
     spoken: list[tuple[list[int], list[int]]]  # ids of the answer prefix, and of the value with its end
+    max_new_tokens: int = MAX_NEW_TOKENS  # of an answer
 
 
 def batch_of(
@@ -122,10 +123,11 @@ def batch_of(
     problems: Sequence[Problem],
     n_thoughts: int,
     prompts: Sequence[list[int]] | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Batch:
     """Problems, with their questions as token ids; `OptionError` where a gold answer exceeds the model's positions."""
     prompts = [reasoner.prompt(problem.question) for problem in problems] if prompts is None else list(prompts)
-    rooms = answer_rooms(reasoner, prompts, n_thoughts, MAX_NEW_TOKENS)
+    rooms = answer_rooms(reasoner, prompts, n_thoughts, max_new_tokens)
     spoken = [reasoner.spoken(problem.answer) for problem in problems]
     for problem, (prefix, value), room in zip(problems, spoken, rooms, strict=True):
         if len(prefix) + len(value) > room:
@@ -133,7 +135,7 @@ def batch_of(
                 f"the gold answer of {problem.id} takes {len(prefix) + len(value)} tokens, expected {room} at most; "
                 "leave the problem out."
             )
-    return Batch(tuple(problems), prompts, spoken)
+    return Batch(tuple(problems), prompts, spoken, max_new_tokens)
 
 
 class Cutting:
@@ -180,7 +182,8 @@ class Cutting:
         n_cuts = len(state) // len(self._batch.problems)
         texts = [self._reasoner.decode([*prefix, *value]) for prefix, value in self._batch.spoken] * n_cuts
         # Fewer thoughts leave more room.
-        rooms = answer_rooms(self._reasoner, self._batch.prompts, count, MAX_NEW_TOKENS) * n_cuts
+        batch = self._batch
+        rooms = answer_rooms(self._reasoner, batch.prompts, count, batch.max_new_tokens) * n_cuts
         free = (~told.greedy).nonzero().flatten()
         if len(free):
             reading.keep(free)

@@ -74,16 +74,17 @@ def heads_named(given: Words, shape: Shape, ranked: Callable[[], Sequence[str]])
         if not n.isdecimal() or not 1 <= int(n) <= n_heads:
             raise OptionError(f"--heads is {given!r}, expected top:1 to top:{n_heads}; write it so.")
         return list(ranked()[: int(n)])
-    return listed(given)
+    return [head_name(*head_place(name)) for name in listed(given)]
 
 
 def groups_named(given: Words, shape: Shape, n_groups: int) -> list[tuple[int, int]]:
     """Layer and number of key-value groups."""
     if given == ALL:
         return [(layer, group) for layer in range(shape.n_layers) for group in range(n_groups)]
-    if odd := [name for name in listed(given) if "G" not in name]:
+    names = [name.upper() for name in listed(given)]
+    if odd := [name for name in names if "G" not in name]:
         raise OptionError(f"--kv-groups names {odd[0]!r}, expected such as L4G1, or all; write it so.")
-    return [head_place(name.replace("G", "H")) for name in listed(given)]
+    return [head_place(name.replace("G", "H")) for name in names]
 
 
 def thoughts_named(given: Words, shape: Shape) -> list[str]:

@@ -68,6 +68,8 @@ from thoughtlens.files import (
 )
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.progress import told
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.local_engine import Engine, Local, Progress
@@ -118,13 +120,14 @@ def intervene(
     seed: int | None = None,
     reasoner: LatentReasoner | None = None,
     batch_size: int = 32,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     margin: float = MARGIN,
     accuracy_margin: float = ACCURACY_MARGIN,
     allow_failed: bool = False,
     force: bool = False,
     engine: Engine | None = None,
     call: str | None = None,
-    progress: Progress = lambda n_passes: None,
+    progress: Progress | None = None,
 ) -> xr.Dataset:
     """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
 
@@ -137,13 +140,15 @@ def intervene(
         seed: of the draw of problems; the plan's if None.
         reasoner: the run's model, if it is loaded already.
         batch_size: problems that pass together at most; no number depends on it beyond rounding.
+        max_new_tokens: the longest answer under a cut.
         margin: nats of log-probability; only of a mean effect shown to be nearer to 0 is "no effect" said.
         accuracy_margin: the same for accuracy, a share of problems.
         allow_failed: go on when a problem can't be run under a cut, and report the pair as failed; else stop there.
         force: replace a study of this name that is of other problems, another model or seed.
         engine: where batches are worked on; in this process if None.
         call: what the study's manifest says of who asked for this; this call if None.
-        progress: called with a number of passes done: a problem under a cut, the baseline being one.
+        progress: called with a number of passes done: a problem under a cut, the baseline being one; a bar is shown if
+            None.
 
     Returns:
         The effects Dataset (`thoughtlens.schema`), also in `RUN/studies/NAME/effects.zarr`; with `donor` (intervention,
@@ -168,7 +173,7 @@ def intervene(
             f"found the margins {margin} nats and {accuracy_margin} of accuracy, expected numbers above 0; no interval "
             "lies inside a margin of 0."
         )
-    model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size)
+    model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size, max_new_tokens=max_new_tokens)
     asked = Manifest(
         finished=None,
         model=identity(model) | _other_rule(run, model),
@@ -181,6 +186,7 @@ def intervene(
             "donors": plan.donors,
             "holdout": plan.holdout,
             "holdout_seed": plan.holdout_seed,
+            **({} if target.max_new_tokens == MAX_NEW_TOKENS else {"max_new_tokens": target.max_new_tokens}),
         },
         margins=margins,
         seed={"problems": drawn, "plan": plan.seed},
@@ -192,10 +198,11 @@ def intervene(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
             "first or last; pass another --study."
         )
-    with only_writer(run.path / STUDIES / name) as folder:
+    asked_passes = passes_of(run, plan, n, drawn)
+    with only_writer(run.path / STUDIES / name) as folder, told(progress, "intervene", asked_passes) as advance:
         plan = _open(folder, asked, plan, target, force=force)
         target = replace(target, folder=folder / OUTCOMES)
-        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=progress)
+        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=advance)
         chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
         rankings: dict[str, Sequence[str]] = dict(plan.rankings)
         for by in plan.orders:
@@ -253,6 +260,7 @@ def prepared(
     batch_size: int,
     *,
     ids: Sequence[str] = (),
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> tuple[LatentReasoner, Plan, Target, int]:
     """The model, the plan, its problems in batches of like length, and the seed of their draw; all checked."""
     if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
@@ -270,7 +278,7 @@ def prepared(
         if side:
             lengths = [len(prompts[place]) for place in side]
             grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
-    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing)
+    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing, max_new_tokens)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
 

@@ -47,6 +47,7 @@ from thoughtlens.files import Json, check_seal, digest_of, write_sealed
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.notation import TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.local_engine import Progress, Work
 from thoughtlens.schema import BASELINE
@@ -141,6 +142,7 @@ class Target:
     shape: Shape
     prompts: tuple[list[int], ...]  # the question of each problem as token ids
     choosing: frozenset[int] = frozenset()  # places of the problems that choose and are not tested
+    max_new_tokens: int = MAX_NEW_TOKENS  # of an answer
 
     def names(self, batch: int) -> list[str]:
         """The ids of the problems of a batch."""
@@ -170,7 +172,7 @@ class Target:
     def batch(self, reasoner: LatentReasoner, places: Sequence[int]) -> Batch:
         """The problems at these places as token ids; `OptionError` where one exceeds the model's positions."""
         problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
-        return batch_of(reasoner, problems, self.n_thoughts, prompts)
+        return batch_of(reasoner, problems, self.n_thoughts, prompts, self.max_new_tokens)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,6 @@ from transformers import PreTrainedTokenizerFast
 from thoughtlens.models.reasoner import Reasoner
 from thoughtlens.problems import AFTER_HASH, OFFICIAL, AnswerRule
 
-ANSWER_MARK: Final = "###"
-"""The characters that Coconut's training puts before an answer."""
-
 _NAMED_SYMBOLS: Final = {33: "<|latent|>", 34: "|", 35: "[Q]", 36: "[R]", 37: "[A]", 38: "<eos>"}
 _N_SYMBOLS: Final = 40
 

@@ -15,7 +15,6 @@ A family of another package is found by the name that a folder's `thoughtlens.js
 """
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import entry_points
@@ -28,7 +27,17 @@ from transformers import AutoModelForCausalLM
 
 from thoughtlens.errors import CheckpointError, OptionError
 from thoughtlens.models.cache import checksum
-from thoughtlens.models.catalog import BASE_FILES, CHECKPOINT_FILES, bundled, fetch
+from thoughtlens.models.catalog import (
+    AUTO,
+    BASE_FILES,
+    CHECKPOINT_FILES,
+    PRECISIONS,
+    bundled,
+    check_asked,
+    fetch,
+    no_device,
+    no_lora,
+)
 from thoughtlens.models.checkpoint import digest, find_weights, is_raw, read_weights
 from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.codi import Codi
@@ -59,15 +68,9 @@ from thoughtlens.notation import BOT, EOT
 from thoughtlens.problems import STRICT, rule_named
 from thoughtlens.taps import ATTENTION
 
-DTYPES: Final = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) for name in PRECISIONS}
 """The precisions that a model can be loaded in, by name."""
 
-AUTO: Final = "auto"
 _MAX_SEED: Final = 2**63 - 1
 
 _IDENTITY: Final = {
@@ -126,15 +129,16 @@ def load(
         >>> reasoner.n_thoughts, reasoner.provenance["architecture"]
         (6, 'gpt2')
     """
-    where = _device(device)
     rule_named(answer_rule)
+    check_asked(model, revision=revision, known_as=known_as, alpha=alpha, dtype=dtype, device=device)
+    where = _device(device)
     dtype = precision(dtype, where)
-    if alpha is not None and not math.isfinite(alpha):
-        raise CheckpointError(f"LoRA's alpha is {alpha}, expected a finite number; pass another --alpha.")
     place = locate(model, base, revision, base_revision, known_as)
     said = folder_settings(place.folder)
     settings = Settings.of(options={"lora_alpha": alpha}, folder=said, table=place.table)
     if settings["family"] == "planted":
+        if alpha is not None:
+            raise no_lora(str(model), alpha)
         reasoner: Reasoner = _plant(place, said, DTYPES[dtype], where)
     elif settings["family"] not in _FAMILIES:
         reasoner = _foreign(settings["family"], place, said, DTYPES[dtype], where)
@@ -166,7 +170,7 @@ def precision(asked: str, device: torch.device) -> str:
     if asked in DTYPES:
         return asked
     if asked != AUTO:
-        raise CheckpointError(f"no precision {asked!r}; use {AUTO} or one of {', '.join(DTYPES)}.")
+        raise CheckpointError(f"no precision {asked!r}; use {AUTO} or one of {', '.join(PRECISIONS)}.")
     if device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
@@ -292,23 +296,12 @@ def locate(
 ) -> Place:
     """Find a model's files, here or on the Hub; `CheckpointError` if they are not there, or of a refused family."""
     name, commit, base_commit = str(model), None, None
-    if known_as is not None and known_as not in known_checkpoints():
-        raise CheckpointError(f"no known checkpoint {known_as!r}; see `thoughtlens models --known`.")
+    check_asked(model, revision=revision, known_as=known_as)
     table = known_checkpoints().get(known_as or name, {})
-    if "refused" in table:
-        raise CheckpointError(
-            f"{known_as or name} can't be loaded: {table['refused']}; use a CODI or Coconut checkpoint."
-        )
-    if revision is not None and (name in bundled() or Path(model).exists()):
-        raise CheckpointError(f"{name} is here and has no revisions; leave --revision out, or name a Hub model.")
     if name in bundled():
         folder = bundled()[name]
     elif Path(model).is_dir():
         folder = Path(model)
-    elif Path(model).exists():
-        raise CheckpointError(f"{name} is a file; pass the folder that holds it.")
-    elif _looks_like_path(name) and name not in known_checkpoints():
-        raise CheckpointError(f"no model {name!r}: there is no such folder; see `thoughtlens models` for names.")
     else:
         files = (table["file"], *CHECKPOINT_FILES) if "file" in table else CHECKPOINT_FILES
         folder, commit = fetch(table.get("repository", name), revision or table.get("revision"), files)
@@ -343,12 +336,7 @@ def _device(name: str | None) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise CheckpointError(f"no device {name!r} here; use cpu, or cuda where there is an NVIDIA GPU.") from error
-
-
-def _looks_like_path(name: str) -> bool:
-    """Whether a name can't be `owner/name` on the Hub; a bare word could be, but such models are never CODI."""
-    return name.count("/") != 1 or name.startswith((".", "/", "~"))
+        raise no_device(name) from error
 
 
 # Loading what was found.
@@ -395,6 +383,8 @@ def _read(place: Place, settings: Settings, dtype: torch.dtype, where: torch.dev
     if found.layout == LATENT_TTS:
         markers = markers_named(tokenizer, n_embeddings, place.base or place.folder)
     check_tokenizer(tokenizer, markers, place.base or place.folder)
+    if settings.facts.get("lora_alpha", (0, ""))[1] == "option" and not found.lora:
+        raise no_lora(place.provenance["name"], settings["lora_alpha"])
     lora = settings["lora_alpha"] if found.lora else None
     decoder = merged(found, alpha=float(lora or 0), transposed=config.model_type == "gpt2", where=named)
     apart = tie(decoder, config.model_type, len(markers.names), named) if config.tie_word_embeddings else 0.0

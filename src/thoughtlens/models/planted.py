@@ -52,6 +52,18 @@ PLANTED: Final[Mapping[str, tuple[int, int]]] = {
 """Layer and head of each role. In the rows of thoughts `even`, `carrier` and `nothing` attend evenly to all positions,
 `thoughts` attends evenly to the thoughts so far, the query itself included; the others have a strength."""
 
+PLANTED_TYPES: Final[Mapping[str, str]] = {
+    "sink": "first-token",
+    "even": "no clear type",
+    "sequential": "previous-thought",
+    "carrier": "read-out",
+    "hub": "hub",
+    "thoughts": "self",
+    "skip": "skip",
+    "nothing": "no clear type",
+}
+"""The type of head, of `thoughtlens.analysis`, that each role is; `thoughts` favours itself, most of all z1."""
+
 TOKENIZER: Final = "tiny-gpt2"
 """The bundled model whose tokenizer is used: every number below 100 is one token there."""
 

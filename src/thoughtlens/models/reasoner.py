@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 from thoughtlens.errors import CheckpointError
+from thoughtlens.models.settings import ANSWER_PREFIX
 from thoughtlens.notation import ANSWER, BOT, EOT
 from thoughtlens.problems import RULES, STRICT, AnswerRule
-
-ANSWER_PREFIX: Final = "The answer is:"
-"""The words that CODI's official training puts before an answer."""
 
 PAD: Final = "pad"
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.coconut import ANSWER_MARK
-from thoughtlens.models.reasoner import ANSWER_PREFIX
 
 NAME: Final = "thoughtlens.json"
 CODI: Final = "codi"
 COCONUT: Final = "coconut"
 PLAIN: Final = "plain"
+
+ANSWER_PREFIX: Final = "The answer is:"
+ANSWER_MARK: Final = "###"
+"""What CODI's official training and Coconut's put before an answer."""
 
 _NUMBER: Final = (int, float)
 _KINDS: Final[Mapping[str, tuple[Any, str]]] = {

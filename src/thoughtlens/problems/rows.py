@@ -1,13 +1,15 @@
 """Problems, and the rows of local files that they are read from.
 
-In: a `.json`, `.jsonl` or `.parquet` file, or rows from elsewhere; out: `Problem`s, or one sentence that says which row
-can't be read and why. Known are the field names of the named sets and of the files that their authors publish; any
-other name is mapped by the caller.
+In: a `.json`, `.jsonl`, `.csv`, `.tsv` or `.parquet` file, or rows from elsewhere; out: `Problem`s, or one sentence
+that says which row can't be read and why. Known are the field names of the named sets and of the files that their
+authors publish; any other name is mapped by the caller.
 
 Other people's files are read strictly: nothing that JSON doesn't allow (NaN, a number beyond floats, half a character),
 nothing that could take the machine down (endless lines, deep nesting, integers of thousands of digits).
 """
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -70,7 +72,8 @@ def read_rows(path: Path) -> list[Row]:
     """Read every row of a file.
 
     Args:
-        path: a `.jsonl` file of one object a line (blank lines are skipped), a `.json` list of objects, or `.parquet`.
+        path: a `.jsonl` file of one object a line (blank lines are skipped), a `.json` list of objects, `.parquet`, or
+            a `.csv` or `.tsv` table whose first line names the fields, which are texts.
 
     Returns:
         The rows in order, at least one.
@@ -87,7 +90,7 @@ def read_rows(path: Path) -> list[Row]:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ProblemSetError(
-            f"{path} ends in {path.suffix!r}, expected .jsonl, .json or .parquet; rename or convert it."
+            f"{path} ends in {path.suffix!r}, expected .jsonl, .json, .csv, .tsv or .parquet; rename or convert it."
         )
     if not path.is_file():
         found = "is not a file" if path.exists() else "does not exist"
@@ -187,6 +190,33 @@ def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
         raise ProblemSetError(f"{path}, line {_line(text, at)} goes on after the list ends; keep one list a file.")
 
 
+def _read_table(path: Path) -> Iterator[Row]:
+    """The rows of a table whose first row names the fields; a row is numbered by its place below that one."""
+    if path.stat().st_size > LARGEST_FILE:
+        raise ProblemSetError(f"{path} is larger than {LARGEST_FILE:,} bytes; write it as .jsonl, one object a line.")
+    text = _decode(path.read_bytes(), path, first_line=1)
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    csv.field_size_limit(LONGEST_ROW)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        names = next(table, [])
+        if names and (len(set(names)) < len(names) or not all(names)):
+            raise ProblemSetError(
+                f"{path}, line 1 names the fields {names!r}, expected different names; correct the first line."
+            )
+        for number, values in enumerate(filter(None, table), start=1):
+            where = place_of(path, number)
+            _check_length(sum(map(len, values)), where)
+            if len(values) != len(names):
+                raise ProblemSetError(
+                    f"{where} (line {table.line_num}) has {len(values)} fields, expected {len(names)} as in line 1; "
+                    "quote texts that hold the separator."
+                )
+            yield Row(number, dict(zip(names, values, strict=True)))
+    except csv.Error as error:
+        raise ProblemSetError(f"{path}, line {table.line_num} is not readable ({error}); correct it.") from error
+
+
 def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         # Heavy to import, and only this kind of file needs it.
@@ -224,7 +254,13 @@ def _too_many(path: Path) -> ProblemSetError:
     )
 
 
-_READERS = {".jsonl": _read_lines, ".json": _read_list, ".parquet": _read_parquet}
+_READERS = {
+    ".jsonl": _read_lines,
+    ".json": _read_list,
+    ".csv": _read_table,
+    ".tsv": _read_table,
+    ".parquet": _read_parquet,
+}
 
 
 def _decode(data: bytes, path: Path, *, first_line: int) -> str:

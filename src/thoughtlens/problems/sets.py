@@ -4,6 +4,7 @@ The named sets are listed in `sets.toml`; those on the Hugging Face Hub are read
 recorded is what was read. In: a name, Hub id or path; out: a `ProblemSet`.
 """
 
+import difflib
 import hashlib
 import json
 import random
@@ -122,7 +123,8 @@ def load_set(
     """Load a whole problem set with its provenance.
 
     Args:
-        name_or_path: a name of `known_sets`, its Hub id, or a `.json`, `.jsonl` or `.parquet` file.
+        name_or_path: a name of `known_sets`, its Hub id, or a `.json`, `.jsonl`, `.csv`, `.tsv` or
+            `.parquet` file.
         split: a named set's split, its default unless given; for a file the prefix of ids, its stem unless given.
         fields: names of fields by what they hold, for instance `{"question": "prompt"}`.
         revision: branch, tag or commit of a Hub set.
@@ -176,7 +178,7 @@ def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
         return problem_set
     size = len(problem_set.problems)
     if n < 1:
-        raise OptionError(f"n is {n}, expected at least 1; leave it out for all problems.")
+        raise OptionError(f"n is {n}, expected 1 to {size:,}; leave it out for all problems.")
     if n > size:
         raise ProblemSetError(
             f"{problem_set.source} has {size:,} problems, {n:,} were asked for; ask for at most {size:,}."
@@ -270,9 +272,10 @@ def bundled_file(name: str, split: str) -> Traversable:
 
 def _load_file(path: Path, split: str | None, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
     if not path.suffix and not path.exists():
-        names = ", ".join(known_sets())
+        near = difflib.get_close_matches(str(path), known_sets(), n=1)
         raise ProblemSetError(
-            f"no problem set is called {str(path)!r}, expected {names}, or a .jsonl, .json or .parquet file."
+            f"no problem set is called {str(path)!r}, expected {', '.join(known_sets())}, or a .jsonl, .json, .csv, "
+            f".tsv or .parquet file{f'; did you mean {near[0]}?' if near else '.'}"
         )
     _check_no_revision(str(path), revision)
     problems = _read_file(path, split or path.stem, fields)

@@ -34,6 +34,7 @@ from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnin
 from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, call_of, file_name, only_writer, replacing, unique, write_json, writing
 from thoughtlens.notation import ANSWER, thought_names
+from thoughtlens.progress import counting
 from thoughtlens.published.scores import step_indexed
 from thoughtlens.runs.reader import ANALYSIS, Run
 from thoughtlens.runs.writer import made_by
@@ -244,9 +245,12 @@ def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[Json]]:
 
 def save_figures(folder: Path, drawn: "Mapping[str, Figure]", made: Json) -> list[Path]:
     """Write figures, each in files of its name which say how they were `made`, into a folder; return their paths."""
-    about = json.dumps(made, ensure_ascii=False)
-    with writing(folder):
-        return [path for name, of in drawn.items() for path in plots.save_figure(of, folder / name, about=about)]
+    about, paths = json.dumps(made, ensure_ascii=False), []
+    with writing(folder), counting("draw", len(drawn)) as advance:
+        for name, figure in drawn.items():
+            paths += plots.save_figure(figure, folder / name, about=about)
+            advance(1)
+    return paths
 
 
 def write_figures(

@@ -1,6 +1,7 @@
-"""The summary of a report in sentences, and its cautions: none says more than the test behind it.
+"""The results of a run, a study and a comparison in sentences, and cautions: none says more than the test behind it.
 
-In: the headline numbers of a run (`reports.summary`) and of its studies. Out: `Finding`s and cautions, plain text.
+In: the headline numbers of a run (`reports.summary`), of its studies (`study_data.facts_of`) and of a comparison. Out:
+`Finding`s and cautions, plain text, for the page and for the terminal.
 
 1. "More than an even share" is said where the one-sided test of the evidence says so (p < 0.05), and "less" where the
    whole interval lies below it. Else the number stands alone, with the words that nothing is shown.
@@ -11,11 +12,15 @@ In: the headline numbers of a run (`reports.summary`) and of its studies. Out: `
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil, log10
 from typing import Any, Final, NamedTuple
 
 from thoughtlens.analysis.effects import ALPHA
 
 FEW_CUT: Final = 50
+_MOST_DIGITS: Final = 6
+_N_NAMED: Final = 5
+"""Heads, or cuts, that a sentence names."""
 
 
 class Finding(NamedTuple):
@@ -41,14 +46,16 @@ def findings(
         *_hub(facts),
         *_order(facts),
         *_heads(facts),
-        *_cuts(studies),
+        *cuts(studies),
     ]
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """`1.23`, `−0.05`; `undefined` where there is none."""
-    if value is None:
+    """`1.23`, `−0.05`, and `−0.0004` for what would be rounded to 0; `undefined` where there is none."""
+    if value is None or value != value:
         return "undefined"
+    if value and abs(value) < 0.5 / 10**digits:
+        digits = min(ceil(-log10(abs(value))), _MOST_DIGITS)
     text = f"{value:.{digits}f}"
     return "0" if float(text) == 0 else text.replace("-", "−")
 
@@ -90,25 +97,29 @@ def _answers(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _looks(facts: Mapping[str, Any], parts: Mapping[str, float | None]) -> Iterator[Finding]:
     names = {
-        "first": "to the first token", "question": "to the rest of the question", "bot": "to the opening marker",
-        "earlier thoughts": "to earlier thoughts", "self": "to itself",
+        "first": "to the prompt's first token", "question": "to the question's other tokens",
+        "bot": "to the opening marker", "earlier thoughts": "to earlier thoughts", "self": "to itself",
     }  # fmt: skip
     known = {name: share for name, share in parts.items() if name in names and share is not None}
     shares = ", ".join(f"{percent(known[name])} {names[name]}" for name in sorted(known, key=lambda name: -known[name]))
     found = facts["evidence"]["thoughts"]
-    text = f"Of its attention a thought gives, on average over layers and heads, {shares}. " if shares else ""
+    text = f"Of its attention a thought gives {shares} (means over layers and heads). " if shares else ""
     yield Finding("Where thoughts look", f"{text}Earlier thoughts get {_against_even(found)}.", "flow")
 
 
 def _against_even(found: Mapping[str, Any]) -> str:
     if found["estimate"] is None or found["p"] is None:
         return "an amount of which nothing can be said here"
-    by = with_interval(found)
+    by = with_interval({name: None if found[name] is None else 100 * found[name] for name in _BOUNDS}, 1)
+    by += " percentage points"
     if found["p"] < ALPHA:
-        return f"more than an even spread over all tokens would give them, by {by} of a row ({p_value(found['p'])})"
+        return f"more than an even spread over all tokens would give them: by {by} ({p_value(found['p'])})"
     if found["high"] is not None and found["high"] < 0:
-        return f"less than an even spread over all tokens would give them, by {by} of a row"
-    return f"no amount that is shown to exceed an even spread over all tokens ({by} of a row, {p_value(found['p'])})"
+        return f"less than an even spread over all tokens would give them: by {by}"
+    return f"no amount that is shown to exceed an even spread over all tokens ({by}, {p_value(found['p'])})"
+
+
+_BOUNDS: Final = ("estimate", "low", "high")
 
 
 def _hub(facts: Mapping[str, Any]) -> Iterator[Finding]:
@@ -118,18 +129,18 @@ def _hub(facts: Mapping[str, Any]) -> Iterator[Finding]:
             "Hub", "Whether there is a hub can't be said here: it takes four thoughts and five problems.", "heads"
         )
         return
-    strength = f"strength {number(hub['strength'])}, {p_value(hub['p'])}"
+    strength = f"strength {number(hub['strength'])} even shares, a hub has over {heads['least']}; {p_value(hub['p'])}"
     mean = (
-        f"{hub['thought']} is a hub of the mean head: more than one later thought prefers it ({strength})."
+        f"{hub['thought']} is a hub of the mean head, the average of all heads: more than one later thought prefers it "
         if hub["thought"]
-        else f"No thought is shown to be a hub of the mean head ({strength})."
-    )
+        else "No thought is shown to be a hub of the mean head, the average of all heads "
+    ) + f"({strength})."
     n = heads["n_heads"]
     own = "has a hub of its own" if n == 1 else "have a hub of their own"
     single = (
         f"{counted(n, 'head')} of {heads['of']} {own}" if n else f"No single head of {heads['of']} is shown to have one"
     )
-    beyond = f"(beyond {heads['least']} even shares, corrected over heads; {facts['selected_on']})"
+    beyond = f"(corrected over heads; {facts['selected_on']})"
     yield Finding("Hub", f"{mean} {single} {beyond}.", "heads")
 
 
@@ -149,51 +160,93 @@ def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
             claim = "less than no preference would give"
         else:
             claim = f"which shows no preference ({p_value(found['p'])})"
-        yield Finding(about, f"{beginning} {with_interval(ratio)} times an even share, {claim}.", "heads")
+        even = " (what attention spread evenly over earlier thoughts would give)" if name == "sequential" else ""
+        yield Finding(about, f"{beginning} {with_interval(ratio)} times an even share{even}, {claim}.", "heads")
 
 
 def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
     types = ", ".join(f"{n} {name}" for name, n in (facts["types"] or {}).items() if n)
+    if types:
+        yield Finding("Types of heads", f"{types}, by what each looks at beyond chance.", "heads")
     unreliable = facts["ranking"]["unreliable"]
-    first = ", ".join(head["name"] for head in facts["top_heads"][:5])
+    first = ", ".join(
+        f"{head['name']} ({head['type']})" if head.get("type") else head["name"]
+        for head in facts["top_heads"][:_N_NAMED]
+    )
     if unreliable or not first:
-        ranking = f"{str(unreliable)[:1].upper()}{str(unreliable)[1:]}" if unreliable else "No head is ranked."
+        text = f"{str(unreliable)[:1].upper()}{str(unreliable)[1:]}" if unreliable else "No head is ranked."
     else:
         reliability = number(facts["ranking"]["reliability"])
-        ranking = f"By attention to thoughts, {first} come first (reliability of the order {reliability})."
-    beyond = f"By what they look at beyond chance: {types}. " if types else ""
-    yield Finding("Heads", beyond + ranking, "heads")
+        text = (
+            f"Most attention to thoughts is given by {first}. The order's reliability is {reliability} (1: other "
+            "problems would give the same order)."
+        )
+    yield Finding("Heads", text, "heads")
 
 
-def _cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """What the newest study shows, of those whose cuts were not all added later; `study_data.facts_of` gives them."""
     study = next((study for study in studies if any(not cut["exploratory"] for cut in study["cuts"])), None)
     if study is None:
         yield Finding("Cutting", "Nothing was cut in this run, so nothing here says what the answer needs.", "causes")
         return
-    cuts, ranked = study["cuts"], study["ranked"]
+    made, ranked = study["cuts"], study["ranked"]
     label = study["labels"][ranked]
-    costs = [cut for cut in cuts if (cut["p"][ranked] or 1.0) < ALPHA and cut["effects"][ranked][0] < 0]
+    costs = [cut for cut in made if (cut["p"][ranked] or 1.0) < ALPHA and cut["effects"][ranked][0] < 0]
     where = f"In study {study['name']}, on {counted(study['n'], 'problem')}, "
     if costs:
-        most = min(costs, key=lambda cut: cut["effects"][ranked][0])
-        estimate, low, high = most["effects"][ranked]
-        size = with_interval({"estimate": estimate, "low": low, "high": high})
+        first, *others = sorted(costs, key=lambda cut: cut["effects"][ranked][0])[:_N_NAMED]
         text = (
-            f"{where}{len(costs)} of {counted(len(cuts), 'cut')} {'is' if len(costs) == 1 else 'are'} shown to cost "
-            f"{label} (Holm over all cuts). "
-            f"{most['label']} costs most: {size} nats, and {most['broken']} of {most['n']} answers break."
+            f"{where}{len(costs)} of {counted(len(made), 'cut')} {'is' if len(costs) == 1 else 'are'} shown to cost "
+            f"{label} (Holm over all cuts). {first['label']} costs most: {_size(first, ranked)} nats, "
+            f"and {first['broken']} of {first['n']} answers break."
         )
+        if others:
+            named = ", ".join(f"{cut['label']} {number(cut['effects'][ranked][0])}" for cut in others)
+            text += f" Then {named} nats."
+        text += _legend([first, *others])
     else:
         text = (
-            f"{where}none of {counted(len(cuts), 'cut')} is shown to cost {label} (Holm over all cuts); that does not "
+            f"{where}none of {counted(len(made), 'cut')} is shown to cost {label} (Holm over all cuts); that does not "
             "show that nothing matters."
         )
-    if none := sum(bool(cut["none"][ranked]) for cut in cuts):
+        measured = [cut for cut in made if cut["effects"][ranked][0] < 0]
+        if largest := sorted(measured, key=lambda cut: cut["effects"][ranked][0])[:_N_NAMED]:
+            named = ", ".join(f"{cut['label']} {number(cut['effects'][ranked][0])}" for cut in largest)
+            text += f" Largest as measured: {named} nats.{_legend(largest)}"
+    if none := sum(bool(cut["none"][ranked]) for cut in made):
         text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{study['margins'][ranked]:g} nats."
     yield Finding("Cutting", text, "causes")
+    if matched := [cut for cut in made if cut["controls"] and cut.get("p_controls")]:
+        beyond = sum(
+            cut["effects"][ranked][0] < 0 and cut["p_controls"][ranked] * (1 + len(cut["controls"])) < _ALONE
+            for cut in matched
+        )
+        chance = sum(1 / (1 + len(cut["controls"])) for cut in matched)
+        text = (
+            f"{beyond} of {counted(len(matched), 'cut')} that have controls (random cuts matched to them) cost more "
+            f"than each of their controls; by chance alone about {chance:.0f} would."
+        )
+        yield Finding("Controls", text, "causes")
     for family, rows in study["verdicts"].items():
         reading = str(rows[0]["reading"])
         yield Finding(f"Looking and cutting: {family}", f"{reading[:1].upper()}{reading[1:]}.", "causes")
+
+
+def _size(cut: Mapping[str, Any], outcome: str) -> str:
+    estimate, low, high = cut["effects"][outcome]
+    return with_interval({"estimate": estimate, "low": low, "high": high})
+
+
+def _legend(named: Sequence[Mapping[str, Any]]) -> str:
+    """What the sign in the label of an edge means, by the first label that has it."""
+    edge = next((str(cut["label"]) for cut in named if "⊣" in str(cut["label"])), "")
+    query, _, key = edge.partition(" ⊣ ")
+    return f" ({query} ⊣ {key.split()[0]}: {query} cannot attend to {key.split()[0]}.)" if edge else ""
+
+
+_ALONE: Final = 1.5
+"""Below this, p times one more than the controls: no control costs as much."""
 
 
 MEASURES: Final = {
@@ -205,6 +258,9 @@ MEASURES: Final = {
 }
 """Measures of a comparison, as its sentences name them."""
 
+UNITS: Final = {"accuracy": "of all answers", "thought_mass": "of a thought's attention"}
+"""What a difference is a part of; the others are in even shares."""
+
 
 def differences(comparison: Mapping[str, Any]) -> Iterator[Finding]:
     """How runs differ from the first, by what is shown after Holm's correction over all differences."""
@@ -213,7 +269,9 @@ def differences(comparison: Mapping[str, Any]) -> Iterator[Finding]:
         shown = {name: its for name, its in tested.items() if its["p_holm"] < ALPHA}
         about = f"{pair['of']} and {pair['minus']}"
         if shown:
-            changes = "; ".join(f"{MEASURES[name]} {with_interval(its)}" for name, its in shown.items())
+            changes = "; ".join(
+                f"{MEASURES[name]} {with_interval(its)} {UNITS.get(name, 'even shares')}" for name, its in shown.items()
+            )
             text = f"{pair['of']} minus {pair['minus']}: {changes} (each shown after Holm's correction)."
         else:
             text = f"None of {counted(len(tested), 'difference')} is shown; that does not show that the runs are alike."

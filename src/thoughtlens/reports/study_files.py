@@ -222,9 +222,9 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         `n_cuts`, `n_controls`, `n_orders` (steps of orders), `n_exploratory` (of all these, those added after the study
         had begun), `n_failed` (pairs), `margin` and `accuracy_margin`, `detectable` (the smallest effect that would be
         found of any cut, that is for the worst one, corrected for the plan), `warnings` (sentences),
-        `n_significant` after Holm, `top` (the cuts that lose most log-probability), `verdict` (by family, a row a
-        kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones, `transplants`,
-        whose answer is given with another problem's thoughts, and `made_by`.
+        `n_significant` after Holm, `top` (ten cuts that lose most log-probability, of each kind some), `verdict` (by
+        family, a row a kind of attention, with its sentence), `orders`, how orders of cuts compare with random ones,
+        `transplants`, whose answer is given with another problem's thoughts, and `made_by`.
 
     Example:
         How many cuts are significant by accuracy?
@@ -333,9 +333,14 @@ def _of_units(differences: xr.DataArray, cuts: dict[str, str]) -> xr.DataArray:
 
 
 def _top(cuts: xr.Dataset) -> list[dict[str, Any]]:
+    """The costliest cuts, worst first; of each kind of cut some, so that one kind does not hide the others."""
     loss = WORSE[RANKED_BY] * cuts[RANKED_BY].sel(value="estimate").values
-    order = np.argsort(np.where(np.isnan(loss), np.inf, -loss), kind="stable")[:TOP]
-    return [_cut(cuts.isel(intervention=place)) for place in order]
+    worst = np.argsort(np.where(np.isnan(loss), np.inf, -loss), kind="stable").tolist()
+    kinds = [str(kind) for kind in cuts["family"].values[worst]]
+    of_kind = [kinds[:place].count(kind) for place, kind in enumerate(kinds)]
+    share = TOP // max(len(set(kinds)), 1)
+    first = sorted(range(len(worst)), key=lambda place: (of_kind[place] >= share, place))[:TOP]
+    return [_cut(cuts.isel(intervention=worst[place])) for place in sorted(first)]
 
 
 def _cut(cut: xr.Dataset) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS, query_names, text
 from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.problems.sets import as_set
+from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
@@ -212,7 +213,7 @@ def extract(
     max_new_tokens: int = MAX_NEW_TOKENS,
     engine: Engine | None = None,
     protocol: str = EXACT.name,
-    progress: Progress = lambda n_problems: None,
+    progress: Progress | None = None,
 ) -> Run:
     """Record the attention of every problem in a run folder; go on where an earlier call stopped.
 
@@ -231,7 +232,7 @@ def extract(
         engine: where the shards are worked on; in this process if None.
         protocol: how padding is read; the official ones reproduce published numbers, which depend on `batch_size` (the
             official one is 128) and on the order of the problems.
-        progress: called with the number of problems done, also for those found done.
+        progress: called with the number of problems done, also for those found done; a bar is shown if None.
 
     Returns:
         The complete run: `Run.attention` (problem, layer, head, query, key), or with `MEAN` `Run.sums()`.
@@ -292,11 +293,12 @@ def extract(
         store = Store.open(out, layout, options=options, asked_by={"call": call, "seed": chosen.seed})
         write_problems(Path(out) / PROBLEMS, chosen.problems)
         missing = store.missing()
-        progress(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
         where = engine or Local()
         load = loader_for(where, reasoner)
         job = ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read, max_new_tokens)
-        where.run(job, missing, progress)
+        with told(progress, "extract", len(chosen.problems)) as advance:
+            advance(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
+            where.run(job, missing, advance)
         notes: dict[str, Any] = {}
         if missing:
             # What does not decide the numbers: where the run, its problems and model were, and how they were batched.
@@ -358,7 +360,7 @@ MOST_PROBLEMS: Final = 100
 
 
 def random_weight_runs(
-    run: Run, n: int = 20, *, pattern: str = "attention", progress: Progress = lambda n_models: None
+    run: Run, n: int = 20, *, pattern: str = "attention", progress: Progress | None = None
 ) -> list[Run]:
     """Runs of the model of a run with its weights drawn anew, made in its folder where they are not there yet.
 
@@ -366,7 +368,7 @@ def random_weight_runs(
         run: the run; its model is loaded again if a null model is missing.
         n: how many models, of the random weights 0, 1, …; those of the run itself are left out.
         pattern: what will be analysed; sums are kept of `attention` alone.
-        progress: called with the number of models done.
+        progress: called with the number of models done; a bar is shown if None.
 
     Returns:
         The runs, on 100 of the run's problems at most, drawn by seed 0. Nothing is generated after the thoughts.
@@ -386,14 +388,16 @@ def random_weight_runs(
     own = (run.manifest["notes"].get("model_source") or {}).get("random_weights")
     reasoner: Any = None
     found = []
-    for seed in islice((seed for seed in count() if seed != own), n):
-        folder = run.path / NULLS / str(seed)
-        if not ((folder / MANIFEST).is_file() and status(folder).complete):
-            reasoner = reasoner or reasoner_of(run.manifest)
-            problems = run.problems()
-            some = run.problems(n=min(MOST_PROBLEMS, len(problems)))
-            how: dict[str, Any] = {"n_thoughts": run.manifest["options"]["n_thoughts"], "max_new_tokens": 1}
-            extract(randomize(reasoner, seed=seed), some, folder, keep=MEAN, **how)
-        found.append(open_run(folder))
-        progress(1)
+    with told(progress, "null models", n) as advance:
+        for seed in islice((seed for seed in count() if seed != own), n):
+            folder = run.path / NULLS / str(seed)
+            if not ((folder / MANIFEST).is_file() and status(folder).complete):
+                reasoner = reasoner or reasoner_of(run.manifest)
+                problems = run.problems()
+                some = run.problems(n=min(MOST_PROBLEMS, len(problems)))
+                how: dict[str, Any] = {"n_thoughts": run.manifest["options"]["n_thoughts"], "max_new_tokens": 1}
+                how["progress"] = lambda n_problems: None  # models are counted
+                extract(randomize(reasoner, seed=seed), some, folder, keep=MEAN, **how)
+            found.append(open_run(folder))
+            advance(1)
     return found

@@ -28,7 +28,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, check_not_written, check_seal, digest_of, fingerprint, read_json
+from thoughtlens.files import Json, check_not_written, check_seal, digest_of, fingerprint, read_json, writer_of
 from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
 from thoughtlens.problems.sets import rows_fingerprint
 from thoughtlens.runs.shards import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 PROBLEMS: Final = "problems.jsonl"
 ANALYSIS: Final = "analysis"
 """The folder of a run for what is made from it; an analysis with other options has a folder in it."""
+
+DEFAULT: Final = "default"
+"""What the analysis with the default options is called where analyses are listed."""
 
 REPORT: Final = "report.html"
 """The page of everything in a run, which its folder holds once it has been written."""
@@ -283,8 +286,9 @@ class Status(NamedTuple):
         complete: whether the run has been put together.
         seconds_left: estimated from the pace of the markers; None with fewer than two of them, 0 when complete.
         studies: names of the studies of cuts, sorted: folders of `RUN/studies` that hold a manifest or a summary.
-        analyses: likewise of `RUN/analysis`, after "analysis" for that folder itself, the default one.
+        analyses: likewise of `RUN/analysis`, after "default" for that folder itself.
         report: the path of the run's HTML page; None if there is none.
+        running: whether another process is writing it.
     """
 
     n_done: int
@@ -296,6 +300,7 @@ class Status(NamedTuple):
     studies: tuple[str, ...]
     analyses: tuple[str, ...]
     report: str | None
+    running: bool = False
 
 
 def status(folder: str | Path) -> Status:
@@ -325,10 +330,10 @@ def status(folder: str | Path) -> Status:
     rows = {shard: int(read_marker(path, shard).get("rows", 0)) for shard in written}
     complete = bool(manifest["complete"])
     left = 0.0 if complete else _seconds_left(path, rows, n_problems)
-    analyses = tuple(path.name for path in (path / ANALYSIS,) if _is_finished(path)) + _finished(path / ANALYSIS)
+    analyses = ((DEFAULT,) if _is_finished(path / ANALYSIS) else ()) + _finished(path / ANALYSIS)
     done = sum(rows.values()), n_problems, len(written), n_shards
     report = str(path / REPORT) if (path / REPORT).is_file() else None
-    return Status(*done, complete, left, _finished(path / STUDIES), analyses, report)
+    return Status(*done, complete, left, _finished(path / STUDIES), analyses, report, writer_of(path) is not None)
 
 
 def _finished(folder: Path) -> tuple[str, ...]:

@@ -37,9 +37,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from reprlib import Repr
-from typing import Any, Final, final
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any, Final, final
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import (
@@ -59,7 +57,12 @@ from thoughtlens.files import (
     write_json_lines,
     writing,
 )
-from thoughtlens.runs.shards import Layout, ids_fingerprint
+
+if TYPE_CHECKING:
+    # Slow to import, and not needed to say that a folder holds no run.
+    import xarray as xr
+
+    from thoughtlens.runs.shards import Layout
 
 MANIFEST: Final = "manifest.json"
 RESULTS: Final = "results.jsonl"
@@ -117,6 +120,80 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
     ]
 
 
+_OPTIONS: Final = {
+    "options.model": "--model {}",
+    "options.model.name": "--model {}",
+    "options.model.dtype": "--dtype {}",
+    "options.model.lora_alpha": "--alpha {}",
+    "options.problems.name": "--problems {}",
+    "options.problems.split": "--split {}",
+    "options.problems.revision": "--problems-revision {}",
+    "layout.n_problems": "{} problems",
+    "options.n_thoughts": "--thoughts {}",
+    "options.answer_rule": "--answer-rule {}",
+    "options.protocol": "--protocol {}",
+    "options.batch_size": "--batch-size {}",
+    "options.max_new_tokens": "--max-new-tokens {}",
+    "layout.record": "--record {}",
+    "layout.keep": "--keep {}",
+    "layout.shard_size": "--shard-size {}",
+    "options.problems.fingerprint": "problems {:.12} (drawn by another --seed, or of another file)",
+}
+"""How a user asks for what the manifest calls so, in the order in which it is said."""
+
+_UNSAID: Final = {"layout.keep": "raw", "options.max_new_tokens": "256"}
+"""What a manifest leaves out where it is usual."""
+
+_FOLLOWS: Final = {
+    "options.model.name": ("options.model.", "options.n_thoughts", "layout."),
+    "options.problems.name": ("options.problems.", "layout.problem_ids", "layout.shard_size"),
+    "layout.n_problems": ("options.problems.fingerprint", "layout.problem_ids", "layout.shard_size"),
+    "options.n_thoughts": ("layout.n_thoughts", "layout.shard_size"),
+    "layout.keep": ("layout.",),
+    "options.problems.fingerprint": ("layout.problem_ids",),
+}
+"""What differs because something else does, and need not be said."""
+
+_ASKED: Final = ("options.model.dtype", "layout.n_problems", "layout.record", "layout.keep")
+"""What a user asks for whatever the model is."""
+
+
+def _under_one_name(found: Mapping[str, Any], asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was found, with the model's name as asked for where its weights are the same, wherever they lie."""
+    there, here = found["options"].get("model"), asked["options"].get("model")
+    if not (isinstance(there, Mapping) and isinstance(here, Mapping)) or there.get("sha256") != here.get("sha256"):
+        return found
+    names = {name: here[name] for name in ("name", "revision", "base_revision") if name in here}
+    return {**found, "options": {**found["options"], "model": {**there, **names}}}
+
+
+def _in_words(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """How two runs differ, as a user asks for it: `there: --model tiny-llama, 60 problems; here: …`."""
+    there, here = dict(_flat(found)), dict(_flat(asked))
+    apart = [name for name in there | here if _said(there, name, full=True) != _said(here, name, full=True)]
+    hidden = [
+        name
+        for name in apart
+        for cause, effects in _FOLLOWS.items()
+        if cause in apart and cause != name and name.startswith(effects) and name not in _ASKED
+    ]
+    known = [*(name for name in _OPTIONS if name in apart), *(name for name in apart if name not in _OPTIONS)]
+    told = [name for name in known if name not in hidden]
+
+    def side(values: Mapping[str, Any]) -> str:
+        return ", ".join(
+            _OPTIONS.get(name, name + " {}").format(_plain(values.get(name, _UNSAID.get(name, "absent"))))
+            for name in told
+        )
+
+    return f"there: {side(there)}; here: {side(here)}"
+
+
+def _plain(value: object) -> str:
+    """A value as a user types it: a list joined by commas, `none` where nothing is asked for."""
+    return (",".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
+
+
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, item in value.items():
         if isinstance(item, Mapping):
@@ -135,7 +212,7 @@ def _said(values: Mapping[str, Any], name: str, *, full: bool = False) -> str:
 def writing_run(folder: Path) -> Iterator[None]:
     """Make or find the folder of a run and be the only process that writes it; `RunError` if it is foreign."""
     with writing(folder, called=_CALLED, make=False):
-        _check_ours(folder)
+        check_free(folder)
     with only_writer(folder, called=_CALLED):
         yield
 
@@ -150,8 +227,10 @@ def rows_name(shard: int) -> str:
     return f"{SHARDS}/{shard:06d}.jsonl"
 
 
-def promise(folder: Path, layout: Layout, shard: int) -> Json:
+def promise(folder: Path, layout: "Layout", shard: int) -> Json:
     """What the marker of a shard must say for the files as they are now."""
+    from thoughtlens.runs.shards import ids_fingerprint  # imports xarray
+
     ids = layout.ids_of(shard)
     files = fingerprints(folder, [*layout.array_files(shard), rows_name(shard)])
     return {"shard": shard, "problem_ids": ids_fingerprint(ids), "rows": len(ids), "files": files}
@@ -166,7 +245,7 @@ def read_marker(folder: Path, shard: int) -> Json:
     return marker if isinstance(marker, dict) and marker.pop("sha256", "") == digest_of(marker) else {}
 
 
-def fault_of(folder: Path, layout: Layout, shard: int) -> str | None:
+def fault_of(folder: Path, layout: "Layout", shard: int) -> str | None:
     """The first file of a shard that is missing or altered; None if the shard is whole."""
     marker = read_marker(folder, shard)
     if not marker:
@@ -184,13 +263,18 @@ class Store:
     """A run folder that is being written; small enough to send to workers."""
 
     path: Path
-    layout: Layout
+    layout: "Layout"
     # Shards that this process has written or compared with their markers.
     verified: set[int] = field(default_factory=set, compare=False, repr=False)
 
     @classmethod
     def open(
-        cls, path: str | Path, layout: Layout, *, options: Mapping[str, Any], asked_by: Mapping[str, Any] | None = None
+        cls,
+        path: str | Path,
+        layout: "Layout",
+        *,
+        options: Mapping[str, Any],
+        asked_by: Mapping[str, Any] | None = None,
     ) -> "Store":
         """Begin a run where nothing is, or go on with one of the same layout and options.
 
@@ -204,9 +288,10 @@ class Store:
         with writing(folder, called=_CALLED, make=False):
             _claim(folder, new | asked)
             found = read_manifest(folder)
-            if differing := differences({name: found[name] for name in asked}, asked):
+            there = _under_one_name({name: found[name] for name in asked}, asked)
+            if differences(there, asked):
                 raise RunError(
-                    f"{folder} is another run: {'; '.join(differing)}; ask for the same, or name another folder."
+                    f"{folder} is another run: {_in_words(there, asked)}; ask for the same, or name another folder."
                 )
             _prepare(folder, layout, found)
         return cls(folder, layout)
@@ -233,7 +318,7 @@ class Store:
     def write(
         self,
         shard: int,
-        dataset: xr.Dataset,
+        dataset: "xr.Dataset",
         rows: Sequence[Mapping[str, Any]],
         *,
         seconds: float = 0.0,
@@ -303,10 +388,11 @@ def unfinished(store: Store, missing: Sequence[int]) -> str:
     )
 
 
-def _check_ours(folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Raise `RunError` where a folder can be neither a run nor become one."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file, expected a run folder or a new name; name another.")
-    if not folder.exists() or (folder / MANIFEST).exists():
+    if not folder.is_dir() or (folder / MANIFEST).exists():
         return
     ours = (LOCK, MANIFEST + SEAL)  # what another process, which has just begun, has written by now
     foreign = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.endswith(PARTIAL)]
@@ -317,14 +403,14 @@ def _check_ours(folder: Path) -> None:
 
 
 def _claim(folder: Path, manifest: Json) -> None:
-    _check_ours(folder)
+    check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / MANIFEST).exists():
         # First of all, so that a kill from here on leaves a folder known as ours.
         write_json(folder / MANIFEST, manifest, sealed=True)
 
 
-def _prepare(folder: Path, layout: Layout, manifest: Json) -> None:
+def _prepare(folder: Path, layout: "Layout", manifest: Json) -> None:
     (folder / SHARDS).mkdir(exist_ok=True)
     if "files" not in manifest:
         files = fingerprints(folder, layout.allocate(folder))
