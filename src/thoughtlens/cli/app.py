@@ -26,6 +26,7 @@ from thoughtlens import __version__, runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.files import COMMAND
+from thoughtlens.models.cache import settle_caches
 
 _TYPED: Final = "thoughtlens.typed"
 
@@ -189,6 +190,7 @@ def _prepare(
     to_stderr = logging.StreamHandler()
     to_stderr.setFormatter(_Visible("%(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[to_stderr])
+    settle_caches()
 
 
 def typed(ctx: typer.Context) -> str:

@@ -60,6 +60,8 @@ codecs.register_error(ERRORS, _in_ascii)
 class Stream(io.TextIOWrapper):
     """stdout or stderr of the command line, where a full disk is told in a sentence, and only if results are lost."""
 
+    of: Any = None  # the stream that it takes the place of, which would close the file that they share if it ended
+
     def write(self, text: str, /) -> int:
         """Write text."""
         with self._told():
@@ -102,7 +104,9 @@ def take_streams() -> None:
 
 def _taken(stream: Any) -> Stream:
     how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
-    return Stream(stream.buffer, encoding=stream.encoding, errors=ERRORS, **how)
+    taken = Stream(stream.buffer, encoding=stream.encoding, errors=ERRORS, **how)
+    taken.of = stream
+    return taken
 
 
 def visible(text: str) -> str:
