@@ -109,6 +109,7 @@ def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(grouped)
     assert_identical(analyze(run, by=("correct", "n_steps"), null=[null], name="all", **FEW), found)
     assert run.read == []
     assert found.options["name"] == "all"
+    assert found.model.attrs["model"] == "these"
 
 
 def test_numbers_of_groups_are_those_of_their_problems_alone(grouped):
@@ -129,7 +130,6 @@ def test_the_default_analysis_stands_in_the_folder_and_others_beside_it(run):
     assert_identical(open_analysis(run), default)
     assert_identical(open_analysis(run, other.options["name"]), other)
     assert default.model.attrs["seed"] == 0 and other.model.attrs["seed"] == 1
-    assert default.model.attrs["model"] == "these"
 
 
 @pytest.mark.usefixtures("at_hand")

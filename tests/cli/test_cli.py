@@ -79,7 +79,12 @@ def test_a_python_user_writes_what_the_command_line_writes(first, copied):
 
     folder, facts = first
     found = write_reports(open_run(copied), figures=False)
-    assert found == json.loads((folder / "analysis" / "summary.json").read_text("utf-8"))
+    asked = found.pop("made_by")["call"], facts["made_by"]["call"]
+    assert asked[0].startswith("thoughtlens.analyze(") and asked[1].startswith("thoughtlens run ")
+    facts = {name: of for name, of in facts.items() if name != "made_by"}
+    kept = json.loads((folder / "analysis" / "summary.json").read_text("utf-8"))
+    assert kept.pop("made_by")["call"] == asked[1]
+    assert found == kept
     assert {"run": str(folder), **found, "figures": facts["figures"], "report": facts["report"]} == facts
 
 

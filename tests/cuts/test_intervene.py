@@ -292,6 +292,16 @@ def test_a_kill_between_manifest_and_plan_leaves_a_study_that_goes_on(run, reaso
     assert grown["exploratory"].values.tolist() == [False, False, True]
 
 
+def test_answers_under_a_cut_have_the_room_that_was_asked_for(tmp_path):
+    planted = planted_reasoner()
+    run = extract(planted, planted_problems(2), tmp_path / "run")
+    cuts = [ablate_head("L1H2", edit=Zero())]
+    # "The answer is: " and a number.
+    intervene(run, cuts, study="enough", reasoner=planted, max_new_tokens=6)
+    with pytest.raises(RunError, match=r"the gold answer of planted_0 takes 6 tokens, expected 5 at most"):
+        intervene(run, cuts, study="short", reasoner=planted, max_new_tokens=5)
+
+
 def test_a_manifest_that_is_none_and_a_name_that_no_folder_has_are_refused(run, reasoner):
     for name in ("../mine", "a/b", "", ".", "mine."):
         with pytest.raises(OptionError, match="a study is called"):

@@ -60,7 +60,7 @@ def asked(*starts):
 
 def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
     out, facts = compared[0], dict(compared[1])
-    assert {path.name for path in out.iterdir()} == TABLES | {
+    assert {path.name for path in out.glob("[!.]*")} == TABLES | {
         "model_comparison.png",
         "model_comparison.svg",
         "model_comparison.pdf",
@@ -105,7 +105,7 @@ def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
 def test_seeds_of_recipes_end_in_tables_and_a_figure(runs, tmp_path):
     groups = ("--group", f"gpt={runs[0]},{runs[1]}", "--group", f"llama={runs[2]}", "--out", tmp_path / "out")
     facts = json.loads(call("compare", *groups, "--json").stdout)
-    written = {path.name for path in (tmp_path / "out").iterdir()}
+    written = {path.name for path in (tmp_path / "out").glob("[!.]*")}
     assert written == (TABLES - {"models.csv"}) | {
         "recipes.csv",
         "model_comparison.png",

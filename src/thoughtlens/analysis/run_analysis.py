@@ -247,8 +247,8 @@ def _analyze_run(
     if name is None and options != _DEFAULTS:
         name = digest_of(options)[:8]
     kept = run.keeps_means and options["pattern"] == WEIGHTS
-    asked = run.manifest["options"]
-    names = {what: str(asked[what]["name"]) for what in ("model", "problems") if asked[what].get("name")}
+    asked = run.manifest.get("options", {})
+    names = {what: str(asked[what]["name"]) for what in ("model", "problems") if asked.get(what, {}).get("name")}
     tested = tested_rows = None
     if holdout := options["holdout"]:
         tested = _halves([str(problem.id) for problem in run.problems()], holdout["share"], holdout["seed"])

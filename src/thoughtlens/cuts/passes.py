@@ -262,6 +262,7 @@ class Cutter:
     # Told the problem, the place of the cut (None: the baseline) and the reason of a failure; may raise.
     refuse: Callable[[Problem, int | None, str], None]
     n_copies: int  # cuts that think at once
+    max_new_tokens: int = MAX_NEW_TOKENS  # of an answer
     # The batch whose questions were read last, by its places, so that later cuts need not read them again: in pieces
     # that could be read together; the reason where a problem can't be read.
     read: dict[tuple[int, ...], list[tuple[Sequence[int], Cutting | str]]] = field(default_factory=dict)
@@ -278,7 +279,8 @@ class Cutter:
 
     def _reading(self, places: Sequence[int]) -> Cutting | str:
         problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
-        return Cutting(self.reasoner, batch_of(self.reasoner, problems, self.n_thoughts, prompts), self.n_thoughts)
+        batch = batch_of(self.reasoner, problems, self.n_thoughts, prompts, self.max_new_tokens)
+        return Cutting(self.reasoner, batch, self.n_thoughts)
 
     def _made(self, places: Sequence[int], reading: Cutting | str, those: Sequence[int]) -> Outcomes:
         """The baseline and these cuts of problems whose questions were read together, or can't be read."""

@@ -240,6 +240,7 @@ class CutJob:
             bind=lambda parts, places: bind(parts, material, places),
             refuse=self._refuse,
             # Planned for the whole batch, so that half a batch takes half the memory.
+            max_new_tokens=target.max_new_tokens,
             n_copies=copies_at_once(reasoner, lengths, target.n_thoughts),
         )
 

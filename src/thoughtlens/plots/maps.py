@@ -107,11 +107,12 @@ def pick_heads(ranking: xr.Dataset, heads: Sequence[str] | None, top: int = N_TO
     if heads is None:
         return ranking.isel(rank=slice(check_top(top)))
     known = [str(name) for name in ranking["name"].values]
-    for name in heads:
+    chosen = [name.upper() for name in heads]
+    for name in chosen:
         if name not in known:
             last = head_name(int(ranking["layer"].max()), int(ranking["head"].max()))
             raise OptionError(f"no head {name!r} in this run, expected L0H0 to {last}; name one of them.")
-    return ranking.isel(rank=[known.index(name) for name in heads])
+    return ranking.isel(rank=[known.index(name) for name in chosen])
 
 
 def check_top(top: int) -> int:
