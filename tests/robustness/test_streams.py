@@ -8,15 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tests import apart
 from tests.commands import CliRunner, app, call, sentence
 
 import thoughtlens as tl
 from thoughtlens.cli import main, terminal
-from thoughtlens.files import PARTIAL, writer_of
+from thoughtlens.files import PARTIAL, write_table, writer_of
 from thoughtlens.models import cache as caches
 from thoughtlens.models import cache_folder, load, planted_problems
+
+PACKAGE = Path(tl.__file__).parent
 
 
 def printed(monkeypatch, encoding: str, print_it) -> str:
@@ -211,3 +214,15 @@ def test_an_empty_cache_folder_is_that_of_the_home(tmp_path, monkeypatch, homele
     assert "XDG_CACHE_HOME" not in os.environ
     assert "HF_HOME" not in os.environ
     assert cache_folder() == tmp_path / "home" / ".cache" / "thoughtlens"
+
+
+def test_texts_that_a_spreadsheet_would_run_are_quoted(tmp_path):
+    cells = ["=cmd()", "+1+1", "-1", "@x", "\t=1", "\n=1", "L0H0", ""]
+    table = pd.DataFrame({"label": cells, "estimate": [-1.5, *[0.0] * 7]})
+    written = pd.read_csv(write_table(tmp_path / "table.csv", table), keep_default_na=False)
+    assert written["label"].tolist() == [*(f"'{cell}" for cell in cells[:6]), "L0H0", ""]
+    assert written["estimate"][0] == -1.5
+
+
+def test_every_table_is_written_so():
+    assert [path.name for path in PACKAGE.rglob("*.py") if ".to_csv(file" in path.read_text("utf-8")] == ["files.py"]
