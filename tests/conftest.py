@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from thoughtlens.models import Codi, Markers, bundled, projection
+from thoughtlens.reasoning.loop import answer_rooms
 from thoughtlens.taps import ATTENTION
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
@@ -91,7 +92,11 @@ def reasoner(request, tokenizer) -> Codi:
 @pytest.fixture
 def short_texts(monkeypatch):
     """Untrained models that are cut babble to the last position; twelve tokens of it are enough."""
-    monkeypatch.setattr("thoughtlens.cuts.passes.MAX_NEW_TOKENS", 12)
+
+    def shorter(reasoner, prompts, n_thoughts, wanted):
+        return answer_rooms(reasoner, prompts, n_thoughts, min(wanted, 12))
+
+    monkeypatch.setattr("thoughtlens.cuts.passes.answer_rooms", shorter)
 
 
 class Scripted:

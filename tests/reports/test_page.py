@@ -14,7 +14,8 @@ from tests.reports.conftest import HOSTILE
 from tests.reports.page_parts import Parts
 
 import thoughtlens as tl
-from thoughtlens.reports import write_report
+from thoughtlens.files import replacing_folder
+from thoughtlens.reports import open_effects, write_report
 from thoughtlens.reports.page import script
 from thoughtlens.reports.page_data import cells_of, clean, quantised
 from thoughtlens.runs.reader import chosen_problems
@@ -200,7 +201,9 @@ def test_several_runs_need_a_file(hostile_run):
 def test_a_study_of_another_version_is_named_and_not_shown(hostile_run, tmp_path):
     copied = tmp_path / "run"
     shutil.copytree(hostile_run.path, copied)
-    shutil.rmtree(copied / "studies" / "first" / "effects.zarr" / "kl")
+    effects = open_effects(tl.open_run(copied), "first").drop_vars("kl")
+    with replacing_folder(copied / "studies" / "first" / "effects.zarr") as store:
+        effects.to_zarr(store, zarr_format=3, consolidated=False)
     parts = Parts(write_report(tl.open_run(copied)).path.read_text("utf-8"))
     assert parts.data["runs"][0]["studies"] == []
     assert "Study first is not shown: the effects have nothing as 'kl'" in parts.shown

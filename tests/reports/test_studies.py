@@ -12,6 +12,7 @@ from tests.analysis.effects_made import made_effects
 from tests.commands import unrendered
 
 from thoughtlens.errors import RunError
+from thoughtlens.files import replacing_folder
 from thoughtlens.notation import step_label
 from thoughtlens.reports import open_effects, study, study_headline, write_study
 from thoughtlens.reports.study_files import study_figures
@@ -204,15 +205,20 @@ def test_a_run_without_cuts_says_how_to_make_them(run):
         open_effects(run)
 
 
+def write(effects, folder):
+    with replacing_folder(folder / "effects.zarr") as store:
+        effects.to_zarr(store, zarr_format=3, consolidated=False)
+
+
 def test_effects_are_read_from_the_study_that_is_named(run, tmp_path):
     effects, there = effects_where(np.linspace(0.0, 0.7, 8)), RunInMemory(tmp_path, run.attention)
     (tmp_path / "studies" / "one").mkdir(parents=True)
-    effects.to_zarr(tmp_path / "studies" / "one" / "effects.zarr", zarr_format=3, consolidated=False)
+    write(effects, tmp_path / "studies" / "one")
     for found in (open_effects(there), open_effects(there, "one"), study(there, "one", n_resamples=50).effects):
         xr.testing.assert_identical(found, effects)
     with pytest.raises(RunError, match=r"has no finished study 'two', found one; make cuts first"):
         open_effects(there, "two")
-    effects.to_zarr(tmp_path / "studies" / "two" / "effects.zarr", zarr_format=3, consolidated=False)
+    write(effects, tmp_path / "studies" / "two")
     with pytest.raises(RunError, match=r"has the studies one, two, expected one; name which\."):
         study(there)
 

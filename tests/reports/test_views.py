@@ -45,7 +45,9 @@ def test_a_study_shows_the_cuts_that_lose_most():
 
 def test_figures_on_disk_say_how_they_were_made(tmp_path):
     made = {"call": "thoughtlens run --n 5 <b>", "seed": 0}
-    png, svg, *_ = save_figures(tmp_path, {"empty": Figure().subplots()}, made)
+    figure = Figure()
+    figure.subplots()
+    png, svg, *_ = save_figures(tmp_path, {"empty": figure}, made)
     with Image.open(png) as picture:
         assert json.loads(picture.info["Description"]) == made
     text = ElementTree.fromstring(svg.read_text("utf-8")).find(".//{*}description").text

@@ -18,7 +18,17 @@ import zarr
 
 from thoughtlens.analysis.chunks import StoredRun
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import LOCK, SEAL, Json, check_seal, digest_of, file_name, only_writer, replacing_folder
+from thoughtlens.files import (
+    LOCK,
+    SEAL,
+    Json,
+    check_not_written,
+    check_seal,
+    digest_of,
+    file_name,
+    only_writer,
+    replacing_folder,
+)
 
 FOLDER: Final = "analysis"
 """The folder of a run for what is made from it."""
@@ -65,8 +75,9 @@ def saved_or_made(folder: Path, about: Json, make: Callable[[], Any], *classes: 
     apart = [f"{of} {before.get(of)} and not {options[of]}" for of in options if before.get(of) != options[of]]
     if apart and not force:
         raise RunError(f"{folder} holds an analysis with {'; '.join(apart)}; pass another --name, or --force.")
+    check_not_written(folder)
+    made = make()
     with only_writer(folder):
-        made = make()
         write_bundle(folder / SAVED, made, about)
         for left in (path for path in folder.iterdir() if apart and path.name not in (SAVED, SAVED + SEAL, LOCK)):
             rmtree(left) if left.is_dir() else left.unlink()
