@@ -149,7 +149,7 @@ def tell(facts: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
 def working(what: str) -> Iterator[None]:
     """A spinner on stderr for work that can't be counted."""
     if err.is_terminal:
-        with err.status(shown(what)):
+        with err.status(shown(what), spinner="dots" if err.encoding.startswith("utf") else "line"):
             yield
     else:
         with counting(what):
