@@ -16,10 +16,10 @@ TWINS = {"comparison", "effects", "heads", "maps"}
 
 def named() -> list[str]:
     """Paths of the modules in the page's tree: a line names a folder, then its modules, then what they hold."""
-    tree = re.search(r"^    src/thoughtlens/\n((?:      .*\n)+)", architecture.PAGE.read_text("utf-8"), re.MULTILINE)
+    tree = re.search(r"^src/thoughtlens/\n((?:  .*\n)+)", architecture.PAGE.read_text("utf-8"), re.MULTILINE)
     folder, paths = "", []
     for line in tree[1].splitlines():
-        at_top = not line.startswith(" " * 7)
+        at_top = not line.startswith(" " * 3)
         first, _, rest = line.strip().partition(" ")
         folder = (first if first.endswith("/") else "") if at_top else folder
         names = re.split(r" {3,}", (rest if first.endswith("/") else line).strip())[0]

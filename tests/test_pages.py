@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -43,12 +44,23 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return found
 
 
+FIRST = "thoughtlens run --n 24 --out runs/first"
+"""The run that several pages begin with, made once."""
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pages") / "first"
+    call(*shlex.split(FIRST)[1:-1], folder)
+    return folder
+
+
 def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
-def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
+def test_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for language, content in blocks(page):
@@ -62,7 +74,10 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch):
             for line in content.splitlines():
                 program, *arguments = shlex.split(line, comments=True)
                 assert program == "thoughtlens", line
-                call(*arguments)
+                if line == FIRST:
+                    shutil.copytree(request.getfixturevalue("first"), tmp_path / "runs" / "first")
+                else:
+                    call(*arguments)
         else:
             assert language == "python", content
             exec(compile(content, name_of(page), "exec"), names)
