@@ -47,13 +47,22 @@ FACES = [f"thoughtlens.{stub.parent.name}" for stub in sorted(PACKAGE.glob("*/__
 
 def as_restructured(app: Sphinx, kind: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Docstrings are plain text: an indented block is code, and bars are those of a size, |x|, and no substitution."""
-    found, lines[:] = [line if "`" in line else line.replace("|", "\\|") for line in lines], []
+    found, lines[:] = [(line if "`" in line else line.replace("|", "\\|")).replace(COLON, ":") for line in lines], []
     for before, line, after in zip(["", *found], found, [*found[1:], ""], strict=False):
         lines.append(line)
         depth = len(before) - len(before.lstrip())
         is_block = len(after) - len(after.lstrip()) >= depth + 4
         if not line and is_block and before.strip() and not before.lstrip().startswith((":", "..", "-", "*")):
             lines += [" " * depth + "::", ""]
+
+
+COLON = "\N{RATIO}"
+
+
+def keep_colons(app: Sphinx, kind: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """What comes before a colon in the docstring of an attribute is no type, as napoleon would have it."""
+    if kind in ("attribute", "property"):
+        lines[:] = [line.replace(":", COLON) for line in lines]
 
 
 def check_reference(app: Sphinx, error: Exception | None) -> None:
@@ -69,5 +78,6 @@ def check_reference(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_lexer("mermaid", TextLexer)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", as_restructured, priority=600)  # after napoleon
     app.connect("build-finished", check_reference)

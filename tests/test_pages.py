@@ -14,10 +14,10 @@ from pathlib import Path
 import nbformat
 import pytest
 from markdown_it import MarkdownIt
-from tests.commands import call
-from tests.notebooks.executed import executed, shown
 
 import thoughtlens as tl
+from tests.commands import call
+from tests.notebooks.executed import executed, shown
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -113,7 +113,9 @@ def test_every_figure_is_in_the_gallery_and_is_drawn(tmp_path, monkeypatch):
     assert sorted(sections) == sorted(tl.plots.__all__)
     assert all("**Reading it.**" in text for name, text in sections.items() if name != "save_figure")
     monkeypatch.chdir(tmp_path)
-    code = re.sub(r"^:tags:.*$", "", "\n".join(re.findall(r"```\{code-cell\}.*?\n(.*?)```", page, re.DOTALL)), flags=re.M)
+    code = re.sub(
+        r"^:tags:.*$", "", "\n".join(re.findall(r"```\{code-cell\}.*?\n(.*?)```", page, re.DOTALL)), flags=re.M
+    )
     exec(compile(code, "gallery.md", "exec"), {})
 
 
