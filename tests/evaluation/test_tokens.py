@@ -90,7 +90,7 @@ def test_the_planted_carrier_finds_the_largest_number():
 
 
 def test_missing_rows_are_null_in_json(reasoner, tmp_path):
-    run = SimpleNamespace(path=tmp_path, manifest={"options": {"model": {}}})
+    run = SimpleNamespace(path=tmp_path, manifest={"options": {"model": {"name": "m"}, "problems": {"name": "p"}}})
     told = write_question_attention(run, question_attention(Scripted(reasoner, SAID), PROBLEMS), n_top=2)
     again = json.loads(json.dumps(told, allow_nan=False))
     assert again["problems"][3]["attention"]["answer"] is None
@@ -157,7 +157,7 @@ def test_command_shows_problems_by_name_and_text_as_text(run_folder):
     ("options", "said"),
     [
         (["--problem", "c"], "no problem 'c' in"),
-        (["--n", "0"], "the number of problems is 0, expected at least 1"),
+        (["--n", "0"], "--n is 0, expected at least 1"),
         (["--model", "tiny-llama"], "tiny-llama is not the model of the run"),
     ],
 )
