@@ -40,7 +40,14 @@ def test_what_is_right(row):
 
 @pytest.mark.parametrize(
     ("text", "gold", "right"),
-    [("### 1,234", "1234", True), ("a # b\n### 9 ", "9", True), ("### 9.0", "9", False), ("no mark", "no mark", True)],
+    [
+        ("### 1,234", "1234", True),
+        ("a # b\n### 9 ", "9", True),
+        ("### 9.0", "9", False),
+        ("no mark", "no mark", True),
+        ("### True", "true", True),
+        ("### False", "true", False),
+    ],
 )
 def test_coconut_compares_what_follows_the_last_hash_as_text(text, gold, right):
     assert AFTER_HASH.same(AFTER_HASH.read(text), gold) == right

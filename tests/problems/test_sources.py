@@ -27,7 +27,7 @@ def small(tmp_path):
 def test_public_names_are_exported():
     values = {"Problem", "ProblemSet", "Row", "DEFAULT_STEPS", "LIMIT"}
     values |= {"AFTER_HASH", "AnswerRule", "LAST_NUMBER", "OFFICIAL", "RULES", "STRICT"}
-    verbs = {"draw", "known_sets", "load_set", "read_answer", "same_answer", "sample", "write_problems"}
+    verbs = {"draw", "known_sets", "load_set", "answer_kind", "read_answer", "same_answer", "sample", "write_problems"}
     verbs |= {
         "gold_answer",
         "read_problems",
@@ -35,6 +35,7 @@ def test_public_names_are_exported():
         "rows_fingerprint",
         "rule_named",
         "arithmetic_problem",
+        "graph_problem",
         "distinct_problems",
         "split_of",
     }
@@ -192,7 +193,8 @@ def test_bundled_problems_end_in_their_last_step():
 
 def test_known_sets_are_the_promised_ones():
     numbers = ["arithmetic", "gsm8k", "gsm8k_aug", "svamp", "multiarith", "gsm_hard"]
-    assert list(known_sets()) == [*numbers, "math500", "strategyqa", "commonsenseqa", "planted"]
+    others = ["math500", "strategyqa", "commonsenseqa", "planted", "math", "prosqa", "prontoqa"]
+    assert list(known_sets()) == [*numbers, *others, "graphs", "graphs_worded"]
     assert all(named.default_split in named.splits for named in known_sets().values())
 
 
@@ -246,6 +248,7 @@ def test_hub_set_is_loaded_at_its_commit(monkeypatch, name):
     row, problem = HUB_ROWS[name]
     hub = FakeHub(monkeypatch, [row])
     named = known_sets()[name]
+    config = next(iter(named.configs), None)
     found = load_set(name)
     # Of SVAMP the default is all that is officially evaluated, train before test.
     splits = ["train", "test"] if name == "svamp" else [named.default_split]
@@ -253,8 +256,31 @@ def test_hub_set_is_loaded_at_its_commit(monkeypatch, name):
     assert hub.asked == [
         asked
         for split in splits
-        for asked in [("info", named.hub_id, None), ("load", named.hub_id, named.config, split, COMMIT)]
+        for asked in [("info", named.hub_id, None), ("load", named.hub_id, config, split, COMMIT)]
     ]
+
+
+def test_the_subjects_of_math_are_one_set_whose_answers_are_boxed_in_its_solutions(monkeypatch):
+    rows = [
+        {
+            "problem": "Q?",
+            "level": "Level 5",
+            "type": "Algebra",
+            "solution": r"so $\boxed{1}$, no: $\boxed{\frac{1}{2}}$.",
+        }
+    ]
+    hub = FakeHub(monkeypatch, rows)
+    found = load_set("math")
+    assert [problem.id for problem in found.problems] == [f"test_{k}" for k in range(7)]
+    assert {problem.answer for problem in found.problems} == {r"\frac{1}{2}"}
+    assert [asked[2] for asked in hub.asked if asked[0] == "load"] == list(known_sets()["math"].configs)
+    assert [asked[0] for asked in hub.asked].count("info") == 1
+
+
+@pytest.mark.parametrize("name", ["prosqa", "prontoqa"])
+def test_set_that_is_in_files_alone_says_where_they_are(name):
+    with pytest.raises(ProblemSetError, match=f"{name} is not on the Hub; get its file from https://github.com/.*PATH"):
+        load_set(name)
 
 
 def test_hub_id_of_a_named_set_names_it_too(monkeypatch):
