@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from thoughtlens.errors import OptionError
 
@@ -400,7 +400,7 @@ class AnswerRule:
     """How an answer is read from a text and compared with the right one.
 
     Attributes:
-        name: `strict` or `official`.
+        name: `strict`, `official` or `math-verify`.
         read: from a text to the answer in it, None if there is none.
         same: whether what was read is the right answer.
     """
@@ -418,12 +418,44 @@ LAST_NUMBER: Final = AnswerRule(OFFICIAL, _last_number, _same_float)
 AFTER_HASH: Final = AnswerRule(OFFICIAL, _after_hash, _same_text)
 """The official rule of Coconut: `run.py` of github.com/facebookresearch/coconut."""
 
-RULES: Final = {STRICT: AnswerRule(STRICT, read_answer, same_answer), OFFICIAL: LAST_NUMBER}
+MATH_VERIFY: Final = "math-verify"
+
+
+def _same_by_algebra(predicted: str | None, gold: str) -> bool:
+    """The same, or equal by algebra where one answer is LaTeX and the other LaTeX or a number."""
+    if predicted is None or same_answer(predicted, gold):
+        return predicted is not None
+    kinds = {answer_kind(predicted), answer_kind(gold)}
+    if "LaTeX" not in kinds or not kinds <= {"LaTeX", "number"} or len(predicted) > LONGEST_NUMBER:
+        return False
+    parse, verify = _math_verify()
+    return bool(verify(parse(f"${gold}$"), parse(f"${predicted}$")))
+
+
+def _math_verify() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    try:
+        # Brings sympy, and only MATH needs it.
+        from math_verify import parse, verify
+    except ImportError as error:
+        raise OptionError(
+            "the answer rule math-verify needs math-verify, which is not installed; run "
+            "`pip install 'thoughtlens[math]'`, or leave the rule at strict."
+        ) from error
+    return parse, verify
+
+
+RULES: Final = {
+    STRICT: AnswerRule(STRICT, read_answer, same_answer),
+    OFFICIAL: LAST_NUMBER,
+    MATH_VERIFY: AnswerRule(MATH_VERIFY, read_answer, _same_by_algebra),
+}
 """The rules by name, `official` being that of CODI."""
 
 
 def rule_named(name: str) -> str:
-    """The name, if it is that of a rule; else an `OptionError`."""
+    """The name, if it is that of a rule whose package is installed; else an `OptionError`."""
     if name not in RULES:
-        raise OptionError(f"no answer rule {name!r}, expected {STRICT} or {OFFICIAL}; pass another --answer-rule.")
+        raise OptionError(f"no answer rule {name!r}, expected {', '.join(RULES)}; pass another --answer-rule.")
+    if name == MATH_VERIFY:
+        _math_verify()
     return name
