@@ -2,6 +2,7 @@ import importlib
 import json
 import random
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub.errors
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 
 import thoughtlens.problems as problems_package
 from thoughtlens.errors import OptionError, ProblemSetError
-from thoughtlens.problems import Problem, ProblemSet, draw, gold_answer, known_sets, load_set, sample, write_problems
+from thoughtlens.problems import (
+    Problem,
+    ProblemSet,
+    answer_kind,
+    draw,
+    gold_answer,
+    known_sets,
+    load_set,
+    sample,
+    write_problems,
+)
 from thoughtlens.problems import sets as sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -196,6 +207,23 @@ def test_known_sets_are_the_promised_ones():
     others = ["math500", "strategyqa", "commonsenseqa", "planted", "math", "prosqa", "prontoqa"]
     assert list(known_sets()) == [*numbers, *others, "graphs", "graphs_worded"]
     assert all(named.default_split in named.splits for named in known_sets().values())
+
+
+def test_the_table_of_sets_in_the_docs_is_that_of_the_package():
+    page = (Path(__file__).parents[2] / "docs" / "problems.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in page.splitlines() if line.startswith("| `")]
+    assert [row[0].strip("| `") for row in rows] == list(known_sets())
+    for row, named in zip(rows, known_sets().values(), strict=True):
+        sizes = [f"{split} {named.sizes[split]:,}" if split in named.sizes else split for split in named.splits]
+        assert row[1:4] == [", ".join(sizes), named.kind, named.licence]
+        assert (row[4] == "bundled") == named.bundled and named.home in row[4] and row[5].rstrip(" |") == named.read
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "planted", "graphs", "graphs_worded"])
+def test_bundled_sets_are_as_their_description_says(name):
+    named, found = known_sets()[name], sample(name)
+    assert len(found) == named.sizes["test"]
+    assert {answer_kind(problem.answer) for problem in found} == {named.kind}
 
 
 HUB_ROWS = {
