@@ -249,6 +249,7 @@ def test_canonical_gold_answers_stay_as_they_are(value):
         ("x^{2}", "x^2"),
         ("18 apples", "18"),
         ("5 km", "5.0"),
+        ("1 1/2 cups", "1.5"),
         ("3.5 miles per hour", "7/2"),
         ("1,200 square feet", "1200"),
         ("sally is a Sterpus", "Sally is a sterpus."),
@@ -291,6 +292,7 @@ def test_answers_that_mean_the_same_are_the_same(predicted, gold):
         ("35", r"3 \text{ or } 5"),
         ("3", "3 or 5"),
         ("2", "2 x"),
+        ("2AB", "2ab"),
         ("Sally is a lempus.", "Sally is a sterpus."),
     ],
 )

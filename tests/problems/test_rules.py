@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,5 @@ def test_a_rule_whose_package_is_missing_says_what_to_install(monkeypatch):
 def test_math_verify_knows_algebra(read, gold, right):
     pytest.importorskip("math_verify")
     assert not RULES["strict"].same(read, gold) and RULES["math-verify"].same(read, gold) == right
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(RULES["math-verify"].same, read, gold).result() == right

@@ -235,7 +235,7 @@ def _show_set(name: str, split: str | None, field: list[str] | None, revision: s
         sizes = {of: named.sizes.get(of) for of in named.splits}
         facts |= {"about": named.about, "where": named.home or "bundled", "licence": named.licence, "sizes": sizes}
         facts |= {"fields": list(named.columns), "kind": named.kind, "answers": named.answers, "steps": named.steps}
-        facts |= {"default_split": named.default_split, "read": named.read}
+        facts |= {"default_split": named.default_split, "read_for_real": named.read}
     try:
         found = draw_problems(name, split, None, 0, field, revision)
     except ProblemSetError as error:

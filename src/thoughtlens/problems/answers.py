@@ -16,6 +16,7 @@ Coconut's what follows the last `#` (`AFTER_HASH`). docs/answers.md sets the rul
 
 import math
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -30,7 +31,7 @@ LONGEST_NUMBER: Final = 400
 
 _LONGEST_ANSWER: Final = 2_000
 
-_VALUE: Final = r"[-+]?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?"
+_VALUE: Final = r"[-+]?(?:[0-9]+\s+)?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?"
 
 # Applied in this order. `(?<!\\)` keeps the line break `\\` of a matrix whole.
 _RULES: Final = tuple(
@@ -103,6 +104,8 @@ _WORDLESS = re.compile(r"(?!.*[A-Za-z]{2})(?=.*[0-9A-Za-z])[-+*/^_=<>!|()\[\]{}.
 # `18 18` is no number; `1 1/2` is one.
 _TWO_NUMBERS = re.compile(r"[0-9]\s+[0-9]+(?=\s|$)")
 _TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
+# A text without its blanks: `2AB` and `AB=CD` are mathematics, whose letters have a case.
+_WORDS = re.compile(r"(?=.*[^\W\d_]{3})[^\\=+*/^_<>|(){}\[\]]+")
 _WORD = re.compile(r"[^\W\d_]")
 
 
@@ -219,7 +222,7 @@ def normal_form(answer: str) -> str:
         answer = pattern.sub(replacement, answer)
     if _WITH_COMMAS.fullmatch(answer):
         return answer.replace(",", "")
-    if answer.isalpha() or (_TWO_LETTERS.search(answer) and not _COMMAND.search(answer)):
+    if answer.isalpha() or _WORDS.fullmatch(answer):
         answer = answer.casefold()
     return _TRUTH.get(answer, answer)
 
@@ -419,6 +422,7 @@ AFTER_HASH: Final = AnswerRule(OFFICIAL, _after_hash, _same_text)
 """The official rule of Coconut: `run.py` of github.com/facebookresearch/coconut."""
 
 MATH_VERIFY: Final = "math-verify"
+_SECONDS_OF_ALGEBRA: Final = 5
 
 
 def _same_by_algebra(predicted: str | None, gold: str) -> bool:
@@ -429,7 +433,10 @@ def _same_by_algebra(predicted: str | None, gold: str) -> bool:
     if "LaTeX" not in kinds or not kinds <= {"LaTeX", "number"} or len(predicted) > LONGEST_NUMBER:
         return False
     parse, verify = _math_verify()
-    return bool(verify(parse(f"${gold}$"), parse(f"${predicted}$")))
+    # The package stops itself by a signal, which only the main thread gets.
+    limit = _SECONDS_OF_ALGEBRA if threading.current_thread() is threading.main_thread() else None
+    ours, theirs = (parse(f"${answer}$", parsing_timeout=limit) for answer in (predicted, gold))
+    return bool(verify(theirs, ours, timeout_seconds=limit))
 
 
 def _math_verify() -> tuple[Callable[..., Any], Callable[..., Any]]:
