@@ -7,7 +7,7 @@ OUT ?= runs/first
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup run lint fast check whole test torture bench format constraints clean
+.PHONY: setup run lint fast check whole test torture browser docs wheel bench format constraints clean
 
 setup: $(INSTALLED)
 	@:
@@ -18,7 +18,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv, once; this takes some minutes."
 	@# pip builds this package with the pinned versions too: newer pips read them from the second name.
 	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-		$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,hub]'
+		$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,docs,hub]'
 	@touch $@
 
 run: setup
@@ -64,8 +64,28 @@ torture: setup
 
 # What the tests of the report's page need; they are skipped without it. Debian's Chromium, and Playwright to drive it.
 browser: setup
-	command -v chromium || { apt-get update -qq && apt-get install -y -qq chromium; }
-	$(BIN)/pip install -q --disable-pip-version-check playwright axe-playwright-python
+	@command -v chromium || command -v google-chrome || { apt-get update -qq && apt-get install -y -qq chromium; }
+	@PIP_CONSTRAINT=constraints.txt $(BIN)/pip install -q --disable-pip-version-check playwright axe-playwright-python
+
+# The documentation, in build/site/index.html. Warnings are errors; the notebooks and the gallery are run, about two minutes.
+docs: export OMP_NUM_THREADS = 1
+docs: setup
+	@rm -rf build/site
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build -E -W --keep-going -q -b html -d build/doctrees docs build/site
+	@echo "The documentation is in build/site/index.html"
+
+# The package as users get it: built, installed in an empty environment outside of the checkout, and run there without a
+# network (if the system lets us take it away).
+wheel: export PIP_CONSTRAINT = $(CURDIR)/constraints.txt
+wheel: export PIP_BUILD_CONSTRAINT = $(CURDIR)/constraints.txt
+wheel: export HF_HUB_OFFLINE = 1
+wheel: setup
+	@rm -rf dist && $(BIN)/pip wheel -q --disable-pip-version-check --no-deps --wheel-dir dist .
+	@folder=$$(mktemp -d) && trap "rm -rf $$folder" EXIT && wheel=$$(ls $(CURDIR)/dist/*.whl) && cd $$folder \
+		&& $(PYTHON) -m venv empty && empty/bin/pip install -q --disable-pip-version-check $$wheel \
+		&& $$(unshare -rn true 2>/dev/null && echo unshare -rn) empty/bin/thoughtlens run --n 5 --out run \
+		&& empty/bin/python -c 'import thoughtlens; print(thoughtlens.__file__)' \
+		&& ls -l $$wheel run/report.html
 
 # Figures of this machine, about two hours on an idle one; THOUGHTLENS_DATA names the folder of gsm8k_train.jsonl. Each
 # line can be run by itself, with --help for what it takes; the 1B shape needs 8 GB.

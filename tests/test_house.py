@@ -1,4 +1,4 @@
-"""The layout of the package: the README's tree is the package's, and names say what modules hold."""
+"""The layout of the package: the tree of the modules is the package's, and names say what modules hold."""
 
 import ast
 import re
@@ -15,11 +15,11 @@ TWINS = {"comparison", "effects", "heads", "maps"}
 
 
 def named() -> list[str]:
-    """Paths of the modules in the README's tree: a line names a folder, then its modules, then what they hold."""
-    tree = re.search(r"^    src/thoughtlens/\n((?:      .*\n)+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    """Paths of the modules in the page's tree: a line names a folder, then its modules, then what they hold."""
+    tree = re.search(r"^src/thoughtlens/\n((?:  .*\n)+)", architecture.PAGE.read_text("utf-8"), re.MULTILINE)
     folder, paths = "", []
     for line in tree[1].splitlines():
-        at_top = not line.startswith(" " * 7)
+        at_top = not line.startswith(" " * 3)
         first, _, rest = line.strip().partition(" ")
         folder = (first if first.endswith("/") else "") if at_top else folder
         names = re.split(r" {3,}", (rest if first.endswith("/") else line).strip())[0]

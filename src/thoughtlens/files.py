@@ -1,8 +1,8 @@
 """Files and folders that are written whole or not at all and by one process, their fingerprints, and safe names.
 
-in: text, bytes, JSON, rows of JSON, or whatever a block writes; out: the file. It is written under another name in the
-same folder, flushed to the disk, then renamed in one step, so that a kill or a full disk leaves the old file or none.
-JSON never holds NaN: the standard has no such number, and other readers refuse Python's notation.
+in: text, bytes, JSON, rows of JSON, tables, or what a block writes; out: the file. It is written under another name in
+the same folder, flushed to the disk, then renamed in one step, so that a kill or a full disk leaves the old file or
+none. JSON never holds NaN: the standard has no such number, and other readers refuse Python's notation.
 
 A folder that a process writes for some time has a lock, the file `.lock` in it, which says who holds it. The system
 releases it when the process ends, however it ends; the file stays, and means nothing by itself.
@@ -20,10 +20,13 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, BinaryIO, Final, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 from uuid import uuid4
 
 from thoughtlens.errors import RunError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Json = dict[str, Any]
 PARTIAL = ".partial"
@@ -241,6 +244,21 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line."""
     with replacing(path) as file:
         file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def write_table(path: Path, table: "pd.DataFrame") -> Path:
+    """Write a table as CSV; return its path.
+
+    An apostrophe comes before texts that a spreadsheet would run as a formula; numbers stay as they are.
+    """
+    texts = table.select_dtypes(include=["object", "string"]).columns
+    with replacing(path) as file:
+        table.assign(**{name: table[name].map(_inert) for name in texts}).to_csv(file, index=False)
+    return path
+
+
+def _inert(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
 
 
 def digest_of(value: Any) -> str:

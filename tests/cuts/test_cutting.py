@@ -34,6 +34,7 @@ from thoughtlens.cuts.study_batches import Target, measure_material
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample
 from thoughtlens.reasoning import reason
+from thoughtlens.reasoning.loop import answer_rooms
 from thoughtlens.taps import Site
 
 pytestmark = pytest.mark.usefixtures("short_texts")
@@ -160,7 +161,7 @@ def test_a_problem_patched_with_itself_says_and_is_told_the_same(part, reasoner,
 @pytest.mark.parametrize("k", [0, 1, 5])
 def test_stopping_after_k_thoughts_is_thinking_k(k, reasoner, monkeypatch):
     """Untrained models babble to the last position: a longer thinking would leave them less room."""
-    monkeypatch.setattr("thoughtlens.cuts.passes.MAX_NEW_TOKENS", 256)
+    monkeypatch.setattr("thoughtlens.cuts.passes.answer_rooms", answer_rooms)
     reasoner.lm.config.max_position_embeddings = 64
     problems = PROBLEMS[:2]
     (found,) = rows(cutting_of(reasoner, problems).outcomes([stop_after(k, n_thoughts=6).parts]))

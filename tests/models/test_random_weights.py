@@ -103,7 +103,7 @@ def test_a_run_with_random_weights_is_another_run_and_its_model_comes_back(tmp_p
     for options in ((), ("--random-weights", "5")):
         refused = call(*options)
         assert refused.exit_code == 2
-        assert "model.name is 'tiny-gpt2-random-weights-4' there" in refused.stderr
+        assert "there: --model tiny-gpt2-random-weights-4; here: --model tiny-gpt2" in refused.stderr
     manifest = open_run(tmp_path / "run").manifest
     expected = randomize(load("tiny-gpt2"), seed=4)
     found, thoughts = reasoner_of(manifest), reason(expected, QUESTIONS, max_new_tokens=1).thoughts

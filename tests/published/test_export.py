@@ -191,7 +191,7 @@ def test_several_runs_go_side_by_side(run, tmp_path):
     }  # fmt: skip
     assert all(path.is_file() for path in paths)
     found = read(paths[-4])
-    assert "step-indexed: models compared" in paths[-1].read_text("utf-8")
+    assert "Step-indexed: models side by side" in paths[-2].read_text("utf-8")
     assert list(found) == [
         "models", "hub_analysis", "top_heads", "functional_type_distribution_top20", "layer_distribution_top20",
         "key_findings", "convention", "made_by",

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from thoughtlens.runs.extraction import KEEPS
 
 N_WRITES = os.environ.get("THOUGHTLENS_WRITES", "1")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
-KILLED = 9
+KILLED, GONE = 9, -9
 
 
 def extract_planted(keep: str, folder: Path) -> None:
@@ -52,7 +53,7 @@ WORK = {
 
 
 def disturbed(work, folder: Path, at: int, error: int, counted: Path) -> None:
-    """Do the work, and at one of its writes end the process, or let the write fail; count the writes."""
+    """Do the work, and at one of its writes end the process, let the write fail, or remove all; count the writes."""
     n_writes = 0
     path = str(folder)
 
@@ -66,7 +67,9 @@ def disturbed(work, folder: Path, at: int, error: int, counted: Path) -> None:
             n_writes += 1
             if n_writes == at and not error:
                 os._exit(KILLED)
-            if n_writes == at:
+            if n_writes == at and error == GONE:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif n_writes == at:
                 raise OSError(error, os.strerror(error), str(arguments[0]))
 
     load("planted")
@@ -88,6 +91,12 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def places(n_writes: int, seed: str) -> list[int]:
+    """At which writes the work is disturbed."""
+    every = list(range(1, n_writes + 1))
+    return every if N_WRITES == "all" else sorted(random.Random(seed).sample(every, min(int(N_WRITES), n_writes)))
+
+
 @pytest.mark.parametrize("kind", WORK)
 @pytest.mark.parametrize("fault", ["kill", "error"])
 def test_a_fault_at_any_write_costs_nothing_that_was_written(tmp_path, kind, fault):
@@ -104,10 +113,7 @@ def test_a_fault_at_any_write_costs_nothing_that_was_written(tmp_path, kind, fau
     apart.end(apart.begin(disturbed, work, whole, -1, 0, counted, log=tmp_path / "log"), tmp_path / "log")
     n_writes, expected = int(counted.read_text()), contents(whole)
     assert n_writes > 20
-    every = range(1, n_writes + 1)
-    drawn = random.Random(f"{kind} {fault}")
-    places = every if N_WRITES == "all" else sorted(drawn.sample(every, min(int(N_WRITES), n_writes)))
-    for place in places:
+    for place in places(n_writes, f"{kind} {fault}"):
         folder, log = begun(str(place)), tmp_path / f"{place}.log"
         error = ERRORS[place % len(ERRORS)] if fault == "error" else 0
         process = apart.begin(disturbed, work, folder, place, error, counted, log=log)
@@ -128,3 +134,18 @@ def test_a_fault_at_any_write_costs_nothing_that_was_written(tmp_path, kind, fau
             assert {name: its for name, its in contents(folder).items() if PARTIAL not in name} == expected
         work(folder)
         assert contents(folder) == expected, f"after a fault at write {place}"
+
+
+@pytest.mark.parametrize("kind", WORK)
+def test_a_folder_that_vanishes_ends_in_one_sentence(tmp_path, kind):
+    before, work, _ = WORK[kind]
+    for place in places(20, kind):
+        folder, log = tmp_path / str(place), tmp_path / f"{place}.log"
+        if before:
+            before(folder)
+        process = apart.begin(disturbed, work, folder, place, GONE, tmp_path / "counted", log=log)
+        process.join()
+        said = log.read_text()
+        # Whatever vanished before it was needed costs nothing.
+        assert process.exitcode in (0, 2), said
+        assert process.exitcode == 0 or (str(folder) in said and said.count("\n") == 1), said

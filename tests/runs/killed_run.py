@@ -1,5 +1,6 @@
 """`thoughtlens`, each shard and the time noted in a file before it is worked on."""
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,8 +21,9 @@ def noted(file: Path) -> None:
     ExtractionJob.measure = beginning
 
 
-def run(file: Path, arguments: list[str]) -> None:
-    """The command line, noted."""
+def run(where: Path, file: Path, arguments: list[str]) -> None:
+    """The command line in a folder, noted."""
+    os.chdir(where)
     noted(file)
     sys.argv = ["thoughtlens", *arguments]
     main()

@@ -244,9 +244,9 @@ def test_the_command_line_keeps_means(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--keep", "all"), "can't keep 'all', expected raw or mean; pass another --keep."),
+        (("--keep", "all"), "no --keep 'all', expected one of raw, mean; pass another."),
         (("--keep", "mean", "--record", "values"), "can't keep means and record 'values' beside attention"),
-        (("--keep", "mean", "--shard-size", "0"), "the shard size is 0, expected at least 1"),
+        (("--keep", "mean", "--shard-size", "0"), "--shard-size is 0, expected at least 1"),
         (("--keep", "mean", "--thoughts", "1"), "1 thought has no lag_preference to keep; pass --keep raw"),
     ],
 )

@@ -29,9 +29,10 @@ N_PROBLEMS = N_SHARDS * SHARD_SIZE
 
 def begin(folder: Path, problems: Path, keep: str) -> BaseProcess:
     count = ["--n", str(N_PROBLEMS)] if COMMAND == "run" else []
-    options = ["--problems", problems, "--keep", keep, "--shard-size", SHARD_SIZE, "--out", folder, *count]
+    options = ["--problems", problems, "--keep", keep, "--shard-size", SHARD_SIZE, "--out", folder.name, *count]
     notes, log = folder.with_suffix(".begun"), folder.with_suffix(".log")
-    return apart.begin(killed_run.run, notes, [COMMAND, *map(str, options)], log=log)
+    # From within its parent: what a run makes says by which command.
+    return apart.begin(killed_run.run, folder.parent, notes, [COMMAND, *map(str, options)], log=log)
 
 
 def begun(folder: Path) -> list[tuple[str, float]]:

@@ -56,7 +56,7 @@ def test_studies_and_analyses_are_listed_by_name_once_they_are_summed_up(run):
         (run.path / place / file).write_text("{}")
     assert status(run.path)[6:] == (("edges", "heads"), ("default", "by-correct"), None, False)
     first, *listed = call("status", run.path).stdout.splitlines()
-    assert first == "planted on given: 10 of 10 problems, 4 of 4 shards; complete"
+    assert first == "planted on arithmetic: 10 of 10 problems, 4 of 4 shards; complete"
     names = [line.split(",")[0] for line in listed[::2]]
     assert names == ["analysis default", "analysis by-correct", "study edges", "study heads"]
     assert "not finished" in listed[-1]

@@ -303,7 +303,7 @@ def detectable_mean(sd: float, n: int, *, alpha: float = 0.05, power: float = 0.
 def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest difference of paired proportions, such as accuracies, that McNemar's test on n problems would show.
 
-    δ solves `mcnemar_power`(ψ, δ, n) = power, ψ the share of discordant problems; exact.
+    δ solves mcnemar_power(ψ, δ, n) = power, ψ the share of discordant problems; exact.
 
     Args:
         discordant: share of problems that differ between the two, 0-1.

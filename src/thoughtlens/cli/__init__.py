@@ -4,7 +4,7 @@ in: what a user types; out: results on stdout, progress and errors on stderr. A 
 exit code 2. A command reads its options, calls the library, and shows what that returns.
 """
 
-from thoughtlens.cli import intervene, models, runs
+from thoughtlens.cli import intervene, models, runs, terminal
 from thoughtlens.cli.app import app
 
 __all__ = ["app", "intervene", "main", "models", "runs"]
@@ -12,4 +12,5 @@ __all__ = ["app", "intervene", "main", "models", "runs"]
 
 def main() -> None:
     """Entry point."""
+    terminal.take_streams()
     app()

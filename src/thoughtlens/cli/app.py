@@ -8,8 +8,12 @@ import inspect
 import logging
 import os
 import shlex
+import signal
+import sys
+import threading
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -22,14 +26,43 @@ from thoughtlens import __version__, runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.files import COMMAND
+from thoughtlens.models.cache import settle_caches
 
 _TYPED: Final = "thoughtlens.typed"
-_INTERRUPTED: Final = 130
-"""The exit code of a command that Ctrl-C has stopped, as shells expect it."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Raise `_Terminated` on SIGTERM, unless whoever started the process has it ignored."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class OneSentence(TyperGroup):
-    """Commands whose user errors end in one sentence and exit code 2, and Ctrl-C in one and exit code 130."""
+    """Commands whose user errors end in one sentence and exit code 2; Ctrl-C and SIGTERM in one and 130 or 143."""
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        """Read what was typed and run the command."""
+        try:
+            return super().main(*args, **how)
+        except ThoughtLensError as error:
+            terminal.print_error(error)
+            sys.exit(2)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep what was typed, for manifests; then parse it."""
@@ -41,13 +74,20 @@ class OneSentence(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
-        except ThoughtLensError as error:
-            terminal.print_error(error)
-            ctx.exit(2)
-        except KeyboardInterrupt:
+            with _terminable():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:
             terminal.warn("stopped; what was finished is kept, and the same command goes on from there.")
-            ctx.exit(_INTERRUPTED)
+            # As shells expect it: 128 and the number of the signal.
+            ctx.exit(128 + (signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT))
+
+
+class _Visible(logging.Formatter):
+    """Log lines whose control characters are written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as text."""
+        return terminal.visible(super().format(record))
 
 
 def _read_config(ctx: typer.Context, file: str | None) -> str | None:
@@ -147,7 +187,10 @@ def _prepare(
 ) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    to_stderr = logging.StreamHandler()
+    to_stderr.setFormatter(_Visible("%(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[to_stderr])
+    settle_caches()
 
 
 def typed(ctx: typer.Context) -> str:

@@ -207,7 +207,7 @@ def extract_run(
 def _say_assumptions(reasoner: "models.LatentReasoner", *, as_json: bool) -> None:
     """What was assumed of the model, on stderr where stdout is for machines."""
     for sentence in models.assumptions(reasoner.provenance):
-        typer.echo(sentence, err=True) if as_json else terminal.tell({}, sentence, as_json=False)
+        typer.echo(terminal.visible(sentence), err=True) if as_json else terminal.tell({}, sentence, as_json=False)
 
 
 def _close_without_thoughts(done: "runs.Run", *, as_json: bool) -> None:

@@ -1,32 +1,122 @@
 """Terminal output: results on stdout, progress and errors on stderr; closing texts, tables and numbers as text.
 
 Text from data, from a model or from a file is escaped: it can't be read as markup or move the cursor.
+What the encoding of a stream lacks is written in ASCII, for instance z3 -| z2.
 """
 
+import codecs
+import io
 import json
+import os
+import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil, log10
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.control import strip_control_codes
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from thoughtlens.errors import ThoughtLensError
 from thoughtlens.progress import counting
 
-out, err = Console(), Console(stderr=True)
+out, err = Console(emoji=False), Console(stderr=True, emoji=False)
 
 UNDEFINED = "undefined"
 _WIDEST: Final = 10_000
 _MOST_DIGITS: Final = 6
 
 
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that move the cursor, colour a terminal or turn the direction of writing; not tab and newline."""
+
+_IN_ASCII: Final = (
+    dict(zip("−–—·×‘’“”✓✗✔┃│║━─═", "---*x''\"\"vxv|||---", strict=True))
+    | dict.fromkeys("\u00a0\u2009\u202f", " ")
+    | {"⊣": "-|", "±": "+-", "…": "...", "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "²": "^2", "³": "^3", "Σ": "sum"}
+)
+
+ERRORS: Final = "thoughtlens.ascii"
+"""How streams write what their encoding lacks, as `codecs` knows it."""
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    forms = []
+    for letter in error.object[error.start : error.end]:
+        box = "+" if "\u2500" <= letter <= "\u257f" else letter.encode("ascii", "backslashreplace").decode()
+        forms.append(_IN_ASCII.get(letter, box))
+    return "".join(forms), error.end
+
+
+codecs.register_error(ERRORS, _in_ascii)
+
+
+class Stream(io.TextIOWrapper):
+    """stdout or stderr of the command line, where a full disk is told in a sentence, and only if results are lost."""
+
+    of: Any = None  # the stream that it takes the place of, which would close the file that they share if it ended
+
+    def write(self, text: str, /) -> int:
+        """Write text."""
+        with self._told():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._told():
+            super().flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # What waits can go nowhere, and would be told of again when the process ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            if self is sys.stderr:
+                return
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise ThoughtLensError(
+                f"can't write to stdout ({error.strerror}); make room there, or send the output elsewhere."
+            ) from error
+
+
+def take_streams() -> None:
+    """Let all output of this process go through `Stream`; end the process if it has no stdout."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
+    sys.stderr = _taken(sys.stderr)
+    if sys.stdout is None:
+        print_error(
+            ThoughtLensError("stdout is closed, expected a place for results; send them to a file or /dev/null.")
+        )
+        sys.exit(2)
+    sys.stdout = _taken(sys.stdout)
+
+
+def _taken(stream: Any) -> Stream:
+    how = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+    taken = Stream(stream.buffer, encoding=stream.encoding, errors=ERRORS, **how)
+    taken.of = stream
+    return taken
+
+
+def visible(text: str) -> str:
+    r"""The text with control characters written out, such as `\x1b`."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def shown(value: object) -> str:
     """Any text as it may be printed."""
-    return escape(strip_control_codes(str(value)).replace("\x1b", ""))
+    return escape(visible(str(value)).encode(out.encoding, ERRORS).decode(out.encoding))
 
 
 def print_error(error: Exception) -> None:
@@ -41,7 +131,10 @@ def warn(sentence: str) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False))  # noqa: T201 (rich would wrap and colour it)
+    text = json.dumps(value, ensure_ascii=not out.encoding.startswith("utf"), allow_nan=False)
+    # In JSON they stand only in texts, where an escape means the same.
+    text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    print(text, flush=True)  # noqa: T201 (rich would wrap and colour it)
 
 
 def tell(facts: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
@@ -56,7 +149,7 @@ def tell(facts: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
 def working(what: str) -> Iterator[None]:
     """A spinner on stderr for work that can't be counted."""
     if err.is_terminal:
-        with err.status(what):
+        with err.status(shown(what), spinner="dots" if err.encoding.startswith("utf") else "line"):
             yield
     else:
         with counting(what):
@@ -85,7 +178,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         tell({}, title, as_json=False)
     drawn = Table()
     for name in columns:
-        drawn.add_column(name, overflow="fold")
+        drawn.add_column(shown(name), overflow="fold")
     for row in rows:
         drawn.add_row(*map(shown, row))
     _print_whole(drawn)
@@ -96,9 +189,9 @@ def _print_whole(drawn: Table) -> None:
     if out.is_terminal:
         out.print(drawn, highlight=False)
         return
-    wide = Console(width=_WIDEST)
+    wide = Console(width=_WIDEST, emoji=False)
     width = Measurement.get(wide, wide.options, drawn).maximum
-    Console(width=width).print(drawn, highlight=False)
+    Console(width=width, emoji=False).print(drawn, highlight=False)
 
 
 def p_value(value: float | None) -> str:

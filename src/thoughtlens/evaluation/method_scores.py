@@ -35,7 +35,7 @@ from thoughtlens.cuts.plan import Plan, shape_of
 from thoughtlens.cuts.replacements import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.study import intervene
 from thoughtlens.errors import OptionError
-from thoughtlens.files import replacing
+from thoughtlens.files import write_table
 from thoughtlens.models.loader import load
 from thoughtlens.models.planted import PLANTED, Strengths, planted_problems, planted_reasoner
 from thoughtlens.models.reasoner import LatentReasoner
@@ -161,8 +161,7 @@ def scorecard(
         found.append(_score(out / "runs" / _folder(subject.name), subject, n, seed))
     scores, curves = (pd.concat([part[which] for part in found], ignore_index=True) for which in (0, 1))
     for name, table in (("scorecard.csv", scores), ("curves.csv", curves)):
-        with replacing(out / name) as file:
-            table.to_csv(file, index=False)
+        write_table(out / name, table)
     save_figure(
         draw_models(_drawn(scores), title="Which method finds what the model needs", words=_WORDS), out / "scorecard"
     )

@@ -4,13 +4,16 @@ In: a weights file; out: its SHA-256, computed once for each file as it is (path
 large files takes longer than loading them. Merged weights are not kept: they are merged at every load.
 The folder is what the environment variable `THOUGHTLENS_CACHE` says, else the user's cache folder of the platform
 (`~/.cache/thoughtlens` on Linux). Checkpoints fetched from the Hugging Face Hub lie in the Hub's own cache.
+Where a home is missing, a file or read-only, the command line keeps all of these in a temporary folder.
 """
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +21,8 @@ from platformdirs import user_cache_path
 
 from thoughtlens.errors import CheckpointError
 from thoughtlens.files import fingerprint
+
+log = logging.getLogger(__name__)
 
 _CHECKSUMS: Final = "checksums.json"
 
@@ -33,12 +38,44 @@ def cache_folder() -> Path:
         True
     """
     named = os.environ.get("THOUGHTLENS_CACHE")
-    folder = Path(named) if named else user_cache_path("thoughtlens")
-    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    if not named and not (folder.is_absolute() and there.is_dir() and os.access(there, os.W_OK)):
-        # A home that is missing, a file, or read-only.
-        return Path(tempfile.gettempdir()) / f"thoughtlens-{os.getuid()}"
-    return folder.absolute()
+    return Path(named).absolute() if named else _folder_of("thoughtlens")
+
+
+def settle_caches() -> None:
+    """Name folders that can be written to libraries that keep something at home; before they are imported."""
+    # Empty or relative it would name a folder in the current one to huggingface_hub.
+    if not Path(os.environ.get("XDG_CACHE_HOME", "/")).is_absolute():
+        del os.environ["XDG_CACHE_HOME"]
+    for variable, name in (("HF_HOME", "huggingface"), ("MPLCONFIGDIR", "matplotlib")):
+        if variable not in os.environ and not _usable(user_cache_path(name)):
+            os.environ[variable] = str(_folder_of(name))
+
+
+def _folder_of(name: str) -> Path:
+    folder = user_cache_path(name)
+    return folder if _usable(folder) else _temporary(folder.parent) / name
+
+
+def _usable(folder: Path) -> bool:
+    """Whether a folder can be written or made, in a home that is there."""
+    there = next((path for path in (folder, *folder.parents) if os.access(path, os.F_OK)), folder)
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.expanduser raises where there is no home)
+    at_home = there.is_relative_to(home) or not folder.is_relative_to(home)
+    return folder.is_absolute() and at_home and os.access(there, os.W_OK | os.X_OK) and there.is_dir()
+
+
+@cache
+def _temporary(wanted: Path) -> Path:
+    """A folder in the place of one that can't be used, this user's own and the same in every process."""
+    folder = Path(tempfile.gettempdir()) / f"thoughtlens-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        own = folder.stat().st_uid == os.getuid() and not folder.is_symlink()
+    except OSError:
+        own = False
+    found = folder if own else Path(tempfile.mkdtemp(prefix="thoughtlens-"))
+    log.warning("nothing can be kept in %s; caches are in %s, which the system may empty", wanted, found)
+    return found
 
 
 def checksum(files: Sequence[Path]) -> str:

@@ -132,7 +132,7 @@ def built(config: Any, decoder: dict[str, Any], dtype: torch.dtype, *, where: Pa
             attn_implementation=ATTENTION,
             output_loading_info=True,
         )
-    except RuntimeError as error:
+    except Exception as error:  # sizes of 0, and names that are unknown, make transformers raise nearly anything
         raise CheckpointError(
             f"{where} does not fit the base {base} ({first_line(error)}); pass the base model that the "
             "checkpoint was trained from."

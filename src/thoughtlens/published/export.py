@@ -23,7 +23,17 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis import moments
-from thoughtlens.files import Json, call_of, file_name, replacing, replacing_bytes, unique, write_json, writing
+from thoughtlens.files import (
+    Json,
+    call_of,
+    file_name,
+    replacing,
+    replacing_bytes,
+    unique,
+    write_json,
+    write_table,
+    writing,
+)
 from thoughtlens.problems import Problem
 from thoughtlens.published.ranks import findings, head_scores, ranked_tables
 from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
@@ -207,8 +217,7 @@ def _metadata(run: Run, problems: Sequence[Problem], dataset: str) -> Json:
 def _write_heads(heads: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     tables = ranked_tables(heads)
     for stem, table in tables.items():
-        with replacing(folder / f"{stem}.csv") as file:
-            table.to_csv(file, index=False)
+        write_table(folder / f"{stem}.csv", table)
     text = _write_text(folder / "critical_heads_findings.txt", findings(heads, model=name))
     return [*(folder / f"{stem}.csv" for stem in tables), text]
 

@@ -18,8 +18,8 @@ from thoughtlens import plots
 from thoughtlens.analysis import compare, compare_recipes, comparison_headline, comparison_tables
 from thoughtlens.analysis.cautions import shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, call_of, only_writer, write_json
-from thoughtlens.reports.run_files import save_figures, write_table
+from thoughtlens.files import Json, call_of, only_writer, write_json, write_table
+from thoughtlens.reports.run_files import save_figures
 from thoughtlens.runs.reader import Run
 from thoughtlens.runs.writer import differences, made_by
 

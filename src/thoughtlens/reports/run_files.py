@@ -32,7 +32,7 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
-from thoughtlens.files import Json, call_of, file_name, only_writer, replacing, unique, write_json, writing
+from thoughtlens.files import Json, call_of, file_name, only_writer, unique, write_json, write_table, writing
 from thoughtlens.notation import ANSWER, thought_names
 from thoughtlens.progress import counting
 from thoughtlens.published.scores import step_indexed
@@ -327,21 +327,6 @@ def _groups_headline(analysis: Analysis, by: str) -> Json:
 def _empty(by: str) -> tuple[str, ...]:
     """Measures that say nothing of groups: solved problems are solved."""
     return ("accuracy",) if by == "correct" else ()
-
-
-def write_table(path: Path, table: pd.DataFrame) -> Path:
-    """Write a table as CSV; return its path.
-
-    An apostrophe comes before texts that a spreadsheet would run as a formula; numbers stay as they are.
-    """
-    texts = table.select_dtypes(include=["object", "string"]).columns
-    with replacing(path) as file:
-        table.assign(**{name: table[name].map(_inert) for name in texts}).to_csv(file, index=False)
-    return path
-
-
-def _inert(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _write_tables(folder: Path, facts: Mapping[str, Any] | None, tables: Mapping[str, pd.DataFrame]) -> list[Path]:

@@ -43,9 +43,9 @@ from thoughtlens.analysis.effects import (
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.errors import RunError
-from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json
+from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json, write_table
 from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, THOUGHTS, head_place
-from thoughtlens.reports.run_files import FIGURES, save_figures, write_table
+from thoughtlens.reports.run_files import FIGURES, save_figures
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, made_by
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects

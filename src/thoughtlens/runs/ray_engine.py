@@ -183,13 +183,13 @@ def _share(workers: int | None) -> tuple[int, float, float]:
     No worker asks for more CPUs than the largest node has: it would wait for ever.
     """
     found = ray.cluster_resources()
-    most = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
     cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
+    if cpus < 1:
+        raise RunError("the Ray cluster has no CPUs, expected at least one; add a node with CPUs.")
+    most = max((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
     count = workers or gpus or cpus
     if gpus:
         return count, max(1.0, min(most, cpus // max(count, gpus))), 1.0 if count <= gpus else gpus / count
-    if cpus < 1:
-        raise RunError("the Ray cluster has no CPUs, expected at least one; add a node with CPUs.")
     return count, max(1.0, min(most, cpus // count)), 0.0
 
 

@@ -273,6 +273,8 @@ class Layout:
             for name, stored in self.template.data_vars.items():
                 rows = self._rows_for(stored, shard)
                 rounded = given[name].values.astype(stored.dtype)
+                if name not in group:
+                    raise FileNotFoundError(f"{folder / self.group / str(name)} is gone")
                 group[name][rows.start : rows.stop] = rounded.astype(_on_disk(stored.dtype), copy=False)
         measured = [ATTENTION] if ATTENTION in self.template else list(self.template.data_vars)
         pairs = ((piece[name].values, self.template[name].dtype) for piece in _pieces(given) for name in measured)

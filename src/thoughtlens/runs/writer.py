@@ -141,7 +141,7 @@ _OPTIONS: Final = {
 }
 """How a user asks for what the manifest calls so, in the order in which it is said."""
 
-_UNSAID: Final = {"layout.keep": "raw", "options.max_new_tokens": "256"}
+_UNSAID: Final = {"layout.keep": "raw", "layout.record": "none", "options.max_new_tokens": "256"}
 """What a manifest leaves out where it is usual."""
 
 _FOLLOWS: Final = {
@@ -150,6 +150,7 @@ _FOLLOWS: Final = {
     "layout.n_problems": ("options.problems.fingerprint", "layout.problem_ids", "layout.shard_size"),
     "options.n_thoughts": ("layout.n_thoughts", "layout.shard_size"),
     "layout.keep": ("layout.",),
+    "layout.record": ("layout.stored.",),
     "options.problems.fingerprint": ("layout.problem_ids",),
 }
 """What differs because something else does, and need not be said."""
