@@ -109,6 +109,18 @@ def test_models_and_problems_are_listed():
     }  # fmt: skip
 
 
+def test_a_set_is_shown_with_its_licence_and_three_problems(tmp_path):
+    found = json.loads(call("problems", "graphs_worded", "--json").stdout)
+    assert (found["licence"], found["n"], found["kinds"]) == ("Apache-2.0", 500, {"text": 500})
+    assert [problem["id"] for problem in found["problems"]] == ["test_0", "test_1", "test_2"]
+    page = call("problems", "prosqa").stdout
+    assert "valid 300" in page and "prosqa is not on the Hub" in page
+    (tmp_path / "mine.jsonl").write_text('{"ask": "[bold]1+1?\\u001b[2J", "answer": 2}\n')
+    page = call("problems", tmp_path / "mine.jsonl", "--field", "question=ask").stdout
+    assert "[bold]1+1?" in page and "\x1b" not in page and "number 1" in page
+    assert "no problem set is called 'graph'" in sentence("problems", "graph")
+
+
 def test_card_is_shown_and_recomputed():
     assert "Before you claim anything" in call("models", "tiny-gpt2").stdout
     found = json.loads(call("models", "tiny-gpt2", "--recompute", 20, "--json").stdout)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thoughtlens.problems import gold_answer, read_answer, same_answer
+from thoughtlens.problems import answer_kind, gold_answer, read_answer, same_answer
 
 
 def test_plain_answer_is_read():
@@ -79,6 +79,9 @@ def test_number_is_read(text, answer):
         ("The answer is: D because of 5", "D"),
         ("(B)", "B"),
         ("The answer is: Evelyn", "Evelyn"),
+        ("The answer is: New York. It is large.", "New York"),
+        ("Every a is a b.\n### Sally is a sterpus.", "Sally is a sterpus"),
+        ("#### New York", "New York"),
     ],
 )
 def test_truth_value_letter_or_word_is_read(text, answer):
@@ -244,6 +247,14 @@ def test_canonical_gold_answers_stay_as_they_are(value):
         ("52_{8}", "52_8"),
         (r"11\sqrt{2}", r"11\sqrt2"),
         ("x^{2}", "x^2"),
+        ("18 apples", "18"),
+        ("5 km", "5.0"),
+        ("1 1/2 cups", "1.5"),
+        ("3.5 miles per hour", "7/2"),
+        ("1,200 square feet", "1200"),
+        ("sally is a Sterpus", "Sally is a sterpus."),
+        ("New York", "new york"),
+        ("Level 3B", "level 3b"),
         (r"\sqrt{51}.", r"\sqrt{51}"),
         (
             r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}",
@@ -279,11 +290,29 @@ def test_answers_that_mean_the_same_are_the_same(predicted, gold):
         ("1/0", "1"),
         ("x", "X+1"),
         ("35", r"3 \text{ or } 5"),
+        ("3", "3 or 5"),
+        ("2", "2 x"),
+        ("2AB", "2ab"),
+        ("Sally is a lempus.", "Sally is a sterpus."),
     ],
 )
 def test_answers_that_differ_are_not_the_same(predicted, gold):
     assert not same_answer(predicted, gold)
     assert predicted is None or not same_answer(gold, predicted)
+
+
+@pytest.mark.parametrize(
+    ("gold", "kind"),
+    [
+        ("18", "number"), ("-0.5", "number"), ("1/2", "number"), (r"1\frac{4}{5}", "number"), ("25%", "number"),
+        ("5 km", "number"), (r"864 \mbox{ inches}^2", "number"), ("true", "boolean"), ("No", "boolean"),
+        ("B", "letter"), (r"\text{(C)}", "letter"), ("Sally is a sterpus.", "text"), ("New York", "text"),
+        (r"\text{Evelyn}", "LaTeX"), (r"\left( 3, \frac{\pi}{2} \right)", "LaTeX"), ("p - q", "LaTeX"),
+        ("(3,4]", "LaTeX"),
+    ],
+)  # fmt: skip
+def test_answers_are_of_five_kinds(gold, kind):
+    assert answer_kind(gold) == kind
 
 
 @pytest.mark.parametrize("huge", ["1e999999999", "-1e-999999999", "9" * 100_000, "\\frac{1}{" + "9" * 100_000 + "}"])

@@ -154,7 +154,7 @@ def test_missing_file_folder_and_unknown_ending_are_said(tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     assert "does not exist" in sentence(tmp_path / "none.jsonl")
     assert "is not a file" in sentence(tmp_path / "folder.jsonl")
-    assert "expected .jsonl, .json, .csv, .tsv or .parquet" in sentence(tmp_path / "set.xml")
+    assert "expected .jsonl, .json, .csv, .tsv, .txt or .parquet" in sentence(tmp_path / "set.xml")
 
 
 @pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])

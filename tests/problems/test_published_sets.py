@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from thoughtlens.problems import load_set, read_answer, same_answer, sample, write_problems
+from thoughtlens.problems import AFTER_HASH, answer_kind, load_set, read_answer, same_answer, sample, write_problems
 
 SIZES = {
     "gsm8k_train.jsonl": 7_473,
@@ -15,6 +15,18 @@ SIZES = {
     "gsm_hard.jsonl": 1_319,
     "math500.jsonl": 500,
     "strategyqa_dev.json": 229,
+    "prosqa_test.json": 500,
+    "prosqa_valid.json": 300,
+    "superposition_graphs_test.json": 419,
+    "superposition_graphs_valid.json": 257,
+}
+
+
+GRAPHS = [name for name in SIZES if name.startswith(("prosqa", "superposition"))]
+KINDS = {
+    "math500.jsonl": {"LaTeX", "number", "letter"},
+    "strategyqa_dev.json": {"boolean"},
+    **{name: {"text"} for name in GRAPHS},
 }
 
 
@@ -114,3 +126,37 @@ def test_numeric_gold_answers_keep_their_value(data_folder, name, field):
 def test_no_gold_answer_of_gsm_hard_passes_for_its_neighbour(data_folder):
     for problem in sample(data_folder / "gsm_hard.jsonl"):
         assert not same_answer(str(Fraction(problem.answer) + 1), problem.answer)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_set_has_answers_of_its_kind(data_folder, name):
+    found = {answer_kind(problem.answer) for problem in sample(data_folder / name)}
+    assert found == KINDS.get(name, {"number"})
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_graphs_in_node_tokens_ask_what_the_words_ask(data_folder, name):
+    path = data_folder / name
+    worded, tokens = sample(path), sample(path, fields={"question": "edges"})
+    for row, told, asked in zip(raw(path), worded, tokens, strict=True):
+        symbols = asked.question.split()
+        edges, (first, second), root = symbols[1:-5], map(int, symbols[-4:-2]), int(symbols[-1])
+        assert (symbols[0], symbols[-5], symbols[-2]) == ("<eos>", "[Q]", "[R]") and edges[2::3] == ["|"] * (
+            len(edges) // 3
+        )
+        assert [[int(a), int(b)] for a, b in zip(edges[::3], edges[1::3], strict=True)] == row["edges"]
+        assert (asked.answer, root) == (str(row["target"]), row["root"])
+        names = row["idx_to_symbol"]
+        assert re.search(rf"Is {names[root]} an? {names[first]} or {names[second]}\?$", told.question)
+        # Of several shortest paths the authors tell one.
+        assert len(asked.steps) == len(told.steps)
+        path_nodes = [root, *(int(step.split()[1]) for step in asked.steps)]
+        assert path_nodes[-1] == row["target"]
+        assert all([int(part) for part in step.split()] in row["edges"] for step in asked.steps)
+
+
+def test_coconut_says_sentences_after_hashes(data_folder):
+    for problem in sample(data_folder / "prosqa_test.json"):
+        said = f"{' '.join(problem.steps)}\n### {problem.answer}"
+        assert same_answer(read_answer(said), problem.answer) and AFTER_HASH.same(AFTER_HASH.read(said), problem.answer)
+        assert not same_answer(read_answer(f"### {problem.steps[0]}"), problem.answer)

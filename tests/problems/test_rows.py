@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from thoughtlens.errors import OptionError, ProblemSetError
-from thoughtlens.problems import Problem, Row, read_problems
+from thoughtlens.problems import Problem, Row, read_problems, sample
 
 
 def read(*rows, fields=None):
@@ -129,3 +131,55 @@ def test_mapped_steps_have_to_be_a_list():
 def test_mapping_of_what_no_problem_has_is_refused():
     with pytest.raises(OptionError, match="expected one of id, question, answer, steps"):
         read({"question": "Q?", "answer": 1}, fields={"gold": "answer"})
+
+
+PRONTOQA = {
+    "example1": {
+        "test_example": {
+            "question": "Each wumpus is a tumpus. Tumpuses are not hot. Wren is a wumpus.",
+            "query": "True or false: Wren is hot.",
+            "chain_of_thought": ["Wren is a wumpus.", "Each wumpus is a tumpus.", "Wren is a tumpus."],
+            "answer": "False",
+        }
+    }
+}
+
+
+def test_prontoqa_is_read_from_its_own_file_and_from_that_of_coconut(tmp_path):
+    path = tmp_path / "5hop.json"
+    path.write_text(json.dumps(PRONTOQA))
+    example = PRONTOQA["example1"]["test_example"]
+    question = f"{example['question']} {example['query']}"
+    steps = ("Wren is a wumpus. Each wumpus is a tumpus.", "Wren is a tumpus.")
+    assert sample(path) == [Problem("5hop_0", question, "false", steps)]
+    other = tmp_path / "prontoqa_test.json"
+    other.write_text(json.dumps([{"question": question, "steps": steps, "answer": "False"}]))
+    assert sample(other) == [Problem("prontoqa_test_0", question, "false", steps)]
+
+
+def test_lines_of_question_and_steps_are_read(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("Has 5, buys 3?||<<5+3=8>> <<8*2=16>> #### 16\n\nTwo?||#### 2\n")
+    assert sample(path) == [
+        Problem("train_0", "Has 5, buys 3?", "16", ("<<5+3=8>>", "<<8*2=16>>")), Problem("train_1", "Two?", "2"),
+    ]  # fmt: skip
+    path.write_text("Two?||#### 2\nno answer\n")
+    with pytest.raises(ProblemSetError, match=r"train\.txt, line 2 has no \|\|, expected `question\|\|steps"):
+        sample(path)
+
+
+def test_solution_without_a_box_is_said(tmp_path):
+    path = tmp_path / "math.jsonl"
+    path.write_text(json.dumps({"problem": "Q?", "solution": "It is 2."}))
+    with pytest.raises(ProblemSetError, match=r"line 1: 'solution' has no .boxed\{\} answer"):
+        sample(path)
+
+
+@pytest.mark.parametrize("edges", [[], "0 1", [[0]], [[0, 1], [2]], [[0, "1"]], [[0, True]], 3])
+def test_graphs_that_are_none_are_said(tmp_path, edges):
+    path = tmp_path / "g.jsonl"
+    path.write_text(
+        json.dumps({"question": "q", "answer": "a", "edges": edges, "root": 0, "target": 1, "neg_target": 2})
+    )
+    with pytest.raises(ProblemSetError, match=r"line 1: the graph's 'edges', .* are not numbers of nodes"):
+        sample(path, fields={"question": "edges"})

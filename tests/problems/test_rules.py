@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,14 @@ def test_what_is_right(row):
 
 @pytest.mark.parametrize(
     ("text", "gold", "right"),
-    [("### 1,234", "1234", True), ("a # b\n### 9 ", "9", True), ("### 9.0", "9", False), ("no mark", "no mark", True)],
+    [
+        ("### 1,234", "1234", True),
+        ("a # b\n### 9 ", "9", True),
+        ("### 9.0", "9", False),
+        ("no mark", "no mark", True),
+        ("### True", "true", True),
+        ("### False", "true", False),
+    ],
 )
 def test_coconut_compares_what_follows_the_last_hash_as_text(text, gold, right):
     assert AFTER_HASH.same(AFTER_HASH.read(text), gold) == right
@@ -61,5 +70,28 @@ def test_answers_of_two_decimals_are_rounded_no_further_than_the_set_allows(data
 
 def test_a_rule_that_is_not_there_is_said():
     assert rule_named("official") == "official"
-    with pytest.raises(OptionError, match="no answer rule 'lenient', expected strict or official"):
+    with pytest.raises(OptionError, match="no answer rule 'lenient', expected strict, official, math-verify"):
         rule_named("lenient")
+
+
+def test_a_rule_whose_package_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(OptionError, match=r"needs math-verify, which is not installed; run `pip install 'thoughtlens"):
+        rule_named("math-verify")
+    # What the strict rule knows needs no package.
+    same = RULES["math-verify"].same
+    assert same("1/2", r"\frac{1}{2}") and not same("2", "3") and not same("true", "x+1") and not same(None, "x")
+
+
+@pytest.mark.parametrize(
+    ("read", "gold", "right"),
+    [
+        ("2+x", "x+2", True), ("x+3", "x+2", False), (r"\sqrt{8}", r"2\sqrt{2}", True), ("1,-2", "-2,1", True),
+        (r"\sqrt{4}", "2", True), ("(2,1)", "(1,2)", False), ("-q+p", "p - q", True),
+    ],
+)  # fmt: skip
+def test_math_verify_knows_algebra(read, gold, right):
+    pytest.importorskip("math_verify")
+    assert not RULES["strict"].same(read, gold) and RULES["math-verify"].same(read, gold) == right
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(RULES["math-verify"].same, read, gold).result() == right

@@ -2,6 +2,7 @@ import importlib
 import json
 import random
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub.errors
@@ -11,7 +12,17 @@ from hypothesis import strategies as st
 
 import thoughtlens.problems as problems_package
 from thoughtlens.errors import OptionError, ProblemSetError
-from thoughtlens.problems import Problem, ProblemSet, draw, gold_answer, known_sets, load_set, sample, write_problems
+from thoughtlens.problems import (
+    Problem,
+    ProblemSet,
+    answer_kind,
+    draw,
+    gold_answer,
+    known_sets,
+    load_set,
+    sample,
+    write_problems,
+)
 from thoughtlens.problems import sets as sources
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -27,7 +38,7 @@ def small(tmp_path):
 def test_public_names_are_exported():
     values = {"Problem", "ProblemSet", "Row", "DEFAULT_STEPS", "LIMIT"}
     values |= {"AFTER_HASH", "AnswerRule", "LAST_NUMBER", "OFFICIAL", "RULES", "STRICT"}
-    verbs = {"draw", "known_sets", "load_set", "read_answer", "same_answer", "sample", "write_problems"}
+    verbs = {"draw", "known_sets", "load_set", "answer_kind", "read_answer", "same_answer", "sample", "write_problems"}
     verbs |= {
         "gold_answer",
         "read_problems",
@@ -35,6 +46,7 @@ def test_public_names_are_exported():
         "rows_fingerprint",
         "rule_named",
         "arithmetic_problem",
+        "graph_problem",
         "distinct_problems",
         "split_of",
     }
@@ -192,8 +204,26 @@ def test_bundled_problems_end_in_their_last_step():
 
 def test_known_sets_are_the_promised_ones():
     numbers = ["arithmetic", "gsm8k", "gsm8k_aug", "svamp", "multiarith", "gsm_hard"]
-    assert list(known_sets()) == [*numbers, "math500", "strategyqa", "commonsenseqa", "planted"]
+    others = ["math500", "strategyqa", "commonsenseqa", "planted", "math", "prosqa", "prontoqa"]
+    assert list(known_sets()) == [*numbers, *others, "graphs", "graphs_worded"]
     assert all(named.default_split in named.splits for named in known_sets().values())
+
+
+def test_the_table_of_sets_in_the_docs_is_that_of_the_package():
+    page = (Path(__file__).parents[2] / "docs" / "problems.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in page.splitlines() if line.startswith("| `")]
+    assert [row[0].strip("| `") for row in rows] == list(known_sets())
+    for row, named in zip(rows, known_sets().values(), strict=True):
+        sizes = [f"{split} {named.sizes[split]:,}" if split in named.sizes else split for split in named.splits]
+        assert row[1:4] == [", ".join(sizes), named.kind, named.licence]
+        assert (row[4] == "bundled") == named.bundled and named.home in row[4] and row[5].rstrip(" |") == named.read
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "planted", "graphs", "graphs_worded"])
+def test_bundled_sets_are_as_their_description_says(name):
+    named, found = known_sets()[name], sample(name)
+    assert len(found) == named.sizes["test"]
+    assert {answer_kind(problem.answer) for problem in found} == {named.kind}
 
 
 HUB_ROWS = {
@@ -246,6 +276,7 @@ def test_hub_set_is_loaded_at_its_commit(monkeypatch, name):
     row, problem = HUB_ROWS[name]
     hub = FakeHub(monkeypatch, [row])
     named = known_sets()[name]
+    config = next(iter(named.configs), None)
     found = load_set(name)
     # Of SVAMP the default is all that is officially evaluated, train before test.
     splits = ["train", "test"] if name == "svamp" else [named.default_split]
@@ -253,8 +284,31 @@ def test_hub_set_is_loaded_at_its_commit(monkeypatch, name):
     assert hub.asked == [
         asked
         for split in splits
-        for asked in [("info", named.hub_id, None), ("load", named.hub_id, named.config, split, COMMIT)]
+        for asked in [("info", named.hub_id, None), ("load", named.hub_id, config, split, COMMIT)]
     ]
+
+
+def test_the_subjects_of_math_are_one_set_whose_answers_are_boxed_in_its_solutions(monkeypatch):
+    rows = [
+        {
+            "problem": "Q?",
+            "level": "Level 5",
+            "type": "Algebra",
+            "solution": r"so $\boxed{1}$, no: $\boxed{\frac{1}{2}}$.",
+        }
+    ]
+    hub = FakeHub(monkeypatch, rows)
+    found = load_set("math")
+    assert [problem.id for problem in found.problems] == [f"test_{k}" for k in range(7)]
+    assert {problem.answer for problem in found.problems} == {r"\frac{1}{2}"}
+    assert [asked[2] for asked in hub.asked if asked[0] == "load"] == list(known_sets()["math"].configs)
+    assert [asked[0] for asked in hub.asked].count("info") == 1
+
+
+@pytest.mark.parametrize("name", ["prosqa", "prontoqa"])
+def test_set_that_is_in_files_alone_says_where_they_are(name):
+    with pytest.raises(ProblemSetError, match=f"{name} is not on the Hub; get its file from https://github.com/.*PATH"):
+        load_set(name)
 
 
 def test_hub_id_of_a_named_set_names_it_too(monkeypatch):

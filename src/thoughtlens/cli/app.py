@@ -278,8 +278,8 @@ ReadingRule = Annotated[
     str,
     typer.Option(
         "--answer-rule",
-        callback=one_of("answer rule", "strict", "official"),
-        help="How answers are read: strict, or official as in the family's own code.",
+        callback=one_of("answer rule", "strict", "official", "math-verify"),
+        help="How answers are read: strict, official as in the family's own code, or math-verify for MATH.",
     ),
 ]
 PaddingProtocol = Annotated[

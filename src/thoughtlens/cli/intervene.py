@@ -148,7 +148,7 @@ def intervene(
     workers: Workers = None,
     address: Address = None,
     answer_rule: Annotated[
-        str | None, typer.Option("--answer-rule", help="strict or official; that of the run if not given.")
+        str | None, typer.Option("--answer-rule", help="strict, official or math-verify; that of the run if not given.")
     ] = None,
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")

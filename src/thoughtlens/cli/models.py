@@ -4,6 +4,7 @@ in: options; out: what the library writes, and tables on stdout.
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from thoughtlens.cli.app import (
     Base,
     Count,
     Device,
+    Field,
     KnownAs,
     Mode,
     Model,
@@ -29,15 +31,19 @@ from thoughtlens.cli.app import (
     Revision,
     RunFolder,
     RunModel,
+    SetRevision,
+    Split,
     app,
     within,
 )
-from thoughtlens.cli.runs import check_model, load_model
-from thoughtlens.errors import CheckpointError, OptionError
+from thoughtlens.cli.runs import check_model, draw_problems, load_model
+from thoughtlens.errors import CheckpointError, OptionError, ProblemSetError
 from thoughtlens.progress import counting
 
 _N_TOP = 5
 """Top tokens of each position that `tokens` shows."""
+_N_SHOWN = 3
+"""Problems of a set that `problems NAME` shows."""
 
 
 @app.command()
@@ -203,14 +209,61 @@ def _own_accuracy(card: Mapping[str, Any]) -> tuple[str, str]:
 
 
 @app.command(name="problems")
-def list_problems(as_json: AsJson = False) -> None:
-    """What can be named with --problems."""
+def list_problems(
+    name: Annotated[str | None, typer.Argument(help="Show this set or file, and three of its problems.")] = None,
+    split: Split = None,
+    field: Field = None,
+    problems_revision: SetRevision = None,
+    as_json: AsJson = False,
+) -> None:
+    """What can be named with --problems; of one set where it comes from, its licence, size, fields and problems."""
+    if name is not None:
+        _show_set(name, split, field, problems_revision, as_json=as_json)
+        return
     sets = problems.known_sets()
     if as_json:
         terminal.print_json({name: vars(named) for name, named in sets.items()})
         return
-    rows = [(n, ", ".join(s.splits), s.hub_id or "bundled", s.about) for n, s in sets.items()]
-    terminal.table(("name", "splits", "where", "about"), rows)
+    rows = [(n, ", ".join(s.splits), s.hub_id or s.home or "bundled", s.kind, s.about) for n, s in sets.items()]
+    terminal.table(("name", "splits", "where", "answers", "about"), rows)
+
+
+def _show_set(name: str, split: str | None, field: list[str] | None, revision: str | None, *, as_json: bool) -> None:
+    named = problems.known_sets().get(name)
+    facts: dict[str, Any] = {"name": name}
+    if named is not None:
+        sizes = {of: named.sizes.get(of) for of in named.splits}
+        facts |= {"about": named.about, "where": named.home or "bundled", "licence": named.licence, "sizes": sizes}
+        facts |= {"fields": list(named.columns), "kind": named.kind, "answers": named.answers, "steps": named.steps}
+        facts |= {"default_split": named.default_split, "read_for_real": named.read}
+    try:
+        found = draw_problems(name, split, None, 0, field, revision)
+    except ProblemSetError as error:
+        # What is known of a set is worth showing where the set itself is out of reach.
+        if named is None or named.bundled:
+            raise
+        facts |= {"not_loaded": str(error)}
+    else:
+        kinds = Counter(problems.answer_kind(problem.answer) for problem in found.problems)
+        if named is None:
+            facts |= {"where": found.source, "fields": list(problems.read_rows(Path(name))[0].fields)}
+        facts |= {"split": found.split, "n": len(found.problems), "kinds": dict(kinds.most_common())}
+        facts |= {"problems": [vars(problem) for problem in found.problems[:_N_SHOWN]]}
+    if as_json:
+        terminal.print_json(facts)
+        return
+    told = {key: of for key, of in facts.items() if key != "problems" and of not in (None, "", [])}
+    terminal.table(("", name), [(key.replace("_", " "), _in_words(of)) for key, of in told.items()])
+    for problem in facts.get("problems", ()):
+        terminal.table(("", problem["id"]), [(key, _in_words(of)) for key, of in problem.items() if key != "id" and of])
+
+
+def _in_words(of: object) -> str:
+    if isinstance(of, Mapping):
+        return ", ".join(f"{key} {'unknown' if n is None else f'{n:,}'}" for key, n in of.items())
+    if isinstance(of, list | tuple):
+        return "; ".join(map(str, of))
+    return f"{of:,}" if isinstance(of, int) else str(of)
 
 
 @app.command()

@@ -115,7 +115,7 @@ def load(
         device: `cpu`, `cuda`, `cuda:1`, …; an accelerator if there is one, if None.
         mode: `latent`, or `direct` or `verbal` where the same weights also answer at once or in words.
         known_as: the id of a known checkpoint whose facts hold for this one, such as a copy of it in a folder.
-        answer_rule: `strict` or `official`.
+        answer_rule: `strict`, `official` or `math-verify`.
 
     Returns:
         The reasoner, in evaluation mode.

@@ -4,9 +4,10 @@ A generated text is searched for an announcement, in this order: `answer is`, `#
 the last one that can be read counts. A text that announces an answer and doesn't give one has none; only a text
 without any announcement is read by its last number.
 
-Two answers are compared by their normal form, and by their exact value where they are numbers: `\dfrac12`,
-`\frac{1}{2}` and `1/2` have the same normal form; `0.5` has the same value. Layout, currency, units behind a number and
-the `x=` before one are dropped. There is no algebra: `2+x` and `x+2` differ, and so do `1,-2` and `-2,1`.
+What is compared depends on the kind of the right answer (`answer_kind`): numbers by exact value (`0.5` is `\dfrac12`),
+letters and truth values by what they mean, texts without case, everything by its normal form: layout, currency, units
+behind a number and the `x=` before one are dropped. There is no algebra: `2+x` and `x+2` differ, and so do `1,-2` and
+`-2,1`; only the rule `math-verify` knows them to be equal, for LaTeX and with the package of that name.
 
 That is the rule `strict`. The rule `official` reads and compares as a family's own evaluation code does, mistakes
 included, so that published accuracies can be reproduced: CODI's takes the last number of the text (`LAST_NUMBER`),
@@ -15,12 +16,13 @@ Coconut's what follows the last `#` (`AFTER_HASH`). docs/answers.md sets the rul
 
 import math
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from thoughtlens.errors import OptionError
 
@@ -28,6 +30,8 @@ LONGEST_NUMBER: Final = 400
 """Characters of the longest number that is read as one: more than any float has, few enough to compute with."""
 
 _LONGEST_ANSWER: Final = 2_000
+
+_VALUE: Final = r"[-+]?(?:[0-9]+\s+)?(?:[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?"
 
 # Applied in this order. `(?<!\\)` keeps the line break `\\` of a matrix whole.
 _RULES: Final = tuple(
@@ -43,6 +47,8 @@ _RULES: Final = tuple(
         (r"\\frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))", r"\\frac{\1\2}{\3\4}"),
         (r"\\sqrt\s*([0-9])", r"\\sqrt{\1}"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degree|°|\\?%", ""),
+        # `5 km`, `3.5 miles per hour`, `12 square feet`; neither `3 or 5` nor `2 x`.
+        (rf"^\s*({_VALUE})\s+(?!(?:and|or)\b)(?:square |cubic )?[A-Za-z]{{2,}}(?:(?: per |/)[A-Za-z]+)?\s*\.?$", r"\1"),
         # A unit stands at the end, behind a number; `\text{Evelyn}` is an answer.
         (r"(?<=[0-9}])\s*\\(?:text|mbox|textrm|mathrm)\{[^{}]*\}(?:\^\{?[0-9]\}?)?\s*$", ""),
         (r"\\(?:text|mbox|textrm|textbf|mathrm|mathbf)\{([^{}]*)\}", r"\1"),
@@ -60,6 +66,7 @@ _WITH_COMMAS = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
 # An exponent of three digits at most: `1e999999999` would take the machine's memory to write out.
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 _FRACTION = re.compile(r"([-+]?)([0-9]*)\\frac\{(-?[0-9]+)\}\{([0-9]*[1-9][0-9]*)\}")
+_LETTERS = ("A", "B", "C", "D", "E")
 _TRUTH = {"yes": "true", "no": "false"}
 
 
@@ -96,7 +103,10 @@ _BARE_LETTER = re.compile(r"\(?([A-E])[).]*")
 _WORDLESS = re.compile(r"(?!.*[A-Za-z]{2})(?=.*[0-9A-Za-z])[-+*/^_=<>!|()\[\]{}.,\s0-9A-Za-zπ√°%]+")
 # `18 18` is no number; `1 1/2` is one.
 _TWO_NUMBERS = re.compile(r"[0-9]\s+[0-9]+(?=\s|$)")
-_WORD = re.compile(r"[A-Za-z]+")
+_TWO_LETTERS = re.compile(r"[^\W\d_]{2}")
+# A text without its blanks: `2AB` and `AB=CD` are mathematics, whose letters have a case.
+_WORDS = re.compile(r"(?=.*[^\W\d_]{3})[^\\=+*/^_<>|(){}\[\]]+")
+_WORD = re.compile(r"[^\W\d_]")
 
 
 def read_answer(text: str) -> str | None:
@@ -115,8 +125,10 @@ def read_answer(text: str) -> str | None:
     """
     text = text.replace("−", "-").rstrip()
     spoken, hashed = _lines_after(_ANSWER_IS, text), _lines_after(_HASHES, text)
-    # Single words are tried last: `our answer is correct` may follow a `\boxed{}`.
-    readings = chain(map(_read_line, spoken), map(_read_line, hashed), map(_boxed, [text]), map(_word, spoken))
+    # Words are tried last: `our answer is correct` may follow a `\boxed{}`.
+    readings = chain(
+        map(_read_line, spoken), map(_read_line, hashed), map(boxed, [text]), map(_phrase, spoken), map(_phrase, hashed)
+    )
     found = next((reading for reading in readings if reading is not None), None)
     announced = spoken or hashed or "\\boxed{" in text
     return found if announced else _bare(text)
@@ -151,12 +163,36 @@ def gold_answer(value: object) -> str:
     return _number_text(text) or _truth(text, exact=True) or _bare_letter(text) or text
 
 
+def answer_kind(gold: str) -> str:
+    r"""The kind of a right answer, which says how answers are compared with it.
+
+    Args:
+        gold: the answer of a problem.
+
+    Returns:
+        `boolean` (true, false, yes, no), `letter` (A to E), `number` (also a fraction, or with a unit), `LaTeX` (any
+        other mathematics), or `text`.
+
+    Example:
+        >>> [answer_kind(gold) for gold in ("true", "B", "1/2", r"\frac{\pi}{2}", "Sally is a sterpus.")]
+        ['boolean', 'letter', 'number', 'LaTeX', 'text']
+    """
+    normal = normal_form(gold)
+    if normal in _TRUTH.values():
+        return "boolean"
+    if normal.upper() in _LETTERS:
+        return "letter"
+    if exact_number(normal) is not None:
+        return "number"
+    return "LaTeX" if _COMMAND.search(gold) or not _TWO_LETTERS.search(gold) else "text"
+
+
 def same_answer(predicted: str | None, gold: str) -> bool:
     r"""Whether a predicted answer is the gold answer.
 
     Two numbers are the same within a millionth of the larger, but never as much as 0.001 apart, the tolerance of
     GSM-Hard's own evaluation (Gao 2022): whole numbers have to be equal, and 15 is not 15.67. Everything else is the
-    same if its normal form is.
+    same if its normal form is, that of texts without case.
 
     Args:
         predicted: what `read_answer` returned.
@@ -186,7 +222,7 @@ def normal_form(answer: str) -> str:
         answer = pattern.sub(replacement, answer)
     if _WITH_COMMAS.fullmatch(answer):
         return answer.replace(",", "")
-    if answer.isalpha():
+    if answer.isalpha() or _WORDS.fullmatch(answer):
         answer = answer.casefold()
     return _TRUTH.get(answer, answer)
 
@@ -217,7 +253,7 @@ def _lines_after(mark: re.Pattern[str], text: str) -> list[str]:
 
 def _read_line(line: str) -> str | None:
     """Read the answer that a line opens with; the likeliest reading first."""
-    if (maths := _boxed(line) or _latex(line)) is not None:
+    if (maths := boxed(line) or _latex(line)) is not None:
         return maths
     line = _plain(line)
     readings = (_truth(line), _letter(line), _leading_number(line), _wordless(line), _first_number(line))
@@ -244,7 +280,7 @@ def _plain(line: str) -> str:
     return re.sub(r"^-\s+", "-", result or line.strip())
 
 
-def _boxed(text: str) -> str | None:
+def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{}`, braces balanced; None if it never closes."""
     start = text.rfind("\\boxed{") + len("\\boxed{")
     if start < len("\\boxed{"):
@@ -297,9 +333,9 @@ def _first_number(line: str) -> str | None:
     return _tidy(found.group()) if found else None
 
 
-def _word(line: str) -> str | None:
-    word = _plain(line)
-    return word if _WORD.fullmatch(word) else None
+def _phrase(line: str) -> str | None:
+    phrase = _plain(line)
+    return phrase if _WORD.search(phrase) else None
 
 
 def _number_text(text: str) -> str | None:
@@ -323,7 +359,6 @@ def _short(value: object) -> str:
     return "null" if value is None else f"of type {type(value).__name__}"
 
 
-_LETTERS = ("A", "B", "C", "D", "E")
 _OFFICIAL_NUMBER = re.compile(r"-?\d+\.?\d*")
 
 
@@ -358,12 +393,17 @@ def _after_hash(text: str) -> str | None:
     return text.split("#")[-1].replace(",", "").strip() or None
 
 
+def _same_text(predicted: str | None, gold: str) -> bool:
+    # ProntoQA writes True and False, which are kept in small letters here.
+    return predicted == (gold.capitalize() if gold in _TRUTH.values() else gold.replace(",", ""))
+
+
 @dataclass(frozen=True)
 class AnswerRule:
     """How an answer is read from a text and compared with the right one.
 
     Attributes:
-        name: `strict` or `official`.
+        name: `strict`, `official` or `math-verify`.
         read: from a text to the answer in it, None if there is none.
         same: whether what was read is the right answer.
     """
@@ -378,15 +418,51 @@ OFFICIAL: Final = "official"
 LAST_NUMBER: Final = AnswerRule(OFFICIAL, _last_number, _same_float)
 """The official rule of CODI: `test.py` of github.com/zhenyi4/codi."""
 
-AFTER_HASH: Final = AnswerRule(OFFICIAL, _after_hash, lambda predicted, gold: predicted == gold.replace(",", ""))
+AFTER_HASH: Final = AnswerRule(OFFICIAL, _after_hash, _same_text)
 """The official rule of Coconut: `run.py` of github.com/facebookresearch/coconut."""
 
-RULES: Final = {STRICT: AnswerRule(STRICT, read_answer, same_answer), OFFICIAL: LAST_NUMBER}
+MATH_VERIFY: Final = "math-verify"
+_SECONDS_OF_ALGEBRA: Final = 5
+
+
+def _same_by_algebra(predicted: str | None, gold: str) -> bool:
+    """The same, or equal by algebra where one answer is LaTeX and the other LaTeX or a number."""
+    if predicted is None or same_answer(predicted, gold):
+        return predicted is not None
+    kinds = {answer_kind(predicted), answer_kind(gold)}
+    if "LaTeX" not in kinds or not kinds <= {"LaTeX", "number"} or len(predicted) > LONGEST_NUMBER:
+        return False
+    parse, verify = _math_verify()
+    # The package stops itself by a signal, which only the main thread gets.
+    limit = _SECONDS_OF_ALGEBRA if threading.current_thread() is threading.main_thread() else None
+    ours, theirs = (parse(f"${answer}$", parsing_timeout=limit) for answer in (predicted, gold))
+    return bool(verify(theirs, ours, timeout_seconds=limit))
+
+
+def _math_verify() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    try:
+        # Brings sympy, and only MATH needs it.
+        from math_verify import parse, verify
+    except ImportError as error:
+        raise OptionError(
+            "the answer rule math-verify needs math-verify, which is not installed; run "
+            "`pip install 'thoughtlens[math]'`, or leave the rule at strict."
+        ) from error
+    return parse, verify
+
+
+RULES: Final = {
+    STRICT: AnswerRule(STRICT, read_answer, same_answer),
+    OFFICIAL: LAST_NUMBER,
+    MATH_VERIFY: AnswerRule(MATH_VERIFY, read_answer, _same_by_algebra),
+}
 """The rules by name, `official` being that of CODI."""
 
 
 def rule_named(name: str) -> str:
-    """The name, if it is that of a rule; else an `OptionError`."""
+    """The name, if it is that of a rule whose package is installed; else an `OptionError`."""
     if name not in RULES:
-        raise OptionError(f"no answer rule {name!r}, expected {STRICT} or {OFFICIAL}; pass another --answer-rule.")
+        raise OptionError(f"no answer rule {name!r}, expected {', '.join(RULES)}; pass another --answer-rule.")
+    if name == MATH_VERIFY:
+        _math_verify()
     return name

@@ -1,8 +1,9 @@
 """Problems, and the rows of local files that they are read from.
 
-In: a `.json`, `.jsonl`, `.csv`, `.tsv` or `.parquet` file, or rows from elsewhere; out: `Problem`s, or one sentence
-that says which row can't be read and why. Known are the field names of the named sets and of the files that their
-authors publish; any other name is mapped by the caller.
+In: a `.json`, `.jsonl`, `.csv`, `.tsv`, `.txt` or `.parquet` file, or rows from elsewhere; out: `Problem`s, or one
+sentence that says which row can't be read and why. Known are the field names of the named sets and of the files that
+their authors publish; any other name is mapped by the caller. A graph (`edges`, `root`, `target`, `neg_target`) is read
+in node tokens where `edges` is mapped to the question.
 
 Other people's files are read strictly: nothing that JSON doesn't allow (NaN, a number beyond floats, half a character),
 nothing that could take the machine down (endless lines, deep nesting, integers of thousands of digits).
@@ -12,13 +13,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from thoughtlens.errors import OptionError, ProblemSetError, first_line
-from thoughtlens.problems.answers import gold_answer
+from thoughtlens.problems.answers import boxed, gold_answer
 
 LONGEST_ROW = 1_000_000
 """Bytes of the longest row that is read."""
@@ -34,6 +36,10 @@ QUESTION_FIELDS: Final = ("question", "question_concat", "input", "problem", "in
 ANSWER_FIELDS: Final = ("answer", "Answer", "target", "final_ans", "answerKey", "response")
 MAPPED_FIELDS: Final = ("id", "question", "answer", "steps")
 
+GRAPH_FIELD: Final = "edges"
+"""The field that a question in node tokens is made from, with `root`, `target` and `neg_target`."""
+
+_BY_LINE = (".jsonl", ".txt")
 _ANNOTATION = re.compile(r"<<[^<>]*>>")
 _MOST_NAMES = 12
 
@@ -45,7 +51,7 @@ class Problem:
     Attributes:
         id: unique in its set; the key that joins everything about a problem.
         question: the text put to the model.
-        answer: the gold answer as text: a number without commas, `true`/`false`, a letter A-E, or LaTeX.
+        answer: the gold answer as text: a number without commas, `true`/`false`, a letter A-E, LaTeX or a sentence.
         steps: the worked steps, where the set gives them; for instance `<<12-5=7>>`.
     """
 
@@ -72,8 +78,9 @@ def read_rows(path: Path) -> list[Row]:
     """Read every row of a file.
 
     Args:
-        path: a `.jsonl` file of one object a line (blank lines are skipped), a `.json` list of objects, `.parquet`, or
-            a `.csv` or `.tsv` table whose first line names the fields, which are texts.
+        path: a `.jsonl` file of one object a line (blank lines are skipped), a `.json` list of objects or ProntoQA's
+            object of them, `.parquet`, a `.csv` or `.tsv` table whose first line names the fields, which are texts, or
+            a `.txt` file of lines `question||steps #### answer`, as GSM8K-Aug was first published.
 
     Returns:
         The rows in order, at least one.
@@ -90,7 +97,8 @@ def read_rows(path: Path) -> list[Row]:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise ProblemSetError(
-            f"{path} ends in {path.suffix!r}, expected .jsonl, .json, .csv, .tsv or .parquet; rename or convert it."
+            f"{path} ends in {path.suffix!r}, expected .jsonl, .json, .csv, .tsv, .txt or .parquet; "
+            "rename or convert it."
         )
     if not path.is_file():
         found = "is not a file" if path.exists() else "does not exist"
@@ -144,7 +152,7 @@ def read_problems(
 
 def place_of(path: Path, number: int) -> str:
     """How an error names a row: by line where the file has one row a line."""
-    return f"{path}, {'line' if path.suffix.lower() == '.jsonl' else 'row'} {number}"
+    return f"{path}, {'line' if path.suffix.lower() in _BY_LINE else 'row'} {number}"
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
@@ -169,11 +177,25 @@ def _read_list(path: Path) -> Iterator[Row]:
     at = _skip(text, 0)
     if at == len(text):
         return
+    if text[at] == "{" and (examples := _prontoqa_rows(text, at, path)) is not None:
+        yield from examples
+        return
     if text[at] != "[":
         raise ProblemSetError(
             f"{path}, line {_line(text, at)} is not a list, expected a list of objects; see .jsonl too."
         )
     yield from _list_rows(text, _skip(text, at + 1), path)
+
+
+def _prontoqa_rows(text: str, at: int, path: Path) -> list[Row] | None:
+    """The test examples of ProntoQA's own files, an object of named examples; None where the object is another."""
+    examples, end = _parse(text, at, str(path))
+    if _skip(text, end) != len(text) or not isinstance(examples, dict):
+        return None
+    tested = [example.get("test_example") if isinstance(example, dict) else None for example in examples.values()]
+    if not tested or not all(isinstance(one, dict) for one in tested):
+        return None
+    return [Row(number, _as_object(one, place_of(path, number))) for number, one in enumerate(tested, start=1)]
 
 
 def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
@@ -215,6 +237,18 @@ def _read_table(path: Path) -> Iterator[Row]:
             yield Row(number, dict(zip(names, values, strict=True)))
     except csv.Error as error:
         raise ProblemSetError(f"{path}, line {table.line_num} is not readable ({error}); correct it.") from error
+
+
+def _read_text(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW + 1), b""), start=1):
+            where = place_of(path, number)
+            _check_length(len(line), where)
+            if text := _decode(line, path, first_line=number).strip():
+                question, bars, answer = text.partition("||")
+                if not bars:
+                    raise ProblemSetError(f"{where} has no ||, expected `question||steps #### answer`; correct it.")
+                yield Row(number, {"question": question, "answer": answer})
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -259,6 +293,7 @@ _READERS = {
     ".json": _read_list,
     ".csv": _read_table,
     ".tsv": _read_table,
+    ".txt": _read_text,
     ".parquet": _read_parquet,
 }
 
@@ -405,12 +440,20 @@ def _question(fields: dict[str, object], names: Mapping[str, str]) -> str:
     name = names.get("question") or _first_known(fields, QUESTION_FIELDS)
     if name is None:
         raise _unknown_layout(fields, "question", ("Body with Question", *QUESTION_FIELDS))
+    if _is_graph(names):
+        return _graph_question(fields)
     question = _text(fields, name)
+    if "question" not in names and "query" in fields and "chain_of_thought" in fields:  # ProntoQA's own file
+        question = f"{question} {_text(fields, 'query')}"
     return "\n".join([question, *_choices(fields["choices"])]) if "choices" in fields else question
 
 
 def _answer_field(fields: dict[str, object], names: Mapping[str, str]) -> object:
-    name = names.get("answer") or _first_known(fields, ANSWER_FIELDS)
+    name = names.get("answer") or ("target" if _is_graph(names) else _first_known(fields, ANSWER_FIELDS))
+    if name is None and isinstance(solution := fields.get("solution"), str):  # MATH gives the answer there alone
+        if (found := boxed(solution)) is None:
+            raise ValueError("'solution' has no \\boxed{} answer; give an answer or drop the row.")
+        return found
     if name is None:
         raise _unknown_layout(fields, "answer", ANSWER_FIELDS)
     return _field(fields, name, "answer")
@@ -418,6 +461,11 @@ def _answer_field(fields: dict[str, object], names: Mapping[str, str]) -> object
 
 def _steps(fields: dict[str, object], answer: object, names: Mapping[str, str]) -> tuple[str, ...]:
     """The row's own list of steps; else the calculator annotations of a worked solution."""
+    if "steps" not in names and _is_graph(names):
+        return tuple(f"{source} {target}" for source, target in pairwise(shortest_path(*_graph(fields)[:3])))
+    if "steps" not in names and isinstance(proof := fields.get("chain_of_thought"), list):
+        # A step of ProntoQA is a rule and what follows from it, as in Coconut's preprocessing.
+        fields = {**fields, "steps": [" ".join(map(str, proof[at : at + 2])) for at in range(0, len(proof), 2)]}
     name = names.get("steps", "steps")
     steps = _field(fields, name, "steps") if "steps" in names else fields.get(name)
     if isinstance(steps, list):
@@ -428,6 +476,58 @@ def _steps(fields: dict[str, object], answer: object, names: Mapping[str, str]) 
         raise ValueError(f"{name!r} is not a list, expected a list of steps; correct it or map another field.")
     texts = [text for text in (fields.get("cot"), answer) if isinstance(text, str)]
     return tuple(annotation for text in texts for annotation in _ANNOTATION.findall(text))
+
+
+def _is_graph(names: Mapping[str, str]) -> bool:
+    return names.get("question") == GRAPH_FIELD
+
+
+def _graph(fields: dict[str, object]) -> tuple[list[Any], Any, Any, Any]:
+    """Edges, root, target and the candidate that can't be reached."""
+    edges = _field(fields, GRAPH_FIELD, "question")
+    pairs = [tuple(edge) if isinstance(edge, list) else () for edge in edges] if isinstance(edges, list) else []
+    nodes = [_field(fields, name, "question") for name in ("root", "target", "neg_target")]
+    ends = [end for pair in pairs for end in pair]
+    if not pairs or {len(pair) for pair in pairs} != {2} or not all(type(node) is int for node in [*ends, *nodes]):
+        raise ValueError(
+            "the graph's 'edges', 'root', 'target' and 'neg_target' are not numbers of nodes, expected "
+            "edges [[0, 3], …] and a node each; correct the row."
+        )
+    return pairs, nodes[0], nodes[1], nodes[2]
+
+
+def _graph_question(fields: dict[str, object]) -> str:
+    """A graph in node tokens: `<eos> s t | s t | … s t [Q] a b [R] root`, the last edge being closed by `[Q]`."""
+    edges, root, target, other = _graph(fields)
+    told = " | ".join(f"{source} {end}" for source, end in edges)
+    first, second = sorted((target, other), key=_asked_order(fields))
+    return f"<eos> {told} [Q] {first} {second} [R] {root}"
+
+
+def _asked_order(fields: dict[str, object]) -> Callable[[int], tuple[int, int]]:
+    """Candidates in the order of the worded question, which is random; by number where there are no words.
+
+    By number the target of ProsQA would stand first in 40 % of the graphs, and guessing would pay.
+    """
+    names, question = fields.get("idx_to_symbol"), fields.get("question")
+    asked = question.rpartition(". ")[2].rstrip("?").split() if isinstance(question, str) else []
+
+    def place(node: int) -> tuple[int, int]:
+        name = names[node] if isinstance(names, list) and 0 <= node < len(names) else None
+        return (asked.index(name) if name in asked else 0), node
+
+    return place
+
+
+def shortest_path(edges: Sequence[tuple[int, int]], root: int, target: int) -> list[int]:
+    """The nodes of a shortest path; none where the target can't be reached."""
+    paths, reached = {root: [root]}, [root]
+    for node in reached:
+        for source, end in edges:
+            if source == node and end not in paths:
+                paths[end] = [*paths[node], end]
+                reached.append(end)
+    return paths.get(target, [])
 
 
 def _join(body: str, question: str) -> str:

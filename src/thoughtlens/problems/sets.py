@@ -11,11 +11,12 @@ import random
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from thoughtlens.errors import OptionError, ProblemSetError, first_line
 from thoughtlens.files import write_json_lines
@@ -32,26 +33,43 @@ class NamedSet:
     Attributes:
         name: what the user types.
         about: one line on what is asked.
-        hub_id: the data set on the Hugging Face Hub; None if the set is bundled.
-        config: the Hub's configuration, where there are several.
+        hub_id: the data set on the Hugging Face Hub; None if the set is bundled, or only in files of its authors.
+        home: where its authors publish it; nothing for bundled sets.
+        configs: the Hub's configurations that it is made of, where there are several.
+        file: the bundled file, without split and ending, if it is not called as the set is.
+        fields: names of fields by what they hold, where they are not those that are known.
         splits: the splits that have answers.
         default_split: the split that is used if none is given.
         columns: the columns that its problems are read from.
+        kind: of the right answers, as `answer_kind` names them.
         answers: how the gold answer is read.
         steps: how the steps are read; empty where there are none.
         licence: under which the authors publish it.
+        sizes: how many problems each split has, as far as it is known.
+        read: what of it was read for real, in the words of the table of sets.
     """
 
     name: str
     about: str
     hub_id: str | None = None
-    config: str | None = None
+    home: str = ""
+    configs: tuple[str, ...] = ()
+    file: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
     splits: tuple[str, ...]
     default_split: str
     columns: tuple[str, ...]
+    kind: str
     answers: str
     steps: str = ""
     licence: str
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    read: str = ""
+
+    @property
+    def bundled(self) -> bool:
+        """Whether its problems are in the package."""
+        return not self.home
 
 
 @dataclass(frozen=True)
@@ -123,8 +141,8 @@ def load_set(
     """Load a whole problem set with its provenance.
 
     Args:
-        name_or_path: a name of `known_sets`, its Hub id, or a `.json`, `.jsonl`, `.csv`, `.tsv` or
-            `.parquet` file.
+        name_or_path: a name of `known_sets`, its Hub id, or a `.json`, `.jsonl`, `.csv`, `.tsv`, `.txt`
+            or `.parquet` file.
         split: a named set's split, its default unless given; for a file the prefix of ids, its stem unless given.
         fields: names of fields by what they hold, for instance `{"question": "prompt"}`.
         revision: branch, tag or commit of a Hub set.
@@ -149,7 +167,9 @@ def load_set(
         raise OptionError(
             f"{named.name} has no split {split!r}, expected one of {', '.join(named.splits)}; choose one."
         )
-    return _load_bundled(named, split, revision) if named.hub_id is None else _load_hub(named, split, fields, revision)
+    if named.hub_id is not None:
+        return _load_hub(named, split, fields, revision)
+    return _load_bundled(named, split, fields, revision)
 
 
 def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
@@ -258,11 +278,11 @@ def named_set(name: str) -> NamedSet | None:
 
 @cache
 def _table() -> dict[str, NamedSet]:
-    rows = tomllib.loads((resources.files("thoughtlens.problems") / "sets.toml").read_text("utf-8"))
-    return {
-        name: NamedSet(**row | {"name": name, "splits": tuple(row["splits"]), "columns": tuple(row["columns"])})
-        for name, row in rows.items()
+    table = tomllib.loads((resources.files("thoughtlens.problems") / "sets.toml").read_text("utf-8"))
+    rows: dict[str, dict[str, Any]] = {
+        name: {key: tuple(of) if isinstance(of, list) else of for key, of in row.items()} for name, row in table.items()
     }
+    return {name: NamedSet(**row, name=name) for name, row in rows.items()}
 
 
 def bundled_file(name: str, split: str) -> Traversable:
@@ -275,20 +295,24 @@ def _load_file(path: Path, split: str | None, fields: Mapping[str, str] | None, 
         near = difflib.get_close_matches(str(path), known_sets(), n=1)
         raise ProblemSetError(
             f"no problem set is called {str(path)!r}, expected {', '.join(known_sets())}, or a .jsonl, .json, .csv, "
-            f".tsv or .parquet file{f'; did you mean {near[0]}?' if near else '.'}"
+            f".tsv, .txt or .parquet file{f'; did you mean {near[0]}?' if near else '.'}"
         )
     _check_no_revision(str(path), revision)
     problems = _read_file(path, split or path.stem, fields)
     return ProblemSet(problems, path.stem, split, str(path))
 
 
-def _load_bundled(named: NamedSet, split: str, revision: str | None) -> ProblemSet:
+def _load_bundled(named: NamedSet, split: str, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
     _check_no_revision(named.name, revision)
-    file = bundled_file(named.name, split)
+    if not named.bundled:
+        raise ProblemSetError(
+            f"{named.name} is not on the Hub; get its file from {named.home} and name it: --problems PATH."
+        )
+    file = bundled_file(named.file or named.name, split)
     if not file.is_file():
         raise ProblemSetError(f"the bundled set {named.name!r} lacks its file {file.name}; install thoughtlens again.")
     with resources.as_file(file) as path:
-        return ProblemSet(_read_file(path, split, None), named.name, split, f"bundled:{file.name}")
+        return ProblemSet(_read_file(path, split, fields or named.fields), named.name, split, f"bundled:{file.name}")
 
 
 def _load_hub(named: NamedSet, split: str, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
@@ -298,7 +322,11 @@ def _load_hub(named: NamedSet, split: str, fields: Mapping[str, str] | None, rev
         parts = [_load_hub(named, one, fields, revision) for one in named.splits if one != ALL]
         problems = tuple(problem for part in parts for problem in part.problems)
         return ProblemSet(problems, named.name, split, named.hub_id, parts[0].revision)
-    rows, commit = read_hub_rows(named.hub_id, named.config, split, revision)
+    rows: list[Row] = []
+    commit = revision
+    for config in named.configs or (None,):
+        more, commit = read_hub_rows(named.hub_id, config, split, commit)
+        rows += [Row(len(rows) + row.number, row.fields) for row in more]
     where = f"{named.hub_id} ({split})"
     _check_columns(rows, named, where, fields)
     problems = read_problems(rows, prefix=split, place=lambda number: f"{where}, row {number}", fields=fields)

@@ -24,7 +24,7 @@ from thoughtlens.errors import RecipeError
 from thoughtlens.models.codi import question_text
 from thoughtlens.models.reasoner import answer_ids
 from thoughtlens.problems import Problem, load_set
-from thoughtlens.problems.arithmetic import arithmetic_problem
+from thoughtlens.problems.generators import arithmetic_problem
 from thoughtlens.training.recipe import ProblemSource, Recipe, Stage
 
 IGNORED = -100

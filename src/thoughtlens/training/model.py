@@ -23,7 +23,7 @@ from thoughtlens.errors import RecipeError, first_line
 from thoughtlens.models.catalog import BASE_FILES, fetch
 from thoughtlens.models.reasoner import Markers, answer_text
 from thoughtlens.models.settings import ANSWER_PREFIX
-from thoughtlens.problems.arithmetic import LIMIT, arithmetic_problem
+from thoughtlens.problems.generators import LIMIT, arithmetic_problem
 from thoughtlens.training.objective import CodiModule
 from thoughtlens.training.recipe import Lora, NewBase, PretrainedBase, Recipe
 

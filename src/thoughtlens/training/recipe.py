@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationErro
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.notation import MAX_THOUGHTS
-from thoughtlens.problems.arithmetic import DEFAULT_STEPS
+from thoughtlens.problems.generators import DEFAULT_STEPS
 
 TERMS: Final = ("teacher", "student", "distillation", "supervision", "equations")
 """The terms of the loss that a stage can weigh; `thoughtlens.training.objective` says what each is."""

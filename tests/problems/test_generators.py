@@ -1,11 +1,21 @@
 """The generator, checked by an evaluator of its own that reads the steps as text."""
 
+import json
 import re
 from collections import Counter
 
 import pytest
 
-from thoughtlens.problems import DEFAULT_STEPS, LIMIT, arithmetic_problem, distinct_problems, load_set, split_of
+from thoughtlens.problems import (
+    DEFAULT_STEPS,
+    LIMIT,
+    arithmetic_problem,
+    distinct_problems,
+    graph_problem,
+    load_set,
+    split_of,
+)
+from thoughtlens.problems.generators import graph_row
 
 COUNTS = dict.fromkeys(range(2, 7), 1.0)
 EQUATION = re.compile(r"<<(\d+)([-+*])(\d+)=(\d+)>>")
@@ -94,3 +104,56 @@ def test_bundled_problems_are_of_the_test_split_and_none_twice():
     for problem in problems:
         assert problem.answer == str(evaluated(problem.steps[-1])[3])
         assert all(stated == true for _, _, stated, true in map(evaluated, problem.steps))
+
+
+GRAPHS = [graph_row(index, split="test") for index in range(500)]
+
+
+def depths(edges, root):
+    """Depth of every node that can be reached, by sweeps over all edges until nothing changes."""
+    found = {root: 0}
+    while True:
+        more = {b: found[a] + 1 for a, b in reversed(edges) if a in found and found[a] + 1 < found.get(b, 99)}
+        if not more:
+            return found
+        found |= more
+
+
+def test_graphs_have_one_candidate_that_can_be_reached():
+    for row in GRAPHS:
+        edges, root, target, other = (row[name] for name in ("edges", "root", "target", "neg_target"))
+        found = depths(edges, root)
+        assert other not in found and found[target] == len(row["steps"]) in (3, 4)
+        # The other candidate is as far from the other person.
+        second = next(node for node, name in enumerate(row["idx_to_symbol"]) if name[0].isupper() and node != root)
+        assert depths(edges, second)[other] == found[target]
+        assert len(set(map(tuple, edges))) == len(edges) and max(map(max, edges)) <= 23
+
+
+def test_candidates_of_graphs_are_alike_in_all_but_what_leads_to_them():
+    inwards = [[sum(b == row[name] for _, b in row["edges"]) for name in ("target", "neg_target")] for row in GRAPHS]
+    outwards = [sum(a in (row["target"], row["neg_target"]) for a, _ in row["edges"]) for row in GRAPHS]
+    higher, lower = sum(a > b for a, b in inwards), sum(a < b for a, b in inwards)
+    first = sum(row["question"].split()[-3] == row["answer"].rstrip(".").split()[-1] for row in GRAPHS)
+    # Two standard deviations of a fair coin, and the numbers are fixed by the seed.
+    assert not any(outwards) and abs(higher - lower) < 2 * (higher + lower) ** 0.5 and abs(first - 250) < 2 * 125**0.5
+
+
+def test_bundled_graphs_are_those_of_the_generator_in_words_and_tokens():
+    words, tokens = load_set("graphs_worded").problems, load_set("graphs").problems
+    for index in (0, 7, 499):
+        assert words[index] == graph_problem(index, split="test")
+        assert tokens[index] == graph_problem(index, split="test", in_tokens=True)
+    assert len(words) == len({problem.question for problem in tokens}) == 500
+    sentence = words[0].question.split(". ")[0]
+    row = GRAPHS[0]
+    source, end = (row["idx_to_symbol"][node] for node in row["edges"][0])
+    assert sentence in (f"{source} is a {end}", f"Every {source} is a {end}")
+
+
+def test_splits_of_graphs_share_none():
+    drawn_graphs = [
+        {json.dumps(sorted(graph_row(index, split=split)["edges"])) for index in range(50)}
+        for split in ("train", "validation", "test")
+    ]
+    assert not drawn_graphs[0] & drawn_graphs[1] and not (drawn_graphs[0] | drawn_graphs[1]) & drawn_graphs[2]

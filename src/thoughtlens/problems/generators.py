@@ -1,24 +1,22 @@
-"""The generator of the bundled problems: word problems like those of GSM8K, only smaller, from a seed.
+"""The generators of the bundled problems, from a seed: stories of arithmetic, and questions on graphs.
 
-A problem is a chain of additions, subtractions and multiplications on whole numbers from 1 to 30, told as a story, with
-its steps written as `<<12-5=7>>`; the last result is the answer. Four kinds of story:
+- *arithmetic*: word problems like those of GSM8K, only smaller: a chain of additions, subtractions and multiplications
+  on whole numbers from 1 to 30, its steps written as `<<12-5=7>>`, the last result being the answer. Told as a running
+  amount, as packs (boxes times contents), as a chain of people who are compared, or as shopping.
+- *graphs*: which of two nodes can be reached from a root, as in ProsQA, in words or in node tokens. The steps are the
+  edges of a shortest path; both candidates lie equally deep, each below a root of its own.
 
-- *running*: somebody's amount changes, sentence by sentence;
-- *packs*: the same, and the amount starts as boxes times contents;
-- *chain*: each person has more, fewer or a multiple of what the one before has;
-- *shopping*: something is bought and money is left.
-
-The split of a problem is a hash of its steps alone, so that test and train differ in what is computed, not only in how
-it is told.
+in: an index, a split and a seed; out: a problem. The split of a problem is a hash of its steps, or of its graph, so
+that test and train differ in what is asked, not only in how it is told.
 """
 
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from thoughtlens.problems.rows import Problem
+from thoughtlens.problems.rows import GRAPH_FIELD, Problem, Row, read_problems, shortest_path
 
 LIMIT: Final = 30
 """Every value of a problem lies in 1 … LIMIT."""
@@ -37,6 +35,15 @@ _THINGS = {
 _PACKS = ("boxes", "bags", "packs", "jars")
 _GAIN = ("buys", "finds", "gets", "wins")
 _LOSE = ("loses", "sells", "breaks", "drops")
+
+
+_MOST_NODES: Final = 24
+_PEOPLE: Final = tuple(name for pair in zip(_HE, _SHE, strict=True) for name in pair)
+_KINDS: Final = tuple(
+    f"{onset}{rime}pus"
+    for rime in ("om", "ur")
+    for onset in ("b", "d", "f", "g", "h", "k", "l", "m", "p", "r", "t", "v")
+)
 
 
 class Step(NamedTuple):
@@ -75,7 +82,11 @@ def split_of(steps: Sequence[str]) -> str:
         >>> split_of(["<<2+3=5>>", "<<5*2=10>>"])
         'train'
     """
-    digest = hashlib.blake2b("".join(steps).encode(), digest_size=4).digest()
+    return _split_of_text("".join(steps))
+
+
+def _split_of_text(text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
     return SPLITS[int.from_bytes(digest, "big") % len(SPLITS)]
 
 
@@ -137,6 +148,91 @@ def distinct_problems(
         Problem(f"{split}_{row}", problem.question, problem.answer, problem.steps)
         for row, problem in enumerate(found.values())
     ]
+
+
+def graph_row(index: int, *, split: str, seed: int = 0) -> dict[str, Any]:
+    """Draw graph `index` of an endless split as a row with the fields of ProsQA's files.
+
+    Two trees with the same number of levels, 3 or 4, hold `_MOST_NODES` nodes at most: one from the root to the target,
+    one from another root to the other candidate. More edges are drawn inside the trees and from the second tree to the
+    first; none of them shortens a path, and none leads from the first tree to the second. Nodes are numbered at random.
+    """
+    rng = random.Random(f"graph/{seed}/{split}/{index}")
+    while True:
+        depth = rng.choice((3, 4))
+        sizes = [[1, *(rng.randint(1, 3) for _ in range(depth))] for _ in range(2)]
+        n_nodes = sum(map(sum, sizes))
+        if n_nodes > _MOST_NODES:
+            continue
+        numbers = iter(rng.sample(range(n_nodes), n_nodes))
+        near, far = ([[next(numbers) for _ in range(size)] for size in of] for of in sizes)
+        edges = _tree_edges(rng, near) | _tree_edges(rng, far)
+        # Neither candidate has such an edge: they are alike in all but what leads to them.
+        edges |= {
+            (rng.choice(rng.choice(far[:-1])), rng.choice(rng.choice(near[1:-1]))) for _ in range(rng.randint(2, 4))
+        }
+        told = rng.sample(sorted(edges), len(edges))
+        if _split_of_text(repr((sorted(edges), near[0]))) == split:
+            return _graph_fields(rng, f"{split}_{index}", told, near, far)
+
+
+def graph_problem(index: int, *, split: str, seed: int = 0, in_tokens: bool = False) -> Problem:
+    """Draw graph problem `index` of an endless split; the same arguments always give the same problem.
+
+    Args:
+        index: which problem of the stream.
+        split: `train`, `validation` or `test`; no graph of one is in another.
+        seed: which stream.
+        in_tokens: node tokens in the place of words.
+
+    Returns:
+        The problem, with id `{split}_{index}`: which of two nodes can be reached from the root, with the edges of a
+        shortest path as steps.
+
+    Example:
+        >>> problem = graph_problem(0, split="train")
+        >>> problem.question[-25:], problem.answer, len(problem.steps)
+        ('s Zoe a durpus or rompus?', 'Zoe is a durpus.', 4)
+
+    Reference: ProsQA (Hao et al. 2024, arXiv 2412.06769); node tokens as in Zhu et al. 2025, arXiv 2505.12514.
+    """
+    fields = {"question": GRAPH_FIELD} if in_tokens else None
+    return read_problems([Row(1, graph_row(index, split=split, seed=seed))], prefix=split, place=str, fields=fields)[0]
+
+
+def _tree_edges(rng: random.Random, levels: list[list[int]]) -> set[tuple[int, int]]:
+    """Every node has a parent one level up; more edges go one level down at most, so that depths stay as they are."""
+    edges = {(rng.choice(above), node) for above, level in pairwise(levels) for node in level}
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(len(levels) - 1)
+        edges.add((rng.choice(levels[at]), rng.choice(levels[at + 1])))
+    return edges
+
+
+def _graph_fields(
+    rng: random.Random, name: str, edges: list[tuple[int, int]], near: list[list[int]], far: list[list[int]]
+) -> dict[str, Any]:
+    roots, (target, other) = (near[0][0], far[0][0]), (near[-1][0], far[-1][0])
+    kinds, people = iter(rng.sample(_KINDS, len(_KINDS))), iter(rng.sample(_PEOPLE, 2))
+    names = [next(people if node in roots else kinds) for node in range(sum(map(len, near + far)))]
+    first, second = rng.sample((names[target], names[other]), 2)
+    told = [_worded(names, roots, source, end) for source, end in edges]
+    path = shortest_path(edges, roots[0], target)
+    return {
+        "id": name,
+        "question": " ".join([*told, f"Is {names[roots[0]]} a {first} or {second}?"]),
+        "answer": f"{names[roots[0]]} is a {names[target]}.",
+        "steps": [_worded(names, roots, source, end) for source, end in pairwise(path)],
+        "idx_to_symbol": names,
+        "edges": [list(edge) for edge in edges],
+        "root": roots[0],
+        "target": target,
+        "neg_target": other,
+    }
+
+
+def _worded(names: Sequence[str], roots: Sequence[int], source: int, end: int) -> str:
+    return f"{'' if source in roots else 'Every '}{names[source]} is a {names[end]}."
 
 
 def _tell(rng: random.Random, count: int) -> Story:
