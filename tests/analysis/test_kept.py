@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from tempfile import mkdtemp
 from unittest.mock import patch
 
 import numpy as np
@@ -39,7 +40,7 @@ def kept(dataset, assigned, *, batch=5, n_shards=1):
 def analyzed(dataset, assigned, *, options=OPTIONS, **how):
     # Saved below, once.
     with patch("thoughtlens.analysis.archive.write_bundle"):
-        return analyze(KeptRun(Path("nowhere"), dataset, assigned, how), **options)
+        return analyze(KeptRun(Path(mkdtemp()), dataset, assigned, how), **options)
 
 
 @dataclass
