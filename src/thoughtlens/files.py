@@ -98,7 +98,8 @@ def _held(folder: Path, writer: str | None) -> str:
 def _remove_partial(folder: Path) -> None:
     """Remove unfinished files and folders, but not in folders with a lock of their own."""
     for path in folder.iterdir():
-        if path.name.startswith(".") and path.name.endswith(PARTIAL):
+        # Those of Zarr end so too.
+        if path.name.endswith(PARTIAL):
             rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         elif path.is_dir() and not path.is_symlink() and not (path / LOCK).exists():
             _remove_partial(path)
