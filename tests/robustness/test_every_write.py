@@ -5,7 +5,6 @@ made. THOUGHTLENS_WRITES says at how many of them each kind of work is disturbed
 """
 
 import errno
-import hashlib
 import os
 import random
 import shutil
@@ -15,26 +14,17 @@ from pathlib import Path
 
 import pytest
 from tests import apart
+from tests.robustness.planted_work import contents, cut_planted, extract_planted
 
 import thoughtlens as tl
 from thoughtlens.errors import ThoughtLensError
 from thoughtlens.files import LOCK, PARTIAL
-from thoughtlens.models import load, planted_problems
+from thoughtlens.models import load
 from thoughtlens.reports import open_effects
-from thoughtlens.runs.extraction import KEEPS
 
 N_WRITES = os.environ.get("THOUGHTLENS_WRITES", "1")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS)
 KILLED, GONE = 9, -9
-
-
-def extract_planted(keep: str, folder: Path) -> None:
-    tl.extract(load("planted"), planted_problems(12), folder, shard_size=6, keep=KEEPS[keep])
-
-
-def cut_planted(folder: Path) -> None:
-    run = tl.open_run(folder)
-    tl.intervene(run, tl.plan_cuts(run, heads="L0H0", edits=["resample"]), study="s", reasoner=load("planted"))
 
 
 def opened(folder: Path) -> None:
@@ -82,13 +72,6 @@ def disturbed(work, folder: Path, at: int, error: int, counted: Path) -> None:
     finally:
         at = -1
         counted.write_text(str(n_writes))
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but those that tell times."""
-    timed = {*folder.rglob("manifest.json*"), *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
-    files = {path for path in folder.rglob("*") if path.is_file()} - timed
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def places(n_writes: int, seed: str) -> list[int]:

@@ -3,7 +3,6 @@
 THOUGHTLENS_RACES says how often processes race for each kind of folder.
 """
 
-import hashlib
 import os
 import time
 from functools import partial
@@ -11,13 +10,12 @@ from pathlib import Path
 
 import pytest
 from tests import apart
+from tests.robustness.planted_work import contents, cut_planted, extract_planted
 
 import thoughtlens as tl
-from thoughtlens.cuts import intervene
 from thoughtlens.errors import RunError
 from thoughtlens.files import LOCK, PARTIAL, check_not_written, only_writer, writer_of
 from thoughtlens.models import load, planted_problems
-from thoughtlens.runs.extraction import KEEPS
 
 N_RACES = int(os.environ.get("THOUGHTLENS_RACES", "1"))
 RACERS = 3
@@ -72,21 +70,6 @@ def test_no_lock_is_left_in_a_foreign_folder(tmp_path):
     with pytest.raises(RunError, match=r"holds 'thesis.tex'"):
         tl.extract(load("planted"), planted_problems(1), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but those that tell times."""
-    timed = {*folder.rglob("manifest.json*"), *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
-    files = {path for path in folder.rglob("*") if path.is_file()} - timed
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def extract_planted(keep: str, folder: Path) -> None:
-    tl.extract(load("planted"), planted_problems(8), folder, shard_size=2, keep=KEEPS[keep])
-
-
-def cut_planted(folder: Path) -> None:
-    intervene(tl.open_run(folder), tl.plan_cuts(tl.open_run(folder), heads="L0H0,L1H0"), study="s")
 
 
 def race(work, folder: Path, told: Path) -> list[int | None]:

@@ -5,7 +5,6 @@ every other one falls into the extraction; the rest, anywhere from start to end.
 is killed, with analysis and figures, and not `extract` alone.
 """
 
-import hashlib
 import os
 import random
 import time
@@ -15,9 +14,9 @@ from typing import NamedTuple
 
 import pytest
 from tests import apart
+from tests.robustness.planted_work import contents
 from tests.runs import killed_run
 
-from thoughtlens.files import LOCK
 from thoughtlens.problems import sample, write_problems
 
 N_KILLS = int(os.environ.get("THOUGHTLENS_KILLS", "1"))
@@ -50,13 +49,6 @@ def kill(process: BaseProcess) -> None:
 def wait_for_a_shard(folder: Path, process: BaseProcess) -> None:
     while not begun(folder) and process.is_alive():
         time.sleep(0.002)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file but those that tell times: the manifest, the markers of shards, and locks."""
-    timed = {*folder.glob("manifest.json*"), *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
-    files = {path for path in folder.rglob("*") if path.is_file()} - timed
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
 @pytest.fixture(scope="module")

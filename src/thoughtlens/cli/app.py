@@ -98,7 +98,7 @@ def _read_config(ctx: typer.Context, file: str | None) -> str | None:
         given = tomllib.loads(Path(file).read_text("utf-8"))
     except OSError as error:
         raise OptionError(f"{file} can't be read ({error.strerror}), expected a TOML file; check --config.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError too where an integer has too many digits
         raise OptionError(f"{file} is not readable as TOML ({error}); correct it.") from error
     known = {
         name.removeprefix("--"): option

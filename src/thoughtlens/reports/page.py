@@ -42,7 +42,7 @@ from thoughtlens.analysis.effects import ALPHA, RANKED_BY
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, only_writer, replacing, writing
 from thoughtlens.reports.page_data import Shown, card_of, clean, data_of, merged, model_name
-from thoughtlens.reports.run_files import _shares, summary
+from thoughtlens.reports.run_files import shares_of, summary
 from thoughtlens.reports.sentences import cautions, counted, differences, findings
 from thoughtlens.reports.study_files import study_table
 from thoughtlens.runs.reader import REPORT, Run, read_readings, status
@@ -130,7 +130,7 @@ def write_report(
     path = next(iter(named.values())).path / REPORT if out is None else Path(out)
     compared = None if len(named) < 2 else _compared(named, holdout=holdout, holdout_seed=holdout_seed)
     page = _rendered([_Section(run, label) for label, run in named.items()], compared)
-    # In a folder of its own it would be among what a killed writer left.
+    # Under the run's lock: whoever extracts into the folder removes unfinished files there.
     own = only_writer if path.parent == next(iter(named.values())).path else writing
     with own(path.parent), replacing(path) as file:
         file.write(page)
@@ -206,7 +206,7 @@ def _run_view(run: Run) -> _View:
 
 def _analysis_view(analysis: Analysis) -> _View:
     shown = shown_of_analysis(analysis)
-    said = [f"{of.about}: {of.text}" for of in findings(headline(shown), _shares(shown), ()) if of.panel != "causes"]
+    said = [f"{of.about}: {of.text}" for of in findings(headline(shown), shares_of(shown), ()) if of.panel != "causes"]
     heads = analysis_tables(shown)["heads"].head(5)
     columns = ["name", "type", "hub", "importance", "importance_low", "importance_high", "sequential", "skip"]
     few = int(shown.model["n"]) < LEAST_SHOWN

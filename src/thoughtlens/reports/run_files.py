@@ -104,7 +104,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         "n_thoughts": options["n_thoughts"],
         "indexing": "thought-indexed: row z1 is the query made when z1 is the input; self-attention is apart",
         "n_answer_rows": int(analysis.composition["n"].sel(query=ANSWER)),
-        "shares": _shares(analysis),
+        "shares": shares_of(analysis),
         **headline(analysis),
         **{name: said for name, said in more.items() if said},
     }
@@ -136,7 +136,7 @@ def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shares(analysis: Analysis) -> dict[str, float | None]:
+def shares_of(analysis: Analysis) -> dict[str, float | None]:
     """The mean share of each part in the rows of the thoughts."""
     rows = analysis.composition["composition"].sel(
         value="estimate", query=thought_names(analysis.last_thought.sizes["thought"] + 1)

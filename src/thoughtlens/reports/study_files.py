@@ -9,7 +9,6 @@ in: a run and the effects of its cuts; out: a `Study`, and in its folder
 All of it can be made again from `effects.zarr` beside it; nothing here measures anything.
 """
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +41,7 @@ from thoughtlens.analysis.effects import (
 )
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
+from thoughtlens.cuts.study import read_manifest
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json, write_table
 from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, THOUGHTS, head_place
@@ -267,10 +267,11 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
 
 def _made_by(run: Run, name: str) -> Json:
     """By which call and with which seed a study was made, as its manifest has it, and from what."""
-    path = run.path / STUDIES / name / MANIFEST
-    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    call = found["plans"][-1]["call"] if found else call_of("study", study=name)
-    return made_by(call, run.manifest, seed=found.get("seed", {}).get("plan"))
+    folder = run.path / STUDIES / name
+    if not (folder / MANIFEST).is_file():  # effects that were never in a folder
+        return made_by(call_of("study", study=name), run.manifest)
+    found = read_manifest(folder)
+    return made_by(found.plans[-1].call, run.manifest, seed=found.seed["plan"])
 
 
 def _variant_rows(done: Study) -> list[dict[str, Any]]:

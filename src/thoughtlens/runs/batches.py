@@ -66,14 +66,14 @@ def bisect(
 ) -> Iterator[tuple[Sequence[int], Result]]:
     """Do the work on every batch; give every part that passed, in order, with its result.
 
-    A batch is divided whose work ends in an error that is one of those that `fails` is true of; others end everything.
-    `alone` gives the result of an index that fails alone, or raises.
+    A batch whose work ends in an error for which `fails` is true is divided; any other error ends everything. `alone`
+    gives the result of an index that fails alone, or raises.
     """
     left = iter(batches)
     while (batch := next(left, None)) is not None:
         try:
             result, failure = work(batch), None
-        except Exception as error:  # `fails` says of which kinds
+        except Exception as error:
             if not fails(error):
                 raise
             # Without its traceback, which holds the tensors of the pass.
