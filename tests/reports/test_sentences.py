@@ -41,6 +41,11 @@ def test_no_hub_is_named_unless_the_test_finds_one(facts):
     assert "can't be said" in said(facts)["Hub"]
 
 
+def test_heads_are_ranked_by_importance_and_not_by_attention_alone(facts):
+    assert said(facts)["Heads"].startswith("By importance (")
+    assert "L0H1 come first" in said(facts)["Heads"]
+
+
 @pytest.mark.parametrize(
     ("p", "high", "claim"),
     [(0.001, 1.6, "more than no preference"), (0.2, 1.6, "shows no preference"), (1.0, 0.9, "less than no preference")],

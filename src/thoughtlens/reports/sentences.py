@@ -178,8 +178,8 @@ def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         reliability = number(facts["ranking"]["reliability"])
         text = (
-            f"Most attention to thoughts is given by {first}. The order's reliability is {reliability} (1: other "
-            "problems would give the same order)."
+            f"By importance (attention to thoughts times how far one of them is preferred) {first} come first. The "
+            f"order's reliability is {reliability} (1: other problems would give the same order)."
         )
     yield Finding("Heads", text, "heads")
 
