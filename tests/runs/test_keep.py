@@ -120,6 +120,7 @@ def test_tables_do_not_depend_on_the_order_in_which_labels_were_read(mean):
     for names in (("layer", "head", "query", "key"), ("key", "head", "layer", "query")):
         read = xr.Dataset(coords={name: analysis.moments[name] for name in names}).assign(analysis.moments)
         assert tuple(read.sizes) == names
+        read = read[list(reversed(list(read.data_vars)))] if tables else read
         paths = write_analysis(mean, analysis._replace(moments=read), summary(mean, analysis))
         tables.append(next(path for path in paths if path.name == "moments.csv").read_bytes())
     assert tables[0] == tables[1]

@@ -148,8 +148,9 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         `analysis_tables(tl.analyze(run))["heads"].query("type == 'hub'")`
     """
     analysis = shown_of_analysis(analysis)
-    # Dims of a Dataset are in the order in which its labels were read, which differs from time to time.
-    moments = analysis.moments.to_dataframe(dim_order=["layer", "head", "query", "key"]).reset_index()
+    # Dims and variables of a Dataset are in the order in which they were read, which differs from time to time.
+    cell = ["layer", "head", "query", "key"]
+    moments = analysis.moments.to_dataframe(dim_order=cell).reset_index()[[*cell, "mean", "sd", "n"]]
     return {
         "composition": _rows_table(analysis.composition, "composition"),
         "readout": _rows_table(analysis.readout, "readout"),
@@ -233,7 +234,7 @@ def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
 
 def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
     names = ["name", "layer", "head", "type", "hub", "hub_strength", "hub_p", "preferred"]
-    table = ranking[names].reset_coords().to_dataframe().reset_index()
+    table = ranking[names].reset_coords().to_dataframe().reset_index()[["rank", *names]]
     for measure in ("largest_preference", "sequential", "skip", "thought_mass", "importance"):
         for name, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
             table[measure + suffix] = ranking[measure].sel(value=name).values
