@@ -21,7 +21,7 @@ import thoughtlens as tl
 from benchmarks import simulations
 from benchmarks.timing import machine
 from thoughtlens.analysis import hub_test, paired_differences
-from thoughtlens.analysis.agreement import grouped_p
+from thoughtlens.analysis.attention_against_effects import grouped_p
 from thoughtlens.analysis.effects import MARGIN, RANKED_BY
 from thoughtlens.analysis.intervals import bootstrap_t, effective_size, paired_difference_interval
 from thoughtlens.analysis.significance import equivalent_means, mcnemar

@@ -25,7 +25,7 @@ from benchmarks.timing import machine, spread  # after the threads are told
 from thoughtlens.models import load
 from thoughtlens.problems import sample
 from thoughtlens.runs import Job, Ray, extract
-from thoughtlens.runs.local_engine import Progress, Work
+from thoughtlens.runs.engines import Progress, Work
 
 WAIT = 0.05
 """Seconds between two looks at who is ready."""

@@ -6,7 +6,7 @@ import xarray as xr
 from scipy.stats import permutation_test, rankdata, spearmanr
 
 from thoughtlens.analysis import holm, judge, readings, spearman
-from thoughtlens.analysis.agreement import (
+from thoughtlens.analysis.attention_against_effects import (
     effects_reliability,
     group_of,
     grouped_p,

@@ -27,9 +27,9 @@ from thoughtlens.cuts import (
     stop_after,
     weaken_edge,
 )
+from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
 from thoughtlens.cuts.recorded_values import bind
-from thoughtlens.cuts.replacements import Own
 from thoughtlens.cuts.study_batches import Target, measure_material
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample

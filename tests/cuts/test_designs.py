@@ -24,11 +24,10 @@ from thoughtlens.cuts import (
     knock_out,
     plan_cuts,
 )
-from thoughtlens.cuts.balance import head_measures
 from thoughtlens.cuts.cut_types import of_donor, restore_edge, restore_head
 from thoughtlens.cuts.forecast import warnings
 from thoughtlens.cuts.study import passes_of, prepared
-from thoughtlens.cuts.study_batches import measure_material
+from thoughtlens.cuts.study_batches import head_measures, measure_material
 from thoughtlens.errors import OptionError
 from thoughtlens.models import PLANTED, load, planted_problems, planted_reasoner
 from thoughtlens.problems import sample

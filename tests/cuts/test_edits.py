@@ -15,7 +15,7 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.replacements import Stop
+from thoughtlens.cuts.edits import Stop
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import query_names, slot_codes, thought_names
 from thoughtlens.reasoning import reason

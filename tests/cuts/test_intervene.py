@@ -36,10 +36,10 @@ from thoughtlens.cuts import (
     stop_after,
     studies,
 )
+from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.passes import Cutting, batch_of
 from thoughtlens.cuts.plan import shape_of
 from thoughtlens.cuts.recorded_values import donors
-from thoughtlens.cuts.replacements import Own
 from thoughtlens.errors import CheckpointError, OptionError, RunError
 from thoughtlens.files import fingerprint, write_json
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner

@@ -25,8 +25,8 @@ from thoughtlens.cuts import (
     patch_thought,
     shuffle_thoughts,
 )
+from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.recorded_values import bind, derangement, donors
-from thoughtlens.cuts.replacements import Own
 from thoughtlens.cuts.study_batches import Target, measure_material
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import query_names

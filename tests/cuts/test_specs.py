@@ -34,7 +34,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.cuts.cut_taps import as_spec, from_spec
 from thoughtlens.cuts.cut_types import cut_from_spec, thoughts_left
-from thoughtlens.cuts.replacements import NAMED, Own, Received, Shuffle, Stop
+from thoughtlens.cuts.edits import NAMED, Own, Received, Shuffle, Stop
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import key_names, query_names, thought_names
 from thoughtlens.taps import Site

@@ -10,7 +10,7 @@ import xarray as xr
 from tests.commands import call, sentence
 
 from thoughtlens.evaluation import SUBJECTS, scorecard
-from thoughtlens.evaluation.method_scores import auroc, recovered
+from thoughtlens.evaluation.ranking_scorecard import auroc, recovered
 from thoughtlens.models import planted_reasoner
 
 PLANTED = replace(

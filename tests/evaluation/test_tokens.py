@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation import decode_thoughts, question_attention, write_readings
-from thoughtlens.evaluation.lens import choose_problems
+from thoughtlens.evaluation.decoded_thoughts import choose_problems
 from thoughtlens.models import load
 from thoughtlens.notation import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_tokens

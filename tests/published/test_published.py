@@ -15,7 +15,7 @@ from thoughtlens.published import (
     ranked_tables,
     step_indexed,
 )
-from thoughtlens.published.ranks import TABLES, layer_types, ranked, top_counts
+from thoughtlens.published.step_indexed_scores import TABLES, layer_types, ranked, top_counts
 
 # LLaMA-1B, 16 x 32 heads, 100 problems of GSM8K: the mean map over layers and heads (rows 1 to 5), and of single heads,
 # as printed in docs/experiments/10-28_llama_gsm8k_attention_flow_analysis.md and the figures of

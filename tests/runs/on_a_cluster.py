@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
 from thoughtlens.analysis.resampled_sums import block_sums
+
 from thoughtlens.problems import sample
+from thoughtlens.runs.engines import Engine
 from thoughtlens.runs.extraction import RAW, extract
-from thoughtlens.runs.local_engine import Engine
 from thoughtlens.runs.reader import Run
 from thoughtlens.runs.shards import Keep, Layout
 from thoughtlens.runs.writer import Store

@@ -1,5 +1,5 @@
-from .agreement import judge as judge
-from .agreement import readings as readings
+from .attention_against_effects import judge as judge
+from .attention_against_effects import readings as readings
 from .chunks import moments as moments
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare

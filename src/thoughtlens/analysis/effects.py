@@ -106,7 +106,7 @@ class Study(NamedTuple):
     importances: dict[str, dict[str, xr.DataArray]]
     """by family of three units or more and kind of attention, dims (unit)"""
     verdicts: dict[str, xr.Dataset]
-    """by family of enough units, as `analysis.agreement.judge` gives it"""
+    """by family of enough units, as `analysis.attention_against_effects.judge` gives it"""
     attention: xr.DataArray
     """mean attention over problems, layers and heads, dims (query, key)"""
 

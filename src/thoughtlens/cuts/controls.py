@@ -1,6 +1,7 @@
 """Matched random cuts, the controls of a cut: the same edit in the same scope, made on something else of the same kind.
 
-in: cuts, the sizes of the model, and what heads are matched by: attention mass and output norm; out: controls by cut.
+in: cuts, the sizes of the model, and what heads are matched by: attention mass and output norm (measured by
+`study_batches.head_measures`); out: controls by cut, and how near they come to the heads that are cut (`balance_rows`).
 
 1. A cut is taken apart into units: a head, a layer, a thought or an edge. A part that concerns all of them is kept.
 2. Each unit is moved: a head to the nearest within a caliper on attention mass and output norm (Austin 2011,
@@ -24,7 +25,7 @@ import xarray as xr
 from thoughtlens.cuts import cut_types
 from thoughtlens.cuts.cut_taps import Intervention
 from thoughtlens.cuts.cut_types import Cut
-from thoughtlens.cuts.replacements import Own, Stop
+from thoughtlens.cuts.edits import Own, Stop
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import thought_names
 from thoughtlens.taps import Site
@@ -277,3 +278,33 @@ def _name(unit: Unit) -> str:
     if names in (_HEAD, _LAYER):
         return "".join(f"{letter}{value}" for letter, value in zip("LH", values, strict=False))
     return " ⊣ ".join(map(str, values))
+
+
+def balance_rows(
+    cuts: Sequence[Cut], controls: Mapping[str, Sequence[Cut]], measures: xr.Dataset
+) -> list[dict[str, Any]]:
+    """A row for each cut of heads that has controls: each measure of what is cut, and the mean of its controls."""
+    rows = []
+    for cut in cuts:
+        if cut.label in controls and (own := _total(cut, measures)):
+            its = [_total(control, measures) for control in controls[cut.label]]
+            rows.append({"cut": cut.label, "n_controls": len(its)})
+            for name, value in own.items():
+                rows[-1] |= {name: value, f"{name}_controls": float(np.mean([one[name] for one in its]))}
+    return rows
+
+
+def _total(cut: Cut, measures: xr.Dataset) -> dict[str, float]:
+    """The sum of each measure over the heads of a cut; empty where it cuts none."""
+    places = {
+        (layer, head)
+        for part in cut.parts
+        if part.site is Site.HEAD and part.layers and part.heads
+        for layer in part.layers
+        for head in part.heads
+    }
+    return {
+        str(name): float(sum(values.sel(layer=layer, head=head) for layer, head in places))
+        for name, values in measures.items()
+        if places
+    }

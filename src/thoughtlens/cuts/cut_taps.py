@@ -1,6 +1,6 @@
 """Interventions, which change exactly the cells that they address, and the tap that makes many of them in one batch.
 
-in: a site, an address and an edit (`thoughtlens.cuts.replacements`); out: a tap. The edit computes new values
+in: a site, an address and an edit (`thoughtlens.cuts.edits`); out: a tap. The edit computes new values
 everywhere, and the address says where they are taken. An intervention can be written as JSON and read back.
 
 A forked batch holds several copies of the same n problems, each under its own cut; copy v has the rows v·n to
@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.replacements import NAME_OF, NAMED, Block, Drawn, Edit, Stop
+from thoughtlens.cuts.edits import NAME_OF, NAMED, Block, Drawn, Edit, Stop
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import PAD_CODE
 from thoughtlens.taps import Moment, Site, Tap
@@ -31,7 +31,7 @@ class Intervention:
 
     Attributes:
         site: the place in the pass whose tensor is edited.
-        edit: what takes the place of the tensor: one of `cuts.replacements`, or any tap.
+        edit: what takes the place of the tensor: one of `cuts.edits`, or any tap.
         layers: indices of layers.
         heads: indices of heads.
         queries: names of the slots that attend; at site THOUGHT, of the thoughts themselves.

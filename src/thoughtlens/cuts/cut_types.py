@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from thoughtlens.cuts.cut_taps import Intervention, as_spec, from_spec
-from thoughtlens.cuts.replacements import Block, Donor, Edit, Own, Received, Resample, Scale, Shuffle, Stop, Zero
+from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Received, Resample, Scale, Shuffle, Stop, Zero
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
     EDGES,

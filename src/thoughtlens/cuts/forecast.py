@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.analysis.significance import LEAST_PROBLEMS, detectable_mean, detectable_proportion
 from thoughtlens.cuts.cut_types import Cut
+from thoughtlens.cuts.edits import Drawn, Zero
 from thoughtlens.cuts.passes import Cutting, copies_at_once
 from thoughtlens.cuts.plan import Plan
-from thoughtlens.cuts.replacements import Drawn, Zero
 from thoughtlens.cuts.study import effects_of, make_cuts, prepared
 from thoughtlens.cuts.study_batches import Target
 from thoughtlens.errors import OptionError

@@ -25,8 +25,8 @@ from torch.nn.functional import kl_div
 
 from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.cut_types import thoughts_left
+from thoughtlens.cuts.edits import Stop
 from thoughtlens.cuts.recorded_values import Parts
-from thoughtlens.cuts.replacements import Stop
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem

@@ -26,8 +26,7 @@ import xarray as xr
 from thoughtlens.analysis import Analysis, analyze, open_analysis
 from thoughtlens.analysis.heads import unreliable
 from thoughtlens.analysis.weighted_attention import VALUES
-from thoughtlens.cuts.balance import balance_rows, head_measures
-from thoughtlens.cuts.controls import CALIPER, Shape, controllable, controls_for, extra
+from thoughtlens.cuts.controls import CALIPER, Shape, balance_rows, controllable, controls_for, extra
 from thoughtlens.cuts.cut_types import (
     Cut,
     ablate_head,
@@ -48,8 +47,8 @@ from thoughtlens.cuts.cut_types import (
     weaken_edge,
     zero_value_edge,
 )
+from thoughtlens.cuts.edits import NAME_OF, Edit, Mean, Resample, Scale
 from thoughtlens.cuts.passes import n_kv_heads
-from thoughtlens.cuts.replacements import NAME_OF, Edit, Mean, Resample, Scale
 from thoughtlens.cuts.selection import (
     ALL,
     CAUSE,
@@ -66,6 +65,7 @@ from thoughtlens.cuts.selection import (
     positions_named,
     thoughts_named,
 )
+from thoughtlens.cuts.study_batches import head_measures
 from thoughtlens.errors import OptionError
 from thoughtlens.models.loader import reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner

@@ -1,7 +1,7 @@
 """Material: thoughts and head outputs recorded without any cut, from which edits take their replacement values.
 
 in: the thoughts of all problems of a study and, where heads are edited, the outputs of heads at each position of the
-thinking and of the gold answer; out: for a batch of problems, the values of every edit of `cuts.replacements.Drawn`. A
+thinking and of the gold answer; out: for a batch of problems, the values of every edit of `cuts.edits.Drawn`. A
 problem gets the same values in every batch.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from thoughtlens.cuts.cut_taps import Intervention
-from thoughtlens.cuts.replacements import (
+from thoughtlens.cuts.edits import (
     Donor,
     Drawn,
     Mean,

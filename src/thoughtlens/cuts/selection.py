@@ -16,7 +16,7 @@ from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_types import Cut
-from thoughtlens.cuts.replacements import Edit, Mean, Noise, Resample, Scale, Zero
+from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Scale, Zero
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
     HEADS,

@@ -34,10 +34,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from thoughtlens.analysis.effects import ACCURACY_MARGIN, MARGIN
 from thoughtlens.cuts.cut_taps import as_spec
 from thoughtlens.cuts.cut_types import FROZEN, Cut
+from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.passes import Outcomes, joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
 from thoughtlens.cuts.recorded_values import donor_rule
-from thoughtlens.cuts.replacements import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.selection import CAUSE, heads_by_attention, heads_by_cause
 from thoughtlens.cuts.study_batches import (
     BASELINE_KEY,
@@ -71,8 +71,8 @@ from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
+from thoughtlens.runs.engines import Engine, Local, Progress
 from thoughtlens.runs.extraction import loader_for
-from thoughtlens.runs.local_engine import Engine, Local, Progress
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half

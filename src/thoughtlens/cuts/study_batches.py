@@ -7,7 +7,7 @@ the folder of outcomes.
     material.safetensors  what the model thinks when nothing is cut, where edits need it
 
 1. `measure_material` lets the model think about all problems without a cut and keeps the values that edits need.
-2. `CutJob` does one batch at a time (see `thoughtlens.runs.local_engine`). It makes the cuts whose outcomes are not
+2. `CutJob` does one batch at a time (see `thoughtlens.runs.engines`). It makes the cuts whose outcomes are not
    known, `GROUP` at once, and appends their outcomes, so that an interrupted study goes on where it stopped.
 3. `read_outcomes` reads them. A line is found by what was cut and not by its label, so that a plan with more cuts keeps
    what is there. Of two lines for one cut the later one counts, and a line torn by a kill is made again.
@@ -24,11 +24,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+import xarray as xr
 from safetensors.torch import load_file, save
 
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_taps import EDGE_SITES, Intervention
 from thoughtlens.cuts.cut_types import Cut, thoughts_left
+from thoughtlens.cuts.edits import Block, Donor, Mean, Received, Resample, Shuffle, Zero
 from thoughtlens.cuts.passes import (
     Batch,
     Cutter,
@@ -41,15 +43,16 @@ from thoughtlens.cuts.passes import (
     outcomes_of,
 )
 from thoughtlens.cuts.recorded_values import Material, Pool, bind, derangement
-from thoughtlens.cuts.replacements import Block, Donor, Mean, Received, Resample, Shuffle
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, check_seal, digest_of, write_sealed
-from thoughtlens.models.reasoner import LatentReasoner, head_width
+from thoughtlens.models.reasoner import LatentReasoner, head_width, norm_factors
 from thoughtlens.notation import TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
+from thoughtlens.runs import batches
 from thoughtlens.runs.batches import Halving, bisect
-from thoughtlens.runs.local_engine import Progress, Work
+from thoughtlens.runs.engines import Progress, Work
+from thoughtlens.runs.reader import Run
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps
 
@@ -363,3 +366,35 @@ def _blind(part: Intervention, shape: Shape) -> str | None:
         if (part.queries is None or query in part.queries) and seen <= (part.keys or set()):
             return query
     return None
+
+
+MEASURED: Final = 32
+"""Problems on which the norm of each head's output is measured: heads differ by far more than problems do."""
+
+
+def head_measures(run: Run, reasoner: LatentReasoner, mass: xr.DataArray, problems: Sequence[str]) -> xr.Dataset:
+    """`mass` and `norm` of each head, dims (layer, head): its attention to thoughts, and how much it writes.
+
+    norm = mean of ‖output · W_O‖ over the positions bot, z1 … zT, eot, answer of the first problems; 0 or more.
+
+    Args:
+        run: the run.
+        reasoner: its model.
+        mass: attention mass on thoughts, dims (layer, head) and perhaps value.
+        problems: ids of those that may be used.
+    """
+    its = run.problems(problems[:MEASURED])
+    prompts = tuple(reasoner.prompt(problem.question) for problem in its)
+    grouped = tuple(map(tuple, batches.plan(list(map(len, prompts)), MEASURED)))
+    layout = run.manifest["layout"]
+    shape = Shape(layout["n_layers"], layout["n_heads"], layout["n_thoughts"])
+    target = Target(Path(), its, grouped, shape, prompts)
+    heads = measure_material(reasoner, target, [Intervention(Site.HEAD, Zero())]).heads
+    assert heads is not None, "heads are measured for an edit of heads"
+    norms = [
+        (heads[:, layer, :, :-1] @ factor.float().cpu()).norm(dim=-1).nanmean((0, 2))
+        for layer, factor in enumerate(norm_factors(reasoner.lm))
+    ]
+    mass = mass.sel(value="estimate", drop=True) if "value" in mass.dims else mass
+    norm = mass.transpose("layer", "head").copy(data=torch.stack(norms).double().numpy())
+    return xr.Dataset({"mass": mass, "norm": norm})

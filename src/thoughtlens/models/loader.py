@@ -26,6 +26,15 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from thoughtlens.errors import CheckpointError, OptionError
+from thoughtlens.models.base_model import (
+    built,
+    check_tokenizer,
+    fit_vocabulary,
+    load_tokenizer,
+    markers_named,
+    read_config,
+    read_object,
+)
 from thoughtlens.models.cache import checksum
 from thoughtlens.models.catalog import (
     AUTO,
@@ -41,15 +50,6 @@ from thoughtlens.models.catalog import (
 from thoughtlens.models.checkpoint import digest, find_weights, is_raw, read_weights
 from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.codi import Codi
-from thoughtlens.models.decoder import (
-    built,
-    check_tokenizer,
-    fit_vocabulary,
-    load_tokenizer,
-    markers_named,
-    read_config,
-    read_object,
-)
 from thoughtlens.models.layouts import (
     COCONUT,
     CODI,

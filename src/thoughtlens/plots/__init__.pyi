@@ -1,3 +1,6 @@
+from .attention_maps import head_maps as head_maps
+from .attention_maps import layer_means as layer_means
+from .attention_maps import question_tokens as question_tokens
 from .comparison import model_comparison as model_comparison
 from .effect_maps import attention_against_effect as attention_against_effect
 from .effect_maps import effect_map as effect_map
@@ -10,9 +13,6 @@ from .heads import head_counts as head_counts
 from .heads import head_map as head_map
 from .heads import head_ranking as head_ranking
 from .heads import metric_distributions as metric_distributions
-from .maps import head_maps as head_maps
-from .maps import layer_means as layer_means
-from .maps import question_tokens as question_tokens
 from .profiles import composition_by_layer as composition_by_layer
 from .profiles import depth_profile as depth_profile
 from .profiles import hub_profile as hub_profile

@@ -18,7 +18,7 @@ from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import FIRST, head_name, text
-from thoughtlens.plots.maps import N_TOP, check_top, pick_heads
+from thoughtlens.plots.attention_maps import N_TOP, check_top, pick_heads
 from thoughtlens.plots.primitives import (
     Look,
     Scale,

@@ -35,8 +35,16 @@ from thoughtlens.files import (
     writing,
 )
 from thoughtlens.problems import Problem
-from thoughtlens.published.ranks import findings, head_scores, ranked_tables
-from thoughtlens.published.scores import Published, attention_stats, attention_summary, model_comparison, step_indexed
+from thoughtlens.published.step_indexed_scores import (
+    Published,
+    attention_stats,
+    attention_summary,
+    findings,
+    head_scores,
+    model_comparison,
+    ranked_tables,
+    step_indexed,
+)
 from thoughtlens.runs.reader import Run
 from thoughtlens.runs.writer import made_by
 

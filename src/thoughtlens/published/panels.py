@@ -15,15 +15,14 @@ from matplotlib.figure import Figure
 
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.notation import head_name, text
+from thoughtlens.plots.attention_maps import check_layers, draw_tiles, pick_heads
 from thoughtlens.plots.comparison import Words, draw_models
 from thoughtlens.plots.heads import Choice, draw_counts, draw_head_map, draw_ranking
-from thoughtlens.plots.maps import check_layers, draw_tiles, pick_heads
 from thoughtlens.plots.primitives import scale_of
 from thoughtlens.plots.profiles import draw_depth, draw_profile
 from thoughtlens.plots.style import Names, caption_of, short
-from thoughtlens.published.ranks import N_TOP as N_COUNTED
-from thoughtlens.published.ranks import head_scores, ranked, skip_cells
-from thoughtlens.published.scores import Published, step_indexed
+from thoughtlens.published.step_indexed_scores import N_TOP as N_COUNTED
+from thoughtlens.published.step_indexed_scores import Published, head_scores, ranked, skip_cells, step_indexed
 
 N_CRITICAL, N_FIRST = 10, 3
 """Heads that the two figures of critical heads had."""

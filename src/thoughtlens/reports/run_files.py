@@ -35,7 +35,7 @@ from thoughtlens.analysis.tables import evidence_tables, null_headline
 from thoughtlens.files import Json, call_of, file_name, only_writer, unique, write_json, write_table, writing
 from thoughtlens.notation import ANSWER, thought_names
 from thoughtlens.progress import counting
-from thoughtlens.published.scores import step_indexed
+from thoughtlens.published.step_indexed_scores import step_indexed
 from thoughtlens.runs.reader import ANALYSIS, Run
 from thoughtlens.runs.writer import made_by
 

@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
-from thoughtlens.analysis.agreement import FEWEST_JUDGED, judge, judged_together, readings
+from thoughtlens.analysis.attention_against_effects import FEWEST_JUDGED, judge, judged_together, readings
 from thoughtlens.analysis.chunks import Blocks
 from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (

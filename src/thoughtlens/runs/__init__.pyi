@@ -1,9 +1,9 @@
+from .engines import Engine as Engine
+from .engines import Job as Job
+from .engines import Local as Local
 from .extraction import MEAN as MEAN
 from .extraction import extract as extract
 from .extraction import random_weight_runs as random_weight_runs
-from .local_engine import Engine as Engine
-from .local_engine import Job as Job
-from .local_engine import Local as Local
 from .ray_engine import Ray as Ray
 from .reader import Run as Run
 from .reader import Status as Status

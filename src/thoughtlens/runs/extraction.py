@@ -3,7 +3,7 @@
 in: a model, problems, and what is to be kept of them; out: a run folder (see `thoughtlens.runs.writer`).
 
 1. Every question is tokenized once. One that does not fit the model is refused before anything is written.
-2. The shards that are missing go to an engine (see `thoughtlens.runs.local_engine`). Each worker loads the model once.
+2. The shards that are missing go to an engine (see `thoughtlens.runs.engines`). Each worker loads the model once.
 3. The problems of a shard pass through the model (`reason`) in batches of like length, with recorders as taps. Each
    batch is labelled and given to `Keep.add_up`, whose result is written by the worker that measured it.
 4. The results are put together, and the run is complete.
@@ -37,7 +37,7 @@ from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
-from thoughtlens.runs.local_engine import Engine, Local, Progress, Work
+from thoughtlens.runs.engines import Engine, Local, Progress, Work
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.shards import Keep, Layout, Seen
 from thoughtlens.runs.writer import MANIFEST, Store, writing_run

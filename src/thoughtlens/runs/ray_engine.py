@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from thoughtlens.errors import OptionError, RunError, ThoughtLensError
-from thoughtlens.runs.local_engine import Job, Progress
+from thoughtlens.runs.engines import Job, Progress
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

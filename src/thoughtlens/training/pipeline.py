@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.evaluation.damaged_thoughts import CONDITIONS
+from thoughtlens.evaluation.accuracy import CONDITIONS
 from thoughtlens.files import replacing
 from thoughtlens.models.loader import load
 from thoughtlens.problems import draw, load_set

@@ -31,8 +31,8 @@ from thoughtlens.analysis.intervals import interval, resample_weights, weighted_
 from thoughtlens.analysis.nulls import causal_uniform
 from thoughtlens.analysis.weighted_attention import VALUES, WEIGHTS, head_importance, patterned, rollout
 from thoughtlens.cuts.cut_types import Cut, ablate_head, cut, knock_out, zero_value_edge
+from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.plan import Plan, shape_of
-from thoughtlens.cuts.replacements import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.study import intervene
 from thoughtlens.errors import OptionError
 from thoughtlens.files import write_table
