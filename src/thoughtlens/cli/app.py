@@ -339,6 +339,25 @@ ShardSize = Annotated[
         help="Problems of a shard, which a worker does at a time.",
     ),
 ]
+
+
+def _is_part(given: str | None) -> str | None:
+    from thoughtlens.runs.engines import part_named
+
+    if given is not None:
+        part_named(given)
+    return given
+
+
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="i/n",
+        callback=_is_part,
+        help="Be one of n processes that share the work, i from 0 to n - 1: do every n-th shard; the last one closes.",
+    ),
+]
 Keep = Annotated[
     str,
     typer.Option(

@@ -23,6 +23,7 @@ from thoughtlens.cli.app import (
     NoReport,
     RunFolder,
     RunModel,
+    Shard,
     Workers,
     app,
     engine_named,
@@ -147,6 +148,7 @@ def intervene(
     engine: EngineName = "local",
     workers: Workers = None,
     address: Address = None,
+    shard: Shard = None,
     answer_rule: Annotated[
         str | None, typer.Option("--answer-rule", help="strict, official or math-verify; that of the run if not given.")
     ] = None,
@@ -213,11 +215,14 @@ def intervene(
         return
     if planned.controlled and full and not as_json:
         _show_balance(planned.controlled["balance"])
-    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
+    from thoughtlens.cuts.study import intervene_part  # imports torch
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
+    from thoughtlens.runs.engines import part_named
 
-    effects_found = tl.intervene(
+    effects_found = intervene_part(
         run,
         planned,
+        None if shard is None else part_named(shard),
         study=study,
         n=n,
         reasoner=reasoner,
@@ -230,6 +235,10 @@ def intervene(
         engine=where,
         call=typed(ctx),
     )
+    if effects_found is None:
+        said = f"shard {shard} of the study is done; the last process to finish closes it"
+        terminal.tell({"run": str(run.path), "shard": shard, "complete": False}, said, as_json=as_json)
+        return
     with terminal.working("study"):
         done = tl.study(run, effects_found)
     facts = reports.write_study(run, done)

@@ -20,7 +20,9 @@ in: a run and a plan; out: the effects Dataset, and a folder.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -54,12 +56,14 @@ from thoughtlens.cuts.study_batches import (
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import (
     LOCK,
+    Alone,
     call_of,
     check_seal,
     digest_of,
     file_name,
     fingerprint,
     now,
+    one_of_writers,
     only_writer,
     read_json,
     replacing,
@@ -71,12 +75,14 @@ from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
-from thoughtlens.runs.engines import Engine, Local, Progress
+from thoughtlens.runs.engines import Engine, Local, Part, Progress
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
 from thoughtlens.taps import Site
+
+log = logging.getLogger(__name__)
 
 PLAN: Final = "plan.json"
 OUTCOMES: Final = "outcomes"
@@ -167,6 +173,38 @@ def intervene(
             effects = intervene(run, [ablate_head("L0H3")], study="first")
             effects.gold_logprob.sel(intervention="L0H3 resample").mean()
     """
+    how: dict[str, Any] = {"study": study, "n": n, "seed": seed, "reasoner": reasoner, "batch_size": batch_size}
+    how |= {"max_new_tokens": max_new_tokens, "margin": margin, "accuracy_margin": accuracy_margin, "call": call}
+    how |= {"allow_failed": allow_failed, "force": force, "engine": engine, "progress": progress}
+    effects = intervene_part(run, plan, None, **how)
+    assert effects is not None, "who writes alone closes the study"
+    return effects
+
+
+def intervene_part(
+    run: Run,
+    plan: Plan | Sequence[Cut],
+    part: Part | None,
+    *,
+    study: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    reasoner: LatentReasoner | None = None,
+    batch_size: int = 32,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    margin: float = MARGIN,
+    accuracy_margin: float = ACCURACY_MARGIN,
+    allow_failed: bool = False,
+    force: bool = False,
+    engine: Engine | None = None,
+    call: str | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset | None:
+    """`intervene`, as one of several processes that each do a part of the batches; None where others are not done yet.
+
+    The first to come begins the study and measures what edits need. The last to finish closes it, and makes the cuts
+    that depend on the effects of others.
+    """
     margins = {"margin": margin, "accuracy_margin": accuracy_margin}
     if not min(margins.values()) > 0.0:
         raise OptionError(
@@ -199,34 +237,75 @@ def intervene(
             "first or last; pass another --study."
         )
     asked_passes = passes_of(run, plan, n, drawn)
-    with only_writer(run.path / STUDIES / name) as folder, told(progress, "intervene", asked_passes) as advance:
-        plan = _open(folder, asked, plan, target, force=force)
-        target = replace(target, folder=folder / OUTCOMES)
-        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=advance)
-        chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
+    folder = run.path / STUDIES / name
+    with _writing(folder, part) as alone, told(progress, "intervene", asked_passes) as advance:
+        with alone():
+            plan = _open(folder, asked, plan, target, force=force)
+            target = replace(target, folder=folder / OUTCOMES)
+        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine)
         rankings: dict[str, Sequence[str]] = dict(plan.rankings)
+        chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
         for by in plan.orders:
             if by != CAUSE and by not in rankings:
                 rankings[by] = heads_by_attention(run, by, chooses)
-        if plan.chooses:
-            single = plan.single_heads
-            make([*single.values()], target.shards(choosing=True))
-            chosen = effects_of(run, target, Plan((*single.values(),), donors=plan.donors), (), choosing=True)
-            rankings[CAUSE] = heads_by_cause(chosen, single)
-        steps = plan.steps(rankings)
-        make((*plan.made, *steps), target.shards())
+        if part is not None:
+            # What no other part has to be done for; values that edits need are measured while the others wait.
+            cuts = (*plan.made, *plan.steps(rankings))
+            sides = [(cuts, target.shards())]
+            sides += [((*plan.single_heads.values(),), target.shards(choosing=True))] if plan.chooses else []
+            for its, shards in sides:
+                with alone():
+                    make(its, [])
+                make(its, part.of(shards), progress=advance)
+            with alone():
+                if left := [s for its, shards in sides for s in lacking(target, plan, its, shards, allow_failed)]:
+                    log.info("%s: batches %s are not done yet", folder, part.others(left))
+                    return None
+        with alone():
+            advanced = advance if part is None else lambda n_passes: None
+            return _closed(run, folder, target, plan, rankings, partial(make, progress=advanced), margins)
+
+
+@contextmanager
+def _writing(folder: Path, part: Part | None) -> Iterator[Alone]:
+    """Be the only process that writes a study, or the only one that does a part of it."""
+    if part is not None:
+        with one_of_writers(folder, part.name) as alone:
+            yield alone
+    else:
+        with only_writer(folder):
+            yield nullcontext
+
+
+def _closed(
+    run: Run,
+    folder: Path,
+    target: Target,
+    plan: Plan,
+    rankings: dict[str, Sequence[str]],
+    make: Callable[[Sequence[Cut], Sequence[int]], None],
+    margins: Mapping[str, float],
+) -> xr.Dataset:
+    """Make the cuts that are not made, put the outcomes together as the effects Dataset, and finish the study."""
+    if plan.chooses:
+        single = plan.single_heads
+        make([*single.values()], target.shards(choosing=True))
+        chosen = effects_of(run, target, Plan((*single.values(),), donors=plan.donors), (), choosing=True)
+        rankings[CAUSE] = heads_by_cause(chosen, single)
+    steps = plan.steps(rankings)
+    make((*plan.made, *steps), target.shards())
+    effects = effects_of(run, target, plan, steps)
+    if CAUSE in plan.orders and CAUSE not in rankings:
+        rankings[CAUSE] = heads_by_cause(effects, plan.single_heads)
+        known, steps = steps, plan.steps(rankings)
+        make([step for step in steps if step not in known], target.shards())
         effects = effects_of(run, target, plan, steps)
-        if CAUSE in plan.orders and CAUSE not in rankings:
-            rankings[CAUSE] = heads_by_cause(effects, plan.single_heads)
-            known, steps = steps, plan.steps(rankings)
-            make([step for step in steps if step not in known], target.shards())
-            effects = effects_of(run, target, plan, steps)
-        effects = effects.assign_attrs(study=folder.name, **margins)
-        with replacing_folder(folder / EFFECTS_STORE) as store:
-            effects.to_zarr(store, zarr_format=3, consolidated=False)
-        manifest = read_manifest(folder)
-        finished = manifest.finished or now()
-        write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump(), sealed=True)
+    effects = effects.assign_attrs(study=folder.name, **margins)
+    with replacing_folder(folder / EFFECTS_STORE) as store:
+        effects.to_zarr(store, zarr_format=3, consolidated=False)
+    manifest = read_manifest(folder)
+    finished = manifest.finished or now()
+    write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump(), sealed=True)
     return effects
 
 
@@ -338,7 +417,7 @@ def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: b
         if not force:
             raise RunError(f"{fault}, name another with --study, or replace it with --force.")
         for path in folder.iterdir():
-            if path.name != LOCK:
+            if not path.name.startswith(LOCK):
                 rmtree(path) if path.is_dir() else path.unlink()
         found = None
     if found is None:
@@ -398,6 +477,17 @@ def make_cuts(
     todo = [shard for shard in shards if job.missing(shard)]
     progress(sum(job.n_problems(shard) for shard in shards if shard not in todo))
     where.run(job, todo, progress)
+
+
+def lacking(target: Target, plan: Plan, cuts: Sequence[Cut], shards: Sequence[int], allow_failed: bool) -> list[int]:
+    """The batches in which a cut of these is not made yet."""
+    copies = tuple(one for cut in cuts for one in plan.of_donors(cut))
+    job = CutJob(_no_model, target, copies, allow_failed)
+    return [shard for shard in shards if job.missing(shard)]
+
+
+def _no_model() -> LatentReasoner:
+    raise AssertionError("no cut is made")
 
 
 def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, choosing: bool = False) -> xr.Dataset:

@@ -16,7 +16,7 @@ import logging
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -37,10 +37,12 @@ from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
-from thoughtlens.runs.engines import Engine, Local, Progress, Work
+from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work
+from thoughtlens.runs.precision import arithmetic, settled
+from thoughtlens.runs.precision import recorder_for as recorder_for
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.shards import Keep, Layout, Seen
-from thoughtlens.runs.writer import MANIFEST, Store, writing_run
+from thoughtlens.runs.writer import MANIFEST, Store, begun, writing_run
 from thoughtlens.schema import (
     ATTENTION,
     ATTENTION_DIMS,
@@ -49,7 +51,7 @@ from thoughtlens.schema import (
     attention_dataset,
     check_attention,
 )
-from thoughtlens.taps import AttentionRecorder, PaddingRecorder, Tap, ValueRecorder
+from thoughtlens.taps import PaddingRecorder, Tap, ValueRecorder
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,9 @@ RAW: Final = Keep(each_apart, None)
 
 MEAN: Final = Keep(block_sums)
 """Sums over at most 512 blocks of problems: disk for attention does not grow with the number of problems."""
+
+SHARDS_A_PART: Final = 4
+"""Shards at least of each of several processes that share a run, so that they end at about the same time."""
 
 KEEPS: Final = {"raw": RAW, "mean": MEAN}
 
@@ -121,7 +126,9 @@ class ExtractionJob:
                 yield dataset, layout.rows[list(batch)] - rows.start
                 progress(len(batch))
 
-        kept, seconds = self.keep.add_up(seen(), len(rows)), time.monotonic() - began
+        with arithmetic(reasoner):
+            kept = self.keep.add_up(seen(), len(rows))
+        seconds = time.monotonic() - began
         facts = {"out_of_memory": passes.failures - failed, "batch_size": passes.batch_size}
         self.store.write(shard, kept, [results[place] for place in places], seconds=seconds, facts=facts)
         log.info("extract %d/%d: %d problems, %.0f s", shard + 1, layout.n_shards, len(places), seconds)
@@ -171,18 +178,6 @@ def _padding_recorder(reasoner: LatentReasoner, n_problems: int, n_thoughts: int
         n_layers=config.num_hidden_layers,
         n_heads=config.num_attention_heads,
         n_thoughts=n_thoughts,
-    )
-
-
-def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
-    """A recorder of the model's size."""
-    config = reasoner.lm.config
-    return AttentionRecorder(
-        n_problems=n_problems,
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_thoughts=n_thoughts,
-        dtype=reasoner.lm.dtype,
     )
 
 
@@ -252,6 +247,34 @@ def extract(
         [True, True]
         >>> folder.cleanup()
     """
+    how: dict[str, Any] = {"n_thoughts": n_thoughts, "batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
+    how |= {"record": record, "keep": keep, "max_new_tokens": max_new_tokens, "protocol": protocol}
+    done = extract_part(reasoner, problems, out, None, engine=engine, progress=progress, **how)
+    assert done is not None, "who writes alone closes the run"
+    return done
+
+
+def extract_part(
+    reasoner: LatentReasoner,
+    problems: ProblemSet | Sequence[Problem],
+    out: str | Path,
+    part: Part | None,
+    *,
+    n_thoughts: int | None = None,
+    batch_size: int = 32,
+    shard_size: int | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    record: Sequence[str] = (),
+    keep: Keep = RAW,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    engine: Engine | None = None,
+    protocol: str = EXACT.name,
+    progress: Progress | None = None,
+) -> Run | None:
+    """`extract`, as one of several processes that each do a part; the run, or None where other parts are not done yet.
+
+    The first to come begins the run, of at least four shards a process, and the last to finish closes it.
+    """
     chosen = as_set(problems)
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     if not 1 <= count <= MAX_THOUGHTS and count != reasoner.n_thoughts:
@@ -279,39 +302,55 @@ def extract(
         slots=reasoner.slots,
         padding=read.official,
     )
+    if shard_size is None:
+        # A run goes on in the shards that it has; several processes share them evenly if there are many.
+        there = begun(Path(out)).get("layout", {}).get("shard_size")
+        even = layout.shard_size if part is None else max(1, layout.n_rows // (SHARDS_A_PART * part.count))
+        layout = replace(layout, shard_size=there or min(layout.shard_size, even))
     names = ("name", "split", "revision", "fingerprint")
     of_problems = {name: getattr(chosen, name) for name in names}
-    options: dict[str, Any] = {"model": identity(reasoner), "problems": of_problems, "n_thoughts": count}
+    options: dict[str, Any] = {"problems": of_problems, "n_thoughts": count}
     options |= {"answer_rule": reasoner.answer_rule.name, "protocol": read.name}
     if read.official:
         options["batch_size"] = batch_size
     if max_new_tokens != MAX_NEW_TOKENS:
         options["max_new_tokens"] = max_new_tokens
     given: dict[str, Any] = {"out": str(out), "n_thoughts": n_thoughts, "batch_size": batch_size, "record": record}
-    call = call_of("extract", model=options["model"]["name"], problems=chosen.name, **given, protocol=read.name)
-    with writing_run(Path(out).absolute()):
-        store = Store.open(out, layout, options=options, asked_by={"call": call, "seed": chosen.seed})
-        write_problems(Path(out) / PROBLEMS, chosen.problems)
-        missing = store.missing()
+    call = call_of("extract", model=reasoner.provenance.get("name"), problems=chosen.name, **given, protocol=read.name)
+    with writing_run(Path(out).absolute(), part) as alone:
+        with alone():
+            # Before the manifest is written, which says it of all who go on with the run.
+            reasoner, precise = settled(reasoner, prompts, count, begun(Path(out)))
+            options = {"model": identity(reasoner), **options}
+            asked_by = {"call": call, "seed": chosen.seed, **({"precision": precise} if precise else {})}
+            store = Store.open(out, layout, options=options, asked_by=asked_by)
+            write_problems(Path(out) / PROBLEMS, chosen.problems)
+        shards = range(layout.n_shards) if part is None else part.of(range(layout.n_shards))
+        missing = store.missing(shards)
         where = engine or Local()
         load = loader_for(where, reasoner)
         job = ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read, max_new_tokens)
-        with told(progress, "extract", len(chosen.problems)) as advance:
-            advance(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
+        with told(progress, "extract", sum(map(job.n_problems, shards))) as advance:
+            advance(sum(job.n_problems(shard) for shard in shards if shard not in missing))
             where.run(job, missing, advance)
-        notes: dict[str, Any] = {}
-        if missing:
-            # What does not decide the numbers: where the run, its problems and model were, and how they were batched.
-            notes = {
-                "device": str(reasoner.provenance.get("device")),
-                "batch_size": batch_size,
-                "source": chosen.source,
-                "model_source": reasoner.provenance.get("source"),
-                "model_settings": reasoner.provenance.get("settings"),
-                **_batching(store, [len(prompt) for prompt in prompts], batch_size, read),
-                "engine": where.name,
-            }
-        return Run(Path(out), store.finish(notes))
+        with alone():
+            if part is not None and (left := store.unmarked()):
+                log.info("%s: shards %s are not done yet", out, part.others(left))
+                return None
+            notes: dict[str, Any] = {}
+            if missing or not begun(store.path)["complete"]:
+                # What does not decide the numbers: where the run, its problems and model were, and how they were
+                # batched.
+                notes = {
+                    "device": str(reasoner.provenance.get("device")),
+                    "batch_size": batch_size,
+                    "source": chosen.source,
+                    "model_source": reasoner.provenance.get("source"),
+                    "model_settings": reasoner.provenance.get("settings"),
+                    **_batching(store, [len(prompt) for prompt in prompts], batch_size, read),
+                    "engine": where.name,
+                }
+            return Run(Path(out), store.finish(notes))
 
 
 def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:
