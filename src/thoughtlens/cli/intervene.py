@@ -16,6 +16,7 @@ from thoughtlens.cli.app import (
     Address,
     AsJson,
     Base,
+    BatchSize,
     Device,
     EngineName,
     Full,
@@ -26,6 +27,7 @@ from thoughtlens.cli.app import (
     Shard,
     Workers,
     app,
+    batch_size_named,
     engine_named,
     is_file,
     typed,
@@ -135,12 +137,7 @@ def intervene(
         typer.Option("--n", callback=within("--n", 1), help="How many problems of the run; all if not given."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size", callback=within("--batch-size", 1), help="Problems whose questions are read together."
-        ),
-    ] = 32,
+    batch_size: BatchSize = "auto",
     max_new_tokens: MaxNewTokens = None,
     model: RunModel = None,
     base: Base = None,
@@ -207,7 +204,13 @@ def intervene(
     if dry_run:
         with terminal.working("try a few"):
             facts = cuts.estimate_study(
-                run, planned, n=n, pilot=pilot, reasoner=reasoner, batch_size=batch_size, say=terminal.warn
+                run,
+                planned,
+                n=n,
+                pilot=pilot,
+                reasoner=reasoner,
+                batch_size=batch_size_named(batch_size),
+                say=terminal.warn,
             )
         for warning in facts["warnings"]:
             terminal.warn(warning)
@@ -226,7 +229,7 @@ def intervene(
         study=study,
         n=n,
         reasoner=reasoner,
-        batch_size=batch_size,
+        batch_size=batch_size_named(batch_size),
         max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
         margin=margin,
         accuracy_margin=accuracy_margin,

@@ -57,6 +57,7 @@ from thoughtlens.cli.app import (
     Workers,
     app,
     are_runs,
+    batch_size_named,
     engine_named,
     within,
 )
@@ -416,7 +417,7 @@ def run(
     field: Field = None,
     problems_revision: SetRevision = None,
     thoughts: Thoughts = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = "auto",
     device: Device = None,
     dtype: Precision = "auto",
     engine: EngineName = "local",
@@ -466,7 +467,7 @@ def run(
 
 def _how(
     thoughts: int | None,
-    batch_size: int,
+    batch_size: str,
     record: list[str] | None,
     shard_size: int | None,
     protocol: str,
@@ -476,7 +477,7 @@ def _how(
     """The options of an extraction, as `extract` takes them."""
     from thoughtlens.runs.extraction import keep_named  # imports torch
 
-    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or ()}
+    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size_named(batch_size), "record": record or ()}
     how |= {"shard_size": shard_size, "protocol": protocol, "keep": keep_named(keep)}
     return how if max_new_tokens is None else how | {"max_new_tokens": max_new_tokens}
 
@@ -511,7 +512,7 @@ def extract(
     field: Field = None,
     problems_revision: SetRevision = None,
     thoughts: Thoughts = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = "auto",
     device: Device = None,
     dtype: Precision = "auto",
     engine: EngineName = "local",

@@ -21,7 +21,7 @@ in: a run and a plan; out: the effects Dataset, and a folder.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -70,11 +70,13 @@ from thoughtlens.files import (
     replacing_folder,
     write_json,
 )
+from thoughtlens.models.catalog import AUTO
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
+from thoughtlens.runs.batches import USUAL, BatchSize
 from thoughtlens.runs.engines import Engine, Local, Part, Progress
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.reader import STUDIES, Run
@@ -125,7 +127,7 @@ def intervene(
     n: int | None = None,
     seed: int | None = None,
     reasoner: LatentReasoner | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = AUTO,
     max_new_tokens: int = MAX_NEW_TOKENS,
     margin: float = MARGIN,
     accuracy_margin: float = ACCURACY_MARGIN,
@@ -145,7 +147,8 @@ def intervene(
         n: how many problems, drawn from the run without repetition; all if None.
         seed: of the draw of problems; the plan's if None.
         reasoner: the run's model, if it is loaded already.
-        batch_size: problems that pass together at most; no number depends on it beyond rounding.
+        batch_size: problems that pass together at most; no number depends on it beyond rounding. `auto` is that of the
+            study if it has been begun, else what fits into the memory of a GPU, and 32 elsewhere.
         max_new_tokens: the longest answer under a cut.
         margin: nats of log-probability; only of a mean effect shown to be nearer to 0 is "no effect" said.
         accuracy_margin: the same for accuracy, a share of problems.
@@ -190,7 +193,7 @@ def intervene_part(
     n: int | None = None,
     seed: int | None = None,
     reasoner: LatentReasoner | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = AUTO,
     max_new_tokens: int = MAX_NEW_TOKENS,
     margin: float = MARGIN,
     accuracy_margin: float = ACCURACY_MARGIN,
@@ -212,6 +215,7 @@ def intervene_part(
             "lies inside a margin of 0."
         )
     model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size, max_new_tokens=max_new_tokens)
+    given = {"study": study, "n": n, "seed": seed, "batch_size": None if batch_size == AUTO else batch_size}
     asked = Manifest(
         finished=None,
         model=identity(model) | _other_rule(run, model),
@@ -220,7 +224,7 @@ def intervene_part(
         # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
         options={
             "n_thoughts": target.n_thoughts,
-            "batch_size": batch_size,
+            "batch_size": USUAL if batch_size == AUTO else batch_size,
             "donors": plan.donors,
             "holdout": plan.holdout,
             "holdout_seed": plan.holdout_seed,
@@ -228,7 +232,7 @@ def intervene_part(
         },
         margins=margins,
         seed={"problems": drawn, "plan": plan.seed},
-        plans=[_version(plan, call or call_of("intervene", study=study, n=n, seed=seed, batch_size=batch_size))],
+        plans=[_version(plan, call or call_of("intervene", **given))],
     )
     name = digest_of([asked.identity(), asked.plans[0].sha256])[:10] if study is None else study
     if file_name(name) != name:
@@ -240,6 +244,8 @@ def intervene_part(
     folder = run.path / STUDIES / name
     with _writing(folder, part) as alone, told(progress, "intervene", asked_passes) as advance:
         with alone():
+            if batch_size == AUTO:
+                asked, target = _sized(folder, asked, target, model)
             plan = _open(folder, asked, plan, target, force=force)
             target = replace(target, folder=folder / OUTCOMES)
         make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine)
@@ -336,7 +342,7 @@ def prepared(
     n: int | None,
     seed: int | None,
     reasoner: LatentReasoner | None,
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     ids: Sequence[str] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -345,6 +351,7 @@ def prepared(
     if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
         raise OptionError(f"{run.path} was made under {protocol}, and cuts are exact; extract it without --protocol.")
     model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
+    batch_size = USUAL if batch_size == AUTO else batch_size
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
     plan = plan if isinstance(plan, Plan) else Plan(tuple(plan))
@@ -352,14 +359,33 @@ def prepared(
     problems = run.problems(ids, n=n, seed=drawn)
     prompts = tuple(model.prompt(problem.question) for problem in problems)
     choosing = choosing_places(plan, [problem.id for problem in problems])
-    grouped: list[tuple[int, ...]] = []
-    for side in ([*(place for place in range(len(problems)) if place not in choosing)], sorted(choosing)):
-        if side:
-            lengths = [len(prompts[place]) for place in side]
-            grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
-    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing, max_new_tokens)
+    grouped = _grouped(prompts, choosing, batch_size)
+    target = Target(run.path / STUDIES, problems, grouped, shape_of(run), prompts, choosing, max_new_tokens)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
+
+
+def _grouped(
+    prompts: Sequence[Sequence[int]], choosing: Collection[int], batch_size: int, tokens: int = batches.TOKENS
+) -> tuple[tuple[int, ...], ...]:
+    """Batches of like length, each of problems of one side."""
+    grouped: list[tuple[int, ...]] = []
+    for side in ([*(place for place in range(len(prompts)) if place not in choosing)], sorted(choosing)):
+        if side:
+            lengths = [len(prompts[place]) for place in side]
+            grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size, tokens))
+    return tuple(grouped)
+
+
+def _sized(folder: Path, asked: Manifest, target: Target, model: LatentReasoner) -> tuple[Manifest, Target]:
+    """The study with batches as large as they were begun with, or as memory allows."""
+    if (folder / MANIFEST).is_file():
+        size = int(read_manifest(folder).options["batch_size"])
+    else:
+        longest = max(map(len, target.prompts), default=1)
+        size = batches.fitting(model, longest, target.n_thoughts, target.max_new_tokens).batch_size
+    sized = asked.model_copy(update={"options": asked.options | {"batch_size": size}})
+    return sized, replace(target, batches=_grouped(target.prompts, target.choosing, size))
 
 
 def passes_of(run: Run, plan: Plan, n: int | None, seed: int | None = None) -> int:

@@ -19,6 +19,7 @@ The manifest has these entries:
     format    the version of this folder's layout
     complete  true once every shard is there and verified
     created, versions   when the run was begun, and by which packages
+    batching  the size of batches, in problems and in tokens, and why
     precision how far half precision or TF32 moves numbers (see `thoughtlens.runs.precision`), where the run has either
     call, seed  the command line, or the call from Python; by which seed the problems were drawn, None if they were not
     layout    sizes, shard size, what is stored, fingerprint of the problem ids
