@@ -208,8 +208,10 @@ def extract_run(
     from thoughtlens.runs.engines import part_named
     from thoughtlens.runs.extraction import extract_part  # imports torch
 
-    part = None if shard is None else part_named(shard)
-    done = extract_part(reasoner, problems, to, part, **how)
+    if shard is None:
+        done: runs.Run | None = tl.extract(reasoner, problems, to, **how)
+    else:
+        done = extract_part(reasoner, problems, to, part_named(shard), **how)
     if done is not None and readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
             if done.manifest["options"]["model"]["dtype"] != reasoner.provenance.get("dtype"):
