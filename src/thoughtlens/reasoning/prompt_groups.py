@@ -55,3 +55,7 @@ class GroupRecorder:
             in_group = (moment.keys[:, :, None] == self._codes).to(tensor.dtype)
             self.attention[moment.rows.cpu(), moment.layer, :, row] = (tensor[:, :, 0] @ in_group).cpu()
         return tensor
+
+    def n_tokens(self, batch: BatchPass) -> Tensor:
+        """How many positions of each key there are: (problem, key)."""
+        return (batch.keys[:, :, None] == self._codes).sum(1).cpu()
