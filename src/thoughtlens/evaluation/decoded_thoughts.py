@@ -93,7 +93,7 @@ def results_read(decoded: xr.Dataset, problems: Sequence[Problem]) -> xr.Dataset
 
     Args:
         decoded: of these problems, from `decode_thoughts`.
-        problems: with steps such as `<<12-5=7>>`.
+        problems: with steps such as `<<12-5=7>>`, or edges of a graph such as `7 15`, whose result is their end.
 
     Returns:
         `own` and `other`, shares from 0 to 1, (stage, step, thought): the problem's own result, and that of the next
@@ -135,9 +135,15 @@ def _decode(reasoner: LatentReasoner, problems: Sequence[Problem], n_top: int, n
     )
 
 
+def _result(step: str) -> str:
+    """What a step comes to: what follows the last `=`, or the end of an edge."""
+    words = step.split("=")[-1].rstrip("> ").split()
+    return words[-1] if words else ""
+
+
 def _of_step(decoded: xr.Dataset, problems: Sequence[Problem], step: int) -> xr.Dataset:
     rows = [row for row, problem in enumerate(problems) if len(problem.steps) > step]
-    own = np.array([problems[row].steps[step].split("=")[-1].rstrip("> ") for row in rows], dtype=object)
+    own = np.array([_result(problems[row].steps[step]) for row in rows], dtype=object)
     tokens = decoded["token"].isel(problem=rows)
 
     def share(results: np.ndarray) -> xr.DataArray:

@@ -215,16 +215,16 @@ def _score(folder: Path, subject: Subject, n: int, seed: int) -> tuple[pd.DataFr
     n = n if subject.most is None else min(n, subject.most)
     reasoner, problems = subject.reasoner(), subject.problems(2 * n, seed)
     ranking = extract(reasoner, problems[:n], folder / "ranking", record=["values"])
-    importances = {HEADS: head_rankings(ranking) | _by_cause(ranking, reasoner, _single_heads(ranking), HEADS)}
+    importances = {HEADS: head_rankings(ranking) | by_cause(ranking, reasoner, single_heads(ranking), HEADS)}
     if subject.known:
-        importances[HEADS] |= _by_joint_cause(ranking, reasoner, _single_heads(ranking)["zero"], HEADS)
+        importances[HEADS] |= by_joint_cause(ranking, reasoner, single_heads(ranking)["zero"], HEADS)
     if subject.edges is not None or not subject.known:
-        importances[EDGES] = edge_rankings(ranking) | _by_cause(ranking, reasoner, _single_edges(ranking), EDGES)
+        importances[EDGES] = edge_rankings(ranking) | by_cause(ranking, reasoner, _single_edges(ranking), EDGES)
     if subject.units is not None:
         attention = group_attention(reasoner, problems[:n])
         cuts = _single_units(_units_of(attention))
-        importances[UNITS] = unit_rankings(attention) | _by_cause(ranking, reasoner, cuts, UNITS)
-        importances[UNITS] |= _by_joint_cause(ranking, reasoner, cuts["zero"], UNITS)
+        importances[UNITS] = unit_rankings(attention) | by_cause(ranking, reasoner, cuts, UNITS)
+        importances[UNITS] |= by_joint_cause(ranking, reasoner, cuts["zero"], UNITS)
     scores, curves = [], []
     scoring = None if subject.known else extract(reasoner, problems[n:], folder / "scoring")
     for units, rankings in importances.items():
@@ -340,7 +340,8 @@ def _edge_cells(attention: xr.DataArray) -> xr.DataArray:
     return cells.assign_coords(unit=text([edge_name(*edge) for edge in edges])).transpose("problem", "unit")
 
 
-def _single_heads(run: Run) -> dict[str, dict[str, Cut]]:
+def single_heads(run: Run) -> dict[str, dict[str, Cut]]:
+    """The cuts of each head alone, by ranking."""
     names = [head_name(layer, head) for layer in range(shape_of(run).n_layers) for head in range(shape_of(run).n_heads)]
     return {by: {name: ablate_head(name, edit=edit) for name in names} for by, edit in EDITS.items()}
 
@@ -350,7 +351,7 @@ def _single_edges(run: Run) -> dict[str, dict[str, Cut]]:
     return {by: {edge_name(*edge): make(*edge) for edge in edges} for by, make in EDGE_CUTS.items()}
 
 
-def _by_cause(
+def by_cause(
     run: Run, reasoner: LatentReasoner, cuts: Mapping[str, Mapping[str, Cut]], units: str
 ) -> dict[str, xr.DataArray]:
     """What each cut of a single unit takes from the log-probability of the right answer: (problem, unit) a ranking."""
@@ -371,7 +372,7 @@ def _single_units(units: Sequence[tuple[str, str, int, int]]) -> dict[str, dict[
     }
 
 
-def _by_joint_cause(run: Run, reasoner: LatentReasoner, cuts: Mapping[str, Cut], units: str) -> dict[str, xr.DataArray]:
+def by_joint_cause(run: Run, reasoner: LatentReasoner, cuts: Mapping[str, Cut], units: str) -> dict[str, xr.DataArray]:
     """A unit's largest effect beyond its partner's: max over partners of loss(both) − loss(partner).
 
     Partners are the same unit in the other heads of its layer; the best one is found on the means over problems.
@@ -436,7 +437,7 @@ def _auroc_rows(rankings: Mapping[str, xr.DataArray], truth: frozenset[str]) -> 
 
 def kept_means(run: Run, reasoner: LatentReasoner, orders: Mapping[str, Order], units: str) -> dict[str, xr.DataArray]:
     """Mean log-probability of the right answer with the first k units kept and all others cut: (resample, k)."""
-    single = _single_heads(run)["resample"] if units == HEADS else _single_edges(run)["block"]
+    single = single_heads(run)["resample"] if units == HEADS else _single_edges(run)["block"]
     circuits = {frozenset(order[:k]) for order in orders.values() for k in range(len(order))}
     cuts = {
         kept: cut(*(part for name, one in single.items() if name not in kept for part in one.parts), label=label)

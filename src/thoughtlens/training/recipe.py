@@ -300,6 +300,7 @@ def _check(recipe: Recipe, where: str | Path) -> None:
     """Refuse what the types of the settings allow, but no training can do."""
     if not recipe.stages:
         raise RecipeError(f"{where} has no [[stages]]; give it at least one.")
+    _check_family(recipe, where)
     if recipe.lora and isinstance(recipe.base, NewBase):
         raise RecipeError(f"{where} has [lora] on a new base, which knows nothing yet; name a pretrained one.")
     if isinstance(recipe.base, NewBase) and recipe.base.type not in ARCHITECTURES:
@@ -307,7 +308,6 @@ def _check(recipe: Recipe, where: str | Path) -> None:
         raise RecipeError(f"{where} asks for a base of type {recipe.base.type!r}; use one of {known}.")
     if not 0 <= recipe.thoughts <= MAX_THOUGHTS:
         raise RecipeError(f"{where} asks for {recipe.thoughts} thoughts; give a number from 0 to {MAX_THOUGHTS}.")
-    _check_family(recipe, where)
     for stage in recipe.stages:
         _check_terms(stage, where)
         _check_ranges(stage, recipe.thoughts, where)
