@@ -268,6 +268,8 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
         "report": facts.get("report"),
     }
     after = f"thoughtlens intervene {done.path} --heads top:5 --controls 20 (does the answer need these heads?)"
+    if any("hardly solves" in warning for warning in facts["warnings"]):
+        after = "thoughtlens run with problems that the model can solve, or thoughtlens doctor (is it loaded right?)"
     if studied:
         after = f"thoughtlens status {done.path} (what has been measured so far?)"
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, thoughts z1 to z"
@@ -693,9 +695,9 @@ def _compared(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for label, of in facts["own"].items():
         right = f"{_percent(of['accuracy'])} of {of['n']} problems answered rightly; " if "accuracy" in of else ""
         mass = _percent(of["thought_mass"])
-        yield label, f"{right}from the second on, thoughts give {mass} of their attention to earlier ones."
+        yield label, f"{right}z2 and later thoughts give {mass} of their attention to earlier ones."
     for found in differences(facts):
-        yield "Shown", found.text
+        yield "Differences", found.text
     # The last note explains columns of tables.
     for note in facts["notes"][:-1]:
         yield "Note", note
