@@ -1,7 +1,7 @@
 """The pages of the documentation: their code runs, links lead somewhere, and the reference and the gallery are whole.
 
-A block that is not run says why in a comment before it: `<!-- not run: a checkpoint is needed -->`. `make docs` runs the
-notebooks and the gallery, where a warning or an error ends the build.
+A block that is not run says why in a comment before it: `<!-- not run: a checkpoint is needed -->`. `make docs` runs
+the notebooks and the gallery, where a warning or an error ends the build.
 """
 
 import importlib
