@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 
 import thoughtlens as tl
 from tests.commands import call
+from tests.conftest import FIRST
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -44,17 +45,6 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return found
 
 
-FIRST = "thoughtlens run --n 24 --out runs/first"
-"""The run that several pages begin with, made once."""
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pages") / "first"
-    call(*shlex.split(FIRST)[1:-1], folder)
-    return folder
-
-
 def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
@@ -75,7 +65,7 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
                 program, *arguments = shlex.split(line, comments=True)
                 assert program == "thoughtlens", line
                 if line == FIRST:
-                    shutil.copytree(request.getfixturevalue("first"), tmp_path / "runs" / "first")
+                    shutil.copytree(request.getfixturevalue("first_run"), tmp_path / "runs" / "first")
                 else:
                     call(*arguments)
         else:
