@@ -197,7 +197,7 @@ def bootstrap_t(
 
     t*[b] = (mean*[b] − mean) / se*[b];  low, high = mean − t*_{(1 ± confidence)/2} · se.  se is the standard error of
     the problems, se* that of a resample; resamples all of whose values are alike say nothing and are left out. No end
-    leaves the range of the values. Where few problems carry the sum (`effective_size` below 10) the interval can be far
+    leaves the range of the values. Where few problems carry the sum (`effective_size` below 20) the interval can be far
     too short.
 
     Args:

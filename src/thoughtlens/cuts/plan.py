@@ -160,7 +160,7 @@ class Plan:
 
     @property
     def chooses(self) -> bool:
-        """Whether a held-out half needs cuts of its own, for a ranking by cause."""
+        """Whether `--holdout` needs cuts of its own, for a ranking by cause."""
         return self.holdout is not None and CAUSE in self.orders
 
     def n_passes(self, n_problems: int, n_choosing: int = 0) -> int:
