@@ -76,7 +76,7 @@ def corrected_t(sums: Labelled, squares: Labelled, cubes: Labelled, n: xr.DataAr
     spread = variance.where(variance > 1e-12 * square)
     t = mean * (n / spread) ** 0.5
     u = (cubes / n - 3.0 * mean * square + 2.0 * mean**3) / spread**1.5 / n**0.5
-    corrected: xr.DataArray = without_skewness(t, u)
+    corrected: Labelled = without_skewness(t, u)
     return corrected.fillna(mean.where(mean == 0.0, np.inf * np.sign(mean)))
 
 
