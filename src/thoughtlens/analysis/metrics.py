@@ -17,6 +17,7 @@ is left out; for single cells that leaves q >= 2.
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -254,13 +255,15 @@ def preferences(sums: xr.Dataset) -> xr.Dataset:
     See also `hub_test`, which decides whether a preferred thought is a hub.
     """
     # Variables, which need no labels to be aligned: that takes most of the time for a small model.
-    mass, rows = sums["mass"].variable, sums["rows"].variable
+    bare: dict[str, Any] = {str(name): values.variable for name, values in sums.data_vars.items()}
     ratios = {}
     for name, share in _even_shares(sums.sizes["query"]).data_vars.items():
-        expected, if_all_mass = (xr.dot(of, share.variable, dim="query", optimize=True) for of in (mass, rows))
+        expected, if_all_mass = (
+            xr.dot(bare[of], share.variable, dim="query", optimize=True) for of in ("mass", "rows")
+        )
         defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
-        ratios[str(name)] = sums[name].variable / expected.where(defined)
-    n_rows, of_later = (values.isel(query=slice(1, None)).sum("query") for values in (rows, mass))
+        ratios[str(name)] = bare[str(name)] / expected.where(defined)
+    n_rows, of_later = (bare[name].isel(query=slice(1, None)).sum("query") for name in ("rows", "mass"))
     return sums[list(ratios)].assign({**ratios, "thought_mass": of_later / n_rows.where(n_rows > 0)})
 
 

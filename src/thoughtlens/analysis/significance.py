@@ -15,7 +15,7 @@ nothing about other weights of the same architecture.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,6 @@ from thoughtlens.analysis.intervals import (
 from thoughtlens.errors import OptionError
 
 Alternative = Literal["two-sided", "greater"]
-Labelled = TypeVar("Labelled", xr.DataArray, xr.Variable)
 
 LEAST_PROBLEMS = 20
 """Below it a mean has no p-value."""
@@ -64,7 +63,7 @@ def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.Dat
     return xr.DataArray(1 - 2 * bits, dims=("resample", "problem"))
 
 
-def corrected_t(sums: Labelled, squares: Labelled, cubes: Labelled, n: xr.DataArray | int) -> Labelled:
+def corrected_t(sums: xr.DataArray, squares: xr.DataArray, cubes: xr.DataArray, n: xr.DataArray | int) -> xr.DataArray:
     """Student's t of a mean, corrected for skewness, from Σ x, Σ x², Σ x³ of n problems; rises with the mean.
 
     `without_skewness` of t = sqrt(n)·mean/sd and u = skewness/sqrt(n) (Hall 1992, Journal of the Royal Statistical
@@ -76,7 +75,7 @@ def corrected_t(sums: Labelled, squares: Labelled, cubes: Labelled, n: xr.DataAr
     spread = variance.where(variance > 1e-12 * square)
     t = mean * (n / spread) ** 0.5
     u = (cubes / n - 3.0 * mean * square + 2.0 * mean**3) / spread**1.5 / n**0.5
-    corrected: Labelled = without_skewness(t, u)
+    corrected: xr.DataArray = without_skewness(t, u)
     return corrected.fillna(mean.where(mean == 0.0, np.inf * np.sign(mean)))
 
 
@@ -94,7 +93,8 @@ def mean_p(sums: xr.DataArray, squares: xr.DataArray, cubes: xr.DataArray, n: in
     Never below 2⁻ⁿ, the smallest p that flipping the signs of n problems has.
     """
     # Variables, which need no labels to be aligned: that takes longer than the arithmetic.
-    t = corrected_t(sums.variable, squares.variable, cubes.variable, n) * ((n - 1) / n) ** 0.5
+    bare: list[Any] = [of.variable for of in (sums, squares, cubes)]
+    t = corrected_t(bare[0], bare[1], bare[2], n) * ((n - 1) / n) ** 0.5
     p = np.maximum(stdtr(n - 1, -t.values), 0.5 ** float(n))
     return sums.copy(data=np.where(squares.values > 0.0, p, 1.0))
 
