@@ -216,7 +216,9 @@ class Room:
         self.n_rows, self.n_positions = n_rows, n_positions
         self.slots = slot_codes(n_thoughts) | {TEXT: text_code(n_thoughts)}
         self.owner: Callable[[], Any] = lambda: None
-        self._low = torch.finfo(lm.dtype).min
+        # Of a key that is there, and of one that is not.
+        self._open = torch.zeros((), dtype=lm.dtype, device=lm.device)
+        self._shut = torch.full_like(self._open, torch.finfo(lm.dtype).min)
 
         def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=lm.device)
@@ -326,13 +328,13 @@ class Room:
         self.inputs[n:], self.state[n:] = 0, 0
 
     def _mask_by_keys(self) -> None:
-        self.mask[:, 0, 0].copy_(torch.where(self.keys != PAD_CODE, 0.0, self._low))
+        self.mask[:, 0, 0].copy_(torch.where(self.keys != PAD_CODE, self._open, self._shut))
 
     def _read(self) -> None:
         """Read one position in every row, under the taps; rows whose key is padding stand still."""
         there = self.key != PAD_CODE
         self.keys.scatter_(1, self.place[:, None], self.key)
-        self.mask[:, 0, 0].scatter_(1, self.place[:, None], torch.where(there, 0.0, self._low).to(self.mask.dtype))
+        self.mask[:, 0, 0].scatter_(1, self.place[:, None], torch.where(there, self._open, self._shut))
         self.n_real += there
         out = self.reasoner.lm.base_model(
             inputs_embeds=self.inputs,
