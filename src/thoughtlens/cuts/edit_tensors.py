@@ -20,7 +20,6 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_taps import Intervention
 from thoughtlens.cuts.cut_types import Cut
 from thoughtlens.cuts.edits import Add, Block, Drawn, Noisy, Plus, Replace, Scale, Stop, Zero
@@ -194,8 +193,8 @@ def tensors_of(copies: Sequence[Sequence[Intervention]], sizes: Sizes) -> EditTe
     return EditTensors(sizes, _blocks(of[Site.SCORES], sizes), _weights(of[Site.PATTERN], sizes), heads, thoughts)
 
 
-def unfit(cuts: Iterable[Cut], shape: Shape) -> list[str]:
-    """Labels of the cuts of a plan that can't be put as tensors."""
+def unfit(cuts: Iterable[Cut], shape: tuple[int, int, int]) -> list[str]:
+    """Labels of the cuts that can't be put as tensors, of a model of so many layers, heads and thoughts."""
     sizes = Sizes(1, 1, *shape, n_channels=1, n_hidden=1)
 
     def stand_in(part: Intervention) -> Intervention:
