@@ -271,13 +271,19 @@ def n_kv_heads(reasoner: LatentReasoner) -> int:
 
 
 def copies_at_once(reasoner: LatentReasoner, lengths: Sequence[int], n_thoughts: int) -> int:
-    """How many copies of a batch think at once, so that their keys and values take about `CACHE_BYTES`."""
+    """How many copies of a batch think at once, so that their keys and values take about `CACHE_BYTES`.
+
+    On a GPU they may take a quarter of the memory that is free.
+    """
     config = reasoner.lm.config
     width = n_kv_heads(reasoner) * head_width(config)
     of_position = 2 * config.num_hidden_layers * width * reasoner.lm.dtype.itemsize
     # The cache of the copies is there twice while a position is appended.
     of_row = 2 * of_position * (max(lengths) + n_thoughts + _AHEAD)
-    rows = min(MOST_ROWS, CACHE_BYTES // of_row)
+    n_bytes = CACHE_BYTES
+    if (device := reasoner.lm.device).type == "cuda":
+        n_bytes = max(n_bytes, torch.cuda.mem_get_info(device)[0] // 4)
+    rows = min(MOST_ROWS, n_bytes // of_row)
     return int(max(1, rows // len(lengths)))
 
 
