@@ -19,6 +19,7 @@ from thoughtlens.cli.app import (
     DEFAULT_COUNT,
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
+    OWN_PROBLEMS,
     PLANTED,
     Address,
     Alpha,
@@ -380,7 +381,7 @@ def run(
     problems: Annotated[
         str | None,
         typer.Option(
-            "--problems", help="A named set (`thoughtlens problems`) or a file; arithmetic, or the planted model's own."
+            "--problems", help="A named set (`thoughtlens problems`) or a file; arithmetic, or a written model's own."
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="How many problems; 100 at most if not given.")] = None,
@@ -417,7 +418,7 @@ def run(
     which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
     which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
     check_model(model, **which)
-    asked = problems or (PLANTED if model == PLANTED else DEFAULT_PROBLEMS)
+    asked = problems or OWN_PROBLEMS.get(model, DEFAULT_PROBLEMS)
     chosen = draw_problems(asked, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)

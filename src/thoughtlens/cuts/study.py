@@ -278,7 +278,8 @@ def prepared(
         if side:
             lengths = [len(prompts[place]) for place in side]
             grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
-    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing, max_new_tokens)
+    shape = shape_of(run)._replace(groups=model.group_names)
+    target = Target(run.path / STUDIES, problems, tuple(grouped), shape, prompts, choosing, max_new_tokens)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
 
