@@ -196,13 +196,10 @@ def compare_cells(
     return SurveyComparison(
         tables,
         [*_said_of_accuracy(read), *_said_of_claims(tables["claims_on_all"], read), *_said_of_differences(tables)],
-        [
-            f"{cell.label}: {text}"
-            for cell in cells
-            for text in warnings_of(cell.analysis, dtype=cell.dtype)
-        ] + _notes(groups),
+        [f"{cell.label}: {text}" for cell in cells for text in warnings_of(cell.analysis, dtype=cell.dtype)]
+        + _notes(groups, tables, n_draws),
         joined,
-    )  # fmt: skip
+    )
 
 
 def _all_read(cells: Sequence[Cell], sets: Sequence[str], seed: int) -> dict[tuple[str, str], _Read]:
@@ -645,11 +642,18 @@ def _said(row: pd.Series) -> str:
     return f"{what} {with_interval(bounds)} {_OF.get(row['measure'], 'even shares')}"
 
 
-def _notes(groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """What the groups of a survey are too small for."""
-    return [
+def _notes(groups: Mapping[str, Sequence[str]], tables: Mapping[str, pd.DataFrame], n_draws: int) -> list[str]:
+    """What the groups of a survey are too small for, and which corrections no p of so few draws can pass."""
+    said = [
         f"{name} has {counted(len(its), 'model')}, fewer than {ENOUGH_SEEDS}: its differences are over problems and "
         "hold for these weights, and its sets are compared model by model alone."
         for name, its in groups.items()
         if len(its) < ENOUGH_SEEDS
+    ]
+    families = dict(tables["differences"].groupby("question", sort=False)["p"].count())
+    families["cuts"] = tables["cut_effects"]["p"].count()
+    return said + [
+        f"{question}: over {n:,} tests no p of {n_draws:,} draws can pass Holm's correction; compare less at a time."
+        for question, n in families.items()
+        if n > ALPHA * (n_draws + 1)
     ]
