@@ -82,6 +82,7 @@ WRONG = {
     '[groups]\na = ["tiny-gpt2", "tiny-gpt2"]': "has 'tiny-gpt2' in two groups or twice in one",
     '[groups]\ntiny-gpt2 = ["tiny-gpt2", "tiny-llama"]': "which is the name of a model",
     '[run]\nprotocol = "official-padding-v5"\n[intervene]\nthoughts = "all"': "cuts are exact; drop one.",
+    "[run]\nworkers = 2": "which belong to the engine ray",
     '[run]\nfield = ["question"]': "has the field 'question', expected for instance question=NAME",
     "[run": "is not readable as TOML",
 }
@@ -115,5 +116,5 @@ def test_a_wrong_file_ends_the_command(tmp_path):
 
 
 def test_reading_a_file_needs_no_torch():
-    code = "import sys; from thoughtlens.surveys import read_survey; sys.exit('torch' in sys.modules)"
+    code = "import sys; from thoughtlens.surveys import read_survey, survey; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

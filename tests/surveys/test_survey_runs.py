@@ -11,6 +11,7 @@ import pytest
 from tests.commands import call, sentence, unrendered
 
 import thoughtlens.cuts
+import thoughtlens.reports
 from thoughtlens.analysis import open_analysis
 from thoughtlens.errors import RunError
 from thoughtlens.runs import open_run
@@ -68,7 +69,7 @@ def test_killed_twice_and_resumed_it_is_the_same(file, unbroken, tmp_path, monke
     def spare(patch):
         patch.setattr(survey_runs, "analyze", lambda run, **_: of_unbroken[run.path])
         for name in ("write_reports", "write_study", "study"):
-            patch.setattr(survey_runs, name, lambda *_, **__: None)
+            patch.setattr(thoughtlens.reports, name, lambda *_, **__: None)
 
     def killed_in_a_batch(*given, **how):
         begun.append(given[0].path)

@@ -352,6 +352,8 @@ def _check(plan: SurveyPlan, path: str | Path) -> None:
         raise OptionError(
             f"{path} has [intervene] beside the protocol {plan.run.protocol}, and cuts are exact; drop one."
         )
+    if plan.run.engine == "local" and (plan.run.workers, plan.run.address) != (None, None):
+        raise OptionError(f"{path} has workers or an address, which belong to the engine ray; drop them, or name it.")
     for option in plan.run.field + tuple(given for of in plan.problems for given in of.field):
         if not all(option.partition("=")):
             raise OptionError(f"{path} has the field {option!r}, expected for instance question=NAME; give both sides.")

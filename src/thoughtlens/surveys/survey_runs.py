@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens import reports
 from thoughtlens.analysis import Analysis, Subject, analyze, paired_differences
 from thoughtlens.analysis.comparison_sides import check_replicates
 from thoughtlens.analysis.effects import RANKED_BY
@@ -36,6 +37,7 @@ from thoughtlens.files import (
     digest_of,
     file_name,
     only_writer,
+    read_json,
     unique,
     write_json,
     write_table,
@@ -43,10 +45,8 @@ from thoughtlens.files import (
 from thoughtlens.notation import text
 from thoughtlens.plots.comparison import PANELS, Words, draw_models
 from thoughtlens.problems import Problem, ProblemSet, draw, load_set
-from thoughtlens.reports import open_effects, study, write_report, write_reports, write_study
-from thoughtlens.reports.page_data import clean
 from thoughtlens.reports.run_files import save_figures
-from thoughtlens.runs.reader import Run, open_run, read_readings, status
+from thoughtlens.runs.reader import STUDIES, Run, open_run, read_readings, status
 from thoughtlens.runs.writer import MANIFEST, differences, made_by, read_manifest
 from thoughtlens.schema import ATTENTION
 from thoughtlens.surveys.survey_comparison import DRAWS, Cell, SurveyComparison, compare_cells
@@ -120,6 +120,7 @@ def survey(
     plan = plan if isinstance(plan, SurveyPlan) else read_survey(plan)
     folder = Path(out)
     _check_folder(folder, plan, force=force)
+    _engine(plan)
     drawn = _drawn(plan)
     call = call_of("surveys.survey", out=str(out))
     with only_writer(folder):
@@ -134,7 +135,7 @@ def survey(
         facts = _write(folder, plan, runs, cells, compared, call)
         if report:
             labels = {key: f"{key[0]} on {key[1]}" + f", draw {key[2]}" * (len(plan.seeds) > 1) for key in runs}
-            page = write_report(
+            page = reports.write_report(
                 {labels[key]: run for key, run in runs.items()}, folder / REPORT, compared=_page_of(compared)
             )  # fmt: skip
             facts |= {"report": str(page.path)}
@@ -182,10 +183,9 @@ def _state(folder: Path, run: Json, name: str | None) -> Json:
 
 
 def _is_cut(path: Path, name: str) -> bool:
-    """Whether a study of cuts of a run is finished."""
-    from thoughtlens.cuts import studies  # imports torch
-
-    return name in (found := studies(path)) and found[name].finished is not None
+    """Whether a study of cuts of a run is finished; its effects are compared with their seal when they are opened."""
+    manifest = path / STUDIES / name / MANIFEST
+    return manifest.is_file() and read_json(manifest, remedy="delete the folder").get("finished") is not None
 
 
 def estimate_survey(plan: SurveyPlan | str | Path, out: str | Path | None = None, *, say: Say = log.info) -> Json:
@@ -369,9 +369,14 @@ def _extract(
 def _engine(plan: SurveyPlan) -> "Engine | None":
     if plan.run.engine == "local":
         return None
-    from thoughtlens.runs import Ray  # needs its extra
+    try:
+        from thoughtlens.runs import Ray
 
-    return Ray(workers=plan.run.workers, address=plan.run.address)
+        return Ray(workers=plan.run.workers, address=plan.run.address)
+    except ImportError as error:
+        raise OptionError(
+            "the survey asks for the engine ray, which is not installed; run `pip install 'thoughtlens[ray]'`."
+        ) from error
 
 
 def _planned(plan: SurveyPlan, run: Run, reasoner: "LatentReasoner", *, halves: bool = True) -> Any:
@@ -418,8 +423,8 @@ def _cut(plan: SurveyPlan, run: Run, load: Callable[[], "LatentReasoner"]) -> No
             allow_failed=how.allow_failed,
             engine=_engine(plan),
         )
-    if not (run.path / "studies" / name / "effects_summary.json").is_file():
-        write_study(run, study(run, name), figures=False)
+    if not (run.path / STUDIES / name / "effects_summary.json").is_file():
+        reports.write_study(run, reports.study(run, name), figures=False)
 
 
 @final
@@ -499,7 +504,7 @@ def _cell(plan: SurveyPlan, model: str, of: str, runs: Sequence[Run]) -> Cell:
     options |= {"holdout": how.holdout, "holdout_seed": how.holdout_seed}
     if len(runs) == 1:
         analysis: Analysis = analyze(runs[0], **options)
-        write_reports(runs[0], analysis, figures=False)
+        reports.write_reports(runs[0], analysis, figures=False)
     else:
         analysis = analyze(pool, **options)
     problems = pool.problems()
@@ -520,7 +525,7 @@ def _effects(pool: Pool, name: str) -> xr.DataArray:
     """What the cuts that all draws made do to each problem."""
     parts = []
     for run, mask in zip(pool.runs, pool.chosen, strict=True):
-        made = open_effects(run, name)
+        made = reports.open_effects(run, name)
         changed = paired_differences(made)[RANKED_BY]
         counting = {problem.id for problem, here in zip(run.problems(), mask, strict=True) if here}
         kept = changed.isel(
@@ -614,5 +619,7 @@ def _page_of(compared: SurveyComparison) -> Json:
         }
         for name, dim in (("preference", "thought"), ("lag_preference", "lag"), ("composition", "part"))
     }
+    from thoughtlens.reports.page_data import clean  # imports torch
+
     shown: Json = clean({"own": own, "differences": list(pairs.values()), "profiles": profiles})
     return shown | {"notes": compared.warnings, "findings": compared.findings}
