@@ -49,6 +49,7 @@ from thoughtlens.models.reasoner import LatentReasoner, head_width, norm_factors
 from thoughtlens.notation import QUESTION, TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
+from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.engines import Progress, Work
@@ -216,12 +217,13 @@ class CutJob:
     def start(self) -> Work:
         """Load the model and the values that edits put in place; what is returned does one batch."""
         reasoner, target = self.load(), self.target
+        steps = fixed_steps(reasoner)
         material = read_material(target.folder, target.pool)
 
         def work(shard: int, progress: Progress) -> None:
             batch, todo = target.batches[shard], self.missing(shard)
             progress(len(batch) * (len(self.cuts) - len(todo)))
-            cutter, passes = self._cutter(reasoner, material, batch), Halving(len(batch))
+            cutter, passes = self._cutter(reasoner, steps, material, batch), Halving(len(batch))
             for start in range(0, len(todo), GROUP):
                 those = todo[start : start + GROUP]
                 pieces = passes.work_off([batch], partial(cutter, those=those))
@@ -232,7 +234,9 @@ class CutJob:
 
         return work
 
-    def _cutter(self, reasoner: LatentReasoner, material: Material | None, batch: Sequence[int]) -> Cutter:
+    def _cutter(
+        self, reasoner: LatentReasoner, steps: Steps | None, material: Material | None, batch: Sequence[int]
+    ) -> Cutter:
         target, lengths = self.target, [len(self.target.prompts[place]) for place in batch]
         return Cutter(
             reasoner,
@@ -244,6 +248,7 @@ class CutJob:
             refuse=self._refuse,
             # Planned for the whole batch, so that half a batch takes half the memory.
             max_new_tokens=target.max_new_tokens,
+            steps=steps,
             n_copies=copies_at_once(reasoner, lengths, target.n_thoughts),
         )
 
@@ -262,11 +267,11 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
     Values of a problem that can't be run are NaN.
     """
     names = _kept_for(needing)
-    width = reasoner.lm.config.hidden_size
+    width, steps = reasoner.lm.config.hidden_size, fixed_steps(reasoner)
 
     def watch(places: Sequence[int]) -> list[torch.Tensor]:
         recorders = [_recorder(name, reasoner, target, len(places)) for name in names]
-        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, Taps(recorders))
+        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, Taps(recorders), steps)
         kept = [passed.thoughts.float().cpu().clone(), *map(getattr, recorders, names)]
         for values in kept:
             values[torch.from_numpy(passed.baseline.failure[0] != "")] = torch.nan

@@ -286,7 +286,9 @@ class Reasoner:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids up to the end token; markers left out."""
-        kept = [i for i in ids if i < self.markers.vocabulary and i != self.tokenizer.eos_token_id]
+        # A tokenizer looks for its end token each time that it is asked, and this is asked at every step of a text.
+        vocabulary, end = self.markers.vocabulary, self.tokenizer.eos_token_id
+        kept = [i for i in ids if i < vocabulary and i != end]
         text: str = self.tokenizer.decode(kept)
         return text
 

@@ -16,7 +16,7 @@ import logging
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from thoughtlens.problems.sets import as_set
 from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
+from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Progress, Work
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
@@ -97,6 +98,7 @@ class ExtractionJob:
     keep: Keep
     protocol: Protocol = EXACT
     max_new_tokens: int = MAX_NEW_TOKENS
+    steps: Steps | None = None  # those of a worker
 
     def n_problems(self, shard: int) -> int:
         """Problems of a shard."""
@@ -105,7 +107,9 @@ class ExtractionJob:
     def start(self) -> Work:
         """Load the model; what is returned does one shard."""
         self.store.check_reachable()
-        return partial(self.measure, self.load(), Halving(self.batch_size))
+        reasoner = self.load()
+        job = replace(self, steps=fixed_steps(reasoner))
+        return partial(job.measure, reasoner, Halving(self.batch_size))
 
     def measure(self, reasoner: LatentReasoner, passes: Halving, shard: int, progress: Progress) -> None:
         """Let the model think about the problems of a shard, batch by batch, and write what is kept of them."""
@@ -138,7 +142,7 @@ class ExtractionJob:
         taps += [padding] if self.protocol.official else []
         prompts = [self.prompts[place] for place in batch]
         how: dict[str, Any] = {"n_thoughts": layout.n_thoughts, "max_new_tokens": self.max_new_tokens}
-        trace = reason(reasoner, prompts, taps=taps, protocol=self.protocol, **how)
+        trace = reason(reasoner, prompts, taps=taps, protocol=self.protocol, steps=self.steps, **how)
         results = [_result(reasoner, *one) for one in zip(problems, trace.texts, trace.tokens, strict=True)]
         patterns = {name: rows.attention.numpy() for name, rows in recorders.items()}
         dataset = attention_dataset(
