@@ -316,7 +316,7 @@ def write_readings(run: Run, reasoner: LatentReasoner) -> Path:
             "results": run.manifest["results"],
             "stage": STAGE,
             "problems": {of.attrs["problem"]: _reading(of, decoded.isel(problem=row)) for row, of in enumerate(looked)},
-            "checks": [asdict(check) for check in doctor(reasoner)],
+            "checks": [asdict(check) for check in doctor(reasoner, run.manifest.get("precision"))],
             "made_by": made_by(call_of("write_readings"), run.manifest),
         }, sealed=True)  # fmt: skip
     return path
