@@ -265,6 +265,17 @@ def welch(one: xr.DataArray, minus: xr.DataArray) -> tuple[xr.DataArray, xr.Data
     return _bounded(difference, half), p.where(difference != 0.0, 1.0).where(difference.notnull())
 
 
+def paired_over_models(differences: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """The mean of each model's own difference, dims (model, …), with its t interval (…, value), and two-sided p.
+
+    t = mean / (sd / sqrt(k)), k models, two at least; NaN where they do not vary, unless their mean is 0.
+    """
+    k = differences.sizes["model"]
+    mean, error = differences.mean("model", skipna=False), differences.std("model", ddof=1, skipna=False) / k**0.5
+    p = 2.0 * xr.apply_ufunc(stdtr, k - 1, -abs(mean) / error.where(error > 0.0))
+    return over_models(differences), p.where(mean != 0.0, 1.0).where(mean.notnull())
+
+
 def _bounded(estimate: xr.DataArray, half: xr.DataArray | float) -> xr.DataArray:
     names = xr.DataArray(text(VALUES), dims="value", name="value")
     bounds: xr.DataArray = xr.concat([estimate, estimate - half, estimate + half], names)

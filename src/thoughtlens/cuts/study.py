@@ -360,7 +360,8 @@ def prepared(
     prompts = tuple(model.prompt(problem.question) for problem in problems)
     choosing = choosing_places(plan, [problem.id for problem in problems])
     grouped = _grouped(prompts, choosing, batch_size)
-    target = Target(run.path / STUDIES, problems, grouped, shape_of(run), prompts, choosing, max_new_tokens)
+    shape = shape_of(run)._replace(groups=model.group_names)
+    target = Target(run.path / STUDIES, problems, grouped, shape, prompts, choosing, max_new_tokens)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
 

@@ -37,6 +37,7 @@ from thoughtlens.problems.sets import as_set
 from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
+from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work
 from thoughtlens.runs.precision import arithmetic, settled
@@ -104,6 +105,7 @@ class ExtractionJob:
     protocol: Protocol = EXACT
     max_new_tokens: int = MAX_NEW_TOKENS
     tokens: int = TOKENS
+    steps: Steps | None = None  # those of a worker
 
     def n_problems(self, shard: int) -> int:
         """Problems of a shard."""
@@ -112,7 +114,9 @@ class ExtractionJob:
     def start(self) -> Work:
         """Load the model; what is returned does one shard."""
         self.store.check_reachable()
-        return partial(self.measure, self.load(), Halving(self.batch_size))
+        reasoner = self.load()
+        job = replace(self, steps=fixed_steps(reasoner))
+        return partial(job.measure, reasoner, Halving(self.batch_size))
 
     def measure(self, reasoner: LatentReasoner, passes: Halving, shard: int, progress: Progress) -> None:
         """Let the model think about the problems of a shard, batch by batch, and write what is kept of them."""
@@ -148,7 +152,7 @@ class ExtractionJob:
         taps += [padding] if self.protocol.official else []
         prompts = [self.prompts[place] for place in batch]
         how: dict[str, Any] = {"n_thoughts": layout.n_thoughts, "max_new_tokens": self.max_new_tokens}
-        trace = reason(reasoner, prompts, taps=taps, protocol=self.protocol, **how)
+        trace = reason(reasoner, prompts, taps=taps, protocol=self.protocol, steps=self.steps, **how)
         results = [_result(reasoner, *one) for one in zip(problems, trace.texts, trace.tokens, strict=True)]
         patterns = {name: rows.attention.numpy() for name, rows in recorders.items()}
         dataset = attention_dataset(
