@@ -13,6 +13,7 @@ from thoughtlens import evaluation
 from thoughtlens.analysis.cautions import MOST_MOVED, precision_in_words, precision_warnings
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models import load, precision
+from thoughtlens.models.loader import checked, identity
 from thoughtlens.reasoning import reason
 from thoughtlens.reports import summary
 from thoughtlens.runs.batches import LARGEST, TOKENS, USUAL, fitting
@@ -75,8 +76,9 @@ def test_auto_stays_in_half_precision_only_below_the_bound(half, monkeypatch, bo
     found, facts = settled(chosen, prompts_of(half), 6)
     assert (found.provenance["dtype"], str(found.lm.dtype)) == (becomes, f"torch.{becomes}")
     assert facts["chosen"].startswith(f"{becomes}, ")
-    # Who goes on with the run takes what it has, and measures nothing.
-    manifest = {"options": {"model": {"dtype": becomes}}, "precision": facts}
+    # Who goes on with the run takes what it has, and measures nothing; who cuts in it too.
+    manifest = {"options": {"model": identity(found)}, "precision": facts}
+    assert checked(manifest, chosen).provenance["dtype"] == becomes
     again, told = settled(chosen, [], 6, manifest)
     assert (again.provenance["dtype"], told) == (becomes, facts)
 

@@ -280,8 +280,15 @@ def identity(reasoner: LatentReasoner) -> dict[str, Any]:
 
 
 def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReasoner:
-    """The reasoner, if it is the model that a run was made with; else a `CheckpointError`."""
+    """The reasoner, if it is the model that a run was made with; else a `CheckpointError`.
+
+    Where `auto` became another precision in the run, the model is loaded again in that.
+    """
     found = identity(reasoner)
+    there = manifest["options"]["model"].get("dtype")
+    if there not in (None, found["dtype"]) and reasoner.provenance.get("asked_dtype") == AUTO:
+        device = reasoner.provenance.get("device")
+        return reasoner_of(manifest, device=device, answer_rule=reasoner.answer_rule.name)
     _check_same(manifest["options"]["model"], found, str(found["name"]))
     return reasoner
 

@@ -38,6 +38,11 @@ MEASURED: Final = 8
 FLOAT32: Final = "float32"
 
 
+def is_exact(reasoner: LatentReasoner) -> bool:
+    """Whether a reasoner computes in float32 or float64, whose rounding no thought makes visible."""
+    return reasoner.provenance.get("dtype") != TF32 and reasoner.lm.dtype not in (torch.bfloat16, torch.float16)
+
+
 def settled(
     reasoner: LatentReasoner, prompts: Sequence[Sequence[int]], n_thoughts: int, found: Mapping[str, Any] | None = None
 ) -> tuple[LatentReasoner, Json | None]:
@@ -50,7 +55,7 @@ def settled(
         there = found["options"]["model"].get("dtype")
         of_run = _as(reasoner, there) if asked == AUTO and there not in (None, own) else reasoner
         return of_run, found.get("precision")
-    if own != TF32 and reasoner.lm.dtype not in (torch.bfloat16, torch.float16):
+    if is_exact(reasoner):
         return reasoner, None
     n = min(MEASURED, len(prompts))
     some = [prompts[place * len(prompts) // n] for place in range(n)]
