@@ -165,7 +165,10 @@ def test_tf32_is_on_while_its_run_lasts_alone():
 def test_a_model_that_does_not_fit_the_card_is_refused_with_both_sizes(monkeypatch):
     from thoughtlens.models.loader import _check_room
 
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**31))
+    # Free are 0.5 GiB, and as much is kept by PyTorch and not in use.
+    sizes = {"mem_get_info": (2**29, 2**31), "memory_reserved": 2**30, "memory_allocated": 2**29}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, size=size: size)
     weights = {"a": torch.empty(2**29, device="meta")}
     _check_room(weights, torch.bfloat16, torch.device("cuda"), "M")
     with pytest.raises(CheckpointError, match=r"M needs 2\.0 GiB on cuda, 1\.0 are free; use another --device or"):

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from thoughtlens.analysis.cautions import MOST_MOVED
 from thoughtlens.errors import CheckpointError
 from thoughtlens.files import Json
 from thoughtlens.models.catalog import AUTO, TF32
+from thoughtlens.models.checkpoint import free_memory
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, query_names, thought_names
@@ -92,13 +92,6 @@ def arithmetic(reasoner: LatentReasoner) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
