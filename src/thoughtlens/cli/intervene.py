@@ -235,10 +235,8 @@ def intervene(
         "engine": where,
         "call": typed(ctx),
     }
-    if shard is None:
-        effects_found = tl.intervene(run, planned, **how)
-    else:
-        effects_found = intervene_part(run, planned, part_named(shard), **how)
+    part = None if shard is None else part_named(shard)
+    effects_found = tl.intervene(run, planned, **how) if part is None else intervene_part(run, planned, part, **how)
     if effects_found is None:
         said = f"shard {shard} of the study is done; the last process to finish closes it"
         terminal.tell({"run": str(run.path), "shard": shard, "complete": False}, said, as_json=as_json)
