@@ -284,7 +284,7 @@ def _check_folder(folder: Path, plan: SurveyPlan, *, force: bool) -> None:
     found, asked = read_survey_folder(folder), plan.as_json()
     if not same_survey(found, asked):
         kept = ("models", "problems", "seeds", "groups", "run", "analyze", "intervene")
-        apart = differences(*({key: {"": of[key]} for key in kept} for of in (found, asked)))
+        apart = differences(*({key: of[key] for key in kept} for of in (found, asked)))
         raise OptionError(f"{folder} holds another survey ({'; '.join(apart)}); name another --out, or pass --force.")
 
 
@@ -603,11 +603,18 @@ def _page_of(compared: SurveyComparison) -> Json:
     for row in table[table["position"] == ""].to_dict("records"):
         side = own.setdefault(f"{row['model']} on {row['problems']}", {"n": row["n"]})
         side[row["measure"]] = {name: row[name] for name in names}
+    rows = table[table["measure"] == "preference"]
+    for _, its in rows.groupby(["model", "problems"]):
+        row = max(its.to_dict("records"), key=lambda of: of["estimate"])
+        most = {"thought": row["position"]} | {name: row[name] for name in names}
+        own[f"{row['model']} on {row['problems']}"]["preferred"] = most
     pairs: dict[tuple[str, str, str], Json] = {}
     table = compared.tables["differences"]
     for row in table[table["position"] == ""].to_dict("records"):
         key = (row["where"], row["side"], row["minus"])
         pair = pairs.setdefault(key, {"of": f"{row['where']}: {row['side']}", "minus": row["minus"]})
+        if not row["accuracy_enough"]:
+            pair["minus"] = f"{row['minus']} (accuracy too low for all but itself)"
         pair[row["measure"]] = {name: row[name] for name in (*names, "p", "p_holm")}
     profiles = {
         name: {
@@ -622,4 +629,5 @@ def _page_of(compared: SurveyComparison) -> Json:
     from thoughtlens.reports.page_data import clean  # imports torch
 
     shown: Json = clean({"own": own, "differences": list(pairs.values()), "profiles": profiles})
-    return shown | {"notes": compared.warnings, "findings": compared.findings}
+    lead = "Each model on each set, problems of all draws together; then sets within a model, and models within a set."
+    return shown | {"notes": compared.warnings, "findings": compared.findings, "lead": lead}
