@@ -25,8 +25,7 @@ from torch import Tensor
 from benchmarks.shapes import as_loaded, linear_layers, with_lora
 from thoughtlens.models import Codi
 from thoughtlens.reasoning import BatchPass, reason
-from thoughtlens.runs.extraction import recorder_for
-from thoughtlens.taps import Taps
+from thoughtlens.taps import AttentionRecorder, Taps
 
 Method = Callable[[Sequence[str]], Any]
 
@@ -65,9 +64,9 @@ def methods(reasoner: Codi, *, batch_size: int, n_thoughts: int) -> dict[str, Me
 def method_2025(reasoner: Codi, question: str, n_thoughts: int) -> Tensor:
     """Step-indexed maps (layer, head, T, T) of one problem: row s is the pattern of step s, column j thought j + 1."""
     lm, options = reasoner.lm, {"use_cache": True, "output_hidden_states": True, "output_attentions": True}
-    ids = torch.tensor([reasoner.question(question)])
+    ids = torch.tensor([reasoner.question(question)], device=lm.device)
     out = lm(ids, **options)
-    inputs = lm.get_input_embeddings()(torch.tensor([[reasoner.markers.bot]]))
+    inputs = lm.get_input_embeddings()(torch.tensor([[reasoner.markers.bot]], device=lm.device))
     config = reasoner.lm.config
     maps = torch.zeros(config.num_hidden_layers, config.num_attention_heads, n_thoughts, n_thoughts)
     for step in range(n_thoughts):
@@ -116,9 +115,21 @@ def think(reasoner: Codi, questions: Sequence[str], n_thoughts: int) -> Tensor:
 
 def captured(reasoner: Codi, questions: Sequence[str], n_thoughts: int) -> Tensor:
     """Attention (problem, layer, head, query, key)."""
-    recorder = recorder_for(reasoner, len(questions), n_thoughts)
-    reason(reasoner, questions, taps=[recorder], n_thoughts=n_thoughts, max_new_tokens=0)
-    return recorder.attention
+    rows = recorder(reasoner, len(questions), n_thoughts)
+    reason(reasoner, questions, taps=[rows], n_thoughts=n_thoughts, max_new_tokens=0)
+    return rows.attention
+
+
+def recorder(reasoner: Codi, n_problems: int, n_thoughts: int) -> AttentionRecorder:
+    """A recorder of the model's size."""
+    config = reasoner.lm.config
+    return AttentionRecorder(
+        n_problems=n_problems,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_thoughts=n_thoughts,
+        dtype=reasoner.lm.dtype,
+    )
 
 
 @torch.inference_mode()

@@ -12,9 +12,9 @@ call, so that there are no hooks and no state on the model:
   all, and attention would not be causal.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,27 @@ class Moment(NamedTuple):
 
 Tap = Callable[[Tensor, Moment], Tensor]
 """A function from a tensor and its moment to the tensor that the pass goes on with."""
+
+
+@runtime_checkable
+class Fixed(Protocol):
+    """A tap that works on tensors of its own alone, by the same kernels in every step: a step with it can be captured.
+
+    A captured step has a twin of the tap. Before a batch the contents of the tap's tensors are copied to those of the
+    twin, and back after it.
+    """
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """As of every tap, without a word to the host."""
+        ...
+
+    def program(self) -> Hashable:
+        """What it does, apart from what its tensors hold: taps of one program have tensors of the same shapes."""
+        ...
+
+    def tensors(self, device: torch.device) -> list[Tensor]:
+        """What it reads and writes, on a device."""
+        ...
 
 
 class Taps(tuple[Tap, ...]):
@@ -195,7 +216,45 @@ AttentionInterface.register(ATTENTION, tapped_attention)
 AttentionMaskInterface.register(ATTENTION, eager_mask)
 
 
-class AttentionRecorder:
+class Recorder:
+    """What recorders share: tensors that are made on the device where they are first written, and stay there.
+
+    A recorder works on these tensors alone, by the same kernels in every step, so that a step can be captured with it:
+    see `Fixed`. A tensor of rows by query has one row more than is read, for the queries that are not recorded.
+    """
+
+    def __init__(self, **sizes: tuple[tuple[int, ...], float, torch.dtype]) -> None:
+        self._sizes, self._tensors = sizes, dict[str, Tensor]()
+
+    def program(self) -> Hashable:
+        """Class and sizes."""
+        return type(self), *self._sizes.items()
+
+    def tensors(self, device: torch.device) -> list[Tensor]:
+        """What it has kept so far."""
+        return [self._on(device, name) for name in self._sizes]
+
+    def _on(self, device: torch.device, name: str) -> Tensor:
+        if name not in self._tensors:
+            shape, value, dtype = self._sizes[name]
+            with torch.inference_mode(False):  # callers may write to what is read from here
+                self._tensors[name] = torch.full(shape, value, dtype=dtype, device=device)
+        elif self._tensors[name].device != device:
+            self._tensors[name] = self._tensors[name].to(device)
+        return self._tensors[name]
+
+    def _read(self, name: str) -> Tensor:
+        """What was kept, on the CPU."""
+        return self._on(torch.device("cpu"), name) if name not in self._tensors else self._tensors[name].cpu()
+
+
+def _rows_of(moment: Moment, n_rows: int) -> Tensor:
+    """The row (problem, query) of each query; the one after the last for queries that have none."""
+    rows = moment.queries - moment.slots[BOT]
+    return torch.where((rows >= 0) & (rows < n_rows), rows, n_rows)
+
+
+class AttentionRecorder(Recorder):
     """Keeps the pattern of every named query, its keys pooled by slot, on the model's device until it is asked for.
 
     Example:
@@ -208,15 +267,15 @@ class AttentionRecorder:
     """
 
     def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, dtype: torch.dtype) -> None:
-        shape = (n_problems, n_layers, n_heads, n_thoughts + 3, n_thoughts + 5)
-        self._kept = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+        shape = (n_problems, n_layers, n_heads, n_thoughts + 4, n_thoughts + 5)
+        super().__init__(attention=(shape, torch.nan, torch.promote_types(dtype, torch.float32)))
         self._of: tuple[Tensor, Tensor] | None = None
-        self._places = (torch.empty(0),) * 4
+        self._places = (torch.empty(0),) * 2
 
     @property
     def attention(self) -> Tensor:
         """(problem, layer, head, query, key) float32 or wider; NaN in the row of a query that did not occur."""
-        return self._kept.cpu()
+        return self._read("attention")[..., :-1, :]
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the pattern's rows; of several rows of a query the last one is kept."""
@@ -225,52 +284,48 @@ class AttentionRecorder:
         return tensor
 
     def _keep(self, pattern: Tensor, moment: Moment) -> None:
-        problem, step, row, in_slot = self._places_of(moment, pattern.dtype)
-        if not len(row):
-            return
-        self._kept = self._kept.to(pattern.device)
+        kept = self._on(pattern.device, "attention")
+        row, in_slot = self._places_of(moment, kept, pattern.dtype)
         # One product a problem, heads and queries side by side: broadcasting would copy `in_slot` for each head.
-        pooled = (pattern.flatten(1, 2) @ in_slot).view(*pattern.shape[:3], -1)
-        self._kept[moment.rows[problem], moment.layer, :, row] = pooled[problem, :, step].to(self._kept.dtype)
+        pooled = (pattern.flatten(1, 2) @ in_slot).view(*pattern.shape[:3], -1).to(kept.dtype)
+        for step in range(pattern.shape[2]):
+            kept[:, moment.layer][moment.rows, :, row[:, step]] = pooled[:, :, step]
 
-    def _places_of(self, moment: Moment, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where the rows of this pass go (`_named_rows`), and (problem, key, slot), 1 where a key is of a slot.
+    def _places_of(self, moment: Moment, kept: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Where the rows of this pass go (`_rows_of`), and (problem, key, slot), 1 where a key is of a slot.
 
         Found at the first layer of a pass and kept for the others, which have the same queries and keys.
         """
         if self._of is None or self._of[0] is not moment.queries or self._of[1] is not moment.keys:
-            slots = torch.arange(self._kept.shape[-1], device=moment.keys.device)
+            slots = torch.arange(kept.shape[-1], device=moment.keys.device)
             in_slot = (moment.keys[:, :, None] == slots).to(dtype)
             self._of = moment.queries, moment.keys
-            self._places = (*_named_rows(moment.queries, moment, self._kept.shape[-2]), in_slot)
+            self._places = _rows_of(moment, kept.shape[-2] - 1), in_slot
         return self._places
 
 
-def _named_rows(queries: Tensor, moment: Moment, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Index of problem and of step of each query that has a row, and its row."""
-    rows = queries - moment.slots[BOT]
-    problem, step = ((rows >= 0) & (rows < n_rows)).nonzero(as_tuple=True)
-    return problem, step, rows[problem, step]
-
-
-class QuestionRecorder:
-    """Keeps how each named query attends to each token of the question, averaged over heads.
-
-    Attributes:
-        attention: (problem, layer, query, token) float32 or wider; tokens as they lie in the batch, padding first; NaN
-            in the row of a query that did not occur.
-    """
+class QuestionRecorder(Recorder):
+    """Keeps how each named query attends to each token of the question, averaged over heads."""
 
     def __init__(self, *, n_problems: int, n_layers: int, n_thoughts: int, n_tokens: int, dtype: torch.dtype) -> None:
-        shape = (n_problems, n_layers, n_thoughts + 3, n_tokens)
-        self.attention = torch.full(shape, torch.nan, dtype=torch.promote_types(dtype, torch.float32))
+        shape = (n_problems, n_layers, n_thoughts + 4, n_tokens)
+        super().__init__(attention=(shape, torch.nan, torch.promote_types(dtype, torch.float32)))
+
+    @property
+    def attention(self) -> Tensor:
+        """(problem, layer, query, token) float32 or wider; NaN in the row of a query that did not occur.
+
+        Tokens are as they lie in the batch, padding first.
+        """
+        return self._read("attention")[..., :-1, :]
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the pattern's first columns; of several rows of a query the last one is kept."""
         if moment.site is Site.PATTERN:
-            problem, step, row = _named_rows(moment.queries.cpu(), moment, self.attention.shape[-2])
-            mean = tensor[..., : self.attention.shape[-1]].mean(1).cpu()
-            self.attention[moment.rows.cpu()[problem], moment.layer, row] = mean[problem, step]
+            kept = self._on(tensor.device, "attention")
+            row, mean = _rows_of(moment, kept.shape[-2] - 1), tensor[..., : kept.shape[-1]].mean(1)
+            for step in range(tensor.shape[2]):
+                kept[:, moment.layer][moment.rows, row[:, step]] = mean[:, step].to(kept.dtype)
         return tensor
 
 
@@ -291,6 +346,14 @@ class ValueRecorder:
         self._rows = rows
         self._factors = factors
         self._norms = torch.empty(0)
+
+    def program(self) -> Hashable:
+        """That of the rows, and the shapes of the factors."""
+        return type(self), self._rows.program(), *(factor.shape for factor in self._factors)
+
+    def tensors(self, device: torch.device) -> list[Tensor]:
+        """Rows and factors."""
+        return [*self._rows.tensors(device), *self._factors]
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the norms of the values; weight them by the pattern, which follows."""
@@ -318,22 +381,25 @@ class PaddingWatch:
         return tensor
 
 
-class PaddingRecorder:
-    """Keeps how much each named query gives to padding.
-
-    Attributes:
-        mass: (problem, layer, head, query) float32; 0 where there is no padding.
-    """
+class PaddingRecorder(Recorder):
+    """Keeps how much each named query gives to padding."""
 
     def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int) -> None:
-        self.mass = torch.zeros(n_problems, n_layers, n_heads, n_thoughts + 3)
+        super().__init__(mass=((n_problems, n_layers, n_heads, n_thoughts + 4), 0.0, torch.float32))
+
+    @property
+    def mass(self) -> Tensor:
+        """(problem, layer, head, query) float32; 0 where there is no padding."""
+        return self._read("mass")[..., :-1]
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the sum of the pattern's padded columns; of several rows of a query the last one is kept."""
         if moment.site is Site.PATTERN:
-            problem, step, row = (found.cpu() for found in _named_rows(moment.queries, moment, self.mass.shape[-1]))
-            given = (tensor * (moment.keys == PAD_CODE)[:, None, None]).sum(-1).float().cpu()
-            self.mass[moment.rows.cpu()[problem], moment.layer, :, row] = given[problem, :, step]
+            kept = self._on(tensor.device, "mass")
+            row = _rows_of(moment, kept.shape[-1] - 1)
+            given = (tensor * (moment.keys == PAD_CODE)[:, None, None]).sum(-1).float()
+            for step in range(tensor.shape[2]):
+                kept[:, moment.layer][moment.rows, :, row[:, step]] = given[:, :, step]
         return tensor
 
 
@@ -354,56 +420,67 @@ class ThoughtRecorder:
         return tensor
 
 
-class HeadRecorder:
+class HeadRecorder(Recorder):
     """Keeps each head's output, before the output projection, at every position from `bot` on.
 
     Positions are bot, z1 … zT, eot, answer and text; the last is the mean over all other generated tokens.
     """
 
     def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, n_channels: int) -> None:
-        self._sums = torch.zeros(n_problems, n_layers, n_heads, n_thoughts + 4, n_channels)
-        self._counts = torch.zeros(n_problems, n_layers, n_thoughts + 4)
+        super().__init__(
+            sums=((n_problems, n_layers, n_heads, n_thoughts + 5, n_channels), 0.0, torch.float32),
+            counts=((n_problems, n_layers, n_thoughts + 5), 0.0, torch.float32),
+        )
 
     @property
     def heads(self) -> Tensor:
         """(problem, layer, head, position, channel) float32; NaN at a position that did not occur."""
-        return self._sums / self._counts[:, :, None, :, None]
+        sums, counts = self._read("sums"), self._read("counts")
+        return sums[..., :-1, :] / counts[:, :, None, :-1, None]
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the outputs of one step of one layer."""
         if moment.site is Site.HEAD:
-            problem, step, place = _named_rows(moment.queries.cpu(), moment, self._counts.shape[-1])
-            rows = moment.rows.cpu()[problem]
-            # A step has each problem once, so no place occurs twice in this indexed addition.
-            self._sums[rows, moment.layer, :, place] += tensor[problem, :, step].float().cpu()
-            self._counts[rows, moment.layer, place] += 1
+            sums, counts = (self._on(tensor.device, name)[:, moment.layer] for name in ("sums", "counts"))
+            place = _rows_of(moment, counts.shape[-1] - 1)
+            # A step has each problem once, so no place occurs twice in these indexed additions.
+            for step in range(tensor.shape[2]):
+                sums[moment.rows, :, place[:, step]] += tensor[:, :, step].float()
+                counts[moment.rows, place[:, step]] += 1
         return tensor
 
 
-class EdgeRecorder:
+class EdgeRecorder(Recorder):
     """Keeps what each head gets from each thought, at every position from `bot` on: weight times value.
 
     Positions are those of `HeadRecorder`; `text` is not kept.
-
-    Attributes:
-        edges: (problem, layer, head, position, thought, channel) float32; 0 where there is none.
     """
 
     def __init__(self, *, n_problems: int, n_layers: int, n_heads: int, n_thoughts: int, n_channels: int) -> None:
-        self.edges = torch.zeros(n_problems, n_layers, n_heads, n_thoughts + 4, n_thoughts, n_channels)
+        shape = (n_problems, n_layers, n_heads, n_thoughts + 5, n_thoughts, n_channels)
+        super().__init__(edges=(shape, 0.0, torch.float32))
         self._values = torch.empty(0)
+
+    @property
+    def edges(self) -> Tensor:
+        """(problem, layer, head, position, thought, channel) float32; 0 where there is none."""
+        return self._read("edges")[:, :, :, :-1]
 
     def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
         """Keep the values; weight those of thoughts by the pattern, which follows."""
         if moment.site is Site.VALUE:
             self._values = tensor
         elif moment.site is Site.PATTERN:
-            n_positions, n_thoughts = self.edges.shape[3:5]
+            kept = self._on(tensor.device, "edges")
+            n_positions, n_thoughts = kept.shape[3:5]
             codes = moment.slots["z1"] + torch.arange(n_thoughts, device=moment.keys.device)
             is_thought = (moment.keys[:, :, None] == codes).to(tensor.dtype)
             values = self._values.to(tensor.dtype).repeat_interleave(tensor.shape[1] // self._values.shape[1], dim=1)
             weights = tensor @ is_thought[:, None]
-            given = weights[..., None] * (is_thought.mT[:, None] @ values)[:, :, None]
-            problem, step, place = _named_rows(moment.queries.cpu(), moment, n_positions - 1)
-            self.edges[moment.rows.cpu()[problem], moment.layer, :, place] = given.float().cpu()[problem, :, step]
+            given = (weights[..., None] * (is_thought.mT[:, None] @ values)[:, :, None]).float()
+            place = _rows_of(moment, n_positions - 2)
+            # `text`, the last position that is read, stays 0: it goes where what is not recorded goes.
+            place = place + (place == n_positions - 2)
+            for step in range(tensor.shape[2]):
+                kept[:, moment.layer][moment.rows, :, place[:, step]] = given[:, :, step]
         return tensor

@@ -16,6 +16,7 @@ from thoughtlens.cli.app import (
     Address,
     AsJson,
     Base,
+    BatchSize,
     Device,
     EngineName,
     Full,
@@ -23,8 +24,10 @@ from thoughtlens.cli.app import (
     NoReport,
     RunFolder,
     RunModel,
+    Shard,
     Workers,
     app,
+    batch_size_named,
     engine_named,
     is_file,
     typed,
@@ -134,12 +137,7 @@ def intervene(
         typer.Option("--n", callback=within("--n", 1), help="How many problems of the run; all if not given."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size", callback=within("--batch-size", 1), help="Problems whose questions are read together."
-        ),
-    ] = 32,
+    batch_size: BatchSize = "auto",
     max_new_tokens: MaxNewTokens = None,
     model: RunModel = None,
     base: Base = None,
@@ -147,6 +145,7 @@ def intervene(
     engine: EngineName = "local",
     workers: Workers = None,
     address: Address = None,
+    shard: Shard = None,
     answer_rule: Annotated[
         str | None, typer.Option("--answer-rule", help="strict, official or math-verify; that of the run if not given.")
     ] = None,
@@ -205,7 +204,13 @@ def intervene(
     if dry_run:
         with terminal.working("try a few"):
             facts = cuts.estimate_study(
-                run, planned, n=n, pilot=pilot, reasoner=reasoner, batch_size=batch_size, say=terminal.warn
+                run,
+                planned,
+                n=n,
+                pilot=pilot,
+                reasoner=reasoner,
+                batch_size=batch_size_named(batch_size),
+                say=terminal.warn,
             )
         for warning in facts["warnings"]:
             terminal.warn(warning)
@@ -213,15 +218,18 @@ def intervene(
         return
     if planned.controlled and full and not as_json:
         _show_balance(planned.controlled["balance"])
-    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
+    from thoughtlens.cuts.study import intervene_part  # imports torch
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
+    from thoughtlens.runs.engines import part_named
 
-    effects_found = tl.intervene(
+    effects_found = intervene_part(
         run,
         planned,
+        None if shard is None else part_named(shard),
         study=study,
         n=n,
         reasoner=reasoner,
-        batch_size=batch_size,
+        batch_size=batch_size_named(batch_size),
         max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
         margin=margin,
         accuracy_margin=accuracy_margin,
@@ -230,6 +238,10 @@ def intervene(
         engine=where,
         call=typed(ctx),
     )
+    if effects_found is None:
+        said = f"shard {shard} of the study is done; the last process to finish closes it"
+        terminal.tell({"run": str(run.path), "shard": shard, "complete": False}, said, as_json=as_json)
+        return
     with terminal.working("study"):
         done = tl.study(run, effects_found)
     facts = reports.write_study(run, done)
@@ -281,7 +293,10 @@ def _findings(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any]) -> list
     lines += [finding[:2] for finding in findings([facts_of(run, done)])]
     if (nats := facts["detectable"]["joint_logprob"]) is not None:
         lines.append(
-            ("Could be found", f"an effect of {nats:.2g} nats or more, with 80 % power, on this many problems.")
+            (
+                "Could be found",
+                f"an effect of {nats:.2g} nats or more of the noisiest cut, in 4 of 5 such studies; less of others.",
+            )
         )
     lines += [("Orders", _order(row)) for row in facts["orders"]]
     for row in facts["transplants"]:
@@ -292,7 +307,12 @@ def _findings(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any]) -> list
     if facts["restored"]:
         best = max(facts["restored"], key=lambda row: row["share"]["estimate"] or 0.0)
         share = terminal.with_interval(best["share"], percent=True)
-        lines.append(("Put back", f"{best['unit']} brings back most of what other thoughts cost, {share}."))
+        lines.append(
+            (
+                "Put back",
+                f"{best['unit']} alone brings back the largest share of what other thoughts cost: {share}.",
+            )
+        )
     return lines
 
 

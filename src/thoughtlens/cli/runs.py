@@ -19,6 +19,7 @@ from thoughtlens.cli.app import (
     DEFAULT_COUNT,
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
+    OWN_PROBLEMS,
     PLANTED,
     Address,
     Alpha,
@@ -50,12 +51,14 @@ from thoughtlens.cli.app import (
     RunFolder,
     Seed,
     SetRevision,
+    Shard,
     ShardSize,
     Split,
     Thoughts,
     Workers,
     app,
     are_runs,
+    batch_size_named,
     engine_named,
     within,
 )
@@ -191,17 +194,38 @@ def load_model(name: str, random_weights: int | None = None, **how: Any) -> "mod
 
 
 def extract_run(
-    reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, *, readings: bool = True, **how: Any
-) -> "runs.Run":
+    reasoner: "models.LatentReasoner",
+    problems: "tl.ProblemSet",
+    to: Path,
+    *,
+    readings: bool = True,
+    shard: str | None = None,
+    **how: Any,
+) -> "runs.Run | None":
     """A run folder with what is kept of every problem, and if asked with the readings that its report shows.
 
-    `how` is what else `extract` takes.
+    None where other processes have shards to do yet. `how` is what else `extract` takes.
     """
-    done = tl.extract(reasoner, problems, to, **how)
-    if readings and done.manifest["options"]["n_thoughts"]:
+    from thoughtlens.runs.engines import part_named
+    from thoughtlens.runs.extraction import extract_part  # imports torch
+
+    part = None if shard is None else part_named(shard)
+    done = extract_part(reasoner, problems, to, part, **how)
+    if done is not None and readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
+            if done.manifest["options"]["model"]["dtype"] != reasoner.provenance.get("dtype"):
+                # Half precision moved numbers too far, or a run that goes on has another.
+                reasoner = models.reasoner_of(done.manifest, device=reasoner.provenance.get("device"))
             evaluation.write_readings(done, reasoner)
     return done
+
+
+def _say_part(to: Path, shard: str | None, *, as_json: bool) -> None:
+    """What one of several processes has done, where others have shards to do yet."""
+    so_far = runs.status(to)
+    facts = {"run": str(to), "shard": shard, "n": so_far.n_problems, "n_done": so_far.n_done, "complete": False}
+    said = f"shard {shard} is done, {so_far.n_done} of {so_far.n_problems} problems in {to}; the last process closes it"
+    terminal.tell(facts, said, as_json=as_json)
 
 
 def _say_assumptions(reasoner: "models.LatentReasoner", *, as_json: bool) -> None:
@@ -248,7 +272,8 @@ def _close(
 
 def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any], short: str) -> None:
     """What was found, in sentences."""
-    from thoughtlens.reports.sentences import differences, findings  # imports xarray
+    from thoughtlens.analysis.cautions import precision_in_words  # imports xarray
+    from thoughtlens.reports.sentences import differences, findings
 
     _warn(facts["warnings"])
     studied = (done.path / "studies").is_dir()
@@ -256,6 +281,8 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
     if held := facts["holdout"]:
         lines[0] = (lines[0][0], f"{lines[0][1]} Held out were {facts['n']} ({held['share']:g}, seed {held['seed']}).")
     lines += [("Texts", short)] if short else []
+    if precise := done.manifest.get("precision"):
+        lines.append(("Precision", precision_in_words(precise)))
     for of in facts.get("groups", ()):
         told = [f"{each.about}: {each.text}" for each in differences(of)] + of["notes"]
         lines.append((f"By {of['by']}", " ".join(told)))
@@ -268,6 +295,8 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
         "report": facts.get("report"),
     }
     after = f"thoughtlens intervene {done.path} --heads top:5 --controls 20 (does the answer need these heads?)"
+    if any("hardly solves" in warning for warning in facts["warnings"]):
+        after = "thoughtlens run with problems that the model can solve, or thoughtlens doctor (is it loaded right?)"
     if studied:
         after = f"thoughtlens status {done.path} (what has been measured so far?)"
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, thoughts z1 to z"
@@ -378,7 +407,7 @@ def run(
     problems: Annotated[
         str | None,
         typer.Option(
-            "--problems", help="A named set (`thoughtlens problems`) or a file; arithmetic, or the planted model's own."
+            "--problems", help="A named set (`thoughtlens problems`) or a file; arithmetic, or a written model's own."
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="How many problems; 100 at most if not given.")] = None,
@@ -391,7 +420,7 @@ def run(
     field: Field = None,
     problems_revision: SetRevision = None,
     thoughts: Thoughts = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = "auto",
     device: Device = None,
     dtype: Precision = "auto",
     engine: EngineName = "local",
@@ -401,6 +430,7 @@ def run(
     record: Record = None,
     keep: Keep = "raw",
     shard_size: ShardSize = None,
+    shard: Shard = None,
     mode: Mode = "latent",
     known_as: KnownAs = None,
     protocol: PaddingProtocol = "exact",
@@ -415,12 +445,15 @@ def run(
     which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
     which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
     check_model(model, **which)
-    asked = problems or (PLANTED if model == PLANTED else DEFAULT_PROBLEMS)
+    asked = problems or OWN_PROBLEMS.get(model, DEFAULT_PROBLEMS)
     chosen = draw_problems(asked, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, readings=not no_report, engine=where, **how)
+    done = extract_run(reasoner, chosen, to, readings=not no_report, shard=shard, engine=where, **how)
     _say_assumptions(reasoner, as_json=as_json)
+    if done is None:
+        _say_part(to, shard, as_json=as_json)
+        return
     if (mass := evaluation.padding_mass(done)) is not None and not as_json:
         terminal.tell({}, f"{protocol}: the thoughts give {mass:.1%} of their attention to padding.", as_json=False)
     if not done.manifest["options"]["n_thoughts"]:
@@ -437,7 +470,7 @@ def run(
 
 def _how(
     thoughts: int | None,
-    batch_size: int,
+    batch_size: str,
     record: list[str] | None,
     shard_size: int | None,
     protocol: str,
@@ -447,7 +480,7 @@ def _how(
     """The options of an extraction, as `extract` takes them."""
     from thoughtlens.runs.extraction import keep_named  # imports torch
 
-    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or ()}
+    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size_named(batch_size), "record": record or ()}
     how |= {"shard_size": shard_size, "protocol": protocol, "keep": keep_named(keep)}
     return how if max_new_tokens is None else how | {"max_new_tokens": max_new_tokens}
 
@@ -482,7 +515,7 @@ def extract(
     field: Field = None,
     problems_revision: SetRevision = None,
     thoughts: Thoughts = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = "auto",
     device: Device = None,
     dtype: Precision = "auto",
     engine: EngineName = "local",
@@ -492,6 +525,7 @@ def extract(
     record: Record = None,
     keep: Keep = "raw",
     shard_size: ShardSize = None,
+    shard: Shard = None,
     mode: Mode = "latent",
     known_as: KnownAs = None,
     protocol: PaddingProtocol = "exact",
@@ -507,10 +541,20 @@ def extract(
     chosen = draw_problems(problems, split, None, 0, field, problems_revision)
     how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, engine=where, **how)
+    done = extract_run(reasoner, chosen, to, shard=shard, engine=where, **how)
     _say_assumptions(reasoner, as_json=as_json)
+    if done is None:
+        _say_part(to, shard, as_json=as_json)
+        return
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     said = f"{facts['n']} problems in {done.path}; next: thoughtlens analyze {done.path}"
+    if precise := done.manifest.get("precision"):
+        from thoughtlens.analysis.cautions import precision_in_words, precision_warnings  # imports xarray
+
+        facts["precision"] = precise
+        same = precise["dtype"] == done.manifest["options"]["model"]["dtype"]
+        warned = [f"Warning: {warning}" for warning in precision_warnings(precise) if same]
+        said = "\n".join([*warned, precision_in_words(precise), said])
     if short := _cut_short(done):
         said = f"{short}\n{said}"
     terminal.tell(facts, said, as_json=as_json)
@@ -693,9 +737,9 @@ def _compared(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for label, of in facts["own"].items():
         right = f"{_percent(of['accuracy'])} of {of['n']} problems answered rightly; " if "accuracy" in of else ""
         mass = _percent(of["thought_mass"])
-        yield label, f"{right}from the second on, thoughts give {mass} of their attention to earlier ones."
+        yield label, f"{right}z2 and later thoughts give {mass} of their attention to earlier ones."
     for found in differences(facts):
-        yield "Shown", found.text
+        yield "Differences", found.text
     # The last note explains columns of tables.
     for note in facts["notes"][:-1]:
         yield "Note", note

@@ -20,13 +20,17 @@ from typing import Any, Final, NamedTuple
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.analysis.significance import LEAST_PROBLEMS, detectable_mean, detectable_proportion
 from thoughtlens.cuts.cut_types import Cut
+from thoughtlens.cuts.edit_tensors import unfit
 from thoughtlens.cuts.edits import Drawn, Zero
 from thoughtlens.cuts.passes import Cutting, copies_at_once
 from thoughtlens.cuts.plan import Plan
 from thoughtlens.cuts.study import effects_of, make_cuts, prepared
 from thoughtlens.cuts.study_batches import Target
 from thoughtlens.errors import OptionError
+from thoughtlens.models.catalog import AUTO
 from thoughtlens.models.reasoner import LatentReasoner
+from thoughtlens.reasoning.replay import fixed_steps
+from thoughtlens.runs.batches import BatchSize
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import tested_half
 
@@ -57,7 +61,7 @@ def estimate_study(
     seed: int | None = None,
     pilot: int | None = None,
     reasoner: LatentReasoner | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = AUTO,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """How many passes a plan takes, how long, and what it could show; nothing is written.
@@ -69,7 +73,7 @@ def estimate_study(
         seed: of their draw.
         pilot: on how many problems of the choosing half the plan's controls are made first; none if None.
         reasoner: the run's model.
-        batch_size: problems that pass together at most.
+        batch_size: problems that pass together at most; `auto` is 32 here.
         say: told the cost of the pilot before it is made.
 
     Returns:
@@ -103,7 +107,7 @@ def estimate_study(
     }
     alpha = ALPHA / max(1, len(plan.cuts))
     facts["bounds"] = [{"discordant": share, "accuracy": _bound(share, n_tested, alpha)} for share in DISCORDANT]
-    facts["warnings"] = warnings(plan, n_tested)
+    facts["warnings"] = warnings(plan, n_tested) + _slow(plan, target)
     if pilot is not None:
         _check_pilot(plan, target, pilot, n_passes)
     pace = _pace(model, target, plan, n_passes)
@@ -135,6 +139,13 @@ def warnings(plan: Plan, n_problems: int) -> tuple[str, ...]:
                 f"Holm's correction over {m} cuts; {ceil(m / ALPHA) - 1} controls would do"
             )
     return tuple(said)
+
+
+def _slow(plan: Plan, target: Target) -> tuple[str, ...]:
+    """Which cuts a GPU can't be given once for all, if there are any."""
+    found = unfit(plan.made, target.shape[:3])
+    what = f"{len(found)} cuts, {found[0]!r} among them, are" if len(found) > 1 else f"the cut {''.join(found)!r} is"
+    return (f"{what} made copy by copy: on a GPU their steps are not captured and take longer",) if found else ()
 
 
 def _bound(share: float, n: int, alpha: float) -> float | None:
@@ -172,7 +183,7 @@ def _pace(reasoner: LatentReasoner, target: Target, plan: Plan, n_passes: int) -
 
 def _tried(reasoner: LatentReasoner, target: Target, places: Sequence[int], cuts: Sequence[Any]) -> _Pace:
     began = time.monotonic()
-    cutting = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts)
+    cutting = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, steps=fixed_steps(reasoner))
     read = time.monotonic()
     cutting.outcomes(cuts)
     made = time.monotonic()

@@ -12,7 +12,9 @@ in: problems as token ids, and cuts whose edits have their values; out: `Outcome
    cut is reported with its reason and never counted as a wrong answer; all other pairs are as they would have been.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import isfinite, nan
@@ -25,6 +27,7 @@ from torch.nn.functional import kl_div
 
 from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.cut_types import thoughts_left
+from thoughtlens.cuts.edit_tensors import Sizes, tensors_of
 from thoughtlens.cuts.edits import Stop
 from thoughtlens.cuts.recorded_values import Parts
 from thoughtlens.errors import OptionError, ThoughtLensError
@@ -32,8 +35,12 @@ from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, prompts_without, tell, think
+from thoughtlens.reasoning.prompt_groups import mark_groups
+from thoughtlens.reasoning.replay import Steps
 from thoughtlens.runs.batches import bisect, halves, out_of_memory
 from thoughtlens.taps import Taps
+
+log = logging.getLogger(__name__)
 
 CACHE_BYTES: Final = 2**30
 """About how much the keys and values of all copies that think at once may take."""
@@ -142,14 +149,23 @@ class Cutting:
     """A batch whose questions were read once, to be cut again and again; `watching` taps meet the pass without cuts.
 
     `baseline` is the outcome of that pass, as of one cut, and `thoughts` (problem, thought, hidden) are its thoughts.
+    With `steps`, cuts pass as tensors where they can be put so; without, each copy is edited on its own.
     """
 
-    def __init__(self, reasoner: LatentReasoner, batch: Batch, n_thoughts: int, watching: Taps = UNWATCHED) -> None:
-        self._reasoner, self._batch, self._n_thoughts = reasoner, batch, n_thoughts
+    def __init__(
+        self,
+        reasoner: LatentReasoner,
+        batch: Batch,
+        n_thoughts: int,
+        watching: Taps = UNWATCHED,
+        steps: Steps | None = None,
+    ) -> None:
+        self._reasoner, self._batch, self._n_thoughts, self._steps = reasoner, batch, n_thoughts, steps
         self._answers: dict[tuple[str, str], tuple[bool, str]] = {}
-        with torch.inference_mode():
+        with torch.inference_mode(), nullcontext() if steps is None else steps.clearing():
             self._reading = BatchPass(reasoner, Taps(), n_thoughts)
             self._reading.question(prompts_without(reasoner, batch.prompts))
+            mark_groups(self._reading, batch.prompts)
             passed = self._pass([()], n_thoughts, watching)
         self._first, self.thoughts = passed.told.first, passed.thoughts
         self.baseline = self._outcomes(passed)
@@ -159,23 +175,38 @@ class Cutting:
         """What each cut does to each problem; cuts with as many thoughts think at once."""
         counts = [thoughts_left(parts, self._n_thoughts) for parts in cuts]
         groups = [[place for place, its in enumerate(counts) if its == count] for count in sorted(set(counts))]
-        found = [self._outcomes(self._pass([cuts[place] for place in its], counts[its[0]])) for its in groups]
+        with nullcontext() if self._steps is None else self._steps.clearing():
+            found = [self._outcomes(self._pass([cuts[place] for place in its], counts[its[0]])) for its in groups]
         return joined(found, 0).at(np.argsort([place for its in groups for place in its]))
 
     def _pass(self, cuts: Sequence[Parts], count: int, watching: Taps = UNWATCHED) -> "_Passed":
         """Think under each cut, be told the gold answers, and say what else would be said."""
         # A stop has been read: what it names is not thought, and so is no slot of this pass.
         made = [tuple(part for part in parts if not isinstance(part.edit, Stop)) for parts in cuts]
-        # Even where nothing is cut, so that cuts and the baseline are one arithmetic, that of taps.
-        edits = Taps([Variants(made, len(self._batch.problems))])
-        reading = self._reading.fork(len(cuts), taps=Taps([*edits, *watching]), n_thoughts=count)
+        reading, edits = self._cut(made, count, watching)
         thinking = think(reading, next(iter(self._reasoner.opening), None), count)
-        n_thought = reading.keys.shape[1]
+        thought = reading.mark()
         told = tell(reading, thinking.state, self._batch.spoken * len(cuts))
         # Back to the end of the thoughts: to fork there would copy all copies' keys and values once more.
-        reading.forget(reading.keys.shape[1] - n_thought)
-        reading.taps = edits
+        reading.back_to(thought)
+        if watching:
+            reading.use(edits)
         return _Passed(told, self._texts(reading, thinking.state, told, count), thinking.thoughts)
+
+    def _cut(self, made: Sequence[Parts], count: int, watching: Taps) -> tuple[BatchPass, Taps]:
+        """A copy of the batch for each cut, and the taps that cut it."""
+        n_problems, steps = len(self._batch.problems), self._steps
+        as_tensors = None if steps is None else tensors_of(made, sizes_of(self._reasoner, len(made), n_problems, count))
+        # Even where nothing is cut, so that cuts and the baseline are one arithmetic, that of taps.
+        edits = Taps([Variants(made, n_problems) if as_tensors is None else as_tensors])
+        if steps is not None and as_tensors is None:
+            log.info("%d cuts are made copy by copy, their steps not captured", len(made))
+        how: dict[str, Any] = {"taps": Taps([*edits, *watching]), "n_thoughts": count}
+        if steps is None:
+            return self._reading.fork(len(made), **how), edits
+        longest = max(len(prefix) + len(value) for prefix, value in self._batch.spoken)
+        n_ahead = count + 1 + len(self._reasoner.closing) + longest
+        return steps.enter(self._reading, len(made), n_ahead=n_ahead, **how), edits
 
     def _texts(self, reading: BatchPass, state: Tensor, told: Told, count: int) -> list[str]:
         """What each row says freely; where that is what it was told, it need not be decoded again."""
@@ -228,6 +259,13 @@ class _Passed(NamedTuple):
     thoughts: Tensor
 
 
+def sizes_of(reasoner: LatentReasoner, n_copies: int, n_problems: int, n_thoughts: int) -> Sizes:
+    """Sizes of a batch whose cuts are put as tensors."""
+    config = reasoner.lm.config
+    of_model = config.num_hidden_layers, config.num_attention_heads
+    return Sizes(n_copies, n_problems, *of_model, n_thoughts, head_width(config), config.hidden_size)
+
+
 def n_kv_heads(reasoner: LatentReasoner) -> int:
     """Key-value heads of a layer; as many as query heads where each has its own."""
     config = reasoner.lm.config
@@ -235,13 +273,19 @@ def n_kv_heads(reasoner: LatentReasoner) -> int:
 
 
 def copies_at_once(reasoner: LatentReasoner, lengths: Sequence[int], n_thoughts: int) -> int:
-    """How many copies of a batch think at once, so that their keys and values take about `CACHE_BYTES`."""
+    """How many copies of a batch think at once, so that their keys and values take about `CACHE_BYTES`.
+
+    On a GPU they may take a quarter of the memory that is free.
+    """
     config = reasoner.lm.config
     width = n_kv_heads(reasoner) * head_width(config)
     of_position = 2 * config.num_hidden_layers * width * reasoner.lm.dtype.itemsize
     # The cache of the copies is there twice while a position is appended.
     of_row = 2 * of_position * (max(lengths) + n_thoughts + _AHEAD)
-    rows = min(MOST_ROWS, CACHE_BYTES // of_row)
+    n_bytes = CACHE_BYTES
+    if (device := reasoner.lm.device).type == "cuda":
+        n_bytes = max(n_bytes, torch.cuda.mem_get_info(device)[0] // 4)
+    rows = min(MOST_ROWS, n_bytes // of_row)
     return int(max(1, rows // len(lengths)))
 
 
@@ -263,6 +307,7 @@ class Cutter:
     refuse: Callable[[Problem, int | None, str], None]
     n_copies: int  # cuts that think at once
     max_new_tokens: int = MAX_NEW_TOKENS  # of an answer
+    steps: Steps | None = None  # kept from batch to batch
     # The batch whose questions were read last, by its places, so that later cuts need not read them again: in pieces
     # that could be read together; the reason where a problem can't be read.
     read: dict[tuple[int, ...], list[tuple[Sequence[int], Cutting | str]]] = field(default_factory=dict)
@@ -280,7 +325,7 @@ class Cutter:
     def _reading(self, places: Sequence[int]) -> Cutting | str:
         problems, prompts = [self.problems[k] for k in places], [self.prompts[k] for k in places]
         batch = batch_of(self.reasoner, problems, self.n_thoughts, prompts, self.max_new_tokens)
-        return Cutting(self.reasoner, batch, self.n_thoughts)
+        return Cutting(self.reasoner, batch, self.n_thoughts, steps=self.steps)
 
     def _made(self, places: Sequence[int], reading: Cutting | str, those: Sequence[int]) -> Outcomes:
         """The baseline and these cuts of problems whose questions were read together, or can't be read."""

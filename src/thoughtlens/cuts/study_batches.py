@@ -46,12 +46,14 @@ from thoughtlens.cuts.recorded_values import Material, Pool, bind, derangement
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, check_seal, digest_of, write_sealed
 from thoughtlens.models.reasoner import LatentReasoner, head_width, norm_factors
-from thoughtlens.notation import TEXT, key_names, query_names, thought_names
+from thoughtlens.notation import QUESTION, TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
+from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.engines import Progress, Work
+from thoughtlens.runs.precision import arithmetic
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps
@@ -216,23 +218,27 @@ class CutJob:
     def start(self) -> Work:
         """Load the model and the values that edits put in place; what is returned does one batch."""
         reasoner, target = self.load(), self.target
+        steps = fixed_steps(reasoner)
         material = read_material(target.folder, target.pool)
 
         def work(shard: int, progress: Progress) -> None:
             batch, todo = target.batches[shard], self.missing(shard)
             progress(len(batch) * (len(self.cuts) - len(todo)))
-            cutter, passes = self._cutter(reasoner, material, batch), Halving(len(batch))
+            cutter, passes = self._cutter(reasoner, steps, material, batch), Halving(len(batch))
             for start in range(0, len(todo), GROUP):
                 those = todo[start : start + GROUP]
-                pieces = passes.work_off([batch], partial(cutter, those=those))
-                found = joined((outcomes for _, outcomes in pieces), 1)
+                with arithmetic(reasoner):
+                    pieces = passes.work_off([batch], partial(cutter, those=those))
+                    found = joined((outcomes for _, outcomes in pieces), 1)
                 append_outcomes(target, shard, [BASELINE_KEY, *(self.keys[cut] for cut in those)], found)
                 log.info("intervene: %d cuts of batch %d, %d problems", len(those), shard, len(batch))
                 progress(len(batch) * (len(those) + (not start)))
 
         return work
 
-    def _cutter(self, reasoner: LatentReasoner, material: Material | None, batch: Sequence[int]) -> Cutter:
+    def _cutter(
+        self, reasoner: LatentReasoner, steps: Steps | None, material: Material | None, batch: Sequence[int]
+    ) -> Cutter:
         target, lengths = self.target, [len(self.target.prompts[place]) for place in batch]
         return Cutter(
             reasoner,
@@ -244,6 +250,7 @@ class CutJob:
             refuse=self._refuse,
             # Planned for the whole batch, so that half a batch takes half the memory.
             max_new_tokens=target.max_new_tokens,
+            steps=steps,
             n_copies=copies_at_once(reasoner, lengths, target.n_thoughts),
         )
 
@@ -262,11 +269,11 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
     Values of a problem that can't be run are NaN.
     """
     names = _kept_for(needing)
-    width = reasoner.lm.config.hidden_size
+    width, steps = reasoner.lm.config.hidden_size, fixed_steps(reasoner)
 
     def watch(places: Sequence[int]) -> list[torch.Tensor]:
         recorders = [_recorder(name, reasoner, target, len(places)) for name in names]
-        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, Taps(recorders))
+        passed = Cutting(reasoner, target.batch(reasoner, places), target.n_thoughts, Taps(recorders), steps)
         kept = [passed.thoughts.float().cpu().clone(), *map(getattr, recorders, names)]
         for values in kept:
             values[torch.from_numpy(passed.baseline.failure[0] != "")] = torch.nan
@@ -281,7 +288,8 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
         return list(bisect([places], watch, unknown, fails=cannot_be_run))
 
     batches = Halving(len(target.problems)).work_off(target.batches, search)
-    pieces = [piece for _, its in batches for piece in its]
+    with arithmetic(reasoner):
+        pieces = [piece for _, its in batches for piece in its]
     order = torch.tensor([place for places, _ in pieces for place in places]).argsort()
     kept = (torch.cat(values)[order] for values in zip(*(its for _, its in pieces), strict=True))
     found = dict(zip(("thoughts", *names), kept, strict=True))
@@ -321,7 +329,7 @@ def check_plan(cuts: Sequence[Cut], target: Target) -> None:
 def _check_part(part: Intervention, target: Target) -> None:
     shape = target.shape
     slots = set(query_names(shape.n_thoughts)) | {TEXT}
-    keys = set(key_names(shape.n_thoughts))
+    keys = set(key_names(shape.n_thoughts)) | set(shape.groups)
     there: dict[str, tuple[frozenset[Any] | None, set[Any]]] = {
         "layers": (part.layers, set(range(shape.n_layers))),
         "heads": (part.heads, set(range(shape.n_heads))),
@@ -354,6 +362,7 @@ def _check_part(part: Intervention, target: Target) -> None:
 def _seen(part: Intervention, shape: Shape) -> bool:
     """Whether any of the queries can see any of the keys."""
     order = {name: place for place, name in enumerate([*key_names(shape.n_thoughts), TEXT])}
+    order |= dict.fromkeys(shape.groups, order[QUESTION])
     last = max(order[name] for name in part.queries or order)
     return last >= min(order[name] for name in part.keys or order)
 

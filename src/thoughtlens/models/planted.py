@@ -26,11 +26,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
@@ -42,6 +41,9 @@ from thoughtlens.models.reasoner import Markers, answer_text
 from thoughtlens.notation import BOT, FIRST, MAX_THOUGHTS, key_names, text, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.taps import ATTENTION
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 N_LAYERS: Final = 2
 N_HEADS: Final = 4
@@ -354,7 +356,7 @@ def planted_attention(
     strengths: Strengths = Strengths(),
     *,
     n_thoughts: int = 6,
-) -> xr.DataArray:
+) -> "xr.DataArray":
     """The attention of every thought of the planted reasoner in closed form.
 
     Args:
@@ -373,6 +375,8 @@ def planted_attention(
         >>> float(planted_attention(20)[layer, head].sel(query="z4", key="z1").round(3))
         0.7
     """
+    import xarray as xr  # models can be loaded and run without it
+
     thoughts, keys = thought_names(n_thoughts), key_names(n_thoughts)
     shape = (N_LAYERS, N_HEADS, n_thoughts, len(keys))
     coords = {"layer": range(N_LAYERS), "head": range(N_HEADS), "query": text(thoughts), "key": text(keys)}

@@ -12,3 +12,5 @@ from .protocols import EXACT as EXACT
 from .protocols import PROTOCOLS as PROTOCOLS
 from .protocols import Protocol as Protocol
 from .protocols import protocol_named as protocol_named
+from .replay import Steps as Steps
+from .replay import fixed_steps as fixed_steps

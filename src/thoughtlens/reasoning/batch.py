@@ -163,6 +163,7 @@ class BatchPass:
     Attributes:
         reasoner: the model.
         taps: as given.
+        n_thoughts: as given.
         slots: code of each named slot, `text` among them.
         keys: codes (problem, position) of what was read.
         rows: index (problem,) of each present problem in the batch as it was begun.
@@ -183,6 +184,7 @@ class BatchPass:
 
     def __init__(self, reasoner: LatentReasoner, taps: Taps, n_thoughts: int, protocol: Protocol = EXACT) -> None:
         self.reasoner, self.taps = reasoner, taps
+        self.n_thoughts = n_thoughts
         self.slots = slot_codes(n_thoughts) | {TEXT: text_code(n_thoughts)}
         self.context = Context(reasoner.lm.base_model, protocol)
         self.device = reasoner.lm.device
@@ -217,7 +219,7 @@ class BatchPass:
             taps: of the fork; those of this batch if None.
             n_thoughts: T of the fork, where no thought has been read yet; that of this batch if None.
         """
-        count = self.slots[TEXT] - len(slot_codes(0)) if n_thoughts is None else n_thoughts
+        count = self.n_thoughts if n_thoughts is None else n_thoughts
         twin = BatchPass(self.reasoner, self.taps if taps is None else taps, count, self.context.protocol)
         twin.context = self.context.fork(n_copies)
         twin.keys = self.keys.repeat(n_copies, 1)
@@ -235,6 +237,21 @@ class BatchPass:
         self.context.forget(n_positions)
         self.keys = self.keys[:, : self.keys.shape[1] - n_positions]
 
+    def mark(self) -> Any:
+        """Where the batch stands, for `back_to`."""
+        return self.keys.shape[1]
+
+    def back_to(self, mark: Any) -> None:
+        """Take back what was read since a mark."""
+        self.forget(self.keys.shape[1] - mark)
+
+    def use(self, taps: Taps) -> None:
+        """Go on under other taps; those before have what was kept."""
+        self.taps = taps
+
+    def close(self) -> None:
+        """Give the taps what they have kept; here they have it already."""
+
     def token(self, token: int, slot: str) -> Tensor:
         """Read the same token in every problem; returns the last hidden states (problem, hidden)."""
         return self.step(torch.full((len(self.keys), 1), token, device=self.device), self.all(slot))
@@ -251,6 +268,11 @@ class BatchPass:
         out = self.context.read(inputs, keys != PAD_CODE, taps=self.taps, **met)
         state: Tensor = out.last_hidden_state[:, -1]
         return state
+
+    def think(self, state: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Feed a state back as a thought and read it; returns the thought and the state after it."""
+        thought = self.edited(self.reasoner.feed_back(state), name)
+        return thought, self.step(thought[:, None], self.all(name))
 
     def edited(self, thought: Tensor, slot: str) -> Tensor:
         """Pass a thought through the taps, just before it is fed back."""

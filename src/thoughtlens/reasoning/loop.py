@@ -9,9 +9,11 @@
 From step 2 on every pass reads a single position, under the taps. The loop knows nothing about attention: taps do.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +23,10 @@ from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
 from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.protocols import EXACT, Protocol
+from thoughtlens.reasoning.replay import FixedPass, Steps
 from thoughtlens.taps import Tap, Taps
+
+log = logging.getLogger(__name__)
 
 MAX_NEW_TOKENS = 256
 _TAIL = 64  # tokens at the end of a text in which the answer prefix is looked for
@@ -43,6 +48,10 @@ def decode(batch: BatchPass, state: Tensor, rooms: Sequence[int]) -> list[list[i
 
     Example: see `BatchPass`.
     """
+    if isinstance(batch, FixedPass) and not batch.steps.by_text:
+        found = _said_at_once(batch, state, rooms)
+        if found is not None:
+            return found
     end = batch.reasoner.tokenizer.eos_token_id
     present: list[int] = batch.rows.tolist()
     said: dict[int, list[int]] = {row: [] for row in present}
@@ -67,14 +76,35 @@ def decode(batch: BatchPass, state: Tensor, rooms: Sequence[int]) -> list[list[i
         for place in running.nonzero().flatten().tolist():
             said[rows[place]].append(int(token[place]))
         ends, waits = watch.look(said, rows, running.tolist())
+        mark = batch.mark() if any(waits) else None
         at_answer = torch.tensor(ends, device=state.device)
         queries = torch.where(at_answer, batch.slots[ANSWER], batch.slots[TEXT])
         keys = torch.where(running, batch.slots[ANSWER], PAD_CODE)
         queries = torch.where(running, queries, PAD_CODE)
         state = batch.step(token[:, None], keys[:, None], queries[:, None])
         rows_waiting = torch.tensor(waits, device=state.device)
-        waiting = _Waiting(rows_waiting, token, keys, queries) if any(waits) else None
+        waiting = _Waiting(mark, rows_waiting, token, keys, queries) if any(waits) else None
     return [said[row] for row in present]
+
+
+def _said_at_once(batch: FixedPass, state: Tensor, rooms: Sequence[int]) -> list[list[int]] | None:
+    """As `decode`, the end of the prefix found by ids; None, and nothing done, where texts find another."""
+    mark, kept = batch.mark(), batch.snapshot()
+    said, codes = batch.say(state, rooms)
+    if not batch.taps:
+        return said
+    known: dict[tuple[int, ...], list[bool]] = {}
+    for ids, its, room in zip(said, codes, rooms, strict=True):
+        text = (*ids, batch.reasoner.tokenizer.eos_token_id) if len(ids) < room else tuple(ids)
+        if text not in known:
+            known[text] = _PrefixWatch(batch.reasoner).queries(text)
+        if [code == batch.slots[ANSWER] for code in its] != known[text][: len(ids)]:
+            log.info("the answer prefix is not said in the usual tokens; its end is found by text, which is slower")
+            batch.steps.by_text = True
+            batch.back_to(mark)
+            batch.restore(kept)
+            return None
+    return said
 
 
 class Told(NamedTuple):
@@ -174,10 +204,24 @@ class _PrefixWatch:
         found = [self._look(row, said[row]) if runs and row not in self.closed else _ELSEWHERE for row, runs in pairs]
         return [ends for ends, _ in found], [waits for _, waits in found]
 
+    def queries(self, ids: Sequence[int]) -> list[bool]:
+        """For each of a problem's tokens, whether it is the `answer` query; what comes after the last is not known."""
+        found: list[bool] = []
+        waited = False
+        for place in range(len(ids)):
+            if waited and not self._blank(ids[place]):
+                found[-1] = True
+            (ends,), (waited,) = self.look({0: ids[: place + 1]}, [0], [True])
+            found.append(ends)
+        return found
+
     def are_blank(self, tokens: Tensor) -> Tensor:
         """Whether each token is nothing but blanks."""
-        texts = [self.reasoner.decode([token]) for token in tokens.tolist()]
-        return torch.tensor([bool(text) and not text.strip() for text in texts], device=tokens.device)
+        return torch.tensor([self._blank(token) for token in tokens.tolist()], device=tokens.device)
+
+    def _blank(self, token: int) -> bool:
+        text = self.reasoner.decode([token])
+        return bool(text) and not text.strip()
 
     def _look(self, row: int, ids: Sequence[int]) -> tuple[bool, bool]:
         text = self.reasoner.decode(ids[-_TAIL:])
@@ -195,8 +239,9 @@ _ELSEWHERE = (False, False)
 
 
 class _Waiting(NamedTuple):
-    """The last step, read as text, where the prefix may have ended: `rows` bool (problem,), the rest as it was read."""
+    """The last step, read as text after `mark`, where the prefix of `rows` (bool, of each problem) may have ended."""
 
+    mark: Any
     rows: Tensor
     token: Tensor
     keys: Tensor
@@ -204,7 +249,7 @@ class _Waiting(NamedTuple):
 
     def read_again(self, batch: BatchPass, state: Tensor, token: Tensor, began: Tensor) -> tuple[Tensor, Tensor]:
         """Read the step again, as the `answer` query where the value has begun; the state, and what it says."""
-        batch.forget(1)
+        batch.back_to(self.mark)
         queries = torch.where(began, batch.slots[ANSWER], self.queries)
         after = batch.step(self.token[:, None], self.keys[:, None], queries[:, None])
         # Only where an edit of the `answer` query changed the state is something else said.
@@ -240,6 +285,7 @@ def reason(
     n_thoughts: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     protocol: Protocol = EXACT,
+    steps: Steps | None = None,
 ) -> Trace:
     """Let a model think about a batch of questions and answer them.
 
@@ -251,6 +297,7 @@ def reason(
         n_thoughts: T; the number the model was trained with if None; 0 goes from `bot` to `eot` at once.
         max_new_tokens: the longest answer.
         protocol: how padding is read; under an official one, a problem's numbers do depend on the others.
+        steps: of `fixed_steps`, kept from batch to batch; None reads every step anew, which is faster on the CPU.
 
     Returns:
         The trace: thoughts, hidden states, tokens and texts.
@@ -272,10 +319,14 @@ def reason(
     # Where padding counts as a position, every question is as long as the longest.
     longest = [max(prompts, key=len)] * len(prompts) if protocol.official else prompts
     rooms = answer_rooms(reasoner, longest, count, max_new_tokens)
-    batch = BatchPass(reasoner, Taps(taps), count, protocol)
-    batch.question(prompts_without(reasoner, prompts))
-    thinking = think(batch, next(iter(reasoner.opening), None), count)
-    tokens = decode(batch, thinking.state, rooms)
+    with nullcontext() if steps is None else steps.clearing():
+        batch = BatchPass(reasoner, Taps(taps), count, protocol)
+        batch.question(prompts_without(reasoner, prompts))
+        if steps is not None:
+            batch = steps.enter(batch)
+        thinking = think(batch, next(iter(reasoner.opening), None), count)
+        tokens = decode(batch, thinking.state, rooms)
+        batch.close()
     return Trace(
         thoughts=thinking.thoughts,
         states=thinking.states,
@@ -321,9 +372,8 @@ def think(batch: BatchPass, bot: int | None, n_thoughts: int) -> Thinking:
     state = batch.asked if bot is None else batch.token(bot, BOT)
     thoughts, states = [], [state]
     for name in thought_names(n_thoughts):
-        thought = batch.edited(reasoner.feed_back(state), name)
+        thought, state = batch.think(state, name)
         thoughts.append(thought)
-        state = batch.step(thought[:, None], batch.all(name))
         states.append(state)
     for marker in reasoner.closing:
         state = batch.token(marker, EOT if EOT in reasoner.slots else ANSWER)

@@ -37,7 +37,7 @@ from thoughtlens.analysis import (
     open_analysis,
     readings,
 )
-from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, shown_of_comparison
+from thoughtlens.analysis.cautions import LEAST_SHOWN, precision_in_words, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.effects import ALPHA, RANKED_BY
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, only_writer, replacing, writing
@@ -324,7 +324,8 @@ def _about(run: Run, facts: Json) -> Iterator[tuple[str, str]]:
     yield "Thoughts", str(layout["n_thoughts"])
     of_split = f", {problems['split']}" if problems.get("split") else ""
     yield "Problems", f"{problems['name']}{of_split}, {layout['n_problems']:,} of them"
-    yield "Precision", str(model["dtype"])
+    moved = run.manifest.get("precision")
+    yield "Precision", str(model["dtype"]) + (f". {precision_in_words(moved)}" if moved else "")
     yield "Intervals", f"95 %, over {facts['intervals_over']}"
     yield "Weights", f"SHA-256 {str(model['sha256'])[:12]}"
     yield "Measured", str(run.manifest["created"])[:10]

@@ -95,8 +95,9 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     """
     options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
+    precision = run.manifest.get("precision")
     facts = {
-        "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", ""))),
+        "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", "")), precision=precision),
         "pattern": analysis.options["pattern"],
         "model": options["model"],
         "problems": options["problems"],
