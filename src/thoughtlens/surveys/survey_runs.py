@@ -42,7 +42,7 @@ from thoughtlens.files import (
     write_json,
     write_table,
 )
-from thoughtlens.notation import text
+from thoughtlens.notation import HEADS, KV_GROUPS, text
 from thoughtlens.plots.comparison import PANELS, Words, draw_models
 from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.reports.run_files import save_figures
@@ -577,6 +577,8 @@ def _figures(plan: SurveyPlan, compared: SurveyComparison) -> dict[str, "Figure"
         asked += [(f"models_on_{file_name(of)}", of, [f"{name} on {of}" for name in models], models) for of in sets]
     if len(sets) > 1:
         asked += [(f"sets_of_{file_name(name)}", name, [f"{name} on {of}" for of in sets], sets) for name in models]
+    effects = compared.tables["cut_effects"]
+    heads = effects["cut"][effects["family"].isin([HEADS, KV_GROUPS])].tolist()
     found = {}
     for name, (_, where, labels, shown) in zip(unique([of[0] for of in asked]), asked, strict=True):
         kept = [of for of in (*PANELS, "effect") if of in compared.values]
@@ -584,6 +586,8 @@ def _figures(plan: SurveyPlan, compared: SurveyComparison) -> dict[str, "Figure"
         numbers = numbers.assign_coords(model=text(shown))
         numbers = numbers.sel(part=(numbers["composition"].fillna(0.0) != 0.0).any(["model", "value"]).values)
         if "effect" in numbers:
+            if shown is models:  # whose heads are not matched
+                numbers = numbers.isel(cut=~np.isin(numbers["cut"].values, heads))
             size = abs(numbers["effect"].sel(value="estimate")).max("model").fillna(-1.0)
             most = [
                 place for place in np.argsort(-size.values, kind="stable")[:_MOST_CUTS] if size.values[place] >= 0.0
