@@ -587,9 +587,10 @@ def _said_of_claims(on_all: pd.DataFrame, read: Mapping[tuple[str, str], _Read])
         claim = str(CLAIMS[row["claim"]]).format(row["position"])
         rest = f"; not shown on {row['not_on']}" if row["not_on"] else ""
         yield Finding("On some", f"{claim} on {row['holds_on']}{rest}.", "comparison")
-    if len(some) > _NAMED:
-        left = counted(len(some) - _NAMED, "claim")
-        yield Finding("On some", f"{left} more hold on some, in claims_on_all.csv.", "comparison")
+    if (left := len(some) - _NAMED) > 0:
+        verb = "holds" if left == 1 else "hold"
+        text = f"{counted(left, 'further claim')} {verb} on some, in claims_on_all.csv."
+        yield Finding("On some", text, "comparison")
 
 
 def _listed(rows: pd.DataFrame) -> str:
