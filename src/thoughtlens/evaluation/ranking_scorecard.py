@@ -127,7 +127,7 @@ def _compiled(name: str, *, twin: bool) -> Subject:
         lambda n, seed: sample("graphs", n=n, seed=seed),
         heads=truth["heads"],
         units=truth["units"],
-        most=30,
+        most=12,
     )
 
 
