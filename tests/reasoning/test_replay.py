@@ -108,7 +108,8 @@ def test_a_prefix_in_other_tokens_is_found_by_text(name, monkeypatch):
     assert steps.by_text
 
 
-def test_a_room_serves_later_batches_and_memory_is_bounded(reasoner):
+def test_a_room_serves_later_batches_and_memory_is_bounded(tokenizer):
+    reasoner = random_reasoner("llama", tokenizer)
     steps = Steps(reasoner)
     for questions in (QUESTIONS[:2], QUESTIONS[2:]):
         assert_same(*both(reasoner, questions, steps=steps, max_new_tokens=2))
