@@ -4,13 +4,14 @@
     python -m benchmarks.calibration effects hubs --trials 500
     python -m benchmarks.calibration --folder DIR          keep the runs that real populations are drawn from
 
-Effects of cuts are drawn from populations of two kinds: numbers made up with heavy tails, and the effects of cutting
-each head and edge of two bundled models on 800 problems, shifted so that their mean is what the cell says.
+Effects of cuts are drawn from populations of two kinds: numbers made up with heavy tails, moved so that their mean is
+what the cell says; and the effects of cutting each head and edge of two bundled models on 800 problems, as they are
+where they reach .1 nats, multiplied so that their mean is what the cell says, and moved.
 """
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +25,16 @@ from thoughtlens.analysis import hub_test, paired_differences
 from thoughtlens.analysis.attention_against_effects import grouped_p
 from thoughtlens.analysis.effects import MARGIN, RANKED_BY
 from thoughtlens.analysis.intervals import bootstrap_t, effective_size, paired_difference_interval
-from thoughtlens.analysis.significance import equivalent_means, mcnemar
+from thoughtlens.analysis.significance import FEWEST_CARRYING, equivalent_means, mcnemar
 from thoughtlens.schema import attention_dataset
 
 SIZES: Final = (20, 50, 100, 500)
+EFFECT: Final = 0.1
+"""Nats, the smallest effect whose interval is asked to hold it."""
+
+MULTIPLIED: Final = 0.005
+"""Nats: members of a smaller mean would have to be multiplied by more than 20 to reach .1."""
+
 AT_ONCE: Final = 100
 """Samples in one array: 500 problems of as many under 1,000 resamples take 0.4 GB."""
 
@@ -113,10 +120,23 @@ def effects_of_cuts(trials: int, folder: Path) -> Iterator[str]:
     for lost, gained in ((0.01, 0.0), (0.05, 0.05), (0.1, 0.02), (0.4, 0.05)):
         found = [number for n in (20, 100, 500) for number in _accuracies(lost, gained, n, trials)]
         yield _row(f"−{lost} +{gained}", found)
-    for name, population in _populations(folder).items():
-        yield f"log-probability, {name}: .1 nats are covered | 'no effect' at the margin, mean and worst"
+    rounds = max(1, trials // AT_ONCE)
+    made, real = _populations(folder)
+    large = real[abs(real.mean(-1)) >= EFFECT]
+    yield f"log-probability, the {len(large)} real cuts of at least .1 nats: covered, share with a warning"
+    for n in SIZES:
+        yield _row(f"n = {n}", _covered(large, n, rounds))
+    several = real[abs(real.mean(-1)) >= MULTIPLIED]
+    kinds = {
+        "made up, moved": (lambda mean: _moved(made, mean)),
+        f"real ({len(several)} cuts), multiplied": (lambda mean: several * (mean / several.mean(-1, keepdims=True))),
+        f"real ({len(real)} cuts), moved": (lambda mean: _moved(real, mean)),
+    }
+    for name, population in kinds.items():
+        yield f"{name}: .1 nats are covered, share with a warning | 'no effect' at the margin, mean and worst"
         for n in SIZES:
-            yield _row(f"n = {n}", _means(population, n, max(1, trials // AT_ONCE)))
+            none = _none_said(population(-MARGIN), n, rounds)
+            yield _row(f"n = {n}", [*_covered(population(-EFFECT), n, rounds), np.mean(none), np.max(none)])
 
 
 def _accuracies(lost: float, gained: float, n: int, trials: int) -> tuple[float, float]:
@@ -132,8 +152,8 @@ def _accuracies(lost: float, gained: float, n: int, trials: int) -> tuple[float,
     return covered / trials, rejected / trials
 
 
-def _populations(folder: Path) -> Mapping[str, np.ndarray]:
-    """Populations (member, problem) of effects with mean 0: made up, and of cuts of the bundled models."""
+def _populations(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Populations (member, problem) of effects: made up, and of cuts of the bundled models."""
     rng = np.random.default_rng(0)
     made = np.stack([make(rng, (100_000,)) for make in simulations.POPULATIONS.values()])
     real = []
@@ -144,26 +164,39 @@ def _populations(folder: Path) -> Mapping[str, np.ndarray]:
         effects = tl.intervene(run, plan, study="population", reasoner=reasoner)
         real.append(paired_differences(effects)[RANKED_BY].transpose("intervention", "problem").values)
     effects = np.concatenate(real)
-    effects = effects[np.isfinite(effects).all(-1) & (effects.std(-1) > 1e-3)]
-    return {"made up": made, f"real ({len(effects)} cuts)": effects}
+    return made, effects[np.isfinite(effects).all(-1) & (effects.std(-1) > 1e-3)]
 
 
-def _means(population: np.ndarray, n: int, rounds: int) -> list[float]:
-    """Coverage for true effects of .1 nats, and false 'no effect' at the margin: mean and worst of the population."""
-    covered, none, rng = [], [], np.random.default_rng(n)
+def _moved(population: np.ndarray, mean: float) -> np.ndarray:
+    """Each member with that mean, the same number added to all problems."""
+    moved: np.ndarray = population - population.mean(-1, keepdims=True) + mean
+    return moved
+
+
+def _samples(population: np.ndarray, n: int, rounds: int) -> Iterator[tuple[int, float, xr.DataArray]]:
+    """Some rounds for each member: number of the round, the member's mean, and samples (problem, sample) of it."""
+    rng = np.random.default_rng(n)
     for member in population:
-        centred = member - member.mean()
-        held, said = [], []
         for trial in range(rounds):
-            values = xr.DataArray(rng.choice(centred, size=(n, AT_ONCE)), dims=("problem", "sample"))
-            bounds = bootstrap_t(values - 0.1, seed=trial)
-            warned = effective_size((values - 0.1).values) < 10
-            inside = (bounds.sel(value="low") <= -0.1) & (bounds.sel(value="high") >= -0.1)
-            held += inside.values[~warned].tolist()
-            said += equivalent_means(values - MARGIN, MARGIN, seed=trial).values.tolist()
-        covered += [np.mean(held)] if held else []
-        none.append(np.mean(said))
-    return [float(np.mean(covered)) if covered else float("nan"), float(np.mean(none)), float(np.max(none))]
+            drawn = rng.choice(member, size=(n, AT_ONCE))
+            yield trial, float(member.mean()), xr.DataArray(drawn, dims=("problem", "sample"))
+
+
+def _covered(population: np.ndarray, n: int, rounds: int) -> list[float]:
+    """How often the interval holds the mean, samples with a warning left out; and how often there is a warning."""
+    held, warned = [], []
+    for trial, mean, values in _samples(population, n, rounds):
+        bounds = bootstrap_t(values, seed=trial)
+        held.append(((bounds.sel(value="low") <= mean) & (bounds.sel(value="high") >= mean)).values)
+        warned.append(effective_size(values.values) < FEWEST_CARRYING)
+    inside, few = np.concatenate(held), np.concatenate(warned)
+    return [float(inside[~few].mean()) if not few.all() else float("nan"), float(few.mean())]
+
+
+def _none_said(population: np.ndarray, n: int, rounds: int) -> list[float]:
+    """How often 'no effect' is said of each member, whose effect is as large as the margin."""
+    said = [equivalent_means(values, MARGIN, seed=trial).values for trial, _, values in _samples(population, n, rounds)]
+    return [float(np.mean(said[start : start + rounds])) for start in range(0, len(said), rounds)]
 
 
 def _row(name: str, numbers: Iterable[float]) -> str:

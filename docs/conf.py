@@ -3,6 +3,7 @@
 import importlib
 from pathlib import Path
 
+import nbformat
 from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 from sphinx.util.logging import getLogger
@@ -75,9 +76,21 @@ def check_reference(app: Sphinx, error: Exception | None) -> None:
                     getLogger(__name__).warning("the reference has no %s.%s", face, name)
 
 
+def check_notebooks(app: Sphinx, error: Exception | None) -> None:
+    """Warns of a notebook whose cells say a warning, or show fewer than two pictures, when they are run."""
+    executed = Path(app.outdir).parent / "jupyter_execute"
+    for path in sorted(executed.rglob("*.ipynb")) if error is None and app.builder.name == "html" else []:
+        outputs = [shown for cell in nbformat.read(path, 4).cells for shown in cell.get("outputs", [])]
+        said = "".join(shown["text"] for shown in outputs if shown.get("name") == "stderr")
+        warnings = [line for line in said.splitlines() if "Warning" in line and "IProgress" not in line]
+        if warnings or sum("image/png" in shown.get("data", {}) for shown in outputs) < 2:
+            getLogger(__name__).warning("%s shows fewer than two pictures, or says: %s", path.name, warnings)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_lexer("mermaid", TextLexer)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", as_restructured, priority=600)  # after napoleon
     app.connect("build-finished", check_reference)
+    app.connect("build-finished", check_notebooks)

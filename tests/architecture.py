@@ -24,7 +24,7 @@ def arrows() -> dict[str, set[str]]:
 
 
 def without_detours(found: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """The arrows that no longer way replaces, so that the floors can be seen."""
+    """The arrows that no longer way replaces, so that the levels can be seen."""
 
     def below(name: str) -> set[str]:
         return {deeper for direct in found.get(name, ()) for deeper in {direct, *below(direct)}}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
@@ -45,6 +46,26 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip("the published problem sets are not on this machine; set THOUGHTLENS_DATA to their folder")
     return folder
+
+
+FIRST = "thoughtlens run --n 24 --out runs/first"
+"""The run that several pages of the documentation begin with."""
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory) -> Path:
+    """That run, made once for all processes of the tests: to be copied, not changed."""
+    from tests.commands import call
+
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "first_run"
+    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (folder / "made").exists():
+            folder.mkdir(exist_ok=True)
+            patch.chdir(folder)
+            call(*FIRST.split()[1:])
+            (folder / "made").touch()
+    return folder / "runs" / "first"
 
 
 @pytest.fixture(scope="session")

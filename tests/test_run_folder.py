@@ -3,23 +3,28 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.commands import call
+from tests.conftest import FIRST
 
 PAGE = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text("utf-8")
 NAMED = set(re.findall(r"`([\w./-]+)`", PAGE))
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def made(first_run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(first_run, folder / "runs" / "first")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for line in re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1].splitlines():
+        first, *others = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
+        assert first == FIRST
+        for line in others:
             program, *arguments = shlex.split(line)
             assert program == "thoughtlens"
             call(*arguments)

@@ -35,6 +35,10 @@ OPTIONAL: Final = (BOT, EOT, ANSWER)
 PAD_CODE: Final = -1
 """Code of padding: on no axis, never recorded."""
 
+GRAPH_GROUPS: Final = ("src", "tgt", "sep", "cand", "R", "root")
+"""Groups of the tokens of a graph's question, which can be recorded and cut as keys on request: sources and targets of
+the edges, the signs that close an edge, the two candidates, the sign before the root, and the root."""
+
 MAX_THOUGHTS: Final = 32
 
 
@@ -61,6 +65,11 @@ def slot_codes(n_thoughts: int) -> dict[str, int]:
 def text_code(n_thoughts: int) -> int:
     """Code of a generated token that is not the `answer` query: met, but a row of no array."""
     return len(key_names(n_thoughts))
+
+
+def group_code(name: str) -> int:
+    """Code of a group of prompt tokens: below that of padding, so that no array has it as a column."""
+    return PAD_CODE - 1 - GRAPH_GROUPS.index(name)
 
 
 RANDOM: Final = "random order"

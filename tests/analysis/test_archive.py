@@ -99,14 +99,18 @@ def assert_identical(one, other):
         assert one == other
 
 
-def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(grouped):
+def test_a_run_is_read_once_and_what_was_saved_is_opened_again_the_same(grouped, monkeypatch):
     run, null, found = grouped
     every = [str(name) for name in run.dataset["problem"].values]
     assert run.read == every
     assert null.read == every
     run.read.clear()
-    assert_identical(open_analysis(run, "all"), found)
-    assert_identical(analyze(run, by=("correct", "n_steps"), null=[null], name="all", **FEW), found)
+    opened = open_analysis(run, "all")
+    assert_identical(opened, found)
+    # Asked for once more, it is opened in the same way.
+    saved = run.path / "analysis" / "all" / "analysis.zarr"
+    monkeypatch.setattr("thoughtlens.analysis.archive.read_bundle", lambda path, *classes: {saved: opened}[path])
+    assert analyze(run, by=("correct", "n_steps"), null=[null], name="all", **FEW) is opened
     assert run.read == []
     assert found.options["name"] == "all"
     assert found.model.attrs["model"] == "these"

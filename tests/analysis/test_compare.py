@@ -231,13 +231,17 @@ def parts_of(values, name):
 
 
 def welch_t(above, below, chosen):
-    ratios, variances = [], []
+    """Welch's t by Hall's transformation."""
+    ratios, variances, cubes = [], [], []
     for side in (chosen, ~chosen):
         ratio, n = above[side].sum() / below[side].sum(), side.sum()
         ratios.append(ratio)
         residuals = (above[side] - ratio * below[side]) / below[side].mean()
         variances.append((residuals**2).sum() / (n - 1) / n)
-    return (ratios[0] - ratios[1]) / np.sqrt(sum(variances))
+        cubes.append((residuals**3).mean() / n**2)
+    error = np.sqrt(sum(variances))
+    t, skewness = (ratios[0] - ratios[1]) / error, np.clip((cubes[0] - cubes[1]) / error**3, -1, 1)
+    return t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
 
 
 def test_few_problems_of_great_spread_against_many_of_little_are_told_apart():
@@ -250,6 +254,13 @@ def test_few_problems_of_great_spread_against_many_of_little_are_told_apart():
     labels = relabellings(42, 258, n_draws=300, seed=0)
     p = two_sided(dealt_t(pooled, labels))["mean"]
     # 400 trials at a rate of 0.05: standard error 0.011.
+    assert 0.02 <= (p <= 0.05).mean() <= 0.08
+    # Skewed problems: without the correction 13 % differ.
+    rng, n_trials = np.random.default_rng(1), 1000
+    few, many = (rng.exponential(size=(n, n_trials)) * (rng.random((n, n_trials)) < 0.1) for n in (42, 258))
+    noise = rng.normal(0, 0.01, size=(300, n_trials))
+    skewed = xr.DataArray(np.concatenate([3 * (few - 0.1), many - 0.1]) + noise + 3.0, dims=("problem", "trial"))
+    p = two_sided(dealt_t(Ratios(*(xr.Dataset({"mean": of}) for of in (skewed, xr.ones_like(skewed)))), labels))["mean"]
     assert 0.02 <= (p <= 0.05).mean() <= 0.08
     plain = two_sided(resampled(pooled, labels) - resampled(pooled, 1 - labels))["mean"]
     assert (plain <= 0.05).mean() > 0.2

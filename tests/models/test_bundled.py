@@ -50,14 +50,15 @@ def test_control_has_the_architecture_of_the_model_it_controls():
 
 @pytest.mark.parametrize("name", bundled())
 def test_card_is_of_the_bundled_problems(name):
-    assert load_set("arithmetic", "test").fingerprint == read_card(name)["problems"]["fingerprint"]
+    of = read_card(name)["problems"]
+    assert load_set(of["name"], of["split"]).fingerprint == of["fingerprint"]
 
 
 @pytest.mark.parametrize("name", bundled())
 def test_card_accuracies_hold_on_a_sample(name):
     """Each accuracy of the card lies in a 99.9 % interval around what a sample of 200 gives."""
     card = read_card(name)
-    problems = draw(load_set("arithmetic", "test"), 200, seed=1).problems
+    problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), 200, seed=1).problems
     for outcome in evaluate(load(name), problems):
         found = proportion_interval(sum(outcome.correct), 200, confidence=0.999)
         claimed = card["accuracy"][outcome.condition]["accuracy"]

@@ -16,19 +16,19 @@ def drawn_text(monkeypatch) -> Callable[[Axes], tuple[list[str], np.ndarray, np.
     def draw(ax: Axes) -> tuple[list[str], np.ndarray, np.ndarray]:
         texts: list[str] = []
         boxes: list[np.ndarray] = []
-        plain = Text.draw
 
         def spy(text: Text, renderer, *args, **kwargs):
             if text.get_visible() and text.get_text().strip():
                 texts.append(text.get_text())
                 # Of an annotation, without the line to what it names.
                 boxes.append(Text.get_window_extent(text, renderer).extents)
-            return plain(text, renderer, *args, **kwargs)
 
         figure = ax.get_figure(root=True)
+        FigureCanvasAgg(figure)
         with monkeypatch.context() as patch:
             patch.setattr(Text, "draw", spy)
-            FigureCanvasAgg(figure).draw()
+            # All is laid out and measured as for a file, and no pixel is painted.
+            figure.draw_without_rendering()
         return texts, np.array(boxes), figure.bbox.extents
 
     return draw

@@ -141,10 +141,10 @@ def test_a_plan_of_all_heads_of_a_large_model_is_readable(drawn_text):
     assert_readable(drawn.effect_map(study), drawn_text)
 
 
-@pytest.mark.parametrize(("size", "n_thoughts"), [((4, 3), 32), ((9, 7), 32)], ids=str)
+@pytest.mark.parametrize(("size", "n_layers"), [((4, 3), 32), ((9, 7), 12)], ids=str)
 @pytest.mark.parametrize(("name", "constrained"), PLACES)
-def test_text_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n_thoughts, constrained):
-    texts, boxes, _ = drawn_text(draw(name, n_thoughts, 32, ax=place_for(name, size, constrained=constrained)))
+def test_text_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n_layers, constrained):
+    texts, boxes, _ = drawn_text(draw(name, 32, n_layers, ax=place_for(name, size, constrained=constrained)))
     assert overlapping(texts, boxes) == []
 
 

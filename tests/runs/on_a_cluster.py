@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from thoughtlens.analysis.resampled_sums import block_sums
 
+from thoughtlens.analysis.resampled_sums import block_sums
 from thoughtlens.problems import sample
 from thoughtlens.runs.engines import Engine
 from thoughtlens.runs.extraction import RAW, extract

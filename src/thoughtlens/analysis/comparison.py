@@ -169,7 +169,7 @@ def compare(
         notes.insert(1, held_out_note(chosen, holdout, holdout_seed))
     found = _side_by_side(
         "model",
-        _same_positions(sides),
+        same_positions(sides),
         [(name, first) for name in others],
         {name: of.head_types for name, of in models.items() if of.head_types is not None},
         tuple(notes),
@@ -240,7 +240,7 @@ def compare_recipes(
     if holdout is not None:
         notes.append(f"Held out ({holdout:g}, seed {holdout_seed}): {len(left_out)} other problems are left out.")
     read = {name: read_subject(of, compared, n_resamples=1, seed=seed) for name, of in models.items()}
-    sides = _same_positions(read)
+    sides = same_positions(read)
     ratios = {recipe: [sides[name].ratios for name in members] for recipe, members in recipes.items()}
     first, *others = recipes
     pairs = [(name, first) for name in others]
@@ -370,7 +370,7 @@ def _seeds(names: Iterable[str], seed: int, *, paired: bool) -> dict[str, int]:
     return {name: seed if paired else group_seed(seed, place) for place, name in enumerate(names)}
 
 
-def _same_positions(sides: Mapping[str, Side]) -> dict[str, Side]:
+def same_positions(sides: Mapping[str, Side]) -> dict[str, Side]:
     """Every model with as many thoughts and lags as any; those that it lacks are undefined."""
     most = max(side.n_thoughts for side in sides.values())
     axes = {"thought": text(thought_names(most)), "lag": np.arange(1, most)}
@@ -396,7 +396,7 @@ def _side_by_side(
     rows = [measured(of.ratios, n_resamples=n_resamples, seed=seeds[name]).assign(n=of.n) for name, of in sides.items()]
     values, p_values = [], []
     for one, minus in pairs:
-        both = _comparable(sides[one], sides[minus])
+        both = comparable(sides[one], sides[minus])
         difference, p = (
             paired_difference(*both, n_resamples=n_resamples, seed=seeds[one])
             if paired
@@ -425,7 +425,7 @@ def _labels(dim: str, pairs: Pairs) -> dict[str, tuple[str, np.ndarray]]:
     return {name: ("pair", text(of)) for name, of in names.items()}
 
 
-def _comparable(one: Side, minus: Side) -> tuple[Ratios, Ratios]:
+def comparable(one: Side, minus: Side) -> tuple[Ratios, Ratios]:
     """The ratios of both, undefined where they are of different cells."""
     if one.n_thoughts == minus.n_thoughts:
         return one.ratios, minus.ratios

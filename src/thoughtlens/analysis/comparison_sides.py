@@ -313,7 +313,7 @@ def notes_on_groups(groups: Mapping[str, npt.ArrayLike], kept: Collection[str], 
     """Which groups were left out, and what differences between groups of problems can't show."""
     sizes = {name: int(np.sum(members)) for name, members in groups.items()}
     notes = [
-        f"{name} has {size} problem{'s' * (size != 1)}, too few to be resampled, and is left out."
+        f"{name} has {size or 'no'} problem{'s' * (size != 1)}, too few to be compared, and is left out."
         for name, size in sizes.items()
         if name not in kept
     ]

@@ -34,6 +34,8 @@ CONFIDENCE = 0.95
 VALUES = ("estimate", "low", "high")
 """Labels of the `value` dim that every number with an interval carries."""
 
+_VALUE = xr.DataArray(text(VALUES), dims="value", coords={"value": text(VALUES)})
+
 CHUNK_CELLS = 4_000_000
 """Cells of a resampled array held at once: 32 MB in float64."""
 
@@ -79,10 +81,12 @@ def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0)
 
 def weighted_sums(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
     """Sums over problems in every resample, Σ_p weights[b, p] · values[p], in float64: dims (resample, …)."""
-    values = values.drop_vars("problem", errors="ignore")
-    # As floats, in one matrix product: a product of integers would not use BLAS.
-    total: xr.DataArray = xr.dot(weights.astype(np.float64), values.astype(np.float64), dim="problem", optimize=True)
-    return total.transpose("resample", ...)
+    # As floats, in one matrix product: a product of integers would not use BLAS. Of variables, since the labels of
+    # arrays would be compared, which takes longer.
+    both = (of.variable.astype(np.float64) for of in (weights, values))
+    total = xr.dot(*both, dim="problem", optimize=True).transpose("resample", ...)
+    coords = {**weights.coords, **values.coords}
+    return xr.DataArray(total, {name: of for name, of in coords.items() if "problem" not in of.dims})
 
 
 def interval(samples: xr.DataArray, *, confidence: float = CONFIDENCE) -> xr.DataArray:
@@ -193,7 +197,7 @@ def bootstrap_t(
 
     t*[b] = (mean*[b] − mean) / se*[b];  low, high = mean − t*_{(1 ± confidence)/2} · se.  se is the standard error of
     the problems, se* that of a resample; resamples all of whose values are alike say nothing and are left out. No end
-    leaves the range of the values. Where few problems carry the sum (`effective_size` below 10) the interval can be far
+    leaves the range of the values. Where few problems carry the sum (`effective_size` below 20) the interval can be far
     too short.
 
     Args:
@@ -473,5 +477,6 @@ def _centred_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _with_values(template: xr.DataArray, values: np.ndarray) -> xr.DataArray:
     """Values (..., value) with the labels of a template (...); by `xr.concat` it would take a tenth of an analysis."""
-    coords = template.coords.assign(value=("value", text(VALUES)))
+    labels = {str(name): of.variable for name, of in template.coords.items()} | {"value": _VALUE.variable}
+    coords = xr.Coordinates(labels, indexes={**template.xindexes, "value": _VALUE.xindexes["value"]})
     return xr.DataArray(values, coords, (*template.dims, "value"), template.name, template.attrs)

@@ -17,6 +17,7 @@ is left out; for single cells that leaves q >= 2.
 """
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -253,13 +254,17 @@ def preferences(sums: xr.Dataset) -> xr.Dataset:
 
     See also `hub_test`, which decides whether a preferred thought is a hub.
     """
-    expected, if_all_mass = expected_sums(sums), expected_sums(sums.assign(mass=sums["rows"]))
-    defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
-    ratios = sums[list(expected.data_vars)] / expected.where(defined)
-    later = sums["mass"]["query"].values[1:]
-    n_rows = sums["rows"].sel(query=later).sum("query")
-    mass = sums["mass"].sel(query=later).sum("query") / n_rows.where(n_rows > 0)
-    return ratios.assign(thought_mass=mass)
+    # Variables, which need no labels to be aligned: that takes most of the time for a small model.
+    bare: dict[str, Any] = {str(name): values.variable for name, values in sums.data_vars.items()}
+    ratios = {}
+    for name, share in _even_shares(sums.sizes["query"]).data_vars.items():
+        expected, if_all_mass = (
+            xr.dot(bare[of], share.variable, dim="query", optimize=True) for of in ("mass", "rows")
+        )
+        defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
+        ratios[str(name)] = bare[str(name)] / expected.where(defined)
+    n_rows, of_later = (bare[name].isel(query=slice(1, None)).sum("query") for name in ("rows", "mass"))
+    return sums[list(ratios)].assign({**ratios, "thought_mass": of_later / n_rows.where(n_rows > 0)})
 
 
 def readout_sums(attention: xr.DataArray) -> xr.DataArray:

@@ -214,7 +214,8 @@ class WeightedSums:
         drawn = self._weights.isel(problem=slice(self._n_added, self._n_added + n_problems))
         for name in map(str, self._waiting[0].data_vars):
             values = [part[name].drop_vars("problem", errors="ignore") for part in self._waiting]
-            add_weighted(self._sums, xr.Dataset({name: xr.concat(values, "problem")}), drawn)
+            joined = values[0] if len(values) == 1 else xr.concat(values, "problem")
+            add_weighted(self._sums, xr.Dataset({name: joined}), drawn)
         self._waiting.clear()
         self._n_added += n_problems
 

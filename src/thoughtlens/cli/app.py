@@ -202,6 +202,8 @@ DEFAULT_MODEL = "tiny-gpt2"
 DEFAULT_PROBLEMS = "arithmetic"
 PLANTED = "planted"
 """The model whose truth is known, and the problems that it can solve."""
+OWN_PROBLEMS: Final = {PLANTED: PLANTED, "compiled": "graphs", "compiled-twin": "graphs"}
+"""Models that can do one task alone, and its problems."""
 DEFAULT_COUNT = 100
 
 

@@ -12,13 +12,14 @@ from typing import Annotated, Any, Final
 import typer
 
 import thoughtlens as tl
-from thoughtlens import evaluation, models, published, reports, runs
+from thoughtlens import evaluation, models, published, reports, runs, surveys
 from thoughtlens import problems as problem_sets
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_COUNT,
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
+    OWN_PROBLEMS,
     PLANTED,
     Address,
     Alpha,
@@ -268,6 +269,8 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
         "report": facts.get("report"),
     }
     after = f"thoughtlens intervene {done.path} --heads top:5 --controls 20 (does the answer need these heads?)"
+    if any("hardly solves" in warning for warning in facts["warnings"]):
+        after = "thoughtlens run with problems that the model can solve, or thoughtlens doctor (is it loaded right?)"
     if studied:
         after = f"thoughtlens status {done.path} (what has been measured so far?)"
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}, thoughts z1 to z"
@@ -378,7 +381,7 @@ def run(
     problems: Annotated[
         str | None,
         typer.Option(
-            "--problems", help="A named set (`thoughtlens problems`) or a file; arithmetic, or the planted model's own."
+            "--problems", help="A named set (`thoughtlens problems`) or a file; arithmetic, or a written model's own."
         ),
     ] = None,
     n: Annotated[int | None, typer.Option("--n", help="How many problems; 100 at most if not given.")] = None,
@@ -415,7 +418,7 @@ def run(
     which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
     which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
     check_model(model, **which)
-    asked = problems or (PLANTED if model == PLANTED else DEFAULT_PROBLEMS)
+    asked = problems or OWN_PROBLEMS.get(model, DEFAULT_PROBLEMS)
     chosen = draw_problems(asked, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)
@@ -693,19 +696,101 @@ def _compared(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for label, of in facts["own"].items():
         right = f"{_percent(of['accuracy'])} of {of['n']} problems answered rightly; " if "accuracy" in of else ""
         mass = _percent(of["thought_mass"])
-        yield label, f"{right}from the second on, thoughts give {mass} of their attention to earlier ones."
+        yield label, f"{right}z2 and later thoughts give {mass} of their attention to earlier ones."
     for found in differences(facts):
-        yield "Shown", found.text
+        yield "Differences", found.text
     # The last note explains columns of tables.
     for note in facts["notes"][:-1]:
         yield "Note", note
 
 
 @app.command()
-def status(folder: RunFolder, as_json: AsJson = False) -> None:
-    """How far a run is, and what has been made of it."""
+def survey(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="Models, problems, seeds, groups and options.")],
+    to: Annotated[Path, typer.Option("--out", help="The folder of the survey; one that was stopped goes on.")] = Path(
+        "runs/survey"
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Try a few problems, and say how many passes, hours and bytes.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the comparison of another survey in the folder; its runs stay.")
+    ] = False,
+    no_report: NoReport = False,
+    full: Full = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure and cut every model on every problem set of a file, and compare them all."""
+    asked = surveys.read_survey(file)
+
+    def say(what: str) -> None:
+        typer.echo(terminal.visible(what), err=True)
+
+    if dry_run:
+        facts = surveys.estimate_survey(asked, to, say=say)
+        terminal.tell(facts, _forecast(facts), as_json=as_json)
+        return
+    facts = surveys.survey(asked, to, force=force, report=not no_report, say=say)
+    if as_json:
+        terminal.print_json(facts)
+        return
+    if full:
+        _show_survey(facts["runs"])
+    _warn(facts["warnings"])
+    paths = {"tables in": to, "report": facts.get("report")}
+    terminal.close([(of["about"], of["text"]) for of in facts["findings"]], paths, f"thoughtlens status {to}")
+
+
+def _forecast(facts: dict[str, Any]) -> str:
+    lines = [
+        f"{facts['n_runs']} runs to make: {facts['n_passes']:,} passes, about {duration(facts['seconds'])}, "
+        f"{facts['bytes'] / 1e6:,.1f} MB of attention before it is compressed"
+    ]
+    for of in facts["cells"]:
+        each = f"{of['n_runs']} run{'s' * (of['n_runs'] != 1)}, {of['n']} problems"
+        lines.append(
+            f"  {of['model']} on {of['problems']}: {each}, {of['n_passes']:,} passes, about {duration(of['seconds'])}"
+        )
+    return "\n".join(lines)
+
+
+def _show_survey(rows: list[dict[str, Any]]) -> None:
+    columns = ("model", "problems", "draw", "state", "done", "accuracy", "folder")
+    shown = [
+        (
+            *(row[name] for name in ("model", "problems", "seed", "state")),
+            "" if row["n"] is None else f"{row['n_done']:,} of {row['n']:,}",
+            "" if row["accuracy"] is None else f"{row['accuracy']:.1%}",
+            row["folder"],
+        )
+        for row in rows
+    ]
+    terminal.table(columns, shown)
+
+
+def _run_or_survey(folder: Path) -> Path:
+    if (folder / "survey.json").is_file():
+        return folder
+    return are_runs([folder])[0]  # type: ignore[index]  # a list is given
+
+
+@app.command()
+def status(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", callback=_run_or_survey, help="A run folder, or that of a survey.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """How far a run is, and what has been made of it; of a survey the table of its runs."""
     from thoughtlens.runs.writer import read_manifest  # not needed for `--help`
 
+    if (folder / "survey.json").is_file():
+        rows = surveys.survey_status(folder)
+        if as_json:
+            terminal.print_json({"survey": str(folder), "runs": rows})
+        else:
+            _show_survey(rows)
+        return
     found, contents = runs.status(folder), list(_contents(folder))
     if found.complete:
         ending = "complete"

@@ -60,6 +60,7 @@ class Shape(NamedTuple):
     n_layers: int
     n_heads: int
     n_thoughts: int
+    groups: tuple[str, ...] = ()  # of prompt tokens, which can be keys
 
 
 def controls_for(

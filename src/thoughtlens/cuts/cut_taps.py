@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thoughtlens.cuts.edits import NAME_OF, NAMED, Block, Drawn, Edit, Stop
 from thoughtlens.errors import OptionError
-from thoughtlens.notation import PAD_CODE
+from thoughtlens.notation import GRAPH_GROUPS, PAD_CODE, QUESTION, group_code
 from thoughtlens.taps import Moment, Site, Tap
 
 EDGE_SITES: Final = (Site.SCORES, Site.PATTERN)
@@ -35,7 +35,8 @@ class Intervention:
         layers: indices of layers.
         heads: indices of heads.
         queries: names of the slots that attend; at site THOUGHT, of the thoughts themselves.
-        keys: names of the slots attended to; only at sites SCORES and PATTERN.
+        keys: names of the slots attended to, or of groups of prompt tokens where the model's family names any
+            (`Reasoner.groups`); only at sites SCORES and PATTERN.
 
     Raises:
         OptionError: the site is VALUE, which can only be recorded; the edit has no meaning at this site; or the address
@@ -164,7 +165,10 @@ def _members(name: str, values: Any) -> frozenset[Any] | None:
 def _named(codes: Tensor, names: frozenset[str] | None, moment: Moment) -> Tensor:
     if names is None:
         return torch.ones_like(codes, dtype=torch.bool)
-    return torch.isin(codes, torch.tensor([moment.slots[name] for name in sorted(names)], device=codes.device))
+    wanted = [group_code(name) if name in GRAPH_GROUPS else moment.slots[name] for name in sorted(names)]
+    # `question` is all of its groups.
+    wanted += [group_code(name) for name in GRAPH_GROUPS] if QUESTION in names else []
+    return torch.isin(codes, torch.tensor(wanted, device=codes.device))
 
 
 def _what(edit: Edit | Tap) -> str:

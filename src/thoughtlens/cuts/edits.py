@@ -127,7 +127,7 @@ class Stop:
 class Mean:
     """The mean over the other problems of the study that could be run, of the same position.
 
-    The problem itself is left out. With a held-out half, the mean is over the problems that choose.
+    The problem itself is left out. With `--holdout`, the mean is over the problems that choose.
 
     Of a head's outputs at `text`, the tokens of the answer that are not the `answer` query, each problem has one value,
     their mean: so it is here, in `Resample` and in `Donor`. Name other positions to leave them alone.

@@ -160,7 +160,7 @@ class Plan:
 
     @property
     def chooses(self) -> bool:
-        """Whether a held-out half needs cuts of its own, for a ranking by cause."""
+        """Whether `--holdout` needs cuts of its own, for a ranking by cause."""
         return self.holdout is not None and CAUSE in self.orders
 
     def n_passes(self, n_problems: int, n_choosing: int = 0) -> int:
@@ -593,7 +593,8 @@ def _with_controls(plan: Plan, n: int, caliper: float, shape: Shape, like: Calla
     found = controls_for(possible, n=n, seed=plan.seed, shape=shape, like=measures, caliper=caliper) if possible else {}
     none = [label for label, its in found.items() if not its]
     found = {label: its for label, its in found.items() if its}
-    said = (f"no control within the caliper for {', '.join(none)}",) if none else ()
+    near = "no control within the caliper (no head near enough in attention mass and output norm) for "
+    said = (f"{near}{', '.join(none)}",) if none else ()
     rows = [] if measures is None else balance_rows(plan.cuts, found, measures)
     controlled = {"n": n, "caliper": caliper, "balance": rows}
     return replace(plan, controls=found, controlled=controlled, notes=(*plan.notes, *said))

@@ -14,7 +14,7 @@ in: a run and a plan; out: the effects Dataset, and a folder.
 4. For each batch the questions are read, the baseline and all cuts are made, and their outcomes are written.
 5. The outcomes are put together as the effects Dataset. An order by cause needs the effects of single heads, so its
    cuts are made last.
-6. With a held-out half, batches are of one side. On the problems that choose, only the single heads of an order by
+6. With `--holdout`, batches are of one side. On the problems that choose, only the single heads of an order by
    cause are cut; the effects Dataset holds the problems that are tested.
 """
 
@@ -278,7 +278,8 @@ def prepared(
         if side:
             lengths = [len(prompts[place]) for place in side]
             grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
-    target = Target(run.path / STUDIES, problems, tuple(grouped), shape_of(run), prompts, choosing, max_new_tokens)
+    shape = shape_of(run)._replace(groups=model.group_names)
+    target = Target(run.path / STUDIES, problems, tuple(grouped), shape, prompts, choosing, max_new_tokens)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
 
@@ -291,7 +292,7 @@ def passes_of(run: Run, plan: Plan, n: int | None, seed: int | None = None) -> i
 
 
 def choosing_places(plan: Plan, ids: Sequence[str]) -> frozenset[int]:
-    """The places of the problems that choose and are not tested; none without a held-out half."""
+    """The places of the problems that choose and are not tested; none without `--holdout`."""
     if plan.holdout is None:
         return frozenset()
     tested = tested_half(ids, plan.holdout, plan.holdout_seed)

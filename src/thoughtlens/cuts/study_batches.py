@@ -46,7 +46,7 @@ from thoughtlens.cuts.recorded_values import Material, Pool, bind, derangement
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, check_seal, digest_of, write_sealed
 from thoughtlens.models.reasoner import LatentReasoner, head_width, norm_factors
-from thoughtlens.notation import TEXT, key_names, query_names, thought_names
+from thoughtlens.notation import QUESTION, TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.reasoning.replay import Steps, fixed_steps
@@ -326,7 +326,7 @@ def check_plan(cuts: Sequence[Cut], target: Target) -> None:
 def _check_part(part: Intervention, target: Target) -> None:
     shape = target.shape
     slots = set(query_names(shape.n_thoughts)) | {TEXT}
-    keys = set(key_names(shape.n_thoughts))
+    keys = set(key_names(shape.n_thoughts)) | set(shape.groups)
     there: dict[str, tuple[frozenset[Any] | None, set[Any]]] = {
         "layers": (part.layers, set(range(shape.n_layers))),
         "heads": (part.heads, set(range(shape.n_heads))),
@@ -359,6 +359,7 @@ def _check_part(part: Intervention, target: Target) -> None:
 def _seen(part: Intervention, shape: Shape) -> bool:
     """Whether any of the queries can see any of the keys."""
     order = {name: place for place, name in enumerate([*key_names(shape.n_thoughts), TEXT])}
+    order |= dict.fromkeys(shape.groups, order[QUESTION])
     last = max(order[name] for name in part.queries or order)
     return last >= min(order[name] for name in part.keys or order)
 

@@ -9,6 +9,7 @@ from .checks import Check as Check
 from .checks import described as described
 from .checks import doctor as doctor
 from .decoded_thoughts import decode_thoughts as decode_thoughts
+from .decoded_thoughts import group_attention as group_attention
 from .decoded_thoughts import question_attention as question_attention
 from .decoded_thoughts import results_read as results_read
 from .decoded_thoughts import write_readings as write_readings

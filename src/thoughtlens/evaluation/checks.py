@@ -61,7 +61,7 @@ def described(reasoner: LatentReasoner) -> dict[str, str]:
     known, sizes = reasoner.provenance, reasoner.lm.config
     settings = known.get("settings") or {}
     told = {name: f"{json.dumps(fact['value'])} ({fact['from']})" for name, fact in settings.items()}
-    prompt, closing = reasoner.prompt("…"), list(reasoner.closing)
+    closing = list(reasoner.closing)
     facts = {
         "family": f"{known.get('family') or 'unknown'}, layout {known.get('layout') or 'of its own'}",
         "base": f"{known.get('architecture')}, {sizes.num_hidden_layers} layers of {sizes.num_attention_heads} heads",
@@ -73,12 +73,18 @@ def described(reasoner: LatentReasoner) -> dict[str, str]:
         "lora_alpha": told.get("lora_alpha", ""),
         "feedback": _feedback(reasoner),
         "markers": f"opening {list(reasoner.opening)}, closing {closing}, padding {reasoner.padding}",
-        "prompt": f"question, then {reasoner.tokenizer.decode(prompt)!r}" + _said(told.get("remove_eos"), "remove_eos"),
+        "prompt": _prompt(reasoner) + _said(told.get("remove_eos"), "remove_eos"),
         "answer": f"after {reasoner.answer_prefix!r}" if reasoner.answer_prefix else "the value at once",
         "slots": ", ".join(sorted(reasoner.slots)) or "none beside the thoughts",
         "precision": f"{known.get('dtype')} on {known.get('device')}",
     }
     return {name: said for name, said in facts.items() if said}
+
+
+def _prompt(reasoner: LatentReasoner) -> str:
+    if hasattr(reasoner, "examples"):
+        return f"as {_questions(reasoner)[0]!r}"
+    return f"question, then {reasoner.tokenizer.decode(reasoner.prompt('…'))!r}"
 
 
 def _tied(apart: float | None) -> str:
@@ -121,10 +127,10 @@ def doctor(reasoner: LatentReasoner) -> list[Check]:
         >>> all(check.passed for check in doctor(load("tiny-gpt2")))
         True
     """
-    tolerance = _TOLERANCE[reasoner.lm.dtype]
+    tolerance, questions = _TOLERANCE[reasoner.lm.dtype], _questions(reasoner)
     watch = PaddingWatch()
-    together, trace = _record(reasoner, QUESTIONS, [watch])
-    alone = torch.cat([_record(reasoner, [question])[0] for question in QUESTIONS])
+    together, trace = _record(reasoner, questions, [watch])
+    alone = torch.cat([_record(reasoner, [question])[0] for question in questions])
     return [
         _markers(reasoner),
         _tokenizer(reasoner),
@@ -134,6 +140,12 @@ def doctor(reasoner: LatentReasoner) -> list[Check]:
         _below("incremental = one full eager pass", _eager_error(reasoner, together, trace), tolerance),
         _identity(reasoner, trace, tolerance),
     ]
+
+
+def _questions(reasoner: LatentReasoner) -> Sequence[str]:
+    """Two short questions: stories, or what a model that reads no words has as its examples."""
+    examples: Sequence[str] = getattr(reasoner, "examples", QUESTIONS)
+    return examples
 
 
 def _below(name: str, error: float, most: float) -> Check:
@@ -150,7 +162,7 @@ def _markers(reasoner: LatentReasoner) -> Check:
     n_embeddings = reasoner.lm.get_input_embeddings().weight.shape[0]
     ids = (*reasoner.opening, *reasoner.closing)
     # The end token may stand before `bot` and after `eot`.
-    text = set(reasoner.question(QUESTIONS[0])) - {reasoner.tokenizer.eos_token_id}
+    text = set(reasoner.question(_questions(reasoner)[0])) - {reasoner.tokenizer.eos_token_id}
     passed = all(i < n_embeddings and i not in text for i in ids)
     return Check("markers present", passed, f"bot and eot have ids {ids}, of {n_embeddings} embeddings")
 
@@ -158,9 +170,10 @@ def _markers(reasoner: LatentReasoner) -> Check:
 def _tokenizer(reasoner: LatentReasoner) -> Check:
     ends = [i for i in (*reasoner.opening, *reasoner.closing) if i != reasoner.tokenizer.eos_token_id]
     n_embeddings = reasoner.lm.get_input_embeddings().weight.shape[0]
-    ids = [i for question in QUESTIONS for i in reasoner.question(question)]
-    symbols = reasoner.tokenizer.unk_token_id is not None and reasoner.tokenizer.unk_token_id in ids
-    kept = symbols or all(q in reasoner.decode(reasoner.question(q)) for q in QUESTIONS)
+    ids = [i for question in _questions(reasoner) for i in reasoner.question(question)]
+    unknown = reasoner.tokenizer.unk_token_id
+    symbols = unknown is not None and (unknown in ids or hasattr(reasoner, "examples"))
+    kept = symbols or all(q in reasoner.decode(reasoner.question(q)) for q in _questions(reasoner))
     known = reasoner.tokenizer.get_vocab().values()
     largest = max(*ids, *(i for i in known if i not in ends))
     # The official code adds one padding token after the vocabulary, just before `bot`.
@@ -200,7 +213,7 @@ def _eager_error(reasoner: LatentReasoner, together: Tensor, trace: Trace) -> fl
     lm = copy.deepcopy(reasoner.lm)
     lm.set_attn_implementation("eager")
     met, keys, worst = _met(reasoner), key_names(reasoner.n_thoughts), 0.0
-    for row, question in enumerate(QUESTIONS):
+    for row, question in enumerate(_questions(reasoner)):
         prompt = reasoner.prompt(question)
         sequence = torch.cat([_embed(lm, prompt), trace.thoughts[row], _embed(lm, reasoner.closing)])[None]
         patterns = lm.base_model(inputs_embeds=sequence, use_cache=False, output_attentions=True).attentions
@@ -222,7 +235,7 @@ def _embed(lm: torch.nn.Module, ids: Sequence[int]) -> Tensor:
 
 def _identity(reasoner: LatentReasoner, tapped: Trace, tolerance: float) -> Check:
     """A pass that is watched says and thinks what a pass that is not watched does."""
-    plain = reason(reasoner, QUESTIONS, max_new_tokens=_NEW_TOKENS)
+    plain = reason(reasoner, _questions(reasoner), max_new_tokens=_NEW_TOKENS)
     size = plain.states.abs().max()  # states are there even where a model thinks no thoughts
     error = float((plain.states - tapped.states).abs().max() / size)
     same = plain.tokens == tapped.tokens

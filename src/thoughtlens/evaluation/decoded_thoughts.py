@@ -8,8 +8,9 @@ in: a reasoner and problems; out: labelled Datasets.
 - `thought`: z_k itself, after the projection, as it was fed back;
 - `state_out`: the last hidden state at z_k's own position, which becomes z_(k+1).
 
-`question_attention` keeps the tokens of the question apart, which a run pools into one slot. `write_readings` keeps
-both, of some problems of a run, with the checks of its model, for the report, which loads no model.
+`question_attention` keeps the tokens of the question apart, which a run pools into one slot, and `group_attention` the
+groups of them that a family names. `write_readings` keeps the first two, of some problems of a run, with the checks of
+its model, for the report, which loads no model.
 """
 
 from collections.abc import Sequence
@@ -24,13 +25,15 @@ import xarray as xr
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation.checks import doctor
 from thoughtlens.files import Json, call_of, only_writer, write_json
-from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.notation import query_names, text, thought_names
+from thoughtlens.models.reasoner import LatentReasoner, norm_factors
+from thoughtlens.notation import ANSWER, OPTIONAL, query_names, text, thought_names
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning.loop import reason
+from thoughtlens.reasoning.batch import BatchPass
+from thoughtlens.reasoning.loop import prompts_without, reason, think
+from thoughtlens.reasoning.prompt_groups import GroupRecorder, grouped_keys, mark_groups
 from thoughtlens.runs.reader import READINGS, Run, chosen_problems, read_readings
 from thoughtlens.runs.writer import made_by
-from thoughtlens.taps import QuestionRecorder
+from thoughtlens.taps import QuestionRecorder, Taps, ValueRecorder
 
 STAGES: Final = ("state_in", "thought", "state_out")
 STAGE: Final = "state_in"
@@ -90,7 +93,7 @@ def results_read(decoded: xr.Dataset, problems: Sequence[Problem]) -> xr.Dataset
 
     Args:
         decoded: of these problems, from `decode_thoughts`.
-        problems: with steps such as `<<12-5=7>>`.
+        problems: with steps such as `<<12-5=7>>`, or edges of a graph such as `7 15`, whose result is their end.
 
     Returns:
         `own` and `other`, shares from 0 to 1, (stage, step, thought): the problem's own result, and that of the next
@@ -132,9 +135,15 @@ def _decode(reasoner: LatentReasoner, problems: Sequence[Problem], n_top: int, n
     )
 
 
+def _result(step: str) -> str:
+    """What a step comes to: what follows the last `=`, or the end of an edge."""
+    words = step.split("=")[-1].rstrip("> ").split()
+    return words[-1] if words else ""
+
+
 def _of_step(decoded: xr.Dataset, problems: Sequence[Problem], step: int) -> xr.Dataset:
     rows = [row for row, problem in enumerate(problems) if len(problem.steps) > step]
-    own = np.array([problems[row].steps[step].split("=")[-1].rstrip("> ") for row in rows], dtype=object)
+    own = np.array([_result(problems[row].steps[step]) for row in rows], dtype=object)
     tokens = decoded["token"].isel(problem=rows)
 
     def share(results: np.ndarray) -> xr.DataArray:
@@ -209,6 +218,68 @@ def _labelled(reasoner: LatentReasoner, problem: Problem, ids: Sequence[int], at
         },
         attrs={"problem": problem.id, "question": problem.question},
     )
+
+
+@torch.inference_mode()
+def group_attention(reasoner: LatentReasoner, problems: Sequence[Problem], *, batch_size: int = 32) -> xr.Dataset:
+    """Measure how each thought and marker attends to named groups of prompt tokens, and what they give it.
+
+    A[q, group] = Σ A[q, token] over the tokens of the group, and likewise of ‖A · v · W_O‖; range 0-1, and 0 or more.
+    Null of the first: the tokens of the group over all that the query sees (`n_tokens`).
+
+    Args:
+        reasoner: a model whose family names groups (`group_names`).
+        problems: what it thinks about.
+        batch_size: problems a pass; no number depends on it beyond rounding.
+
+    Returns:
+        `attention` and `value_weighted` (problem, layer, head, query, key), 0 where a key comes after the query, and
+        `n_tokens` (problem, key); keys are `first`, the groups, what of the question is in none, and all later slots.
+
+    Raises:
+        OptionError: the family names no groups.
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> from thoughtlens.problems import sample
+        >>> found = group_attention(load("compiled"), sample("graphs", n=1))
+        >>> found["attention"].sel(layer=1, head=1, query="z1", key="sep").round(3).values.tolist()
+        [1.0]
+
+    Reference: Kobayashi et al. 2020, arXiv 2004.10102, for what a token gives.
+    """
+    if not reasoner.group_names:
+        raise OptionError(
+            f"{reasoner.provenance.get('name')} names no groups of prompt tokens, expected a model of graphs such as "
+            "compiled; use question_attention for single tokens."
+        )
+    return xr.concat([_attend_to_groups(reasoner, batch) for batch in _batches(problems, batch_size)], "problem")
+
+
+def _attend_to_groups(reasoner: LatentReasoner, problems: Sequence[Problem]) -> xr.Dataset:
+    prompts, n_thoughts = [reasoner.prompt(problem.question) for problem in problems], reasoner.n_thoughts
+    batch = BatchPass(reasoner, Taps(), n_thoughts)
+    batch.question(prompts_without(reasoner, prompts))
+    mark_groups(batch, prompts)
+    weights, given = GroupRecorder(batch, n_thoughts), GroupRecorder(batch, n_thoughts)
+    norms = ValueRecorder(given, norm_factors(reasoner.lm))  # type: ignore[arg-type]  # which keeps rows as its own does
+    batch.taps = Taps([weights, norms])
+    think(batch, next(iter(reasoner.opening), None), n_thoughts)
+    keys, dims = grouped_keys(n_thoughts, reasoner.group_names), ("problem", "layer", "head", "query", "key")
+    found = xr.Dataset(
+        {
+            "attention": (dims, weights.attention.numpy()),
+            "value_weighted": (dims, given.attention.numpy()),
+            "n_tokens": (("problem", "key"), weights.n_tokens(batch).numpy()),
+        },
+        coords={
+            "problem": text([problem.id for problem in problems]),
+            "query": text(query_names(n_thoughts)),
+            "key": text(keys),
+        },
+    )
+    met = [name for name in found["query"].values if name not in OPTIONAL or name in reasoner.slots - {ANSWER}]
+    return found.sel(query=met, key=[name for name in keys if name not in OPTIONAL or name in met])
 
 
 def write_readings(run: Run, reasoner: LatentReasoner) -> Path:

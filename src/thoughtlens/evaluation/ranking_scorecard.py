@@ -1,10 +1,11 @@
-"""The scorecard of methods: how well each way of ranking heads and edges finds what a model needs.
+"""The scorecard of methods: how well each way of ranking heads, edges and units finds what a model needs.
 
 In: models with problems, some of them with a circuit that is known; out: scores with intervals over problems.
 
 1. One set of problems ranks: by attention, by attention beyond its null, by value-weighted attention, by rollout, and
-   by what each edit costs when it is made on one unit alone. Units are all heads; or all edges, from `eot`, `answer`
-   and each thought to every earlier thought.
+   by what each edit costs when it is made on one unit alone, or in two heads of a layer together. Units are all
+   heads; or all edges, from `eot`, `answer` and each thought to every earlier thought; or, where a family names groups
+   of prompt tokens, all units: a head's edge from a thought or `eot` to a group or slot.
 2. Where the circuit is known, a ranking is scored by AUROC: the chance that a unit of the circuit stands above one that
    is not in it, ties counting half. Range 0-1; 0.5 is a ranking that knows nothing.
 3. Where it is not, a second set of problems scores: the k first units are kept and all others are cut together, heads
@@ -17,7 +18,8 @@ Reference for CPR and CMD: Mueller et al. (2025), MIB: A Mechanistic Interpretab
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -35,17 +37,30 @@ from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.plan import Plan, shape_of
 from thoughtlens.cuts.study import intervene
 from thoughtlens.errors import OptionError
+from thoughtlens.evaluation.decoded_thoughts import group_attention
 from thoughtlens.files import write_table
+from thoughtlens.models.compiled import circuit
 from thoughtlens.models.loader import load
 from thoughtlens.models.planted import PLANTED, Strengths, planted_problems, planted_reasoner
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.notation import ANSWER, EDGES, EOT, HEADS, edge_name, edge_names, head_name, text, thought_names
+from thoughtlens.notation import (
+    ANSWER,
+    EDGES,
+    EOT,
+    HEADS,
+    MAX_THOUGHTS,
+    edge_name,
+    edge_names,
+    head_name,
+    text,
+    thought_names,
+)
 from thoughtlens.plots.comparison import Words, draw_models
 from thoughtlens.plots.style import save_figure
 from thoughtlens.problems import Problem, sample
 from thoughtlens.runs.extraction import extract
 from thoughtlens.runs.reader import Run
-from thoughtlens.schema import BASELINE
+from thoughtlens.schema import BASELINE, with_all_slots
 
 ATTENTION: Final = "attention"
 EXCESS: Final = "excess attention"
@@ -57,7 +72,10 @@ N_RANDOM: Final = 5
 """Random orders, whose mean is what a ranking that knows nothing reaches."""
 EDITS: Final[Mapping[str, Edit]] = {"zero": Zero(), "mean": Mean(), "resample": Resample(), "noise": Noise()}
 """Edits of one head, each a ranking of heads."""
-EDGE_CUTS: Final[Mapping[str, Callable[[str, str], Cut]]] = {"block": knock_out, "zero": zero_value_edge}
+JOINT: Final = "joint zero"
+"""The ranking by zeroing a unit in two heads of a layer together: a unit's largest effect beyond its partner's."""
+UNITS: Final = "units"
+EDGE_CUTS: Final[Mapping[str, Callable[..., Cut]]] = {"block": knock_out, "zero": zero_value_edge}
 """Cuts of one edge, each a ranking of edges: before the softmax, and after it."""
 
 Order = tuple[str, ...]
@@ -73,6 +91,8 @@ class Subject:
         problems: gives so many problems for a seed.
         heads: the heads of its circuit, such as `L0H3`; None where the circuit is not known.
         edges: the edges of its circuit, such as `answer ⊣ z6`; None where it is not known.
+        units: the units of its circuit, such as `z1 ⊣ sep, L1H1`; None where they are not ranked.
+        most: problems that rank and score at most, where they hardly differ and there are many units.
     """
 
     name: str
@@ -80,6 +100,8 @@ class Subject:
     problems: Callable[[int, int], Sequence[Problem]]
     heads: frozenset[str] | None = None
     edges: frozenset[str] | None = None
+    units: frozenset[str] | None = None
+    most: int | None = None
 
     @property
     def known(self) -> bool:
@@ -97,6 +119,18 @@ def _planted(name: str, strengths: Strengths) -> Subject:
     )
 
 
+def _compiled(name: str, *, twin: bool) -> Subject:
+    truth = circuit(twin=twin)
+    return Subject(
+        name,
+        lambda: load("compiled-twin" if twin else "compiled", dtype="float32"),
+        lambda n, seed: sample("graphs", n=n, seed=seed),
+        heads=truth["heads"],
+        units=truth["units"],
+        most=30,
+    )
+
+
 def _bundled(name: str) -> Subject:
     return Subject(name, lambda: load(name), lambda n, seed: sample("arithmetic", n=n, seed=seed))
 
@@ -105,11 +139,15 @@ SUBJECTS: Final = (
     _planted("planted, weak distractors", Strengths(hub=0.3, sequential=0.25, skip=0.5, sink=0.5)),
     _planted("planted", Strengths()),
     _planted("planted, strong distractors", Strengths(hub=0.99, sequential=0.99, skip=0.99, sink=0.99)),
+    _compiled("compiled", twin=False),
+    _compiled("compiled, with twin", twin=True),
     _bundled("tiny-gpt2"),
     _bundled("tiny-llama"),
 )
 """The models of the scorecard. In the planted ones a single head moves the answer, and it reads the last thought alone;
-their other heads attend strongly to thoughts, by these strengths, and carry nothing."""
+their other heads attend strongly to thoughts, by these strengths, and carry nothing. Of the compiled ones what is
+scored is what carries something from thoughts and `[A]` (`thoughtlens.models.circuit`): what acts in the question's
+pass alone can't be cut."""
 
 
 class Scorecard(NamedTuple):
@@ -133,7 +171,7 @@ def scorecard(
     seed: int = 0,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> Scorecard:
-    """Score every way of ranking heads and edges, and write the scores as a table and a figure.
+    """Score every way of ranking heads, edges and units, and write the scores as a table and a figure.
 
     Args:
         out: the folder, made if it is not there: `scorecard.csv`, `curves.csv`, `scorecard.png`, `.svg` and `.pdf`,
@@ -174,18 +212,25 @@ def _folder(name: str) -> str:
 
 def _score(folder: Path, subject: Subject, n: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The scores and curves of one model."""
+    n = n if subject.most is None else min(n, subject.most)
     reasoner, problems = subject.reasoner(), subject.problems(2 * n, seed)
     ranking = extract(reasoner, problems[:n], folder / "ranking", record=["values"])
-    importances = {
-        HEADS: head_rankings(ranking) | _by_cause(ranking, reasoner, _single_heads(ranking), HEADS),
-        EDGES: edge_rankings(ranking) | _by_cause(ranking, reasoner, _single_edges(ranking), EDGES),
-    }
+    importances = {HEADS: head_rankings(ranking) | by_cause(ranking, reasoner, single_heads(ranking), HEADS)}
+    if subject.known:
+        importances[HEADS] |= by_joint_cause(ranking, reasoner, single_heads(ranking)["zero"], HEADS)
+    if subject.edges is not None or not subject.known:
+        importances[EDGES] = edge_rankings(ranking) | by_cause(ranking, reasoner, _single_edges(ranking), EDGES)
+    if subject.units is not None:
+        attention = group_attention(reasoner, problems[:n])
+        cuts = _single_units(_units_of(attention))
+        importances[UNITS] = unit_rankings(attention) | by_cause(ranking, reasoner, cuts, UNITS)
+        importances[UNITS] |= by_joint_cause(ranking, reasoner, cuts["zero"], UNITS)
     scores, curves = [], []
     scoring = None if subject.known else extract(reasoner, problems[n:], folder / "scoring")
     for units, rankings in importances.items():
         shown = {"model": subject.name, "units": units}
         if scoring is None:
-            truth = subject.heads if units == HEADS else subject.edges
+            truth = {HEADS: subject.heads, EDGES: subject.edges, UNITS: subject.units}[units]
             scores += [shown | row for row in _auroc_rows(rankings, truth or frozenset())]
             continue
         orders = {name: ordered(importance) for name, importance in rankings.items()}
@@ -221,6 +266,49 @@ def edge_rankings(run: Run) -> dict[str, xr.DataArray]:
     return {name: xr.concat(parts, "problem") for name, parts in found.items()}
 
 
+def unit_rankings(found: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Importance of each unit by what attention to groups shows, of `group_attention`: (problem, unit) a ranking."""
+    seen = [[_sees(query, key) for key in found["key"].values] for query in found["query"].values]
+    n_seen = found["n_tokens"] * xr.DataArray(seen, dims=("query", "key"))
+    even = n_seen / n_seen.sum("key")
+    weights = found["attention"].astype(np.float64)
+    given = found["value_weighted"].astype(np.float64)
+    total = given.sum("key")
+    rankings = {
+        ATTENTION: weights,
+        EXCESS: weights - even,
+        VALUE_WEIGHTED: (given / total.where(total > 0)).fillna(0.0),
+    }
+    units = _units_of(found)
+    return {name: _unit_cells(importance, units) for name, importance in rankings.items()}
+
+
+def _sees(query: object, key: object) -> bool:
+    """Whether a query can see a key: a part of the prompt, or a thought or marker that does not come after it."""
+    later = [*thought_names(MAX_THOUGHTS), EOT]
+    return key not in later or later.index(str(key)) <= later.index(str(query))
+
+
+def _units_of(found: xr.Dataset) -> list[tuple[str, str, int, int]]:
+    """Query, key, layer and head of every unit there is."""
+    edges = [(str(q), str(k)) for q in found["query"].values for k in found["key"].values if _sees(q, k)]
+    there = {str(key) for key in found["key"].values[(found["n_tokens"] > 0).any("problem").values]}
+    places = [(layer, head) for layer in range(found.sizes["layer"]) for head in range(found.sizes["head"])]
+    return [(*edge, *place) for place in places for edge in edges if edge[1] in there]
+
+
+def _unit_name(query: str, key: str, layer: int, head: int) -> str:
+    return f"{edge_name(query, key)}, {head_name(layer, head)}"
+
+
+def _unit_cells(importance: xr.DataArray, units: Sequence[tuple[str, str, int, int]]) -> xr.DataArray:
+    """The cells of these units: (problem, unit)."""
+    places = [xr.DataArray(list(of), dims="unit") for of in zip(*units, strict=True)]
+    cells = importance.sel(dict(zip(("query", "key"), places[:2], strict=True)))
+    cells = cells.isel(dict(zip(("layer", "head"), places[2:], strict=True))).drop_vars(["query", "key"])
+    return cells.assign_coords(unit=text([_unit_name(*unit) for unit in units])).transpose("problem", "unit")
+
+
 def _random_orders(order: Order, seed: int) -> dict[str, Order]:
     """Orders that know nothing, to compare with."""
     rng = np.random.default_rng(seed)
@@ -233,11 +321,11 @@ _ROLLED = {ATTENTION: ROLLOUT, VALUE_WEIGHTED: VALUE_ROLLOUT}
 def _blocks(run: Run) -> Iterable[tuple[str, xr.DataArray]]:
     """What attention shows of some problems at a time, by the name of the ranking."""
     for block, valued in zip(patterned(run, WEIGHTS), patterned(run, VALUES), strict=True):
-        weights = block["attention"].astype(np.float64)
+        weights = with_all_slots(block["attention"]).astype(np.float64)
         yield ATTENTION, weights
         yield EXCESS, weights - causal_uniform(weights, block["n_question_tokens"])
         # A row that moves nothing at all has no shares: as a way of ranking, it carries nothing.
-        yield VALUE_WEIGHTED, valued["attention"].fillna(0.0).where(weights.notnull())
+        yield VALUE_WEIGHTED, with_all_slots(valued["attention"]).fillna(0.0).where(weights.notnull())
 
 
 def edges_of(n_thoughts: int) -> list[tuple[str, str]]:
@@ -252,7 +340,8 @@ def _edge_cells(attention: xr.DataArray) -> xr.DataArray:
     return cells.assign_coords(unit=text([edge_name(*edge) for edge in edges])).transpose("problem", "unit")
 
 
-def _single_heads(run: Run) -> dict[str, dict[str, Cut]]:
+def single_heads(run: Run) -> dict[str, dict[str, Cut]]:
+    """The cuts of each head alone, by ranking."""
     names = [head_name(layer, head) for layer in range(shape_of(run).n_layers) for head in range(shape_of(run).n_heads)]
     return {by: {name: ablate_head(name, edit=edit) for name in names} for by, edit in EDITS.items()}
 
@@ -262,7 +351,7 @@ def _single_edges(run: Run) -> dict[str, dict[str, Cut]]:
     return {by: {edge_name(*edge): make(*edge) for edge in edges} for by, make in EDGE_CUTS.items()}
 
 
-def _by_cause(
+def by_cause(
     run: Run, reasoner: LatentReasoner, cuts: Mapping[str, Mapping[str, Cut]], units: str
 ) -> dict[str, xr.DataArray]:
     """What each cut of a single unit takes from the log-probability of the right answer: (problem, unit) a ranking."""
@@ -274,6 +363,39 @@ def _by_cause(
         of_units = loss.sel(intervention=[cut.label for cut in of_ranking.values()]).rename(intervention="unit")
         found[by] = of_units.assign_coords(unit=text(of_ranking)).transpose("problem", "unit")
     return found
+
+
+def _single_units(units: Sequence[tuple[str, str, int, int]]) -> dict[str, dict[str, Cut]]:
+    return {
+        by: {_unit_name(*unit): make(*unit[:2], layers=[unit[2]], heads=[unit[3]]) for unit in units}
+        for by, make in EDGE_CUTS.items()
+    }
+
+
+def by_joint_cause(run: Run, reasoner: LatentReasoner, cuts: Mapping[str, Cut], units: str) -> dict[str, xr.DataArray]:
+    """A unit's largest effect beyond its partner's: max over partners of loss(both) − loss(partner).
+
+    Partners are the same unit in the other heads of its layer; the best one is found on the means over problems.
+    """
+    pairs = [pair for pair in combinations(cuts, 2) if _partners(cuts[pair[0]], cuts[pair[1]])]
+    both = {pair: cut(*cuts[pair[0]].parts, *cuts[pair[1]].parts, label=" + ".join(pair)) for pair in pairs}
+    plan = Plan((*cuts.values(), *both.values()))
+    outcome = intervene(run, plan, study=f"joint-{units}", reasoner=reasoner)[RANKED_BY].reset_coords(drop=True)
+    loss = outcome.sel(intervention=BASELINE, drop=True) - outcome
+    alone = {name: loss.sel(intervention=made.label, drop=True) for name, made in cuts.items()}
+    beyond: dict[str, list[xr.DataArray]] = {name: [] for name in cuts}
+    for pair, made in both.items():
+        together = loss.sel(intervention=made.label, drop=True)
+        for name, partner in (pair, pair[::-1]):
+            beyond[name].append(together - alone[partner])
+    largest = [max(its, key=lambda effect: float(effect.mean())) for its in beyond.values()]
+    return {JOINT: xr.concat(largest, "unit").assign_coords(unit=text(beyond)).transpose("problem", "unit")}
+
+
+def _partners(one: Cut, other: Cut) -> bool:
+    """Whether two cuts do the same in different heads of one layer."""
+    first, second = one.parts[0], other.parts[0]
+    return replace(first, heads=None) == replace(second, heads=None)
 
 
 def mean_importance(importance: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
@@ -315,7 +437,7 @@ def _auroc_rows(rankings: Mapping[str, xr.DataArray], truth: frozenset[str]) -> 
 
 def kept_means(run: Run, reasoner: LatentReasoner, orders: Mapping[str, Order], units: str) -> dict[str, xr.DataArray]:
     """Mean log-probability of the right answer with the first k units kept and all others cut: (resample, k)."""
-    single = _single_heads(run)["resample"] if units == HEADS else _single_edges(run)["block"]
+    single = single_heads(run)["resample"] if units == HEADS else _single_edges(run)["block"]
     circuits = {frozenset(order[:k]) for order in orders.values() for k in range(len(order))}
     cuts = {
         kept: cut(*(part for name, one in single.items() if name not in kept for part in one.parts), label=label)
@@ -356,6 +478,7 @@ def _numbers(resampled: xr.DataArray) -> dict[str, float]:
 
 _WORDS: Final = {
     "AUROC_heads": Words("ranking of heads", "AUROC, heads: 0.5 is chance", "AUROC", True),
+    "AUROC_units": Words("ranking of units", "AUROC, units: 0.5 is chance", "AUROC", True),
     "AUROC_edges": Words("ranking of edges", "AUROC, edges: 0.5 is chance", "AUROC", True),
     "CPR_heads": Words("ranking of heads", "CPR, heads: larger is better", "CPR", True),
     "CPR_edges": Words("ranking of edges", "CPR, edges: larger is better", "CPR", True),

@@ -10,6 +10,9 @@ from .coconut import Pause as Pause
 from .coconut import symbol_tokenizer as symbol_tokenizer
 from .codi import Codi as Codi
 from .codi import projection as projection
+from .compiled import COMPILED as COMPILED
+from .compiled import circuit as circuit
+from .compiled import compiled_reasoner as compiled_reasoner
 from .loader import DTYPES as DTYPES
 from .loader import load as load
 from .loader import precision as precision

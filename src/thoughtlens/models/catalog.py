@@ -179,7 +179,7 @@ def bundled() -> Mapping[str, Path]:
 
     Example:
         >>> list(bundled())
-        ['planted', 'tiny-gpt2', 'tiny-gpt2-control', 'tiny-llama']
+        ['compiled', 'compiled-twin', 'planted', 'tiny-gpt2', 'tiny-gpt2-control', 'tiny-llama']
     """
     root = Path(str(resources.files("thoughtlens.models"))) / "bundled"
     return {folder.name: folder for folder in sorted(root.glob("*")) if (folder / "card.json").is_file()}

@@ -5,6 +5,7 @@
 (plain language models). `symbol_tokenizer`: the 40 symbols of the graph problems of arXiv 2505.12514.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from thoughtlens.models.reasoner import Reasoner
+from thoughtlens.notation import GRAPH_GROUPS
 from thoughtlens.problems import AFTER_HASH, OFFICIAL, AnswerRule
 
 _NAMED_SYMBOLS: Final = {33: "<|latent|>", 34: "|", 35: "[Q]", 36: "[R]", 37: "[A]", 38: "<eos>"}
@@ -33,6 +35,21 @@ class Coconut(Reasoner):
     def answer_rule(self) -> AnswerRule:
         """How an answer is read and compared; officially what follows the last `#`."""
         return AFTER_HASH if self.rule == OFFICIAL else super().answer_rule
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups of a graph's tokens, where the model reads graphs."""
+        return GRAPH_GROUPS if "[Q]" in self.tokenizer.get_vocab() else ()
+
+    def groups(self, prompt: Sequence[int]) -> dict[str, list[int]]:
+        """Places in a graph's prompt: `|` and `[Q]`, both ends of the edges, candidates, `[R]` and root."""
+        if not self.group_names:
+            return {}
+        known = self.tokenizer.get_vocab()
+        end = list(prompt).index(known["[Q]"])
+        edges = {"src": range(1, end, 3), "tgt": range(2, end, 3), "sep": range(3, end + 1, 3)}
+        asked = {"cand": range(end + 1, end + 3), "R": range(end + 3, end + 4), "root": range(end + 4, end + 5)}
+        return {name: list(places) for name, places in (edges | asked).items()}
 
 
 class Pause(nn.Module):

@@ -50,6 +50,7 @@ from thoughtlens.models.catalog import (
 from thoughtlens.models.checkpoint import digest, find_weights, is_raw, read_weights
 from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.codi import Codi
+from thoughtlens.models.compiled import compiled_reasoner
 from thoughtlens.models.layouts import (
     COCONUT,
     CODI,
@@ -132,14 +133,16 @@ def load(
     rule_named(answer_rule)
     check_asked(model, revision=revision, known_as=known_as, alpha=alpha, dtype=dtype, device=device)
     where = _device(device)
-    dtype = precision(dtype, where)
     place = locate(model, base, revision, base_revision, known_as)
     said = folder_settings(place.folder)
     settings = Settings.of(options={"lora_alpha": alpha}, folder=said, table=place.table)
-    if settings["family"] == "planted":
-        if alpha is not None:
-            raise no_lora(str(model), alpha)
-        reasoner: Reasoner = _plant(place, said, DTYPES[dtype], where)
+    dtype = _float32(str(model), dtype) if settings["family"] == "compiled" else precision(dtype, where)
+    if settings["family"] in ("planted", "compiled") and alpha is not None:
+        raise no_lora(str(model), alpha)
+    if settings["family"] == "compiled":
+        reasoner: Reasoner = _named_so(compiled_reasoner(twin=bool(said.get("twin")), device=where), place)
+    elif settings["family"] == "planted":
+        reasoner = _plant(place, said, DTYPES[dtype], where)
     elif settings["family"] not in _FAMILIES:
         reasoner = _foreign(settings["family"], place, said, DTYPES[dtype], where)
     else:
@@ -341,11 +344,11 @@ def _device(name: str | None) -> torch.device:
 
 # Loading what was found.
 
-_FAMILIES: Final = frozenset({"codi", "coconut", "plain", "planted"})
+_FAMILIES: Final = frozenset({"codi", "coconut", "compiled", "plain", "planted"})
 _FAMILY_OF: Final = {CODI: "codi", COCONUT: "coconut", PLAIN: "plain", LATENT_TTS: None}
 
 
-def _plant(place: Place, settings: Mapping[str, Any], dtype: torch.dtype, where: torch.device) -> Codi:
+def _plant(place: Place, settings: Mapping[str, Any], dtype: torch.dtype, where: torch.device) -> Reasoner:
     """A planted model: its folder holds the strengths of its heads in the place of weights."""
     known = {strength.name for strength in fields(Strengths)}
     if odd := sorted(set(settings) - known - {"family", "n_thoughts"}):
@@ -355,8 +358,23 @@ def _plant(place: Place, settings: Mapping[str, Any], dtype: torch.dtype, where:
         )
     strengths = Strengths(**{name: value for name, value in settings.items() if name in known})
     reasoner = planted_reasoner(strengths, n_thoughts=int(settings.get("n_thoughts", 6)), dtype=dtype, device=where)
+    return _named_so(reasoner, place)
+
+
+def _named_so(reasoner: Reasoner, place: Place) -> Reasoner:
+    """A reasoner that was built, not read, under the name and source that it was asked for by."""
     own = {name: place.provenance[name] for name in ("name", "source")}
     return replace(reasoner, provenance={**reasoner.provenance, **own})
+
+
+def _float32(model: str, asked: str) -> str:
+    """The precision of a compiled model; `CheckpointError` where another is asked for."""
+    if asked not in (AUTO, "float32"):
+        raise CheckpointError(
+            f"{model} was asked for in {asked}, expected float32, in which alone its written weights are right; "
+            "pass --dtype float32."
+        )
+    return "float32"
 
 
 def _foreign(family: str, place: Place, said: Mapping[str, Any], dtype: torch.dtype, where: torch.device) -> Reasoner:

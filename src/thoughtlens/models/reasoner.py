@@ -41,6 +41,7 @@ class LatentReasoner(Protocol):
         padding: the token id that a batch is padded with.
         answer_prefix: the words before the answer's value; empty where the value is said at once.
         answer_rule: how an answer is read and compared.
+        group_names: groups of prompt tokens that can be keys of their own, of `thoughtlens.notation.GRAPH_GROUPS`.
         provenance: what was loaded and from where, as JSON values; absent or None where it does not apply:
 
             name             as the user gave it; what the model is called everywhere
@@ -79,6 +80,8 @@ class LatentReasoner(Protocol):
     def answer_rule(self) -> AnswerRule: ...  # noqa: D102
     @property
     def provenance(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def group_names(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def question(self, text: str) -> list[int]:
         """Token ids of a question, without the marker that opens the thoughts."""
@@ -110,6 +113,10 @@ class LatentReasoner(Protocol):
 
     def read_answer(self, text: str) -> str | None:
         """The answer in a generated text; None if there is none."""
+        ...
+
+    def groups(self, prompt: Sequence[int]) -> dict[str, list[int]]:
+        """The places in a prompt of each group of its tokens that has a name, of `group_names`."""
         ...
 
 
@@ -279,13 +286,24 @@ class Reasoner:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated ids up to the end token; markers left out."""
-        kept = [i for i in ids if i < self.markers.vocabulary and i != self.tokenizer.eos_token_id]
+        # A tokenizer looks for its end token each time that it is asked, and this is asked at every step of a text.
+        vocabulary, end = self.markers.vocabulary, self.tokenizer.eos_token_id
+        kept = [i for i in ids if i < vocabulary and i != end]
         text: str = self.tokenizer.decode(kept)
         return text
 
     def read_answer(self, text: str) -> str | None:
         """The answer in a generated text."""
         return self.answer_rule.read(text)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of groups of prompt tokens that can be recorded and cut as keys, of `GRAPH_GROUPS`; here none."""
+        return ()
+
+    def groups(self, prompt: Sequence[int]) -> dict[str, list[int]]:
+        """The places in a prompt, as `prompt` gives it, of each group of tokens that has a name."""
+        return {}
 
 
 def output_projections(lm: Any) -> list[Tensor]:

@@ -37,6 +37,7 @@ _KINDS: Final[Mapping[str, tuple[Any, str]]] = {
     "after": (list, "a list of tokens"),
     "prefix": (str, "a text"),
     "modes": (list, "a list of direct and verbal"),
+    "twin": (bool, "true or false"),
     "feedback": (str, "projection, hidden or pause"),
     "tokenizer": (str, "symbols"),
     "config": (dict, "a configuration"),
@@ -162,6 +163,11 @@ def known_checkpoints() -> Mapping[str, Mapping[str, Any]]:
     """
     table = tomllib.loads((resources.files("thoughtlens.models") / "known.toml").read_text("utf-8"))
     return {name: entry for entry in table["checkpoints"] for name in entry["ids"]}
+
+
+def defaults(family: str) -> Mapping[str, Any]:
+    """What holds for a checkpoint of this family where nothing else is said."""
+    return _DEFAULTS[family]
 
 
 def folder_settings(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ and prints the values of cells by the sizes that were measured. Colours are thos
 orange is cutting, grey is below chance; series differ in their shade and in the shape of their dots.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -187,7 +188,7 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
     # Neither date nor version is written, and the salt replaces random ids; text stays text, searchable and small.
     settings: dict[Any, Any] = {"svg.hashsalt": "thoughtlens", "svg.fonttype": "none", "pdf.fonttype": 42}
     try:
-        with matplotlib.rc_context(settings):
+        with matplotlib.rc_context(settings), _fonts_without_layout():
             for suffix, fact in (("png", "Software"), ("svg", "Date"), ("pdf", "CreationDate")):
                 paths.append(stem.with_name(f"{stem.name}.{suffix}"))
                 with replacing_bytes(paths[-1]) as file:
@@ -196,6 +197,19 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
     finally:
         figure.set_layout_engine(engine)
     return paths
+
+
+@contextmanager
+def _fonts_without_layout() -> Iterator[None]:
+    """Embed fonts without the tables that choose among glyphs: Matplotlib has chosen, and to read them takes long."""
+    from fontTools.subset import Options  # what writes PDF imports it
+
+    default = Options._drop_tables_default
+    Options._drop_tables_default = [*default, "GDEF", "GPOS", "GSUB"]
+    try:
+        yield
+    finally:
+        Options._drop_tables_default = default
 
 
 def plain(text: object) -> str:

@@ -94,6 +94,7 @@ def write_report(
     *,
     holdout: float | None = None,
     holdout_seed: int = 0,
+    compared: Json | None = None,
 ) -> Page:
     """Write the report of a run, or of several: one HTML file which opens anywhere and needs no network.
 
@@ -106,6 +107,8 @@ def write_report(
         out: the file; `RUN/report.html` if None.
         holdout: of several runs, the share of the problems on which they are compared, as for `compare`.
         holdout_seed: which problems these are.
+        compared: a comparison that is made already, in the place of that of the runs: `own`, `differences`, `profiles`
+            and `notes` as the page shows them, and its `findings` in sentences.
 
     Returns:
         The page; in a notebook it is shown inline.
@@ -128,7 +131,8 @@ def write_report(
     if len(named) > 1 and out is None:
         raise OptionError(f"{len(named)} runs were given without a file for their report; name one with --out.")
     path = next(iter(named.values())).path / REPORT if out is None else Path(out)
-    compared = None if len(named) < 2 else _compared(named, holdout=holdout, holdout_seed=holdout_seed)
+    if compared is None and len(named) > 1:
+        compared = _compared(named, holdout=holdout, holdout_seed=holdout_seed)
     page = _rendered([_Section(run, label) for label, run in named.items()], compared)
     # Under the run's lock: whoever extracts into the folder removes unfinished files there.
     own = only_writer if path.parent == next(iter(named.values())).path else writing
@@ -366,10 +370,12 @@ def _rendered(sections: Sequence[_Section], comparison: Json | None) -> str:
     for run, section in zip(runs, sections, strict=True):
         run["label"] = section.label
     code, style = script(), _asset("page.css")
+    comparison = dict(comparison or {})
+    said = comparison.pop("findings", None) or (list(differences(comparison)) if comparison else [])
     return _environment().get_template("template.html.jinja").render(
         sections=sections,
-        data={"runs": runs, "comparison": comparison},
-        differences=list(differences(comparison)) if comparison else [],
+        data={"runs": runs, "comparison": comparison or None},
+        differences=said,
         blocks=blocks,
         # Only these two are not escaped: they are the package's own.
         script=Markup(code),

@@ -6,8 +6,9 @@ In: the headline numbers of a run (`reports.summary`), of its studies (`study_da
 1. "More than an even share" is said where the one-sided test of the evidence says so (p < 0.05), and "less" where the
    whole interval lies below it. Else the number stands alone, with the words that nothing is shown.
 2. A hub is named where `hub_test` finds one, in the mean head and in single heads, and nowhere else.
-3. A cut costs something where its p-value, corrected over all cuts of its plan (Holm), is below 0.05. A mean effect is
-   called none where an effect inside the margin is shown (`no_effect` of the study's summary).
+3. A cut costs something where its p-value, corrected over all cuts of its plan (Holm), is below 0.05; those whose mean
+   loss is within the margin are told apart. A mean effect is called none where an effect inside the margin is shown
+   (`no_effect` of the study's summary).
 4. That nothing was found is never said as if it showed that there is nothing.
 """
 
@@ -113,10 +114,10 @@ def _against_even(found: Mapping[str, Any]) -> str:
     by = with_interval({name: None if found[name] is None else 100 * found[name] for name in _BOUNDS}, 1)
     by += " percentage points"
     if found["p"] < ALPHA:
-        return f"more than an even spread over all tokens would give them: by {by} ({p_value(found['p'])})"
+        return f"{by} more than if every token got the same ({p_value(found['p'])})"
     if found["high"] is not None and found["high"] < 0:
-        return f"less than an even spread over all tokens would give them: by {by}"
-    return f"no amount that is shown to exceed an even spread over all tokens ({by}, {p_value(found['p'])})"
+        return f"less than if every token got the same: {by}"
+    return f"an amount that is not shown to be more than if every token got the same ({by}, {p_value(found['p'])})"
 
 
 _BOUNDS: Final = ("estimate", "low", "high")
@@ -129,7 +130,10 @@ def _hub(facts: Mapping[str, Any]) -> Iterator[Finding]:
             "Hub", "Whether there is a hub can't be said here: it takes four thoughts and five problems.", "heads"
         )
         return
-    strength = f"strength {number(hub['strength'])} even shares, a hub has over {heads['least']}; {p_value(hub['p'])}"
+    strength = (
+        f"without the thought that favours it most it gets {number(hub['strength'])} even shares, a hub over "
+        f"{heads['least']}; {p_value(hub['p'])}"
+    )
     mean = (
         f"{hub['thought']} is a hub of the mean head, the average of all heads: more than one later thought prefers it "
         if hub["thought"]
@@ -147,7 +151,7 @@ def _hub(facts: Mapping[str, Any]) -> Iterator[Finding]:
 def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
     sentences = {
         "sequential": ("Previous thought", "The thought just before gets"),
-        "skip": ("First half", "The last thought gives the first half of the thoughts"),
+        "skip": ("Skipping back", "The last thought gives the first half of the thoughts"),
     }
     for name, (about, beginning) in sentences.items():
         ratio, found = facts[name], facts["evidence"][name]
@@ -157,7 +161,7 @@ def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
         if found["p"] is not None and found["p"] < ALPHA and ratio["estimate"] > 1:
             claim = f"more than no preference would give ({p_value(found['p'])})"
         elif ratio["high"] is not None and ratio["high"] < 1:
-            claim = "less than no preference would give"
+            claim = "less than no preference would give (the whole interval is below 1)"
         else:
             claim = f"which shows no preference ({p_value(found['p'])})"
         even = " (what attention spread evenly over earlier thoughts would give)" if name == "sequential" else ""
@@ -167,7 +171,11 @@ def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
 def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
     types = ", ".join(f"{n} {name}" for name, n in (facts["types"] or {}).items() if n)
     if types:
-        yield Finding("Types of heads", f"{types}, by what each looks at beyond chance.", "heads")
+        yield Finding(
+            "Types of heads",
+            f"{types}, by where each gives more than 0.05 of its attention beyond an even spread.",
+            "heads",
+        )
     unreliable = facts["ranking"]["unreliable"]
     first = ", ".join(
         f"{head['name']} ({head['type']})" if head.get("type") else head["name"]
@@ -178,8 +186,8 @@ def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
     else:
         reliability = number(facts["ranking"]["reliability"])
         text = (
-            f"By importance (attention to thoughts times how far one of them is preferred) {first} come first. The "
-            f"order's reliability is {reliability} (1: other problems would give the same order)."
+            f"By importance (attention to thoughts times how far one of them is preferred) {first} come first. Two "
+            f"halves of these problems agree on the order by {reliability} (1: the same order, 0: chance)."
         )
     yield Finding("Heads", text, "heads")
 
@@ -192,14 +200,16 @@ def cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         return
     made, ranked = study["cuts"], study["ranked"]
     label = study["labels"][ranked]
-    costs = [cut for cut in made if (cut["p"][ranked] or 1.0) < ALPHA and cut["effects"][ranked][0] < 0]
+    margin = study["margins"][ranked]
+    lost = [cut for cut in made if (cut["p"][ranked] or 1.0) < ALPHA and cut["effects"][ranked][0] < 0]
+    costs = [cut for cut in lost if cut["effects"][ranked][0] < -margin]
     where = f"In study {study['name']}, on {counted(study['n'], 'problem')}, "
     if costs:
         first, *others = sorted(costs, key=lambda cut: cut["effects"][ranked][0])[:_N_NAMED]
         text = (
             f"{where}{len(costs)} of {counted(len(made), 'cut')} {'is' if len(costs) == 1 else 'are'} shown to cost "
-            f"{label} (Holm over all cuts). {first['label']} costs most: {_size(first, ranked)} nats, "
-            f"and {first['broken']} of {first['n']} answers break."
+            f"{label}, {margin:g} nats or more (Holm over all cuts). {first['label']} costs most: "
+            f"{_size(first, ranked)} nats, and {first['broken']} of {first['n']} answers break."
         )
         if others:
             named = ", ".join(f"{cut['label']} {number(cut['effects'][ranked][0])}" for cut in others)
@@ -207,25 +217,29 @@ def cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         text += _legend([first, *others])
     else:
         text = (
-            f"{where}none of {counted(len(made), 'cut')} is shown to cost {label} (Holm over all cuts); that does not "
-            "show that nothing matters."
+            f"{where}none of {counted(len(made), 'cut')} is shown to cost {label}, {margin:g} nats or more (Holm over "
+            "all cuts); that does not show that nothing matters."
         )
         measured = [cut for cut in made if cut["effects"][ranked][0] < 0]
         if largest := sorted(measured, key=lambda cut: cut["effects"][ranked][0])[:_N_NAMED]:
             named = ", ".join(f"{cut['label']} {number(cut['effects'][ranked][0])}" for cut in largest)
             text += f" Largest as measured: {named} nats.{_legend(largest)}"
+    if small := len(lost) - len(costs):
+        text += f" {counted(small, 'further cut')} {'costs' if small == 1 else 'cost'} something, but less."
     if none := sum(bool(cut["none"][ranked]) for cut in made):
-        text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{study['margins'][ranked]:g} nats."
+        text += f" Of {counted(none, 'cut')} the effect is shown to lie within ±{margin:g} nats."
     yield Finding("Cutting", text, "causes")
     if matched := [cut for cut in made if cut["controls"] and cut.get("p_controls")]:
         beyond = sum(
             cut["effects"][ranked][0] < 0 and cut["p_controls"][ranked] * (1 + len(cut["controls"])) < _ALONE
             for cut in matched
         )
-        chance = sum(1 / (1 + len(cut["controls"])) for cut in matched)
+        numbers = [len(cut["controls"]) for cut in matched]
+        chance = sum(1 / (1 + n) for n in numbers)
+        each = f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
         text = (
-            f"{beyond} of {counted(len(matched), 'cut')} that have controls (random cuts matched to them) cost more "
-            f"than each of their controls; by chance alone about {chance:.0f} would."
+            f"{beyond} of {counted(len(matched), 'cut')} cost more than each of their {each} controls, random cuts of "
+            f"things like them; by chance alone about {number(chance, 1)} would."
         )
         yield Finding("Controls", text, "causes")
     for family, rows in study["verdicts"].items():
@@ -251,7 +265,7 @@ _ALONE: Final = 1.5
 
 MEASURES: Final = {
     "accuracy": "accuracy",
-    "preferred": "preference for the first run's preferred thought",
+    "preferred": "preference for the thought that the first run prefers",
     "sequential": "preference for the previous thought",
     "skip": "preference for the first half",
     "thought_mass": "attention to earlier thoughts",

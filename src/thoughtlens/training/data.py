@@ -4,6 +4,8 @@
   False`: with it the answer would only be copied); the student reads `question, bot, thoughts, eot` and then the answer
   alone. Question, steps and answer are tokenized separately, as in the official `train.py`, so that the answer's tokens
   are the same for both. Questions are padded on the left, what follows on the right.
+- A Coconut in stage k reads `question, bot, thoughts, eot`, then the steps after the k-th and the answer (arXiv
+  2412.06769, section 3), with its own words around them.
 - Problems form an endless sequence, numbered from 0, that the Trainer reads in order: step s of W processes with batch
   B and accumulation A reads the problems s·W·A·B to (s + 1)·W·A·B - 1. So two processes see in each step what one
   process sees with twice the batch, and a training that is resumed sees what it would have seen.
@@ -23,6 +25,7 @@ from torch.utils.data import Dataset
 from thoughtlens.errors import RecipeError
 from thoughtlens.models.codi import question_text
 from thoughtlens.models.reasoner import answer_ids
+from thoughtlens.models.settings import CODI, defaults
 from thoughtlens.problems import Problem, load_set
 from thoughtlens.problems.generators import arithmetic_problem
 from thoughtlens.training.recipe import ProblemSource, Recipe, Stage
@@ -78,6 +81,8 @@ class Collator:
         after_steps: the text between the steps and the answer; empty in the official training.
         longest: questions, and the steps of a problem, are cut to this many tokens, as in the official training.
         equations_in_a_row: equations in each row of bare-equation practice.
+        family: `codi` or `coconut`; it decides the words around question and answer.
+        replaced: how many steps thoughts stand in the place of; all of them if None.
     """
 
     tokenizer: Any
@@ -86,6 +91,8 @@ class Collator:
     after_steps: str = " "
     longest: int = 256
     equations_in_a_row: int = 7
+    family: str = CODI
+    replaced: int | None = None
 
     def __call__(self, problems: Sequence[Problem]) -> dict[str, Any]:
         """Collate, for `transformers.Trainer`."""
@@ -93,9 +100,9 @@ class Collator:
 
     def batch(self, problems: Sequence[Problem]) -> Batch:
         """Collate as a `Batch`."""
-        questions = [self._ids(question_text(p.question))[: self.longest] for p in problems]
+        questions = [self._ids(self._question(p.question))[: self.longest] for p in problems]
         explicit = [self._text(self._steps(p), p.answer) for p in problems]
-        answers = [self._text([self.eot], p.answer) for p in problems]
+        answers = [self._text([self.eot, *self._steps(p, self.replaced)], p.answer) for p in problems]
         equations, equals = self._equations(problems)
         return Batch(
             question=self._pad(questions, left=True),
@@ -116,12 +123,16 @@ class Collator:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _steps(self, problem: Problem) -> list[int]:
-        written = " ".join(problem.steps[:-1])
+    def _question(self, text: str) -> str:
+        return question_text(text) if self.family == CODI else text + str(defaults(self.family)["suffix"])
+
+    def _steps(self, problem: Problem, replaced: int | None = 0) -> list[int]:
+        """The steps after the first `replaced` of them, without the last step, which the answer repeats."""
+        written = " ".join(problem.steps[len(problem.steps) if replaced is None else replaced : -1])
         return self._bare(written + self.after_steps)[: self.longest] if written else []
 
     def _text(self, before: Sequence[int], answer: str) -> _Text:
-        told, first = answer_ids(self.tokenizer, answer)
+        told, first = answer_ids(self.tokenizer, answer, str(defaults(self.family)["prefix"]))
         ids = [*before, *told, self.tokenizer.eos_token_id]
         return _Text(ids, len(before) + first - 1)
 

@@ -21,8 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from thoughtlens.errors import RecipeError, first_line
 from thoughtlens.models.catalog import BASE_FILES, fetch
-from thoughtlens.models.reasoner import Markers, answer_text
-from thoughtlens.models.settings import ANSWER_PREFIX
+from thoughtlens.models.reasoner import PAD, Markers, answer_text
+from thoughtlens.models.settings import ANSWER_PREFIX, CODI
+from thoughtlens.notation import BOT, EOT
 from thoughtlens.problems.generators import LIMIT, arithmetic_problem
 from thoughtlens.training.objective import CodiModule
 from thoughtlens.training.recipe import Lora, NewBase, PretrainedBase, Recipe
@@ -86,12 +87,12 @@ class Decoder(NamedTuple):
     markers: Markers
 
 
-def load_pretrained(base: PretrainedBase, *, dtype: torch.dtype) -> Decoder:
+def load_pretrained(base: PretrainedBase, *, dtype: torch.dtype, names: tuple[str, ...] = Markers.names) -> Decoder:
     """Load a base and add the markers to its embeddings; `RecipeError` where it or its tokenizer can't be used."""
     folder = _folder(base)
     lm = _load_lm(folder, dtype)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    markers = Markers(lm.config.vocab_size)
+    markers = Markers(lm.config.vocab_size, names)
     # Where GPT-2's files are missing, transformers makes a tokenizer that knows the end token alone.
     if tokenizer.eos_token_id is None or not tokenizer.is_fast or not 1 < len(tokenizer) <= markers.vocabulary:
         raise RecipeError(
@@ -167,21 +168,24 @@ def build(recipe: Recipe) -> Untrained:
     """
     set_seed(recipe.seed)
     base = recipe.base
-    decoder = _pretrained(base, recipe) if isinstance(base, PretrainedBase) else _new(base)
+    names = (PAD, BOT, EOT) if recipe.family == CODI else (BOT, EOT, "latent")
+    decoder = _pretrained(base, recipe, names) if isinstance(base, PretrainedBase) else _new(base, names)
     hidden, bot = decoder.lm.config.hidden_size, decoder.markers.bot
     lm = with_lora(decoder.lm, recipe.lora) if recipe.lora else decoder.lm
-    module = CodiModule(lm, hidden=hidden, inner=base.inner or hidden, bot=bot, n_thoughts=recipe.thoughts)
+    inner = (base.inner or hidden) if recipe.family == CODI else None
+    module = CodiModule(lm, hidden=hidden, inner=inner, bot=bot, n_thoughts=recipe.thoughts)
     return Untrained(module, decoder.tokenizer, decoder.markers)
 
 
-def _pretrained(base: PretrainedBase, recipe: Recipe) -> Decoder:
+def _pretrained(base: PretrainedBase, recipe: Recipe, names: tuple[str, ...]) -> Decoder:
     # Weights that are trained stay in float32: bfloat16's eight bits would lose most of an update.
-    return load_pretrained(base, dtype=torch.bfloat16 if recipe.bf16 and recipe.lora else torch.float32)
+    dtype = torch.bfloat16 if recipe.bf16 and recipe.lora else torch.float32
+    return load_pretrained(base, dtype=dtype, names=names)
 
 
-def _new(base: NewBase) -> Decoder:
+def _new(base: NewBase, names: tuple[str, ...]) -> Decoder:
     tokenizer = build_tokenizer(base.vocabulary)
-    markers = Markers(len(tokenizer))
+    markers = Markers(len(tokenizer), names)
     lm = AutoModelForCausalLM.from_config(_config(base, tokenizer, markers), attn_implementation="sdpa")
     if base.type == "gpt2":
         start_as_sinusoids(lm.transformer.wpe)
@@ -189,9 +193,18 @@ def _new(base: NewBase) -> Decoder:
 
 
 def _config(base: NewBase, tokenizer: PreTrainedTokenizerFast, markers: Markers) -> Any:
-    ids = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": markers.pad}
+    ids = {
+        "bos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": padding(tokenizer, markers),
+    }
     settings = dict(base.config) | ids | {"vocab_size": markers.n_embeddings, "tie_word_embeddings": True}
     return AutoConfig.for_model(base.type, **settings)
+
+
+def padding(tokenizer: Any, markers: Markers) -> int:
+    """The token id that batches are padded with: the marker for it, or the end token."""
+    return markers.pad if PAD in markers.names else int(tokenizer.eos_token_id)
 
 
 @torch.no_grad()

@@ -8,6 +8,9 @@
 4. Step supervision (after SIM-CoT, arXiv 2509.20317, with the model's own output layer in the place of a decoder):
    cross-entropy of a step's result at the output of the thought that is to hold it; the caller anneals its weight to 0.
 
+A Coconut is the student alone (step 2), without a projection: its thoughts are the hidden states themselves, and what
+follows `eot` begins with the steps that no thought replaces yet (arXiv 2412.06769).
+
 Bare equations may be practised as well. Every cross-entropy is averaged within a problem first, then over problems,
 so that it does not matter how problems are divided among batches of equal size, or among processes; the standard
 deviation of step 3 is taken over the problems of all processes. The question is read once: the student goes on from the
@@ -78,7 +81,7 @@ class CodiModule(nn.Module):
     Args:
         codi: the decoder with its output layer, under LoRA or not.
         hidden: width of its hidden states.
-        inner: inner width of the projection.
+        inner: inner width of the projection; None for a Coconut, which has none.
         bot: id of the marker that opens the thoughts.
         n_thoughts: T.
 
@@ -93,10 +96,10 @@ class CodiModule(nn.Module):
 
     codi: Any
 
-    def __init__(self, codi: nn.Module, *, hidden: int, inner: int, bot: int, n_thoughts: int) -> None:
+    def __init__(self, codi: nn.Module, *, hidden: int, inner: int | None, bot: int, n_thoughts: int) -> None:
         super().__init__()
         self.codi = codi
-        self.prj = projection(hidden, inner)
+        self.prj = nn.Identity() if inner is None else projection(hidden, inner)
         self.bot = bot
         self.n_thoughts = n_thoughts
         self.weights: Mapping[str, float] = dict.fromkeys(TERMS, 0.0)

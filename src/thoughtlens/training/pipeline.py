@@ -33,14 +33,14 @@ def export(made: Untrained, recipe: Recipe, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     made.module.causal_lm.config.save_pretrained(out)
     made.tokenizer.save_pretrained(out)
-    settings = {"family": "codi", "n_thoughts": recipe.thoughts}
+    settings: dict[str, Any] = {"family": recipe.family, "n_thoughts": recipe.thoughts}
     if recipe.lora:
         settings["lora_alpha"] = recipe.lora.alpha
     with replacing(out / "thoughtlens.json") as file:
         file.write(json.dumps(settings) + "\n")
     with replacing(out / "recipe.toml") as file:
         file.write(recipe.text)
-    save_weights(made.module, out / "model.safetensors")
+    save_weights(made.module, out / "model.safetensors", family=recipe.family)
 
 
 _N_FOR_SEEDS = 300

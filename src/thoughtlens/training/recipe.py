@@ -1,12 +1,13 @@
 """Training recipes: TOML files that say which model learns what, from which problems, in which stages.
 
-    name, seed, thoughts, about, caveats, bf16, after_steps
+    name, family, seed, thoughts, about, caveats, bf16, after_steps
     [base]      either type = "gpt2" | "llama", vocabulary, and under [base.config] that family's own settings: a new
                 model; or pretrained = "HUB/ID" or a folder; for both inner, the projection's inner width
     [lora]      rank, alpha, dropout, targets: train low-rank updates of a pretrained base, and leave it as it is
     [problems]  name, split, …: a problem set to learn from; without it problems are generated
     [held_out]  name, split, …: a problem set for the card
-    [[stages]]  steps or epochs, batch, rate, schedule, …; weights of the loss terms; supervised thoughts
+    [[stages]]  steps or epochs, batch, rate, schedule, …; weights of the loss terms; supervised thoughts (CODI), or how
+                many steps thoughts replace (Coconut)
 
 In: a recipe's name or file; out: a checked `Recipe`. Unknown names are refused, so that a misspelt setting can't be
 silently ignored.
@@ -24,6 +25,7 @@ from typing import Annotated, Any, Final
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError, with_config
 
 from thoughtlens.errors import RecipeError
+from thoughtlens.models.settings import COCONUT, CODI
 from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.problems.generators import DEFAULT_STEPS
 
@@ -57,6 +59,7 @@ class Stage:
         weights: weight of each loss term, by a name of `TERMS`.
         supervised: for each step but the last, the number (from 1) of the thought that is to hold its result.
         supervised_until: share of the stage after which step supervision has fallen, linearly, to nothing.
+        replaced: of a Coconut, k: thoughts stand in the place of the first k steps, and the others are written out.
         scrambled: feed each problem another problem's thoughts, or zeros, so that its answer can't depend on them.
         n_steps: share of the generated problems by their number of steps, 2 to 6.
     """
@@ -76,6 +79,7 @@ class Stage:
     weights: Mapping[str, float] = field(default_factory=dict)
     supervised: tuple[int, ...] = ()
     supervised_until: float = 0.6
+    replaced: int | None = None
     scrambled: bool = False
     n_steps: Mapping[int, float] = field(default_factory=lambda: dict(DEFAULT_STEPS))
 
@@ -167,6 +171,7 @@ class Recipe:
         name: of the model.
         base: the decoder.
         stages: in order.
+        family: `codi`, or `coconut`: no projection, its own markers and words, steps replaced stage by stage.
         lora: how a pretrained base is updated; all its weights are trained if None.
         problems: what the model learns from; generated problems if None.
         held_out: what the model is measured on for its card.
@@ -184,6 +189,7 @@ class Recipe:
         Annotated[NewBase, Tag("new")] | Annotated[PretrainedBase, Tag("pretrained")], Discriminator(_kind_of_base)
     ]
     stages: tuple[Stage, ...]
+    family: str = CODI
     lora: Lora | None = None
     problems: ProblemSource | None = None
     held_out: ProblemSource = ProblemSource("arithmetic", "test")
@@ -194,6 +200,12 @@ class Recipe:
     about: str = ""
     caveats: tuple[str, ...] = ()
     text: str = field(default="", repr=False, compare=False)
+
+    def thoughts_in(self, stage: Stage) -> int:
+        """How many thoughts a stage thinks: T; of a Coconut k·c, where c = T / K and K is the largest k of a stage."""
+        if self.family == CODI or stage.replaced is None:
+            return self.thoughts
+        return stage.replaced * self.thoughts // max(1, *(other.replaced or 0 for other in self.stages))
 
 
 def bundled_recipes() -> list[str]:
@@ -288,6 +300,7 @@ def _check(recipe: Recipe, where: str | Path) -> None:
     """Refuse what the types of the settings allow, but no training can do."""
     if not recipe.stages:
         raise RecipeError(f"{where} has no [[stages]]; give it at least one.")
+    _check_family(recipe, where)
     if recipe.lora and isinstance(recipe.base, NewBase):
         raise RecipeError(f"{where} has [lora] on a new base, which knows nothing yet; name a pretrained one.")
     if isinstance(recipe.base, NewBase) and recipe.base.type not in ARCHITECTURES:
@@ -300,6 +313,25 @@ def _check(recipe: Recipe, where: str | Path) -> None:
         _check_ranges(stage, recipe.thoughts, where)
     if recipe.problems is None and any(stage.epochs for stage in recipe.stages):
         raise RecipeError(f"{where} counts epochs, but generated problems have no end; give steps, or [problems].")
+
+
+def _check_family(recipe: Recipe, where: str | Path) -> None:
+    if recipe.family not in (CODI, COCONUT):
+        raise RecipeError(f"{where} is of the family {recipe.family!r}; use {CODI} or {COCONUT}.")
+    if recipe.family == COCONUT and recipe.lora:
+        raise RecipeError(f"{where} has [lora], which a Coconut checkpoint can't hold; leave it out.")
+    most = max((stage.replaced or 0 for stage in recipe.stages), default=0)
+    if recipe.family == COCONUT and recipe.thoughts % max(1, most):
+        raise RecipeError(
+            f"{where} divides {recipe.thoughts} thoughts among {most} replaced steps; make thoughts a multiple of it."
+        )
+    for stage in recipe.stages:
+        thinks = recipe.family == COCONUT and bool(stage.weights.get("student"))
+        if thinks != (stage.replaced is not None):
+            raise RecipeError(
+                f"the stage {stage.name!r} of {where} sets replaced to {stage.replaced}; give it to every stage of a "
+                "Coconut that weighs student, and to no other."
+            )
 
 
 def _check_terms(stage: Stage, where: str | Path) -> None:
@@ -327,6 +359,7 @@ def _check_ranges(stage: Stage, n_thoughts: int, where: str | Path) -> None:
         "betas": (len(stage.betas) == 2 and all(0 <= beta < 1 for beta in stage.betas), "two numbers below 1"),
         "weights": (all(weight >= 0 for weight in stage.weights.values()), "numbers of 0 or more"),
         "supervised": (all(1 <= z <= n_thoughts for z in stage.supervised), f"thoughts from 1 to {n_thoughts}"),
+        "replaced": (stage.replaced is None or stage.replaced >= 0, "0 or more"),
         "n_steps": (all(2 <= n <= 6 for n in stage.n_steps) and sum(stage.n_steps.values()) > 0, "counts from 2 to 6"),
     }
     for name, (fits, what) in allowed.items():

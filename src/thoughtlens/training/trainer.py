@@ -22,10 +22,11 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.files import replacing, replacing_path, write_json
+from thoughtlens.models.settings import CODI
 from thoughtlens.problems import Problem
 from thoughtlens.runs.writer import differences
 from thoughtlens.training.data import Batch, Collator, Generated, Padded, Shuffled, counted_out, read_training_problems
-from thoughtlens.training.model import Untrained, build
+from thoughtlens.training.model import Untrained, build, padding
 from thoughtlens.training.objective import CodiModule, averaged, n_processes, rank
 from thoughtlens.training.recipe import TERMS, Recipe, Stage
 
@@ -100,10 +101,12 @@ def untied(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in module.state_dict().items()}
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's weights; a kill leaves the old file or none."""
+def save_weights(module: nn.Module, path: Path, *, family: str = CODI) -> None:
+    """Write a module's weights under the names of its family; a kill leaves the old file or none."""
+    prefix = "codi." if family == CODI else "base_causallm."
+    named = {name.replace("codi.", prefix, 1): tensor for name, tensor in untied(module).items()}
     with replacing_path(path) as partial:
-        save_file(untied(module), partial, metadata={"format": "pt"})
+        save_file(named, partial, metadata={"format": "pt"})
 
 
 class Prepared(NamedTuple):
@@ -265,11 +268,19 @@ def _train_stage(prepared: Prepared, stage: Stage, folder: Path, *, seed: int, a
     module, tokenizer, markers = prepared.made
     module.supervised = stage.supervised
     module.scrambled = stage.scrambled
+    module.n_thoughts = prepared.recipe.thoughts_in(stage)
     trainer = StageTrainer(
         model=module,
         args=_arguments(prepared.recipe, stage, folder, seed),
         train_dataset=_dataset(prepared, stage, seed),
-        data_collator=Collator(tokenizer, markers.eot, markers.pad, after_steps=prepared.recipe.after_steps),
+        data_collator=Collator(
+            tokenizer,
+            markers.eot,
+            padding(tokenizer, markers),
+            after_steps=prepared.recipe.after_steps,
+            family=prepared.recipe.family,
+            replaced=stage.replaced,
+        ),
         callbacks=[Anneal(module, stage), Report(folder / "log.jsonl", advance)],
     )
     trainer.remove_callback(PrinterCallback)
