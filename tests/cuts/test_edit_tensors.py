@@ -21,7 +21,6 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.edit_tensors import EditTensors, tensors_of, unfit
 from thoughtlens.cuts.edits import Noisy, Plus, Replace
@@ -122,10 +121,10 @@ def test_what_cannot_be_put_so_is_made_copy_by_copy(name, gpt2):
     reasoner, config = gpt2, gpt2.lm.config
     edit = Plus(values(reasoner, Site.HEAD)) if name == "Plus" else lambda tensor, moment: 0 * tensor
     parts = (Intervention(Site.HEAD, edit),) * (9 if name == "Plus" else 1)
-    shape = Shape(config.num_hidden_layers, config.num_attention_heads, N_THOUGHTS)
+    shape = config.num_hidden_layers, config.num_attention_heads, N_THOUGHTS
     assert tensors_of([parts], sizes_of(reasoner, 1, len(SOME), N_THOUGHTS)) is None
     usual = [ablate_thought("z1"), ablate_head("L0H0")]
-    assert unfit([*usual, cut(*parts, label="odd")], shape) == ["odd"]
+    assert unfit([*usual, cut(*parts, label="odd")], *shape) == ["odd"]
     found = []
     for steps in (None, Steps(reasoner)):
         cutting = Cutting(reasoner, batch_of(reasoner, SOME, N_THOUGHTS), N_THOUGHTS, steps=steps)

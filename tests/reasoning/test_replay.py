@@ -5,11 +5,20 @@ import pytest
 import torch
 from tests.conftest import QUESTIONS, Scripted, random_reasoner
 from tests.host_calls import HostCall, no_host_calls
+from tests.models.test_bases import BASES, base_of
 
-from thoughtlens.models import load, norm_factors
+from thoughtlens.models import Codi, Markers, load, norm_factors, projection
 from thoughtlens.reasoning import BatchPass, Steps, reason, replay, tell, think
 from thoughtlens.runs.extraction import recorder_for
-from thoughtlens.taps import AttentionRecorder, EdgeRecorder, HeadRecorder, QuestionRecorder, Taps, ValueRecorder
+from thoughtlens.taps import (
+    ATTENTION,
+    AttentionRecorder,
+    EdgeRecorder,
+    HeadRecorder,
+    QuestionRecorder,
+    Taps,
+    ValueRecorder,
+)
 
 CLOSE = {"rtol": 0, "atol": 1e-5, "equal_nan": True}
 
@@ -74,6 +83,19 @@ def test_without_taps_too(reasoner):
     grown, fixed = (reason(reasoner, QUESTIONS, max_new_tokens=5, steps=its) for its in (None, Steps(reasoner)))
     assert fixed.tokens == grown.tokens
     torch.testing.assert_close(fixed.thoughts, grown.thoughts, **CLOSE)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_every_base_passes_so_unless_its_attention_depends_on_the_length(name, tokenizer):
+    torch.manual_seed(0)
+    lm = base_of(name, len(tokenizer) + 3)
+    lm.set_attn_implementation(ATTENTION)
+    reasoner = Codi(lm, projection(32, 48).eval(), tokenizer, Markers(len(tokenizer)), 2)
+    steps = Steps(reasoner)
+    grown, fixed = (reason(reasoner, QUESTIONS, max_new_tokens=3, steps=its) for its in (None, steps))
+    assert fixed.tokens == grown.tokens
+    torch.testing.assert_close(fixed.thoughts, grown.thoughts, **CLOSE)
+    assert bool(steps._rooms) == ("sliding_window" not in BASES[name])
 
 
 @pytest.fixture

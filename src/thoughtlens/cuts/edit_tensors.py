@@ -193,9 +193,9 @@ def tensors_of(copies: Sequence[Sequence[Intervention]], sizes: Sizes) -> EditTe
     return EditTensors(sizes, _blocks(of[Site.SCORES], sizes), _weights(of[Site.PATTERN], sizes), heads, thoughts)
 
 
-def unfit(cuts: Iterable[Cut], shape: tuple[int, int, int]) -> list[str]:
-    """Labels of the cuts that can't be put as tensors, of a model of so many layers, heads and thoughts."""
-    sizes = Sizes(1, 1, *shape, n_channels=1, n_hidden=1)
+def unfit(cuts: Iterable[Cut], n_layers: int, n_heads: int, n_thoughts: int) -> list[str]:
+    """Labels of the cuts that can't be put as tensors."""
+    sizes = Sizes(1, 1, n_layers, n_heads, n_thoughts, n_channels=1, n_hidden=1)
 
     def stand_in(part: Intervention) -> Intervention:
         """What a part will be: values of any kind are one part in a cell."""
