@@ -25,6 +25,7 @@ from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.edit_tensors import EditTensors, tensors_of, unfit
 from thoughtlens.cuts.edits import Noisy, Plus, Replace
 from thoughtlens.cuts.passes import Cutting, batch_of, sizes_of
+from thoughtlens.notation import group_code
 from thoughtlens.reasoning import BatchPass, Steps, tell, think
 from thoughtlens.taps import Site, Taps
 
@@ -138,6 +139,10 @@ def test_no_cut_asks_the_host(reasoner):
     n = len(SOME)
     reading = BatchPass(reasoner, Taps(), N_THOUGHTS)
     reading.question([reasoner.question(problem.question) for problem in SOME])
+    # Some tokens are of a group, which is a key of its own and part of the question.
+    reading.keys[:, -3:-1] = group_code("src")
+    every = {"keys": frozenset({"src"}), "queries": frozenset({"z2"})}
+    made += [(Intervention(Site.SCORES, Block(), **every),), (Intervention(Site.PATTERN, Zero(), **every),)]
     edits = tensors_of(made, sizes_of(reasoner, len(made), n, N_THOUGHTS))
     assert isinstance(edits, EditTensors)
     batch = Steps(reasoner).enter(reading, len(made), taps=Taps([edits]))
