@@ -57,9 +57,9 @@ def test_a_preference_is_claimed_as_its_test_allows(facts, p, high, claim):
 
 
 def test_thoughts_are_said_to_be_looked_at_only_beyond_an_even_spread(facts):
-    assert "more than an even spread" in said(facts)["Where thoughts look"]
+    assert "more than if every token got the same" in said(facts)["Where thoughts look"]
     facts["evidence"]["thoughts"] = number(0.01, -0.02, 0.04, p=0.3)
-    assert "no amount that is shown to exceed" in said(facts)["Where thoughts look"]
+    assert "an amount that is not shown to be more" in said(facts)["Where thoughts look"]
 
 
 def test_an_unreliable_ranking_names_no_head(facts):
@@ -100,6 +100,8 @@ def test_a_cut_costs_something_only_after_holm(facts):
         assert "none of 1 cut is shown to cost" in text
         assert "does not show that nothing matters" in text
     assert "none of 1 cut" in said(facts, [study(0.01, effect=1.0)])["Cutting"]
+    small = said(facts, [study(0.01, effect=-0.01)])["Cutting"]
+    assert "none of 1 cut" in small and "1 further cut costs something, but less." in small
     assert (
         "Of 1 cut the effect is shown to lie within ±0.05 nats" in said(facts, [study(0.9, 0.0, none=True)])["Cutting"]
     )
@@ -117,7 +119,7 @@ def test_nothing_is_claimed_of_what_too_few_problems_leave_undefined(facts):
     facts["evidence"] = {name: number(0.1, None, None, p=None) for name in ("thoughts", "sequential", "skip")}
     texts = said(facts)
     assert "can't be said" in texts["Hub"]
-    for about in ("Where thoughts look", "Previous thought", "First half"):
+    for about in ("Where thoughts look", "Previous thought", "Skipping back"):
         assert "othing can be said" in texts[about]
 
 

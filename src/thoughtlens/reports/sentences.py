@@ -208,7 +208,7 @@ def cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         first, *others = sorted(costs, key=lambda cut: cut["effects"][ranked][0])[:_N_NAMED]
         text = (
             f"{where}{len(costs)} of {counted(len(made), 'cut')} {'is' if len(costs) == 1 else 'are'} shown to cost "
-            f"{label}, {margin:g} nats or more (Holm over all cuts). {first['label']} costs most: "
+            f"{label} (Holm over all cuts), by {margin:g} nats or more as measured. {first['label']} costs most: "
             f"{_size(first, ranked)} nats, and {first['broken']} of {first['n']} answers break."
         )
         if others:
@@ -217,8 +217,8 @@ def cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         text += _legend([first, *others])
     else:
         text = (
-            f"{where}none of {counted(len(made), 'cut')} is shown to cost {label}, {margin:g} nats or more (Holm over "
-            "all cuts); that does not show that nothing matters."
+            f"{where}none of {counted(len(made), 'cut')} is shown to cost {label} (Holm over all cuts) by {margin:g} "
+            "nats or more; that does not show that nothing matters."
         )
         measured = [cut for cut in made if cut["effects"][ranked][0] < 0]
         if largest := sorted(measured, key=lambda cut: cut["effects"][ranked][0])[:_N_NAMED]:
