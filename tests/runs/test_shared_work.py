@@ -115,10 +115,10 @@ def test_there_are_four_shards_a_process_and_a_later_process_reads_how_many(tmp_
 
 
 def test_sums_are_shared_too(tmp_path):
-    model, chosen = load("planted"), planted_problems(12)
-    done = [extract_part(model, chosen, tmp_path / "run", Part(index, 2), keep=MEAN) for index in (1, 0)]
+    model, chosen, how = load("planted"), planted_problems(4), {"keep": MEAN, "shard_size": 2}
+    done = [extract_part(model, chosen, tmp_path / "run", Part(index, 2), **how) for index in (1, 0)]
     assert done[0] is None
-    whole = tl.extract(model, chosen, tmp_path / "alone", keep=MEAN, shard_size=1)
+    whole = tl.extract(model, chosen, tmp_path / "alone", **how)
     for shared, single in zip(done[1].sums(), whole.sums(), strict=True):
         xr.testing.assert_identical(shared, single)
 
