@@ -7,7 +7,7 @@ OUT ?= runs/first
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup run lint fast check whole test torture browser docs wheel bench format constraints clean
+.PHONY: setup run lint fast check whole test torture browser docs wheel bench bench-gpu format constraints clean
 
 setup: $(INSTALLED)
 	@:
@@ -100,6 +100,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.workers
 	$(BIN)/python -m benchmarks.analysis_speed
+
+# Where there is a GPU, four minutes of it; elsewhere it says what it would check.
+bench-gpu: setup
+	$(BIN)/python -W ignore -m benchmarks.gpu
 
 format: setup
 	$(BIN)/ruff check --fix

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.conftest import random_reasoner
 from tests.cut_oracle import PROBLEMS
 from tests.host_calls import no_host_calls
 
@@ -20,11 +21,11 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.edit_tensors import EditTensors, tensors_of, unfit
 from thoughtlens.cuts.edits import Noisy, Plus, Replace
 from thoughtlens.cuts.passes import Cutting, batch_of, sizes_of
+from thoughtlens.notation import group_code
 from thoughtlens.reasoning import BatchPass, Steps, tell, think
 from thoughtlens.taps import Site, Taps
 
@@ -98,7 +99,13 @@ def test_every_kind_of_cut_as_tensors_equals_the_cut_copy_by_copy(reasoner, shor
     assert (moved[1:] > 2e-4).all()  # ten times what may differ
 
 
-def test_other_cuts_of_a_sweep_are_other_contents_of_the_same_tensors(reasoner, short_texts):
+@pytest.fixture
+def gpt2(tokenizer, short_texts):
+    return random_reasoner("gpt2", tokenizer)
+
+
+def test_other_cuts_of_a_sweep_are_other_contents_of_the_same_tensors(gpt2):
+    reasoner = gpt2
     steps, batch = Steps(reasoner), batch_of(reasoner, SOME, N_THOUGHTS)
     cutting = Cutting(reasoner, batch, N_THOUGHTS, steps=steps)
     sweep = [ablate_head((layer, head), edit=Zero()).parts for layer in range(2) for head in range(4)]
@@ -110,18 +117,18 @@ def test_other_cuts_of_a_sweep_are_other_contents_of_the_same_tensors(reasoner, 
 
 
 @pytest.mark.parametrize("name", ["Zero", "Plus"])
-def test_what_cannot_be_put_so_is_made_copy_by_copy(name, reasoner):
+def test_what_cannot_be_put_so_is_made_copy_by_copy(name, gpt2):
     """A function, and more parts in one cell than there are planes."""
-    config = reasoner.lm.config
+    reasoner, config = gpt2, gpt2.lm.config
     edit = Plus(values(reasoner, Site.HEAD)) if name == "Plus" else lambda tensor, moment: 0 * tensor
     parts = (Intervention(Site.HEAD, edit),) * (9 if name == "Plus" else 1)
-    shape = Shape(config.num_hidden_layers, config.num_attention_heads, N_THOUGHTS)
+    shape = config.num_hidden_layers, config.num_attention_heads, N_THOUGHTS
     assert tensors_of([parts], sizes_of(reasoner, 1, len(SOME), N_THOUGHTS)) is None
     usual = [ablate_thought("z1"), ablate_head("L0H0")]
-    assert unfit([*usual, cut(*parts, label="odd")], shape) == ["odd"]
+    assert unfit([*usual, cut(*parts, label="odd")], *shape) == ["odd"]
     found = []
     for steps in (None, Steps(reasoner)):
-        cutting = Cutting(reasoner, batch_of(reasoner, SOME, N_THOUGHTS, max_new_tokens=24), N_THOUGHTS, steps=steps)
+        cutting = Cutting(reasoner, batch_of(reasoner, SOME, N_THOUGHTS), N_THOUGHTS, steps=steps)
         found.append(cutting.outcomes([parts]).joint_logprob)
     np.testing.assert_array_equal(*found)
 
@@ -132,6 +139,10 @@ def test_no_cut_asks_the_host(reasoner):
     n = len(SOME)
     reading = BatchPass(reasoner, Taps(), N_THOUGHTS)
     reading.question([reasoner.question(problem.question) for problem in SOME])
+    # Some tokens are of a group, which is a key of its own and part of the question.
+    reading.keys[:, -3:-1] = group_code("src")
+    every = {"keys": frozenset({"src"}), "queries": frozenset({"z2"})}
+    made += [(Intervention(Site.SCORES, Block(), **every),), (Intervention(Site.PATTERN, Zero(), **every),)]
     edits = tensors_of(made, sizes_of(reasoner, len(made), n, N_THOUGHTS))
     assert isinstance(edits, EditTensors)
     batch = Steps(reasoner).enter(reading, len(made), taps=Taps([edits]))
@@ -150,8 +161,9 @@ def test_no_cut_asks_the_host(reasoner):
         torch.testing.assert_close(grown.state, thinking.state, rtol=0, atol=1e-5)
 
 
-def test_a_block_of_all_that_a_row_sees_fails_as_it_does_copy_by_copy(reasoner, short_texts):
+def test_a_block_of_all_that_a_row_sees_fails_as_it_does_copy_by_copy(gpt2):
     """Not even padding, or a position that is not there yet, is left to look at."""
+    reasoner = gpt2
     every = frozenset({"first", "question", "bot", "z1"})
     blind = (Intervention(Site.SCORES, Block(), queries=frozenset({"z1"}), keys=every),)
     cutting = Cutting(reasoner, batch_of(reasoner, SOME, N_THOUGHTS), N_THOUGHTS, steps=Steps(reasoner))

@@ -5,11 +5,20 @@ import pytest
 import torch
 from tests.conftest import QUESTIONS, Scripted, random_reasoner
 from tests.host_calls import HostCall, no_host_calls
+from tests.models.test_bases import BASES, base_of
 
-from thoughtlens.models import load, norm_factors
+from thoughtlens.models import Codi, Markers, load, norm_factors, projection
 from thoughtlens.reasoning import BatchPass, Steps, reason, replay, tell, think
 from thoughtlens.runs.extraction import recorder_for
-from thoughtlens.taps import AttentionRecorder, EdgeRecorder, HeadRecorder, QuestionRecorder, Taps, ValueRecorder
+from thoughtlens.taps import (
+    ATTENTION,
+    AttentionRecorder,
+    EdgeRecorder,
+    HeadRecorder,
+    QuestionRecorder,
+    Taps,
+    ValueRecorder,
+)
 
 CLOSE = {"rtol": 0, "atol": 1e-5, "equal_nan": True}
 
@@ -76,6 +85,19 @@ def test_without_taps_too(reasoner):
     torch.testing.assert_close(fixed.thoughts, grown.thoughts, **CLOSE)
 
 
+@pytest.mark.parametrize("name", BASES)
+def test_every_base_passes_so_unless_its_attention_depends_on_the_length(name, tokenizer):
+    torch.manual_seed(0)
+    lm = base_of(name, len(tokenizer) + 3)
+    lm.set_attn_implementation(ATTENTION)
+    reasoner = Codi(lm, projection(32, 48).eval(), tokenizer, Markers(len(tokenizer)), 2)
+    steps = Steps(reasoner)
+    grown, fixed = (reason(reasoner, QUESTIONS, max_new_tokens=3, steps=its) for its in (None, steps))
+    assert fixed.tokens == grown.tokens
+    torch.testing.assert_close(fixed.thoughts, grown.thoughts, **CLOSE)
+    assert bool(steps._rooms) == ("sliding_window" not in BASES[name])
+
+
 @pytest.fixture
 def small_rooms(monkeypatch):
     """Rooms that fit closely, so that batches of some problems leave them."""
@@ -108,7 +130,8 @@ def test_a_prefix_in_other_tokens_is_found_by_text(name, monkeypatch):
     assert steps.by_text
 
 
-def test_a_room_serves_later_batches_and_memory_is_bounded(reasoner):
+def test_a_room_serves_later_batches_and_memory_is_bounded(tokenizer):
+    reasoner = random_reasoner("llama", tokenizer)
     steps = Steps(reasoner)
     for questions in (QUESTIONS[:2], QUESTIONS[2:]):
         assert_same(*both(reasoner, questions, steps=steps, max_new_tokens=2))

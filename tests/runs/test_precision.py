@@ -13,6 +13,7 @@ from thoughtlens import evaluation
 from thoughtlens.analysis.cautions import MOST_MOVED, precision_in_words, precision_warnings
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models import load, precision
+from thoughtlens.models.loader import checked, identity
 from thoughtlens.reasoning import reason
 from thoughtlens.reports import summary
 from thoughtlens.runs.batches import LARGEST, TOKENS, USUAL, fitting
@@ -75,8 +76,9 @@ def test_auto_stays_in_half_precision_only_below_the_bound(half, monkeypatch, bo
     found, facts = settled(chosen, prompts_of(half), 6)
     assert (found.provenance["dtype"], str(found.lm.dtype)) == (becomes, f"torch.{becomes}")
     assert facts["chosen"].startswith(f"{becomes}, ")
-    # Who goes on with the run takes what it has, and measures nothing.
-    manifest = {"options": {"model": {"dtype": becomes}}, "precision": facts}
+    # Who goes on with the run takes what it has, and measures nothing; who cuts in it too.
+    manifest = {"options": {"model": identity(found)}, "precision": facts}
+    assert checked(manifest, chosen).provenance["dtype"] == becomes
     again, told = settled(chosen, [], 6, manifest)
     assert (again.provenance["dtype"], told) == (becomes, facts)
 
@@ -163,7 +165,10 @@ def test_tf32_is_on_while_its_run_lasts_alone():
 def test_a_model_that_does_not_fit_the_card_is_refused_with_both_sizes(monkeypatch):
     from thoughtlens.models.loader import _check_room
 
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 2**31))
+    # Free are 0.5 GiB, and as much is kept by PyTorch and not in use.
+    sizes = {"mem_get_info": (2**29, 2**31), "memory_reserved": 2**30, "memory_allocated": 2**29}
+    for name, size in sizes.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, size=size: size)
     weights = {"a": torch.empty(2**29, device="meta")}
     _check_room(weights, torch.bfloat16, torch.device("cuda"), "M")
     with pytest.raises(CheckpointError, match=r"M needs 2\.0 GiB on cuda, 1\.0 are free; use another --device or"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 from tests import apart
+from tests.commands import sentence
 
 import thoughtlens as tl
 from thoughtlens.cli import main
@@ -136,6 +137,11 @@ def test_a_shared_study_has_the_effects_of_one_process_and_its_last_process_foll
 def test_what_is_no_shard_is_refused(given):
     with pytest.raises(OptionError, match=r"--shard is '.*', expected i/n with i from 0 to n − 1"):
         part_named(given)
+
+
+def test_the_command_line_refuses_it_in_one_sentence(tmp_path):
+    said = sentence("extract", "--problems", "planted", "--out", tmp_path / "run", "--shard", "0/0")
+    assert "--shard is '0/0', expected i/n" in said
 
 
 def test_who_shares_a_folder_keeps_others_out_and_lets_other_parts_in(tmp_path):

@@ -77,11 +77,10 @@ def precision_in_words(precision: Mapping[str, Any]) -> str:
     told = []
     for name, other in (("batches", "between batch sizes"), ("float32", "against float32")):
         if moved := precision[name]:
-            ends = [*moved["thoughts"].items()]
-            grows = [f"{thought} by {of:.2g}" for thought, of in (ends if len(ends) < 2 else [ends[0], ends[-1]])]
-            thoughts = f", and {' and '.join(grows)} of its length" if grows else ""
-            told.append(f"{other} a cell of attention by up to {moved['largest']:.2g}{thoughts}")
-    said = f"On {precision['n']} problems {precision['dtype']} moves {'; '.join(told)}."
+            grows = [f"{thought} by {of:.2%} of its length" for thought, of in moved["thoughts"].items()]
+            ends = f" ({', '.join(dict.fromkeys((grows[0], grows[-1])))})" if grows else ""
+            told.append(f"by up to {moved['largest']:.2g} {other}{ends}")
+    said = f"On {precision['n']} problems {precision['dtype']} moves a cell of attention {', and '.join(told)}."
     if precision["left_out"]:
         said += f" It was not compared with float32: {precision['left_out']}."
     return f"{said} auto is {precision['chosen']}." if precision["chosen"] else said

@@ -222,22 +222,21 @@ def intervene(
     from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
     from thoughtlens.runs.engines import part_named
 
-    effects_found = intervene_part(
-        run,
-        planned,
-        None if shard is None else part_named(shard),
-        study=study,
-        n=n,
-        reasoner=reasoner,
-        batch_size=batch_size_named(batch_size),
-        max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
-        margin=margin,
-        accuracy_margin=accuracy_margin,
-        allow_failed=allow_failed,
-        force=force,
-        engine=where,
-        call=typed(ctx),
-    )
+    how: dict[str, Any] = {
+        "study": study,
+        "n": n,
+        "reasoner": reasoner,
+        "batch_size": batch_size_named(batch_size),
+        "max_new_tokens": max_new_tokens or MAX_NEW_TOKENS,
+        "margin": margin,
+        "accuracy_margin": accuracy_margin,
+        "allow_failed": allow_failed,
+        "force": force,
+        "engine": where,
+        "call": typed(ctx),
+    }
+    part = None if shard is None else part_named(shard)
+    effects_found = tl.intervene(run, planned, **how) if part is None else intervene_part(run, planned, part, **how)
     if effects_found is None:
         said = f"shard {shard} of the study is done; the last process to finish closes it"
         terminal.tell({"run": str(run.path), "shard": shard, "complete": False}, said, as_json=as_json)

@@ -18,6 +18,7 @@ from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
+    OWN_PROBLEMS,
     Alpha,
     AsJson,
     Base,
@@ -57,9 +58,9 @@ def doctor(
     dtype: Precision = "auto",
     mode: Mode = "latent",
     known_as: KnownAs = None,
-    problems_of: Annotated[
-        str, typer.Option("--problems", help="A named set or a file: what half precision is measured on.")
-    ] = DEFAULT_PROBLEMS,
+    measured_on: Annotated[
+        str | None, typer.Option("--problems", help="A named set or a file: what half precision is measured on.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a model's folder is, and check the loaded model: masks, positions, batches, taps, markers, tokenizer."""
@@ -70,11 +71,14 @@ def doctor(
     except CheckpointError as error:
         raise CheckpointError(f"not ready: {error}") from error
     from thoughtlens.analysis.cautions import precision_in_words, precision_warnings  # imports xarray
-    from thoughtlens.runs.precision import MEASURED, settled  # imports torch
+    from thoughtlens.runs.precision import MEASURED, is_exact, settled  # imports torch
 
-    chosen = draw_problems(problems_of, None, None, 0, None, None, most=MEASURED)
-    prompts = [reasoner.prompt(problem.question) for problem in chosen.problems]
-    reasoner, precise = settled(reasoner, prompts, reasoner.n_thoughts)
+    precise = None
+    if not is_exact(reasoner):
+        asked = measured_on or OWN_PROBLEMS.get(model, DEFAULT_PROBLEMS)
+        chosen = draw_problems(asked, None, None, 0, None, None, most=MEASURED)
+        prompts = [reasoner.prompt(problem.question) for problem in chosen.problems]
+        reasoner, precise = settled(reasoner, prompts, reasoner.n_thoughts)
     facts, warnings = evaluation.described(reasoner), library.assumptions(reasoner.provenance)
     warnings += precision_warnings(precise) if precise else []
     checks = evaluation.doctor(reasoner, precise)

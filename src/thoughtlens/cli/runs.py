@@ -209,8 +209,10 @@ def extract_run(
     from thoughtlens.runs.engines import part_named
     from thoughtlens.runs.extraction import extract_part  # imports torch
 
-    part = None if shard is None else part_named(shard)
-    done = extract_part(reasoner, problems, to, part, **how)
+    if shard is None:
+        done: runs.Run | None = tl.extract(reasoner, problems, to, **how)
+    else:
+        done = extract_part(reasoner, problems, to, part_named(shard), **how)
     if done is not None and readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
             if done.manifest["options"]["model"]["dtype"] != reasoner.provenance.get("dtype"):
@@ -281,8 +283,8 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
     if held := facts["holdout"]:
         lines[0] = (lines[0][0], f"{lines[0][1]} Held out were {facts['n']} ({held['share']:g}, seed {held['seed']}).")
     lines += [("Texts", short)] if short else []
-    if precise := done.manifest.get("precision"):
-        lines.append(("Precision", precision_in_words(precise)))
+    if "precision" in facts:
+        lines.append(("Precision", precision_in_words(facts["precision"])))
     for of in facts.get("groups", ()):
         told = [f"{each.about}: {each.text}" for each in differences(of)] + of["notes"]
         lines.append((f"By {of['by']}", " ".join(told)))
@@ -308,6 +310,10 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
 def _show_tables(done: "runs.Run", facts: dict[str, Any]) -> None:
     """Everything in tables."""
     _warn(facts["warnings"])
+    if "precision" in facts:
+        from thoughtlens.analysis.cautions import precision_in_words  # imports xarray
+
+        terminal.tell({}, precision_in_words(facts["precision"]), as_json=False)
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
     if held := facts["holdout"]:
         title += f" held out ({held['share']:g}, seed {held['seed']})"

@@ -13,7 +13,7 @@ other cuts are other contents of the same tensors.
 `tensors_of` gives None for what cannot be put so: an edit that is a function, or too many parts in one cell.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from thoughtlens.cuts.cut_taps import Intervention
 from thoughtlens.cuts.cut_types import Cut
 from thoughtlens.cuts.edits import Add, Block, Drawn, Noisy, Plus, Replace, Scale, Stop, Zero
-from thoughtlens.notation import BOT, PAD_CODE, TEXT, slot_codes, text_code
+from thoughtlens.notation import BOT, GRAPH_GROUPS, PAD_CODE, QUESTION, TEXT, group_code, slot_codes, text_code
 from thoughtlens.taps import Moment, Site
 
 PLANES: Final = 4
@@ -31,6 +31,9 @@ PLANES: Final = 4
 
 BYTES: Final = 2**31
 """What the vectors of a batch may take."""
+
+_LEAST: Final = min(PAD_CODE, *map(group_code, GRAPH_GROUPS))
+"""The least code of a key, first on the axis of keys."""
 
 _VECTORS: Final = Add | Replace | Plus | Noisy
 _TENSORS: Final = Zero | Block | Scale | _VECTORS
@@ -154,7 +157,7 @@ class EditTensors:
             query = (moment.queries[:, 0] - moment.slots[BOT] + 1).clamp(min=0, max=n_queries - 1)
             copy = torch.div(moment.rows, n_problems, rounding_mode="floor")
             self._of = moment.queries, moment.keys
-            self._places = copy, moment.rows % n_problems, query, moment.keys - PAD_CODE
+            self._places = copy, moment.rows % n_problems, query, moment.keys - _LEAST
         return self._places
 
 
@@ -184,7 +187,7 @@ def tensors_of(copies: Sequence[Sequence[Intervention]], sizes: Sizes) -> EditTe
     parts = [(copy, part) for copy, its in enumerate(copies) for part in its]
     codes = slot_codes(sizes.n_thoughts) | {TEXT: text_code(sizes.n_thoughts)}
     named = {name for _, part in parts for names in (part.queries, part.keys) for name in names or ()}
-    if not named <= codes.keys() or not all(isinstance(part.edit, _TENSORS) for _, part in parts):
+    if not named <= codes.keys() | set(GRAPH_GROUPS) or not all(isinstance(part.edit, _TENSORS) for _, part in parts):
         return None
     of = {site: [(copy, part) for copy, part in parts if part.site is site] for site in Site}
     heads, thoughts = (_vectors(of[site], site, sizes) for site in (Site.HEAD, Site.THOUGHT))
@@ -193,9 +196,9 @@ def tensors_of(copies: Sequence[Sequence[Intervention]], sizes: Sizes) -> EditTe
     return EditTensors(sizes, _blocks(of[Site.SCORES], sizes), _weights(of[Site.PATTERN], sizes), heads, thoughts)
 
 
-def unfit(cuts: Iterable[Cut], shape: tuple[int, int, int]) -> list[str]:
-    """Labels of the cuts that can't be put as tensors, of a model of so many layers, heads and thoughts."""
-    sizes = Sizes(1, 1, *shape, n_channels=1, n_hidden=1)
+def unfit(cuts: Iterable[Cut], n_layers: int, n_heads: int, n_thoughts: int) -> list[str]:
+    """Labels of the cuts that can't be put as tensors."""
+    sizes = Sizes(1, 1, n_layers, n_heads, n_thoughts, n_channels=1, n_hidden=1)
 
     def stand_in(part: Intervention) -> Intervention:
         """What a part will be: values of any kind are one part in a cell."""
@@ -223,17 +226,30 @@ def _address(copy: int, part: Intervention, sizes: Sizes) -> tuple[Any, ...]:
     )
     axes = [[copy], [*layers], [*heads], [*queries]]
     if part.site is not Site.HEAD:
-        # Padding stands first among the keys.
-        keys = range(sizes.n_thoughts + 6) if part.keys is None else [codes[name] - PAD_CODE for name in part.keys]
-        axes.append([*keys, *[0] * isinstance(part.edit, Block)])
+        axes.append(_key_places(part, codes))
     return tuple(torch.meshgrid(*map(torch.tensor, axes), indexing="ij"))
+
+
+def _key_places(part: Intervention, codes: Mapping[str, int]) -> list[int]:
+    """Places on the axis of keys that a part names; `question` is all of its groups, and a block takes padding."""
+    if part.keys is None:
+        return list(range(codes[TEXT] - _LEAST))
+    groups = {name: group_code(name) for name in GRAPH_GROUPS}
+    named = [*part.keys, *(GRAPH_GROUPS if QUESTION in part.keys else ())]
+    found = [groups[name] if name in groups else codes[name] for name in named]
+    return [code - _LEAST for code in [*found, *[PAD_CODE] * isinstance(part.edit, Block)]]
+
+
+def _cells(sizes: Sizes) -> tuple[int, ...]:
+    """Sizes of (copy, layer, head, query, key)."""
+    n_keys = text_code(sizes.n_thoughts) - _LEAST
+    return sizes.n_copies, sizes.n_layers, sizes.n_heads, sizes.n_thoughts + 5, n_keys
 
 
 def _blocks(parts: Located, sizes: Sizes) -> Tensor | None:
     if not parts:
         return None
-    shape = sizes.n_copies, sizes.n_layers, sizes.n_heads, sizes.n_thoughts + 5, sizes.n_thoughts + 6
-    block = torch.zeros(shape, dtype=torch.bool)
+    block = torch.zeros(_cells(sizes), dtype=torch.bool)
     for copy, part in parts:
         block[_address(copy, part, sizes)] = True
     return block
@@ -242,8 +258,7 @@ def _blocks(parts: Located, sizes: Sizes) -> Tensor | None:
 def _weights(parts: Located, sizes: Sizes) -> Tensor | None:
     if not parts:
         return None
-    shape = sizes.n_copies, sizes.n_layers, sizes.n_heads, sizes.n_thoughts + 5, sizes.n_thoughts + 6
-    weight = torch.ones(shape)
+    weight = torch.ones(_cells(sizes))
     for copy, part in parts:
         weight[_address(copy, part, sizes)] *= part.edit.factor if isinstance(part.edit, Scale) else 0.0
     return weight

@@ -143,7 +143,8 @@ def warnings(plan: Plan, n_problems: int) -> tuple[str, ...]:
 
 def _slow(plan: Plan, target: Target) -> tuple[str, ...]:
     """Which cuts a GPU can't be given once for all, if there are any."""
-    found = unfit(plan.made, target.shape[:3])
+    shape = target.shape
+    found = unfit(plan.made, shape.n_layers, shape.n_heads, shape.n_thoughts)
     what = f"{len(found)} cuts, {found[0]!r} among them, are" if len(found) > 1 else f"the cut {''.join(found)!r} is"
     return (f"{what} made copy by copy: on a GPU their steps are not captured and take longer",) if found else ()
 

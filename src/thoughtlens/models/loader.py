@@ -48,7 +48,7 @@ from thoughtlens.models.catalog import (
     no_device,
     no_lora,
 )
-from thoughtlens.models.checkpoint import digest, find_weights, is_raw, read_weights
+from thoughtlens.models.checkpoint import digest, find_weights, free_memory, is_raw, read_weights
 from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.codi import Codi
 from thoughtlens.models.compiled import compiled_reasoner
@@ -280,8 +280,15 @@ def identity(reasoner: LatentReasoner) -> dict[str, Any]:
 
 
 def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReasoner:
-    """The reasoner, if it is the model that a run was made with; else a `CheckpointError`."""
+    """The reasoner, if it is the model that a run was made with; else a `CheckpointError`.
+
+    Where `auto` became another precision in the run, the model is loaded again in that.
+    """
     found = identity(reasoner)
+    there = manifest["options"]["model"].get("dtype")
+    if there not in (None, found["dtype"]) and reasoner.provenance.get("asked_dtype") == AUTO:
+        device = reasoner.provenance.get("device")
+        return reasoner_of(manifest, device=device, answer_rule=reasoner.answer_rule.name)
     _check_same(manifest["options"]["model"], found, str(found["name"]))
     return reasoner
 
@@ -458,7 +465,7 @@ def _check_room(weights: Mapping[str, torch.Tensor], dtype: torch.dtype, where: 
     if where.type != "cuda":
         return  # of a CPU's memory, reading the weights has asked
     needed = dtype.itemsize * sum(tensor.numel() for tensor in {id(one): one for one in weights.values()}.values())
-    free = int(torch.cuda.mem_get_info(where)[0])
+    free = free_memory(where)
     if needed > free:
         raise CheckpointError(
             f"{named} needs {needed / 2**30:,.1f} GiB on {where}, {free / 2**30:,.1f} are free; use another --device "

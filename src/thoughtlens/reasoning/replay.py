@@ -81,45 +81,50 @@ def rounded(n: int, unit: int) -> int:
     return -(-n // unit) * unit
 
 
-class Replay:
-    """A step on tensors that stay where they are; on CUDA it is captured once and replayed."""
+class Apart(NamedTuple):
+    """What the graphs of a run share: a stream on which steps are prepared, and memory, since one runs at a time."""
 
-    def __init__(self, device: torch.device, pool: Any) -> None:
-        self._device, self._pool = device, pool
-        self._n_run = 0
+    stream: torch.cuda.Stream
+    pool: Any
+
+
+class Replay:
+    """A step on tensors that stay where they are; on CUDA, where there is an `Apart`, it is captured and replayed."""
+
+    def __init__(self, apart: Apart | None) -> None:
+        self._apart, self._n_run = apart, 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._captures = device.type == "cuda"
 
     def __call__(self, step: Callable[[], None]) -> None:
         """Do the step, which must be the same one each time."""
-        if self._captures and self._graph is None and self._n_run >= _WARM_UPS:
-            self._capture(step)
+        if self._apart is not None and self._graph is None and self._n_run >= _WARM_UPS:
+            self._capture(step, self._apart)
         if self._graph is not None:
             self._graph.replay()
-        elif self._captures:
-            self._run_apart(step)
+        elif self._apart is not None:
+            self._run_apart(step, self._apart.stream)
         else:
             step()
 
-    def _run_apart(self, step: Callable[[], None]) -> None:
+    def _run_apart(self, step: Callable[[], None], apart: torch.cuda.Stream) -> None:
         """Run on another stream, as a step must before it is captured."""
         self._n_run += 1
-        here, apart = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        here = torch.cuda.current_stream(apart.device)
         apart.wait_stream(here)
         with torch.cuda.stream(apart):
             step()
         here.wait_stream(apart)
 
-    def _capture(self, step: Callable[[], None]) -> None:
+    def _capture(self, step: Callable[[], None], apart: Apart) -> None:
         """Record the step without running it."""
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.device(self._device), torch.cuda.graph(graph, pool=self._pool):
+            with torch.cuda.device(apart.stream.device), torch.cuda.graph(graph, pool=apart.pool, stream=apart.stream):
                 step()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            self._captures = False
+            self._apart = None
             log.warning("a step can't be captured (%s); it runs as it is, more slowly", first_line(error))
         else:
             self._graph = graph
@@ -196,7 +201,7 @@ class Room:
         n_rows: rows, some of which may be empty.
         n_positions: positions of the cache.
         n_thoughts: T; it decides the codes of the slots.
-        pool: memory that graphs share.
+        apart: what graphs share; None where nothing is captured.
     """
 
     def __init__(
@@ -209,7 +214,7 @@ class Room:
         n_rows: int,
         n_positions: int,
         n_thoughts: int,
-        pool: Any,
+        apart: Apart | None,
     ) -> None:
         lm, config = reasoner.lm, reasoner.lm.config
         self.reasoner, self.taps, self.words = reasoner, taps, words
@@ -245,7 +250,7 @@ class Room:
             for _ in range(config.num_hidden_layers)
         ]
         self.cache = Cache(layers=layers)
-        self._replays = {name: Replay(lm.device, pool) for name in ("read", "think", "say")}
+        self._replays = {name: Replay(apart) for name in ("read", "think", "say")}
 
     @property
     def n_bytes(self) -> int:
@@ -616,7 +621,10 @@ class Steps:
         on_gpu = device.type == "cuda"
         memory = torch.cuda.get_device_properties(device).total_memory if on_gpu else 2**32
         self._n_bytes = memory // _SHARE if n_bytes is None else n_bytes
-        self._pool = torch.cuda.graph_pool_handle() if on_gpu else None
+        self._apart: Apart | None = None
+        if on_gpu:
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._apart = Apart(stream, torch.cuda.graph_pool_handle())
 
     @cached_property
     def words(self) -> Words:
@@ -662,7 +670,7 @@ class Steps:
         programs = tuple(tap.program() for tap in taps if isinstance(tap, Fixed))
         key = (n_begun, *sizes.values(), n_thoughts, programs)
         if key not in self._rooms:
-            how: dict[str, Any] = sizes | {"n_begun": n_begun, "n_thoughts": n_thoughts, "pool": self._pool}
+            how: dict[str, Any] = sizes | {"n_begun": n_begun, "n_thoughts": n_thoughts, "apart": self._apart}
             try:
                 self._rooms[key] = Room(self._reasoner, _twins(taps, self._reasoner.lm.device), self.words, **how)
             except torch.OutOfMemoryError:

@@ -108,7 +108,7 @@ def write_report(
         holdout: of several runs, the share of the problems on which they are compared, as for `compare`.
         holdout_seed: which problems these are.
         compared: a comparison that is made already, in the place of that of the runs: `own`, `differences`, `profiles`
-            and `notes` as the page shows them, and its `findings` in sentences.
+            and `notes` as the page shows them, its `findings` in sentences, and a `lead` that says what is compared.
 
     Returns:
         The page; in a notebook it is shown inline.
@@ -373,10 +373,12 @@ def _rendered(sections: Sequence[_Section], comparison: Json | None) -> str:
     code, style = script(), _asset("page.css")
     comparison = dict(comparison or {})
     said = comparison.pop("findings", None) or (list(differences(comparison)) if comparison else [])
+    lead = comparison.pop("lead", "The same measures of each run, and how the others differ from the first.")
     return _environment().get_template("template.html.jinja").render(
         sections=sections,
         data={"runs": runs, "comparison": comparison or None},
         differences=said,
+        lead=lead,
         blocks=blocks,
         # Only these two are not escaped: they are the package's own.
         script=Markup(code),

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple, NoReturn, TypeVar
 import torch
 
 from thoughtlens.errors import OptionError
+from thoughtlens.models.checkpoint import free_memory
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def fitting(
     device = reasoner.lm.device
     if device.type != "cuda" and free is None:
         return Sized(USUAL, TOKENS, f"{USUAL}, as always on {device.type}")
-    free = int(torch.cuda.mem_get_info(device)[0]) if free is None else free
+    free = free_memory(device) if free is None else free
     each = _bytes_of(reasoner, longest, n_thoughts, max_new_tokens)
     size = 1 << max(1, min(LARGEST, int(SHARE * free / each))).bit_length() - 1
     told = f"{size}, of about {each / 2**20:,.1f} MiB each, in {SHARE:.0%} of {free / 2**30:,.1f} GiB free on {device}"

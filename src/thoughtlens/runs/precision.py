@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from thoughtlens.analysis.cautions import MOST_MOVED
 from thoughtlens.errors import CheckpointError
 from thoughtlens.files import Json
 from thoughtlens.models.catalog import AUTO, TF32
+from thoughtlens.models.checkpoint import free_memory
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, query_names, thought_names
@@ -36,6 +36,11 @@ MEASURED: Final = 8
 """Problems on which precision is measured."""
 
 FLOAT32: Final = "float32"
+
+
+def is_exact(reasoner: LatentReasoner) -> bool:
+    """Whether a reasoner computes in float32 or float64, whose rounding no thought makes visible."""
+    return reasoner.provenance.get("dtype") != TF32 and reasoner.lm.dtype not in (torch.bfloat16, torch.float16)
 
 
 def settled(
@@ -50,7 +55,7 @@ def settled(
         there = found["options"]["model"].get("dtype")
         of_run = _as(reasoner, there) if asked == AUTO and there not in (None, own) else reasoner
         return of_run, found.get("precision")
-    if own != TF32 and reasoner.lm.dtype not in (torch.bfloat16, torch.float16):
+    if is_exact(reasoner):
         return reasoner, None
     n = min(MEASURED, len(prompts))
     some = [prompts[place * len(prompts) // n] for place in range(n)]
@@ -87,13 +92,6 @@ def arithmetic(reasoner: LatentReasoner) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
