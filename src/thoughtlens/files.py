@@ -5,7 +5,8 @@ the same folder, flushed to the disk, then renamed in one step, so that a kill o
 none. JSON never holds NaN: the standard has no such number, and other readers refuse Python's notation.
 
 A folder that a process writes for some time has a lock, the file `.lock` in it, which says who holds it. The system
-releases it when the process ends, however it ends; the file stays, and means nothing by itself.
+releases it when the process ends, however it ends; the file stays, and means nothing by itself. Processes that share a
+folder (`one_of_writers`) hold a lock each, such as `.lock.0-of-3`, and the folder's own while they begin and close.
 """
 
 import hashlib
@@ -14,8 +15,8 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 PARTIAL = ".partial"
 LOCK = ".lock"
+SHARED: Final = "shared"
+"""What stands in the lock of a folder while one of several writers holds it."""
 SEAL = ".sha256"
 
 PATIENCE = 1.0
@@ -48,21 +51,105 @@ def only_writer(folder: Path, *, called: str = "") -> Iterator[Path]:
 
     What killed writers left is removed first. `RunError` where another process holds the lock.
     """
-    from filelock import FileLock, Timeout  # not needed to say no
+    with writing(folder, called=called), _locked(folder) as first:
+        if first:
+            if (writer := _sharers(folder)) is not None:
+                raise RunError(_held(folder, writer))
+            _note(folder / LOCK)
+            _remove_partial(folder)
+        yield folder
+
+
+Alone = Callable[[], AbstractContextManager[None]]
+"""Entered by one of several writers for what it does while the others wait, such as to begin and to close."""
+
+
+@contextmanager
+def one_of_writers(folder: Path, own: str, *, called: str = "") -> Iterator[Alone]:
+    """Write into a folder together with other processes of this kind, each under a lock of its own.
+
+    `RunError` where another process holds the same lock, or writes the folder alone.
+    """
+    from filelock import FileLock, Timeout
+
+    mine = folder / f"{LOCK}.{own}"
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        with _locked(folder, waits=True) as first:
+            if first:
+                _note(folder / LOCK, SHARED)
+                if _sharers(folder, but=mine) is None:
+                    _remove_partial(folder)
+            yield
 
     with writing(folder, called=called):
-        lock = FileLock(folder / LOCK, timeout=PATIENCE, is_singleton=True)
+        lock = FileLock(mine, timeout=PATIENCE)
+        # Under the folder's lock, whose holder removes locks that nobody holds.
+        with alone():
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RunError(_held(folder, _noted(mine))) from None
+            _note(mine)
         try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(_held(folder, writer_of(folder))) from None
-        try:
-            if lock.lock_counter == 1:
-                (folder / LOCK).write_text(f"{platform.node()} {os.getpid()} {now()}\n", encoding="utf-8")
-                _remove_partial(folder)
-            yield folder
+            yield alone
         finally:
             lock.release()
+
+
+@contextmanager
+def _locked(folder: Path, *, waits: bool = False) -> Iterator[bool]:
+    """Hold the lock of a folder; give whether this process did not hold it before.
+
+    `waits` as long as it takes where the holder shares the folder, and will soon let go.
+    """
+    from filelock import FileLock, Timeout  # not needed to say no
+
+    lock = FileLock(folder / LOCK, timeout=PATIENCE, is_singleton=True)
+    while True:
+        try:
+            lock.acquire()
+            break
+        except Timeout:
+            if not (waits and _text(folder / LOCK)[3:] == [SHARED]):
+                raise RunError(_held(folder, writer_of(folder))) from None
+    try:
+        yield lock.lock_counter == 1
+    finally:
+        lock.release()
+
+
+def _note(lock: Path, *more: str) -> None:
+    """Say in a lock who holds it."""
+    lock.write_text(" ".join([platform.node(), str(os.getpid()), now(), *more]) + "\n", encoding="utf-8")
+
+
+def _text(lock: Path) -> list[str]:
+    return lock.read_text(encoding="utf-8", errors="replace").split() if lock.is_file() else []
+
+
+def _noted(lock: Path) -> str | None:
+    """Who holds a lock that is held, as "process 12 on host since time"; None if it is this process."""
+    host, process, since = [*_text(lock), *["?"] * 3][:3]
+    if (host, process) == (platform.node(), str(os.getpid())):
+        return None
+    return f"process {process} on {host} since {since}"
+
+
+def _sharers(folder: Path, but: Path | None = None) -> str | None:
+    """Who shares a folder whose lock is held, if anybody does; locks of those that have ended are removed."""
+    from filelock import FileLock, Timeout
+
+    found = None
+    for path in sorted(folder.glob(f"{LOCK}.*")):
+        if path != but:
+            try:
+                with FileLock(path, timeout=0):
+                    path.unlink()
+            except Timeout:
+                found = _noted(path) or f"this process, as {path.name}"
+    return found
 
 
 def check_not_written(folder: Path) -> None:
@@ -75,17 +162,15 @@ def writer_of(folder: Path, *, patience: float = 0.0) -> str | None:
     """Who holds the lock of a folder, as "process 12 on host since time"; None if nobody does but this process."""
     from filelock import FileLock, Timeout
 
-    path = folder / LOCK
-    if not (path.is_file() and os.access(path, os.W_OK)):
-        return None
-    try:
-        with FileLock(path, timeout=patience):
-            return None
-    except Timeout:
-        host, process, since = [*path.read_text(encoding="utf-8", errors="replace").split(), *["?"] * 3][:3]
-    if (host, process) == (platform.node(), str(os.getpid())):
-        return None
-    return f"process {process} on {host} since {since}"
+    for path in (folder / LOCK, *sorted(folder.glob(f"{LOCK}.*"))):
+        if path.is_file() and os.access(path, os.W_OK):
+            try:
+                with FileLock(path, timeout=patience):
+                    continue
+            except Timeout:
+                if writer := _noted(path):
+                    return writer
+    return None
 
 
 def _held(folder: Path, writer: str | None) -> str:

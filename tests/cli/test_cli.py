@@ -136,7 +136,7 @@ def test_doctor_passes_and_says_what_it_measured():
 def test_doctor_fails_with_exit_code_1_when_a_check_does(monkeypatch):
     from thoughtlens.evaluation import Check
 
-    monkeypatch.setattr("thoughtlens.evaluation.doctor", lambda reasoner: [Check("rows", False, "sum to 2")])
+    monkeypatch.setattr("thoughtlens.evaluation.doctor", lambda reasoner, precision: [Check("rows", False, "sum to 2")])
     assert "FAILED" in call("doctor", code=1).stdout
 
 

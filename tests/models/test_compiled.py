@@ -206,7 +206,7 @@ def test_joint_cuts_find_the_twins_that_single_cuts_miss(twin, alone, reasoner, 
     run = tl.extract(tested, GRAPHS[:4], tmp_path / "run")
     cuts = single_heads(run)["zero"]
     single = by_cause(run, tested, {"zero": cuts}, "heads")["zero"]
-    found = {"single": single, "joint": by_joint_cause(run, tested, cuts, "heads")[JOINT]}
+    found = {"single": single, "joint": by_joint_cause(run, tested)[JOINT]}
     in_circuit = [name in subject.heads for name in cuts]
     # Below half precision's last digit nothing is told apart, as in the scorecard.
     scores = {by: auroc(of.mean("problem").round(4).values, np.array(in_circuit)) for by, of in found.items()}

@@ -4,6 +4,7 @@ In: an analysis or a comparison. Out: sentences; and the same result without the
 what fewer than five problems say.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import xarray as xr
@@ -19,16 +20,20 @@ LEAST_SHOWN: Final = 5
 
 LOW_ACCURACY: Final = 0.05
 
+MOST_MOVED: Final = 0.02
+"""How far the precision of a run may move a cell of attention before it is warned of, and `auto` takes float32."""
+
 _P_VALUES: Final = ("p", "q", "p_familywise", "p_type", "q_type", "p_corrected", "hub_p")
 _NAMES: Final = ("hub", "strongest", "type", "preferred")
 
 
-def warnings_of(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
+def warnings_of(analysis: Analysis, *, dtype: str = "float32", precision: Mapping[str, Any] | None = None) -> list[str]:
     """What to beware of in an analysis, in sentences: few problems, few answers, a low accuracy, half precision.
 
     Args:
         analysis: of a run; where some of its problems chose and others were tested, these count.
         dtype: the precision in which the model ran.
+        precision: how far this moves numbers, as the run's manifest says it.
 
     Returns:
         Sentences, none if there is nothing to warn of.
@@ -46,12 +51,39 @@ def warnings_of(analysis: Analysis, *, dtype: str = "float32") -> list[str]:
         )
     if 2 * n_answers < n or n_answers < LEAST_PROBLEMS <= n:
         found.append(f"only {n_answers} of {n} outputs reach an answer, and rows of `answer` are of these alone.")
-    if dtype in ("float16", "bfloat16"):
+    if precision and precision["dtype"] == dtype:
+        found += precision_warnings(precision)
+    elif dtype in ("float16", "bfloat16"):
         found.append(
             f"the model ran in {dtype}, whose rounding grows from thought to thought; compare a few problems with "
             "--dtype float32."
         )
     return found
+
+
+def precision_warnings(precision: Mapping[str, Any]) -> list[str]:
+    """A warning if a precision moves a cell of attention by more than 0.02, as a list of one sentence or none."""
+    largest = max(moved["largest"] for moved in (precision["batches"], precision["float32"]) if moved)
+    if largest <= MOST_MOVED:
+        return []
+    return [
+        f"the model ran in {precision['dtype']}, which moves a cell of attention by up to {largest:.2g} (more than "
+        f"{MOST_MOVED}), and rounding grows from thought to thought; take --dtype float32."
+    ]
+
+
+def precision_in_words(precision: Mapping[str, Any]) -> str:
+    """How far a precision moves numbers: of the cells of attention, and of the first and the last thought."""
+    told = []
+    for name, other in (("batches", "between batch sizes"), ("float32", "against float32")):
+        if moved := precision[name]:
+            grows = [f"{thought} by {of:.2%} of its length" for thought, of in moved["thoughts"].items()]
+            ends = f" ({', '.join(dict.fromkeys((grows[0], grows[-1])))})" if grows else ""
+            told.append(f"by up to {moved['largest']:.2g} {other}{ends}")
+    said = f"On {precision['n']} problems {precision['dtype']} moves a cell of attention {', and '.join(told)}."
+    if precision["left_out"]:
+        said += f" It was not compared with float32: {precision['left_out']}."
+    return f"{said} auto is {precision['chosen']}." if precision["chosen"] else said
 
 
 def few_problems(n: int, of: str = "", *, means: bool = True) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -292,11 +292,26 @@ PaddingProtocol = Annotated[
         help="exact, or official-padding-v4-cuda, -v4-cpu, -v5, for published numbers.",
     ),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, …; an accelerator if there is one.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="cpu, cuda, cuda:1, … or mps (float32); CUDA if there is a GPU. Several: --engine ray."
+    ),
+]
 RandomWeights = Annotated[
     int | None, typer.Option("--random-weights", metavar="SEED", help="Draw the model's weights at random.")
 ]
-Precision = Annotated[str, typer.Option("--dtype", help="float32, float64, bfloat16, float16, or auto: half on CUDA.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        help=(
+            "float32, float64, bfloat16, float16 or, on NVIDIA GPUs, tf32. Half precision is faster, but its rounding "
+            "grows from thought to thought; how far is measured and said. auto: float32, but half on CUDA if that "
+            "moves no cell of attention by more than 0.02."
+        ),
+    ),
+]
 Problems = Annotated[str, typer.Option("--problems", help="A named set (`thoughtlens problems`) or a file.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split of a named set; prefix of the ids of a file.")]
 Field = Annotated[
@@ -329,7 +344,33 @@ MaxNewTokens = Annotated[
         help="Tokens after which an answer is cut short; 256 if not given.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", callback=within("--batch-size", 1), help="Problems of a pass.")]
+
+
+def batch_size_named(given: str) -> int | Literal["auto"]:
+    """What `--batch-size` means."""
+    if given == "auto":
+        return "auto"
+    try:
+        size = int(given)
+    except ValueError as error:
+        raise OptionError(f"--batch-size is {given!r}, expected auto or a number such as 32; pass another.") from error
+    return int(within("--batch-size", 1)(size))
+
+
+def _is_batch_size(given: str) -> str:
+    batch_size_named(given)
+    return given
+
+
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        "--batch-size",
+        metavar="auto|N",
+        callback=_is_batch_size,
+        help="Problems of a pass; auto: what fits into the memory of a GPU, else 32.",
+    ),
+]
 Record = Annotated[
     list[str] | None, typer.Option("--record", help="values: also how much each key gives (twice the space).")
 ]
@@ -339,6 +380,25 @@ ShardSize = Annotated[
         "--shard-size",
         callback=within("--shard-size", 1),
         help="Problems of a shard, which a worker does at a time.",
+    ),
+]
+
+
+def _is_part(given: str | None) -> str | None:
+    from thoughtlens.runs.engines import part_named
+
+    if given is not None:
+        part_named(given)
+    return given
+
+
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="i/n",
+        callback=_is_part,
+        help="Be one of n processes that share the work, i from 0 to n - 1: do every n-th shard; the last one closes.",
     ),
 ]
 Keep = Annotated[
@@ -368,7 +428,10 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=_is_run, help
 NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out the HTML page of results.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or ray (extra `ray`).")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", help="Ray: how many; one for each GPU, or CPU, if not given.")
+    int | None,
+    typer.Option(
+        "--workers", help="Ray: how many; one for each GPU, which a model does not share, or CPU, if not given."
+    ),
 ]
 Address = Annotated[
     str | None, typer.Option("--address", help="Ray: address of a running cluster; one is started if not given.")

@@ -16,6 +16,7 @@ from thoughtlens.cli.app import (
     Address,
     AsJson,
     Base,
+    BatchSize,
     Device,
     EngineName,
     Full,
@@ -23,8 +24,10 @@ from thoughtlens.cli.app import (
     NoReport,
     RunFolder,
     RunModel,
+    Shard,
     Workers,
     app,
+    batch_size_named,
     engine_named,
     is_file,
     typed,
@@ -134,12 +137,7 @@ def intervene(
         typer.Option("--n", callback=within("--n", 1), help="How many problems of the run; all if not given."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            "--batch-size", callback=within("--batch-size", 1), help="Problems whose questions are read together."
-        ),
-    ] = 32,
+    batch_size: BatchSize = "auto",
     max_new_tokens: MaxNewTokens = None,
     model: RunModel = None,
     base: Base = None,
@@ -147,6 +145,7 @@ def intervene(
     engine: EngineName = "local",
     workers: Workers = None,
     address: Address = None,
+    shard: Shard = None,
     answer_rule: Annotated[
         str | None, typer.Option("--answer-rule", help="strict, official or math-verify; that of the run if not given.")
     ] = None,
@@ -205,7 +204,13 @@ def intervene(
     if dry_run:
         with terminal.working("try a few"):
             facts = cuts.estimate_study(
-                run, planned, n=n, pilot=pilot, reasoner=reasoner, batch_size=batch_size, say=terminal.warn
+                run,
+                planned,
+                n=n,
+                pilot=pilot,
+                reasoner=reasoner,
+                batch_size=batch_size_named(batch_size),
+                say=terminal.warn,
             )
         for warning in facts["warnings"]:
             terminal.warn(warning)
@@ -213,23 +218,29 @@ def intervene(
         return
     if planned.controlled and full and not as_json:
         _show_balance(planned.controlled["balance"])
-    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
+    from thoughtlens.cuts.study import intervene_part  # imports torch
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
+    from thoughtlens.runs.engines import part_named
 
-    effects_found = tl.intervene(
-        run,
-        planned,
-        study=study,
-        n=n,
-        reasoner=reasoner,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
-        margin=margin,
-        accuracy_margin=accuracy_margin,
-        allow_failed=allow_failed,
-        force=force,
-        engine=where,
-        call=typed(ctx),
-    )
+    how: dict[str, Any] = {
+        "study": study,
+        "n": n,
+        "reasoner": reasoner,
+        "batch_size": batch_size_named(batch_size),
+        "max_new_tokens": max_new_tokens or MAX_NEW_TOKENS,
+        "margin": margin,
+        "accuracy_margin": accuracy_margin,
+        "allow_failed": allow_failed,
+        "force": force,
+        "engine": where,
+        "call": typed(ctx),
+    }
+    part = None if shard is None else part_named(shard)
+    effects_found = tl.intervene(run, planned, **how) if part is None else intervene_part(run, planned, part, **how)
+    if effects_found is None:
+        said = f"shard {shard} of the study is done; the last process to finish closes it"
+        terminal.tell({"run": str(run.path), "shard": shard, "complete": False}, said, as_json=as_json)
+        return
     with terminal.working("study"):
         done = tl.study(run, effects_found)
     facts = reports.write_study(run, done)

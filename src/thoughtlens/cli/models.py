@@ -17,6 +17,8 @@ from thoughtlens import models as library
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import (
     DEFAULT_MODEL,
+    DEFAULT_PROBLEMS,
+    OWN_PROBLEMS,
     Alpha,
     AsJson,
     Base,
@@ -53,9 +55,12 @@ def doctor(
     revision: Revision = None,
     alpha: Alpha = None,
     device: Device = None,
-    dtype: Precision = "float32",
+    dtype: Precision = "auto",
     mode: Mode = "latent",
     known_as: KnownAs = None,
+    measured_on: Annotated[
+        str | None, typer.Option("--problems", help="A named set or a file: what half precision is measured on.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a model's folder is, and check the loaded model: masks, positions, batches, taps, markers, tokenizer."""
@@ -65,22 +70,51 @@ def doctor(
         reasoner = load_model(model, mode=mode, known_as=known_as, **which)
     except CheckpointError as error:
         raise CheckpointError(f"not ready: {error}") from error
+    from thoughtlens.analysis.cautions import precision_in_words, precision_warnings  # imports xarray
+    from thoughtlens.runs.precision import MEASURED, is_exact, settled  # imports torch
+
+    precise = None
+    if not is_exact(reasoner):
+        asked = measured_on or OWN_PROBLEMS.get(model, DEFAULT_PROBLEMS)
+        chosen = draw_problems(asked, None, None, 0, None, None, most=MEASURED)
+        prompts = [reasoner.prompt(problem.question) for problem in chosen.problems]
+        reasoner, precise = settled(reasoner, prompts, reasoner.n_thoughts)
     facts, warnings = evaluation.described(reasoner), library.assumptions(reasoner.provenance)
-    checks = evaluation.doctor(reasoner)
+    warnings += precision_warnings(precise) if precise else []
+    checks = evaluation.doctor(reasoner, precise)
     failed = [check.name for check in checks if not check.passed]
     if as_json:
-        said = {"model": model, "facts": facts, "assumptions": warnings, "ready": not failed}
+        said = {"model": model, "facts": facts, "assumptions": warnings, "precision": precise, "ready": not failed}
         terminal.print_json({**said, "checks": [vars(check) for check in checks]})
     else:
         terminal.table(("", "found"), list(facts.items()), title=model)
         rows = [("✓" if check.passed else "✗ FAILED", check.name, check.measured) for check in checks]
         terminal.table(("", "check", "measured"), rows, title=model)
+        if precise:
+            _show_growth(precise)
+            terminal.tell({}, precision_in_words(precise), as_json=False)
         for warning in warnings:
             terminal.tell({}, warning, as_json=False)
         wrong = f"not ready: {', '.join(failed)} failed; is the base the one that the checkpoint was trained from?"
         terminal.tell({}, wrong if failed else "ready", as_json=False)
     if failed:
         raise typer.Exit(1)
+
+
+def _show_growth(precise: Mapping[str, Any]) -> None:
+    """How far a precision moves attention and thoughts, thought by thought."""
+    against = {"between batch sizes": precise["batches"], "against float32": precise["float32"]}
+    known = {name: moved for name, moved in against.items() if moved}
+    columns = [f"{what}, {name}" for name in known for what in ("attention", "thought")]
+    rows = [
+        (query, *(f"{of[query]:.2g}" if query in of else "" for moved in known.values()
+                  for of in (moved["attention"], moved["thoughts"])))
+        for query in precise["batches"]["attention"]
+    ]  # fmt: skip
+    title = (
+        f"{precise['dtype']}: largest difference of a cell, and of a thought in its length, on {precise['n']} problems"
+    )
+    terminal.table(("row", *columns), rows, title=title)
 
 
 @app.command()

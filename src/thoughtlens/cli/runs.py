@@ -51,12 +51,14 @@ from thoughtlens.cli.app import (
     RunFolder,
     Seed,
     SetRevision,
+    Shard,
     ShardSize,
     Split,
     Thoughts,
     Workers,
     app,
     are_runs,
+    batch_size_named,
     engine_named,
     within,
 )
@@ -192,17 +194,40 @@ def load_model(name: str, random_weights: int | None = None, **how: Any) -> "mod
 
 
 def extract_run(
-    reasoner: "models.LatentReasoner", problems: "tl.ProblemSet", to: Path, *, readings: bool = True, **how: Any
-) -> "runs.Run":
+    reasoner: "models.LatentReasoner",
+    problems: "tl.ProblemSet",
+    to: Path,
+    *,
+    readings: bool = True,
+    shard: str | None = None,
+    **how: Any,
+) -> "runs.Run | None":
     """A run folder with what is kept of every problem, and if asked with the readings that its report shows.
 
-    `how` is what else `extract` takes.
+    None where other processes have shards to do yet. `how` is what else `extract` takes.
     """
-    done = tl.extract(reasoner, problems, to, **how)
-    if readings and done.manifest["options"]["n_thoughts"]:
+    from thoughtlens.runs.engines import part_named
+    from thoughtlens.runs.extraction import extract_part  # imports torch
+
+    if shard is None:
+        done: runs.Run | None = tl.extract(reasoner, problems, to, **how)
+    else:
+        done = extract_part(reasoner, problems, to, part_named(shard), **how)
+    if done is not None and readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
+            if done.manifest["options"]["model"]["dtype"] != reasoner.provenance.get("dtype"):
+                # Half precision moved numbers too far, or a run that goes on has another.
+                reasoner = models.reasoner_of(done.manifest, device=reasoner.provenance.get("device"))
             evaluation.write_readings(done, reasoner)
     return done
+
+
+def _say_part(to: Path, shard: str | None, *, as_json: bool) -> None:
+    """What one of several processes has done, where others have shards to do yet."""
+    so_far = runs.status(to)
+    facts = {"run": str(to), "shard": shard, "n": so_far.n_problems, "n_done": so_far.n_done, "complete": False}
+    said = f"shard {shard} is done, {so_far.n_done} of {so_far.n_problems} problems in {to}; the last process closes it"
+    terminal.tell(facts, said, as_json=as_json)
 
 
 def _say_assumptions(reasoner: "models.LatentReasoner", *, as_json: bool) -> None:
@@ -249,7 +274,8 @@ def _close(
 
 def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any], short: str) -> None:
     """What was found, in sentences."""
-    from thoughtlens.reports.sentences import differences, findings  # imports xarray
+    from thoughtlens.analysis.cautions import precision_in_words  # imports xarray
+    from thoughtlens.reports.sentences import differences, findings
 
     _warn(facts["warnings"])
     studied = (done.path / "studies").is_dir()
@@ -257,6 +283,8 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
     if held := facts["holdout"]:
         lines[0] = (lines[0][0], f"{lines[0][1]} Held out were {facts['n']} ({held['share']:g}, seed {held['seed']}).")
     lines += [("Texts", short)] if short else []
+    if "precision" in facts:
+        lines.append(("Precision", precision_in_words(facts["precision"])))
     for of in facts.get("groups", ()):
         told = [f"{each.about}: {each.text}" for each in differences(of)] + of["notes"]
         lines.append((f"By {of['by']}", " ".join(told)))
@@ -282,6 +310,10 @@ def _tell_findings(done: "runs.Run", found: "tl.Analysis", facts: dict[str, Any]
 def _show_tables(done: "runs.Run", facts: dict[str, Any]) -> None:
     """Everything in tables."""
     _warn(facts["warnings"])
+    if "precision" in facts:
+        from thoughtlens.analysis.cautions import precision_in_words  # imports xarray
+
+        terminal.tell({}, precision_in_words(facts["precision"]), as_json=False)
     title = f"{facts['model']['name']} on {facts['problems']['name']}, n = {facts['n']}"
     if held := facts["holdout"]:
         title += f" held out ({held['share']:g}, seed {held['seed']})"
@@ -394,7 +426,7 @@ def run(
     field: Field = None,
     problems_revision: SetRevision = None,
     thoughts: Thoughts = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = "auto",
     device: Device = None,
     dtype: Precision = "auto",
     engine: EngineName = "local",
@@ -404,6 +436,7 @@ def run(
     record: Record = None,
     keep: Keep = "raw",
     shard_size: ShardSize = None,
+    shard: Shard = None,
     mode: Mode = "latent",
     known_as: KnownAs = None,
     protocol: PaddingProtocol = "exact",
@@ -422,8 +455,11 @@ def run(
     chosen = draw_problems(asked, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
     how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, readings=not no_report, engine=where, **how)
+    done = extract_run(reasoner, chosen, to, readings=not no_report, shard=shard, engine=where, **how)
     _say_assumptions(reasoner, as_json=as_json)
+    if done is None:
+        _say_part(to, shard, as_json=as_json)
+        return
     if (mass := evaluation.padding_mass(done)) is not None and not as_json:
         terminal.tell({}, f"{protocol}: the thoughts give {mass:.1%} of their attention to padding.", as_json=False)
     if not done.manifest["options"]["n_thoughts"]:
@@ -440,7 +476,7 @@ def run(
 
 def _how(
     thoughts: int | None,
-    batch_size: int,
+    batch_size: str,
     record: list[str] | None,
     shard_size: int | None,
     protocol: str,
@@ -450,7 +486,7 @@ def _how(
     """The options of an extraction, as `extract` takes them."""
     from thoughtlens.runs.extraction import keep_named  # imports torch
 
-    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size, "record": record or ()}
+    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size_named(batch_size), "record": record or ()}
     how |= {"shard_size": shard_size, "protocol": protocol, "keep": keep_named(keep)}
     return how if max_new_tokens is None else how | {"max_new_tokens": max_new_tokens}
 
@@ -485,7 +521,7 @@ def extract(
     field: Field = None,
     problems_revision: SetRevision = None,
     thoughts: Thoughts = None,
-    batch_size: BatchSize = 32,
+    batch_size: BatchSize = "auto",
     device: Device = None,
     dtype: Precision = "auto",
     engine: EngineName = "local",
@@ -495,6 +531,7 @@ def extract(
     record: Record = None,
     keep: Keep = "raw",
     shard_size: ShardSize = None,
+    shard: Shard = None,
     mode: Mode = "latent",
     known_as: KnownAs = None,
     protocol: PaddingProtocol = "exact",
@@ -510,10 +547,20 @@ def extract(
     chosen = draw_problems(problems, split, None, 0, field, problems_revision)
     how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
     reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, engine=where, **how)
+    done = extract_run(reasoner, chosen, to, shard=shard, engine=where, **how)
     _say_assumptions(reasoner, as_json=as_json)
+    if done is None:
+        _say_part(to, shard, as_json=as_json)
+        return
     facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
     said = f"{facts['n']} problems in {done.path}; next: thoughtlens analyze {done.path}"
+    if precise := done.manifest.get("precision"):
+        from thoughtlens.analysis.cautions import precision_in_words, precision_warnings  # imports xarray
+
+        facts["precision"] = precise
+        same = precise["dtype"] == done.manifest["options"]["model"]["dtype"]
+        warned = [f"Warning: {warning}" for warning in precision_warnings(precise) if same]
+        said = "\n".join([*warned, precision_in_words(precise), said])
     if short := _cut_short(done):
         said = f"{short}\n{said}"
     terminal.tell(facts, said, as_json=as_json)

@@ -27,8 +27,10 @@ from thoughtlens.cuts.plan import Plan
 from thoughtlens.cuts.study import effects_of, make_cuts, prepared
 from thoughtlens.cuts.study_batches import Target
 from thoughtlens.errors import OptionError
+from thoughtlens.models.catalog import AUTO
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.reasoning.replay import fixed_steps
+from thoughtlens.runs.batches import BatchSize
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import tested_half
 
@@ -59,7 +61,7 @@ def estimate_study(
     seed: int | None = None,
     pilot: int | None = None,
     reasoner: LatentReasoner | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = AUTO,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
     """How many passes a plan takes, how long, and what it could show; nothing is written.
@@ -71,7 +73,7 @@ def estimate_study(
         seed: of their draw.
         pilot: on how many problems of the choosing half the plan's controls are made first; none if None.
         reasoner: the run's model.
-        batch_size: problems that pass together at most.
+        batch_size: problems that pass together at most; `auto` is 32 here.
         say: told the cost of the pilot before it is made.
 
     Returns:

@@ -35,7 +35,6 @@ from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, prompts_without, tell, think
-from thoughtlens.reasoning.prompt_groups import mark_groups
 from thoughtlens.reasoning.replay import Steps
 from thoughtlens.runs.batches import bisect, halves, out_of_memory
 from thoughtlens.taps import Taps
@@ -165,7 +164,7 @@ class Cutting:
         with torch.inference_mode(), nullcontext() if steps is None else steps.clearing():
             self._reading = BatchPass(reasoner, Taps(), n_thoughts)
             self._reading.question(prompts_without(reasoner, batch.prompts))
-            mark_groups(self._reading, batch.prompts)
+            self._reading.mark_groups(batch.prompts)
             passed = self._pass([()], n_thoughts, watching)
         self._first, self.thoughts = passed.told.first, passed.thoughts
         self.baseline = self._outcomes(passed)

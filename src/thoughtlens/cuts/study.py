@@ -20,7 +20,9 @@ in: a run and a plan; out: the effects Dataset, and a folder.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -54,29 +56,35 @@ from thoughtlens.cuts.study_batches import (
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import (
     LOCK,
+    Alone,
     call_of,
     check_seal,
     digest_of,
     file_name,
     fingerprint,
     now,
+    one_of_writers,
     only_writer,
     read_json,
     replacing,
     replacing_folder,
     write_json,
 )
+from thoughtlens.models.catalog import AUTO
 from thoughtlens.models.loader import checked, identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
-from thoughtlens.runs.engines import Engine, Local, Progress
+from thoughtlens.runs.batches import USUAL, BatchSize
+from thoughtlens.runs.engines import Engine, Local, Part, Progress
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
 from thoughtlens.taps import Site
+
+log = logging.getLogger(__name__)
 
 PLAN: Final = "plan.json"
 OUTCOMES: Final = "outcomes"
@@ -119,7 +127,7 @@ def intervene(
     n: int | None = None,
     seed: int | None = None,
     reasoner: LatentReasoner | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = AUTO,
     max_new_tokens: int = MAX_NEW_TOKENS,
     margin: float = MARGIN,
     accuracy_margin: float = ACCURACY_MARGIN,
@@ -139,7 +147,8 @@ def intervene(
         n: how many problems, drawn from the run without repetition; all if None.
         seed: of the draw of problems; the plan's if None.
         reasoner: the run's model, if it is loaded already.
-        batch_size: problems that pass together at most; no number depends on it beyond rounding.
+        batch_size: problems that pass together at most; no number depends on it beyond rounding. `auto` is that of the
+            study if it has been begun, else what fits into the memory of a GPU, and 32 elsewhere.
         max_new_tokens: the longest answer under a cut.
         margin: nats of log-probability; only of a mean effect shown to be nearer to 0 is "no effect" said.
         accuracy_margin: the same for accuracy, a share of problems.
@@ -167,6 +176,38 @@ def intervene(
             effects = intervene(run, [ablate_head("L0H3")], study="first")
             effects.gold_logprob.sel(intervention="L0H3 resample").mean()
     """
+    how: dict[str, Any] = {"study": study, "n": n, "seed": seed, "reasoner": reasoner, "batch_size": batch_size}
+    how |= {"max_new_tokens": max_new_tokens, "margin": margin, "accuracy_margin": accuracy_margin, "call": call}
+    how |= {"allow_failed": allow_failed, "force": force, "engine": engine, "progress": progress}
+    effects = intervene_part(run, plan, None, **how)
+    assert effects is not None, "who writes alone closes the study"
+    return effects
+
+
+def intervene_part(
+    run: Run,
+    plan: Plan | Sequence[Cut],
+    part: Part | None,
+    *,
+    study: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    reasoner: LatentReasoner | None = None,
+    batch_size: BatchSize = AUTO,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    margin: float = MARGIN,
+    accuracy_margin: float = ACCURACY_MARGIN,
+    allow_failed: bool = False,
+    force: bool = False,
+    engine: Engine | None = None,
+    call: str | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset | None:
+    """`intervene`, as one of several processes that each do a part of the batches; None where others are not done yet.
+
+    The first to come begins the study and measures what edits need. The last to finish closes it, and makes the cuts
+    that depend on the effects of others.
+    """
     margins = {"margin": margin, "accuracy_margin": accuracy_margin}
     if not min(margins.values()) > 0.0:
         raise OptionError(
@@ -174,6 +215,7 @@ def intervene(
             "lies inside a margin of 0."
         )
     model, plan, target, drawn = prepared(run, plan, n, seed, reasoner, batch_size, max_new_tokens=max_new_tokens)
+    given = {"study": study, "n": n, "seed": seed, "batch_size": None if batch_size == AUTO else batch_size}
     asked = Manifest(
         finished=None,
         model=identity(model) | _other_rule(run, model),
@@ -182,7 +224,7 @@ def intervene(
         # Outcomes are kept batch by batch, so that the size of a batch is one of the options.
         options={
             "n_thoughts": target.n_thoughts,
-            "batch_size": batch_size,
+            "batch_size": USUAL if batch_size == AUTO else batch_size,
             "donors": plan.donors,
             "holdout": plan.holdout,
             "holdout_seed": plan.holdout_seed,
@@ -190,7 +232,7 @@ def intervene(
         },
         margins=margins,
         seed={"problems": drawn, "plan": plan.seed},
-        plans=[_version(plan, call or call_of("intervene", study=study, n=n, seed=seed, batch_size=batch_size))],
+        plans=[_version(plan, call or call_of("intervene", **given))],
     )
     name = digest_of([asked.identity(), asked.plans[0].sha256])[:10] if study is None else study
     if file_name(name) != name:
@@ -199,34 +241,77 @@ def intervene(
             "first or last; pass another --study."
         )
     asked_passes = passes_of(run, plan, n, drawn)
-    with only_writer(run.path / STUDIES / name) as folder, told(progress, "intervene", asked_passes) as advance:
-        plan = _open(folder, asked, plan, target, force=force)
-        target = replace(target, folder=folder / OUTCOMES)
-        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine, progress=advance)
-        chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
+    folder = run.path / STUDIES / name
+    with _writing(folder, part) as alone, told(progress, "intervene", asked_passes) as advance:
+        with alone():
+            if batch_size == AUTO:
+                asked, target = _sized(folder, asked, target, model)
+            plan = _open(folder, asked, plan, target, force=force)
+            target = replace(target, folder=folder / OUTCOMES)
+        make = partial(make_cuts, model, target, plan, allow_failed=allow_failed, engine=engine)
         rankings: dict[str, Sequence[str]] = dict(plan.rankings)
+        chooses = [target.ids[place] for place in sorted(target.choosing)] or target.ids
         for by in plan.orders:
             if by != CAUSE and by not in rankings:
                 rankings[by] = heads_by_attention(run, by, chooses)
-        if plan.chooses:
-            single = plan.single_heads
-            make([*single.values()], target.shards(choosing=True))
-            chosen = effects_of(run, target, Plan((*single.values(),), donors=plan.donors), (), choosing=True)
-            rankings[CAUSE] = heads_by_cause(chosen, single)
-        steps = plan.steps(rankings)
-        make((*plan.made, *steps), target.shards())
+        if part is not None:
+            # What no other part has to be done for; values that edits need are measured while the others wait.
+            cuts = (*plan.made, *plan.steps(rankings))
+            sides = [(cuts, target.shards())]
+            sides += [((*plan.single_heads.values(),), target.shards(choosing=True))] if plan.chooses else []
+            for its, shards in sides:
+                with alone():
+                    make(its, [])
+                make(its, part.of(shards), progress=advance)
+            with alone():
+                if left := [s for its, shards in sides for s in lacking(target, plan, its, shards, allow_failed)]:
+                    log.info("%s: batches %s are not done yet", folder, part.others(left))
+                    return None
+        with alone():
+            advanced = advance if part is None else lambda n_passes: None
+            return _closed(run, folder, target, plan, rankings, partial(make, progress=advanced), margins)
+
+
+@contextmanager
+def _writing(folder: Path, part: Part | None) -> Iterator[Alone]:
+    """Be the only process that writes a study, or the only one that does a part of it."""
+    if part is not None:
+        with one_of_writers(folder, part.name) as alone:
+            yield alone
+    else:
+        with only_writer(folder):
+            yield nullcontext
+
+
+def _closed(
+    run: Run,
+    folder: Path,
+    target: Target,
+    plan: Plan,
+    rankings: dict[str, Sequence[str]],
+    make: Callable[[Sequence[Cut], Sequence[int]], None],
+    margins: Mapping[str, float],
+) -> xr.Dataset:
+    """Make the cuts that are not made, put the outcomes together as the effects Dataset, and finish the study."""
+    if plan.chooses:
+        single = plan.single_heads
+        make([*single.values()], target.shards(choosing=True))
+        chosen = effects_of(run, target, Plan((*single.values(),), donors=plan.donors), (), choosing=True)
+        rankings[CAUSE] = heads_by_cause(chosen, single)
+    steps = plan.steps(rankings)
+    make((*plan.made, *steps), target.shards())
+    effects = effects_of(run, target, plan, steps)
+    if CAUSE in plan.orders and CAUSE not in rankings:
+        rankings[CAUSE] = heads_by_cause(effects, plan.single_heads)
+        known, steps = steps, plan.steps(rankings)
+        make([step for step in steps if step not in known], target.shards())
         effects = effects_of(run, target, plan, steps)
-        if CAUSE in plan.orders and CAUSE not in rankings:
-            rankings[CAUSE] = heads_by_cause(effects, plan.single_heads)
-            known, steps = steps, plan.steps(rankings)
-            make([step for step in steps if step not in known], target.shards())
-            effects = effects_of(run, target, plan, steps)
-        effects = effects.assign_attrs(study=folder.name, **margins)
-        with replacing_folder(folder / EFFECTS_STORE) as store:
-            effects.to_zarr(store, zarr_format=3, consolidated=False)
-        manifest = read_manifest(folder)
-        finished = manifest.finished or now()
-        write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump(), sealed=True)
+    effects = effects.assign_attrs(study=folder.name, **margins)
+    with replacing_folder(folder / EFFECTS_STORE) as store:
+        effects.to_zarr(store, zarr_format=3, consolidated=False)
+    manifest = read_manifest(folder)
+    finished = manifest.finished or now()
+    write_json(folder / MANIFEST, manifest.model_copy(update={"finished": finished}).model_dump(), sealed=True)
     return effects
 
 
@@ -257,7 +342,7 @@ def prepared(
     n: int | None,
     seed: int | None,
     reasoner: LatentReasoner | None,
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     ids: Sequence[str] = (),
     max_new_tokens: int = MAX_NEW_TOKENS,
@@ -266,6 +351,7 @@ def prepared(
     if (protocol := run.manifest["options"].get("protocol", "exact")) != "exact":
         raise OptionError(f"{run.path} was made under {protocol}, and cuts are exact; extract it without --protocol.")
     model = reasoner_of(run.manifest) if reasoner is None else checked(run.manifest, reasoner)
+    batch_size = USUAL if batch_size == AUTO else batch_size
     if batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
     plan = plan if isinstance(plan, Plan) else Plan(tuple(plan))
@@ -273,15 +359,34 @@ def prepared(
     problems = run.problems(ids, n=n, seed=drawn)
     prompts = tuple(model.prompt(problem.question) for problem in problems)
     choosing = choosing_places(plan, [problem.id for problem in problems])
-    grouped: list[tuple[int, ...]] = []
-    for side in ([*(place for place in range(len(problems)) if place not in choosing)], sorted(choosing)):
-        if side:
-            lengths = [len(prompts[place]) for place in side]
-            grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size))
+    grouped = _grouped(prompts, choosing, batch_size)
     shape = shape_of(run)._replace(groups=model.group_names)
-    target = Target(run.path / STUDIES, problems, tuple(grouped), shape, prompts, choosing, max_new_tokens)
+    target = Target(run.path / STUDIES, problems, grouped, shape, prompts, choosing, max_new_tokens)
     check_plan([plan.of_donors(cut)[-1] for cut in plan.made], target)
     return model, plan, target, drawn
+
+
+def _grouped(
+    prompts: Sequence[Sequence[int]], choosing: Collection[int], batch_size: int, tokens: int = batches.TOKENS
+) -> tuple[tuple[int, ...], ...]:
+    """Batches of like length, each of problems of one side."""
+    grouped: list[tuple[int, ...]] = []
+    for side in ([*(place for place in range(len(prompts)) if place not in choosing)], sorted(choosing)):
+        if side:
+            lengths = [len(prompts[place]) for place in side]
+            grouped += (tuple(side[place] for place in batch) for batch in batches.plan(lengths, batch_size, tokens))
+    return tuple(grouped)
+
+
+def _sized(folder: Path, asked: Manifest, target: Target, model: LatentReasoner) -> tuple[Manifest, Target]:
+    """The study with batches as large as they were begun with, or as memory allows."""
+    if (folder / MANIFEST).is_file():
+        size = int(read_manifest(folder).options["batch_size"])
+    else:
+        longest = max(map(len, target.prompts), default=1)
+        size = batches.fitting(model, longest, target.n_thoughts, target.max_new_tokens).batch_size
+    sized = asked.model_copy(update={"options": asked.options | {"batch_size": size}})
+    return sized, replace(target, batches=_grouped(target.prompts, target.choosing, size))
 
 
 def passes_of(run: Run, plan: Plan, n: int | None, seed: int | None = None) -> int:
@@ -339,7 +444,7 @@ def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: b
         if not force:
             raise RunError(f"{fault}, name another with --study, or replace it with --force.")
         for path in folder.iterdir():
-            if path.name != LOCK:
+            if not path.name.startswith(LOCK):
                 rmtree(path) if path.is_dir() else path.unlink()
         found = None
     if found is None:
@@ -399,6 +504,17 @@ def make_cuts(
     todo = [shard for shard in shards if job.missing(shard)]
     progress(sum(job.n_problems(shard) for shard in shards if shard not in todo))
     where.run(job, todo, progress)
+
+
+def lacking(target: Target, plan: Plan, cuts: Sequence[Cut], shards: Sequence[int], allow_failed: bool) -> list[int]:
+    """The batches in which a cut of these is not made yet."""
+    copies = tuple(one for cut in cuts for one in plan.of_donors(cut))
+    job = CutJob(_no_model, target, copies, allow_failed)
+    return [shard for shard in shards if job.missing(shard)]
+
+
+def _no_model() -> LatentReasoner:
+    raise AssertionError("no cut is made")
 
 
 def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, choosing: bool = False) -> xr.Dataset:

@@ -53,6 +53,7 @@ from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.engines import Progress, Work
+from thoughtlens.runs.precision import arithmetic
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps
@@ -226,8 +227,9 @@ class CutJob:
             cutter, passes = self._cutter(reasoner, steps, material, batch), Halving(len(batch))
             for start in range(0, len(todo), GROUP):
                 those = todo[start : start + GROUP]
-                pieces = passes.work_off([batch], partial(cutter, those=those))
-                found = joined((outcomes for _, outcomes in pieces), 1)
+                with arithmetic(reasoner):
+                    pieces = passes.work_off([batch], partial(cutter, those=those))
+                    found = joined((outcomes for _, outcomes in pieces), 1)
                 append_outcomes(target, shard, [BASELINE_KEY, *(self.keys[cut] for cut in those)], found)
                 log.info("intervene: %d cuts of batch %d, %d problems", len(those), shard, len(batch))
                 progress(len(batch) * (len(those) + (not start)))
@@ -286,7 +288,8 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
         return list(bisect([places], watch, unknown, fails=cannot_be_run))
 
     batches = Halving(len(target.problems)).work_off(target.batches, search)
-    pieces = [piece for _, its in batches for piece in its]
+    with arithmetic(reasoner):
+        pieces = [piece for _, its in batches for piece in its]
     order = torch.tensor([place for places, _ in pieces for place in places]).argsort()
     kept = (torch.cat(values)[order] for values in zip(*(its for _, its in pieces), strict=True))
     found = dict(zip(("thoughts", *names), kept, strict=True))

@@ -21,19 +21,29 @@ from typing import Final
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation.checks import doctor
 from thoughtlens.files import Json, call_of, only_writer, write_json
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
-from thoughtlens.notation import ANSWER, OPTIONAL, query_names, text, thought_names
+from thoughtlens.notation import (
+    ANSWER,
+    BOT,
+    FIRST,
+    OPTIONAL,
+    group_code,
+    key_names,
+    query_names,
+    text,
+    thought_names,
+)
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.batch import BatchPass
 from thoughtlens.reasoning.loop import prompts_without, reason, think
-from thoughtlens.reasoning.prompt_groups import GroupRecorder, grouped_keys, mark_groups
 from thoughtlens.runs.reader import READINGS, Run, chosen_problems, read_readings
 from thoughtlens.runs.writer import made_by
-from thoughtlens.taps import QuestionRecorder, Taps, ValueRecorder
+from thoughtlens.taps import Moment, QuestionRecorder, Site, Taps, ValueRecorder
 
 STAGES: Final = ("state_in", "thought", "state_out")
 STAGE: Final = "state_in"
@@ -256,16 +266,51 @@ def group_attention(reasoner: LatentReasoner, problems: Sequence[Problem], *, ba
     return xr.concat([_attend_to_groups(reasoner, batch) for batch in _batches(problems, batch_size)], "problem")
 
 
+def _grouped_keys(n_thoughts: int, groups: Sequence[str]) -> list[str]:
+    """The key axis with `question` divided into groups, and what is in none of them."""
+    return [FIRST, *groups, *key_names(n_thoughts)[1:]]
+
+
+class _GroupRecorder:
+    """Keeps the pattern of every named query, its keys pooled by slot and group, of a batch that was marked.
+
+    Attributes:
+        attention: (problem, layer, head, query, key) float32 or wider, keys as `_grouped_keys` has them; NaN in the row
+            of a query that did not occur.
+    """
+
+    def __init__(self, batch: BatchPass, n_thoughts: int) -> None:
+        config, groups = batch.reasoner.lm.config, batch.reasoner.group_names
+        keys = _grouped_keys(n_thoughts, groups)
+        codes = [group_code(name) if name in groups else batch.slots[name] for name in keys]
+        self._codes = torch.tensor(codes, device=batch.device)
+        shape = (len(batch.keys), config.num_hidden_layers, config.num_attention_heads, n_thoughts + 3, len(keys))
+        dtype = torch.promote_types(batch.reasoner.lm.dtype, torch.float32)
+        self.attention = torch.full(shape, torch.nan, dtype=dtype)
+
+    def __call__(self, tensor: Tensor, moment: Moment) -> Tensor:
+        """Keep the pattern's row; every problem of a step has the same query."""
+        row = int(moment.queries[0, 0]) - moment.slots[BOT]
+        if moment.site is Site.PATTERN and 0 <= row < self.attention.shape[3]:
+            in_group = (moment.keys[:, :, None] == self._codes).to(tensor.dtype)
+            self.attention[moment.rows.cpu(), moment.layer, :, row] = (tensor[:, :, 0] @ in_group).cpu()
+        return tensor
+
+    def n_tokens(self, batch: BatchPass) -> Tensor:
+        """How many positions of each key there are: (problem, key)."""
+        return (batch.keys[:, :, None] == self._codes).sum(1).cpu()
+
+
 def _attend_to_groups(reasoner: LatentReasoner, problems: Sequence[Problem]) -> xr.Dataset:
     prompts, n_thoughts = [reasoner.prompt(problem.question) for problem in problems], reasoner.n_thoughts
     batch = BatchPass(reasoner, Taps(), n_thoughts)
     batch.question(prompts_without(reasoner, prompts))
-    mark_groups(batch, prompts)
-    weights, given = GroupRecorder(batch, n_thoughts), GroupRecorder(batch, n_thoughts)
+    batch.mark_groups(prompts)
+    weights, given = _GroupRecorder(batch, n_thoughts), _GroupRecorder(batch, n_thoughts)
     norms = ValueRecorder(given, norm_factors(reasoner.lm))  # type: ignore[arg-type]  # which keeps rows as its own does
     batch.taps = Taps([weights, norms])
     think(batch, next(iter(reasoner.opening), None), n_thoughts)
-    keys, dims = grouped_keys(n_thoughts, reasoner.group_names), ("problem", "layer", "head", "query", "key")
+    keys, dims = _grouped_keys(n_thoughts, reasoner.group_names), ("problem", "layer", "head", "query", "key")
     found = xr.Dataset(
         {
             "attention": (dims, weights.attention.numpy()),
@@ -316,7 +361,7 @@ def write_readings(run: Run, reasoner: LatentReasoner) -> Path:
             "results": run.manifest["results"],
             "stage": STAGE,
             "problems": {of.attrs["problem"]: _reading(of, decoded.isel(problem=row)) for row, of in enumerate(looked)},
-            "checks": [asdict(check) for check in doctor(reasoner)],
+            "checks": [asdict(check) for check in doctor(reasoner, run.manifest.get("precision"))],
             "made_by": made_by(call_of("write_readings"), run.manifest),
         }, sealed=True)  # fmt: skip
     return path

@@ -3,7 +3,7 @@
 In: models with problems, some of them with a circuit that is known; out: scores with intervals over problems.
 
 1. One set of problems ranks: by attention, by attention beyond its null, by value-weighted attention, by rollout, and
-   by what each edit costs when it is made on one unit alone, or in two heads of a layer together. Units are all
+   by what each edit costs when it is made on one unit alone, or on two heads of a layer together. Units are all
    heads; or all edges, from `eot`, `answer` and each thought to every earlier thought; or, where a family names groups
    of prompt tokens, all units: a head's edge from a thought or `eot` to a group or slot.
 2. Where the circuit is known, a ranking is scored by AUROC: the chance that a unit of the circuit stands above one that
@@ -18,7 +18,7 @@ Reference for CPR and CMD: Mueller et al. (2025), MIB: A Mechanistic Interpretab
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -52,6 +52,7 @@ from thoughtlens.notation import (
     edge_name,
     edge_names,
     head_name,
+    head_place,
     text,
     thought_names,
 )
@@ -73,7 +74,7 @@ N_RANDOM: Final = 5
 EDITS: Final[Mapping[str, Edit]] = {"zero": Zero(), "mean": Mean(), "resample": Resample(), "noise": Noise()}
 """Edits of one head, each a ranking of heads."""
 JOINT: Final = "joint zero"
-"""The ranking by zeroing a unit in two heads of a layer together: a unit's largest effect beyond its partner's."""
+"""The ranking by zeroing two heads of a layer together: a head's largest effect beyond its partner's."""
 UNITS: Final = "units"
 EDGE_CUTS: Final[Mapping[str, Callable[..., Cut]]] = {"block": knock_out, "zero": zero_value_edge}
 """Cuts of one edge, each a ranking of edges: before the softmax, and after it."""
@@ -127,7 +128,7 @@ def _compiled(name: str, *, twin: bool) -> Subject:
         lambda n, seed: sample("graphs", n=n, seed=seed),
         heads=truth["heads"],
         units=truth["units"],
-        most=30,
+        most=12,
     )
 
 
@@ -217,14 +218,13 @@ def _score(folder: Path, subject: Subject, n: int, seed: int) -> tuple[pd.DataFr
     ranking = extract(reasoner, problems[:n], folder / "ranking", record=["values"])
     importances = {HEADS: head_rankings(ranking) | by_cause(ranking, reasoner, single_heads(ranking), HEADS)}
     if subject.known:
-        importances[HEADS] |= by_joint_cause(ranking, reasoner, single_heads(ranking)["zero"], HEADS)
+        importances[HEADS] |= by_joint_cause(ranking, reasoner)
     if subject.edges is not None or not subject.known:
         importances[EDGES] = edge_rankings(ranking) | by_cause(ranking, reasoner, _single_edges(ranking), EDGES)
     if subject.units is not None:
         attention = group_attention(reasoner, problems[:n])
         cuts = _single_units(_units_of(attention))
         importances[UNITS] = unit_rankings(attention) | by_cause(ranking, reasoner, cuts, UNITS)
-        importances[UNITS] |= by_joint_cause(ranking, reasoner, cuts["zero"], UNITS)
     scores, curves = [], []
     scoring = None if subject.known else extract(reasoner, problems[n:], folder / "scoring")
     for units, rankings in importances.items():
@@ -372,30 +372,24 @@ def _single_units(units: Sequence[tuple[str, str, int, int]]) -> dict[str, dict[
     }
 
 
-def by_joint_cause(run: Run, reasoner: LatentReasoner, cuts: Mapping[str, Cut], units: str) -> dict[str, xr.DataArray]:
-    """A unit's largest effect beyond its partner's: max over partners of loss(both) − loss(partner).
+def by_joint_cause(run: Run, reasoner: LatentReasoner) -> dict[str, xr.DataArray]:
+    """Each head's largest effect beyond its partner's: max over the others of its layer of loss(both) − loss(other).
 
-    Partners are the same unit in the other heads of its layer; the best one is found on the means over problems.
+    The partner is found on the means over problems; (problem, unit).
     """
-    pairs = [pair for pair in combinations(cuts, 2) if _partners(cuts[pair[0]], cuts[pair[1]])]
+    cuts = single_heads(run)["zero"]
+    pairs = [pair for pair in combinations(cuts, 2) if head_place(pair[0])[0] == head_place(pair[1])[0]]
     both = {pair: cut(*cuts[pair[0]].parts, *cuts[pair[1]].parts, label=" + ".join(pair)) for pair in pairs}
     plan = Plan((*cuts.values(), *both.values()))
-    outcome = intervene(run, plan, study=f"joint-{units}", reasoner=reasoner)[RANKED_BY].reset_coords(drop=True)
+    outcome = intervene(run, plan, study="joint-heads", reasoner=reasoner)[RANKED_BY].reset_coords(drop=True)
     loss = outcome.sel(intervention=BASELINE, drop=True) - outcome
-    alone = {name: loss.sel(intervention=made.label, drop=True) for name, made in cuts.items()}
     beyond: dict[str, list[xr.DataArray]] = {name: [] for name in cuts}
     for pair, made in both.items():
-        together = loss.sel(intervention=made.label, drop=True)
         for name, partner in (pair, pair[::-1]):
-            beyond[name].append(together - alone[partner])
+            alone = loss.sel(intervention=cuts[partner].label, drop=True)
+            beyond[name].append(loss.sel(intervention=made.label, drop=True) - alone)
     largest = [max(its, key=lambda effect: float(effect.mean())) for its in beyond.values()]
     return {JOINT: xr.concat(largest, "unit").assign_coords(unit=text(beyond)).transpose("problem", "unit")}
-
-
-def _partners(one: Cut, other: Cut) -> bool:
-    """Whether two cuts do the same in different heads of one layer."""
-    first, second = one.parts[0], other.parts[0]
-    return replace(first, heads=None) == replace(second, heads=None)
 
 
 def mean_importance(importance: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models.settings import known_checkpoints
@@ -35,9 +35,12 @@ CHECKPOINT_FILES: Final = (
 BASE_FILES: Final = ("config.json", "tokenizer*", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
-PRECISIONS: Final = ("float32", "float64", "bfloat16", "float16")
-AUTO: Final = "auto"
-"""The precision that is chosen by the device."""
+TF32: Final = "tf32"
+"""float32 whose matrix products are made in TF32, on NVIDIA GPUs alone."""
+
+PRECISIONS: Final = ("float32", "float64", "bfloat16", "float16", TF32)
+AUTO: Final[Literal["auto"]] = "auto"
+"""The precision that is chosen by the device, and on CUDA by what it moves (`thoughtlens.runs.precision`)."""
 
 _DEVICE: Final = re.compile(r"(cpu|cuda|mps|xpu|hpu|npu|xla|meta)(:\d+)?")
 
@@ -179,7 +182,7 @@ def bundled() -> Mapping[str, Path]:
 
     Example:
         >>> list(bundled())
-        ['compiled', 'compiled-twin', 'planted', 'tiny-gpt2', 'tiny-gpt2-control', 'tiny-llama']
+        ['compiled', 'compiled-twin', 'planted', 'tiny-coconut', 'tiny-gpt2', 'tiny-gpt2-control', 'tiny-llama']
     """
     root = Path(str(resources.files("thoughtlens.models"))) / "bundled"
     return {folder.name: folder for folder in sorted(root.glob("*")) if (folder / "card.json").is_file()}

@@ -101,7 +101,7 @@ def read_weights(*paths: Path) -> dict[str, Tensor]:
         (64,)
     """
     state: dict[str, Tensor] = {}
-    needed, free = sum(path.stat().st_size for path in paths if path.is_file()), psutil.virtual_memory().available
+    needed, free = sum(path.stat().st_size for path in paths if path.is_file()), free_memory(torch.device("cpu"))
     if needed > free:
         raise CheckpointError(
             f"{paths[0]} needs {needed / 2**30:,.1f} GiB of memory, {free / 2**30:,.1f} are free; use a machine with "
@@ -113,6 +113,14 @@ def read_weights(*paths: Path) -> dict[str, Tensor]:
             if not isinstance(tensor, Tensor):
                 raise CheckpointError(f"{path} holds {name!r}, which is no tensor; save the module's state_dict alone.")
     return state
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device, those among them that PyTorch keeps for later."""
+    if device.type != "cuda":
+        return int(psutil.virtual_memory().available)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + int(kept)
 
 
 def digest(*modules: nn.Module) -> str:

@@ -124,7 +124,7 @@ class Compiled(Coconut):
             symbol = text.split()[ids.index(self.tokenizer.unk_token_id)]
             raise OptionError(
                 f"found {symbol!r} in a question, expected a graph in node tokens such as {self.examples[0]!r}; "
-                "read files of graphs with --field question=edges."
+                "use --problems graphs, or read a file of graphs with --field question=edges."
             )
         return ids
 

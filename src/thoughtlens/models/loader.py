@@ -41,13 +41,14 @@ from thoughtlens.models.catalog import (
     BASE_FILES,
     CHECKPOINT_FILES,
     PRECISIONS,
+    TF32,
     bundled,
     check_asked,
     fetch,
     no_device,
     no_lora,
 )
-from thoughtlens.models.checkpoint import digest, find_weights, is_raw, read_weights
+from thoughtlens.models.checkpoint import digest, find_weights, free_memory, is_raw, read_weights
 from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.codi import Codi
 from thoughtlens.models.compiled import compiled_reasoner
@@ -69,8 +70,8 @@ from thoughtlens.notation import BOT, EOT
 from thoughtlens.problems import STRICT, rule_named
 from thoughtlens.taps import ATTENTION
 
-DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) for name in PRECISIONS}
-"""The precisions that a model can be loaded in, by name."""
+DTYPES: Final[Mapping[str, torch.dtype]] = {name: getattr(torch, name) for name in PRECISIONS if name != TF32}
+"""The types of number that a model can be loaded in, by name."""
 
 _MAX_SEED: Final = 2**63 - 1
 
@@ -111,9 +112,11 @@ def load(
         revision: branch, tag or commit of a Hub checkpoint.
         base_revision: branch, tag or commit of a Hub base.
         alpha: LoRA's alpha; what the folder's `thoughtlens.json` or the table says, else 32, if None.
-        dtype: `float32`, `float64`, `bfloat16` or `float16`; `auto` is half precision on CUDA (bfloat16 where the GPU
-            has it) and float32 elsewhere. Patterns are float32 or wider in any case; TF32 stays as PyTorch has it, off.
-        device: `cpu`, `cuda`, `cuda:1`, …; an accelerator if there is one, if None.
+        dtype: `float32`, `float64`, `bfloat16`, `float16`, or `tf32` (float32 whose products are made in TF32, on CUDA
+            alone; else TF32 is off). `auto` is half precision on CUDA (bfloat16 where the GPU has it), which `extract`
+            replaces by float32 where it moves a cell of attention by more than 0.02, and float32 elsewhere. Patterns
+            are float32 or wider in any case.
+        device: `cpu`, `cuda`, `cuda:1`, `mps` (in float32), …; CUDA if there is a GPU, if None.
         mode: `latent`, or `direct` or `verbal` where the same weights also answer at once or in words.
         known_as: the id of a known checkpoint whose facts hold for this one, such as a copy of it in a folder.
         answer_rule: `strict`, `official` or `math-verify`.
@@ -132,23 +135,24 @@ def load(
     """
     rule_named(answer_rule)
     check_asked(model, revision=revision, known_as=known_as, alpha=alpha, dtype=dtype, device=device)
-    where = _device(device)
+    where, asked_dtype = _device(device), dtype
     place = locate(model, base, revision, base_revision, known_as)
     said = folder_settings(place.folder)
     settings = Settings.of(options={"lora_alpha": alpha}, folder=said, table=place.table)
     dtype = _float32(str(model), dtype) if settings["family"] == "compiled" else precision(dtype, where)
+    kind = torch.float32 if dtype == TF32 else DTYPES[dtype]
     if settings["family"] in ("planted", "compiled") and alpha is not None:
         raise no_lora(str(model), alpha)
     if settings["family"] == "compiled":
         reasoner: Reasoner = _named_so(compiled_reasoner(twin=bool(said.get("twin")), device=where), place)
     elif settings["family"] == "planted":
-        reasoner = _plant(place, said, DTYPES[dtype], where)
+        reasoner = _plant(place, said, kind, where)
     elif settings["family"] not in _FAMILIES:
-        reasoner = _foreign(settings["family"], place, said, DTYPES[dtype], where)
+        reasoner = _foreign(settings["family"], place, said, kind, where)
     else:
-        reasoner = _read(place, settings, DTYPES[dtype], where, mode)
+        reasoner = _read(place, settings, kind, where, mode)
     asked = {"known_as": known_as, "mode": None if mode == LATENT else mode}
-    known = {**reasoner.provenance, "dtype": dtype, "device": str(where)}
+    known = {**reasoner.provenance, "dtype": dtype, "asked_dtype": asked_dtype, "device": str(where)}
     known["source"] = {**place.provenance["source"], **{name: value for name, value in asked.items() if value}}
     return replace(reasoner, rule=answer_rule, provenance=known)
 
@@ -164,16 +168,20 @@ def precision(asked: str, device: torch.device) -> str:
         A name of `DTYPES`; `auto` is bfloat16 on CUDA where the GPU has it, else float16; elsewhere it is float32.
 
     Raises:
-        CheckpointError: there is no such precision.
+        CheckpointError: there is no such precision, or not on this device.
 
     Example:
         >>> precision("auto", torch.device("cpu"))
         'float32'
     """
-    if asked in DTYPES:
-        return asked
-    if asked != AUTO:
+    if asked not in (AUTO, *PRECISIONS):
         raise CheckpointError(f"no precision {asked!r}; use {AUTO} or one of {', '.join(PRECISIONS)}.")
+    if asked == TF32 and device.type != "cuda":
+        raise CheckpointError(f"tf32 is a mode of NVIDIA GPUs and the device is {device}; use float32 there.")
+    if device.type == "mps" and asked not in (AUTO, "float32"):
+        raise CheckpointError(f"{asked} is not measured on {device}, expected float32; use that, or another --device.")
+    if asked != AUTO:
+        return asked
     if device.type != "cuda":
         return "float32"
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
@@ -272,8 +280,15 @@ def identity(reasoner: LatentReasoner) -> dict[str, Any]:
 
 
 def checked(manifest: Mapping[str, Any], reasoner: LatentReasoner) -> LatentReasoner:
-    """The reasoner, if it is the model that a run was made with; else a `CheckpointError`."""
+    """The reasoner, if it is the model that a run was made with; else a `CheckpointError`.
+
+    Where `auto` became another precision in the run, the model is loaded again in that.
+    """
     found = identity(reasoner)
+    there = manifest["options"]["model"].get("dtype")
+    if there not in (None, found["dtype"]) and reasoner.provenance.get("asked_dtype") == AUTO:
+        device = reasoner.provenance.get("device")
+        return reasoner_of(manifest, device=device, answer_rule=reasoner.answer_rule.name)
     _check_same(manifest["options"]["model"], found, str(found["name"]))
     return reasoner
 
@@ -407,6 +422,7 @@ def _read(place: Place, settings: Settings, dtype: torch.dtype, where: torch.dev
     decoder = merged(found, alpha=float(lora or 0), transposed=config.model_type == "gpt2", where=named)
     apart = tie(decoder, config.model_type, len(markers.names), named) if config.tie_word_embeddings else 0.0
     config.vocab_size = n_embeddings
+    _check_room(decoder, dtype, where, named)
     # Copied, since what was read is a view of the file, which may change while the model is in use.
     decoder = {name: tensor.to(dtype, copy=True) for name, tensor in decoder.items()}
     lm = built(config, decoder, dtype, where=place.folder, base=place.base)
@@ -442,6 +458,19 @@ def _read(place: Place, settings: Settings, dtype: torch.dtype, where: torch.dev
         mode,
         provenance=provenance,
     )
+
+
+def _check_room(weights: Mapping[str, torch.Tensor], dtype: torch.dtype, where: torch.device, named: str) -> None:
+    """Refuse a model that does not fit the card, before anything is put there."""
+    if where.type != "cuda":
+        return  # of a CPU's memory, reading the weights has asked
+    needed = dtype.itemsize * sum(tensor.numel() for tensor in {id(one): one for one in weights.values()}.values())
+    free = free_memory(where)
+    if needed > free:
+        raise CheckpointError(
+            f"{named} needs {needed / 2**30:,.1f} GiB on {where}, {free / 2**30:,.1f} are free; use another --device "
+            "or --dtype, or a smaller checkpoint."
+        )
 
 
 def _named_family(place: Place, settings: Settings, files: Sequence[Path]) -> str | None:

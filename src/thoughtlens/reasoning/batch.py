@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.notation import FIRST, PAD_CODE, QUESTION, TEXT, slot_codes, text_code
+from thoughtlens.notation import FIRST, PAD_CODE, QUESTION, TEXT, group_code, slot_codes, text_code
 from thoughtlens.reasoning.protocols import EXACT, Protocol
 from thoughtlens.taps import Moment, Site, Taps
 
@@ -210,6 +210,16 @@ class BatchPass:
         self.context.forget(len(opening))
         self.asked = out.last_hidden_state[:, width - 1]
         return self.asked
+
+    def mark_groups(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Give the tokens of the family's groups codes of their own, in place of that of `question`, for cuts."""
+        if not self.reasoner.group_names:
+            return
+        for row, prompt in enumerate(prompts):
+            # Prompts are padded on the left, and end before the token that opens the thoughts.
+            start = self.keys.shape[1] - (len(prompt) - len(self.reasoner.opening))
+            for name, places in self.reasoner.groups(prompt).items():
+                self.keys[row, [start + place for place in places]] = group_code(name)
 
     def fork(self, n_copies: int = 1, *, taps: Taps | None = None, n_thoughts: int | None = None) -> "BatchPass":
         """The same batch `n_copies` times over, one whole batch after another; this one stays as it is.

@@ -66,14 +66,14 @@ def fixed_steps(reasoner: LatentReasoner) -> "Steps | None":
         reasoner: the model, on its device.
 
     Returns:
-        The steps, for `reason`; None elsewhere.
+        The steps, for `reason`; None elsewhere, and where groups of prompt tokens are keys, whose number is not fixed.
 
     Example:
         >>> from thoughtlens.models import load
         >>> fixed_steps(load("tiny-gpt2")) is None
         True
     """
-    return Steps(reasoner) if reasoner.lm.device.type == "cuda" else None
+    return Steps(reasoner) if reasoner.lm.device.type == "cuda" and not reasoner.group_names else None
 
 
 def rounded(n: int, unit: int) -> int:

@@ -37,7 +37,7 @@ from thoughtlens.analysis import (
     open_analysis,
     readings,
 )
-from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, shown_of_comparison
+from thoughtlens.analysis.cautions import LEAST_SHOWN, precision_in_words, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.effects import ALPHA, RANKED_BY
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, only_writer, replacing, writing
@@ -108,7 +108,7 @@ def write_report(
         holdout: of several runs, the share of the problems on which they are compared, as for `compare`.
         holdout_seed: which problems these are.
         compared: a comparison that is made already, in the place of that of the runs: `own`, `differences`, `profiles`
-            and `notes` as the page shows them, and its `findings` in sentences.
+            and `notes` as the page shows them, its `findings` in sentences, and a `lead` that says what is compared.
 
     Returns:
         The page; in a notebook it is shown inline.
@@ -324,7 +324,8 @@ def _about(run: Run, facts: Json) -> Iterator[tuple[str, str]]:
     yield "Thoughts", str(layout["n_thoughts"])
     of_split = f", {problems['split']}" if problems.get("split") else ""
     yield "Problems", f"{problems['name']}{of_split}, {layout['n_problems']:,} of them"
-    yield "Precision", str(model["dtype"])
+    moved = run.manifest.get("precision")
+    yield "Precision", str(model["dtype"]) + (f". {precision_in_words(moved)}" if moved else "")
     yield "Intervals", f"95 %, over {facts['intervals_over']}"
     yield "Weights", f"SHA-256 {str(model['sha256'])[:12]}"
     yield "Measured", str(run.manifest["created"])[:10]
@@ -372,10 +373,12 @@ def _rendered(sections: Sequence[_Section], comparison: Json | None) -> str:
     code, style = script(), _asset("page.css")
     comparison = dict(comparison or {})
     said = comparison.pop("findings", None) or (list(differences(comparison)) if comparison else [])
+    lead = comparison.pop("lead", "The same measures of each run, and how the others differ from the first.")
     return _environment().get_template("template.html.jinja").render(
         sections=sections,
         data={"runs": runs, "comparison": comparison or None},
         differences=said,
+        lead=lead,
         blocks=blocks,
         # Only these two are not escaped: they are the package's own.
         script=Markup(code),

@@ -84,7 +84,8 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     Returns:
         `warnings`, `pattern`, `model`, `problems`, `intervals_over`, `n_thoughts`, `indexing`, `n_answer_rows`,
         `shares` (the mean share of each part of the context in the rows of the thoughts), all that `headline` gives;
-        `groups`, a list, if the problems were grouped; `over_null` if there were null models;
+        `groups`, a list, if the problems were grouped; `over_null` if there were null models; `precision`, how far half
+        precision moves numbers, if the run has it;
         `flat`, the headline numbers as one row for `pandas.json_normalize`; and `made_by`, the call, seed, names and
         versions.
 
@@ -95,8 +96,9 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
     """
     options, n_blocks = run.manifest["options"], analysis.model.attrs.get("n_blocks")
     more = {"groups": [_groups_headline(analysis, by) for by in analysis.groups], "over_null": null_headline(analysis)}
+    precision = run.manifest.get("precision")
     facts = {
-        "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", ""))),
+        "warnings": warnings_of(analysis, dtype=str(options["model"].get("dtype", "")), precision=precision),
         "pattern": analysis.options["pattern"],
         "model": options["model"],
         "problems": options["problems"],
@@ -107,6 +109,7 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         "shares": shares_of(analysis),
         **headline(analysis),
         **{name: said for name, said in more.items() if said},
+        **({"precision": precision} if precision else {}),
     }
     return {**facts, "flat": flat(facts), "made_by": _made_by(run, analysis)}
 

@@ -1,25 +1,76 @@
-"""Batches of problems of like length, and their halving where the device runs out of memory.
+"""Batches of problems of like length, how large they may be, and their halving where the device runs out of memory.
 
 in: the lengths of questions; out: batches with little padding. `plan` depends on the lengths alone: the same problems
-make the same batches. `Halving` works through them; when the device runs out of memory, it halves the batch, remembers
-the size, and goes on.
+make the same batches. `fitting` says how many problems fit into a GPU's memory at once. `Halving` works through the
+batches; when the device runs out of memory, it halves the batch, remembers the size, and goes on.
 """
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Final, NoReturn, TypeVar
+from typing import Final, Literal, NamedTuple, NoReturn, TypeVar
 
 import torch
 
 from thoughtlens.errors import OptionError
+from thoughtlens.models.checkpoint import free_memory
+from thoughtlens.models.reasoner import LatentReasoner, head_width
 
 log = logging.getLogger(__name__)
 
 TOKENS: Final = 8192
 """Question tokens of a batch at most, padding counted."""
 
+USUAL: Final = 32
+"""Problems of a batch where memory does not decide: on a CPU larger ones are no faster."""
+
+LARGEST: Final = 512
+"""Problems of a batch that `auto` chooses at most: larger ones are hardly faster on any GPU."""
+
+SHARE: Final = 0.5
+"""Of the free memory, that a batch may take by the estimate: the rest is for what the estimate leaves out."""
+
+BatchSize = int | Literal["auto"]
+
 Result = TypeVar("Result")
+
+
+class Sized(NamedTuple):
+    """How large batches are, and why."""
+
+    batch_size: int
+    tokens: int  # question tokens of a batch at most, padding counted
+    chosen: str
+
+
+def fitting(
+    reasoner: LatentReasoner, longest: int, n_thoughts: int, max_new_tokens: int, free: int | None = None
+) -> Sized:
+    """How many problems of at most `longest` tokens pass together: on CUDA as many as fit into `free` bytes, else 32.
+
+    A power of two, so that a little more or less of free memory mostly changes nothing.
+    """
+    device = reasoner.lm.device
+    if device.type != "cuda" and free is None:
+        return Sized(USUAL, TOKENS, f"{USUAL}, as always on {device.type}")
+    free = free_memory(device) if free is None else free
+    each = _bytes_of(reasoner, longest, n_thoughts, max_new_tokens)
+    size = 1 << max(1, min(LARGEST, int(SHARE * free / each))).bit_length() - 1
+    told = f"{size}, of about {each / 2**20:,.1f} MiB each, in {SHARE:.0%} of {free / 2**30:,.1f} GiB free on {device}"
+    return Sized(size, max(TOKENS, size * longest), told)
+
+
+def _bytes_of(reasoner: LatentReasoner, longest: int, n_thoughts: int, max_new_tokens: int) -> int:
+    """What a problem takes: its cache, twice while a position is appended, and the widest moment of its question."""
+    config, of_number = reasoner.lm.config, int(reasoner.lm.dtype.itemsize)
+    n_heads = config.num_attention_heads
+    width = (getattr(config, "num_key_value_heads", None) or n_heads) * head_width(config)
+    positions = min(longest + n_thoughts + max_new_tokens, int(config.max_position_embeddings))
+    cache = 2 * 2 * config.num_hidden_layers * width * positions * of_number
+    # Patterns are float32; a layer's inner states are about sixteen times as wide as its input.
+    question = n_heads * longest * longest * 2 * 4 + 16 * longest * config.hidden_size * of_number
+    recorded = 4 * config.num_hidden_layers * n_heads * (n_thoughts + 3) * (n_thoughts + 5)
+    return int(cache + question + recorded + 2 * 4 * config.vocab_size)
 
 
 def plan(lengths: Sequence[int], batch_size: int, n_tokens: int = TOKENS) -> list[list[int]]:

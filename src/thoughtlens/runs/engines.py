@@ -1,4 +1,4 @@
-"""The engines that work on shards: the interfaces `Job` and `Engine`, and `Local`.
+"""The engines that work on shards: the interfaces `Job` and `Engine`, and `Local`; and the `Part` of them that is done.
 
 in: a long piece of work (an extraction, a study of cuts) as a `Job` of numbered shards; out: every shard done. An
 `Engine` has the shards done, here (`Local`) or in other processes (`thoughtlens.runs.ray_engine`), and does not know
@@ -13,11 +13,48 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from thoughtlens.errors import OptionError
+
 Progress = Callable[[int], None]
 """Called with the number of problems that have just been done."""
 
 Work = Callable[[int, Progress], None]
 """Does the shard of this number and writes it; reports its progress."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which of `count` processes this is: it does the shards `index`, `index + count` and so on."""
+
+    index: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """As files are named by it."""
+        return f"{self.index}-of-{self.count}"
+
+    def of(self, shards: Sequence[int]) -> list[int]:
+        """Every n-th of the shards."""
+        return [shard for shard in shards if shard % self.count == self.index]
+
+    def others(self, shards: Sequence[int]) -> str:
+        """The parts that have to do some shards, as they are asked for: `1/3, 2/3`."""
+        return ", ".join(f"{index}/{self.count}" for index in sorted({shard % self.count for shard in shards}))
+
+    def __str__(self) -> str:
+        """As it is asked for."""
+        return f"{self.index}/{self.count}"
+
+
+def part_named(given: str) -> Part:
+    """What `--shard` means; `OptionError` unless it is i/n with 0 ≤ i < n."""
+    index, _, count = given.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise OptionError(
+            f"--shard is {given!r}, expected i/n with i from 0 to n − 1, such as 0/3, 1/3 and 2/3; pass another."
+        )
+    return Part(int(index), int(count))
 
 
 class Job(Protocol):

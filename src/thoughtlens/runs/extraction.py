@@ -28,6 +28,7 @@ import xarray as xr
 from thoughtlens.analysis.resampled_sums import block_sums
 from thoughtlens.errors import OptionError
 from thoughtlens.files import call_of
+from thoughtlens.models.catalog import AUTO
 from thoughtlens.models.loader import identity, randomize, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import MAX_THOUGHTS, query_names, text
@@ -37,11 +38,13 @@ from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
 from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.reasoning.replay import Steps, fixed_steps
-from thoughtlens.runs.batches import TOKENS, Halving, padding, plan
-from thoughtlens.runs.engines import Engine, Local, Progress, Work
+from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
+from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work
+from thoughtlens.runs.precision import arithmetic, settled
+from thoughtlens.runs.precision import recorder_for as recorder_for
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.shards import Keep, Layout, Seen
-from thoughtlens.runs.writer import MANIFEST, Store, writing_run
+from thoughtlens.runs.writer import MANIFEST, Store, begun, writing_run
 from thoughtlens.schema import (
     ATTENTION,
     ATTENTION_DIMS,
@@ -50,7 +53,7 @@ from thoughtlens.schema import (
     attention_dataset,
     check_attention,
 )
-from thoughtlens.taps import AttentionRecorder, PaddingRecorder, Tap, ValueRecorder
+from thoughtlens.taps import PaddingRecorder, Tap, ValueRecorder
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,9 @@ RAW: Final = Keep(each_apart, None)
 MEAN: Final = Keep(block_sums)
 """Sums over at most 512 blocks of problems: disk for attention does not grow with the number of problems."""
 
+SHARDS_A_PART: Final = 4
+"""Shards at least of each of several processes that share a run, so that they end at about the same time."""
+
 KEEPS: Final = {"raw": RAW, "mean": MEAN}
 
 
@@ -98,6 +104,7 @@ class ExtractionJob:
     keep: Keep
     protocol: Protocol = EXACT
     max_new_tokens: int = MAX_NEW_TOKENS
+    tokens: int = TOKENS
     steps: Steps | None = None  # those of a worker
 
     def n_problems(self, shard: int) -> int:
@@ -115,7 +122,8 @@ class ExtractionJob:
         """Let the model think about the problems of a shard, batch by batch, and write what is kept of them."""
         began, failed, layout = time.monotonic(), passes.failures, self.store.layout
         places, rows = layout.problems_of(shard), layout.rows_of(shard)
-        batches = batches_of([len(self.prompts[place]) for place in places], self.batch_size, self.protocol)
+        lengths = [len(self.prompts[place]) for place in places]
+        batches = batches_of(lengths, self.batch_size, self.protocol, self.tokens)
         of_run = [[places[index] for index in batch] for batch in batches]
         results: dict[int, Mapping[str, Any]] = {}
 
@@ -125,7 +133,9 @@ class ExtractionJob:
                 yield dataset, layout.rows[list(batch)] - rows.start
                 progress(len(batch))
 
-        kept, seconds = self.keep.add_up(seen(), len(rows)), time.monotonic() - began
+        with arithmetic(reasoner):
+            kept = self.keep.add_up(seen(), len(rows))
+        seconds = time.monotonic() - began
         facts = {"out_of_memory": passes.failures - failed, "batch_size": passes.batch_size}
         self.store.write(shard, kept, [results[place] for place in places], seconds=seconds, facts=facts)
         log.info("extract %d/%d: %d problems, %.0f s", shard + 1, layout.n_shards, len(places), seconds)
@@ -161,10 +171,10 @@ class ExtractionJob:
         return dataset if self.keep == RAW else check_attention(dataset), results
 
 
-def batches_of(lengths: Sequence[int], batch_size: int, protocol: Protocol) -> list[list[int]]:
+def batches_of(lengths: Sequence[int], batch_size: int, protocol: Protocol, tokens: int = TOKENS) -> list[list[int]]:
     """Batches of like length; under an official protocol, whose numbers depend on the batch, in order."""
     if not protocol.official:
-        return plan(lengths, batch_size)
+        return plan(lengths, batch_size, tokens)
     return [list(range(start, min(start + batch_size, len(lengths)))) for start in range(0, len(lengths), batch_size)]
 
 
@@ -175,18 +185,6 @@ def _padding_recorder(reasoner: LatentReasoner, n_problems: int, n_thoughts: int
         n_layers=config.num_hidden_layers,
         n_heads=config.num_attention_heads,
         n_thoughts=n_thoughts,
-    )
-
-
-def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
-    """A recorder of the model's size."""
-    config = reasoner.lm.config
-    return AttentionRecorder(
-        n_problems=n_problems,
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_thoughts=n_thoughts,
-        dtype=reasoner.lm.dtype,
     )
 
 
@@ -209,7 +207,7 @@ def extract(
     out: str | Path,
     *,
     n_thoughts: int | None = None,
-    batch_size: int = 32,
+    batch_size: BatchSize = AUTO,
     shard_size: int | None = None,
     dtype: Literal["float16", "float32"] = "float16",
     record: Sequence[str] = (),
@@ -226,7 +224,8 @@ def extract(
         problems: a problem set, or problems alone.
         out: the run folder, made if it is not there.
         n_thoughts: T, 1 to 32; the number the model was trained with if None.
-        batch_size: problems of a pass at most; no number depends on it beyond rounding.
+        batch_size: problems of a pass at most; no number depends on it beyond rounding. `auto` is what fits into the
+            memory of a GPU, and 32 elsewhere and under an official protocol.
         shard_size: problems of a shard, the most that a kill can cost; what makes 64 MB of attention if None.
         dtype: of attention on disk; sums are float32.
         record: what to record beside attention: "values", for value-weighted patterns (`value_weighted`).
@@ -256,18 +255,49 @@ def extract(
         [True, True]
         >>> folder.cleanup()
     """
+    how: dict[str, Any] = {"n_thoughts": n_thoughts, "batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
+    how |= {"record": record, "keep": keep, "max_new_tokens": max_new_tokens, "protocol": protocol}
+    done = extract_part(reasoner, problems, out, None, engine=engine, progress=progress, **how)
+    assert done is not None, "who writes alone closes the run"
+    return done
+
+
+def extract_part(
+    reasoner: LatentReasoner,
+    problems: ProblemSet | Sequence[Problem],
+    out: str | Path,
+    part: Part | None,
+    *,
+    n_thoughts: int | None = None,
+    batch_size: BatchSize = AUTO,
+    shard_size: int | None = None,
+    dtype: Literal["float16", "float32"] = "float16",
+    record: Sequence[str] = (),
+    keep: Keep = RAW,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    engine: Engine | None = None,
+    protocol: str = EXACT.name,
+    progress: Progress | None = None,
+) -> Run | None:
+    """`extract`, as one of several processes that each do a part; the run, or None where other parts are not done yet.
+
+    The first to come begins the run, of at least four shards a process, and the last to finish closes it.
+    """
     chosen = as_set(problems)
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     if not 1 <= count <= MAX_THOUGHTS and count != reasoner.n_thoughts:
         raise OptionError(f"the number of thoughts is {count}, expected 1 to {MAX_THOUGHTS}; pass another --thoughts.")
-    if batch_size < 1:
+    if batch_size != AUTO and batch_size < 1:
         raise OptionError(f"the batch size is {batch_size}, expected at least 1; pass another --batch-size.")
     if keep != RAW and record:
         raise OptionError(f"can't keep means and record {record[0]!r} beside attention; leave --record out, or --keep.")
+    given: dict[str, Any] = {"out": str(out), "n_thoughts": n_thoughts, "record": record}
+    given |= {"batch_size": None if batch_size == AUTO else batch_size}
     read = protocol_named(protocol)
     if read.official and keep != RAW:
         raise OptionError(f"can't keep means under {protocol}, whose rows give to padding too; leave --keep out.")
     if read.official:
+        batch_size = USUAL if batch_size == AUTO else batch_size
         # A shard holds whole batches, or the problems at its end would be batched otherwise.
         shard_size = batch_size * max(1, (shard_size or batch_size) // batch_size)
     prompts = _checked_prompts(reasoner, chosen.problems, count)
@@ -283,39 +313,59 @@ def extract(
         slots=reasoner.slots,
         padding=read.official,
     )
+    if shard_size is None:
+        # A run goes on in the shards that it has; several processes share them evenly if there are many.
+        there = begun(Path(out)).get("layout", {}).get("shard_size")
+        even = layout.shard_size if part is None else max(1, layout.n_rows // (SHARDS_A_PART * part.count))
+        layout = replace(layout, shard_size=there or min(layout.shard_size, even))
     names = ("name", "split", "revision", "fingerprint")
     of_problems = {name: getattr(chosen, name) for name in names}
-    options: dict[str, Any] = {"model": identity(reasoner), "problems": of_problems, "n_thoughts": count}
+    options: dict[str, Any] = {"problems": of_problems, "n_thoughts": count}
     options |= {"answer_rule": reasoner.answer_rule.name, "protocol": read.name}
     if read.official:
         options["batch_size"] = batch_size
     if max_new_tokens != MAX_NEW_TOKENS:
         options["max_new_tokens"] = max_new_tokens
-    given: dict[str, Any] = {"out": str(out), "n_thoughts": n_thoughts, "batch_size": batch_size, "record": record}
-    call = call_of("extract", model=options["model"]["name"], problems=chosen.name, **given, protocol=read.name)
-    with writing_run(Path(out).absolute()):
-        store = Store.open(out, layout, options=options, asked_by={"call": call, "seed": chosen.seed})
-        write_problems(Path(out) / PROBLEMS, chosen.problems)
-        missing = store.missing()
+    call = call_of("extract", model=reasoner.provenance.get("name"), problems=chosen.name, **given, protocol=read.name)
+    with writing_run(Path(out).absolute(), part) as alone:
+        with alone():
+            # Before the manifest is written, which says it of all who go on with the run.
+            found = begun(Path(out))
+            reasoner, precise = settled(reasoner, prompts, count, found)
+            options = {"model": identity(reasoner), **options}
+            sized = _sized(reasoner, batch_size, prompts, count, max_new_tokens, found)
+            asked_by = {"call": call, "seed": chosen.seed, "batching": sized._asdict()}
+            asked_by |= {"precision": precise} if precise else {}
+            store = Store.open(out, layout, options=options, asked_by=asked_by)
+            write_problems(Path(out) / PROBLEMS, chosen.problems)
+        shards = range(layout.n_shards) if part is None else part.of(range(layout.n_shards))
+        missing = store.missing(shards)
         where = engine or Local()
         load = loader_for(where, reasoner)
-        job = ExtractionJob(load, chosen.problems, prompts, store, batch_size, keep, read, max_new_tokens)
-        with told(progress, "extract", len(chosen.problems)) as advance:
-            advance(len(chosen.problems) - sum(len(layout.problems_of(shard)) for shard in missing))
+        job = ExtractionJob(
+            load, chosen.problems, prompts, store, sized.batch_size, keep, read, max_new_tokens, sized.tokens
+        )
+        with told(progress, "extract", sum(map(job.n_problems, shards))) as advance:
+            advance(sum(job.n_problems(shard) for shard in shards if shard not in missing))
             where.run(job, missing, advance)
-        notes: dict[str, Any] = {}
-        if missing:
-            # What does not decide the numbers: where the run, its problems and model were, and how they were batched.
-            notes = {
-                "device": str(reasoner.provenance.get("device")),
-                "batch_size": batch_size,
-                "source": chosen.source,
-                "model_source": reasoner.provenance.get("source"),
-                "model_settings": reasoner.provenance.get("settings"),
-                **_batching(store, [len(prompt) for prompt in prompts], batch_size, read),
-                "engine": where.name,
-            }
-        return Run(Path(out), store.finish(notes))
+        with alone():
+            if part is not None and (left := store.unmarked()):
+                log.info("%s: shards %s are not done yet", out, part.others(left))
+                return None
+            notes: dict[str, Any] = {}
+            if missing or not begun(store.path)["complete"]:
+                # What does not decide the numbers: where the run, its problems and model were, and how they were
+                # batched.
+                notes = {
+                    "device": str(reasoner.provenance.get("device")),
+                    "batch_size": sized.batch_size,
+                    "source": chosen.source,
+                    "model_source": reasoner.provenance.get("source"),
+                    "model_settings": reasoner.provenance.get("settings"),
+                    **_batching(store, [len(prompt) for prompt in prompts], sized, read),
+                    "engine": where.name,
+                }
+            return Run(Path(out), store.finish(notes))
 
 
 def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:
@@ -333,12 +383,31 @@ def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_th
     return prompts
 
 
-def _batching(store: Store, lengths: Sequence[int], batch_size: int, protocol: Protocol) -> dict[str, Any]:
+def _sized(
+    reasoner: LatentReasoner,
+    batch_size: BatchSize,
+    prompts: Sequence[Sequence[int]],
+    n_thoughts: int,
+    max_new_tokens: int,
+    found: Mapping[str, Any],
+) -> Sized:
+    """How large batches are: as asked for, else as in the run that has been begun, else as memory allows."""
+    if batch_size != AUTO:
+        return Sized(batch_size, TOKENS, "asked for")
+    if "batching" in found:
+        return Sized(**found["batching"])
+    return fitting(reasoner, max(map(len, prompts), default=1), n_thoughts, max_new_tokens)
+
+
+def _batching(store: Store, lengths: Sequence[int], sized: Sized, protocol: Protocol) -> dict[str, Any]:
     """How the problems were batched, as the manifest says it."""
+    batch_size, tokens = sized.batch_size, sized.tokens
     of_shards = map(store.layout.problems_of, range(store.layout.n_shards))
     shards = [[lengths[place] for place in places] for places in of_shards]
-    padded = sum(sum(of_shard) * padding(of_shard, batches_of(of_shard, batch_size, protocol)) for of_shard in shards)
-    order = {"order": "longest first in each shard", "batch_size": batch_size, "tokens": TOKENS}
+    padded = sum(
+        sum(of_shard) * padding(of_shard, batches_of(of_shard, batch_size, protocol, tokens)) for of_shard in shards
+    )
+    order = {"order": "longest first in each shard", "batch_size": batch_size, "tokens": tokens}
     if protocol.official:
         order = {"order": "that of the problems", "batch_size": batch_size}
     notes: dict[str, Any] = {"plan": order | {"padding": round(padded / sum(lengths), 4)}}

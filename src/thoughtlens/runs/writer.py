@@ -19,6 +19,8 @@ The manifest has these entries:
     format    the version of this folder's layout
     complete  true once every shard is there and verified
     created, versions   when the run was begun, and by which packages
+    batching  the size of batches, in problems and in tokens, and why
+    precision how far half precision or TF32 moves numbers (see `thoughtlens.runs.precision`), where the run has either
     call, seed  the command line, or the call from Python; by which seed the problems were drawn, None if they were not
     layout    sizes, shard size, what is stored, fingerprint of the problem ids
     options   what decides the numbers: a run is only resumed under equal options
@@ -32,7 +34,7 @@ The manifest has these entries:
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -44,12 +46,14 @@ from thoughtlens.files import (
     LOCK,
     PARTIAL,
     SEAL,
+    Alone,
     Json,
     check_seal,
     digest_of,
     fingerprint,
     fingerprints,
     now,
+    one_of_writers,
     only_writer,
     read_json,
     replacing,
@@ -57,6 +61,7 @@ from thoughtlens.files import (
     write_json_lines,
     writing,
 )
+from thoughtlens.runs.engines import Part
 
 if TYPE_CHECKING:
     # Slow to import, and not needed to say that a folder holds no run.
@@ -107,6 +112,11 @@ def read_manifest(folder: Path) -> Json:
         raise RunError(f"{path} lacks {lacking[0]!r}; {_AGAIN}.")
     check_seal(path, remedy=_AGAIN)
     return manifest
+
+
+def begun(folder: Path) -> Json:
+    """The manifest of a run that has been begun; empty if there is none."""
+    return read_manifest(folder) if (folder / MANIFEST).is_file() else {}
 
 
 def differences(found: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -210,12 +220,19 @@ def _said(values: Mapping[str, Any], name: str, *, full: bool = False) -> str:
 
 
 @contextmanager
-def writing_run(folder: Path) -> Iterator[None]:
-    """Make or find the folder of a run and be the only process that writes it; `RunError` if it is foreign."""
+def writing_run(folder: Path, part: Part | None = None) -> Iterator[Alone]:
+    """Make or find the folder of a run and be the only process that writes it, or the only one that does a part.
+
+    `RunError` if the folder is foreign.
+    """
     with writing(folder, called=_CALLED, make=False):
         check_free(folder)
-    with only_writer(folder, called=_CALLED):
-        yield
+    if part is not None:
+        with one_of_writers(folder, part.name, called=_CALLED) as alone:
+            yield alone
+    else:
+        with only_writer(folder, called=_CALLED):
+            yield nullcontext
 
 
 def marker_name(shard: int) -> str:
@@ -305,12 +322,16 @@ class Store:
                 "node; put it on a file system that they share."
             )
 
-    def missing(self) -> list[int]:
-        """The shards still to be written; every file of the others is compared with its marker."""
-        shards = range(self.layout.n_shards)
+    def missing(self, shards: Sequence[int] | None = None) -> list[int]:
+        """Which of these shards, or of all, are still to be written; every file of the others fits its marker."""
+        shards = range(self.layout.n_shards) if shards is None else shards
         self.verified.clear()
         self.verified.update(shard for shard in shards if not fault_of(self.path, self.layout, shard))
         return [shard for shard in shards if shard not in self.verified]
+
+    def unmarked(self) -> list[int]:
+        """The shards without a marker; no file is compared."""
+        return [shard for shard in range(self.layout.n_shards) if not (self.path / marker_name(shard)).is_file()]
 
     def markers(self) -> list[Json]:
         """What the marker of each shard says, in order."""
@@ -395,8 +416,9 @@ def check_free(folder: Path) -> None:
         raise RunError(f"{folder} is a file, expected a run folder or a new name; name another.")
     if not folder.is_dir() or (folder / MANIFEST).exists():
         return
-    ours = (LOCK, MANIFEST + SEAL)  # what another process, which has just begun, has written by now
-    foreign = [path.name for path in folder.iterdir() if path.name not in ours and not path.name.endswith(PARTIAL)]
+    # What another process, which has just begun, has written by now; `.lock.0-of-3` among it.
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(LOCK)]
+    foreign = [name for name in names if name != MANIFEST + SEAL and not name.endswith(PARTIAL)]
     if foreign:
         raise RunError(
             f"{folder} holds {min(foreign)!r} but no {MANIFEST}, expected a run or an empty folder; name another."

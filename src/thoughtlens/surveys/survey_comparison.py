@@ -516,7 +516,9 @@ def _claims(of: _Read) -> Iterator[dict[str, Any]]:
 def _with_cuts(claims: pd.DataFrame, effects: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """The claims, and below them that each cut of a model costs the answer."""
     cuts = effects[effects["model"].isin(list(models))].assign(claim=COST)
-    cuts = cuts.assign(position=cuts["cut"], holds=cuts["holds"] & (cuts["estimate"] < 0.0))
+    # Heads of two models are not the same thing, so that a claim on one is on its model's.
+    own = np.where(cuts["family"].isin([HEADS, KV_GROUPS]), " of " + cuts["model"].astype(str), "")
+    cuts = cuts.assign(position=cuts["cut"] + own, holds=cuts["holds"] & (cuts["estimate"] < 0.0))
     parts = [part for part in (claims, cuts[list(claims.columns)]) if len(part)]
     return pd.concat(parts, ignore_index=True) if parts else claims
 
@@ -580,14 +582,15 @@ def _said_of_claims(on_all: pd.DataFrame, read: Mapping[tuple[str, str], _Read])
     else:
         text = f"No claim is shown on {of_cells}; that does not show that models or sets differ."
     yield Finding("On all", text, "comparison")
-    some = on_all[~on_all.index.isin(everywhere.index) & (on_all["n_holds"] > 0)]
+    some = on_all[~on_all.index.isin(everywhere.index) & (on_all["n_holds"] > 0) & (on_all["n_tested"] > 1)]
     for _, row in some.sort_values("n_holds", ascending=False, kind="stable").head(_NAMED).iterrows():
         claim = str(CLAIMS[row["claim"]]).format(row["position"])
         rest = f"; not shown on {row['not_on']}" if row["not_on"] else ""
         yield Finding("On some", f"{claim} on {row['holds_on']}{rest}.", "comparison")
-    if len(some) > _NAMED:
-        left = counted(len(some) - _NAMED, "claim")
-        yield Finding("On some", f"{left} more hold on some, in claims_on_all.csv.", "comparison")
+    if (left := len(some) - _NAMED) > 0:
+        verb = "holds" if left == 1 else "hold"
+        text = f"{counted(left, 'further claim')} {verb} on some, in claims_on_all.csv."
+        yield Finding("On some", text, "comparison")
 
 
 def _listed(rows: pd.DataFrame) -> str:

@@ -42,7 +42,7 @@ from thoughtlens.files import (
     write_json,
     write_table,
 )
-from thoughtlens.notation import text
+from thoughtlens.notation import HEADS, KV_GROUPS, text
 from thoughtlens.plots.comparison import PANELS, Words, draw_models
 from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.reports.run_files import save_figures
@@ -284,7 +284,7 @@ def _check_folder(folder: Path, plan: SurveyPlan, *, force: bool) -> None:
     found, asked = read_survey_folder(folder), plan.as_json()
     if not same_survey(found, asked):
         kept = ("models", "problems", "seeds", "groups", "run", "analyze", "intervene")
-        apart = differences(*({key: {"": of[key]} for key in kept} for of in (found, asked)))
+        apart = differences(*({key: of[key] for key in kept} for of in (found, asked)))
         raise OptionError(f"{folder} holds another survey ({'; '.join(apart)}); name another --out, or pass --force.")
 
 
@@ -577,6 +577,8 @@ def _figures(plan: SurveyPlan, compared: SurveyComparison) -> dict[str, "Figure"
         asked += [(f"models_on_{file_name(of)}", of, [f"{name} on {of}" for name in models], models) for of in sets]
     if len(sets) > 1:
         asked += [(f"sets_of_{file_name(name)}", name, [f"{name} on {of}" for of in sets], sets) for name in models]
+    effects = compared.tables["cut_effects"]
+    heads = effects["cut"][effects["family"].isin([HEADS, KV_GROUPS])].tolist()
     found = {}
     for name, (_, where, labels, shown) in zip(unique([of[0] for of in asked]), asked, strict=True):
         kept = [of for of in (*PANELS, "effect") if of in compared.values]
@@ -584,6 +586,8 @@ def _figures(plan: SurveyPlan, compared: SurveyComparison) -> dict[str, "Figure"
         numbers = numbers.assign_coords(model=text(shown))
         numbers = numbers.sel(part=(numbers["composition"].fillna(0.0) != 0.0).any(["model", "value"]).values)
         if "effect" in numbers:
+            if shown is models:  # whose heads are not matched
+                numbers = numbers.isel(cut=~np.isin(numbers["cut"].values, heads))
             size = abs(numbers["effect"].sel(value="estimate")).max("model").fillna(-1.0)
             most = [
                 place for place in np.argsort(-size.values, kind="stable")[:_MOST_CUTS] if size.values[place] >= 0.0
@@ -603,11 +607,18 @@ def _page_of(compared: SurveyComparison) -> Json:
     for row in table[table["position"] == ""].to_dict("records"):
         side = own.setdefault(f"{row['model']} on {row['problems']}", {"n": row["n"]})
         side[row["measure"]] = {name: row[name] for name in names}
+    rows = table[table["measure"] == "preference"]
+    for _, its in rows.groupby(["model", "problems"]):
+        row = max(its.to_dict("records"), key=lambda of: of["estimate"])
+        most = {"thought": row["position"]} | {name: row[name] for name in names}
+        own[f"{row['model']} on {row['problems']}"]["preferred"] = most
     pairs: dict[tuple[str, str, str], Json] = {}
     table = compared.tables["differences"]
     for row in table[table["position"] == ""].to_dict("records"):
         key = (row["where"], row["side"], row["minus"])
         pair = pairs.setdefault(key, {"of": f"{row['where']}: {row['side']}", "minus": row["minus"]})
+        if not row["accuracy_enough"]:
+            pair["minus"] = f"{row['minus']} (accuracy too low for all but itself)"
         pair[row["measure"]] = {name: row[name] for name in (*names, "p", "p_holm")}
     profiles = {
         name: {
@@ -622,4 +633,5 @@ def _page_of(compared: SurveyComparison) -> Json:
     from thoughtlens.reports.page_data import clean  # imports torch
 
     shown: Json = clean({"own": own, "differences": list(pairs.values()), "profiles": profiles})
-    return shown | {"notes": compared.warnings, "findings": compared.findings}
+    lead = "Each model on each set, problems of all draws together; then sets within a model, and models within a set."
+    return shown | {"notes": compared.warnings, "findings": compared.findings, "lead": lead}
