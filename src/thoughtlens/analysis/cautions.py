@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import xarray as xr
 
+from thoughtlens.analysis.attention_evidence import Levels
 from thoughtlens.analysis.comparison import Comparison
-from thoughtlens.analysis.excess_tests import Levels
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.significance import LEAST_PROBLEMS
 from thoughtlens.notation import ANSWER
