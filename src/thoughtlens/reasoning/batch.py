@@ -10,10 +10,10 @@
   into a new tensor at every step; here that happens once in `ROOM` steps. Where gradients may be wanted, the cache is
   transformers' own: what a backward pass needs must not be written over.
 - `Protocol`: how padding is read. Under `exact`, the default, every pass is masked and has positions, and nothing
-  depends on the batch beyond rounding. The official evaluation of CODI (`test.py` of github.com/zhenyi4/codi) pads a batch on
-  the left, gives the mask in the question's pass alone, gives no positions, and lets thoughts and answers attend to the
-  padding. What they find there is what attention gave the *padded rows* of the question's pass, and that depends on the
-  version of transformers and on the device:
+  depends on the batch beyond rounding. The official evaluation of CODI (`test.py` of github.com/zhenyi4/codi) pads a
+  batch on the left, gives the mask in the question's pass alone, gives no positions, and lets thoughts and answers
+  attend to the padding. What they find there is what attention gave the *padded rows* of the question's pass, and that
+  depends on the version of transformers and on the device:
 
       official-padding-v4-cpu    the mean of the values of all keys, the question after it included
       official-padding-v4-cuda   attention over all keys, without a mask (as transformers 4 unmasks such rows on CUDA)

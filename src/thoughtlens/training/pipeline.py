@@ -1,7 +1,8 @@
 """A whole training, and the card of the model that comes of it: how it was made, how well it does, its weaknesses.
 
 In: a recipe; out: a model folder with its card, as JSON and as a page for people. The module is trained, exported in
-the official layout, loaded as a user would load it, and measured on held-out problems, beside the models to compare with.
+the official layout, loaded as a user would load it, and measured on held-out problems, beside the models to compare
+with.
 """
 
 import json
