@@ -27,6 +27,7 @@ from thoughtlens.cuts.recorded_values import Parts
 from thoughtlens.models import Codi, LatentReasoner, load
 from thoughtlens.problems import sample
 from thoughtlens.reasoning import BatchPass, tell, think
+from thoughtlens.reasoning.loop import prompts_without
 from thoughtlens.taps import Taps
 
 N_THOUGHTS = 6
@@ -49,10 +50,14 @@ def plan_of(n_layers: int, n_heads: int, n_cuts: int) -> list[Parts]:
 class ReadAgain(Cutting):
     """As `Cutting`, but every copy of the batch reads its questions itself."""
 
-    def _fork(self, n_copies: int, taps: Taps, n_thoughts: int) -> BatchPass:
-        reading = BatchPass(self._reasoner, taps, n_thoughts)
-        reading.question([prompt[:-1] for prompt in self._batch.prompts] * n_copies)
-        return reading
+    def _cut(self, made: Sequence[Parts], count: int, watching: Taps) -> tuple[BatchPass, Taps]:
+        edits = Taps([Variants(made, len(self._batch.problems))])
+        reading = BatchPass(self._reasoner, Taps([*edits, *watching]), count)
+        reading.question(prompts_without(self._reasoner, self._batch.prompts) * len(made))
+        return reading, edits
+
+
+assert "_cut" in vars(Cutting), "what `ReadAgain` does in another way is a method of `Cutting`"
 
 
 def run_plan(reasoner: Codi, batches: Sequence[Any], cuts: Sequence[Parts], kind: type[Cutting]) -> list[float]:

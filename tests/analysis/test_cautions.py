@@ -57,6 +57,12 @@ def test_a_tested_half_is_what_counts(plant_attention):
     assert int(found.model["n"]) < 20
 
 
+def test_a_model_without_an_answer_prefix_is_not_warned_of(make_attention):
+    dataset = make_attention(n_problems=24, missing=tuple(range(24)))
+    assert warnings_of(analyze(dataset, correct=np.arange(24) < 20, **FEW)) == []
+    assert "only 0 of 24 outputs reach an answer" in warnings_of(analyze(dataset, correct=np.arange(24) < 0, **FEW))[1]
+
+
 def test_low_accuracy_few_answers_and_half_precision_are_warned_of(make_attention):
     dataset = make_attention(n_problems=24, missing=tuple(range(20)))
     found = analyze(dataset, correct=np.arange(24) == 0, **FEW)

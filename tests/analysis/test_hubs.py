@@ -6,7 +6,7 @@ import xarray as xr
 from scipy.special import betaincinv
 
 from thoughtlens.analysis import collect_depth_sums, hub_test, preference_sums, preferences
-from thoughtlens.analysis.excess_tests import find_types
+from thoughtlens.analysis.attention_evidence import find_types
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.schema import attention_dataset
 

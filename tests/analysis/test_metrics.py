@@ -13,7 +13,7 @@ from thoughtlens.analysis import (
     thought_map,
     thought_mass,
 )
-from thoughtlens.analysis.metrics import cell_sets, expected_sums
+from thoughtlens.analysis.attention_measures import cell_sets, expected_sums
 from thoughtlens.notation import query_names, thought_names
 
 SIZES = [1, 2, 3, 4, 5, 6, 12, 32]

@@ -8,7 +8,7 @@ from tests.analysis.test_evidence import measured_one_by_one
 from tests.models.test_planted import LEVELS, measure
 
 from thoughtlens.analysis import analyze, hub_test
-from thoughtlens.analysis.excess_tests import Levels, beyond_nulls, null_limits, null_values
+from thoughtlens.analysis.attention_evidence import Levels, beyond_nulls, null_limits, null_values
 from thoughtlens.errors import RunError
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner, randomize
 

@@ -22,7 +22,7 @@ from thoughtlens.analysis import (
     run_analysis,
 )
 from thoughtlens.analysis import chunks as blocks
-from thoughtlens.analysis.metrics import expected_sums
+from thoughtlens.analysis.attention_measures import expected_sums
 from thoughtlens.analysis.run_analysis import collect_sums
 from thoughtlens.errors import RunError
 

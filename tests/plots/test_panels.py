@@ -7,7 +7,7 @@ from tests.plots.drawn import composition_by_layer, depth_profile, head_counts, 
 from tests.plots.test_figures import cells, dots, panels_of
 
 from thoughtlens.analysis import analyze, rank_heads
-from thoughtlens.analysis.metrics import thought_composition
+from thoughtlens.analysis.attention_measures import thought_composition
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import key_names, thought_names
 from thoughtlens.plots.heads import METRICS, Choice, score_of

@@ -10,7 +10,7 @@ from tests.commands import call, sentence
 
 from thoughtlens import schema
 from thoughtlens.analysis import analyze, compare
-from thoughtlens.analysis.excess_tests import find_types
+from thoughtlens.analysis.attention_evidence import find_types
 from thoughtlens.analysis.heads import type_counts
 from thoughtlens.errors import OptionError
 from thoughtlens.reports import labelled, write_comparison

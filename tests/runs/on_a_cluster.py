@@ -11,7 +11,7 @@ from thoughtlens.problems import sample
 from thoughtlens.runs.engines import Engine
 from thoughtlens.runs.extraction import RAW, extract
 from thoughtlens.runs.reader import Run
-from thoughtlens.runs.shards import Keep, Layout
+from thoughtlens.runs.run_layout import Keep, Layout
 from thoughtlens.runs.writer import Store
 from thoughtlens.schema import attention_dataset
 

@@ -15,7 +15,7 @@ from thoughtlens.cli.app import engine_named
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.runs import Local, open_run
 from thoughtlens.runs.extraction import RAW
-from thoughtlens.runs.shards import Layout
+from thoughtlens.runs.run_layout import Layout
 from thoughtlens.runs.writer import Store
 
 pytest.importorskip("ray")

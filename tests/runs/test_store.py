@@ -18,7 +18,7 @@ from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import write_json
 from thoughtlens.runs import open_run
 from thoughtlens.runs.extraction import RAW
-from thoughtlens.runs.shards import Layout
+from thoughtlens.runs.run_layout import Layout
 from thoughtlens.runs.writer import Store, _in_words, versions
 from thoughtlens.schema import attention_dataset, check_attention
 

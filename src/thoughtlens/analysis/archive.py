@@ -16,7 +16,7 @@ from typing import Any, Final
 import xarray as xr
 import zarr
 
-from thoughtlens.analysis.chunks import StoredRun
+from thoughtlens.analysis.pieces import StoredRun
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import (
     LOCK,

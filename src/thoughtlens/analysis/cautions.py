@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import xarray as xr
 
+from thoughtlens.analysis.attention_evidence import Levels
 from thoughtlens.analysis.comparison import Comparison
-from thoughtlens.analysis.excess_tests import Levels
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.significance import LEAST_PROBLEMS
 from thoughtlens.notation import ANSWER
@@ -49,7 +49,9 @@ def warnings_of(analysis: Analysis, *, dtype: str = "float32", precision: Mappin
             f"accuracy is {accuracy:.1%} (n = {n}): where a model hardly solves its problems, its attention says "
             "little of how they are solved."
         )
-    if 2 * n_answers < n or n_answers < LEAST_PROBLEMS <= n:
+    # A model that solves problems and never reaches a prefix has none: its value is predicted at `eot`.
+    says_at_once = not n_answers and accuracy >= LOW_ACCURACY
+    if not says_at_once and (2 * n_answers < n or n_answers < LEAST_PROBLEMS <= n):
         found.append(f"only {n_answers} of {n} outputs reach an answer, and rows of `answer` are of these alone.")
     if precision and precision["dtype"] == dtype:
         found += precision_warnings(precision)

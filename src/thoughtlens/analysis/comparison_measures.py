@@ -32,7 +32,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import stdtr, stdtrit
 
-from thoughtlens.analysis.chunks import Blocks, in_pieces
+from thoughtlens.analysis.attention_measures import MASS_FLOOR, composition, expected_sums, preference_sums
 from thoughtlens.analysis.intervals import (
     CONFIDENCE,
     VALUES,
@@ -41,8 +41,8 @@ from thoughtlens.analysis.intervals import (
     resample_weights,
     weighted_sums,
 )
-from thoughtlens.analysis.metrics import MASS_FLOOR, composition, expected_sums, preference_sums
 from thoughtlens.analysis.nulls import without_rounding
+from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import (
     LEAST_PROBLEMS,
     flip_p_values,

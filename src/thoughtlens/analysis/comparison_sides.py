@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.chunks import Blocks, StoredRun, in_pieces
+from thoughtlens.analysis.attention_evidence import find_types
+from thoughtlens.analysis.attention_measures import preference_sums, preferences
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,
     Ratios,
@@ -21,10 +22,9 @@ from thoughtlens.analysis.comparison_measures import (
     join_problems,
     layers_by_depth,
 )
-from thoughtlens.analysis.excess_tests import find_types
 from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.intervals import resample_weights
-from thoughtlens.analysis.metrics import preference_sums, preferences
+from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.analysis.resampled_sums import add_weighted
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.schema import tested_half

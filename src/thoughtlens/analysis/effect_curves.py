@@ -23,9 +23,9 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
+from thoughtlens.analysis.attention_measures import thought_map
 from thoughtlens.analysis.effects import ALPHA, MARGIN, OUTCOMES, RANKED_BY, WORSE, orders, paired_differences
 from thoughtlens.analysis.intervals import VALUES, bootstrap_mean, bootstrap_ratio, proportion_interval
-from thoughtlens.analysis.metrics import thought_map
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import RANDOM, edge_name, text
 from thoughtlens.schema import BASELINE, effects_dataset

@@ -9,9 +9,9 @@ Attention is correlational: a type says where a head looks, not what it does.
 import numpy as np
 import xarray as xr
 
+from thoughtlens.analysis.attention_measures import preferences
 from thoughtlens.analysis.hubs import HUB_LEVEL
 from thoughtlens.analysis.intervals import spearman
-from thoughtlens.analysis.metrics import preferences
 from thoughtlens.analysis.nulls import PATTERNS, PLACES
 from thoughtlens.notation import head_name, text
 

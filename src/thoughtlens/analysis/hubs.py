@@ -4,8 +4,8 @@ In: attention, or sums of it by row. Out: the hub of each head, with strength an
 answer to "is there a hub?", for heads, for the mean head of a layer, and for the mean head of the model:
 
 1. A hub is preferred by more than one row. Its *strength* is its preference (observed over expected attention, see
-   `metrics`) without the row that favours it most. A head that only looks one thought back has H[z5] = 5, since z5 gets
-   everything that z6 has, and strength 0.
+   `attention_measures`) without the row that favours it most. A head that only looks one thought back has H[z5] = 5,
+   since z5 gets everything that z6 has, and strength 0.
 2. The null permutes the earlier thoughts within each row, anew for every problem. Summed over many problems such rows
    are normal, with a mean and a covariance that are known exactly, so that draws of the sums stand for permutations.
 3. The largest strength of a head is compared with the largest of each draw times `least`, since the data choose the
@@ -23,8 +23,8 @@ three times its share. A hub is a fact about attention, not about training.
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.chunks import Blocks, in_pieces
-from thoughtlens.analysis.metrics import thought_map
+from thoughtlens.analysis.attention_measures import thought_map
+from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text

@@ -32,8 +32,8 @@ import numpy as np
 import xarray as xr
 from scipy.special import stdtr
 
+from thoughtlens.analysis.attention_measures import MASS_FLOOR, cell_sets, preference_sums, thought_map
 from thoughtlens.analysis.intervals import interval
-from thoughtlens.analysis.metrics import MASS_FLOOR, cell_sets, preference_sums, thought_map
 from thoughtlens.analysis.significance import LEAST_PROBLEMS
 from thoughtlens.errors import RunError
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names

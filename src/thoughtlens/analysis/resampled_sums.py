@@ -20,12 +20,18 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.chunks import finish_moments, in_pieces, merge_moments, partial_moments
+from thoughtlens.analysis.attention_measures import (
+    composition,
+    entropy_sums,
+    preference_sums,
+    readout_sums,
+    thought_map,
+)
 from thoughtlens.analysis.heads import LEAST_EXCESS, split_halves
 from thoughtlens.analysis.hubs import row_sums
 from thoughtlens.analysis.intervals import resample_weights, weighted_sums
-from thoughtlens.analysis.metrics import composition, entropy_sums, preference_sums, readout_sums, thought_map
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
+from thoughtlens.analysis.pieces import finish_moments, in_pieces, merge_moments, partial_moments
 from thoughtlens.analysis.weighted_attention import rollout
 from thoughtlens.errors import RunError
 from thoughtlens.notation import FIRST

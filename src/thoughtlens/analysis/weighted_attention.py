@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.chunks import Blocks, StoredRun, in_pieces
+from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import (
     ANSWER,

@@ -1,6 +1,3 @@
-from .cache import cache_folder as cache_folder
-from .cache import cached as cached
-from .cache import clear_cache as clear_cache
 from .catalog import bundled as bundled
 from .catalog import read_card as read_card
 from .checkpoint import find_weights as find_weights
@@ -13,6 +10,9 @@ from .codi import projection as projection
 from .compiled import COMPILED as COMPILED
 from .compiled import circuit as circuit
 from .compiled import compiled_reasoner as compiled_reasoner
+from .disk_cache import cache_folder as cache_folder
+from .disk_cache import cached as cached
+from .disk_cache import clear_cache as clear_cache
 from .loader import DTYPES as DTYPES
 from .loader import load as load
 from .loader import precision as precision

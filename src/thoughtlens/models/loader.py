@@ -35,7 +35,6 @@ from thoughtlens.models.base_model import (
     read_config,
     read_object,
 )
-from thoughtlens.models.cache import checksum
 from thoughtlens.models.catalog import (
     AUTO,
     BASE_FILES,
@@ -52,6 +51,7 @@ from thoughtlens.models.checkpoint import digest, find_weights, free_memory, is_
 from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.codi import Codi
 from thoughtlens.models.compiled import compiled_reasoner
+from thoughtlens.models.disk_cache import checksum
 from thoughtlens.models.layouts import (
     COCONUT,
     CODI,

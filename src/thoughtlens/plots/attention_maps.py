@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thoughtlens.analysis.metrics import thought_map
+from thoughtlens.analysis.attention_measures import thought_map
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from thoughtlens.analysis.attention_measures import SELF, thought_composition
 from thoughtlens.analysis.heads import TYPES
-from thoughtlens.analysis.metrics import SELF, thought_composition
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thoughtlens.analysis.metrics import thought_composition
+from thoughtlens.analysis.attention_measures import thought_composition
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION
 from thoughtlens.plots.heads import METRICS

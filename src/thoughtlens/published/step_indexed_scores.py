@@ -15,7 +15,7 @@ can't be passed, since a row holds only what a thought gives to thoughts.
 model; the three make a composite and a type. No row of a step-indexed map has anything on or above its diagonal. So
 flow is 1 for every head that gives thoughts any attention, scaled flow is 0 for all of them, and the composite ends at
 0.6; this is reported as it is. Where some head gives thoughts no attention at all, its flow is 0 and the scaled flow of
-the others is 1. What heads do is for `analysis.metrics` to say.
+the others is 1. What heads do is for `analysis.attention_measures` to say.
 
 Source of the formulas: src/experiments/codi_attention_flow/scripts of github.com/GusSand/CoT_Exploration.
 """
@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thoughtlens.analysis.metrics import thought_map
+from thoughtlens.analysis.attention_measures import thought_map
 from thoughtlens.files import Json
 from thoughtlens.notation import head_name
 

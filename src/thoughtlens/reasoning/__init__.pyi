@@ -1,5 +1,9 @@
+from .batch import EXACT as EXACT
+from .batch import PROTOCOLS as PROTOCOLS
 from .batch import ROOM as ROOM
 from .batch import BatchPass as BatchPass
+from .batch import Protocol as Protocol
+from .batch import protocol_named as protocol_named
 from .batch import roomy_cache as roomy_cache
 from .loop import Told as Told
 from .loop import Trace as Trace
@@ -8,9 +12,5 @@ from .loop import reason as reason
 from .loop import tell as tell
 from .loop import think as think
 from .loop import write_out as write_out
-from .protocols import EXACT as EXACT
-from .protocols import PROTOCOLS as PROTOCOLS
-from .protocols import Protocol as Protocol
-from .protocols import protocol_named as protocol_named
 from .replay import Steps as Steps
 from .replay import fixed_steps as fixed_steps

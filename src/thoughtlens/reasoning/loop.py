@@ -21,8 +21,7 @@ from torch import Tensor
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
-from thoughtlens.reasoning.batch import BatchPass
-from thoughtlens.reasoning.protocols import EXACT, Protocol
+from thoughtlens.reasoning.batch import EXACT, BatchPass, Protocol
 from thoughtlens.reasoning.replay import FixedPass, Steps
 from thoughtlens.taps import Tap, Taps
 

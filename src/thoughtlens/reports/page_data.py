@@ -28,10 +28,10 @@ from scipy.stats import t as student
 
 from thoughtlens.analysis import Analysis, moments
 from thoughtlens.analysis.cautions import LEAST_SHOWN
-from thoughtlens.analysis.chunks import Blocks, in_pieces
 from thoughtlens.analysis.heads import TYPES, unreliable
 from thoughtlens.analysis.intervals import CONFIDENCE
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
+from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.weighted_attention import VALUES, WEIGHTS, patterned
 from thoughtlens.files import Json
 from thoughtlens.models.catalog import bundled, read_card

@@ -291,7 +291,7 @@ def write_figures(
     """
     # Drawn with matplotlib, which is slow to import and needed nowhere else here.
     from thoughtlens.plots.heads import Choice
-    from thoughtlens.published.panels import step_figures
+    from thoughtlens.published.export import step_figures
 
     chosen = None if layers is None else tuple(layers)
     choice = Choice(chosen, None if heads is None else tuple(heads), top, metric)

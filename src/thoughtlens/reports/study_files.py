@@ -18,7 +18,6 @@ import xarray as xr
 
 from thoughtlens import plots
 from thoughtlens.analysis.attention_against_effects import FEWEST_JUDGED, judge, judged_together, readings
-from thoughtlens.analysis.chunks import Blocks
 from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
@@ -39,6 +38,7 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
+from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.cuts.study import read_manifest

@@ -9,4 +9,4 @@ from .reader import Run as Run
 from .reader import Status as Status
 from .reader import open_run as open_run
 from .reader import status as status
-from .shards import Keep as Keep
+from .run_layout import Keep as Keep

@@ -31,7 +31,7 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, check_not_written, check_seal, digest_of, fingerprint, read_json, writer_of
 from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
 from thoughtlens.problems.sets import rows_fingerprint
-from thoughtlens.runs.shards import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
+from thoughtlens.runs.run_layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
 from thoughtlens.runs.writer import (
     MANIFEST,
     RESULTS,

@@ -1,7 +1,3 @@
-from .card import as_markdown as as_markdown
-from .card import measured_again as measured_again
-from .card import rivals as rivals
-from .card import seeds as seeds
 from .data import IGNORED as IGNORED
 from .data import Collator as Collator
 from .data import Generated as Generated
@@ -15,7 +11,11 @@ from .objective import CodiModule as CodiModule
 from .objective import distillation as distillation
 from .objective import per_problem_cross_entropy as per_problem_cross_entropy
 from .pipeline import Options as Options
+from .pipeline import as_markdown as as_markdown
 from .pipeline import export as export
+from .pipeline import measured_again as measured_again
+from .pipeline import rivals as rivals
+from .pipeline import seeds as seeds
 from .pipeline import train as train
 from .pipeline import with_options as with_options
 from .recipe import TERMS as TERMS

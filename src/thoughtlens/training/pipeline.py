@@ -1,25 +1,43 @@
-"""A whole training: recipe in, model folder with its card out.
+"""A whole training, and the card of the model that comes of it: how it was made, how well it does, its weaknesses.
 
-The module is trained, exported in the official layout, loaded as a user would load it, and measured.
+In: a recipe; out: a model folder with its card, as JSON and as a page for people. The module is trained, exported in
+the official layout, loaded as a user would load it, and measured on held-out problems, beside the models to compare
+with.
 """
 
 import json
-from collections.abc import Callable
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from thoughtlens.errors import RecipeError
-from thoughtlens.evaluation.accuracy import CONDITIONS
-from thoughtlens.files import replacing
+import numpy as np
+import torch
+from jinja2 import Environment, StrictUndefined, Template
+
+from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval, spearman
+from thoughtlens.analysis.tables import as_number
+from thoughtlens.errors import CheckpointError, RecipeError
+from thoughtlens.evaluation.accuracy import CONDITIONS, Solved, evaluate
+from thoughtlens.evaluation.decoded_thoughts import decode_thoughts, results_read
+from thoughtlens.files import replacing, write_json
 from thoughtlens.models.loader import load
-from thoughtlens.problems import draw, load_set
-from thoughtlens.training.card import make_card, rivals, seeds, training_facts, write_card
+from thoughtlens.models.reasoner import LatentReasoner, Reasoner
+from thoughtlens.problems import Problem, ProblemSet, draw, load_set
+from thoughtlens.runs.extraction import extract
+from thoughtlens.runs.writer import versions
 from thoughtlens.training.model import Untrained
-from thoughtlens.training.objective import rank
-from thoughtlens.training.recipe import PretrainedBase, Recipe, read_recipe
+from thoughtlens.training.objective import n_processes, rank
+from thoughtlens.training.recipe import PretrainedBase, Recipe, Stage, read_recipe
 from thoughtlens.training.trainer import prepare, save_weights, train_stages
+
+Json = dict[str, Any]
 
 
 def export(made: Untrained, recipe: Recipe, out: Path) -> None:
@@ -143,3 +161,244 @@ def _describe(recipe: Recipe, out: Path, options: Options, counting: Counting) -
             card["seeds"] = seeds([out, *options.seeds], draw(held_out, _N_FOR_SEEDS), advance)
     write_card(card, out)
     return card
+
+
+GENERATED: Final = "generated problems, none of them a test problem"
+_EARNS: Final = 0.20
+"""Share of problems that thoughts must add for a card to say that they earn it."""
+
+
+def make_card(
+    reasoner: Reasoner,
+    recipe: Recipe,
+    problems: ProblemSet,
+    *,
+    training: Mapping[str, Any],
+    progress: Callable[[int], None] = lambda n_problems: None,
+) -> Json:
+    """Measure a model on held-out problems and describe it, as JSON values; `training` is that of `training_facts`."""
+    config = reasoner.lm.config
+    return {
+        "name": recipe.name,
+        "about": recipe.about,
+        "architecture": config.model_type,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "hidden": config.hidden_size,
+        "parameters": sum(p.numel() for p in (*reasoner.lm.parameters(), *reasoner.projection.parameters())),
+        "thoughts": reasoner.n_thoughts,
+        "problems": {"name": problems.name, "split": problems.split, "fingerprint": problems.fingerprint},
+        **measure(reasoner, problems.problems, progress=progress),
+        "training": dict(training),
+        "caveats": list(recipe.caveats),
+    }
+
+
+def measure(
+    reasoner: Reasoner, problems: Sequence[Problem], *, progress: Callable[[int], None] = lambda n_problems: None
+) -> Json:
+    """The part of a card that can be measured again: accuracy and lens.
+
+    `accuracy`, of each condition with n and a 95 % Wilson interval, over all problems and by number of steps; and
+    `lens`, for each step the thought that names its result most often.
+    """
+    outcomes = evaluate(reasoner, problems, progress=progress)
+    return {
+        "accuracy": {outcome.condition: _accuracy(outcome, problems) for outcome in outcomes},
+        "lens": _lens(reasoner, problems),
+    }
+
+
+def measured_again(card: Json, n: int, *, progress: Callable[[int], None] = lambda n_problems: None) -> Json:
+    """Measure the numbers of a bundled model's card again, on a sample of the card's problems.
+
+    Args:
+        card: from `thoughtlens.models.read_card`.
+        n: how many problems.
+        progress: called with the number of problems solved, after each pass.
+
+    Returns:
+        The card with accuracies and lens of these problems.
+
+    Raises:
+        ProblemSetError: there are fewer problems.
+
+    Example:
+        >>> from thoughtlens.models import read_card
+        >>> measured_again(read_card("tiny-gpt2"), 4)["accuracy"]["own"]["n"]
+        4
+    """
+    problems = draw(load_set(card["problems"]["name"], card["problems"]["split"]), n)
+    return card | measure(load(card["name"], dtype="float32"), problems.problems, progress=progress)
+
+
+def _accuracy(outcome: Solved, problems: Sequence[Problem]) -> Json:
+    correct = outcome.correct
+    counts = sorted({len(problem.steps) for problem in problems})
+    by_steps = {
+        str(count): _share([c for c, problem in zip(correct, problems, strict=True) if len(problem.steps) == count])
+        for count in counts
+    }
+    # A model without its thoughts may write its steps out instead, as it learnt to do as its own teacher.
+    wrote_steps = sum("<<" in text for text in outcome.texts) / len(outcome.texts)
+    return _share(correct) | {"wrote_steps": round(wrote_steps, 4), "by_steps": by_steps}
+
+
+def _share(correct: Sequence[bool]) -> Json:
+    share = proportion_interval(sum(correct), len(correct))
+    return {
+        "n": len(correct),
+        "correct": sum(correct),
+        "accuracy": round(float(share.sel(value="estimate")), 4),
+        "low": round(float(share.sel(value="low")), 4),
+        "high": round(float(share.sel(value="high")), 4),
+    }
+
+
+def _lens(reasoner: Reasoner, problems: Sequence[Problem]) -> list[Json]:
+    """For each step, the thought whose `state_out` names the step's result most often among its top 5 tokens."""
+    if not reasoner.n_thoughts or not any(problem.steps for problem in problems):
+        return []
+    read = results_read(decode_thoughts(reasoner, problems), problems)
+    rows = []
+    for step in read["step"].values:
+        own = read["own"].sel(step=step, stage="state_out")
+        best = own.idxmax("thought").item()
+        row = {"step": int(step), "thought": best, "n": int(read["n"].sel(step=step))}
+        for name in ("own", "other"):
+            row[name] = round(float(read[name].sel(step=step, stage="state_out", thought=best)), 4)
+        rows.append(row)
+    return rows
+
+
+def training_facts(recipe: Recipe, out: Path) -> Json:
+    """Command, steps, problems seen and wall-clock seconds of a training, from its recipe and its logs."""
+    base = f" --base {recipe.base.pretrained}" if isinstance(recipe.base, PretrainedBase) else ""
+    together = f"torchrun --nproc_per_node={n_processes()} --no-python " if n_processes() > 1 else ""
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {_threads()}"
+    return {
+        "command": f"{together}thoughtlens train {recipe.name}{base} --seed {recipe.seed} --out {recipe.name}",
+        "seed": recipe.seed,
+        "stages": [{"name": s.name, "steps": s.steps, "problems": _n_read(s)} for s in recipe.stages],
+        "problems": f"problems of {recipe.problems.name}" if recipe.problems else GENERATED,
+        "wall_seconds": round(sum(map(_seconds, sorted(out.glob("training/*/log.jsonl"))))),
+        "machine": machine,
+        "versions": versions(),
+    }
+
+
+def _n_read(stage: Stage) -> int:
+    return stage.steps * stage.batch * stage.accumulation * n_processes()
+
+
+def _seconds(log: Path) -> float:
+    last = json.loads(log.read_text("utf-8").splitlines()[-1])
+    seconds: float = last.get("seconds", last.get("train_runtime", 0.0))
+    return seconds
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
+def write_card(card: Mapping[str, Any], folder: Path) -> None:
+    """Write `card.json` and, for people, `README.md`."""
+    write_json(folder / "card.json", card)
+    with replacing(folder / "README.md") as file:
+        file.write(as_markdown(card))
+
+
+def as_markdown(card: Mapping[str, Any]) -> str:
+    """Write a card as a page for people, by the template `card.md.jinja`.
+
+    Args:
+        card: as `train` returns it and `card.json` holds it.
+
+    Returns:
+        The page in Markdown.
+
+    Example:
+        >>> from thoughtlens.models import read_card
+        >>> as_markdown(read_card("tiny-gpt2")).splitlines()[0]
+        '# tiny-gpt2'
+    """
+    known = {"conditions": CONDITIONS, "earns": _EARNS, "generated": GENERATED}
+    return _template().render({"lens": [], "beside": [], "seeds": None} | dict(card) | known)
+
+
+@cache
+def _template() -> Template:
+    text = (resources.files("thoughtlens.training") / "card.md.jinja").read_text("utf-8")
+    environment = Environment(
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"percent": "{:.1%}".format, "thousands": "{:,}".format, "decimals": "{:.2f}".format}
+    return environment.from_string(text)
+
+
+def rivals(folders: Sequence[Path]) -> list[Json]:
+    """Read how well other models do, from the cards in their folders.
+
+    Args:
+        folders: of models trained by recipes of this package.
+
+    Returns:
+        For each its name, what it is, its training, and its accuracy with its own thoughts.
+
+    Raises:
+        CheckpointError: a folder has no card.
+
+    Example:
+        >>> from thoughtlens.models import bundled
+        >>> rivals([bundled()["tiny-gpt2-control"]])[0]["name"]
+        'tiny-gpt2-control'
+    """
+    rows = []
+    for folder in folders:
+        path = folder / "card.json"
+        if not path.is_file():
+            raise CheckpointError(f"{folder} has no card.json; train that model first.")
+        card = json.loads(path.read_text("utf-8"))
+        rows.append(
+            {name: card[name] for name in ("name", "about", "training")} | {"accuracy": card["accuracy"]["own"]}
+        )
+    return rows
+
+
+def seeds(folders: Sequence[Path], problems: ProblemSet, progress: Callable[[int], None]) -> Json:
+    """Compare models of one recipe that were trained from different seeds.
+
+    Args:
+        folders: of the models, with their cards.
+        problems: what they are compared on.
+        progress: called with 1 after each model.
+
+    Returns:
+        `models`, for each its seed, accuracy, most preferred thought, sequential and skip preference and top five
+        heads; and `agreement`, Spearman's rank correlation of the heads' importance for each pair of models.
+    """
+    analyses, rows = [], []
+    for folder in folders:
+        analyses.append(_analyze(load(folder, dtype="float32"), problems))
+        progress(1)
+    for folder, analysis in zip(folders, analyses, strict=True):
+        seed = json.loads((folder / "card.json").read_text("utf-8"))["training"]["seed"]
+        found = headline(analysis, n_heads=5)
+        preferred = as_number(analysis.model["largest_preference"], n=int(analysis.model["n"]))
+        found["preferred"] = {"thought": analysis.model["preferred"].item() or None, **preferred}
+        found["top_heads"] = [head["name"] for head in found["top_heads"]]  # type: ignore[attr-defined]  # JSON
+        rows.append({"seed": seed} | found)
+    pairs = combinations(range(len(analyses)), 2)
+    return {"models": rows, "agreement": [_agreement(analyses[one], analyses[other]) for one, other in pairs]}
+
+
+def _analyze(reasoner: LatentReasoner, problems: ProblemSet) -> Analysis:
+    with tempfile.TemporaryDirectory() as folder:
+        run = extract(reasoner, problems, folder)
+        return analyze(run.blocks(), correct=run.attention["correct"].values)
+
+
+def _agreement(one: Analysis, other: Analysis) -> float:
+    ranked = [np.nan_to_num(a.heads["importance"].sel(value="estimate").values.ravel()) for a in (one, other)]
+    return round(float(spearman(*ranked)), 3)
