@@ -114,15 +114,16 @@ def _draw(ax: Axes, numbers: xr.DataArray, words: Words) -> None:
     # A cell that no model can have, such as a preference for the last thought, has no place.
     known = estimate_of(whole).notnull().any("model").transpose(words.dim)
     whole = whole.isel({words.dim: np.flatnonzero(known.values)})
-    names = whole[words.dim].values
+    names, series = whole[words.dim].values, looks([str(name) for name in whole["model"].values])
+    # Models of which nothing is known here take no room.
+    whole = whole.isel(model=np.flatnonzero(estimate_of(whole).notnull().any(words.dim).values))
     draw_null(ax, words.null)
     pitch = size_of(ax)[words.in_rows] / len(names)
     offsets, size = dodged(whole.sizes["model"], pitch)
-    series = looks([str(name) for name in whole["model"].values])
-    for offset, (model, look) in zip(offsets, series.items(), strict=True):
+    for offset, model in zip(offsets, map(str, whole["model"].values), strict=True):
         for place in range(len(names)):
             number = whole.isel({words.dim: place}).sel(model=model)
-            draw_number(ax, place + offset, number, look._replace(size=size), across=words.in_rows)
+            draw_number(ax, place + offset, number, series[model]._replace(size=size), across=words.in_rows)
     if words.in_rows:
         frame_rows(ax, names, whole)
     else:
