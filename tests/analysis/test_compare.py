@@ -623,7 +623,7 @@ def test_a_group_of_one_is_left_out_and_said(make_attention):
     groups = {"one": np.arange(6) == 0, "rest": np.arange(6) > 0}
     found = compare_groups(collect_depth_sums(dataset), groups, correct=dataset["correct"], n_resamples=20)
     assert found.measures["group"].values.tolist() == ["rest"]
-    assert found.notes[0] == "one has 1 problem, too few to be resampled, and is left out."
+    assert found.notes[0] == "one has 1 problem, too few to be compared, and is left out."
     assert found.differences.sizes["pair"] == 0
     assert set(group_table(found)["group"]) == {"rest"}
     assert comparison_headline(found)["differences"] == []

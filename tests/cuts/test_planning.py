@@ -162,7 +162,9 @@ def test_a_cut_without_a_control_within_the_caliper_is_named_and_keeps_none():
     found = plan_cuts(
         RUN, heads="L0H0,L1H3", edits=["zero"], controls=3, caliper=0.5, analysis=analysis, measures=measures
     )
-    assert found.notes == ("no control within the caliper for L0H0 zero",)
+    assert found.notes == (
+        "no control within the caliper (no head near enough in attention mass and output norm) for L0H0 zero",
+    )
     assert {label: len(its) for label, its in found.controls.items()} == {"L1H3 zero": 2}
 
 

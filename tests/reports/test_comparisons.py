@@ -232,7 +232,7 @@ def test_analyze_by_writes_each_group_and_their_differences(runs):
 def test_a_group_of_too_few_is_said_in_the_terminal(tmp_path):
     wrong = [row | {"answer": "-1"} for row in asked(2, 3, 4)]
     text = call("analyze", few(tmp_path / "run", wrong), "--by", "correct").stdout
-    assert "solved has 0 problems, too few to be resampled, and is left out." in text
+    assert "solved has no problems, too few to be compared, and is left out." in text
     assert "failed is the only group" in text
 
 
