@@ -249,7 +249,7 @@ def _eager_error(reasoner: LatentReasoner, together: Tensor, trace: Trace) -> Te
     lm = copy.deepcopy(reasoner.lm)
     lm.set_attn_implementation("eager")
     met, keys = _met(reasoner), key_names(reasoner.n_thoughts)
-    worst = torch.zeros(together.shape[-2])
+    worst = together.new_zeros(together.shape[-2])
     for row, question in enumerate(_questions(reasoner)):
         prompt = reasoner.prompt(question)
         sequence = torch.cat([_embed(lm, prompt), trace.thoughts[row], _embed(lm, reasoner.closing)])[None]
