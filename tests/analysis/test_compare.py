@@ -26,7 +26,7 @@ from thoughtlens.analysis import (
     preferences,
     resample_weights,
 )
-from thoughtlens.analysis import chunks as blocks
+from thoughtlens.analysis import pieces as blocks
 from thoughtlens.analysis.comparison import comparison_overview, group_seed, rank_correlation
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,

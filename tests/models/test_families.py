@@ -342,7 +342,9 @@ def test_a_family_of_another_package_is_found_by_its_entry_point(tmp_path, monke
     )
     assert load(tmp_path).provenance["name"] == "tiny-gpt2"
     says(tmp_path, family="unknown")
-    with pytest.raises(CheckpointError, match=r"is of the family 'unknown', expected coconut, codi, compiled, plain, planted"):
+    with pytest.raises(
+        CheckpointError, match=r"is of the family 'unknown', expected coconut, codi, compiled, plain, planted"
+    ):
         load(tmp_path)
 
 
