@@ -218,3 +218,10 @@ def test_the_card_holds_on_a_sample():
         claimed = tl.models.read_card(name)
         assert claimed["accuracy"]["own"]["accuracy"] == 1.0
         assert claimed["problems"]["fingerprint"] == load_set("graphs").fingerprint
+
+
+def test_the_page_of_a_run_without_all_slots_is_written(tmp_path):
+    """`answer` is on no axis of the run; the page has a place for it, and nothing in it."""
+    run = tl.extract(tl.load("compiled"), tl.sample("graphs", n=5), tmp_path / "run")
+    assert "answer" not in run.attention["query"].values
+    assert tl.reports.write_report(run).path.is_file()

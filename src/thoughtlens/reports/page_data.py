@@ -38,7 +38,7 @@ from thoughtlens.models.catalog import bundled, read_card
 from thoughtlens.notation import head_name, key_names, query_names
 from thoughtlens.reports.study_data import studies_of
 from thoughtlens.runs.reader import Run, chosen_problems
-from thoughtlens.schema import VALUE_WEIGHTED
+from thoughtlens.schema import VALUE_WEIGHTED, with_all_slots
 
 ALL_HEADS: Final = 64
 """Heads up to which a single problem's map of each is kept; of a larger model, those of the first by attention."""
@@ -302,7 +302,8 @@ def _problem_blocks(
     mask[list(chosen)] = True
     blocks: dict[str, str] = {}
     for block in run.blocks(chosen=mask):
-        attention = _in_cells(block["attention"].transpose("problem", "layer", "head", "query", "key").values, cells)
+        rows = with_all_slots(block["attention"]).transpose("problem", "layer", "head", "query", "key")
+        attention = _in_cells(rows.values, cells)
         flat = attention.reshape(len(attention), -1, attention.shape[-1])
         with_mean = np.concatenate([flat[:, list(kept)], flat.mean(1, keepdims=True)], axis=1)
         for values in quantised(with_mean, "uint8"):
