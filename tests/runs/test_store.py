@@ -23,7 +23,7 @@ from thoughtlens.runs.writer import Store, _in_words, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
 OPTIONS = {
-    "model": {"name": "tiny"},
+    "model": {"name": "tiny", "sha256": "1"},
     "problems": {"name": "arithmetic", "fingerprint": "6a", "seed": 42},
     "n_thoughts": 3,
     "layers": (0, 1),
@@ -280,7 +280,7 @@ def test_a_complete_run_is_not_done_again(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "options", "said"),
     [
-        (LAYOUT, OPTIONS | {"model": {"name": "other"}}, "there: --model tiny; here: --model other"),
+        (LAYOUT, OPTIONS | {"model": {"name": "other", "sha256": "2"}}, "there: --model tiny; here: --model other"),
         (LAYOUT, {"model": OPTIONS["model"]}, "there: --problems arithmetic.*; here: --problems absent"),
         (resized(n_thoughts=6), OPTIONS, "there: layout.n_thoughts 4.*; here: layout.n_thoughts 6"),
         (Layout.of(IDS[::-1], **SIZES), OPTIONS, "there: layout.problem_ids .*; here: layout.problem_ids "),
