@@ -68,6 +68,7 @@ class _OfProblems(_Options):
     """Options of a run that may differ from set to set."""
 
     n: Count | None = None
+    n_steps: Count | None = None
     split: str | None = None
     field: tuple[str, ...] = Field(default=(), strict=False)
     problems_revision: str | None = None
