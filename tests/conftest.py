@@ -98,6 +98,11 @@ def random_llama(n_embeddings: int, dtype: torch.dtype = torch.float32) -> PreTr
 FAMILIES = {"gpt2": random_gpt2, "llama": random_llama}
 
 
+def usually(*usual, of=FAMILIES):
+    """Parameters of a test: these cases are of the usual suite, others of the same are left to the nightly tests."""
+    return [pytest.param(case, marks=[] if case in usual else pytest.mark.nightly) for case in of]
+
+
 def random_reasoner(family: str, tokenizer, dtype: torch.dtype = torch.float32, n_thoughts: int = 6) -> Codi:
     torch.manual_seed(0)
     markers = Markers(len(tokenizer))
@@ -105,19 +110,23 @@ def random_reasoner(family: str, tokenizer, dtype: torch.dtype = torch.float32, 
     return Codi(lm, projection(32, 48).to(dtype).eval(), tokenizer, markers, n_thoughts)
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+# LLaMA shares keys and values among heads and turns positions; the models of other tests are mostly GPT-2. Where the
+# usual suite needs both families, tests name them.
+@pytest.fixture(params=usually("llama"))
 def reasoner(request, tokenizer) -> Codi:
     return random_reasoner(request.param, tokenizer)
 
 
-@pytest.fixture
-def short_texts(monkeypatch):
+@pytest.fixture(scope="module")
+def short_texts():
     """Untrained models that are cut babble to the last position; twelve tokens of it are enough."""
 
     def shorter(reasoner, prompts, n_thoughts, wanted):
         return answer_rooms(reasoner, prompts, n_thoughts, min(wanted, 12))
 
-    monkeypatch.setattr("thoughtlens.cuts.passes.answer_rooms", shorter)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("thoughtlens.cuts.passes.answer_rooms", shorter)
+        yield
 
 
 class Scripted:
