@@ -1,6 +1,8 @@
 """Attention Datasets made up to the letter of the schema, random and planted."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,11 +17,21 @@ Planter = Callable[[str, str], float]
 _ANALYSES: dict[tuple[object, ...], Analysis] = {}
 
 
-def analysed(dataset: xr.Dataset, **options: int) -> Analysis:
-    """`analyze` of a Dataset, made once for all tests of the same numbers and options: none may change what it gets."""
+def numbers_of(dataset: xr.Dataset) -> tuple[object, ...]:
+    """What tells a Dataset from others."""
     values = [dataset[name].values for name in ("attention", "correct", "n_question_tokens")]
     labels = [(name, tuple(index)) for name, index in dataset.indexes.items()]
-    key = (*((of.dtype.str, of.tobytes()) for of in values), *labels, *sorted(options.items()))
+    return (*((of.dtype.str, of.tobytes()) for of in values), *labels)
+
+
+def unsaved() -> AbstractContextManager[object]:
+    """Analyses of runs are made and not saved, which takes longer; what is saved is told by the tests of archives."""
+    return patch("thoughtlens.analysis.archive.write_bundle")
+
+
+def analysed(dataset: xr.Dataset, **options: int) -> Analysis:
+    """`analyze` of a Dataset, made once for all tests of the same numbers and options: none may change what it gets."""
+    key = (*numbers_of(dataset), *sorted(options.items()))
     if key not in _ANALYSES:
         _ANALYSES[key] = analyze(dataset, **options)
     return _ANALYSES[key]
