@@ -8,6 +8,8 @@ import pytest
 @pytest.fixture(scope="session")
 def doctest_namespace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """`analysis`, `comparison`, `study` and `of_one_question`, made once by public functions."""
+    from tests.attention_made import unsaved
+
     import thoughtlens as tl
     from thoughtlens.evaluation import question_attention
     from thoughtlens.models import planted_problems
@@ -20,8 +22,10 @@ def doctest_namespace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, obj
     ]
     for plan in plans:
         effects = tl.intervene(run, plan, study="examples", reasoner=reasoner)
+    with unsaved():
+        analysis = tl.analyze(run, n_resamples=20)
     return {
-        "analysis": tl.analyze(run, n_resamples=20),
+        "analysis": analysis,
         "comparison": tl.compare({"one": run, "other": run}, n_resamples=20),
         "study": tl.study(run, effects, n_resamples=20),
         "of_one_question": question_attention(reasoner, problems[:1])[0],
