@@ -10,6 +10,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 from scipy.stats import false_discovery_control, permutation_test, spearmanr
+from tests.attention_made import numbers_of
+from tests.conftest import usually
 
 from thoughtlens.analysis import (
     Subject,
@@ -58,11 +60,17 @@ def subject(dataset, **changes):
     return Subject(**given | changes)
 
 
+COMPARED = {}
+
+
 def compared(*datasets, n_resamples=60, **options):
+    """`compare`, made once for all tests of the same numbers and options: none may change what it gets."""
     names = ("a", "b", "c")[: len(datasets)]
-    return compare(
-        {name: subject(of) for name, of in zip(names, datasets, strict=True)}, n_resamples=n_resamples, **options
-    )
+    key = (*map(numbers_of, datasets), n_resamples, *sorted(options.items()), blocks.PIECE_CELLS)
+    if key not in COMPARED:
+        subjects = {name: subject(of) for name, of in zip(names, datasets, strict=True)}
+        COMPARED[key] = compare(subjects, n_resamples=n_resamples, **options)
+    return COMPARED[key]
 
 
 def naive(values, name):
@@ -135,7 +143,8 @@ def test_the_order_of_the_models_turns_the_sign(make_attention):
         np.testing.assert_allclose(there.p_values[name], back.p_values[name])
 
 
-@pytest.mark.parametrize("change", ["order", "extra", "pieces"])
+# In pieces, of more problems too.
+@pytest.mark.parametrize("change", usually("order", "pieces", of=["order", "extra", "pieces"]))
 def test_common_problems_give_the_same_numbers_wherever_they_stand(make_attention, monkeypatch, change):
     one, other = make_attention(n_problems=6), make_attention(n_problems=6, seed=1)
     one["correct"].values[:], other["correct"].values[:] = [1, 1, 0, 1, 0, 0], [0, 1, 1, 1, 0, 1]
@@ -686,7 +695,7 @@ def test_numbers_of_problems_that_disagree_are_refused(make_attention, change):
         compare({"a": subject(dataset), "b": subject(dataset, **change)}, n_resamples=20)
 
 
-@pytest.mark.parametrize("n_thoughts", [1, 2, 3])
+@pytest.mark.parametrize("n_thoughts", usually(1, 3, of=[1, 2, 3]))
 def test_few_thoughts_leave_numbers_undefined_and_break_nothing(make_attention, n_thoughts):
     one, other = (make_attention(n_thoughts=n_thoughts, seed=seed) for seed in (0, 1))
     found = compared(one, other)
