@@ -15,15 +15,17 @@ def breaking(n):
 
 def summary_of(steps):
     """`steps[label]` problems of a hundred are broken by the cut of that label."""
-    return summarise(made_effects({label: breaking(n) for label, n in steps.items()}, baseline=RIGHT), n_flips=100)
+    return summarise(
+        made_effects({label: breaking(n) for label, n in steps.items()}, baseline=RIGHT), n_resamples=20, n_flips=20
+    )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def orders():
     return {"attention": ["a1", "a2", "a3"], "effect": ["e1", "e2", "e3"]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def curve(orders):
     chance = {f"random {r}": [f"r{r}1", f"r{r}2", f"r{r}3"] for r in range(4)}
     steps = {"a1": 0, "a2": 0, "a3": 60, "e1": 60, "e2": 60, "e3": 60}

@@ -32,12 +32,19 @@ def cut_to_break(n_broken):
     return made_effects({label: np.arange(N) >= n for label, n in n_broken.items()}, baseline=np.ones(N, dtype=bool))
 
 
+FEW = {"n_resamples": 20, "n_flips": 20}
+
+
+@pytest.fixture(scope="module")
+def summary():
+    return summarise(cut_to_break({"z2 ⊣ z1": 0, "z3 ⊣ z1": 30, "z3 ⊣ z2": 10}))
+
+
 def test_edges_go_from_each_thought_to_the_earlier_ones():
     assert edge_names(3) == [("z2", "z1"), ("z3", "z1"), ("z3", "z2")]
 
 
-def test_influence_is_what_cutting_the_edge_costs(attention, edges):
-    summary = summarise(cut_to_break({"z2 ⊣ z1": 0, "z3 ⊣ z1": 30, "z3 ⊣ z2": 10}))
+def test_influence_is_what_cutting_the_edge_costs(summary, attention, edges):
     maps = influence(summary, edges, attention)
     estimate = maps["accuracy"].sel(value="estimate")
     expected = [[np.nan] * 3, [0.0, np.nan, np.nan], [-0.3, -0.1, np.nan]]
@@ -46,8 +53,7 @@ def test_influence_is_what_cutting_the_edge_costs(attention, edges):
     assert maps["accuracy"].sel(query="z3", key="z1", value="high") < -0.2
 
 
-def test_disagreement_is_the_difference_of_places(attention, edges):
-    summary = summarise(cut_to_break({"z2 ⊣ z1": 0, "z3 ⊣ z1": 30, "z3 ⊣ z2": 10}))
+def test_disagreement_is_the_difference_of_places(summary, attention, edges):
     apart = influence(summary, edges, attention)["disagreement"]
     # By influence 0, 1, ½; by attention 1, 0, ½.
     assert apart.sel(query="z2", key="z1") == -1.0
@@ -56,7 +62,7 @@ def test_disagreement_is_the_difference_of_places(attention, edges):
 
 
 def test_disagreement_sums_to_zero_whatever_ties_there_are(attention, edges):
-    maps = influence(summarise(cut_to_break({"z2 ⊣ z1": 5, "z3 ⊣ z1": 5, "z3 ⊣ z2": 0})), edges, attention)
+    maps = influence(summarise(cut_to_break({"z2 ⊣ z1": 5, "z3 ⊣ z1": 5, "z3 ⊣ z2": 0}), **FEW), edges, attention)
     assert maps["disagreement"].sum().item() == pytest.approx(0)
     assert abs(maps["disagreement"]).max() <= 1
 
@@ -65,13 +71,13 @@ def test_influences_that_differ_by_rounding_alone_have_one_rank(attention, edges
     right = np.ones(N, dtype=bool)
     rounding = {label: np.full(N, -1.0 - 1e-7 * k) for k, label in enumerate(edges.values())}
     effects = made_effects(dict.fromkeys(rounding, right), baseline=right, logprob=rounding)
-    apart = influence(summarise(effects, n_flips=100), edges, attention)["disagreement"]
+    apart = influence(summarise(effects, **FEW), edges, attention)["disagreement"]
     # All three at ½ by influence; by attention 1, 0, ½.
     np.testing.assert_allclose([apart.sel(query=q, key=k) for q, k in edge_names(3)], [-0.5, 0.5, 0.0])
 
 
 def test_edges_that_were_not_cut_are_blank_in_every_map(attention, edges):
-    summary = summarise(cut_to_break({"z3 ⊣ z1": 30, "z3 ⊣ z2": 10}))
+    summary = summarise(cut_to_break({"z3 ⊣ z1": 30, "z3 ⊣ z2": 10}), **FEW)
     del edges["z2 ⊣ z1"]
     maps = influence(summary, edges | {"eot ⊣ z1": "unused"}, attention)
     for name in ("accuracy", "attention", "disagreement"):
@@ -81,4 +87,4 @@ def test_edges_that_were_not_cut_are_blank_in_every_map(attention, edges):
 
 def test_a_plan_without_edges_says_what_to_do(attention):
     with pytest.raises(OptionError, match="--edges all"):
-        influence(summarise(cut_to_break({"L0H0": 3})), {}, attention)
+        influence(summarise(cut_to_break({"L0H0": 3}), **FEW), {}, attention)
