@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from tests.analysis.test_nulls import uniform_attention
 from tests.attention_made import analysed as analysed_dataset
-from tests.models.test_planted import LEVELS, analysed
+from tests.conftest import usually
+from tests.models.test_planted import LEVELS, TWO, analysed
 
 from thoughtlens.analysis import (
     bootstrap_mean,
@@ -63,7 +64,7 @@ def measured_one_by_one(dataset: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name.replace(" ", "_"): value for name, value in found.items()})
 
 
-@pytest.mark.parametrize("n_thoughts", [4, 6, 9])
+@pytest.mark.parametrize("n_thoughts", usually(6, 9, of=[4, 6, 9]))
 def test_excess_is_that_of_a_loop_over_cells(make_attention, n_thoughts):
     dataset = make_attention(n_problems=15, n_thoughts=n_thoughts, missing=(2, 7))
     expected = measured_one_by_one(dataset)
@@ -152,7 +153,7 @@ def test_a_head_of_just_the_least_excess_is_hardly_ever_named():
     assert (found["type"] == "previous-thought").mean() <= 0.12
 
 
-@pytest.mark.parametrize("n_thoughts", [2, 3, 4, 6, 24])
+@pytest.mark.parametrize("n_thoughts", usually(2, 6, 24, of=[2, 3, 4, 6, 24]))
 def test_even_attention_has_no_excess(make_attention, n_thoughts):
     dataset = uniform_attention(make_attention, n_thoughts, 3, [12, 20, 33])
     for dtype in (np.float32,):
@@ -185,7 +186,7 @@ def test_entropy_is_that_of_scipy(make_attention):
     np.testing.assert_allclose(over_heads, found.mean(("problem", "layer", "head")), rtol=1e-9)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", TWO)
 def test_planted_heads_have_the_types_that_were_planted(level):
     types = analysed(level).evidence["type"]
     found = {role: str(types.sel(layer=layer, head=head).item()) for role, (layer, head) in PLANTED.items()}
@@ -203,7 +204,7 @@ def test_planted_heads_have_the_types_that_were_planted(level):
     }
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", TWO)
 def test_planted_excess_is_what_the_strengths_leave_beyond_an_even_split(level):
     strengths, found = LEVELS[level], analysed(level).evidence.sel(value="estimate")
 
@@ -284,7 +285,7 @@ def test_shares_and_entropies_stay_in_range(dataset):
     assert not ((found < -1e-9) | (found > 1 + 1e-9)).any()
 
 
-@pytest.mark.parametrize("n_thoughts", [2, 7])
+@pytest.mark.parametrize("n_thoughts", usually(7, of=[2, 7]))
 def test_order_of_problems_and_heads_does_not_matter(make_attention, n_thoughts):
     dataset, rng = make_attention(n_thoughts=n_thoughts), np.random.default_rng(1)
     orders = {dim: rng.permutation(dataset.sizes[dim]) for dim in ("problem", "layer", "head")}
@@ -300,7 +301,7 @@ def test_order_of_problems_and_heads_does_not_matter(make_attention, n_thoughts)
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12, err_msg=f"{level} {name}")
 
 
-@pytest.mark.parametrize("n_thoughts", [2, 7])
+@pytest.mark.parametrize("n_thoughts", usually(2, of=[2, 7]))
 def test_two_half_runs_merge_into_the_whole(make_attention, n_thoughts):
     dataset = make_attention(n_thoughts=n_thoughts)
     parts = [dataset.isel(problem=slice(0, 2)), dataset.isel(problem=slice(2, None))]
