@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cache
-from itertools import product
 from pathlib import Path
 from tempfile import mkdtemp
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import xarray as xr
+from tests.attention_made import unsaved
+from tests.conftest import usually
 
 from thoughtlens.analysis import analyze, open_analysis, row_entropy
 from thoughtlens.analysis import pieces as blocks
@@ -38,8 +38,7 @@ def kept(dataset, assigned, *, batch=5, n_shards=1):
 
 
 def analyzed(dataset, assigned, *, options=OPTIONS, **how):
-    # Saved below, once.
-    with patch("thoughtlens.analysis.archive.write_bundle"):
+    with unsaved():  # saved below, once
         return analyze(KeptRun(Path(mkdtemp()), dataset, assigned, how), **options)
 
 
@@ -116,7 +115,7 @@ def twenty(make_attention):
     return dataset, analyze(dataset, correct=dataset["correct"], **OPTIONS)
 
 
-@pytest.mark.parametrize("n_shards", [1, 4])
+@pytest.mark.parametrize("n_shards", usually(4, of=[1, 4]))
 def test_blocks_of_one_problem_give_all_numbers_of_attention(in_blocks, whole, n_shards):
     found = in_blocks(1, n_shards)
     assert_same(found, whole)
@@ -148,9 +147,9 @@ BLOCKED = {
 }
 
 
-@pytest.mark.parametrize("assigned", BLOCKED.values(), ids=BLOCKED.keys())
-def test_estimates_do_not_depend_on_the_blocks(twenty, assigned):
-    dataset, expected = twenty
+@pytest.mark.parametrize("way", usually("unequal", "an answerless block", of=BLOCKED))
+def test_estimates_do_not_depend_on_the_blocks(twenty, way):
+    (dataset, expected), assigned = twenty, BLOCKED[way]
     found = analyzed(dataset, assigned)
     # Heads in order of importance, which is an estimate: the order is the same.
     assert_same(found, expected, estimates_only=True)
@@ -159,7 +158,7 @@ def test_estimates_do_not_depend_on_the_blocks(twenty, assigned):
     assert found.model.attrs["n_blocks"] == int(assigned.max()) + 1
 
 
-@pytest.mark.parametrize("n_thoughts", [2, 3, 12])
+@pytest.mark.parametrize("n_thoughts", usually(12, of=[2, 3, 12]))
 def test_any_number_of_thoughts_can_be_kept(make_attention, n_thoughts):
     dataset = make_attention(n_problems=9, n_thoughts=n_thoughts, missing=(4,))
     expected = analyze(dataset, correct=dataset["correct"], **OPTIONS)
@@ -204,7 +203,11 @@ def test_intervals_over_blocks_are_as_wide_as_those_over_problems(make_attention
         assert float(widths[0] / widths[1]) == pytest.approx(1.0, abs=0.1), name
 
 
-@pytest.mark.parametrize(("size", "n_shards"), list(product([1, 5], [1, 4])))
+# Those that other tests look at, too.
+@pytest.mark.parametrize(
+    ("size", "n_shards"),
+    [pytest.param(1, 1, marks=pytest.mark.nightly), (1, 4), (5, 1), pytest.param(5, 4, marks=pytest.mark.nightly)],
+)
 def test_rollouts_and_last_thoughts_are_those_of_the_problems(in_blocks, whole, size, n_shards):
     found = in_blocks(size, n_shards)
     rolled, shares, expected, given = found.rollout, found.last_thought, whole.rollout, whole.last_thought
