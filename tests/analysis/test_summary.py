@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from tests.attention_made import analysed
+from tests.conftest import usually
 
 from thoughtlens.analysis import analysis_tables as tables
 from thoughtlens.analysis import (
@@ -44,7 +45,7 @@ def assert_same(a, b, rtol=1e-12):
                 np.testing.assert_array_equal(right[variable], left[variable], err_msg=f"{name}.{variable}")
 
 
-@pytest.mark.parametrize("size", [1, 3, 50])
+@pytest.mark.parametrize("size", usually(3, of=[1, 3, 50]))
 def test_any_cut_into_blocks_gives_the_same_numbers(make_attention, size):
     dataset = make_attention(n_problems=7, missing=(0, 4))
     parts = (dataset.isel(problem=slice(i, i + size)) for i in range(0, 7, size))
@@ -224,7 +225,8 @@ def test_heads_without_importance_come_last(make_attention):
     assert rank_heads(heads.assign(importance=importance))["head"].values[-1] == 1
 
 
-@pytest.mark.parametrize("n_thoughts", [1, 2, 3, 4, 32])
+# Preferences begin at three thoughts, hubs at four.
+@pytest.mark.parametrize("n_thoughts", usually(1, 3, 4, of=[1, 2, 3, 4, 32]))
 def test_every_number_of_thoughts_is_summarised(make_attention, n_thoughts):
     found = analyzed(make_attention(n_problems=3, n_thoughts=n_thoughts, missing=(1,)), n_resamples=10)
     text = json.dumps(headline(found), allow_nan=False)
@@ -343,6 +345,8 @@ def test_tables_survive_csv(make_attention, tmp_path):
         assert len(again) == len(table)
 
 
+# What is saved and opened again is compared in the tests of the archive, too.
+@pytest.mark.nightly
 def test_results_survive_zarr(make_attention, tmp_path):
     found = analyzed(make_attention())
     for name, dataset in found._asdict().items():
