@@ -60,11 +60,16 @@ def unbound(parts, places):
     return parts
 
 
+@pytest.fixture(scope="module")
+def sound(short_texts, gpt2):
+    """Outcomes of all cuts of all problems, where nothing fails."""
+    return cutter_of(gpt2, unbound, refuse_all)(range(8), range(8))
+
+
 @pytest.mark.parametrize("how", ["error", "nan"])
-def test_the_pair_that_fails_is_named_and_all_others_are_as_without_it(how, gpt2):
+def test_the_pair_that_fails_is_named_and_all_others_are_as_without_it(how, gpt2, sound):
     told = []
     spoilt = cutter_of(gpt2, Poison(5, 6, how), lambda *said: told.append(said))(range(8), range(8))
-    sound = cutter_of(gpt2, unbound, refuse_all)(range(8), range(8))
     assert {(problem.id, cut) for problem, cut, _ in told} == {("few2", 6)}
     assert spoilt[7][5].failure and not spoilt[7][5].correct and spoilt[7][5].answer == ""
     assert spoilt[7][5].gold_logprob != spoilt[7][5].gold_logprob
@@ -99,10 +104,9 @@ def test_a_problem_that_can_not_be_run_at_all_is_found_before_any_cut_is_made(pl
     assert sum(passes) <= 8
 
 
-def test_a_problem_that_can_not_be_run_at_all_is_failed_everywhere_and_the_others_are_not(gpt2):
+def test_a_problem_that_can_not_be_run_at_all_is_failed_everywhere_and_the_others_are_not(gpt2, sound):
     told = []
     found = cutter_of(gpt2, unbound, lambda *said: told.append(said), too_long(5))(range(8), range(8))
-    sound = cutter_of(gpt2, unbound, refuse_all)(range(8), range(8))
     assert {problem.id for problem, *_ in told} == {"long"}
     for row, expected in zip(found, sound, strict=True):
         assert "takes" in row[5].failure
