@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from tests.conftest import random_reasoner
+from tests.conftest import random_reasoner, usually
 from tests.cut_oracle import PROBLEMS, kl, late, rows, without_heads
 
 from thoughtlens.cuts import (
@@ -38,6 +38,9 @@ from thoughtlens.reasoning.loop import answer_rooms
 from thoughtlens.taps import Site
 
 pytestmark = pytest.mark.usefixtures("short_texts")
+
+# Each test has one family in the usual suite, and each family some of the tests.
+GPT2, LLAMA = usually("gpt2"), usually("llama")
 
 CUTS = [
     ablate_head("L0H1", edit=Zero()),
@@ -78,6 +81,7 @@ def assert_alike(found, expected, tolerance=3e-5):
         assert one.kl == pytest.approx(other.kl, abs=tolerance / 10)
 
 
+@pytest.mark.parametrize("reasoner", LLAMA, indirect=True)
 def test_many_cuts_at_once_are_each_cut_alone(reasoner, tmp_path):
     """Alone: one problem, one cut, one reading of the question at a time; two problems a cut, each in its turn."""
     made = bound(reasoner, CUTS, PROBLEMS, tmp_path)
@@ -92,6 +96,7 @@ def test_many_cuts_at_once_are_each_cut_alone(reasoner, tmp_path):
         assert max(abs(outcome.gold_logprob - own) for outcome, own in zip(row, before, strict=True)) > 3e-3
 
 
+@pytest.mark.parametrize("reasoner", GPT2, indirect=True)
 def test_order_of_problems_and_of_cuts_and_chunks_change_nothing(reasoner, tmp_path):
     made = bound(reasoner, CUTS, PROBLEMS, tmp_path)
     expected = rows(cutting_of(reasoner).outcomes(made([one.parts for one in CUTS], range(4))))
@@ -111,6 +116,7 @@ def never(problem, cut_place, reason_):
     raise AssertionError(f"{problem.id} failed: {reason_}")
 
 
+@pytest.mark.parametrize("reasoner", GPT2, indirect=True)
 def test_the_baseline_is_what_the_model_says_when_it_is_left_alone(reasoner):
     cutting = cutting_of(reasoner)
     trace = reason(reasoner, [problem.question for problem in PROBLEMS], max_new_tokens=12)
@@ -126,7 +132,8 @@ def test_the_baseline_is_what_the_model_says_when_it_is_left_alone(reasoner):
     torch.testing.assert_close(cutting.thoughts, trace.thoughts, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer_head", [(0, 0), (1, 3)])
+@pytest.mark.parametrize("layer_head", usually((1, 3), of=[(0, 0), (1, 3)]))
+@pytest.mark.parametrize("reasoner", LLAMA, indirect=True)
 def test_kl_is_that_of_the_values_first_token_from_the_baseline_to_the_cut(layer_head, reasoner):
     after = without_heads(reasoner, [layer_head])
     (found,) = rows(cutting_of(reasoner).outcomes([ablate_head(layer_head, edit=Zero()).parts]))
@@ -143,12 +150,13 @@ def test_kl_is_that_of_the_values_first_token_from_the_baseline_to_the_cut(layer
     [
         Intervention(Site.HEAD, Own()),
         Intervention(Site.THOUGHT, Own()),
-        Intervention(Site.HEAD, Scale(1.0)),
+        pytest.param(Intervention(Site.HEAD, Scale(1.0)), marks=pytest.mark.nightly),
         Intervention(Site.PATTERN, Scale(1.0)),
-        Intervention(Site.THOUGHT, Add((0.0,) * 32)),
+        pytest.param(Intervention(Site.THOUGHT, Add((0.0,) * 32)), marks=pytest.mark.nightly),
     ],
     ids=["own heads", "own thoughts", "heads times one", "pattern times one", "nothing added"],
 )
+@pytest.mark.parametrize("reasoner", GPT2, indirect=True)
 def test_a_problem_patched_with_itself_says_and_is_told_the_same(part, reasoner, tmp_path):
     made = bound(reasoner, [cut(part)], PROBLEMS, tmp_path)
     cutting = cutting_of(reasoner)
@@ -158,7 +166,8 @@ def test_a_problem_patched_with_itself_says_and_is_told_the_same(part, reasoner,
     assert trace.texts == reason(reasoner, [p.question for p in PROBLEMS], max_new_tokens=12).texts
 
 
-@pytest.mark.parametrize("k", [0, 1, 5])
+@pytest.mark.parametrize("k", usually(0, 5, of=[0, 1, 5]))
+@pytest.mark.parametrize("reasoner", LLAMA, indirect=True)
 def test_stopping_after_k_thoughts_is_thinking_k(k, reasoner, monkeypatch):
     """Untrained models babble to the last position: a longer thinking would leave them less room."""
     monkeypatch.setattr("thoughtlens.cuts.passes.answer_rooms", answer_rooms)
@@ -173,7 +182,7 @@ def test_stopping_after_k_thoughts_is_thinking_k(k, reasoner, monkeypatch):
         assert outcome.kl == pytest.approx(kl(before.first, naive.first), abs=3e-6)
 
 
-@pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-gpt2-control"])
+@pytest.mark.parametrize("name", usually("tiny-gpt2", of=["tiny-gpt2", "tiny-gpt2-control"]))
 def test_texts_that_are_not_decoded_again_are_what_would_be_decoded(name, tmp_path):
     """On a model that is right of some problems and wrong of others: `Told.greedy` saves decoding, and nothing else."""
     model = load(name)
