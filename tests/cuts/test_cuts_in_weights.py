@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from tests.conftest import FAMILIES, QUESTIONS, random_reasoner
+from tests.conftest import FAMILIES, QUESTIONS, random_reasoner, usually
 from tests.cut_oracle import (
     PROBLEMS,
     assert_as_naive,
@@ -29,6 +29,12 @@ pytestmark = pytest.mark.usefixtures("short_texts")
 THOUGHTS = thought_names(6)
 
 
+# GPT-2's projections have biases and are stored the other way round. Where heads share keys and values, LLaMA is taken.
+@pytest.fixture(params=usually("gpt2"))
+def reasoner(request, tokenizer):
+    return random_reasoner(request.param, tokenizer)
+
+
 def thoughts_under(reasoner, made):
     return reason(reasoner, [problem.question for problem in PROBLEMS], taps=made.parts, max_new_tokens=1).thoughts
 
@@ -46,12 +52,12 @@ def assert_same_as(reasoner, made, after):
     assert max(outcome.kl for outcome in outcomes(reasoner, [made])[0]) > 1e-5  # the cut does something
 
 
-@pytest.mark.parametrize(("layer", "head"), [(0, 1), (1, 0), (2, 3)])
+@pytest.mark.parametrize(("layer", "head"), [(0, 1), pytest.param(1, 0, marks=pytest.mark.nightly), (2, 3)])
 def test_zeroing_a_head_is_zeroing_its_rows_of_the_output_projection(layer, head, reasoner):
     assert_same_as(reasoner, ablate_head(f"L{layer}H{head}", edit=Zero()), without_heads(reasoner, [(layer, head)]))
 
 
-@pytest.mark.parametrize(("layer", "group"), [(0, 0), (2, 1)])
+@pytest.mark.parametrize(("layer", "group"), [pytest.param(0, 0, marks=pytest.mark.nightly), (2, 1)])
 def test_cutting_a_key_value_group_is_cutting_its_query_heads(layer, group, tokenizer):
     reasoner = random_reasoner("llama", tokenizer)
     heads = range(4 * group, 4 * group + 4)  # 8 heads share 2 key-value heads
@@ -88,6 +94,7 @@ def test_cutting_all_heads_is_removing_what_attention_puts_out(reasoner):
         ({"text"}, {"eot", "bot"}, None),
     ],
 )
+@pytest.mark.parametrize("reasoner", usually("llama"), indirect=True)
 def test_a_knocked_out_edge_is_a_hole_in_the_mask(queries, keys, heads, reasoner):
     made = knock_out(queries, keys, heads=heads)
     naive = [masked(reasoner, problem, [(heads, queries, keys)]) for problem in PROBLEMS]
