@@ -83,6 +83,26 @@ def again(extracted, tmp_path):
     return open_run(shutil.copytree(extracted, tmp_path / "again"))
 
 
+@pytest.fixture(scope="module")
+def with_mine(short_texts, extracted, reasoner, tmp_path_factory):
+    folder = shutil.copytree(extracted, tmp_path_factory.mktemp("begun") / "run")
+    intervene(open_run(folder), BARE[:1], study="mine", reasoner=reasoner)
+    return folder
+
+
+@pytest.fixture
+def begun(with_mine, tmp_path):
+    """A run with the study `mine` of the first cut."""
+    return open_run(shutil.copytree(with_mine, tmp_path / "begun"))
+
+
+@pytest.fixture(scope="module")
+def at_once(short_texts, extracted, reasoner, tmp_path_factory):
+    """The effects of all cuts, of all problems in one batch."""
+    folder = shutil.copytree(extracted, tmp_path_factory.mktemp("at_once") / "run")
+    return intervene(open_run(folder), [*BARE, *DRAWN], reasoner=reasoner)
+
+
 def alike():
     """Measures in which all heads are alike, so that any may be the control of any."""
     even = xr.DataArray(np.ones((3, 4)), dims=("layer", "head"), coords={"layer": range(3), "head": range(4)})
@@ -113,15 +133,16 @@ def test_effects_are_those_of_the_cuts_on_the_run_s_problems(run, reasoner):
     assert json.loads(str(stored["spec"].values[1])) == BARE[0].spec()
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_batches_change_nothing(batch_size, run, again, reasoner):
-    one = intervene(run, [*BARE, *DRAWN], reasoner=reasoner)
-    assert_same(intervene(again, [*BARE, *DRAWN], reasoner=reasoner, batch_size=batch_size), one)
+def test_batches_change_nothing(run, at_once, reasoner):
+    """Here of one problem each; of three in the next test."""
+    assert_same(intervene(run, [*BARE, *DRAWN], reasoner=reasoner, batch_size=1), at_once)
 
 
-def test_a_study_that_was_broken_off_goes_on_and_does_nothing_twice(run, again, reasoner, passes):
+def test_a_study_that_was_broken_off_goes_on_and_does_nothing_twice(run, again, at_once, reasoner, passes):
     plan = [*BARE, *DRAWN]
+    passes.clear()
     expected = intervene(again, plan, reasoner=reasoner, batch_size=3)
+    assert_same(expected, at_once)
     in_one_go, done = sum(passes), []
     passes.clear()
 
@@ -249,46 +270,42 @@ def written(run):
         ({"margin": 0.1}, "margins.margin is 0.05 there and 0.1 here"),
     ],
 )
-def test_another_study_under_the_same_name_is_refused_without_force(run, reasoner, other, said):
-    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
-    before = written(run)
+def test_another_study_under_the_same_name_is_refused_without_force(begun, reasoner, other, said):
+    before = written(begun)
     with pytest.raises(
         RunError, match=rf"studies/mine is another study: .*{said}.* --study, or replace it with --force\."
     ):
-        intervene(run, BARE[:2], study="mine", reasoner=reasoner, **other)
-    assert before == written(run)
-    forced = intervene(run, BARE[1:], study="mine", reasoner=reasoner, force=True, **other)
+        intervene(begun, BARE[:2], study="mine", reasoner=reasoner, **other)
+    assert before == written(begun)
+    forced = intervene(begun, BARE[1:], study="mine", reasoner=reasoner, force=True, **other)
     assert forced["intervention"].values.tolist() == ["none", BARE[1].label, BARE[2].label]
     assert not forced["exploratory"].values.any()
 
 
-def test_another_model_under_the_same_name_is_refused_without_force(run, reasoner):
-    folder = run.path / "studies" / "mine"
-    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+def test_another_model_under_the_same_name_is_refused_without_force(begun, reasoner):
+    folder = begun.path / "studies" / "mine"
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["model"]["sha256"] = "0" * 64
     write_json(folder / "manifest.json", manifest, sealed=True)
     with pytest.raises(RunError, match=r"model.sha256 is '0000"):
-        intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+        intervene(begun, BARE[:1], study="mine", reasoner=reasoner)
 
 
-def test_a_plan_that_was_altered_is_refused_without_force(run, reasoner):
-    plan = run.path / "studies" / "mine" / "plan.json"
-    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+def test_a_plan_that_was_altered_is_refused_without_force(begun, reasoner):
+    plan = begun.path / "studies" / "mine" / "plan.json"
     plan.write_text(plan.read_text().replace("L0H1", "L0H2"))
     with pytest.raises(RunError, match=r"plan.json is missing or altered, expected the plan that the study was begun"):
-        intervene(run, BARE[:1], study="mine", reasoner=reasoner)
-    forced = intervene(run, BARE[:1], study="mine", reasoner=reasoner, force=True)
+        intervene(begun, BARE[:1], study="mine", reasoner=reasoner)
+    forced = intervene(begun, BARE[:1], study="mine", reasoner=reasoner, force=True)
     assert forced["intervention"].values.tolist() == ["none", BARE[0].label]
 
 
-def test_a_kill_between_manifest_and_plan_leaves_a_study_that_goes_on(run, reasoner, monkeypatch):
-    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+def test_a_kill_between_manifest_and_plan_leaves_a_study_that_goes_on(begun, reasoner, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("thoughtlens.cuts.study._write_plan", lambda folder, plan: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            intervene(run, BARE[:2], study="mine", reasoner=reasoner)
-    grown = intervene(run, BARE[:2], study="mine", reasoner=reasoner)
+            intervene(begun, BARE[:2], study="mine", reasoner=reasoner)
+    grown = intervene(begun, BARE[:2], study="mine", reasoner=reasoner)
     assert grown["exploratory"].values.tolist() == [False, False, True]
 
 
@@ -302,21 +319,19 @@ def test_answers_under_a_cut_have_the_room_that_was_asked_for(tmp_path):
         intervene(run, cuts, study="short", reasoner=planted, max_new_tokens=5)
 
 
-def test_a_manifest_that_is_none_and_a_name_that_no_folder_has_are_refused(run, reasoner):
+def test_a_manifest_that_is_none_and_a_name_that_no_folder_has_are_refused(begun, reasoner):
     for name in ("../mine", "a/b", "", ".", "mine."):
         with pytest.raises(OptionError, match="a study is called"):
-            intervene(run, BARE[:1], study=name, reasoner=reasoner)
-    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
-    (run.path / "studies" / "mine" / "manifest.json").write_text("{}")
+            intervene(begun, BARE[:1], study=name, reasoner=reasoner)
+    (begun.path / "studies" / "mine" / "manifest.json").write_text("{}")
     with pytest.raises(RunError, match=r"manifest.json lacks 'finished'; delete the folder"):
-        intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+        intervene(begun, BARE[:1], study="mine", reasoner=reasoner)
 
 
-def test_two_cuts_of_one_label_are_refused_in_a_study_too(run, reasoner):
-    intervene(run, BARE[:1], study="mine", reasoner=reasoner)
+def test_two_cuts_of_one_label_are_refused_in_a_study_too(begun, reasoner):
     with pytest.raises(OptionError, match="two cuts are called 'L0H1 zero'"):
-        intervene(run, [replace(BARE[1], label="L0H1 zero")], study="mine", reasoner=reasoner)
-    assert intervene(run, BARE[:1], study="mine", reasoner=reasoner).sizes["intervention"] == 2
+        intervene(begun, [replace(BARE[1], label="L0H1 zero")], study="mine", reasoner=reasoner)
+    assert intervene(begun, BARE[:1], study="mine", reasoner=reasoner).sizes["intervention"] == 2
 
 
 def test_an_estimate_writes_nothing(run, reasoner):
