@@ -4,7 +4,7 @@ import json
 from itertools import combinations, product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thoughtlens.cuts import (
@@ -120,6 +120,7 @@ def interventions(draw):
     return Intervention(site, edit, layers, heads, queries, keys)
 
 
+@settings(max_examples=50)
 @given(interventions())
 def test_any_intervention_comes_back_from_its_spec(part):
     assert from_spec(json.loads(json.dumps(as_spec(part)))) == part
