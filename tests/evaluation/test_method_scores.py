@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from tests.commands import call, sentence
+from tests.commands import call, sentence, unrendered
 
 from thoughtlens.evaluation import SUBJECTS, scorecard
 from thoughtlens.evaluation.ranking_scorecard import auroc, recovered
@@ -23,14 +23,17 @@ N_HEADS, N_EDGES = 8, 9
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
-    return scorecard(tmp_path_factory.mktemp("known"), subjects=[PLANTED], n=3)
+    with unrendered("png", "svg", "pdf"):
+        return scorecard(tmp_path_factory.mktemp("known"), subjects=[PLANTED], n=3)
 
 
 @pytest.fixture(scope="module")
 def unknown(tmp_path_factory):
     """The same model, as one whose circuit is not known: other problems score what some problems ranked."""
     subject = replace(PLANTED, name="planted, not told", heads=None, edges=None)
-    return scorecard(tmp_path_factory.mktemp("unknown"), subjects=[subject], n=3)
+    with pytest.MonkeyPatch.context() as patch, unrendered("png", "svg", "pdf"):
+        patch.setattr("thoughtlens.evaluation.ranking_scorecard.N_RANDOM", 3)
+        return scorecard(tmp_path_factory.mktemp("unknown"), subjects=[subject], n=3)
 
 
 def by_ranking(table, units, score):
