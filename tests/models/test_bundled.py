@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.conftest import usually
 
 from thoughtlens.analysis import proportion_interval
 from thoughtlens.evaluation import decode_thoughts, doctor, evaluate, results_read
@@ -54,7 +55,8 @@ def test_card_is_of_the_bundled_problems(name):
     assert load_set(of["name"], of["split"]).fingerprint == of["fingerprint"]
 
 
-@pytest.mark.parametrize("name", bundled())
+# One model of each way to feed thoughts back; the cards of all are checked by night.
+@pytest.mark.parametrize("name", usually("tiny-gpt2", "tiny-coconut", of=bundled()))
 def test_card_accuracies_hold_on_a_sample(name):
     """Each accuracy of the card lies in a 99.9 % interval around what a sample of 200 gives."""
     card = read_card(name)
@@ -65,7 +67,7 @@ def test_card_accuracies_hold_on_a_sample(name):
         assert float(found.sel(value="low")) <= claimed <= float(found.sel(value="high")), outcome.condition
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", usually("tiny-gpt2", of=TRAINED))
 def test_card_says_what_thoughts_name(name):
     """On a sample, a step's result is read off the thought that the card names as often as the card says."""
     problems = draw(load_set("arithmetic", "test"), 300, seed=1).problems

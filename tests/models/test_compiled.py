@@ -199,7 +199,7 @@ def test_the_model_is_the_same_wherever_it_is_built(tmp_path):
     assert digests[0] != digests[1] == digests[2]
 
 
-@pytest.mark.parametrize(("twin", "alone"), [(False, 1.0), (True, 0.75)])
+@pytest.mark.parametrize(("twin", "alone"), [pytest.param(False, 1.0, marks=pytest.mark.nightly), (True, 0.75)])
 def test_joint_cuts_find_the_twins_that_single_cuts_miss(twin, alone, reasoner, twins, tmp_path):
     tested, subject = (twins, SUBJECTS[4]) if twin else (reasoner, SUBJECTS[3])
     assert subject.name == ("compiled, with twin" if twin else "compiled")
