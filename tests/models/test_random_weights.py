@@ -93,9 +93,8 @@ def test_a_seed_out_of_range_is_refused(seed, tokenizer):
 
 def test_a_run_with_random_weights_is_another_run_and_its_model_comes_back(tmp_path):
     def call(*options):
-        return CliRunner().invoke(
-            app, ["extract", "--problems", str(problems), "--out", str(tmp_path / "run"), *options]
-        )
+        how = ["--problems", str(problems), "--max-new-tokens", "4", "--out", str(tmp_path / "run")]
+        return CliRunner().invoke(app, ["extract", *how, *options])
 
     problems = tmp_path / "some.jsonl"
     problems.write_text('{"question": "Tom has 3 pens. How many pens does he have?", "answer": "3"}\n')
