@@ -4,6 +4,7 @@ import re
 from fractions import Fraction
 
 import pytest
+from tests.conftest import usually
 
 from thoughtlens.problems import AFTER_HASH, answer_kind, load_set, read_answer, same_answer, sample, write_problems
 
@@ -30,6 +31,10 @@ KINDS = {
 }
 
 
+# One set of each form and kind of answer; all are read whole in every suite.
+USUAL = usually("gsm8k_test.jsonl", "svamp.json", "math500.jsonl", "strategyqa_dev.json", "prosqa_valid.json", of=SIZES)
+
+
 def raw(path):
     text = path.read_text(encoding="utf-8")
     return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.split("\n") if line]
@@ -43,14 +48,14 @@ def test_every_row_is_a_problem(data_folder, name):
     assert all(problem.question.strip() and problem.answer for problem in problems)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", USUAL)
 def test_written_sets_read_back_the_same(data_folder, tmp_path, name):
     found = load_set(data_folder / name)
     write_problems(tmp_path / "copy.jsonl", found.problems)
     assert load_set(tmp_path / "copy.jsonl").problems == found.problems
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", USUAL)
 def test_announced_gold_answer_is_read_and_right(data_folder, name):
     wrong = [
         problem.answer
@@ -72,7 +77,7 @@ def test_solutions_of_math_end_in_their_gold_answer(data_folder):
     assert wrong == ["44"]
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", usually("test", of=["train", "test"]))
 def test_solutions_of_gsm8k_end_in_their_gold_answer(data_folder, split):
     path = data_folder / f"gsm8k_{split}.jsonl"
     for row, problem in zip(raw(path), sample(path, split), strict=True):
@@ -128,7 +133,7 @@ def test_no_gold_answer_of_gsm_hard_passes_for_its_neighbour(data_folder):
         assert not same_answer(str(Fraction(problem.answer) + 1), problem.answer)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", USUAL)
 def test_every_set_has_answers_of_its_kind(data_folder, name):
     found = {answer_kind(problem.answer) for problem in sample(data_folder / name)}
     assert found == KINDS.get(name, {"number"})
