@@ -182,7 +182,7 @@ def test_dataset_is_a_plain_list_that_reads_back(run, folder):
 
 
 def test_several_runs_go_side_by_side(run, tmp_path):
-    with unrendered("png"):
+    with unrendered("png", "pdf"):
         paths = export_runs([run, run, run], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "tiny-gpt2", "tiny-gpt2_2", "tiny-gpt2_3", "model_comparison.json", "model_comparison.png",
@@ -212,7 +212,7 @@ def test_several_runs_go_side_by_side(run, tmp_path):
 def test_names_of_models_stay_in_their_folder(run, tmp_path, name, expected):
     options = run.manifest["options"]
     named = replace(run, manifest=run.manifest | {"options": options | {"model": options["model"] | {"name": name}}})
-    with unrendered("png", "svg"):
+    with unrendered("png", "svg", "pdf"):
         export_runs([named], tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -264,7 +264,7 @@ def test_command_wants_a_folder_for_several_runs(run, tmp_path):
     refused = runner.invoke(app, ["export", str(run.path), str(run.path)])
     assert refused.exit_code == 2
     assert "name one with --out" in refused.stderr
-    with unrendered("png", "svg"):
+    with unrendered("png", "svg", "pdf"):
         done = runner.invoke(app, ["export", str(run.path), str(run.path), "--out", str(tmp_path / "two"), "--json"])
     assert done.exit_code == 0, done.output
     facts = json.loads(done.stdout)
