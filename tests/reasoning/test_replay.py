@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.conftest import QUESTIONS, Scripted, random_reasoner
+from tests.conftest import QUESTIONS, Scripted, random_reasoner, usually
 from tests.host_calls import HostCall, no_host_calls
 from tests.models.test_bases import BASES, base_of
 
@@ -179,6 +179,7 @@ def test_no_step_of_thinking_telling_or_saying_asks_the_host(reasoner):
         batch._say(batch._with_room(replay.BURST), replay.BURST)
 
 
+@pytest.mark.parametrize("reasoner", usually("gpt2"), indirect=True)
 @torch.inference_mode()
 def test_decoding_looks_once_a_burst(reasoner):
     looks = []
