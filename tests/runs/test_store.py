@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import time
 import warnings
 from multiprocessing import Pipe
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from tests import apart
+from tests.conftest import usually
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import write_json
@@ -77,10 +79,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return complete(tmp_path_factory.mktemp("made") / "run").path
+
+
 @pytest.fixture
-def run_folder(folder: Path) -> Path:
-    complete(folder)
-    return folder
+def run_folder(made: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(made, folder))
 
 
 def shard_file(folder: Path, name: str, shard: int) -> Path:
@@ -204,7 +210,7 @@ def write_on(folder: Path, told: Connection) -> None:
         write(store, 1)
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.004, 0.015, 0.03])
+@pytest.mark.parametrize("delay", usually(0.004, 0.03, of=[0.0, 0.004, 0.015, 0.03]))
 def test_a_real_kill_costs_at_most_the_shard_in_progress(folder: Path, delay: float) -> None:
     listening, telling = Pipe(duplex=False)
     writer = apart.begin(write_on, folder, telling, log=folder.with_suffix(".log"))
@@ -226,9 +232,22 @@ def test_an_unfinished_run_says_how_to_go_on(folder: Path) -> None:
             attempt()
 
 
-@pytest.mark.parametrize("name", ["attention", "correct", "n_question_tokens"])
-@pytest.mark.parametrize("shard", [0, 2])
-@pytest.mark.parametrize("damage", [Path.unlink, flip, lambda path: os.truncate(path, 20)], ids=["gone", "flip", "cut"])
+DAMAGES = {"gone": Path.unlink, "flip": flip, "cut": lambda path: os.truncate(path, 20)}
+
+
+# Each damage to the last shard of the large array, and the least of them to the first shard of every array.
+@pytest.mark.parametrize(
+    ("damage", "shard", "name"),
+    [
+        pytest.param(
+            DAMAGES[damage], shard, name, id=f"{damage}-{shard}-{name}", marks=[] if usual else pytest.mark.nightly
+        )
+        for damage in DAMAGES
+        for shard in (0, 2)
+        for name in ("attention", "correct", "n_question_tokens")
+        for usual in [(shard, name) == (2, "attention") or (damage, shard) == ("flip", 0)]
+    ],
+)
 def test_a_damaged_array_is_named_and_only_its_shard_redone(run_folder: Path, name: str, shard: int, damage) -> None:
     path = shard_file(run_folder, name, shard)
     damage(path)
@@ -403,7 +422,7 @@ def test_ids_are_unique_and_shards_hold_something() -> None:
         Layout.of(("a",), n_layers=1, n_heads=1, n_thoughts=1, shard_size=0, keep=RAW)
 
 
-@pytest.mark.parametrize("shard_size", [1, 25, 100, 96])
+@pytest.mark.parametrize("shard_size", usually(1, 96, of=[1, 25, 100, 96]))
 def test_any_shard_size_reads_back(folder: Path, shard_size: int) -> None:
     layout = resized(shard_size=shard_size)
     complete(folder, layout)
