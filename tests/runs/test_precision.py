@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.attention_made import unsaved
 from tests.conftest import random_reasoner
 
 import thoughtlens as tl
@@ -87,7 +88,8 @@ def test_a_run_in_half_precision_says_it_and_warns_above_the_bound_and_float32_d
     facts = {}
     for name, reasoner in (("half", half), ("float32", load("tiny-llama", device="cpu"))):
         run = tl.extract(reasoner, PROBLEMS, tmp_path / name, batch_size=5)
-        found = summary(run, tl.analyze(run, n_resamples=20))
+        with unsaved():
+            found = summary(run, tl.analyze(run, n_resamples=20))
         facts[name] = run.manifest, [warning for warning in found["warnings"] if "bfloat16" in warning]
     manifest, warnings = facts["half"]
     largest = max(manifest["precision"][name]["largest"] for name in ("batches", "float32"))

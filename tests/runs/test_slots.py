@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.attention_made import unsaved
 from tests.conftest import QUESTIONS, random_reasoner
 
 import thoughtlens as tl
@@ -35,7 +36,8 @@ def run(request, tokenizer, tmp_path_factory):
 
 
 def test_everything_is_analysed_and_written(run):
-    analysis = tl.analyze(run, n_resamples=20, name="few")
+    with unsaved():
+        analysis = tl.analyze(run, n_resamples=20, name="few")
     tl.reports.write_reports(run, analysis, figures=False)
     attention = run.attention["attention"].astype(np.float64)
     thoughts = [f"z{k}" for k in range(1, 7)]
@@ -68,6 +70,7 @@ def test_means_are_kept_of_it_too(tokenizer, tmp_path):
     reasoner, brief = without_markers(tokenizer), {"max_new_tokens": 2}
     kept = extract(reasoner, PROBLEMS, tmp_path / "run", keep=MEAN, **brief)
     whole = extract(reasoner, PROBLEMS, tmp_path / "whole", dtype="float32", **brief)
-    found = tl.analyze(kept, n_resamples=20, name="few").composition["composition"]
+    with unsaved():
+        found = tl.analyze(kept, n_resamples=20, name="few").composition["composition"]
     expected = composition(whole.attention["attention"].astype(np.float64)).mean(("problem", "layer", "head"))
     np.testing.assert_allclose(*(parts.sel(query="z4") for parts in (found.sel(value="estimate"), expected)), atol=1e-5)

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from tests.attention_made import unsaved
+from tests.commands import unrendered
 from tests.conftest import QUESTIONS, random_reasoner
 from typer.testing import CliRunner
 
-from thoughtlens.analysis import analysis_tables, analyze, value_shares
+from thoughtlens.analysis import analysis_tables, analyze, open_analysis, value_shares
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import PLANTED, norm_factors
@@ -163,12 +165,13 @@ def test_the_schema_is_checked(spoil, said, recorded):
 
 def test_analysis_of_shares_is_written_beside_that_of_attention(recorded):
     run = recorded["gpt2"]
-    analysis = analyze(run, pattern="value-weighted", name="moved")
+    with unsaved():
+        analysis = analyze(run, pattern="value-weighted", name="moved", n_resamples=20)
     paths = write_analysis(run, analysis, summary(run, analysis))
     assert {path.parent for path in paths} == {run.path / "analysis/moved"}
     assert json.loads(paths[0].read_text("utf-8"))["pattern"] == "value-weighted"
     whole = value_shares(run.attention.load())
-    expected = analysis_tables(analyze(whole, correct=whole["correct"]))["preferences_head"]
+    expected = analysis_tables(analyze(whole, correct=whole["correct"], n_resamples=20))["preferences_head"]
     found = np.genfromtxt(run.path / "analysis/moved/preferences_head.csv", delimiter=",", names=True)
     np.testing.assert_allclose(found["estimate"], expected["estimate"].to_numpy(), rtol=1e-6)
 
@@ -177,28 +180,30 @@ def call(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.fixture
-def some(tmp_path):
-    draw = call("sample", "--problems", "arithmetic", "--n", 4, "--out", tmp_path / "some.jsonl")
-    assert draw.exit_code == 0
-    return tmp_path / "some.jsonl"
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """A run of the planted model with its values, and what its analysis by the command line says."""
+    folder = tmp_path_factory.mktemp("moved")
+    some, run = folder / "some.jsonl", folder / "run"
+    assert call("sample", "--problems", "arithmetic", "--n", 4, "--out", some).exit_code == 0
+    extracted = call("extract", "--model", "planted", "--problems", some, "--record", "values", "--out", run)
+    assert extracted.exit_code == 0
+    with unrendered("png", "svg", "pdf"):
+        return run, call("analyze", run, "--pattern", "value-weighted", "--name", "moved", "--json").stdout
 
 
-def test_from_the_command_line(some, tmp_path):
-    run = tmp_path / "run"
-    assert call("extract", "--problems", some, "--record", "values", "--out", run).exit_code == 0
-    facts = json.loads(call("analyze", run, "--pattern", "value-weighted", "--name", "moved", "--json").stdout)
-    assert facts["pattern"] == "value-weighted"
+def test_from_the_command_line(moved):
+    run, said = moved
+    assert json.loads(said)["pattern"] == "value-weighted"
     assert (run / "analysis/moved/heads.csv").is_file()
     refused = call("analyze", run, "--pattern", "keys")
     assert refused.exit_code == 2
     assert "no pattern 'keys'" in refused.stderr
 
 
-def test_heads_that_move_nothing_leave_the_others_measured(some, tmp_path):
+def test_heads_that_move_nothing_leave_the_others_measured(moved):
     """The planted model's head of no use writes zeros: its shares are undefined, the carrier's are not."""
-    call("extract", "--model", "planted", "--problems", some, "--record", "values", "--out", tmp_path / "run")
-    analysis = analyze(open_run(tmp_path / "run"), pattern="value-weighted", n_resamples=20)
+    analysis = open_analysis(open_run(moved[0]), "moved")
     defined = analysis.heads["thought_mass"].sel(value="estimate").notnull()
     carrier, nothing = (PLANTED[role] for role in ("carrier", "nothing"))
     assert defined.values[carrier] and not defined.values[nothing]

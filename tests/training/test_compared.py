@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from tests.attention_made import unsaved
 
 from thoughtlens.analysis import analyze
 from thoughtlens.errors import CheckpointError
@@ -35,7 +36,8 @@ def test_seeds_are_what_a_run_of_each_gives(tmp_path):
     assert sum(done) == 2
     importance = []
     for row, folder in zip(found["models"], FOLDERS, strict=True):
-        analysis = analyze(extract(load(folder), problems, tmp_path / folder.name))
+        with unsaved():
+            analysis = analyze(extract(load(folder), problems, tmp_path / folder.name), n_resamples=20)
         assert row["preferred"]["thought"] == analysis.model["preferred"].item()
         assert row["preferred"]["estimate"] == pytest.approx(
             float(analysis.model["largest_preference"].sel(value="estimate"))
