@@ -63,14 +63,31 @@ def same_weights(one, other):
         assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-@pytest.mark.parametrize("kills", [(1, 6), (4, 7, 12)], ids=str)
-def test_killed_training_ends_as_if_nothing_had_happened(kills, recipe, whole, tmp_path):
-    """Before the first checkpoint, then at a stage's last step; after a checkpoint, in the next stage, at its end."""
+def interrupted(recipe, out, kills):
     for steps in kills:
         with pytest.raises(Killed):
-            finish(recipe, tmp_path, steps)
-    finish(recipe, tmp_path)
-    same_weights(tmp_path, whole)
+            finish(recipe, out, steps)
+        if steps == 5:
+            with (out / "training" / "1-bare" / "log.jsonl").open("a") as file:
+                file.write('{"step": 5, "lo')
+    finish(recipe, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def killed(recipe, tmp_path_factory):
+    """Killed before the first checkpoint, after a checkpoint amid a line of the log, and at the end."""
+    return interrupted(recipe, tmp_path_factory.mktemp("killed"), (1, 5, 12))
+
+
+def test_killed_training_ends_as_if_nothing_had_happened(killed, whole):
+    same_weights(killed, whole)
+
+
+# The tests below kill in the next stage, and after a stage's last step, too.
+@pytest.mark.nightly
+def test_training_killed_at_a_stages_last_step_and_in_the_next_stage_ends_so_too(recipe, whole, tmp_path):
+    same_weights(interrupted(recipe, tmp_path, (6, 7)), whole)
 
 
 def test_process_killed_by_the_system_goes_on(recipe, whole, tmp_path):
@@ -116,13 +133,7 @@ def test_finished_training_is_not_trained_again(recipe, whole, monkeypatch):
     assert all(torch.equal(finished[name], value) for name, value in made.module.state_dict().items())
 
 
-def test_log_holds_every_step_once_after_a_kill(recipe, whole, tmp_path):
-    with pytest.raises(Killed):
-        finish(recipe, tmp_path, 5)
-    with (tmp_path / "training" / "1-bare" / "log.jsonl").open("a") as file:
-        file.write('{"step": 5, "lo')
-    finish(recipe, tmp_path)
-
+def test_log_holds_every_step_once_after_a_kill(killed, whole):
     def losses(out):
         lines = (out / "training" / "1-bare" / "log.jsonl").read_text().splitlines()
         entries = [entry for entry in map(json.loads, lines) if "learning_rate" in entry]
@@ -130,7 +141,7 @@ def test_log_holds_every_step_once_after_a_kill(recipe, whole, tmp_path):
         assert seconds == sorted(seconds)
         return [(entry["step"], entry["loss"]) for entry in entries]
 
-    assert losses(tmp_path) == losses(whole)
+    assert losses(killed) == losses(whole)
     assert [step for step, _ in losses(whole)] == [1, 2, 3, 4, 5, 6]
 
 
