@@ -1,7 +1,7 @@
 """The command-line application: how commands end and are configured, and the options that they share.
 
-in: what a user types; out: values of options, and engines. The packages that the modules of `cli` import load their
-parts when these are first used, so that `--help` answers at once.
+in: what a user types; out: values of options, and the problems, models and engines that they name. The packages that
+the modules of `cli` import load their parts when these are first used, so that `--help` answers at once.
 """
 
 import inspect
@@ -22,7 +22,8 @@ import typer
 from typer.core import TyperGroup
 from typer.models import CommandFunctionType
 
-from thoughtlens import __version__, runs
+import thoughtlens as tl
+from thoughtlens import __version__, models, runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.files import COMMAND
@@ -424,6 +425,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout,
 RunModel = Annotated[
     str | None, typer.Option("--model", help="Where the run's model is now, if it is not where the run found it.")
 ]
+AnalysisName = Annotated[
+    str | None, typer.Option("--analysis", metavar="NAME", help="The analysis of this name, not the default one.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=_is_run, help="A run folder.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out the HTML page of results.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Where the work is done: local, or ray (extra `ray`).")]
@@ -455,3 +459,44 @@ def engine_named(name: str, *, workers: int | None = None, address: str | None =
     if workers is not None or address is not None:
         raise OptionError("--workers and --address belong to --engine ray; leave them out, or add --engine ray.")
     return runs.Local()
+
+
+def draw_problems(
+    name: str,
+    split: str | None,
+    n: int | None,
+    seed: int,
+    field: list[str] | None,
+    revision: str | None,
+    *,
+    most: int | None = None,
+) -> "tl.ProblemSet":
+    """Load a set and draw n of it; without n all, or `most` of them."""
+    fields = dict(_field(given) for given in field or [])
+    whole = tl.load_set(name, split, fields=fields, revision=revision)
+    if n is None and most is not None:
+        n = min(most, len(whole.problems))
+    return tl.draw(whole, n, seed)
+
+
+def _field(given: str) -> tuple[str, str]:
+    what, equals, name = given.partition("=")
+    if not equals or not name:
+        raise OptionError(f"--field is {given!r}, expected for instance question=NAME; give both sides.")
+    return what, name
+
+
+def check_model(name: str, **how: Any) -> None:
+    """Refuse what of a model's options can't be right, before torch is imported."""
+    from thoughtlens.models.catalog import check_asked  # not needed for `--help`
+
+    check_asked(
+        name, **{name: how[name] for name in ("revision", "known_as", "alpha", "dtype", "device") if name in how}
+    )
+
+
+def load_model(name: str, random_weights: int | None = None, **how: Any) -> "models.LatentReasoner":
+    """A reasoner, loaded as the options say; with a seed, its architecture with random weights."""
+    with terminal.working(f"load {name}"):
+        reasoner = tl.load(name, **how)
+        return reasoner if random_weights is None else models.randomize(reasoner, seed=random_weights)

@@ -36,9 +36,11 @@ from thoughtlens.cli.app import (
     SetRevision,
     Split,
     app,
+    check_model,
+    draw_problems,
+    load_model,
     within,
 )
-from thoughtlens.cli.runs import check_model, draw_problems, load_model
 from thoughtlens.errors import CheckpointError, OptionError, ProblemSetError
 from thoughtlens.progress import counting
 
