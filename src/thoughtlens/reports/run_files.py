@@ -120,7 +120,19 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
 
 
 def summary_without_thoughts(run: Run) -> Json:
-    """The headline numbers of a run in a mode without thoughts, of which there is nothing to analyze."""
+    """The headline numbers of a run in a mode without thoughts, of which there is nothing to analyze.
+
+    Args:
+        run: the run.
+
+    Returns:
+        `run`, its path, `n` problems, `n_thoughts`, which is 0, and `accuracy` with its interval.
+
+    Example:
+        How often does a model answer rightly without thoughts?
+
+            summary_without_thoughts(extract(load(name, mode="direct"), problems, "runs/direct"))["accuracy"]
+    """
     correct = run.correct()
     found = proportion_interval(int(correct.sum()), len(correct))
     accuracy = dict(zip(("estimate", "low", "high"), found.values.tolist(), strict=True))

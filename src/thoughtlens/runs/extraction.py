@@ -36,12 +36,11 @@ from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.problems.sets import as_set
 from thoughtlens.progress import told
 from thoughtlens.reasoning.batch import EXACT, Protocol, protocol_named
-from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
 from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work
 from thoughtlens.runs.precision import arithmetic, settled
-from thoughtlens.runs.precision import recorder_for as recorder_for
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.run_layout import Keep, Layout, Seen
 from thoughtlens.runs.writer import MANIFEST, Store, begun, writing_run
