@@ -14,9 +14,10 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 from typer.core import TyperGroup
@@ -28,6 +29,7 @@ from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.files import COMMAND
 from thoughtlens.models.disk_cache import settle_caches
+from thoughtlens.runs.engines import Part, part_named
 
 _TYPED: Final = "thoughtlens.typed"
 
@@ -137,27 +139,50 @@ Config = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_say_more, help="Log what is done.")]
 
 
+def _options_of(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The options of a parameter: itself, or the fields of a dataclass of options."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    if not is_dataclass(parameter.annotation):
+        return [parameter.replace(kind=kind)]
+    known, found = get_type_hints(parameter.annotation, include_extras=True), []
+    for of in fields(parameter.annotation):
+        default = of.default if of.default_factory is MISSING else of.default_factory()
+        default = parameter.empty if default is MISSING else default
+        found.append(inspect.Parameter(of.name, kind, default=default, annotation=known[of.name]))
+    return found
+
+
 class _App(typer.Typer):
-    """The application, all of whose commands also take `--config` and `--verbose`."""
+    """The application, all of whose commands also take `--config` and `--verbose`.
+
+    A parameter of a command that is a dataclass stands for options: its fields.
+    """
 
     def command(self, *args: Any, **how: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a command."""
         register = super().command(*args, **how)
 
         def add(function: CommandFunctionType) -> CommandFunctionType:
-            @wraps(function)
-            def called(*args: Any, config: Any, verbose: Any, **options: Any) -> None:
-                function(*args, **options)
-
-            more = {
-                name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-                for name, kind, default in (("config", Config, None), ("verbose", Verbose, False))
-            }
             signature = inspect.signature(function)
-            called.__signature__ = signature.replace(  # type: ignore[attr-defined]  # which typer reads
-                parameters=[*signature.parameters.values(), *more.values()]
-            )
-            called.__annotations__ = function.__annotations__ | {name: of.annotation for name, of in more.items()}
+            groups = {
+                of.name: of.annotation
+                for of in signature.parameters.values()
+                if isinstance(of.annotation, type) and is_dataclass(of.annotation)
+            }
+
+            @wraps(function)
+            def called(config: Any, verbose: Any, **options: Any) -> None:
+                for name, group in groups.items():
+                    options[name] = group(**{of.name: options.pop(of.name) for of in fields(group)})
+                function(**options)
+
+            found = [one for of in signature.parameters.values() for one in _options_of(of)]
+            found += [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+                for name, kind, default in (("config", Config, None), ("verbose", Verbose, False))
+            ]
+            called.__signature__ = signature.replace(parameters=found)  # type: ignore[attr-defined]  # typer reads both
+            called.__annotations__ = {of.name: of.annotation for of in found}
             register(called)
             return function
 
@@ -385,20 +410,12 @@ ShardSize = Annotated[
 ]
 
 
-def _is_part(given: str | None) -> str | None:
-    from thoughtlens.runs.engines import part_named
-
-    if given is not None:
-        part_named(given)
-    return given
-
-
 Shard = Annotated[
-    str | None,
+    Part | None,
     typer.Option(
         "--shard",
         metavar="i/n",
-        callback=_is_part,
+        parser=part_named,
         help="Be one of n processes that share the work, i from 0 to n - 1: do every n-th shard; the last one closes.",
     ),
 ]

@@ -3,8 +3,9 @@
 in: options; out: what the library writes, and on stdout what it found.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,68 +36,68 @@ from thoughtlens.cli.app import (
 from thoughtlens.errors import OptionError
 
 
-@app.command()
-def intervene(
-    ctx: typer.Context,
-    folder: RunFolder,
+@dataclass(frozen=True)
+class Cutting:
+    """What is cut, named as `plan_cuts` names it."""
+
     heads: Annotated[
         str | None, typer.Option("--heads", help="all, top:10 (by attention), or names such as L4H5,L0H1.")
-    ] = None,
+    ] = None
     kv_groups: Annotated[
         str | None, typer.Option("--kv-groups", help="Heads that share a key-value head: all, or L4G1,L0G0.")
-    ] = None,
-    thoughts: Annotated[str | None, typer.Option("--thoughts", help="all, or z1,z4.")] = None,
+    ] = None
+    thoughts: Annotated[str | None, typer.Option("--thoughts", help="all, or z1,z4.")] = None
     edges: Annotated[
         str | None,
         typer.Option("--edges", help="all (thought to earlier thought), readout (eot and answer), or such as z4:z1."),
-    ] = None,
-    edit: Annotated[
-        list[str] | None,
+    ] = None
+    edits: Annotated[
+        list[str],
         typer.Option("--edit", help="resample (another problem's values), zero, mean, noise, scale:0.5; repeatable."),
-    ] = None,
+    ] = field(default_factory=list)
     at: Annotated[
         str | None, typer.Option("--at", help="Where heads are cut: thoughts, eot, answer, …; everywhere if not given.")
-    ] = None,
+    ] = None
     whole: Annotated[
         bool, typer.Option("--whole", help="Also all thoughts at once: by each edit, shuffled, stopped after each.")
-    ] = False,
-    frozen: Annotated[bool, typer.Option("--frozen", help="Keep later thoughts as they were without cuts.")] = False,
-    together: Annotated[bool, typer.Option("--together", help="Make one cut of all that is named.")] = False,
+    ] = False
+    frozen: Annotated[bool, typer.Option("--frozen", help="Keep later thoughts as they were without cuts.")] = False
+    together: Annotated[bool, typer.Option("--together", help="Make one cut of all that is named.")] = False
     leave_out: Annotated[
         str | None,
         typer.Option("--except", help="Leave these out of the one family that is named: --heads all --except L0H1."),
-    ] = None,
+    ] = None
     restore: Annotated[
         str | None,
         typer.Option(
             "--restore", help="heads, thoughts or edges: put back one at a time where thoughts are another problem's."
         ),
-    ] = None,
-    effects: Annotated[
+    ] = None
+    paths: Annotated[
         str | None,
         typer.Option("--effects", help="total,direct,indirect: direct with later thoughts as they were without cuts."),
-    ] = None,
-    plan: Annotated[Path | None, typer.Option("--plan", callback=is_file, help="A JSON file of further cuts.")] = None,
-    order: Annotated[
-        list[str] | None,
+    ] = None
+    file: Annotated[Path | None, typer.Option("--plan", callback=is_file, help="A JSON file of further cuts.")] = None
+    orders: Annotated[
+        list[str],
         typer.Option("--order", help="Cut the first 1, 2, … heads by attention, value-weighted or cause; repeatable."),
-    ] = None,
+    ] = field(default_factory=list)
     random_orders: Annotated[
         int,
         typer.Option(
             "--random-orders", callback=within("--random-orders", 0), help="How many random orders to compare with."
         ),
-    ] = 10,
+    ] = 10
     controls: Annotated[
         int,
         typer.Option("--controls", callback=within("--controls", 0), help="How many matched random cuts for each cut."),
-    ] = 0,
+    ] = 0
     caliper: Annotated[
         float,
         typer.Option(
             "--caliper", help="How far control heads may be in attention mass and output norm, in sd of logs."
         ),
-    ] = 0.5,
+    ] = 0.5
     donors: Annotated[
         int,
         typer.Option(
@@ -104,37 +105,55 @@ def intervene(
             callback=within("--donors", 1),
             help="Donors of another problem's values, over which log-probabilities average.",
         ),
-    ] = 1,
+    ] = 1
     holdout: Annotated[
         float | None,
         typer.Option("--holdout", help="Share of problems that are tested, such as 0.5; the others choose."),
-    ] = None,
+    ] = None
     holdout_seed: Annotated[
         int, typer.Option("--holdout-seed", help="By which, and its id, a problem's half follows.")
-    ] = 0,
+    ] = 0
     analysis: Annotated[
         str | None, typer.Option("--analysis", help="Follow the ranking of this saved analysis for top: and orders.")
-    ] = None,
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the cuts are made, named as `intervene` names it."""
+
     study: Annotated[
         str | None,
         typer.Option(
             "--study", help="Name of the study; a digest if not given. Cuts added to a study are exploratory."
         ),
-    ] = None,
+    ] = None
     force: Annotated[
         bool, typer.Option("--force", help="Replace a study of this name with other problems, model or seed.")
-    ] = False,
+    ] = False
     margin: Annotated[
         float, typer.Option("--margin", help="Nats: a mean effect shown to be nearer to 0 is called none.")
-    ] = 0.05,
+    ] = 0.05
     accuracy_margin: Annotated[
         float, typer.Option("--accuracy-margin", help="The same for accuracy, as a share of problems.")
-    ] = 0.02,
+    ] = 0.02
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")
+    ] = False
+
+
+@app.command()
+def intervene(
+    *,
+    ctx: typer.Context,
+    folder: RunFolder,
+    cutting: Cutting,
+    making: Making,
     n: Annotated[
         int | None,
         typer.Option("--n", callback=within("--n", 1), help="How many problems of the run; all if not given."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of problems, controls and edits that draw.")] = 0,
     batch_size: BatchSize = "auto",
     max_new_tokens: MaxNewTokens = None,
     model: RunModel = None,
@@ -147,9 +166,6 @@ def intervene(
     answer_rule: Annotated[
         str | None, typer.Option("--answer-rule", help="strict, official or math-verify; that of the run if not given.")
     ] = None,
-    allow_failed: Annotated[
-        bool, typer.Option("--allow-failed", help="Count and leave out what can't be run; do not stop.")
-    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Estimate passes, time and what could be shown; write nothing.")
     ] = False,
@@ -171,32 +187,7 @@ def intervene(
         where_now = {"model": model, "base": base, "device": device}
         reasoner = models.reasoner_of(run.manifest, answer_rule=answer_rule, **where_now)
     with terminal.working("plan"):
-        planned = tl.plan_cuts(
-            run,
-            heads=heads,
-            kv_groups=kv_groups,
-            thoughts=thoughts,
-            edges=edges,
-            edits=edit or (),
-            at=at,
-            whole=whole,
-            frozen=frozen,
-            together=together,
-            leave_out=leave_out,
-            restore=restore,
-            paths=effects,
-            file=plan,
-            controls=controls,
-            caliper=caliper,
-            orders=order or (),
-            random_orders=random_orders,
-            donors=donors,
-            holdout=holdout,
-            holdout_seed=holdout_seed,
-            seed=seed,
-            reasoner=reasoner,
-            analysis=analysis,
-        )
+        planned = tl.plan_cuts(run, **vars(cutting), reasoner=reasoner)
     for note in planned.notes:
         terminal.warn(note)
     if dry_run:
@@ -214,30 +205,25 @@ def intervene(
         return
     if planned.controlled and full and not as_json:
         results.show_balance(planned.controlled["balance"])
-    from thoughtlens.cuts.study import intervene_part  # imports torch
-    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
-    from thoughtlens.runs.engines import part_named
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
 
-    how: dict[str, Any] = {
-        "study": study,
-        "n": n,
-        "reasoner": reasoner,
-        "batch_size": batch_size_named(batch_size),
-        "max_new_tokens": max_new_tokens or MAX_NEW_TOKENS,
-        "margin": margin,
-        "accuracy_margin": accuracy_margin,
-        "allow_failed": allow_failed,
-        "force": force,
-        "engine": where,
-        "call": typed(ctx),
-    }
-    part = None if shard is None else part_named(shard)
-    effects_found = tl.intervene(run, planned, **how) if part is None else intervene_part(run, planned, part, **how)
-    if effects_found is None:
+    effects = cuts.intervene_part(
+        shard,
+        run,
+        planned,
+        **vars(making),
+        n=n,
+        reasoner=reasoner,
+        batch_size=batch_size_named(batch_size),
+        max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
+        engine=where,
+        call=typed(ctx),
+    )
+    if effects is None:
         results.tell_part_of_study(run, shard, as_json=as_json)
         return
     with terminal.working("study"):
-        done = tl.study(run, effects_found)
+        done = tl.study(run, effects)
     facts = reports.write_study(run, done)
     if not no_report:
         with terminal.working("report"):

@@ -15,6 +15,7 @@ from thoughtlens import models, runs
 from thoughtlens.cli import terminal
 from thoughtlens.cli.app import PLANTED
 from thoughtlens.progress import duration
+from thoughtlens.runs.engines import Part
 
 
 def _percent(of: dict[str, Any]) -> str:
@@ -99,9 +100,9 @@ SIDE_BY_SIDE: Final[tuple[terminal.Row, ...]] = (
 )
 
 
-def tell_part(to: Path, shard: str | None, so_far: "runs.Status", *, as_json: bool) -> None:
+def tell_part(to: Path, shard: Part | None, so_far: "runs.Status", *, as_json: bool) -> None:
     """What one of several processes has done, where others have shards to do yet."""
-    facts = {"run": str(to), "shard": shard, "n": so_far.n_problems, "n_done": so_far.n_done, "complete": False}
+    facts = {"run": str(to), "shard": str(shard), "n": so_far.n_problems, "n_done": so_far.n_done, "complete": False}
     said = f"shard {shard} is done, {so_far.n_done} of {so_far.n_problems} problems in {to}; the last process closes it"
     terminal.tell(facts, said, as_json=as_json)
 
@@ -366,10 +367,10 @@ def _show_survey(rows: list[dict[str, Any]]) -> None:
     terminal.table(columns, shown)
 
 
-def tell_part_of_study(run: "tl.Run", shard: str | None, *, as_json: bool) -> None:
+def tell_part_of_study(run: "tl.Run", shard: Part | None, *, as_json: bool) -> None:
     """That one of several processes has done its cuts, where others have some to do yet."""
     said = f"shard {shard} of the study is done; the last process to finish closes it"
-    terminal.tell({"run": str(run.path), "shard": shard, "complete": False}, said, as_json=as_json)
+    terminal.tell({"run": str(run.path), "shard": str(shard), "complete": False}, said, as_json=as_json)
 
 
 def close_study(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any], *, full: bool, as_json: bool) -> None:

@@ -3,13 +3,14 @@
 In: options. Out: what the library writes, and on stdout what it found.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import thoughtlens as tl
-from thoughtlens import evaluation, models, published, reports, runs, surveys
+from thoughtlens import evaluation, published, reports, runs, surveys
 from thoughtlens import problems as problem_sets
 from thoughtlens.cli import results, terminal
 from thoughtlens.cli.app import (
@@ -65,29 +66,77 @@ from thoughtlens.cli.app import (
 from thoughtlens.errors import OptionError
 
 
-def extract_run(
-    reasoner: "models.LatentReasoner",
-    problems: "tl.ProblemSet",
+@dataclass(frozen=True)
+class Extraction:
+    """The options of an extraction: the model, how problems are read, and what is recorded where."""
+
+    model: Model = DEFAULT_MODEL
+    base: Base = None
+    revision: Revision = None
+    alpha: Alpha = None
+    split: Split = None
+    field: Field = None
+    problems_revision: SetRevision = None
+    thoughts: Thoughts = None
+    batch_size: BatchSize = "auto"
+    device: Device = None
+    dtype: Precision = "auto"
+    engine: EngineName = "local"
+    workers: Workers = None
+    address: Address = None
+    random_weights: RandomWeights = None
+    record: Record = None
+    keep: Keep = "raw"
+    shard_size: ShardSize = None
+    shard: Shard = None
+    mode: Mode = "latent"
+    known_as: KnownAs = None
+    protocol: PaddingProtocol = "exact"
+    answer_rule: ReadingRule = "strict"
+    max_new_tokens: MaxNewTokens = None
+
+
+def _extracted(
+    asked: Extraction,
+    problems: str,
     to: Path,
     *,
+    n: int | None = None,
+    seed: int = 0,
+    most: int | None = None,
     readings: bool = True,
-    shard: str | None = None,
-    **how: Any,
+    as_json: bool,
 ) -> "runs.Run | None":
-    """A run folder with what is kept of every problem, and if asked with the readings that its report shows.
+    """The run, if asked with the readings that its report shows; None where other processes have shards to do yet."""
+    engine = engine_named(asked.engine, workers=asked.workers, address=asked.address)
+    names = ("base", "revision", "alpha", "dtype", "device", "mode", "known_as", "answer_rule")
+    which = {name: getattr(asked, name) for name in names}
+    check_model(asked.model, **which)
+    chosen = draw_problems(problems, asked.split, n, seed, asked.field, asked.problems_revision, most=most)
+    reasoner = load_model(asked.model, asked.random_weights, **which)
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
+    from thoughtlens.runs.extraction import keep_named
 
-    None where other processes have shards to do yet. `how` is what else `extract` takes.
-    """
-    from thoughtlens.runs.engines import part_named
-    from thoughtlens.runs.extraction import extract_part  # imports torch
-
-    if shard is None:
-        done: runs.Run | None = tl.extract(reasoner, problems, to, **how)
-    else:
-        done = extract_part(reasoner, problems, to, part_named(shard), **how)
+    done = runs.extract_part(
+        asked.shard,
+        reasoner,
+        chosen,
+        to,
+        n_thoughts=asked.thoughts,
+        batch_size=batch_size_named(asked.batch_size),
+        shard_size=asked.shard_size,
+        record=asked.record or (),
+        keep=keep_named(asked.keep),
+        max_new_tokens=asked.max_new_tokens or MAX_NEW_TOKENS,
+        engine=engine,
+        protocol=asked.protocol,
+    )
     if done is not None and readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
             evaluation.write_readings(done, reasoner)
+    results.tell_assumptions(reasoner, as_json=as_json)
+    if done is None:
+        results.tell_part(to, asked.shard, runs.status(to), as_json=as_json)
     return done
 
 
@@ -104,7 +153,7 @@ def _listed(given: str) -> tuple[str, ...]:
 
 @app.command()
 def run(
-    model: Model = DEFAULT_MODEL,
+    *,
     problems: Annotated[
         str | None,
         typer.Option(
@@ -114,78 +163,32 @@ def run(
     n: Annotated[int | None, typer.Option("--n", help="How many problems; 100 at most if not given.")] = None,
     seed: Seed = 42,
     to: Out = Path("runs/first"),
-    base: Base = None,
-    revision: Revision = None,
-    alpha: Alpha = None,
-    split: Split = None,
-    field: Field = None,
-    problems_revision: SetRevision = None,
-    thoughts: Thoughts = None,
-    batch_size: BatchSize = "auto",
-    device: Device = None,
-    dtype: Precision = "auto",
-    engine: EngineName = "local",
-    workers: Workers = None,
-    address: Address = None,
-    random_weights: RandomWeights = None,
-    record: Record = None,
-    keep: Keep = "raw",
-    shard_size: ShardSize = None,
-    shard: Shard = None,
-    mode: Mode = "latent",
-    known_as: KnownAs = None,
-    protocol: PaddingProtocol = "exact",
-    answer_rule: ReadingRule = "strict",
-    max_new_tokens: MaxNewTokens = None,
+    asked: Extraction,
     no_report: NoReport = False,
     full: Full = False,
     as_json: AsJson = False,
 ) -> None:
     """Everything in order: sample, extract, analyze, plot, report."""
-    where = engine_named(engine, workers=workers, address=address)
-    which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
-    which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
-    check_model(model, **which)
-    asked = problems or OWN_PROBLEMS.get(model, DEFAULT_PROBLEMS)
-    chosen = draw_problems(asked, split, n, seed, field, problems_revision, most=DEFAULT_COUNT)
-    how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
-    reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, readings=not no_report, shard=shard, engine=where, **how)
-    results.tell_assumptions(reasoner, as_json=as_json)
+    named = problems or OWN_PROBLEMS.get(asked.model, DEFAULT_PROBLEMS)
+    how: dict[str, Any] = {"n": n, "seed": seed, "most": DEFAULT_COUNT, "readings": not no_report}
+    done = _extracted(asked, named, to, **how, as_json=as_json)
     if done is None:
-        results.tell_part(to, shard, runs.status(to), as_json=as_json)
         return
     if (mass := evaluation.padding_mass(done)) is not None and not as_json:
-        terminal.tell({}, f"{protocol}: the thoughts give {mass:.1%} of their attention to padding.", as_json=False)
+        told = f"{asked.protocol}: the thoughts give {mass:.1%} of their attention to padding."
+        terminal.tell({}, told, as_json=False)
     if not done.manifest["options"]["n_thoughts"]:
         results.close_without_thoughts(reports.summary_without_thoughts(done), as_json=as_json)
         return
     with terminal.working("analyze"):
         found = tl.analyze(done)
-    facts = tl.reports.write_reports(done, found)
+    facts = reports.write_reports(done, found)
     if not no_report:
         with terminal.working("report"):
             facts |= {"report": str(reports.write_report(done).path)}
     from thoughtlens.reports.sentences import cut_short  # imports xarray
 
     results.close_run(done, found, facts, full=full, as_json=as_json, short=cut_short(done))
-
-
-def _how(
-    thoughts: int | None,
-    batch_size: str,
-    record: list[str] | None,
-    shard_size: int | None,
-    protocol: str,
-    keep: str,
-    max_new_tokens: int | None,
-) -> dict[str, Any]:
-    """The options of an extraction, as `extract` takes them."""
-    from thoughtlens.runs.extraction import keep_named  # imports torch
-
-    how: dict[str, Any] = {"n_thoughts": thoughts, "batch_size": batch_size_named(batch_size), "record": record or ()}
-    how |= {"shard_size": shard_size, "protocol": protocol, "keep": keep_named(keep)}
-    return how if max_new_tokens is None else how | {"max_new_tokens": max_new_tokens}
 
 
 @app.command()
@@ -207,52 +210,15 @@ def sample(
 
 
 @app.command()
-def extract(
-    problems: Problems,
-    to: Out,
-    model: Model = DEFAULT_MODEL,
-    base: Base = None,
-    revision: Revision = None,
-    alpha: Alpha = None,
-    split: Split = None,
-    field: Field = None,
-    problems_revision: SetRevision = None,
-    thoughts: Thoughts = None,
-    batch_size: BatchSize = "auto",
-    device: Device = None,
-    dtype: Precision = "auto",
-    engine: EngineName = "local",
-    workers: Workers = None,
-    address: Address = None,
-    random_weights: RandomWeights = None,
-    record: Record = None,
-    keep: Keep = "raw",
-    shard_size: ShardSize = None,
-    shard: Shard = None,
-    mode: Mode = "latent",
-    known_as: KnownAs = None,
-    protocol: PaddingProtocol = "exact",
-    answer_rule: ReadingRule = "strict",
-    max_new_tokens: MaxNewTokens = None,
-    as_json: AsJson = False,
-) -> None:
+def extract(*, problems: Problems, to: Out, asked: Extraction, as_json: AsJson = False) -> None:
     """Let a model think about every problem and record its attention."""
-    where = engine_named(engine, workers=workers, address=address)
-    which: dict[str, Any] = {"base": base, "revision": revision, "alpha": alpha, "dtype": dtype, "device": device}
-    which |= {"mode": mode, "known_as": known_as, "answer_rule": answer_rule}
-    check_model(model, **which)
-    chosen = draw_problems(problems, split, None, 0, field, problems_revision)
-    how = _how(thoughts, batch_size, record, shard_size, protocol, keep, max_new_tokens)
-    reasoner = load_model(model, random_weights, **which)
-    done = extract_run(reasoner, chosen, to, shard=shard, engine=where, **how)
-    results.tell_assumptions(reasoner, as_json=as_json)
+    done = _extracted(asked, problems, to, as_json=as_json)
     if done is None:
-        results.tell_part(to, shard, runs.status(to), as_json=as_json)
         return
     from thoughtlens.analysis.cautions import precision_in_words, precision_warnings  # imports xarray
     from thoughtlens.reports.sentences import cut_short
 
-    facts = {"run": str(done.path), "n": len(chosen.problems), "seconds": done.manifest["seconds"]}
+    facts = {"run": str(done.path), "n": done.manifest["layout"]["n_problems"], "seconds": done.manifest["seconds"]}
     said = f"{facts['n']} problems in {done.path}; next: thoughtlens analyze {done.path}"
     if precise := done.manifest.get("precision"):
         facts["precision"] = precise

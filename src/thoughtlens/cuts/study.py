@@ -77,7 +77,7 @@ from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import USUAL, BatchSize
-from thoughtlens.runs.engines import Engine, Local, Part, Progress
+from thoughtlens.runs.engines import Engine, Local, Part, Progress, alone
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, versions
@@ -119,7 +119,8 @@ class Manifest(BaseModel):
         return self.model_dump(include={"model", "problems", "n", "options", "margins", "seed"})
 
 
-def intervene(
+def intervene_part(
+    part: Part | None,
     run: Run,
     plan: Plan | Sequence[Cut],
     *,
@@ -136,10 +137,15 @@ def intervene(
     engine: Engine | None = None,
     call: str | None = None,
     progress: Progress | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset | None:
     """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
 
+    `intervene_part` is the same as one of several processes that each do a part of the batches. The first to come
+    begins the study and measures what edits need. The last to finish closes it, and makes the cuts that depend on the
+    effects of others; to the others None is returned.
+
     Args:
+        part: which of these processes this is (an argument of `intervene_part` alone, where None is the only one).
         run: the run; its model is loaded again.
         plan: as `plan_cuts` gives it; or cuts, each with a label of its own.
         study: name of the study; a digest of its problems, plan, options and seed if None, so that the same call goes
@@ -175,38 +181,6 @@ def intervene(
 
             effects = intervene(run, [ablate_head("L0H3")], study="first")
             effects.gold_logprob.sel(intervention="L0H3 resample").mean()
-    """
-    how: dict[str, Any] = {"study": study, "n": n, "seed": seed, "reasoner": reasoner, "batch_size": batch_size}
-    how |= {"max_new_tokens": max_new_tokens, "margin": margin, "accuracy_margin": accuracy_margin, "call": call}
-    how |= {"allow_failed": allow_failed, "force": force, "engine": engine, "progress": progress}
-    effects = intervene_part(run, plan, None, **how)
-    assert effects is not None, "who writes alone closes the study"
-    return effects
-
-
-def intervene_part(
-    run: Run,
-    plan: Plan | Sequence[Cut],
-    part: Part | None,
-    *,
-    study: str | None = None,
-    n: int | None = None,
-    seed: int | None = None,
-    reasoner: LatentReasoner | None = None,
-    batch_size: BatchSize = AUTO,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    margin: float = MARGIN,
-    accuracy_margin: float = ACCURACY_MARGIN,
-    allow_failed: bool = False,
-    force: bool = False,
-    engine: Engine | None = None,
-    call: str | None = None,
-    progress: Progress | None = None,
-) -> xr.Dataset | None:
-    """`intervene`, as one of several processes that each do a part of the batches; None where others are not done yet.
-
-    The first to come begins the study and measures what edits need. The last to finish closes it, and makes the cuts
-    that depend on the effects of others.
     """
     margins = {"margin": margin, "accuracy_margin": accuracy_margin}
     if not min(margins.values()) > 0.0:
@@ -270,6 +244,9 @@ def intervene_part(
         with alone():
             advanced = advance if part is None else lambda n_passes: None
             return _closed(run, folder, target, plan, rankings, partial(make, progress=advanced), margins)
+
+
+intervene = alone(intervene_part)
 
 
 @contextmanager

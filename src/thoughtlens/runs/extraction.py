@@ -39,7 +39,7 @@ from thoughtlens.reasoning.batch import EXACT, Protocol, protocol_named
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
 from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
-from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work
+from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work, alone
 from thoughtlens.runs.precision import arithmetic, settled
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.run_layout import Keep, Layout, Seen
@@ -200,7 +200,8 @@ def _result(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Seque
     }
 
 
-def extract(
+def extract_part(
+    part: Part | None,
     reasoner: LatentReasoner,
     problems: ProblemSet | Sequence[Problem],
     out: str | Path,
@@ -215,10 +216,14 @@ def extract(
     engine: Engine | None = None,
     protocol: str = EXACT.name,
     progress: Progress | None = None,
-) -> Run:
+) -> Run | None:
     """Record the attention of every problem in a run folder; go on where an earlier call stopped.
 
+    `extract_part` is the same as one of several processes that each do a part of the shards. The first to come begins
+    the run, of at least four shards a process, and the last to finish closes it; to the others None is returned.
+
     Args:
+        part: which of these processes this is (an argument of `extract_part` alone, where None is the only one).
         reasoner: the model.
         problems: a problem set, or problems alone.
         out: the run folder, made if it is not there.
@@ -253,34 +258,6 @@ def extract(
         >>> [row["correct"] for row in run.results()]
         [True, True]
         >>> folder.cleanup()
-    """
-    how: dict[str, Any] = {"n_thoughts": n_thoughts, "batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
-    how |= {"record": record, "keep": keep, "max_new_tokens": max_new_tokens, "protocol": protocol}
-    done = extract_part(reasoner, problems, out, None, engine=engine, progress=progress, **how)
-    assert done is not None, "who writes alone closes the run"
-    return done
-
-
-def extract_part(
-    reasoner: LatentReasoner,
-    problems: ProblemSet | Sequence[Problem],
-    out: str | Path,
-    part: Part | None,
-    *,
-    n_thoughts: int | None = None,
-    batch_size: BatchSize = AUTO,
-    shard_size: int | None = None,
-    dtype: Literal["float16", "float32"] = "float16",
-    record: Sequence[str] = (),
-    keep: Keep = RAW,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    engine: Engine | None = None,
-    protocol: str = EXACT.name,
-    progress: Progress | None = None,
-) -> Run | None:
-    """`extract`, as one of several processes that each do a part; the run, or None where other parts are not done yet.
-
-    The first to come begins the run, of at least four shards a process, and the last to finish closes it.
     """
     chosen = as_set(problems)
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
@@ -365,6 +342,9 @@ def extract_part(
                     "engine": where.name,
                 }
             return Run(Path(out), store.finish(notes))
+
+
+extract = alone(extract_part)
 
 
 def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:
