@@ -478,22 +478,9 @@ def engine_named(name: str, *, workers: int | None = None, address: str | None =
     return runs.Local()
 
 
-def draw_problems(
-    name: str,
-    split: str | None,
-    n: int | None,
-    seed: int,
-    field: list[str] | None,
-    revision: str | None,
-    *,
-    most: int | None = None,
-) -> "tl.ProblemSet":
-    """Load a set and draw n of it; without n all, or `most` of them."""
-    fields = dict(_field(given) for given in field or [])
-    whole = tl.load_set(name, split, fields=fields, revision=revision)
-    if n is None and most is not None:
-        n = min(most, len(whole.problems))
-    return tl.draw(whole, n, seed)
+def fields_of(given: list[str] | None) -> dict[str, str]:
+    """What `--field` means: the names of fields in a file."""
+    return dict(_field(each) for each in given or ())
 
 
 def _field(given: str) -> tuple[str, str]:

@@ -58,8 +58,8 @@ from thoughtlens.cli.app import (
     are_runs,
     batch_size_named,
     check_model,
-    draw_problems,
     engine_named,
+    fields_of,
     load_model,
     within,
 )
@@ -112,7 +112,8 @@ def _extracted(
     names = ("base", "revision", "alpha", "dtype", "device", "mode", "known_as", "answer_rule")
     which = {name: getattr(asked, name) for name in names}
     check_model(asked.model, **which)
-    chosen = draw_problems(problems, asked.split, n, seed, asked.field, asked.problems_revision, most=most)
+    whole = tl.load_set(problems, asked.split, fields=fields_of(asked.field), revision=asked.problems_revision)
+    chosen = tl.draw(whole, n, seed, most=most)
     reasoner = load_model(asked.model, asked.random_weights, **which)
     from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
     from thoughtlens.runs.extraction import keep_named
@@ -203,7 +204,7 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw problems from a set and write them to a file."""
-    chosen = draw_problems(problems, split, n, seed, field, problems_revision)
+    chosen = tl.draw(tl.load_set(problems, split, fields=fields_of(field), revision=problems_revision), n, seed)
     problem_sets.write_problems(to, chosen.problems)
     facts = {"file": str(to), "n": len(chosen.problems), "fingerprint": chosen.fingerprint, "revision": chosen.revision}
     terminal.tell(facts, f"{len(chosen.problems)} problems of {chosen.name} in {to}", as_json=as_json)

@@ -172,15 +172,16 @@ def load_set(
     return _load_bundled(named, split, fields, revision)
 
 
-def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
+def draw(problem_set: ProblemSet, n: int | None, seed: int = 42, *, most: int | None = None) -> ProblemSet:
     """Draw n problems without repetition.
 
     Of N problems those at `sorted(random.Random(seed).sample(range(N), n))` are taken.
 
     Args:
         problem_set: what is drawn from.
-        n: how many, 1 to N; None keeps the set as it is.
+        n: how many, 1 to N; None keeps the set as it is, or draws `most`.
         seed: same seed, same problems.
+        most: how many are drawn at most where n is None; all if None.
 
     Returns:
         A set with the same provenance; its problems stay in their order.
@@ -194,9 +195,10 @@ def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
         >>> [problem.id for problem in few.problems]
         ['test_102', 'test_456']
     """
+    size = len(problem_set.problems)
+    n = min(most, size) if n is None and most is not None else n
     if n is None:
         return problem_set
-    size = len(problem_set.problems)
     if n < 1:
         raise OptionError(f"n is {n}, expected 1 to {size:,}; leave it out for all problems.")
     if n > size:
