@@ -34,10 +34,9 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thoughtlens.analysis.effects import ACCURACY_MARGIN, MARGIN
-from thoughtlens.cuts.cut_taps import as_spec
-from thoughtlens.cuts.cut_types import FROZEN, Cut
+from thoughtlens.cuts.cut_types import Cut, address_of
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
-from thoughtlens.cuts.passes import Outcomes, joined, variables_of
+from thoughtlens.cuts.passes import joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
 from thoughtlens.cuts.recorded_values import donor_rule
 from thoughtlens.cuts.selection import CAUSE, heads_by_attention, heads_by_cause
@@ -82,7 +81,6 @@ from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
-from thoughtlens.taps import Site
 
 log = logging.getLogger(__name__)
 
@@ -502,7 +500,7 @@ def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, ch
         rows, outcomes = read_outcomes(target, shard)
         means = [outcomes.at([rows[BASELINE_KEY]])]
         for cut in cuts:
-            means.append(_over_donors(outcomes.at([rows[key_of(one)] for one in plan.of_donors(cut)])))
+            means.append(outcomes.at([rows[key_of(one)] for one in plan.of_donors(cut)]).mean())
         parts.append(joined(means, 0))
     places = np.concatenate([target.batches[shard] for shard in shards])
     found = variables_of(joined(parts, 1).at((slice(None), np.argsort(places))))
@@ -539,40 +537,10 @@ def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, ch
     return check_effects(effects.assign(exploratory=("intervention", exploratory)))
 
 
-def _over_donors(found: Outcomes) -> Outcomes:
-    """One cut with the values of several donors: numbers are means, and what is said is said with the first's."""
-    failure = found.failure[0]
-    for row in found.failure[1:]:
-        failure = np.where(failure == "", row, failure)
-    failed = failure != ""
-    means = (its.mean(0) if its.dtype.kind == "f" else np.where(failed, np.zeros_like(its[0]), its[0]) for its in found)
-    return Outcomes._make(its[None] for its in means)._replace(failure=failure[None])
-
-
 def _donor_rule(plan: Plan, target: Target) -> str:
     """Whose values the plan's cuts put in place; "" where they put nobody's."""
     edits = [part.edit for cut in plan.made for part in cut.parts if isinstance(part.edit, Resample)]
     return donor_rule(target.pool, edits[0].seed, plan.donors) if edits else ""
-
-
-def address_of(cut: Cut) -> dict[str, Any]:
-    """What a cut cuts and how, as the coordinates of the effects Dataset say it."""
-    # That later thoughts are as they were is said once, behind the edit.
-    still = [part.site is Site.THOUGHT and isinstance(part.edit, Own) for part in cut.parts]
-    frozen = [part for part, own in zip(cut.parts, still, strict=True) if own and still[0]]
-    specs = [as_spec(part) for part in cut.parts if part not in frozen]
-    edits = [spec["edit"] if isinstance(spec["edit"], dict) else {"name": spec["edit"]} for spec in specs]
-    named = [", ".join(str(value) for name, value in edit.items() if name != "factor") for edit in edits]
-    scopes = {tuple(spec["queries"] or ()) for spec in specs if spec["site"] == Site.HEAD}
-    return {
-        "family": cut.family,
-        "unit": cut.unit,
-        "edit": " + ".join(dict.fromkeys(named)) + (f", {FROZEN}" if frozen else ""),
-        "at": ", ".join(scopes.pop()) if len(scopes) == 1 else "",
-        "dose": np.nan if cut.dose is None else cut.dose,
-        "order": cut.order,
-        "k": cut.k,
-    }
 
 
 def donor_ids(cut: Cut, target: Target) -> list[str]:
