@@ -7,7 +7,7 @@ OUT ?= runs/first
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup run lint fast check whole test torture browser docs wheel bench bench-gpu format constraints clean
+.PHONY: setup run lint fast check usual test whole torture browser docs wheel bench bench-gpu format constraints clean
 
 setup: $(INSTALLED)
 	@:
@@ -47,11 +47,15 @@ check: setup
 
 # Each processor takes half of the files, in order, so that what a file's tests share is made once; the examples in
 # docstrings are among them.
-whole: setup
-	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules src tests
+usual: setup
+	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules -m "not nightly" src tests
 
 test: setup
-	@$(MAKE) --no-print-directory -j 2 lint whole
+	@$(MAKE) --no-print-directory -j 2 lint usual
+
+# With the tests that show for more sizes and kinds what a test beside them shows; the nightly workflow runs it.
+whole: setup
+	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules src tests
 
 # The tests of tests/robustness at full size, about an hour: files of each kind damaged 300 times, a kill and an error of
 # the disk at every write, twenty races of three processes.

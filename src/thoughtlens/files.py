@@ -21,13 +21,16 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO, TypeVar
 from uuid import uuid4
 
 from thoughtlens.errors import RunError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    from pydantic import BaseModel
+
+    Model = TypeVar("Model", bound=BaseModel)
 
 Json = dict[str, Any]
 PARTIAL = ".partial"
@@ -288,6 +291,20 @@ def read_json(path: Path, *, remedy: str) -> Any:
         raise RunError(f"{path} can't be read ({error.strerror or error}); {remedy}.") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not readable JSON ({first_line(error)}); {remedy}.") from error
+
+
+def as_model(path: Path, value: Any, model: "type[Model]", *, remedy: str) -> "Model":
+    """What a JSON file of ours holds, as its pydantic model; `RunError` names the file and the field that is wrong."""
+    from pydantic import ValidationError  # slow to import, and not needed to say no
+
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        found = error.errors()[0]
+        name = ".".join(map(str, found["loc"]))
+        expected = found["msg"][:1].lower() + found["msg"][1:]
+        said = f"lacks {name!r}" if found["type"] == "missing" else f"has {name} {found['input']!r:.60} ({expected})"
+        raise RunError(f"{path} {said}; {remedy}.") from error
 
 
 def check_seal(path: Path, *, remedy: str) -> None:

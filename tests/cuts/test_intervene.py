@@ -308,9 +308,7 @@ def test_a_manifest_that_is_none_and_a_name_that_no_folder_has_are_refused(run, 
             intervene(run, BARE[:1], study=name, reasoner=reasoner)
     intervene(run, BARE[:1], study="mine", reasoner=reasoner)
     (run.path / "studies" / "mine" / "manifest.json").write_text("{}")
-    with pytest.raises(
-        RunError, match=r"manifest.json is no manifest of a study \(Field required\); delete the folder"
-    ):
+    with pytest.raises(RunError, match=r"manifest.json lacks 'finished'; delete the folder"):
         intervene(run, BARE[:1], study="mine", reasoner=reasoner)
 
 

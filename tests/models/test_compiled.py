@@ -224,4 +224,6 @@ def test_the_page_of_a_run_without_all_slots_is_written(tmp_path):
     """`answer` is on no axis of the run; the page has a place for it, and nothing in it."""
     run = tl.extract(tl.load("compiled"), tl.sample("graphs", n=5), tmp_path / "run")
     assert "answer" not in run.attention["query"].values
-    assert tl.reports.write_report(run).path.is_file()
+    page = tl.reports.write_report(run).path.read_text("utf-8")
+    assert "Of its attention a thought gives" in page
+    assert "% to the opening marker" not in page  # `bot`, which it lacks too

@@ -1,5 +1,6 @@
 """What was written is what is read: a file of a run or a study that somebody changed is refused by its name."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -120,6 +121,41 @@ def test_a_file_that_was_changed_is_refused_by_name(made, tmp_path, name, change
     named = place.parent if read in (analyse, open_study) else place
     assert str(folder / named) in str(found.value)
     assert "\n" not in str(found.value)
+
+
+SEALED: list[tuple[str, str, object, Callable[[Path], object]]] = [
+    ("manifest.json", "layout.n_thoughts", 10**9, open_run),
+    ("manifest.json", "layout.shard_size", 0, open_run),
+    ("manifest.json", "layout.n_heads", "two", open_run),
+    ("manifest.json", "layout.stored", [], open_run),
+    ("manifest.json", "options.model", "planted", open_run),
+    ("manifest.json", "options.problems.fingerprint", None, open_run),
+    ("manifest.json", "seconds", float("nan"), open_run),
+    ("manifest.json", "files", 1, open_run),
+    ("readings.json", "problems", [1], readings),
+    ("studies/s/manifest.json", "plans", 1, go_on),
+    ("studies/s/manifest.json", "n", "many", go_on),
+]
+
+
+@pytest.mark.parametrize(("name", "field", "value", "read"), SEALED)
+def test_a_wrong_value_under_a_seal_made_anew_is_refused_by_file_and_field(made, tmp_path, name, field, value, read):
+    folder = Path(shutil.copytree(made, tmp_path / "run"))
+    path = folder / name
+    found = json.loads(path.read_text("utf-8"))
+    *inside, last = field.split(".")
+    of = found
+    for part in inside:
+        of = of[part]
+    of[last] = value
+    data = json.dumps(found).encode()
+    path.write_bytes(data)
+    path.with_name(f"{path.name}.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  {path.name}\n")
+    with pytest.raises(ThoughtLensError) as refused:
+        read(folder)
+    said = str(refused.value)
+    assert f"{path} has {field}" in said
+    assert "\n" not in said
 
 
 def test_each_seal_is_what_sha256sum_checks(made):

@@ -22,7 +22,12 @@ from thoughtlens.runs.run_layout import Layout
 from thoughtlens.runs.writer import Store, _in_words, versions
 from thoughtlens.schema import attention_dataset, check_attention
 
-OPTIONS = {"model": "tiny", "problems": {"name": "arithmetic", "seed": 42}, "layers": (0, 1)}
+OPTIONS = {
+    "model": {"name": "tiny", "sha256": "1"},
+    "problems": {"name": "arithmetic", "fingerprint": "6a", "seed": 42},
+    "n_thoughts": 3,
+    "layers": (0, 1),
+}
 IDS = tuple(f"é/тест/{k:02d} 日本" for k in range(25))
 SIZES = {"n_layers": 2, "n_heads": 3, "n_thoughts": 4, "shard_size": 10, "keep": RAW}
 LAYOUT = Layout.of(IDS, **SIZES)
@@ -147,7 +152,7 @@ def test_manifest_says_what_was_run_by_which_versions(folder: Path) -> None:
     complete(folder).finish({"checks": ["rows sum to 1"]})
     manifest = open_run(folder).manifest
     assert manifest["complete"] and manifest["versions"] == versions()
-    assert manifest["options"]["problems"] == {"name": "arithmetic", "seed": 42}
+    assert manifest["options"]["problems"] == OPTIONS["problems"]
     assert manifest["layout"]["n_problems"] == len(IDS)
     assert manifest["notes"] == {"checks": ["rows sum to 1"]}
     assert manifest["seconds"] == 0.5 * N_SHARDS
@@ -275,8 +280,8 @@ def test_a_complete_run_is_not_done_again(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "options", "said"),
     [
-        (LAYOUT, OPTIONS | {"model": "other"}, "there: --model tiny; here: --model other"),
-        (LAYOUT, {"model": "tiny"}, "there: --problems arithmetic.*; here: --problems absent"),
+        (LAYOUT, OPTIONS | {"model": {"name": "other", "sha256": "2"}}, "there: --model tiny; here: --model other"),
+        (LAYOUT, {"model": OPTIONS["model"]}, "there: --problems arithmetic.*; here: --problems absent"),
         (resized(n_thoughts=6), OPTIONS, "there: layout.n_thoughts 4.*; here: layout.n_thoughts 6"),
         (Layout.of(IDS[::-1], **SIZES), OPTIONS, "there: layout.problem_ids .*; here: layout.problem_ids "),
     ],

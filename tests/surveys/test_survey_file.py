@@ -40,8 +40,14 @@ def test_a_folder_is_that_of_all_that_decides_the_numbers_and_of_nothing_else(tm
     usual = folder("")
     same = ["[run]\nbatch-size = 4", '[run]\nengine = "ray"', '[run]\ndevice = "cpu"', '[intervene]\nthoughts = "z1"']
     assert all(folder(more) == usual for more in same)
-    others = ["[run]\nn = 4", '[run]\ndtype = "float64"', "[run]\nmax-new-tokens = 5", "[run]\nrandom-weights = 3"]
-    assert len({usual, *map(folder, others)}) == 5
+    others = [
+        "[run]\nn = 4",
+        "[run]\nn-steps = 2",
+        '[run]\ndtype = "float64"',
+        "[run]\nmax-new-tokens = 5",
+        "[run]\nrandom-weights = 3",
+    ]
+    assert len({usual, *map(folder, others)}) == 6
 
 
 def test_an_entry_goes_before_the_table_of_all(tmp_path):
@@ -66,7 +72,7 @@ def test_examples_are_read(name):
 
 
 WRONG = {
-    "[run]\nnn = 5": "[run], sets 'nn', expected some of n, split, ",
+    "[run]\nnn = 5": "[run], sets 'nn', expected some of n, n-steps, split, ",
     '[run]\nn = "5"': "[run], sets n to '5', expected a whole number; correct it.",
     "[run]\nn = 0": "[run], sets n to 0, expected greater than or equal to 1; correct it.",
     '[run]\nrecord = ["keys"]': "sets record to 'keys', expected 'values'; correct it.",

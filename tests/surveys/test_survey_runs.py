@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "docs" / "surveys" / "bundled.toml"
 TABLES = ("runs", "cells", "cut_effects", "differences", "claims", "claims_on_all")
 SMALLER = {
-    ', "tiny-gpt2-control"]': "]",
+    ', "tiny-coconut", "tiny-gpt2-control"]': "]",
+    '{ problems = "arithmetic", name = "two steps", n-steps = 2 }': '"arithmetic"',
+    '{ problems = "arithmetic", name = "four steps", n-steps = 4 },': "",
+    "seeds = [42, 43]": "seeds = [42]",
     "n = 60": "n = 5\nshard-size = 2",
     'thoughts = "all"': 'thoughts = "z2"',
     'heads = "top:3"': "batch-size = 2",
@@ -184,7 +187,18 @@ def test_a_set_that_is_too_small_is_told_of_before_a_model_is_loaded(tmp_path, m
     path = tmp_path / "survey.toml"
     path.write_text('models = ["tiny-gpt2"]\nproblems = ["arithmetic"]\n[run]\nn = 5000')
     assert "2,400 problems, 5,000 were asked for" in sentence("survey", path, "--out", tmp_path / "out")
+    path.write_text('models = ["tiny-gpt2"]\nproblems = [{ problems = "arithmetic", n-steps = 7 }]')
+    said = "arithmetic has no problem of 7 steps, expected one of [2, 3, 4]; set another n-steps."
+    assert said in sentence("survey", path, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_set_may_be_its_problems_of_so_many_steps(tmp_path):
+    path = tmp_path / "survey.toml"
+    path.write_text('models = ["tiny-gpt2"]\nproblems = [{ problems = "arithmetic", n-steps = 4, n = 9 }]')
+    [[key, chosen]] = survey_runs._drawn(survey_runs.read_survey(path)).items()
+    assert key == ("arithmetic", 42)
+    assert [len(problem.steps) for problem in chosen.problems] == [4] * 9
 
 
 def test_draws_are_pooled_by_the_ids_of_problems(unbroken):

@@ -31,7 +31,7 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from thoughtlens.analysis.effects import ACCURACY_MARGIN, MARGIN
 from thoughtlens.cuts.cut_types import Cut, address_of
@@ -56,6 +56,7 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import (
     LOCK,
     Alone,
+    as_model,
     call_of,
     check_seal,
     digest_of,
@@ -402,14 +403,10 @@ def _other_rule(run: Run, model: LatentReasoner) -> dict[str, str]:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a study; `RunError` if it can't be read."""
     remedy = "delete the folder, or name another with --study"
-    try:
-        found = Manifest.model_validate(read_json(folder / MANIFEST, remedy=remedy))
-        check_seal(folder / MANIFEST, remedy=remedy)
-        return found
-    except ValidationError as error:
-        raise RunError(
-            f"{folder / MANIFEST} is no manifest of a study ({error.errors()[0]['msg']}); {remedy}."
-        ) from error
+    path = folder / MANIFEST
+    found = as_model(path, read_json(path, remedy=remedy), Manifest, remedy=remedy)
+    check_seal(path, remedy=remedy)
+    return found
 
 
 def _open(folder: Path, asked: Manifest, plan: Plan, target: Target, *, force: bool) -> Plan:

@@ -350,7 +350,7 @@ def top_tokens(found: xr.Dataset, *, n: int = 5) -> dict[str, list[Json]]:
 def save_figures(folder: Path, drawn: "Mapping[str, Figure]", made: Json) -> list[Path]:
     """Write figures, each in files of its name which say how they were `made`, into a folder; return their paths."""
     about, paths = json.dumps(made, ensure_ascii=False), []
-    with writing(folder), counting("draw", len(drawn)) as advance:
+    with only_writer(folder), counting("draw", len(drawn)) as advance:
         for name, figure in drawn.items():
             paths += plots.save_figure(figure, folder / name, about=about)
             advance(1)

@@ -123,7 +123,8 @@ def _looks(facts: Mapping[str, Any], parts: Mapping[str, float | None]) -> Itera
         "first": "to the prompt's first token", "question": "to the question's other tokens",
         "bot": "to the opening marker", "earlier thoughts": "to earlier thoughts", "self": "to itself",
     }  # fmt: skip
-    known = {name: share for name, share in parts.items() if name in names and share is not None}
+    # No attention at all: the model has no such part, for instance no opening marker.
+    known = {name: share for name, share in parts.items() if name in names and share}
     shares = ", ".join(f"{percent(known[name])} {names[name]}" for name in sorted(known, key=lambda name: -known[name]))
     found = facts["evidence"]["thoughts"]
     text = f"Of its attention a thought gives {shares} (means over layers and heads). " if shares else ""

@@ -26,16 +26,29 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from pydantic import BaseModel
 
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, check_not_written, check_seal, digest_of, fingerprint, read_json, writer_of
+from thoughtlens.files import (
+    Json,
+    as_model,
+    check_not_written,
+    check_seal,
+    digest_of,
+    fingerprint,
+    read_json,
+    writer_of,
+)
 from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
 from thoughtlens.problems.sets import rows_fingerprint
 from thoughtlens.runs.run_layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
 from thoughtlens.runs.writer import (
+    AGAIN,
     MANIFEST,
     RESULTS,
     SHARDS,
+    Count,
+    Found,
     Store,
     check_files,
     fault_of,
@@ -239,6 +252,28 @@ class Run:
             yield dataset.isel(problem=slice(start, start + n_problems)).load()
 
 
+class _Named(Found):
+    name: str
+
+
+class _Problems(_Named):
+    fingerprint: str
+
+
+class _Options(Found):
+    """What a run's manifest must say of what was run to be believed."""
+
+    model: _Named
+    problems: _Problems
+    n_thoughts: int
+    max_new_tokens: Count | None = None
+    answer_rule: str | None = None
+
+
+class _WithOptions(Found):
+    options: _Options
+
+
 def open_run(path: str | Path) -> Run:
     """Open a complete run, or say in one sentence what it lacks; every file is compared with what was written.
 
@@ -258,6 +293,7 @@ def open_run(path: str | Path) -> Run:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    as_model(folder / MANIFEST, manifest, _WithOptions, remedy=AGAIN)
     check_not_written(folder)
     if "files" not in manifest:
         raise RunError(f"{folder} has only just been begun, expected a complete run; run the same extraction again.")
@@ -367,6 +403,15 @@ def chosen_problems(n_problems: int, most: int = MOST_PROBLEMS) -> list[int]:
     return [place * n_problems // n_chosen for place in range(n_chosen)]
 
 
+class _Readings(BaseModel):
+    """What `readings.json` must have to be believed."""
+
+    results: str
+    stage: str
+    problems: dict[str, dict[str, Any]]
+    checks: list[dict[str, Any]]
+
+
 def read_readings(run: Run) -> Json:
     """The readings of a run; empty where there are none, or where they are of other results."""
     path, remedy = run.path / READINGS, "delete it, and run the same `thoughtlens run` again"
@@ -374,4 +419,5 @@ def read_readings(run: Run) -> Json:
         return {}
     check_seal(path, remedy=remedy)
     found: Json = read_json(path, remedy=remedy)
+    as_model(path, found, _Readings, remedy=remedy)
     return found if found.get("results") == run.manifest["results"] else {}

@@ -39,7 +39,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from reprlib import Repr
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Annotated, Any, Final, final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thoughtlens.errors import RunError
 from thoughtlens.files import (
@@ -48,6 +50,7 @@ from thoughtlens.files import (
     SEAL,
     Alone,
     Json,
+    as_model,
     check_seal,
     digest_of,
     fingerprint,
@@ -61,6 +64,7 @@ from thoughtlens.files import (
     write_json_lines,
     writing,
 )
+from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.runs.engines import Part
 
 if TYPE_CHECKING:
@@ -76,7 +80,7 @@ FORMAT: Final = 2
 PACKAGES: Final = ("thoughtlens", "torch", "transformers", "numpy", "xarray", "zarr")
 
 _CALLED: Final = "the run folder "
-_AGAIN: Final = "delete the folder and extract the run again"
+AGAIN: Final = "delete the folder and extract the run again"
 _short = Repr()
 _short.maxstring = 60
 
@@ -96,21 +100,64 @@ def made_by(call: str, *manifests: Json, seed: int | None = None) -> Json:
     return {"call": call, "seed": seed, **named, "versions": versions()}
 
 
+class Found(BaseModel):
+    """What is read back: these entries and others, without coercion, and no number that is not finite."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class _Sizes(Found):
+    n_problems: Count
+    n_layers: Count
+    n_heads: Count
+    n_thoughts: Annotated[int, Field(ge=0, le=MAX_THOUGHTS)]
+    shard_size: Count
+    n_blocks: Count | None = None
+    stored: dict[str, str]
+
+
+class _Manifest(Found):
+    complete: bool
+    created: str
+    versions: dict[str, str]
+    layout: _Sizes
+    options: dict[str, Any]
+    files: dict[str, str] | None = None
+    markers: str | None = None
+    results: str | None = None
+    seconds: float = 0.0
+    rounding: float = 0.0
+    notes: dict[str, Any] | None = None
+    precision: dict[str, Any] | None = None
+
+
+class _Marker(Found):
+    shard: int
+    problem_ids: str
+    rows: int
+    files: dict[str, str]
+    seconds: float
+    rounding: float
+    out_of_memory: int = 0
+
+
 def read_manifest(folder: Path) -> Json:
     """Read the manifest of a run folder, or say that it is none."""
     path = folder / MANIFEST
     if not path.is_file():
         raise RunError(f"{folder} has no {MANIFEST}, expected a run folder; make one with `thoughtlens extract`.")
-    manifest = read_json(path, remedy=_AGAIN)
+    manifest = read_json(path, remedy=AGAIN)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else manifest
         raise RunError(
             f"{path} has format {_short.repr(found)}, expected {FORMAT}; "
             "use the thoughtlens that made it, or another folder."
         )
-    if lacking := [name for name in ("layout", "options", "complete") if name not in manifest]:
-        raise RunError(f"{path} lacks {lacking[0]!r}; {_AGAIN}.")
-    check_seal(path, remedy=_AGAIN)
+    as_model(path, manifest, _Manifest, remedy=AGAIN)
+    check_seal(path, remedy=AGAIN)
     return manifest
 
 
@@ -260,7 +307,13 @@ def read_marker(folder: Path, shard: int) -> Json:
         marker = json.loads((folder / marker_name(shard)).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):
         return {}
-    return marker if isinstance(marker, dict) and marker.pop("sha256", "") == digest_of(marker) else {}
+    if not isinstance(marker, dict) or marker.pop("sha256", "") != digest_of(marker):
+        return {}
+    try:
+        _Marker.model_validate(marker)
+    except ValidationError:
+        return {}
+    return marker
 
 
 def fault_of(folder: Path, layout: "Layout", shard: int) -> str | None:

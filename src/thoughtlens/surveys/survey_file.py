@@ -22,7 +22,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from thoughtlens.errors import OptionError
-from thoughtlens.files import Json, check_seal, digest_of, file_name, read_json
+from thoughtlens.files import Json, as_model, check_seal, digest_of, file_name, read_json
 from thoughtlens.models.catalog import check_asked
 
 SURVEY: Final = "survey.json"
@@ -68,6 +68,7 @@ class _OfProblems(_Options):
     """Options of a run that may differ from set to set."""
 
     n: Count | None = None
+    n_steps: Count | None = None
     split: str | None = None
     field: tuple[str, ...] = Field(default=(), strict=False)
     problems_revision: str | None = None
@@ -364,12 +365,27 @@ def _check(plan: SurveyPlan, path: str | Path) -> None:
         )
 
 
+class _RunFolder(BaseModel):
+    model: str
+    problems: str
+    seed: int
+    folder: Annotated[str, Field(pattern=r"^[^/.][^/]*(/[^/.][^/]*){2}$")]
+
+
+class _Folder(BaseModel):
+    """What `survey.json` must have to be believed."""
+
+    runs: list[_RunFolder]
+    study: str | None
+
+
 def read_survey_folder(folder: Path) -> Json:
     """The content of a survey's `survey.json`; `RunError` if it can't be read or was altered."""
     remedy = "run the same survey again with --force"
     path = folder / SURVEY
     check_seal(path, remedy=remedy)
     found: Json = read_json(path, remedy=remedy)
+    as_model(path, found, _Folder, remedy=remedy)
     return found
 
 

@@ -268,6 +268,15 @@ def _drawn(plan: SurveyPlan) -> dict[tuple[str, int], ProblemSet]:
         how = plan.problem_options(of.name)
         fields = dict(option.split("=", 1) for option in how.field)
         whole = load_set(of.problems, how.split, fields=fields, revision=how.problems_revision)
+        if how.n_steps is not None:
+            of_length = tuple(problem for problem in whole.problems if len(problem.steps) == how.n_steps)
+            if not of_length:
+                lengths = sorted({len(problem.steps) for problem in whole.problems})
+                raise OptionError(
+                    f"{of.problems} has no problem of {how.n_steps} steps, expected one of {lengths}; "
+                    "set another n-steps."
+                )
+            whole = replace(whole, problems=of_length)
         n = min(MOST_PROBLEMS, len(whole.problems)) if how.n is None else how.n
         found |= {(of.name, seed): draw(whole, n, seed) for seed in plan.seeds}
     return found
