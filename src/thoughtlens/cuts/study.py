@@ -213,7 +213,8 @@ def intervene_part(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
             "first or last; pass another --study."
         )
-    asked_passes = passes_of(run, plan, n, drawn)
+    n_choosing = len(target.choosing)
+    asked_passes = plan.n_passes(len(target.problems) - n_choosing, n_choosing)
     folder = run.path / STUDIES / name
     with _writing(folder, part) as alone, told(progress, "intervene", asked_passes) as advance:
         with alone():
@@ -363,13 +364,6 @@ def _sized(folder: Path, asked: Manifest, target: Target, model: LatentReasoner)
         size = batches.fitting(model, longest, target.n_thoughts, target.max_new_tokens).batch_size
     sized = asked.model_copy(update={"options": asked.options | {"batch_size": size}})
     return sized, replace(target, batches=_grouped(target.prompts, target.choosing, size))
-
-
-def passes_of(run: Run, plan: Plan, n: int | None, seed: int | None = None) -> int:
-    """How many passes `intervene` makes at most."""
-    problems = run.problems(n=n, seed=plan.seed if seed is None else seed)
-    n_choosing = len(choosing_places(plan, [problem.id for problem in problems]))
-    return plan.n_passes(len(problems) - n_choosing, n_choosing)
 
 
 def choosing_places(plan: Plan, ids: Sequence[str]) -> frozenset[int]:

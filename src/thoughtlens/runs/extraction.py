@@ -277,23 +277,10 @@ def extract_part(
         # A shard holds whole batches, or the problems at its end would be batched otherwise.
         shard_size = batch_size * max(1, (shard_size or batch_size) // batch_size)
     prompts = _checked_prompts(reasoner, chosen.problems, count)
-    layout = Layout.of(
-        tuple(problem.id for problem in chosen.problems),
-        n_layers=reasoner.lm.config.num_hidden_layers,
-        n_heads=reasoner.lm.config.num_attention_heads,
-        n_thoughts=count,
-        shard_size=shard_size,
-        dtype=dtype,
-        record=sorted(set(record)),
-        keep=keep,
-        slots=reasoner.slots,
-        padding=read.official,
-    )
-    if shard_size is None:
-        # A run goes on in the shards that it has; several processes share them evenly if there are many.
-        there = begun(Path(out)).get("layout", {}).get("shard_size")
-        even = layout.shard_size if part is None else max(1, layout.n_rows // (SHARDS_A_PART * part.count))
-        layout = replace(layout, shard_size=there or min(layout.shard_size, even))
+    layout = _layout(
+        reasoner, chosen, count, dtype=dtype, record=sorted(set(record)), keep=keep, padding=read.official,
+        shard_size=shard_size, there={} if shard_size else begun(Path(out)), part=part,
+    )  # fmt: skip
     names = ("name", "split", "revision", "fingerprint")
     of_problems = {name: getattr(chosen, name) for name in names}
     options: dict[str, Any] = {"problems": of_problems, "n_thoughts": count}
@@ -328,23 +315,34 @@ def extract_part(
             if part is not None and (left := store.unmarked()):
                 log.info("%s: shards %s are not done yet", out, part.others(left))
                 return None
-            notes: dict[str, Any] = {}
-            if missing or not begun(store.path)["complete"]:
-                # What does not decide the numbers: where the run, its problems and model were, and how they were
-                # batched.
-                notes = {
-                    "device": str(reasoner.provenance.get("device")),
-                    "batch_size": sized.batch_size,
-                    "source": chosen.source,
-                    "model_source": reasoner.provenance.get("source"),
-                    "model_settings": reasoner.provenance.get("settings"),
-                    **_batching(store, [len(prompt) for prompt in prompts], sized, read),
-                    "engine": where.name,
-                }
+            # What was done before has its notes already.
+            done = not missing and begun(store.path)["complete"]
+            notes = {} if done else _notes(store, chosen, reasoner, prompts, sized, read) | {"engine": where.name}
             return Run(Path(out), store.finish(notes))
 
 
 extract = alone(extract_part)
+
+
+def _layout(
+    reasoner: LatentReasoner,
+    chosen: ProblemSet,
+    n_thoughts: int,
+    *,
+    shard_size: int | None,
+    there: Mapping[str, Any],
+    part: Part | None,
+    **how: Any,
+) -> Layout:
+    """Sizes and arrays of the run; without a size of shards those of the run that is there, or several a process."""
+    config = reasoner.lm.config
+    sizes = {"n_layers": config.num_hidden_layers, "n_heads": config.num_attention_heads, "n_thoughts": n_thoughts}
+    ids = tuple(problem.id for problem in chosen.problems)
+    layout = Layout.of(ids, **sizes, shard_size=shard_size, slots=reasoner.slots, **how)
+    if shard_size is not None:
+        return layout
+    even = layout.shard_size if part is None else max(1, layout.n_rows // (SHARDS_A_PART * part.count))
+    return replace(layout, shard_size=there.get("layout", {}).get("shard_size") or min(layout.shard_size, even))
 
 
 def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:
@@ -376,6 +374,25 @@ def _sized(
     if "batching" in found:
         return Sized(**found["batching"])
     return fitting(reasoner, max(map(len, prompts), default=1), n_thoughts, max_new_tokens)
+
+
+def _notes(
+    store: Store,
+    chosen: ProblemSet,
+    reasoner: LatentReasoner,
+    prompts: Sequence[Sequence[int]],
+    sized: Sized,
+    protocol: Protocol,
+) -> dict[str, Any]:
+    """What does not decide the numbers: where the run, its problems and model were, and how they were batched."""
+    return {
+        "device": str(reasoner.provenance.get("device")),
+        "batch_size": sized.batch_size,
+        "source": chosen.source,
+        "model_source": reasoner.provenance.get("source"),
+        "model_settings": reasoner.provenance.get("settings"),
+        **_batching(store, [len(prompt) for prompt in prompts], sized, protocol),
+    }
 
 
 def _batching(store: Store, lengths: Sequence[int], sized: Sized, protocol: Protocol) -> dict[str, Any]:
