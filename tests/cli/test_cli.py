@@ -312,8 +312,8 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("thoughtlens.runs.extraction.extract", interrupted)
-    monkeypatch.setattr(tl, "extract", interrupted)
+    monkeypatch.setattr("thoughtlens.runs.extraction.extract_part", interrupted)
+    monkeypatch.setattr(tl.runs, "extract_part", interrupted)
     result = call("run", "--n", 2, "--out", tmp_path / "run", code=130)
     assert "the same command goes on from there" in " ".join(result.stderr.split())
 
