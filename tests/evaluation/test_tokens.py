@@ -17,6 +17,7 @@ from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation import decode_thoughts, question_attention, write_readings
 from thoughtlens.evaluation.decoded_thoughts import choose_problems
+from thoughtlens.files import LOCK
 from thoughtlens.models import load
 from thoughtlens.notation import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_tokens
@@ -129,7 +130,8 @@ def test_command_draws_each_problem_into_a_file_of_its_name(tmp_path):
     stems = ["question_tokens__a", "question_tokens__a_2", f"question_tokens_{'x' * 48}"]
     expected = [str(run.path / "figures" / f"{stem}.{end}") for stem in stems for end in ("png", "svg", "pdf")]
     assert told["figures"] == expected
-    assert sorted(map(str, (run.path / "figures").iterdir())) == sorted(expected)
+    lock = str(run.path / "figures" / LOCK)
+    assert sorted(map(str, (run.path / "figures").iterdir())) == sorted([*expected, lock])
     svg = (run.path / "figures" / f"{stems[0]}.svg").read_text("utf-8")
     assert "Where each position looks in the question ../a" in svg
     assert "tiny-gpt2 on given; n = 1" in svg
