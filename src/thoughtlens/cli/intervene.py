@@ -49,7 +49,10 @@ class Cutting:
     thoughts: Annotated[str | None, typer.Option("--thoughts", help="all, or z1,z4.")] = None
     edges: Annotated[
         str | None,
-        typer.Option("--edges", help="all (thought to earlier thought), readout (eot and answer), or such as z4:z1."),
+        typer.Option(
+            "--edges",
+            help="all (thought to earlier thought), readout (eot and answer), or such as z4:z1, z1:sep.",
+        ),
     ] = None
     edits: Annotated[
         list[str],

@@ -305,7 +305,8 @@ def plan_cuts(
         heads: `all`, `top:10` by attention, or names such as `L4H5,L0H1`.
         kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
         thoughts: `all`, or names such as `z1,z4`.
-        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`.
+        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`;
+            `z1:sep` where the model's family names groups of prompt tokens.
         edits: `zero`, `mean`, `resample`, `noise`, `scale:0.5`, or edits; `resample` if empty, with the mean as a
             variant of single heads. Where `resample` is among several, cuts of one unit by the others that do not scale
             are variants of it. Edges are blocked whatever the edits are, and weakened by those that scale.

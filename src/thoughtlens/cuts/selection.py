@@ -35,6 +35,7 @@ from thoughtlens.cuts.edits import NAME_OF, Edit, Mean, Noise, Resample, Scale, 
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
     EDGES,
+    GRAPH_GROUPS,
     HEADS,
     KV_GROUPS,
     RANDOM,
@@ -129,6 +130,10 @@ def _edge(name: str, shape: Shape) -> tuple[str, str]:
         )
     order = key_names(shape.n_thoughts)
     _known([query], query_names(shape.n_thoughts), "--edges")
+    if (
+        key in GRAPH_GROUPS
+    ):  # in the question, before every query; whether the model has them is known once it is loaded
+        return query, key
     _known([key], order, "--edges")
     if order.index(key) > order.index(query):
         raise OptionError(f"--edges names {name}, which the causal mask forbids; the query comes first.")
