@@ -29,14 +29,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from benchmarks import shapes
-from benchmarks.methods import method_2025, recorder
+from benchmarks.methods import method_2025
 from thoughtlens.cuts import Scale, Zero, ablate_head, ablate_thought, knock_out, weaken_edge
 from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.edit_tensors import tensors_of
 from thoughtlens.cuts.passes import Batch, Cutting, copies_at_once, sizes_of
 from thoughtlens.models import Codi, Markers, fuse_gelu, projection
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning import BatchPass, Steps, reason, tell, think
+from thoughtlens.reasoning import BatchPass, Steps, reason, recorder_for, tell, think
 from thoughtlens.taps import ATTENTION, Taps
 
 N_THOUGHTS = 6
@@ -155,7 +155,7 @@ def _wait(device: torch.device) -> None:
 
 def attention_of(reasoner: Codi, prompts: Sequence[Sequence[int]], steps: Steps | None, n_new: int = 0) -> Any:
     """The trace of a batch, and its attention."""
-    rows = recorder(reasoner, len(prompts), N_THOUGHTS)
+    rows = recorder_for(reasoner, len(prompts), N_THOUGHTS)
     return reason(reasoner, prompts, taps=[rows], max_new_tokens=n_new, steps=steps), rows
 
 

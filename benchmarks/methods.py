@@ -24,8 +24,8 @@ from torch import Tensor
 
 from benchmarks.shapes import as_loaded, linear_layers, with_lora
 from thoughtlens.models import Codi
-from thoughtlens.reasoning import BatchPass, reason
-from thoughtlens.taps import AttentionRecorder, Taps
+from thoughtlens.reasoning import BatchPass, reason, recorder_for
+from thoughtlens.taps import Taps
 
 Method = Callable[[Sequence[str]], Any]
 
@@ -115,21 +115,9 @@ def think(reasoner: Codi, questions: Sequence[str], n_thoughts: int) -> Tensor:
 
 def captured(reasoner: Codi, questions: Sequence[str], n_thoughts: int) -> Tensor:
     """Attention (problem, layer, head, query, key)."""
-    rows = recorder(reasoner, len(questions), n_thoughts)
+    rows = recorder_for(reasoner, len(questions), n_thoughts)
     reason(reasoner, questions, taps=[rows], n_thoughts=n_thoughts, max_new_tokens=0)
     return rows.attention
-
-
-def recorder(reasoner: Codi, n_problems: int, n_thoughts: int) -> AttentionRecorder:
-    """A recorder of the model's size."""
-    config = reasoner.lm.config
-    return AttentionRecorder(
-        n_problems=n_problems,
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_thoughts=n_thoughts,
-        dtype=reasoner.lm.dtype,
-    )
 
 
 @torch.inference_mode()

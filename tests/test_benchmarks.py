@@ -56,6 +56,7 @@ def test_benchmarks_keep_up_with_the_code(name):
     import_module(f"benchmarks.{name}")
 
 
+@pytest.mark.parametrize("small", ["gpt2", pytest.param("llama", marks=pytest.mark.nightly)], indirect=True)
 @pytest.mark.filterwarnings("ignore")  # peft and transformers, on adapters and attentions
 def test_every_method_records_the_same_attention(small):
     found = measure(small, Setting(batch_size=2, n_problems=3, n_thoughts=3, n_tokens=5, rounds=2))

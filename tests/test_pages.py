@@ -52,6 +52,9 @@ def name_of(page: Path) -> str:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name_of)
 def test_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    # Figures are drawn in the tests of figures and commands.
+    monkeypatch.setattr("thoughtlens.reports.study_files.study_figures", lambda *_, **__: {})
+    monkeypatch.setattr("thoughtlens.reports.run_files.write_figures", lambda *_, **__: [])
     names: dict[str, object] = {}
     for language, content in blocks(page):
         if language == "json":

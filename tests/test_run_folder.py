@@ -22,6 +22,8 @@ def made(first_run, tmp_path_factory) -> Path:
     shutil.copytree(first_run, folder / "runs" / "first")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        # No figure of the study is looked at.
+        patch.setattr("thoughtlens.reports.study_files.study_figures", lambda *_, **__: {})
         first, *others = re.search(r"```sh\n(.*?)```", PAGE, re.DOTALL)[1].splitlines()
         assert first == FIRST
         for line in others:

@@ -25,8 +25,7 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.cut_types import cut_from_spec
-from thoughtlens.cuts.study import address_of
+from thoughtlens.cuts.cut_types import address_of, cut_from_spec
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import edge_name, head_name, head_place
 from thoughtlens.taps import Site

@@ -10,20 +10,35 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tests.commands import call, sentence
+from tests.commands import call, sentence, unrendered
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import thoughtlens as tl
 from thoughtlens.analysis import open_analysis
-from thoughtlens.plots import head_map
+from thoughtlens.plots import head_map, save_figure
 from thoughtlens.runs import open_run
+
+LOOKED_AT = ("head_maps", "layer_means", "row_composition", "hub_profile")
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "first"
-    result = call("run", "--n", 12, "--out", folder, "--json", rendered=True)
+
+    def save(figure, path_stem, **about):
+        with unrendered("pdf") if Path(path_stem).name in LOOKED_AT else unrendered("png", "svg", "pdf"):
+            return save_figure(figure, path_stem, **about)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tl.plots, "save_figure", save)
+        result = call("run", "--n", 12, "--out", folder, "--json", rendered=True)
     return folder, json.loads(result.stdout)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """`thoughtlens run` without its figures, which take most of its time."""
+    monkeypatch.setattr("thoughtlens.reports.run_files.write_figures", lambda *_, **__: [])
 
 
 @pytest.fixture
@@ -37,7 +52,7 @@ def test_run_leaves_everything_that_it_promises(first):
     folder, facts = first
     for name in ("manifest.json", "problems.jsonl", "results.jsonl", "attention.zarr", "analysis/summary.json"):
         assert (folder / name).exists(), name
-    for figure in ("head_maps", "layer_means", "row_composition", "hub_profile"):
+    for figure in LOOKED_AT:
         assert (folder / "figures" / f"{figure}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{figure}.svg").stat().st_size > 1_000
     assert facts["n"] == 12
@@ -202,9 +217,19 @@ def test_unwritable_output_folder():
     assert "/proc/here" in sentence("run", "--n", 2, "--out", "/proc/here")
 
 
-@pytest.mark.parametrize(("thoughts", "model"), [(1, "tiny-gpt2"), (2, "tiny-gpt2"), (3, "tiny-gpt2"), (32, "planted")])
-def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, model, tmp_path):
+@pytest.mark.parametrize(
+    ("thoughts", "model"),
+    [
+        (1, "tiny-gpt2"),
+        pytest.param(2, "tiny-gpt2", marks=pytest.mark.nightly),
+        pytest.param(3, "tiny-gpt2", marks=pytest.mark.nightly),
+        (32, "planted"),
+    ],
+)
+def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, model, tmp_path, request):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
+    if thoughts == 32:  # as many are drawn in tests/plots
+        request.getfixturevalue("undrawn")
     said = call("run", "--model", model, "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run", "--full").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
@@ -312,8 +337,8 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("thoughtlens.runs.extraction.extract", interrupted)
-    monkeypatch.setattr(tl, "extract", interrupted)
+    monkeypatch.setattr("thoughtlens.runs.extraction.extract_part", interrupted)
+    monkeypatch.setattr(tl.runs, "extract_part", interrupted)
     result = call("run", "--n", 2, "--out", tmp_path / "run", code=130)
     assert "the same command goes on from there" in " ".join(result.stderr.split())
 
@@ -332,13 +357,13 @@ def test_tables_in_a_pipe_are_not_cut_off(copied):
     assert "…" not in text and max(map(len, text.splitlines())) > 80
 
 
-def test_texts_that_are_cut_short_are_counted(tmp_path):
+def test_texts_that_are_cut_short_are_counted(tmp_path, undrawn):
     asked = ("--n", 6, "--max-new-tokens", 2, "--out", tmp_path / "run", "--no-report")
     text = call("run", *asked).stdout
     assert "6 texts were cut short after 2 tokens" in text
 
 
-def test_planted_heads_are_found_as_they_were_planted(tmp_path):
+def test_planted_heads_are_found_as_they_were_planted(tmp_path, undrawn):
     text = call("run", "--model", "planted", "--n", 20, "--out", tmp_path / "run").stdout
     assert "20 of 20 problems answered rightly" in text
     assert "8 of 8 heads have the type that was planted" in text
@@ -355,7 +380,7 @@ def test_cache_that_can_not_be_written(monkeypatch):
     assert "THOUGHTLENS_CACHE" in sentence("doctor")
 
 
-def test_small_sets_run_whole_without_saying_how_many(tmp_path):
+def test_small_sets_run_whole_without_saying_how_many(tmp_path, undrawn):
     rows = [
         json.dumps({"question": f"Tom has {n} pens. How many pens does he have?", "answer": n}) for n in range(2, 5)
     ]
@@ -388,7 +413,7 @@ def test_every_command_has_help(command):
     assert len(call(command, "--help").stdout.splitlines()) > 5
 
 
-def test_planted_heads_are_on_top_of_their_lists(tmp_path):
+def test_planted_heads_are_on_top_of_their_lists(tmp_path, undrawn):
     asked = ("--model", "planted", "--problems", "arithmetic", "--n", 20, "--out", tmp_path / "run")
     facts = json.loads(call("run", *asked, "--json").stdout)
     first = {name: heads[0]["name"] for name, heads in facts["strongest"].items()}
@@ -438,6 +463,8 @@ def test_a_run_of_four_problems_shows_no_head(tmp_path):
     assert "L0H0" not in text
 
 
+# tests/reports/test_comparisons.py analyzes runs of all three, too.
+@pytest.mark.nightly
 @pytest.mark.parametrize("model", ["tiny-llama", "tiny-gpt2-control"])
 def test_every_bundled_model_runs(model, tmp_path):
     call("sample", "--problems", "arithmetic", "--n", 10, "--out", tmp_path / "some.jsonl")

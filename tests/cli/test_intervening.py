@@ -18,6 +18,12 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Studies without their figures, which are looked at in the first one."""
+    monkeypatch.setattr("thoughtlens.reports.study_files.study_figures", lambda *_, **__: {})
+
+
 @pytest.fixture(scope="module")
 def studied(run):
     options = ("--heads", "L0H0,L0H3,L3H3", "--thoughts", "z2,z3,z4", "--edges", "all", "--whole", "--controls", 2)
@@ -72,7 +78,7 @@ def test_a_dry_run_counts_and_cuts_nothing(run, studied):
     assert (run / "studies" / "first" / "effects.csv").read_bytes() == before
 
 
-def test_the_closing_text_of_a_study_says_what_costs_and_what_signs_mean(run):
+def test_the_closing_text_of_a_study_says_what_costs_and_what_signs_mean(run, undrawn):
     text = call("intervene", run, "--heads", "l0h3", "--edges", "z3:z2", "--n", 12, "--study", "closing").stdout
     lines = text.splitlines()
     assert len(lines) <= 12
@@ -86,7 +92,7 @@ def test_the_closing_text_of_a_study_says_what_costs_and_what_signs_mean(run):
     assert "--edges z3:z2 --n 12 --study closing" in listed
 
 
-def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run):
+def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run, undrawn):
     result = call("intervene", run, "--heads", "top:2", "--n", 4, "--json")
     assert json.loads(result.stdout)["n_cuts"] == 2
     *others, last = result.stderr.splitlines()
@@ -94,7 +100,7 @@ def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run):
     assert all(line.startswith("Note: the ranking of heads") for line in others)
 
 
-def test_a_study_can_grow_and_is_not_taken_for_another(run, studied):
+def test_a_study_can_grow_and_is_not_taken_for_another(run, studied, undrawn):
     more = ("--heads", "L1H1", "--study", "first", "--n", 12)
     assert "seed.problems is 0 there and 1 here" in sentence("intervene", run, *more, "--seed", 1)
     grown = json.loads(call("intervene", run, *more, "--json").stdout)
@@ -106,7 +112,7 @@ def test_a_study_can_grow_and_is_not_taken_for_another(run, studied):
     assert len(written) == 2 and written[0]["call"].startswith("thoughtlens ")
 
 
-def test_variants_restorations_and_donors_are_told_beside_the_cuts(run):
+def test_variants_restorations_and_donors_are_told_beside_the_cuts(run, undrawn):
     options = ("--heads", "L0H3", "--effects", "total,direct,indirect", "--restore", "thoughts", "--donors", 2)
     said = call("intervene", run, *options, "--holdout", 0.5, "--controls", 1, "--study", "beside", "--full").stdout
     said = " ".join(said.split())

@@ -114,7 +114,7 @@ def frozen(reasoner, made):
     """A cut whose thoughts are bound to those of the baseline, worked out naively."""
     pool = Pool(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), (9,) * 4, (True,) * 4)
     material = Material(pool, torch.stack([one.thoughts for one in plain(reasoner)]))
-    return bind([freeze_thoughts(made).parts], material, range(len(PROBLEMS)))[0]
+    return bind(material, [freeze_thoughts(made).parts], range(len(PROBLEMS)))[0]
 
 
 def test_a_head_cut_with_thoughts_frozen_is_a_pass_in_which_thoughts_are_given(reasoner):

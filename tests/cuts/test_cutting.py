@@ -64,7 +64,7 @@ def bound(reasoner, cuts, problems, tmp_path, n_thoughts=6):
     target = Target(tmp_path, tuple(problems), (tuple(range(len(problems))),), Shape(3, 8, n_thoughts), prompts)
     needing = [part for one in cuts for part in one.parts]
     material = measure_material(reasoner, target, needing)
-    return lambda parts, places: bind(parts, material, places)
+    return lambda parts, places: bind(material, parts, places)
 
 
 def cutting_of(reasoner, problems=PROBLEMS, n_thoughts=6):

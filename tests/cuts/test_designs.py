@@ -26,7 +26,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.cuts.cut_types import of_donor, restore_edge, restore_head
 from thoughtlens.cuts.forecast import warnings
-from thoughtlens.cuts.study import passes_of, prepared
+from thoughtlens.cuts.study import prepared
 from thoughtlens.cuts.study_batches import head_measures, measure_material
 from thoughtlens.errors import OptionError
 from thoughtlens.models import PLANTED, load, planted_problems, planted_reasoner
@@ -132,7 +132,7 @@ def test_a_cut_in_two_roles_is_made_once(run, reasoner, passes):
     n_distinct = len({frozenset(json.dumps(part) for part in json.loads(str(spec))) for spec in effects["spec"].values})
     assert effects.sizes["intervention"] == 1 + 3 + 9 and n_distinct <= 1 + 3 + 3 + 1
     assert sum(passes) == n_distinct * len(SET)
-    assert sum(told) == passes_of(run, plan, None) == 13 * len(SET)
+    assert sum(told) == plan.n_passes(len(SET)) == 13 * len(SET)
     last = effects.sel(intervention=[f"{order} · first 3" for order in ("attention", "random order 1")])
     np.testing.assert_array_equal(*last["gold_logprob"].values)
 
@@ -238,7 +238,7 @@ def test_a_held_out_half_is_tested_and_the_other_chooses(run, reasoner, passes):
         name for name, its in zip(ids, tested, strict=True) if its
     ]
     assert (effects.attrs["holdout"], effects.attrs["n_choosing"]) == (0.5, (~tested).sum())
-    assert sum(told) == passes_of(run, plan, None)
+    assert sum(told) == plan.n_passes(tested.sum(), (~tested).sum())
     assert effects.sizes["intervention"] == 1 + 3 + 9
     passes.clear()
     assert intervene(run, plan, reasoner=reasoner).identical(effects) and not passes

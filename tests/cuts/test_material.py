@@ -89,7 +89,7 @@ def passed(reasoner, parts, places=range(4)):
 
 
 def bound_parts(made, kept, places=range(4)):
-    return bind([made.parts], kept, places)[0]
+    return bind(kept, [made.parts], places)[0]
 
 
 def test_what_is_kept_is_what_each_problem_thinks_alone(reasoner):
@@ -174,7 +174,7 @@ def test_what_a_problem_itself_had_changes_nothing(reasoner):
     kept = material(reasoner)
     everywhere = Intervention(Site.HEAD, Own()), Intervention(Site.THOUGHT, Own())
     for part in everywhere:
-        fed, seen = passed(reasoner, bind([(part,)], kept, range(4))[0])
+        fed, seen = passed(reasoner, bind(kept, [(part,)], range(4))[0])
         torch.testing.assert_close(fed, thoughts, rtol=0, atol=1e-5)
         torch.testing.assert_close(seen, heads, rtol=0, atol=1e-5)
 
@@ -184,7 +184,7 @@ def test_frozen_heads_undo_what_is_cut_before_them(reasoner):
     _, heads = naive(reasoner)
     freeze = Intervention(Site.HEAD, Own(), layers=frozenset({1, 2}))
     cut = Intervention(Site.HEAD, Zero(), layers=frozenset({0}))
-    _, seen = passed(reasoner, bind([(cut, freeze)], material(reasoner), range(4))[0])
+    _, seen = passed(reasoner, bind(material(reasoner), [(cut, freeze)], range(4))[0])
     torch.testing.assert_close(seen[:, 1:, :, :-1], heads[:, 1:, :, :-1], rtol=0, atol=1e-5)
     assert (seen[:, 0] == 0).all()
 

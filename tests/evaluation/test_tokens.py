@@ -133,7 +133,8 @@ def test_command_draws_each_problem_into_a_file_of_its_name(tmp_path):
     stems = ["question_tokens__a", "question_tokens__a_2", f"question_tokens_{'x' * 48}"]
     expected = [str(run.path / "figures" / f"{stem}.{end}") for stem in stems for end in ("png", "svg", "pdf")]
     assert told["figures"] == expected
-    assert sorted(str(file) for file in (run.path / "figures").iterdir() if file.name != LOCK) == sorted(expected)
+    lock = str(run.path / "figures" / LOCK)
+    assert sorted(map(str, (run.path / "figures").iterdir())) == sorted([*expected, lock])
     svg = (run.path / "figures" / f"{stems[0]}.svg").read_text("utf-8")
     assert "Where each position looks in the question ../a" in svg
     assert "tiny-gpt2 on given; n = 1" in svg

@@ -11,7 +11,7 @@ from tests.conftest import usually
 from transformers import DynamicCache
 
 import thoughtlens as tl
-from thoughtlens.cuts import Zero, ablate_head, zero_value_edge
+from thoughtlens.cuts import Zero, ablate_head, knock_out, zero_value_edge
 from thoughtlens.errors import CheckpointError, OptionError
 from thoughtlens.evaluation import SUBJECTS, group_attention
 from thoughtlens.evaluation.ranking_scorecard import JOINT, auroc, by_cause, by_joint_cause, single_heads
@@ -177,12 +177,19 @@ def test_a_cut_edge_to_a_group_costs_a_thought_its_step(reasoner, tmp_path):
     assert whole.tolist() == pieces.tolist() and not whole.all()
     with pytest.raises(OptionError, match="names 'nodes' among its keys"):
         tl.intervene(run, [zero_value_edge("z1", "nodes")], study="odd", reasoner=reasoner)
+    named = tl.plan_cuts(run, edges="z1:sep,eot:R")
+    assert [made.unit for made in named.cuts] == ["z1 ⊣ sep", "eot ⊣ R"]
+    blocked = tl.intervene(run, named, study="named", reasoner=reasoner)["correct"]
+    edges = [knock_out("z1", "sep"), knock_out("eot", "R")]
+    built = tl.intervene(run, edges, study="built", reasoner=reasoner)["correct"]
+    assert blocked.values.tolist() == built.values.tolist()
 
 
 def test_groups_of_a_model_without_any_are_refused(tmp_path):
     run = tl.extract(load("tiny-gpt2"), sample("arithmetic", n=1), tmp_path / "run")
-    with pytest.raises(OptionError, match="names 'sep' among its keys, expected answer, bot"):
-        tl.intervene(run, [zero_value_edge("z2", "sep")], study="s")
+    for cuts in ([zero_value_edge("z2", "sep")], tl.plan_cuts(run, edges="z2:sep")):
+        with pytest.raises(OptionError, match="names 'sep' among its keys, expected answer, bot"):
+            tl.intervene(run, cuts, study="s")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])

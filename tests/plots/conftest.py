@@ -1,4 +1,4 @@
-"""What text a figure really draws."""
+"""What text a figure really draws; and figures that are not laid out, where only what they hold is looked at."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,20 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
+
+
+@pytest.fixture
+def unlaid(request, monkeypatch) -> None:
+    """Nothing is laid out, half of the time of a figure, but in tests that measure: with `drawn_text` or `laid_out`."""
+    if not {"drawn_text", "laid_out"} & set(request.fixturenames):
+        monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
+
+
+@pytest.fixture
+def laid_out() -> None:
+    """The test measures where things are."""
 
 
 @pytest.fixture

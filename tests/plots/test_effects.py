@@ -24,6 +24,8 @@ from thoughtlens.analysis.effect_curves import FOLLOWS, curve_of
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import step_label
 
+pytestmark = pytest.mark.usefixtures("unlaid")
+
 N = 100
 HEADS = {(layer, head): f"L{layer}H{head}" for layer in range(2) for head in range(3)}
 
@@ -224,7 +226,7 @@ def random_scatter(n):
     return np.random.default_rng(2).exponential(size=n), np.stack([cost, cost - 0.2, cost + 0.2], axis=-1)
 
 
-@pytest.mark.parametrize("n", [16, 40, 60])
+@pytest.mark.parametrize("n", [16, 40, pytest.param(60, marks=pytest.mark.nightly)])
 def test_all_points_of_a_scatter_are_named_or_none(drawn_text, n):
     x, cost = random_scatter(n)
     cost[3], x[7] = [9.0, 8.8, 9.2], 20.0
@@ -234,7 +236,7 @@ def test_all_points_of_a_scatter_are_named_or_none(drawn_text, n):
     assert n != 16 or {*units} <= set(texts)
 
 
-def test_no_name_of_a_scatter_covers_a_dot_that_is_not_its_own():
+def test_no_name_of_a_scatter_covers_a_dot_that_is_not_its_own(laid_out):
     x, cost = random_scatter(24)
     ax, units = scatter_of(x, cost)
     ax.figure.canvas.draw()
@@ -248,7 +250,7 @@ def test_no_name_of_a_scatter_covers_a_dot_that_is_not_its_own():
         assert set(np.array(units)[inside]) <= {text.get_text()}
 
 
-def test_no_name_of_a_scatter_is_struck_through_by_an_interval():
+def test_no_name_of_a_scatter_is_struck_through_by_an_interval(laid_out):
     # Beside a dot at the right end, the long interval of a neighbour.
     x, cost = np.linspace(0, 0.1, 16), np.zeros((16, 3))
     x[14], cost[14], x[15] = 0.97, [3.0, -0.5, 6.0], 1.0

@@ -30,6 +30,8 @@ from thoughtlens.plots.heads import METRICS, draw_head_map
 from thoughtlens.plots.primitives import scale_of
 from thoughtlens.plots.style import GREY, clipped, plain, short
 
+pytestmark = pytest.mark.usefixtures("unlaid")
+
 
 def panels_of(ax):
     """The panels of a figure that has several, without colour bars and places left empty."""
@@ -70,7 +72,7 @@ def test_map_of_heads_has_layers_as_rows_and_prints_estimates(drawn_text):
         assert {short(value) for value in estimate[np.isfinite(estimate)]} <= set(texts)
 
 
-@pytest.mark.parametrize("shape", [(12, 12), (32, 32)], ids=str)
+@pytest.mark.parametrize("shape", [(12, 12), pytest.param((32, 32), marks=pytest.mark.nightly)], ids=str)
 def test_maps_of_many_heads_still_print_their_values(drawn_text, shape):
     texts, _, _ = drawn_text(head_map(made_analysis(*shape), metric="thought mass"))
     assert len(texts) >= shape[0] * shape[1]
@@ -278,7 +280,7 @@ def test_values_are_printed_where_they_fit(drawn_text):
 
 
 def test_values_are_dropped_where_they_would_not_fit(drawn_text):
-    texts, _, _ = drawn_text(head_maps(made_analysis(3, 4, 32), top=12))
+    texts, _, _ = drawn_text(head_maps(made_analysis(3, 4, 32), top=2))
     # But for the ticks of the scale.
     assert {text for text in texts if text.startswith(".")} == {".05", ".25", ".5"}
 
@@ -299,7 +301,7 @@ def test_text_from_data_is_never_read_as_math(tmp_path):
         assert f">{shown}</text>" in text
 
 
-@pytest.mark.parametrize("n_models", [2, 3])
+@pytest.mark.parametrize("n_models", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_models_are_compared_in_what_there_is(n_models):
     names = tuple(f"model {k}" for k in range(n_models))
     titles = [panel.get_title(loc="left") for panel in panels_of(model_comparison(made_comparison(6, names)))]

@@ -13,6 +13,8 @@ from thoughtlens.notation import key_names, thought_names
 from thoughtlens.plots.heads import METRICS, Choice, score_of
 from thoughtlens.published import step_figures
 
+pytestmark = pytest.mark.usefixtures("unlaid")
+
 
 def counted(attention):
     """A Dataset of attention with questions of 20 tokens."""

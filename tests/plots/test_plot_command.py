@@ -1,8 +1,10 @@
 """`thoughtlens plot`: files named like the figures, and what the options choose."""
 
 import json
+from unittest.mock import patch
 
 import pytest
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from tests.commands import unrendered
 from typer.testing import CliRunner
 
@@ -14,15 +16,19 @@ OF_EDGES = {"influence_maps", "transplant_bars"}
 NOT_OF_ONE_RUN = {"save_figure", "model_comparison", "question_tokens"} | OF_CUTS | OF_EDGES
 
 
-def call(*words):
-    with unrendered("png", "pdf"):
+def call(*words, written=()):
+    """Call the command, with figures of these formats in their files, though not laid out."""
+    with (
+        unrendered(*{"png", "svg", "pdf"} - set(written)),
+        patch.object(ConstrainedLayoutEngine, "execute", lambda engine, figure: None),
+    ):
         return CliRunner().invoke(app, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "planted"
-    assert call("run", "--model", "planted", "--n", 5, "--out", folder, "--json").exit_code == 0
+    assert call("run", "--model", "planted", "--n", 5, "--out", folder, "--json", "--no-report").exit_code == 0
     return folder
 
 
@@ -33,7 +39,18 @@ def test_every_figure_of_one_run_is_drawn_and_named_like_its_function(run_folder
 
 
 def test_chosen_layers_heads_and_metric_are_drawn(run_folder):
-    result = call("plot", run_folder, "--layers", "1", "--heads", "L1H0,L0H1", "--metric", "thought mass", "--json")
+    result = call(
+        "plot",
+        run_folder,
+        "--layers",
+        "1",
+        "--heads",
+        "L1H0,L0H1",
+        "--metric",
+        "thought mass",
+        "--json",
+        written=["svg"],
+    )
     assert len(json.loads(result.stdout)["figures"]) == 3 * len(set(plots.__all__) - NOT_OF_ONE_RUN)
     texts = {name: (run_folder / "figures" / f"{name}.svg").read_text() for name in ("layer_means", "head_maps")}
     assert [f">layer {layer}<" in texts["layer_means"] for layer in (0, 1)] == [False, True]
@@ -42,7 +59,7 @@ def test_chosen_layers_heads_and_metric_are_drawn(run_folder):
 
 
 def test_step_indexed_twins_have_a_folder_of_their_own_and_say_what_they_are(run_folder):
-    result = call("plot", run_folder, "--step-indexed", "--json")
+    result = call("plot", run_folder, "--step-indexed", "--json", written=["svg"])
     paths = json.loads(result.stdout)["figures"]
     assert len(paths) == 45
     for path in (run_folder / "figures" / "step_indexed").glob("*.svg"):

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -19,10 +21,6 @@ from tests.plots.results_made import (
 from thoughtlens import plots
 from thoughtlens.errors import OptionError
 
-LAYERS_AND_THOUGHTS = [(3, 1), (3, 32), (12, 6), (32, 32)]
-HEADS_AND_THOUGHTS = [(1, 1), (1, 32), (7, 12), (12, 2), (12, 32)]
-SHAPES = [(3, 4), (12, 12), (32, 32)]
-SIZES = [1, 5, 60]
 BY_HEAD = ["composition_by_layer", "depth_profile", "head_counts", "head_map", "head_ranking", "metric_distributions"]
 BY_THOUGHT = ["head_maps", "hub_profile", "lag_profile", "layer_means", "row_composition", "skip_profile"]
 OF_CUTS = {
@@ -41,6 +39,18 @@ OTHERS = {
 FIGURES = [*BY_HEAD, *BY_THOUGHT, *OTHERS, *OF_CUTS]
 PANELLED = ["depth_profile", "head_maps", "influence_maps", "layer_means", "metric_distributions", "model_comparison"]
 PANELLED += ["question_tokens"]
+DEAR = ["ablation_curve", "dose_response", "influence_maps"]
+"""Figures of cuts that take seconds to make up where there are sixty, or 32 thoughts; usually tried with five."""
+
+
+def cases(every, usually):
+    """Cases, of which those that are not tried usually are tried at night.
+
+    Usually each figure is tried at a common size on a figure of its own, and with much to draw on the smallest Axes,
+    where texts are nearest to each other.
+    """
+    nightly = pytest.mark.nightly
+    return [pytest.param(*case, id="-".join(map(str, case)), marks=() if usually(*case) else nightly) for case in every]
 
 
 def result_for(name, n_thoughts=6, n_layers=12, n_heads=12):
@@ -56,6 +66,10 @@ def draw(name, *sizes, ax=None, **options):
 # A figure of several panels takes an Axes of a grid, which lays itself out; any other takes one that does not, too.
 PLACES = [(name, True) for name in [*BY_THOUGHT, *OTHERS]]
 PLACES += [(name, False) for name in [*BY_THOUGHT, *OTHERS] if name not in PANELLED]
+LAYERS = [((4, 3), 32), ((9, 7), 12)]
+PLACED = [("layer_means", True, (4, 3), 3), *((*place, *layers) for place in PLACES for layers in LAYERS)]
+PLACED_HEADS = [((4, 3), (3, 4)), ((4, 3), (32, 32)), ((9, 7), (32, 32))]
+PLACED_CUTS = [((4, 3), 1), ((4, 3), 60), ((9, 7), 60)]
 
 
 def place_for(name, size, *, constrained=False):
@@ -96,80 +110,150 @@ def test_every_public_figure_is_tried_here():
     assert all(hasattr(plots, name) for name in plots.__all__)
 
 
-@pytest.mark.parametrize(("n_layers", "n_thoughts"), LAYERS_AND_THOUGHTS)
+@pytest.mark.parametrize(
+    ("n_layers", "n_thoughts"),
+    cases([(3, 1), (3, 32), (12, 6), (32, 32)], lambda *size: size in [(3, 1), (12, 6)]),
+)
 def test_layer_means_are_readable_at_any_size(drawn_text, n_layers, n_thoughts):
     texts = assert_readable(drawn.layer_means(made_analysis(n_layers, 2, n_thoughts)), drawn_text)
     assert {f"layer {layer}" for layer in range(n_layers)} <= set(texts)
 
 
-@pytest.mark.parametrize(("n_heads", "n_thoughts"), HEADS_AND_THOUGHTS)
+@pytest.mark.parametrize(
+    ("n_heads", "n_thoughts"),
+    cases([(1, 1), (1, 32), (7, 12), (12, 2), (12, 32)], lambda *size: size in [(1, 1), (1, 32)]),
+)
 def test_head_maps_are_readable_at_any_size(drawn_text, n_heads, n_thoughts):
     texts = assert_readable(drawn.head_maps(made_analysis(12, 12, n_thoughts), top=n_heads), drawn_text)
     assert len([text for text in texts if text.startswith("L")]) == n_heads
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", BY_HEAD)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    cases(product(BY_HEAD, [(3, 4), (12, 12), (32, 32)]), lambda _, shape: shape == (3, 4)),
+)
 def test_figures_of_heads_are_readable_at_any_shape(drawn_text, name, shape):
     texts = assert_readable(draw(name, 6, *shape), drawn_text)
     assert any("n = 7473" in text.replace("\n", " ") for text in texts)
 
 
-@pytest.mark.parametrize("n_thoughts", [1, 2, 6, 32])
-@pytest.mark.parametrize("name", ["hub_profile", "lag_profile", "row_composition", "skip_profile"])
+@pytest.mark.parametrize(
+    ("name", "n_thoughts"),
+    cases(
+        product(["hub_profile", "lag_profile", "row_composition", "skip_profile"], [1, 2, 6, 32]),
+        lambda _, n_thoughts: n_thoughts in (1, 6),
+    ),
+)
 def test_figures_of_thoughts_are_readable_at_any_number(drawn_text, name, n_thoughts):
     texts = assert_readable(draw(name, n_thoughts), drawn_text)
     assert any("n = 7473" in text.replace("\n", " ") for text in texts)
 
 
-@pytest.mark.parametrize("n_thoughts", [2, 6, 24])
-@pytest.mark.parametrize(("name", "n"), [("model_comparison", 8), ("question_tokens", 1)])
+@pytest.mark.parametrize(
+    ("name", "n", "n_thoughts"),
+    cases(
+        [(*of, n_thoughts) for of in (("model_comparison", 8), ("question_tokens", 1)) for n_thoughts in (2, 6, 24)],
+        lambda name, n, n_thoughts: n_thoughts == 6,
+    ),
+)
 def test_models_and_tokens_are_readable_at_any_number(drawn_text, name, n, n_thoughts):
     texts = assert_readable(draw(name, n_thoughts), drawn_text)
     assert any(f"n = {n}" in text.replace("\n", " ") for text in texts)
 
 
-@pytest.mark.parametrize("n", SIZES)
-@pytest.mark.parametrize("name", OF_CUTS)
+@pytest.mark.parametrize(("name", "n"), cases(product(OF_CUTS, [1, 5, 60]), lambda name, n: n == 5))
 def test_effects_are_readable_at_any_size(drawn_text, name, n):
     assert_readable(getattr(drawn, name)(OF_CUTS[name](n)), drawn_text)
 
 
+@pytest.mark.nightly
 def test_a_plan_of_all_heads_of_a_large_model_is_readable(drawn_text):
     study = made_study("heads", 512)
     assert_readable(drawn.attention_against_effect(study), drawn_text)
     assert_readable(drawn.effect_map(study), drawn_text)
 
 
-@pytest.mark.parametrize(("size", "n_layers"), [((4, 3), 32), ((9, 7), 12)], ids=str)
-@pytest.mark.parametrize(("name", "constrained"), PLACES)
+@pytest.mark.parametrize(
+    ("name", "constrained", "size", "n_layers"),
+    # Maps of heads are laid out as those of layers are.
+    cases(
+        PLACED,
+        lambda name, constrained, size, n_layers: (
+            size == (4, 3)
+            and (n_layers == 3 if name in ("head_maps", "layer_means") else constrained == (name in PANELLED))
+        ),
+    ),
+)
 def test_text_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n_layers, constrained):
     texts, boxes, _ = drawn_text(draw(name, 32, n_layers, ax=place_for(name, size, constrained=constrained)))
     assert overlapping(texts, boxes) == []
 
 
-@pytest.mark.parametrize(("size", "shape"), [((4, 3), (3, 4)), ((4, 3), (32, 32)), ((9, 7), (32, 32))], ids=str)
-@pytest.mark.parametrize("name", BY_HEAD)
+@pytest.mark.parametrize(
+    ("name", "size", "shape"),
+    cases(
+        [(name, *of) for name in BY_HEAD for of in PLACED_HEADS],
+        lambda name, size, shape: (size, shape) == ((4, 3), (32, 32)),
+    ),
+)
 def test_text_of_heads_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, shape):
     texts, boxes, _ = drawn_text(draw(name, 6, *shape, ax=place_for(name, size)))
     assert overlapping(texts, boxes) == []
 
 
-@pytest.mark.parametrize(("size", "n"), [((4, 3), 1), ((4, 3), 60), ((9, 7), 60)], ids=str)
-@pytest.mark.parametrize("name", OF_CUTS)
+@pytest.mark.parametrize(
+    ("name", "size", "n"),
+    cases(
+        [*((name, (4, 3), 5) for name in DEAR), *((name, *of) for name in OF_CUTS for of in PLACED_CUTS)],
+        lambda name, size, n: size == (4, 3) and n == (5 if name in DEAR else 60),
+    ),
+)
 def test_text_of_effects_never_overlaps_on_an_axes_of_any_size(drawn_text, name, size, n):
     texts, boxes, _ = drawn_text(getattr(drawn, name)(OF_CUTS[name](n), ax=place_for(name, size)))
     assert overlapping(texts, boxes) == []
 
 
+OF_RUNS = {"model": "tiny-gpt2", "problems": "arithmetic"}
+
+
+def named(name, result):
+    """A result that says which model and problem set it is of."""
+    if name in OF_CUTS:
+        recorded = {what: f'{{"name": "{of}"}}' for what, of in OF_RUNS.items()}
+        return result._replace(effects=result.effects.assign_attrs(recorded))
+    if name == "model_comparison":
+        return result._replace(measures=result.measures.assign_attrs(problems="arithmetic"))
+    if name == "question_tokens":
+        return result.assign_attrs(OF_RUNS)
+    return result._replace(model=result.model.assign_attrs(OF_RUNS))
+
+
+def datasets(result):
+    fields = result if isinstance(result, tuple) else (result,)
+    return [field for field in fields if hasattr(field, "identical")]
+
+
+@lru_cache
+def drawn_once(name):
+    """A result, its data as it was before, and its figure."""
+    result = named(name, result_for(name, 4, 3, 4))
+    before = [data.copy(deep=True) for data in datasets(result)]
+    return result, before, getattr(plots, name)(result)
+
+
+@pytest.mark.usefixtures("unlaid")
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_figure_of_the_axes_given_is_returned(name):
     ax = Figure(layout="constrained").subplots(1, 2)[1]
-    assert getattr(plots, name)(result_for(name, 4, 3, 4), ax=ax) is ax.get_figure()
-    assert isinstance(getattr(plots, name)(result_for(name, 4, 3, 4)), Figure)
+    result, _, figure = drawn_once(name)
+    assert getattr(plots, name)(result, ax=ax) is ax.get_figure()
+    assert isinstance(figure, Figure)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+# One of several panels, one of text and bars, one of rows.
+@pytest.mark.parametrize(
+    "name", cases(product(FIGURES), lambda name: name in ("depth_profile", "row_composition", "effect_forest"))
+)
 def test_subfigures_can_be_drawn_on(drawn_text, name):
     whole = Figure(figsize=(12, 5), layout="constrained")
     texts, boxes, _ = drawn_text(draw(name, 6, 3, 4, ax=whole.subfigures(1, 2)[0].subplots()))
@@ -189,20 +273,15 @@ def test_an_axes_too_small_for_panels_says_what_it_needs(drawn_text, name):
     assert texts[0].startswith("needs ")
 
 
-def datasets(result):
-    fields = result if isinstance(result, tuple) else (result,)
-    return [field for field in fields if hasattr(field, "identical")]
-
-
+@pytest.mark.usefixtures("unlaid")
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_leave_their_data_as_it_was(name):
-    result = result_for(name, 4, 3, 4)
-    before = [data.copy(deep=True) for data in datasets(result)]
-    getattr(drawn, name)(result)
+    result, before, _ = drawn_once(name)
     assert all(data.identical(old) for data, old in zip(datasets(result), before, strict=True))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+# Lines on several panels, and coloured cells with frames.
+@pytest.mark.parametrize("name", cases(product(FIGURES), lambda name: name in ("depth_profile", "effect_map")))
 def test_same_data_same_bytes(tmp_path, monkeypatch, name):
     # Pixels six times as wide show the same.
     save = Figure.savefig
@@ -256,22 +335,11 @@ def test_plots_use_no_pyplot_and_no_torch():
     assert out.stdout.split() == ["[]", "[]"]
 
 
-OF_RUNS = {"model": "tiny-gpt2", "problems": "arithmetic"}
-
-
+@pytest.mark.usefixtures("unlaid")
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_names_model_and_problem_set_with_n(name):
-    result = result_for(name, 3, 3, 4)
-    if name in OF_CUTS:
-        recorded = {what: f'{{"name": "{of}"}}' for what, of in OF_RUNS.items()}
-        result = result._replace(effects=result.effects.assign_attrs(recorded))
-    elif name == "model_comparison":
-        result = result._replace(measures=result.measures.assign_attrs(problems="arithmetic"))
-    elif name == "question_tokens":
-        result = result.assign_attrs(OF_RUNS)
-    else:
-        result = result._replace(model=result.model.assign_attrs(OF_RUNS))
-    texts = [text.get_text().replace("\n", " ") for text in getattr(plots, name)(result).findobj(Text)]
+    figure = drawn_once(name)[-1]
+    texts = [text.get_text().replace("\n", " ") for text in figure.findobj(Text)]
     first = "arithmetic; n = " if name == "model_comparison" else "tiny-gpt2 on arithmetic; n = "
     assert [text for text in texts if text.startswith(first)]
 

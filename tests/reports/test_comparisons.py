@@ -9,7 +9,7 @@ import pytest
 from tests.commands import call, sentence
 
 from thoughtlens import schema
-from thoughtlens.analysis import analyze, compare
+from thoughtlens.analysis import compare, open_analysis
 from thoughtlens.analysis.attention_evidence import find_types
 from thoughtlens.analysis.heads import type_counts
 from thoughtlens.errors import OptionError
@@ -39,8 +39,24 @@ def compared(runs, tmp_path_factory):
     return out, json.loads(call("compare", *runs, "--out", out, "--json").stdout)
 
 
-def few(folder, rows, *options, model="tiny-gpt2"):
-    """A run on problems given as rows."""
+@pytest.fixture(scope="module")
+def analysed(runs):
+    """Each of them analyzed, and its headline numbers by folder."""
+    return {run: json.loads(call("analyze", run, "--json").stdout) for run in runs}
+
+
+@pytest.fixture(scope="module")
+def pair(runs, tmp_path_factory):
+    """The folder of a comparison of the first two, called a and b, and what the terminal showed."""
+    out = tmp_path_factory.mktemp("pair") / "out"
+    return out, call("compare", *runs[:2], *LABELS, "--out", out, "--full").stdout
+
+
+LABELS = ("--label", "a", "--label", "b")
+
+
+def few(folder, rows, *options, model="planted"):
+    """A run on problems given as rows; the planted model has half of the heads of others."""
     file = folder.with_suffix(".jsonl")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     call("extract", "--model", model, "--problems", file, "--out", folder, *options)
@@ -58,7 +74,7 @@ def asked(*starts):
     ]
 
 
-def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
+def test_three_models_end_in_tables_that_agree_with_their_runs(runs, analysed, compared):
     out, facts = compared[0], dict(compared[1])
     assert {path.name for path in out.glob("[!.]*")} == TABLES | {
         "model_comparison.png",
@@ -76,10 +92,7 @@ def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
     correct = [[row["correct"] for row in open_run(run).results()] for run in runs]
     for model, right in zip(MODELS, correct, strict=True):
         assert facts["own"][model]["accuracy"]["estimate"] == pytest.approx(np.mean(right))
-    opened = [open_run(run) for run in runs]
-    flow = [
-        analyze(run.blocks(), correct=run.attention["correct"], n_resamples=1).model["sequential"] for run in opened
-    ]
+    flow = [open_analysis(open_run(run)).model["sequential"] for run in analysed]
     table = pd.read_csv(out / "differences.csv", keep_default_na=False)
     for place, model in enumerate(MODELS[1:], start=1):
         row = table[(table["model"] == model) & (table["measure"] == "sequential") & (table["depth"] == "all")]
@@ -89,10 +102,10 @@ def test_three_models_end_in_tables_that_agree_with_their_runs(runs, compared):
         assert row["n"].item() == 40
 
 
-def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
-    text = call("compare", *runs[:2], "--out", tmp_path / "out", "--full").stdout
+def test_the_terminal_shows_models_differences_and_notes(pair):
+    text = pair[1]
     words = (
-        "tiny-gpt2-control − tiny-gpt2",
+        "b − a",
         "accuracy",
         "preference for z4",
         "p (Holm)",
@@ -104,7 +117,8 @@ def test_the_terminal_shows_models_differences_and_notes(runs, tmp_path):
 
 def test_seeds_of_recipes_end_in_tables_and_a_figure(runs, tmp_path):
     groups = ("--group", f"gpt={runs[0]},{runs[1]}", "--group", f"llama={runs[2]}", "--out", tmp_path / "out")
-    facts = json.loads(call("compare", *groups, "--json").stdout)
+    text = " ".join(call("compare", *groups, "--full").stdout.split())
+    facts = json.loads((tmp_path / "out" / "comparison.json").read_text("utf-8"))
     written = {path.name for path in (tmp_path / "out").glob("[!.]*")}
     assert written == (TABLES - {"models.csv"}) | {
         "recipes.csv",
@@ -119,7 +133,6 @@ def test_seeds_of_recipes_end_in_tables_and_a_figure(runs, tmp_path):
     right = [np.mean([row["correct"] for row in open_run(run).results()]) for run in runs]
     assert table.loc["gpt", "estimate"] == pytest.approx(np.mean(right[:2]))
     assert table["n_models"].to_dict() == {"gpt": 2, "llama": 1}
-    text = " ".join(call("compare", *groups, "--full").stdout.split())
     for words in ("llama − gpt", "over models of each", "fewer than 3 on a side"):
         assert words in text
     swapped = ("--group", f"gpt={runs[0]}", "--group", f"llama={runs[1]},{runs[2]}", "--out", tmp_path / "out")
@@ -135,11 +148,11 @@ def test_wrong_groups_end_in_one_sentence(runs, tmp_path):
     assert "has the weights of" in sentence("compare", "--group", f"a={runs[0]}", "--group", f"b={again}", *out)
 
 
-def test_types_of_heads_are_those_of_each_runs_own_analysis(runs, compared):
+def test_types_of_heads_are_those_of_each_runs_own_analysis(analysed, compared):
     out, facts = compared
     types = pd.read_csv(out / "head_types.csv")
-    for model, run in zip(MODELS, runs, strict=True):
-        assert facts["own"][model]["types"] == json.loads(call("analyze", run, "--json").stdout)["types"]
+    for model, (run, own) in zip(MODELS, analysed.items(), strict=True):
+        assert facts["own"][model]["types"] == own["types"]
         heads = pd.read_csv(run / "analysis" / "heads.csv").merge(types[types["model"] == model], on=["layer", "head"])
         assert len(heads) == 16
         assert (heads["type_x"] == heads["type_y"]).all()
@@ -187,10 +200,10 @@ def test_equal_ids_of_other_questions_are_other_problems(tmp_path):
 def test_runs_of_other_numbers_of_thoughts_are_written_without_what_is_undefined(tmp_path):
     one = few(tmp_path / "one", asked(2, 3, 4, 5, 6))
     other = few(tmp_path / "two", asked(2, 3, 4, 5, 6), "--thoughts", 2)
-    facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
+    text = call("compare", one, other, "--out", tmp_path / "out", "--full").stdout
+    facts = json.loads((tmp_path / "out" / "comparison.json").read_text("utf-8"))
     assert any("numbers of thoughts differ" in note for note in facts["notes"])
     assert facts["own"]["two"]["preference"]["z1"] == {"estimate": None, "low": None, "high": None}
-    text = call("compare", one, other, "--out", tmp_path / "out", "--full").stdout
     assert "undefined" in text
 
 
@@ -203,8 +216,15 @@ def test_chosen_problems_are_those_of_the_whole(runs):
     np.testing.assert_array_equal(together, run.attention["attention"].values[chosen].astype(np.float32))
 
 
-def test_analyze_by_writes_each_group_and_their_differences(runs):
-    run = runs[1]
+def test_analyze_by_writes_each_group_and_their_differences(runs, tmp_path):
+    # Every second of twelve has another answer; five have one step, six have two, and one alone has three.
+    rows = [json.loads(line) for line in (runs[0] / "problems.jsonl").read_text("utf-8").splitlines()[:12]]
+    for place, row in enumerate(rows):
+        row |= {
+            "answer": "-1" if place % 2 else row["answer"],
+            "steps": ["<<1+1=2>>"] * (1 + (place > 4) + (place > 10)),
+        }
+    run = few(tmp_path / "run", rows, model="tiny-gpt2")
     facts = json.loads(call("analyze", run, "--by", "correct", "--by", "n_steps", "--name", "groups", "--json").stdout)
     results = open_run(run).results()
     steps = [len(json.loads(line)["steps"]) for line in (run / "problems.jsonl").read_text("utf-8").splitlines()]
@@ -216,6 +236,7 @@ def test_analyze_by_writes_each_group_and_their_differences(runs):
         folder = run / "analysis" / "groups" / f"by_{grouped['by']}"
         sizes = {group: n for group, n in expected[grouped["by"]].items() if n > 1}
         assert {group: numbers["n"] for group, numbers in grouped["own"].items()} == sizes
+        assert len(sizes) == 2 <= len(expected[grouped["by"]])
         assert {path.name for path in folder.glob("[!.]*")} == {*sizes, "groups.csv"}
         tables = (path.name for path in (run / "analysis" / "groups").glob("[!.]*") if path.is_file())
         whole = {name for name in tables if not name.endswith(".sha256")}
@@ -254,10 +275,8 @@ def test_wrong_runs_or_labels_end_in_one_sentence_and_leave_nothing(runs, tmp_pa
     assert not out.exists()
 
 
-def test_a_folder_holds_one_comparison(runs, tmp_path):
-    out = tmp_path / "out"
-    labels = ("--label", "a", "--label", "b")
-    call("compare", *runs[:2], *labels, "--out", out)
+def test_a_folder_holds_one_comparison(runs, pair, tmp_path):
+    out, labels = shutil.copytree(pair[0], tmp_path / "out"), LABELS
     before = {path.name: path.read_bytes() for path in out.glob("*.csv")}
     # The same runs from a copy elsewhere are the same comparison.
     copied = shutil.copytree(runs[1], tmp_path / "copied")

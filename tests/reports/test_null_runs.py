@@ -10,6 +10,8 @@ from tests.commands import call, sentence
 from thoughtlens.errors import OptionError
 from thoughtlens.runs import open_run, random_weight_runs
 
+FEW = ("--max-new-tokens", 12)
+"""Random weights babble on to the last token."""
 FILES = {"summary.json", "evidence_model.csv", "evidence_layer.csv", "evidence_head.csv"}
 
 
@@ -25,8 +27,8 @@ def folder(tmp_path_factory):
         "thoughts": ["--thoughts", 4, "--random-weights", 0],
         "llama": ["--model", "tiny-llama"],
     }.items():
-        call("extract", "--problems", folder / "20.jsonl", "--out", folder / name, *options)
-    call("extract", "--problems", folder / "12.jsonl", "--out", folder / "problems", "--random-weights", 4)
+        call("extract", "--problems", folder / "20.jsonl", "--out", folder / name, *options, *FEW)
+    call("extract", "--problems", folder / "12.jsonl", "--out", folder / "problems", "--random-weights", 4, *FEW)
     return folder
 
 
@@ -71,18 +73,23 @@ def test_null_models_are_kept_as_sums_and_used_again(folder, tmp_path, monkeypat
 
 
 def test_a_run_of_random_weights_is_none_of_its_own_null_models(folder, tmp_path):
-    call("extract", "--problems", folder / "12.jsonl", "--out", tmp_path / "run", "--random-weights", 0)
+    call("extract", "--problems", folder / "12.jsonl", "--out", tmp_path / "run", "--random-weights", 0, *FEW)
     assert [each.path.name for each in random_weight_runs(open_run(tmp_path / "run"), 1)] == ["1"]
 
 
-def test_the_terminal_says_what_it_is_beyond(folder):
-    text = call("analyze", folder / "run", "--null", folder / "null", "--full").stdout
+@pytest.fixture(scope="module")
+def moved(folder):
+    """What the terminal says of the values that one null model moves."""
+    how = ("--pattern", "value-weighted", "--name", "moved", "--full")
+    return call("analyze", folder / "run", "--null", folder / "null", *how).stdout
+
+
+def test_the_terminal_says_what_it_is_beyond(moved):
     for word in ("tested against the heads of null models", "tiny-gpt2-random-weights-3", "none can pass at 0.05"):
-        assert word in " ".join(text.split())
+        assert word in " ".join(moved.split())
 
 
-def test_another_pattern_has_a_folder_of_its_own(folder):
-    call("analyze", folder / "run", "--null", folder / "null", "--pattern", "value-weighted", "--name", "moved")
+def test_another_pattern_has_a_folder_of_its_own(folder, moved):
     written = folder / "run" / "analysis" / "moved" / "over_null"
     assert {path.name for path in written.iterdir()} == FILES
 

@@ -80,8 +80,18 @@ def places(n_writes: int, seed: str) -> list[int]:
     return every if N_WRITES == "all" else sorted(random.Random(seed).sample(every, min(int(N_WRITES), n_writes)))
 
 
-@pytest.mark.parametrize("kind", WORK)
-@pytest.mark.parametrize("fault", ["kill", "error"])
+# Usually each fault once for runs that keep attention and studies or sums; the others at night.
+USUAL = [("kill", "raw"), ("kill", "study"), ("error", "mean")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        pytest.param(fault, kind, marks=() if (fault, kind) in USUAL else pytest.mark.nightly)
+        for fault in ("kill", "error")
+        for kind in WORK
+    ],
+)
 def test_a_fault_at_any_write_costs_nothing_that_was_written(tmp_path, kind, fault):
     before, work, reader = WORK[kind]
 
@@ -119,7 +129,9 @@ def test_a_fault_at_any_write_costs_nothing_that_was_written(tmp_path, kind, fau
         assert contents(folder) == expected, f"after a fault at write {place}"
 
 
-@pytest.mark.parametrize("kind", WORK)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "raw" else pytest.mark.nightly) for kind in WORK]
+)
 def test_a_folder_that_vanishes_ends_in_one_sentence(tmp_path, kind):
     before, work, _ = WORK[kind]
     for place in places(20, kind):

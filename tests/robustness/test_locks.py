@@ -80,7 +80,7 @@ def race(work, folder: Path, told: Path) -> list[int | None]:
     return [process.exitcode for process in processes]
 
 
-@pytest.mark.parametrize("kind", ["raw", "mean", "study"])
+@pytest.mark.parametrize("kind", ["raw", pytest.param("mean", marks=pytest.mark.nightly), "study"])
 def test_of_processes_on_one_folder_one_wins_and_the_others_say_so(tmp_path, kind):
     work = cut_planted if kind == "study" else partial(extract_planted, kind)
     alone = tmp_path / "alone"

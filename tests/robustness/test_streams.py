@@ -147,7 +147,7 @@ WORK = {
     [
         ("extract", signal.SIGINT),
         ("run", signal.SIGTERM),
-        ("intervene", signal.SIGINT),
+        pytest.param("intervene", signal.SIGINT, marks=pytest.mark.nightly),
         ("intervene", signal.SIGTERM),
         ("train", signal.SIGTERM),
     ],

@@ -105,8 +105,8 @@ def test_a_killed_process_is_started_again_and_closes_the_run(tmp_path, alone, o
 def test_there_are_four_shards_a_process_and_a_later_process_reads_how_many(tmp_path):
     model, chosen, folder = load("planted"), planted_problems(24), tmp_path / "run"
     for index in range(2):
-        assert extract_part(model, chosen, folder, Part(index, 3)) is None
-    run = extract_part(model, chosen, folder, Part(1, 2))  # divided otherwise, it does what is left of its own
+        assert extract_part(Part(index, 3), model, chosen, folder) is None
+    run = extract_part(Part(1, 2), model, chosen, folder)  # divided otherwise, it does what is left of its own
     assert run is None
     run = tl.extract(model, chosen, folder)
     assert run.manifest["layout"]["shard_size"] == 2  # 12 shards of 24 problems
@@ -116,7 +116,7 @@ def test_there_are_four_shards_a_process_and_a_later_process_reads_how_many(tmp_
 
 def test_sums_are_shared_too(tmp_path):
     model, chosen, how = load("planted"), planted_problems(4), {"keep": MEAN, "shard_size": 2}
-    done = [extract_part(model, chosen, tmp_path / "run", Part(index, 2), **how) for index in (1, 0)]
+    done = [extract_part(Part(index, 2), model, chosen, tmp_path / "run", **how) for index in (1, 0)]
     assert done[0] is None
     whole = tl.extract(model, chosen, tmp_path / "alone", **how)
     for shared, single in zip(done[1].sums(), whole.sums(), strict=True):
@@ -128,7 +128,7 @@ def test_a_shared_study_has_the_effects_of_one_process_and_its_last_process_foll
     how = {"study": "s", "n": 6, "reasoner": model, "batch_size": 2}
     plan = tl.plan_cuts(alone, heads="L0H0,L0H1,L1H0", edits=["resample"], orders=["cause"], random_orders=1)
     single = tl.intervene(alone, plan, **{**how, "study": "alone"})
-    found = [intervene_part(alone, plan, Part(index, N), **how) for index in range(N)]
+    found = [intervene_part(Part(index, N), alone, plan, **how) for index in range(N)]
     assert found[:2] == [None, None]
     xr.testing.assert_identical(found[2].drop_attrs(), single.drop_attrs())
 

@@ -43,7 +43,7 @@ def cells(make_attention) -> list[Cell]:
 
 @pytest.fixture(scope="module")
 def compared(cells):
-    return compare_cells(cells, GROUPS, n_draws=1000, n_resamples=50)
+    return compare_cells(cells, GROUPS, n_draws=1000, n_resamples=20)
 
 
 def rate(model: str, of: str) -> float:

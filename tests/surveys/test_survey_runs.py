@@ -48,6 +48,9 @@ def file(tmp_path_factory) -> Path:
 def few_draws():
     with pytest.MonkeyPatch.context() as patch, unrendered("png", "svg", "pdf"):
         patch.setattr(survey_runs, "compare_cells", lambda *cells, n_draws: compare_cells(*cells, n_draws=100))
+        # Figures of single runs and studies take most of a survey's time; those of the survey are drawn.
+        patch.setattr("thoughtlens.reports.run_files.write_figures", lambda *_, **__: [])
+        patch.setattr("thoughtlens.reports.study_files.study_figures", lambda *_, **__: {})
         yield
 
 

@@ -8,7 +8,7 @@ by name. Out: one Zarr group, which is read back the same. Each Dataset has a gr
 what the bundle is made of stands in the attributes of the root.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Final
@@ -63,25 +63,32 @@ def open_saved(run: StoredRun, name: str | None, *classes: type) -> Any:
     return read_bundle(folder / SAVED, *classes)
 
 
-def saved_or_made(folder: Path, about: Json, make: Callable[[], Any], *classes: type, known: bool, force: bool) -> Any:
-    """The bundle saved in a folder with the same facts `about` it, if these are `known` to say all; else a new one.
+def open_same(folder: Path, about: Json, *classes: type) -> Any:
+    """The bundle saved in a folder with the same facts `about` it; None if there is none."""
+    return read_bundle(folder / SAVED, *classes) if read_about(folder / SAVED) == about else None
 
-    A bundle of other options is replaced only by `force`, and what was written of it is removed.
-    """
-    saved, options = read_about(folder / SAVED), about["options"]
-    if known and saved == about:
-        return read_bundle(folder / SAVED, *classes)
-    before = options if saved is None else saved["options"]
-    apart = [f"{of} {before.get(of)} and not {options[of]}" for of in options if before.get(of) != options[of]]
-    if apart and not force:
+
+def check_replaceable(folder: Path, about: Json, *, force: bool) -> None:
+    """Raise `RunError` where a folder holds a bundle of other options, unless that may be replaced by `force`."""
+    if (apart := _apart(folder, about)) and not force:
         raise RunError(f"{folder} holds an analysis with {'; '.join(apart)}; pass another --name, or --force.")
     check_not_written(folder)
-    made = make()
+
+
+def save(folder: Path, bundle: Any, about: Json) -> None:
+    """Save a bundle in a folder; where one of other options was there, remove what was written of it."""
     with only_writer(folder):
-        write_bundle(folder / SAVED, made, about)
+        apart = _apart(folder, about)
+        write_bundle(folder / SAVED, bundle, about)
         for left in (path for path in folder.iterdir() if apart and path.name not in (SAVED, SAVED + SEAL, LOCK)):
             rmtree(left) if left.is_dir() else left.unlink()
-    return made
+
+
+def _apart(folder: Path, about: Json) -> list[str]:
+    """In which options the saved bundle is another one."""
+    saved, options = read_about(folder / SAVED), about["options"]
+    before = options if saved is None else saved["options"]
+    return [f"{of} {before.get(of)} and not {options[of]}" for of in options if before.get(of) != options[of]]
 
 
 def write_bundle(path: Path, bundle: Any, about: Json) -> None:

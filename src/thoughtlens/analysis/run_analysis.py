@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, open_saved, saved_or_made
+from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, check_replaceable, open_same, open_saved, save
 from thoughtlens.analysis.attention_evidence import Levels, beyond_nulls, evidence_of_levels, null_values
 from thoughtlens.analysis.attention_measures import mean_entropy, preference_sums, preferences, readout
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
@@ -254,29 +254,28 @@ def _analyze_run(
         tested = _halves([str(problem.id) for problem in run.problems()], holdout["share"], holdout["seed"])
         tested_rows = _kept_halves(run, tested) if kept else None
 
-    def make() -> Analysis:
-        n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
-        blocks = _read(run, options["pattern"])
-        made = _analyze(
-            blocks,
-            null,
-            correct,
-            groups,
-            options,
-            tested=tested,
-            tested_rows=tested_rows,
-            n_blocks=n_blocks,
-            names=names,
-        )
-        made.options["name"] = name
-        return made
-
     nulls = [digest_of(each.manifest) for each in stored]
-    about = {"format": FORMAT, "run": digest_of(run.manifest), "null": nulls, "options": options}
+    folder, about = run.path / FOLDER / (name or ""), {"format": FORMAT, "run": digest_of(run.manifest), "null": nulls}
+    about["options"] = options
     # A null Dataset can't be told from another one.
-    known = len(stored) == len(null)
-    found: Analysis = saved_or_made(run.path / FOLDER / (name or ""), about, make, *_CLASSES, known=known, force=force)
-    return found
+    if len(stored) == len(null) and (found := open_same(folder, about, *_CLASSES)) is not None:
+        return found  # type: ignore[no-any-return]
+    check_replaceable(folder, about, force=force)
+    n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
+    made = _analyze(
+        _read(run, options["pattern"]),
+        null,
+        correct,
+        groups,
+        options,
+        tested=tested,
+        tested_rows=tested_rows,
+        n_blocks=n_blocks,
+        names=names,
+    )
+    made.options["name"] = name
+    save(folder, made, about)
+    return made
 
 
 def _halves(ids: Sequence[str], share: float, seed: int) -> npt.NDArray[np.bool_]:

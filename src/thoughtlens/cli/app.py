@@ -1,7 +1,7 @@
 """The command-line application: how commands end and are configured, and the options that they share.
 
-in: what a user types; out: values of options, and engines. The packages that the modules of `cli` import load their
-parts when these are first used, so that `--help` answers at once.
+in: what a user types; out: values of options, and the problems, models and engines that they name. The packages that
+the modules of `cli` import load their parts when these are first used, so that `--help` answers at once.
 """
 
 import inspect
@@ -14,19 +14,22 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 from typer.models import CommandFunctionType
 
-from thoughtlens import __version__, runs
+import thoughtlens as tl
+from thoughtlens import __version__, models, runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.files import COMMAND
 from thoughtlens.models.disk_cache import settle_caches
+from thoughtlens.runs.engines import Part, part_named
 
 _TYPED: Final = "thoughtlens.typed"
 
@@ -136,27 +139,50 @@ Config = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", callback=_say_more, help="Log what is done.")]
 
 
+def _options_of(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """The options of a parameter: itself, or the fields of a dataclass of options."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    if not is_dataclass(parameter.annotation):
+        return [parameter.replace(kind=kind)]
+    known, found = get_type_hints(parameter.annotation, include_extras=True), []
+    for of in fields(parameter.annotation):
+        default = of.default if of.default_factory is MISSING else of.default_factory()
+        default = parameter.empty if default is MISSING else default
+        found.append(inspect.Parameter(of.name, kind, default=default, annotation=known[of.name]))
+    return found
+
+
 class _App(typer.Typer):
-    """The application, all of whose commands also take `--config` and `--verbose`."""
+    """The application, all of whose commands also take `--config` and `--verbose`.
+
+    A parameter of a command that is a dataclass stands for options: its fields.
+    """
 
     def command(self, *args: Any, **how: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         """Register a command."""
         register = super().command(*args, **how)
 
         def add(function: CommandFunctionType) -> CommandFunctionType:
-            @wraps(function)
-            def called(*args: Any, config: Any, verbose: Any, **options: Any) -> None:
-                function(*args, **options)
-
-            more = {
-                name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-                for name, kind, default in (("config", Config, None), ("verbose", Verbose, False))
-            }
             signature = inspect.signature(function)
-            called.__signature__ = signature.replace(  # type: ignore[attr-defined]  # which typer reads
-                parameters=[*signature.parameters.values(), *more.values()]
-            )
-            called.__annotations__ = function.__annotations__ | {name: of.annotation for name, of in more.items()}
+            groups = {
+                of.name: of.annotation
+                for of in signature.parameters.values()
+                if isinstance(of.annotation, type) and is_dataclass(of.annotation)
+            }
+
+            @wraps(function)
+            def called(config: Any, verbose: Any, **options: Any) -> None:
+                for name, group in groups.items():
+                    options[name] = group(**{of.name: options.pop(of.name) for of in fields(group)})
+                function(**options)
+
+            found = [one for of in signature.parameters.values() for one in _options_of(of)]
+            found += [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+                for name, kind, default in (("config", Config, None), ("verbose", Verbose, False))
+            ]
+            called.__signature__ = signature.replace(parameters=found)  # type: ignore[attr-defined]  # typer reads both
+            called.__annotations__ = {of.name: of.annotation for of in found}
             register(called)
             return function
 
@@ -384,20 +410,12 @@ ShardSize = Annotated[
 ]
 
 
-def _is_part(given: str | None) -> str | None:
-    from thoughtlens.runs.engines import part_named
-
-    if given is not None:
-        part_named(given)
-    return given
-
-
 Shard = Annotated[
-    str | None,
+    Part | None,
     typer.Option(
         "--shard",
         metavar="i/n",
-        callback=_is_part,
+        parser=part_named,
         help="Be one of n processes that share the work, i from 0 to n - 1: do every n-th shard; the last one closes.",
     ),
 ]
@@ -423,6 +441,9 @@ Full = Annotated[bool, typer.Option("--full", help="Every table, in the place of
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, for machines.")]
 RunModel = Annotated[
     str | None, typer.Option("--model", help="Where the run's model is now, if it is not where the run found it.")
+]
+AnalysisName = Annotated[
+    str | None, typer.Option("--analysis", metavar="NAME", help="The analysis of this name, not the default one.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", callback=_is_run, help="A run folder.")]
 NoReport = Annotated[bool, typer.Option("--no-report", help="Leave out the HTML page of results.")]
@@ -455,3 +476,31 @@ def engine_named(name: str, *, workers: int | None = None, address: str | None =
     if workers is not None or address is not None:
         raise OptionError("--workers and --address belong to --engine ray; leave them out, or add --engine ray.")
     return runs.Local()
+
+
+def fields_of(given: list[str] | None) -> dict[str, str]:
+    """What `--field` means: the names of fields in a file."""
+    return dict(_field(each) for each in given or ())
+
+
+def _field(given: str) -> tuple[str, str]:
+    what, equals, name = given.partition("=")
+    if not equals or not name:
+        raise OptionError(f"--field is {given!r}, expected for instance question=NAME; give both sides.")
+    return what, name
+
+
+def check_model(name: str, **how: Any) -> None:
+    """Refuse what of a model's options can't be right, before torch is imported."""
+    from thoughtlens.models.catalog import check_asked  # not needed for `--help`
+
+    check_asked(
+        name, **{name: how[name] for name in ("revision", "known_as", "alpha", "dtype", "device") if name in how}
+    )
+
+
+def load_model(name: str, random_weights: int | None = None, **how: Any) -> "models.LatentReasoner":
+    """A reasoner, loaded as the options say; with a seed, its architecture with random weights."""
+    with terminal.working(f"load {name}"):
+        reasoner = tl.load(name, **how)
+        return reasoner if random_weights is None else models.randomize(reasoner, seed=random_weights)

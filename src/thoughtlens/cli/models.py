@@ -36,9 +36,11 @@ from thoughtlens.cli.app import (
     SetRevision,
     Split,
     app,
+    check_model,
+    fields_of,
+    load_model,
     within,
 )
-from thoughtlens.cli.runs import check_model, draw_problems, load_model
 from thoughtlens.errors import CheckpointError, OptionError, ProblemSetError
 from thoughtlens.progress import counting
 
@@ -76,7 +78,7 @@ def doctor(
     precise = None
     if not is_exact(reasoner):
         asked = measured_on or OWN_PROBLEMS.get(model, DEFAULT_PROBLEMS)
-        chosen = draw_problems(asked, None, None, 0, None, None, most=MEASURED)
+        chosen = tl.draw(tl.load_set(asked), None, 0, most=MEASURED)
         prompts = [reasoner.prompt(problem.question) for problem in chosen.problems]
         reasoner, precise = settled(reasoner, prompts, reasoner.n_thoughts)
     facts, warnings = evaluation.described(reasoner), library.assumptions(reasoner.provenance)
@@ -271,7 +273,7 @@ def _show_set(name: str, split: str | None, field: list[str] | None, revision: s
         facts |= {"fields": list(named.columns), "kind": named.kind, "answers": named.answers, "steps": named.steps}
         facts |= {"default_split": named.default_split, "read_for_real": named.read}
     try:
-        found = draw_problems(name, split, None, 0, field, revision)
+        found = tl.load_set(name, split, fields=fields_of(field), revision=revision)
     except ProblemSetError as error:
         # What is known of a set is worth showing where the set itself is out of reach.
         if named is None or named.bundled:

@@ -27,4 +27,5 @@ from .forecast import estimate_study as estimate_study
 from .plan import Plan as Plan
 from .plan import plan_cuts as plan_cuts
 from .study import intervene as intervene
+from .study import intervene_part as intervene_part
 from .study import studies as studies

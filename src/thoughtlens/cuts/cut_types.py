@@ -7,6 +7,7 @@ frozen value that can be written as JSON and read back. It holds no values of a 
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import nan
 from typing import Any, Final
 
 from thoughtlens.cuts.cut_taps import Intervention, as_spec, from_spec
@@ -105,6 +106,26 @@ def cut_from_spec(spec: Any, label: str | None = None) -> Cut:
     if not isinstance(spec, list):
         raise OptionError(f"found {spec!r}, expected a list of interventions; write one as [{{…}}].")
     return cut(*map(from_spec, spec), label=label)
+
+
+def address_of(cut: Cut) -> dict[str, Any]:
+    """What a cut cuts and how, as the coordinates of the effects Dataset say it."""
+    # That later thoughts are as they were is said once, behind the edit.
+    still = [part.site is Site.THOUGHT and isinstance(part.edit, Own) for part in cut.parts]
+    frozen = [part for part, own in zip(cut.parts, still, strict=True) if own and still[0]]
+    specs = [as_spec(part) for part in cut.parts if part not in frozen]
+    edits = [spec["edit"] if isinstance(spec["edit"], dict) else {"name": spec["edit"]} for spec in specs]
+    named = [", ".join(str(value) for name, value in edit.items() if name != "factor") for edit in edits]
+    scopes = {tuple(spec["queries"] or ()) for spec in specs if spec["site"] == Site.HEAD}
+    return {
+        "family": cut.family,
+        "unit": cut.unit,
+        "edit": " + ".join(dict.fromkeys(named)) + (f", {FROZEN}" if frozen else ""),
+        "at": ", ".join(scopes.pop()) if len(scopes) == 1 else "",
+        "dose": nan if cut.dose is None else cut.dose,
+        "order": cut.order,
+        "k": cut.k,
+    }
 
 
 def ablate_head(head: str | tuple[int, int], *, edit: Edit = _RESAMPLE, queries: Collection[str] | None = None) -> Cut:

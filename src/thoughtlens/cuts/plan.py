@@ -29,41 +29,26 @@ from thoughtlens.analysis.weighted_attention import VALUES
 from thoughtlens.cuts.controls import CALIPER, Shape, balance_rows, controllable, controls_for, extra
 from thoughtlens.cuts.cut_types import (
     Cut,
-    ablate_head,
-    ablate_kv_group,
     ablate_thought,
     cut_from_spec,
-    cut_together,
     freezable,
     freeze_thoughts,
-    knock_out,
     of_donor,
     resamples,
-    restore_edge,
-    restore_head,
-    restore_thought,
-    shuffle_thoughts,
-    stop_after,
-    weaken_edge,
-    zero_value_edge,
 )
-from thoughtlens.cuts.edits import NAME_OF, Edit, Mean, Resample, Scale
+from thoughtlens.cuts.edits import Edit, Mean, Resample
 from thoughtlens.cuts.passes import n_kv_heads
 from thoughtlens.cuts.selection import (
-    ALL,
     CAUSE,
     RANKINGS,
-    READOUT,
     Words,
     cumulative,
-    edges_named,
-    groups_named,
-    heads_named,
+    cuts_named,
+    cuts_of_all_thoughts,
     is_top,
     listed,
     named_edit,
-    positions_named,
-    thoughts_named,
+    restorations,
 )
 from thoughtlens.cuts.study_batches import head_measures
 from thoughtlens.errors import OptionError
@@ -320,7 +305,8 @@ def plan_cuts(
         heads: `all`, `top:10` by attention, or names such as `L4H5,L0H1`.
         kv_groups: `all`, or names such as `L4G1,L0G0`: all query heads of a key-value head at once.
         thoughts: `all`, or names such as `z1,z4`.
-        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`.
+        edges: `all` (thought to earlier thought), `readout` (eot and answer to each thought), or such as `z4:z1`;
+            `z1:sep` where the model's family names groups of prompt tokens.
         edits: `zero`, `mean`, `resample`, `noise`, `scale:0.5`, or edits; `resample` if empty, with the mean as a
             variant of single heads. Where `resample` is among several, cuts of one unit by the others that do not scale
             are variants of it. Edges are blocked whatever the edits are, and weakened by those that scale.
@@ -371,42 +357,11 @@ def plan_cuts(
     asked = [named_edit(edit, seed) if isinstance(edit, str) else edit for edit in dict.fromkeys(edits)]
     known = asked or [Resample(seed)]
     model = cache(lambda: reasoner or reasoner_of(run.manifest))
-    named: dict[str, list[Any]] = {}
-    readers: dict[str, tuple[Words, Callable[[Words], list[Any]]]] = {
-        HEADS: (heads, lambda words: heads_named(words, shape, ranked)),
-        KV_GROUPS: (kv_groups, lambda words: groups_named(words, shape, n_kv_heads(model()))),
-        THOUGHTS: (thoughts, lambda words: thoughts_named(words, shape)),
-        EDGES: (edges, lambda words: edges_named(words, shape)),
-    }
-    for family, (words, read) in readers.items():
-        named[family] = [] if words is None else read(words)
-    if leave_out is not None:
-        named = _without(named, {family: read for family, (_, read) in readers.items()}, leave_out)
-    where = None if at is None else positions_named(at, shape)
-    build: dict[str, Callable[[Any, Edit], Cut]] = {
-        HEADS: lambda head, edit: ablate_head(head, edit=edit, queries=where),
-        KV_GROUPS: lambda place, edit: ablate_kv_group(
-            *place, n_heads=shape.n_heads, n_groups=n_kv_heads(model()), edit=edit, queries=where
-        ),
-        THOUGHTS: lambda thought, edit: ablate_thought(thought, edit=edit),
-        EDGES: lambda edge, edit: (
-            weaken_edge(edge[0], edge[1], edit.factor) if isinstance(edit, Scale) else knock_out(*edge)
-        ),
-    }
-    made: list[Cut]
-    variants: dict[str, dict[str, Cut]] = {}
-    if together:
-        left_out = "" if leave_out is None else f" but {', '.join(listed(leave_out))}"
-        said = [
-            f"all {family}{left_out}" if readers[family][0] == ALL else ", ".join(map(_said, its))
-            for family, its in named.items()
-            if its
-        ]
-        made = _joint(named, build, known, " and ".join(said))
-    else:
-        made, variants = _one_by_one(named, build, known, [] if asked else [Mean()])
+    words = {HEADS: heads, KV_GROUPS: kv_groups, THOUGHTS: thoughts, EDGES: edges}
+    how: dict[str, Any] = {"ranked": ranked, "n_groups": lambda: n_kv_heads(model()), "leave_out": leave_out, "at": at}
+    made, variants = cuts_named(words, shape, known, [] if asked else [Mean()], together=together, **how)
     if whole:
-        made += _whole(shape, known, seed)
+        made += cuts_of_all_thoughts(shape, known, seed)
     if frozen:
         still = {cut.label: freeze_thoughts(cut) if freezable(cut) else cut for cut in made}
         made = list(still.values())
@@ -418,7 +373,7 @@ def plan_cuts(
         for cut in made:
             if freezable(cut):
                 variants.setdefault(cut.label, {})[DIRECT] = freeze_thoughts(cut)
-    restored = () if restore is None else _restored(restore, shape, seed)
+    restored = () if restore is None else restorations(restore, shape, seed)
     if restored:
         made += [cut for cut in [ablate_thought(None, edit=Resample(seed))] if cut not in made]
     made += [*cuts, *([] if file is None else _cuts_in(file))]
@@ -498,83 +453,6 @@ def _choosing(run: Run, plan: Plan) -> list[str]:
     return [
         name for name, tested in zip(ids, tested_half(ids, plan.holdout, plan.holdout_seed), strict=True) if not tested
     ]
-
-
-def _without(
-    named: Mapping[str, list[Any]], readers: Mapping[str, Callable[[Words], list[Any]]], leave_out: Words
-) -> dict[str, list[Any]]:
-    """What is named, less what is left out of its one family."""
-    families = [family for family, its in named.items() if its]
-    if len(families) != 1:
-        said = ", ".join(families) or "nothing"
-        raise OptionError(f"--except leaves out of the one family that is named, found {said}; name one.")
-    (family,) = families
-    out = readers[family](leave_out)
-    if odd := [thing for thing in out if thing not in named[family]]:
-        raise OptionError(f"--except names {_said(odd[0])}, which is not among the {family} named; leave it out.")
-    return {**named, family: [thing for thing in named[family] if thing not in out]}
-
-
-def _said(thing: Any) -> str:
-    return thing if isinstance(thing, str) else ":".join(map(str, thing))
-
-
-def _one_by_one(
-    named: Mapping[str, list[Any]],
-    build: Mapping[str, Callable[[Any, Edit], Cut]],
-    edits: Sequence[Edit],
-    of_heads: Sequence[Edit],
-) -> tuple[list[Cut], dict[str, dict[str, Cut]]]:
-    """A cut of each thing by each edit; by edits that do not decide, and for heads by further ones, as variants."""
-    made: list[Cut] = []
-    variants: dict[str, dict[str, Cut]] = {}
-    deciding = [edit for edit in edits if isinstance(edit, Resample)]
-    beside = [edit for edit in edits if deciding and not isinstance(edit, Resample | Scale)]
-    for family, things in named.items():
-        others = [*beside, *(of_heads if family == HEADS else ())]
-        for thing in things:
-            if family == EDGES:
-                made += _of_edge(thing, edits)
-                continue
-            for edit in edits:
-                if edit not in beside:
-                    made.append(build[family](thing, edit))
-                if others and isinstance(edit, Resample):
-                    variants[made[-1].label] = {NAME_OF[type(other)]: build[family](thing, other) for other in others}
-    return made, variants
-
-
-def _joint(
-    named: Mapping[str, list[Any]], build: Mapping[str, Callable[[Any, Edit], Cut]], edits: Sequence[Edit], said: str
-) -> list[Cut]:
-    """One cut of everything that is named, by each edit; edges alone are blocked once."""
-    things = [(build[family], thing) for family, its in named.items() for thing in its]
-    if not things:
-        return []
-    made = [cut_together([one(thing, edit) for one, thing in things], said) for edit in edits]
-    return list({cut.parts: cut for cut in made}.values())
-
-
-def _of_edge(edge: tuple[str, str], edits: Iterable[Edit]) -> list[Cut]:
-    """An edge blocked; weakened too where a scale is asked for, after the softmax."""
-    weak = [weaken_edge(*edge, edit.factor) for edit in edits if isinstance(edit, Scale)]
-    # What is left of an edge that is scaled to nothing belongs to the same curve.
-    return [knock_out(*edge), *weak, *([zero_value_edge(*edge)] if weak else [])]
-
-
-def _whole(shape: Shape, edits: Sequence[Edit], seed: int) -> list[Cut]:
-    cuts = [ablate_thought(None, edit=edit) for edit in edits]
-    cuts += [stop_after(k, n_thoughts=shape.n_thoughts) for k in range(shape.n_thoughts)]
-    return cuts if shape.n_thoughts < 2 else [*cuts, shuffle_thoughts(seed)]
-
-
-def _restored(kind: str, shape: Shape, seed: int) -> tuple[Cut, ...]:
-    """Each head, thought or edge put back alone."""
-    if kind == HEADS:
-        return tuple(restore_head(name, seed=seed) for name in heads_named(ALL, shape, list))
-    if kind == THOUGHTS:
-        return tuple(restore_thought(name, seed=seed) for name in thoughts_named(ALL, shape))
-    return tuple(restore_edge(*edge, seed=seed) for edge in edges_named([ALL, READOUT], shape))
 
 
 def _notes(heads: Words, seen: Callable[[], Analysis], holdout: float | None) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ class Material:
         return mean.float()
 
 
-def bind(cuts: Sequence[Sequence[Intervention]], material: Material | None, places: Sequence[int]) -> list[Parts]:
+def bind(material: Material | None, cuts: Sequence[Sequence[Intervention]], places: Sequence[int]) -> list[Parts]:
     """Cuts whose edits have their values, for the problems at these places of the study."""
     problems = torch.tensor(places)
     # Many cuts of a plan share an edit, whose values are found once a batch.

@@ -1,8 +1,9 @@
 """What is cut, selected by words such as `top:10`, `z4:z1` or `scale:0.5`, and the orders in which heads are cut.
 
-in: words as a user types them, and the sizes of a model; out: names of what is there, and edits. Also in: a run, or the
-effects of cutting single heads; out: names of heads in order, and the cuts of the first 1, 2, … . These words are read
-here and nowhere else: `all`, `top:10`, `L4H5`, `L4G1`, `z4:z1`, `readout`, `mean`, `scale:0.5`.
+in: words as a user types them, and the sizes of a model; out: edits, names of what is there, and the cuts of these.
+Also in: a run, or the effects of cutting single heads; out: names of heads in order, and the cuts of the first 1, 2, …
+of them. These words are read here and nowhere else: `all`, `top:10`, `L4H5`, `L4G1`, `z4:z1`, `readout`, `mean`,
+`scale:0.5`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,11 +16,28 @@ import xarray as xr
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape
-from thoughtlens.cuts.cut_types import Cut
-from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Scale, Zero
+from thoughtlens.cuts.cut_types import (
+    Cut,
+    ablate_head,
+    ablate_kv_group,
+    ablate_thought,
+    cut_together,
+    knock_out,
+    restore_edge,
+    restore_head,
+    restore_thought,
+    shuffle_thoughts,
+    stop_after,
+    weaken_edge,
+    zero_value_edge,
+)
+from thoughtlens.cuts.edits import NAME_OF, Edit, Mean, Noise, Resample, Scale, Zero
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
+    EDGES,
+    GRAPH_GROUPS,
     HEADS,
+    KV_GROUPS,
     RANDOM,
     TEXT,
     THOUGHTS,
@@ -112,6 +130,10 @@ def _edge(name: str, shape: Shape) -> tuple[str, str]:
         )
     order = key_names(shape.n_thoughts)
     _known([query], query_names(shape.n_thoughts), "--edges")
+    if (
+        key in GRAPH_GROUPS
+    ):  # in the question, before every query; whether the model has them is known once it is loaded
+        return query, key
     _known([key], order, "--edges")
     if order.index(key) > order.index(query):
         raise OptionError(f"--edges names {name}, which the causal mask forbids; the query comes first.")
@@ -129,6 +151,131 @@ def _known(names: list[str], known: Sequence[Any], option: str) -> list[str]:
     if odd := [name for name in names if name not in known]:
         raise OptionError(f"{option} names {odd[0]!r}, expected some of {', '.join(known)}; pass others.")
     return names
+
+
+def cuts_named(
+    words: Mapping[str, Words],
+    shape: Shape,
+    edits: Sequence[Edit],
+    of_heads: Sequence[Edit],
+    *,
+    ranked: Callable[[], Sequence[str]],
+    n_groups: Callable[[], int],
+    leave_out: Words,
+    at: Words,
+    together: bool,
+) -> tuple[list[Cut], dict[str, dict[str, Cut]]]:
+    """The cuts of what is named of each family by each edit, one by one or all together; and by label their variants.
+
+    `of_heads` are further edits of single heads, as variants; the others are those of `plan_cuts`.
+    """
+    readers: dict[str, Callable[[Words], list[Any]]] = {
+        HEADS: lambda given: heads_named(given, shape, ranked),
+        KV_GROUPS: lambda given: groups_named(given, shape, n_groups()),
+        THOUGHTS: lambda given: thoughts_named(given, shape),
+        EDGES: lambda given: edges_named(given, shape),
+    }
+    named = {family: [] if words[family] is None else read(words[family]) for family, read in readers.items()}
+    if leave_out is not None:
+        named = _without(named, readers, leave_out)
+    where = None if at is None else positions_named(at, shape)
+    build: dict[str, Callable[[Any, Edit], Cut]] = {
+        HEADS: lambda head, edit: ablate_head(head, edit=edit, queries=where),
+        KV_GROUPS: lambda place, edit: ablate_kv_group(
+            *place, n_heads=shape.n_heads, n_groups=n_groups(), edit=edit, queries=where
+        ),
+        THOUGHTS: lambda thought, edit: ablate_thought(thought, edit=edit),
+        EDGES: lambda edge, edit: (
+            weaken_edge(edge[0], edge[1], edit.factor) if isinstance(edit, Scale) else knock_out(*edge)
+        ),
+    }
+    if not together:
+        return _one_by_one(named, build, edits, of_heads)
+    left_out = "" if leave_out is None else f" but {', '.join(listed(leave_out))}"
+    said = [
+        f"all {family}{left_out}" if words[family] == ALL else ", ".join(map(_said, its))
+        for family, its in named.items()
+        if its
+    ]
+    return _joint(named, build, edits, " and ".join(said)), {}
+
+
+def _without(
+    named: Mapping[str, list[Any]], readers: Mapping[str, Callable[[Words], list[Any]]], leave_out: Words
+) -> dict[str, list[Any]]:
+    """What is named, less what is left out of its one family."""
+    families = [family for family, its in named.items() if its]
+    if len(families) != 1:
+        said = ", ".join(families) or "nothing"
+        raise OptionError(f"--except leaves out of the one family that is named, found {said}; name one.")
+    (family,) = families
+    out = readers[family](leave_out)
+    if odd := [thing for thing in out if thing not in named[family]]:
+        raise OptionError(f"--except names {_said(odd[0])}, which is not among the {family} named; leave it out.")
+    return {**named, family: [thing for thing in named[family] if thing not in out]}
+
+
+def _said(thing: Any) -> str:
+    return thing if isinstance(thing, str) else ":".join(map(str, thing))
+
+
+def _one_by_one(
+    named: Mapping[str, list[Any]],
+    build: Mapping[str, Callable[[Any, Edit], Cut]],
+    edits: Sequence[Edit],
+    of_heads: Sequence[Edit],
+) -> tuple[list[Cut], dict[str, dict[str, Cut]]]:
+    """A cut of each thing by each edit; by edits that do not decide, and for heads by further ones, as variants."""
+    made: list[Cut] = []
+    variants: dict[str, dict[str, Cut]] = {}
+    deciding = [edit for edit in edits if isinstance(edit, Resample)]
+    beside = [edit for edit in edits if deciding and not isinstance(edit, Resample | Scale)]
+    for family, things in named.items():
+        others = [*beside, *(of_heads if family == HEADS else ())]
+        for thing in things:
+            if family == EDGES:
+                made += _of_edge(thing, edits)
+                continue
+            for edit in edits:
+                if edit not in beside:
+                    made.append(build[family](thing, edit))
+                if others and isinstance(edit, Resample):
+                    variants[made[-1].label] = {NAME_OF[type(other)]: build[family](thing, other) for other in others}
+    return made, variants
+
+
+def _joint(
+    named: Mapping[str, list[Any]], build: Mapping[str, Callable[[Any, Edit], Cut]], edits: Sequence[Edit], said: str
+) -> list[Cut]:
+    """One cut of everything that is named, by each edit; edges alone are blocked once."""
+    things = [(build[family], thing) for family, its in named.items() for thing in its]
+    if not things:
+        return []
+    made = [cut_together([one(thing, edit) for one, thing in things], said) for edit in edits]
+    return list({cut.parts: cut for cut in made}.values())
+
+
+def _of_edge(edge: tuple[str, str], edits: Iterable[Edit]) -> list[Cut]:
+    """An edge blocked; weakened too where a scale is asked for, after the softmax."""
+    weak = [weaken_edge(*edge, edit.factor) for edit in edits if isinstance(edit, Scale)]
+    # What is left of an edge that is scaled to nothing belongs to the same curve.
+    return [knock_out(*edge), *weak, *([zero_value_edge(*edge)] if weak else [])]
+
+
+def cuts_of_all_thoughts(shape: Shape, edits: Sequence[Edit], seed: int) -> list[Cut]:
+    """All thoughts at once: by each edit, stopped after each, and shuffled."""
+    cuts = [ablate_thought(None, edit=edit) for edit in edits]
+    cuts += [stop_after(k, n_thoughts=shape.n_thoughts) for k in range(shape.n_thoughts)]
+    return cuts if shape.n_thoughts < 2 else [*cuts, shuffle_thoughts(seed)]
+
+
+def restorations(kind: str, shape: Shape, seed: int) -> tuple[Cut, ...]:
+    """Each head, thought or edge put back alone."""
+    if kind == HEADS:
+        return tuple(restore_head(name, seed=seed) for name in heads_named(ALL, shape, list))
+    if kind == THOUGHTS:
+        return tuple(restore_thought(name, seed=seed) for name in thoughts_named(ALL, shape))
+    return tuple(restore_edge(*edge, seed=seed) for edge in edges_named([ALL, READOUT], shape))
 
 
 ATTENTION: Final = "attention"

@@ -34,10 +34,9 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict
 
 from thoughtlens.analysis.effects import ACCURACY_MARGIN, MARGIN
-from thoughtlens.cuts.cut_taps import as_spec
-from thoughtlens.cuts.cut_types import FROZEN, Cut
+from thoughtlens.cuts.cut_types import Cut, address_of
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
-from thoughtlens.cuts.passes import Outcomes, joined, variables_of
+from thoughtlens.cuts.passes import joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
 from thoughtlens.cuts.recorded_values import donor_rule
 from thoughtlens.cuts.selection import CAUSE, heads_by_attention, heads_by_cause
@@ -78,12 +77,11 @@ from thoughtlens.progress import told
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import USUAL, BatchSize
-from thoughtlens.runs.engines import Engine, Local, Part, Progress
+from thoughtlens.runs.engines import Engine, Local, Part, Progress, alone
 from thoughtlens.runs.extraction import loader_for
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, differences, versions
 from thoughtlens.schema import BASELINE, EFFECTS_STORE, check_effects, effects_dataset, tested_half
-from thoughtlens.taps import Site
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +118,8 @@ class Manifest(BaseModel):
         return self.model_dump(include={"model", "problems", "n", "options", "margins", "seed"})
 
 
-def intervene(
+def intervene_part(
+    part: Part | None,
     run: Run,
     plan: Plan | Sequence[Cut],
     *,
@@ -137,10 +136,15 @@ def intervene(
     engine: Engine | None = None,
     call: str | None = None,
     progress: Progress | None = None,
-) -> xr.Dataset:
+) -> xr.Dataset | None:
     """Make the cuts of a plan in the model of a run, on its problems, and keep what they do.
 
+    `intervene_part` is the same as one of several processes that each do a part of the batches. The first to come
+    begins the study and measures what edits need. The last to finish closes it, and makes the cuts that depend on the
+    effects of others; to the others None is returned.
+
     Args:
+        part: which of these processes this is (an argument of `intervene_part` alone, where None is the only one).
         run: the run; its model is loaded again.
         plan: as `plan_cuts` gives it; or cuts, each with a label of its own.
         study: name of the study; a digest of its problems, plan, options and seed if None, so that the same call goes
@@ -177,38 +181,6 @@ def intervene(
             effects = intervene(run, [ablate_head("L0H3")], study="first")
             effects.gold_logprob.sel(intervention="L0H3 resample").mean()
     """
-    how: dict[str, Any] = {"study": study, "n": n, "seed": seed, "reasoner": reasoner, "batch_size": batch_size}
-    how |= {"max_new_tokens": max_new_tokens, "margin": margin, "accuracy_margin": accuracy_margin, "call": call}
-    how |= {"allow_failed": allow_failed, "force": force, "engine": engine, "progress": progress}
-    effects = intervene_part(run, plan, None, **how)
-    assert effects is not None, "who writes alone closes the study"
-    return effects
-
-
-def intervene_part(
-    run: Run,
-    plan: Plan | Sequence[Cut],
-    part: Part | None,
-    *,
-    study: str | None = None,
-    n: int | None = None,
-    seed: int | None = None,
-    reasoner: LatentReasoner | None = None,
-    batch_size: BatchSize = AUTO,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    margin: float = MARGIN,
-    accuracy_margin: float = ACCURACY_MARGIN,
-    allow_failed: bool = False,
-    force: bool = False,
-    engine: Engine | None = None,
-    call: str | None = None,
-    progress: Progress | None = None,
-) -> xr.Dataset | None:
-    """`intervene`, as one of several processes that each do a part of the batches; None where others are not done yet.
-
-    The first to come begins the study and measures what edits need. The last to finish closes it, and makes the cuts
-    that depend on the effects of others.
-    """
     margins = {"margin": margin, "accuracy_margin": accuracy_margin}
     if not min(margins.values()) > 0.0:
         raise OptionError(
@@ -241,7 +213,8 @@ def intervene_part(
             f"a study is called {name!r}, expected at most 48 letters, digits, dots, dashes and underscores, no dot "
             "first or last; pass another --study."
         )
-    asked_passes = passes_of(run, plan, n, drawn)
+    n_choosing = len(target.choosing)
+    asked_passes = plan.n_passes(len(target.problems) - n_choosing, n_choosing)
     folder = run.path / STUDIES / name
     with _writing(folder, part) as alone, told(progress, "intervene", asked_passes) as advance:
         with alone():
@@ -271,6 +244,9 @@ def intervene_part(
         with alone():
             advanced = advance if part is None else lambda n_passes: None
             return _closed(run, folder, target, plan, rankings, partial(make, progress=advanced), margins)
+
+
+intervene = alone(intervene_part)
 
 
 @contextmanager
@@ -388,13 +364,6 @@ def _sized(folder: Path, asked: Manifest, target: Target, model: LatentReasoner)
         size = batches.fitting(model, longest, target.n_thoughts, target.max_new_tokens).batch_size
     sized = asked.model_copy(update={"options": asked.options | {"batch_size": size}})
     return sized, replace(target, batches=_grouped(target.prompts, target.choosing, size))
-
-
-def passes_of(run: Run, plan: Plan, n: int | None, seed: int | None = None) -> int:
-    """How many passes `intervene` makes at most."""
-    problems = run.problems(n=n, seed=plan.seed if seed is None else seed)
-    n_choosing = len(choosing_places(plan, [problem.id for problem in problems]))
-    return plan.n_passes(len(problems) - n_choosing, n_choosing)
 
 
 def choosing_places(plan: Plan, ids: Sequence[str]) -> frozenset[int]:
@@ -522,7 +491,7 @@ def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, ch
         rows, outcomes = read_outcomes(target, shard)
         means = [outcomes.at([rows[BASELINE_KEY]])]
         for cut in cuts:
-            means.append(_over_donors(outcomes.at([rows[key_of(one)] for one in plan.of_donors(cut)])))
+            means.append(outcomes.at([rows[key_of(one)] for one in plan.of_donors(cut)]).mean())
         parts.append(joined(means, 0))
     places = np.concatenate([target.batches[shard] for shard in shards])
     found = variables_of(joined(parts, 1).at((slice(None), np.argsort(places))))
@@ -559,40 +528,10 @@ def effects_of(run: Run, target: Target, plan: Plan, steps: Sequence[Cut], *, ch
     return check_effects(effects.assign(exploratory=("intervention", exploratory)))
 
 
-def _over_donors(found: Outcomes) -> Outcomes:
-    """One cut with the values of several donors: numbers are means, and what is said is said with the first's."""
-    failure = found.failure[0]
-    for row in found.failure[1:]:
-        failure = np.where(failure == "", row, failure)
-    failed = failure != ""
-    means = (its.mean(0) if its.dtype.kind == "f" else np.where(failed, np.zeros_like(its[0]), its[0]) for its in found)
-    return Outcomes._make(its[None] for its in means)._replace(failure=failure[None])
-
-
 def _donor_rule(plan: Plan, target: Target) -> str:
     """Whose values the plan's cuts put in place; "" where they put nobody's."""
     edits = [part.edit for cut in plan.made for part in cut.parts if isinstance(part.edit, Resample)]
     return donor_rule(target.pool, edits[0].seed, plan.donors) if edits else ""
-
-
-def address_of(cut: Cut) -> dict[str, Any]:
-    """What a cut cuts and how, as the coordinates of the effects Dataset say it."""
-    # That later thoughts are as they were is said once, behind the edit.
-    still = [part.site is Site.THOUGHT and isinstance(part.edit, Own) for part in cut.parts]
-    frozen = [part for part, own in zip(cut.parts, still, strict=True) if own and still[0]]
-    specs = [as_spec(part) for part in cut.parts if part not in frozen]
-    edits = [spec["edit"] if isinstance(spec["edit"], dict) else {"name": spec["edit"]} for spec in specs]
-    named = [", ".join(str(value) for name, value in edit.items() if name != "factor") for edit in edits]
-    scopes = {tuple(spec["queries"] or ()) for spec in specs if spec["site"] == Site.HEAD}
-    return {
-        "family": cut.family,
-        "unit": cut.unit,
-        "edit": " + ".join(dict.fromkeys(named)) + (f", {FROZEN}" if frozen else ""),
-        "at": ", ".join(scopes.pop()) if len(scopes) == 1 else "",
-        "dose": np.nan if cut.dose is None else cut.dose,
-        "order": cut.order,
-        "k": cut.k,
-    }
 
 
 def donor_ids(cut: Cut, target: Target) -> list[str]:

@@ -246,7 +246,7 @@ class CutJob:
             target.prompts,
             [cut.parts for cut in self.cuts],
             target.n_thoughts,
-            bind=lambda parts, places: bind(parts, material, places),
+            bind=partial(bind, material),
             refuse=self._refuse,
             # Planned for the whole batch, so that half a batch takes half the memory.
             max_new_tokens=target.max_new_tokens,

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
-from thoughtlens.reasoning.loop import Trace, reason
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning.loop import Trace, reason, recorder_for
 from thoughtlens.taps import PaddingWatch, Tap
 
 QUESTIONS: Final = (

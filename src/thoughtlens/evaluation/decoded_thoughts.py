@@ -26,6 +26,7 @@ from torch import Tensor
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation.checks import doctor
 from thoughtlens.files import Json, call_of, only_writer, write_json
+from thoughtlens.models.loader import reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
 from thoughtlens.notation import (
     ANSWER,
@@ -335,7 +336,7 @@ def write_readings(run: Run, reasoner: LatentReasoner) -> Path:
 
     Args:
         run: the run.
-        reasoner: its model.
+        reasoner: its model; loaded again if that is in another precision than the run.
 
     Returns:
         The path of `readings.json`.
@@ -352,6 +353,9 @@ def write_readings(run: Run, reasoner: LatentReasoner) -> Path:
     path = run.path / READINGS
     if read_readings(run):
         return path
+    if run.manifest["options"]["model"].get("dtype") != reasoner.provenance.get("dtype"):
+        # Half precision moved numbers too far, or a run that goes on has another.
+        reasoner = reasoner_of(run.manifest, device=reasoner.provenance.get("device"))
     problems, n_thoughts = run.problems(), int(run.manifest["options"]["n_thoughts"])
     chosen = [problems[place] for place in chosen_problems(len(problems))]
     decoded = decode_thoughts(reasoner, chosen, n_top=N_TOP, n_thoughts=n_thoughts).sel(stage=STAGE)

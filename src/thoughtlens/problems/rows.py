@@ -150,7 +150,13 @@ def read_problems(
     return tuple(problems)
 
 
-def place_of(path: Path, number: int) -> str:
+def problems_in(path: Path, prefix: str, fields: Mapping[str, str] | None) -> tuple[Problem, ...]:
+    """The problems of a file, as `read_problems` reads its rows."""
+    check_fields(fields)  # before the file is read
+    return read_problems(read_rows(path), prefix=prefix, place=lambda number: _place_of(path, number), fields=fields)
+
+
+def _place_of(path: Path, number: int) -> str:
     """How an error names a row: by line where the file has one row a line."""
     return f"{path}, {'line' if path.suffix.lower() in _BY_LINE else 'row'} {number}"
 
@@ -159,7 +165,7 @@ def _read_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         # One byte more than is allowed shows that a line is too long without reading the rest of it.
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW + 1), b""), start=1):
-            where = place_of(path, number)
+            where = _place_of(path, number)
             _check_length(len(line), where)
             if text := _decode(line, path, first_line=number).strip(" \t\r\n"):
                 value, end = _parse(text, 0, where)
@@ -195,7 +201,7 @@ def _prontoqa_rows(text: str, at: int, path: Path) -> list[Row] | None:
     tested = [example.get("test_example") if isinstance(example, dict) else None for example in examples.values()]
     if not tested or not all(isinstance(one, dict) for one in tested):
         return None
-    return [Row(number, _as_object(one, place_of(path, number))) for number, one in enumerate(tested, start=1)]
+    return [Row(number, _as_object(one, _place_of(path, number))) for number, one in enumerate(tested, start=1)]
 
 
 def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
@@ -203,7 +209,7 @@ def _list_rows(text: str, at: int, path: Path) -> Iterator[Row]:
     number, line, counted = 0, 1, 0
     while text[at : at + 1] != "]":
         number, line, counted = number + 1, line + text.count("\n", counted, at), at
-        where = f"{place_of(path, number)} (line {line})"
+        where = f"{_place_of(path, number)} (line {line})"
         value, end = _parse(text, at, where)
         _check_length(end - at, where)
         yield Row(number, _as_object(value, where))
@@ -227,7 +233,7 @@ def _read_table(path: Path) -> Iterator[Row]:
                 f"{path}, line 1 names the fields {names!r}, expected different names; correct the first line."
             )
         for number, values in enumerate(filter(None, table), start=1):
-            where = place_of(path, number)
+            where = _place_of(path, number)
             _check_length(sum(map(len, values)), where)
             if len(values) != len(names):
                 raise ProblemSetError(
@@ -242,7 +248,7 @@ def _read_table(path: Path) -> Iterator[Row]:
 def _read_text(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW + 1), b""), start=1):
-            where = place_of(path, number)
+            where = _place_of(path, number)
             _check_length(len(line), where)
             if text := _decode(line, path, first_line=number).strip():
                 question, bars, answer = text.partition("||")

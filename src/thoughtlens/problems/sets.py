@@ -20,7 +20,7 @@ from typing import Any
 
 from thoughtlens.errors import OptionError, ProblemSetError, first_line
 from thoughtlens.files import write_json_lines
-from thoughtlens.problems.rows import Problem, Row, check_fields, place_of, read_problems, read_rows
+from thoughtlens.problems.rows import Problem, Row, check_fields, problems_in, read_problems
 
 ALL = "all"
 """The split that is all others of a set, in their order."""
@@ -172,15 +172,16 @@ def load_set(
     return _load_bundled(named, split, fields, revision)
 
 
-def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
+def draw(problem_set: ProblemSet, n: int | None, seed: int = 42, *, most: int | None = None) -> ProblemSet:
     """Draw n problems without repetition.
 
     Of N problems those at `sorted(random.Random(seed).sample(range(N), n))` are taken.
 
     Args:
         problem_set: what is drawn from.
-        n: how many, 1 to N; None keeps the set as it is.
+        n: how many, 1 to N; None keeps the set as it is, or draws `most`.
         seed: same seed, same problems.
+        most: how many are drawn at most where n is None; all if None.
 
     Returns:
         A set with the same provenance; its problems stay in their order.
@@ -193,10 +194,13 @@ def draw(problem_set: ProblemSet, n: int | None, seed: int = 42) -> ProblemSet:
         >>> few = draw(load_set("arithmetic"), 2)
         >>> [problem.id for problem in few.problems]
         ['test_102', 'test_456']
+        >>> len(draw(load_set("arithmetic"), None, most=5_000).problems)
+        2400
     """
+    size = len(problem_set.problems)
+    n = min(most, size) if n is None and most is not None else n
     if n is None:
         return problem_set
-    size = len(problem_set.problems)
     if n < 1:
         raise OptionError(f"n is {n}, expected 1 to {size:,}; leave it out for all problems.")
     if n > size:
@@ -298,7 +302,7 @@ def _load_file(path: Path, split: str | None, fields: Mapping[str, str] | None, 
             f".tsv, .txt or .parquet file{f'; did you mean {near[0]}?' if near else '.'}"
         )
     _check_no_revision(str(path), revision)
-    problems = _read_file(path, split or path.stem, fields)
+    problems = problems_in(path, split or path.stem, fields)
     return ProblemSet(problems, path.stem, split, str(path))
 
 
@@ -312,7 +316,7 @@ def _load_bundled(named: NamedSet, split: str, fields: Mapping[str, str] | None,
     if not file.is_file():
         raise ProblemSetError(f"the bundled set {named.name!r} lacks its file {file.name}; install thoughtlens again.")
     with resources.as_file(file) as path:
-        return ProblemSet(_read_file(path, split, fields or named.fields), named.name, split, f"bundled:{file.name}")
+        return ProblemSet(problems_in(path, split, fields or named.fields), named.name, split, f"bundled:{file.name}")
 
 
 def _load_hub(named: NamedSet, split: str, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
@@ -331,11 +335,6 @@ def _load_hub(named: NamedSet, split: str, fields: Mapping[str, str] | None, rev
     _check_columns(rows, named, where, fields)
     problems = read_problems(rows, prefix=split, place=lambda number: f"{where}, row {number}", fields=fields)
     return ProblemSet(problems, named.name, split, named.hub_id, commit)
-
-
-def _read_file(path: Path, prefix: str, fields: Mapping[str, str] | None) -> tuple[Problem, ...]:
-    check_fields(fields)
-    return read_problems(read_rows(path), prefix=prefix, place=lambda number: place_of(path, number), fields=fields)
 
 
 def _check_no_revision(source: str, revision: str | None) -> None:

@@ -9,6 +9,7 @@ from .loop import Told as Told
 from .loop import Trace as Trace
 from .loop import decode as decode
 from .loop import reason as reason
+from .loop import recorder_for as recorder_for
 from .loop import tell as tell
 from .loop import think as think
 from .loop import write_out as write_out

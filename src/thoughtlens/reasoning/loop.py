@@ -23,7 +23,7 @@ from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
 from thoughtlens.reasoning.batch import EXACT, BatchPass, Protocol
 from thoughtlens.reasoning.replay import FixedPass, Steps
-from thoughtlens.taps import Tap, Taps
+from thoughtlens.taps import AttentionRecorder, Tap, Taps
 
 log = logging.getLogger(__name__)
 
@@ -332,6 +332,35 @@ def reason(
         tokens=tokens,
         texts=[reasoner.decode(ids) for ids in tokens],
         n_question_tokens=[len(prompt) - len(reasoner.opening) for prompt in prompts],
+    )
+
+
+def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
+    """A recorder of attention of the model's size, as a tap of `reason`.
+
+    Args:
+        reasoner: the model.
+        n_problems: of the batch.
+        n_thoughts: T.
+
+    Returns:
+        The recorder; after the pass its `attention` is (problem, layer, head, query, key).
+
+    Example:
+        >>> from thoughtlens.models import load
+        >>> reasoner = load("tiny-gpt2")
+        >>> recorder = recorder_for(reasoner, 1, reasoner.n_thoughts)
+        >>> trace = reason(reasoner, ["Ann has 2 bags of 4 pens. How many?"], taps=[recorder])
+        >>> tuple(recorder.attention.shape)
+        (1, 4, 4, 9, 11)
+    """
+    config = reasoner.lm.config
+    return AttentionRecorder(
+        n_problems=n_problems,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        n_thoughts=n_thoughts,
+        dtype=reasoner.lm.dtype,
     )
 
 

@@ -3,7 +3,9 @@ from .comparison_files import write_comparison as write_comparison
 from .page import Page as Page
 from .page import notebook_view as notebook_view
 from .page import write_report as write_report
+from .run_files import contents as contents
 from .run_files import summary as summary
+from .run_files import summary_without_thoughts as summary_without_thoughts
 from .run_files import write_analysis as write_analysis
 from .run_files import write_figures as write_figures
 from .run_files import write_question_attention as write_question_attention

@@ -12,7 +12,8 @@ the run; nothing here measures anything.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,19 +30,23 @@ from thoughtlens.analysis import (
     group_table,
     headline,
     open_analysis,
+    proportion_interval,
 )
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
 from thoughtlens.analysis.tables import evidence_tables, null_headline
-from thoughtlens.files import Json, call_of, file_name, only_writer, unique, write_json, write_table, writing
+from thoughtlens.files import Json, call_of, file_name, only_writer, read_json, unique, write_json, write_table, writing
 from thoughtlens.notation import ANSWER, thought_names
 from thoughtlens.progress import counting
 from thoughtlens.published.step_indexed_scores import step_indexed
-from thoughtlens.runs.reader import ANALYSIS, Run
-from thoughtlens.runs.writer import made_by
+from thoughtlens.reports.sentences import counts_of, percent_with_interval, with_interval
+from thoughtlens.runs.reader import ANALYSIS, DEFAULT, REPORT, STUDIES, Run
+from thoughtlens.runs.writer import MANIFEST, made_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SUMMARY: Final = "summary.json"
+EFFECTS_SUMMARY: Final = "effects_summary.json"
 FIGURES: Final = "figures"
 STEP_INDEXED: Final = "step_indexed"
 
@@ -112,6 +117,102 @@ def summary(run: Run, analysis: Analysis) -> dict[str, Any]:
         **({"precision": precision} if precision else {}),
     }
     return {**facts, "flat": flat(facts), "made_by": _made_by(run, analysis)}
+
+
+def summary_without_thoughts(run: Run) -> Json:
+    """The headline numbers of a run in a mode without thoughts, of which there is nothing to analyze.
+
+    Args:
+        run: the run.
+
+    Returns:
+        `run`, its path, `n` problems, `n_thoughts`, which is 0, and `accuracy` with its interval.
+
+    Example:
+        How often does a model answer rightly without thoughts?
+
+            summary_without_thoughts(extract(load(name, mode="direct"), problems, "runs/direct"))["accuracy"]
+    """
+    correct = run.correct()
+    found = proportion_interval(int(correct.sum()), len(correct))
+    accuracy = dict(zip(("estimate", "low", "high"), found.values.tolist(), strict=True))
+    return {"run": str(run.path), "n": len(correct), "n_thoughts": 0, "accuracy": accuracy}
+
+
+def contents(folder: Path) -> list[Json]:
+    """What the folder of a run holds beside the run: analyses, studies, figures and the report.
+
+    Args:
+        folder: of the run, which may be unfinished.
+
+    Returns:
+        Of each its `kind`, `name`, `n` (None where it is not of problems), `date`, the `command` that made it, and a
+        `headline`: what it says, in a line.
+
+    Example:
+        Which studies have been made?
+
+            [of["name"] for of in contents(run.path) if of["kind"] == "study"]
+    """
+    return [*_analyses_in(folder), *_studies_in(folder), *_pages_in(folder)]
+
+
+def _analyses_in(folder: Path) -> Iterator[Json]:
+    for path in sorted(folder.glob(f"{ANALYSIS}/{SUMMARY}")) + sorted(folder.glob(f"{ANALYSIS}/*/{SUMMARY}")):
+        name, facts = DEFAULT if path.parent.name == ANALYSIS else path.parent.name, _read(path)
+        told = {"date": _date(path), "command": facts.get("made_by", {}).get("call", ""), "headline": _line_of(facts)}
+        yield {"kind": "analysis", "name": name, "n": facts.get("n"), **told}
+
+
+def _line_of(facts: Json) -> str:
+    """What an analysis found."""
+    if "accuracy" not in facts:
+        return "made by another version"
+    hub = facts["hub"]["thought"]
+    said = [f"accuracy {percent_with_interval(facts['accuracy'])}", f"hub {hub}" if hub else "no hub shown"]
+    said += [counts_of(facts["types"])] if facts["types"] else []
+    return "; ".join([*said, *(f"by {of['by']}" for of in facts.get("groups", ()))])
+
+
+def _studies_in(folder: Path) -> Iterator[Json]:
+    for path in sorted(folder.glob(f"{STUDIES}/*/{MANIFEST}")):
+        found, made = _read(path), path.parent / EFFECTS_SUMMARY
+        finished, calls = found.get("finished"), [version["call"] for version in found.get("plans", ())]
+        line = "not finished; the same command goes on with it"
+        if finished and made.is_file():
+            line = _line_of_study(_read(made))
+        told = {"date": str(finished or _date(path))[:10], "command": "; then ".join(calls), "headline": line}
+        yield {"kind": "study", "name": path.parent.name, "n": found.get("n"), **told}
+
+
+def _line_of_study(facts: Json) -> str:
+    """What a study found."""
+    if "n_significant" not in facts:
+        return "made by another version"
+    said = f"{facts['n_cuts']} cuts, {facts['n_significant']['joint_logprob']} with an effect shown (Holm)"
+    if facts["top"]:
+        most = facts["top"][0]
+        said += f"; {most['cut']} costs most, {with_interval(most['joint_logprob'])} nats"
+    return said
+
+
+def _pages_in(folder: Path) -> Iterator[Json]:
+    if drawn := sorted((folder / FIGURES).glob("*.png")):
+        told = {"command": f"thoughtlens plot {folder}", "headline": ", ".join(path.stem for path in drawn)}
+        kind, name = f"{len(drawn)} figures in", str(folder / FIGURES)
+        yield {"kind": kind, "name": name, "n": None, "date": _date(drawn[-1]), **told}
+    if (page := folder / REPORT).is_file():
+        told = {"command": f"thoughtlens report {folder}", "headline": "everything on one page, for a browser"}
+        yield {"kind": "report", "name": str(page), "n": None, "date": _date(page), **told}
+
+
+def _read(path: Path) -> Json:
+    found = read_json(path, remedy="delete it")
+    return found if isinstance(found, dict) else {}
+
+
+def _date(path: Path) -> str:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
 
 
 def _made_by(run: Run, analysis: Analysis) -> Json:
@@ -336,6 +437,6 @@ def _write_tables(folder: Path, facts: Mapping[str, Any] | None, tables: Mapping
     with writing(folder):
         written = [write_table(folder / f"{name}.csv", table) for name, table in tables.items()]
         if facts is not None:
-            write_json(folder / "summary.json", facts)
-            written.insert(0, folder / "summary.json")
+            write_json(folder / SUMMARY, facts)
+            written.insert(0, folder / SUMMARY)
         return written

@@ -1,6 +1,6 @@
 """The results of a run, a study and a comparison in sentences, and cautions: none says more than the test behind it.
 
-In: the headline numbers of a run (`reports.summary`), of its studies (`study_data.facts_of`) and of a comparison. Out:
+In: the headline numbers of a run (`reports.summary`), of its studies (`page_data.facts_of`) and of a comparison. Out:
 `Finding`s and cautions, plain text, for the page and for the terminal.
 
 1. "More than an even share" is said where the one-sided test of the evidence says so (p < 0.05), and "less" where the
@@ -14,9 +14,12 @@ In: the headline numbers of a run (`reports.summary`), of its studies (`study_da
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import ceil, log10
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from thoughtlens.analysis.effects import ALPHA
+
+if TYPE_CHECKING:
+    from thoughtlens.runs.reader import Run
 
 FEW_CUT: Final = 50
 _MOST_DIGITS: Final = 6
@@ -68,6 +71,18 @@ def with_interval(of: Mapping[str, Any], digits: int = 2) -> str:
     return f"{number(of['estimate'], digits)} [{number(of['low'], digits)},\u00a0{number(of['high'], digits)}]"
 
 
+def percent_with_interval(of: Mapping[str, Any]) -> str:
+    """`92 % [86 %, 97 %]`, blanks that don't break inside."""
+    if of["low"] is None or of["high"] is None:
+        return percent(of["estimate"])
+    return f"{percent(of['estimate'])} [{percent(of['low'])},\u00a0{percent(of['high'])}]"
+
+
+def counts_of(types: Mapping[str, int]) -> str:
+    """Names with their counts, `3 hub, 1 sink`, zeros left out."""
+    return ", ".join(f"{n} {name}" for name, n in types.items() if n)
+
+
 def percent(share: float | None) -> str:
     """`12 %`, `under 1 %`."""
     if share is None:
@@ -87,13 +102,20 @@ def counted(n: int, one: str, several: str = "") -> str:
     return f"{n:,} {one if n == 1 else several or one + 's'}"
 
 
+def cut_short(run: "Run") -> str:
+    """How many texts of a run reached the most tokens that they may have; "" if none did."""
+    from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch, which has made the run
+
+    most = int(run.manifest["options"].get("max_new_tokens", MAX_NEW_TOKENS))
+    n = sum(row["n_tokens"] >= most for row in run.results())
+    return f"{n:,} texts were cut short after {most:,} tokens; --max-new-tokens sets how many." if n else ""
+
+
 def _answers(facts: Mapping[str, Any]) -> Iterator[Finding]:
     right, n = facts["accuracy"], facts["n"]
     n_right = round(right["estimate"] * n)
-    text = f"{n_right:,} of {counted(n, 'problem')} answered rightly: {percent(right['estimate'])}"
-    if right["low"] is not None:
-        text += f" [{percent(right['low'])},\u00a0{percent(right['high'])}]"
-    yield Finding("Answers", f"{text}.", "problems")
+    text = f"{n_right:,} of {counted(n, 'problem')} answered rightly: {percent_with_interval(right)}."
+    yield Finding("Answers", text, "problems")
 
 
 def _looks(facts: Mapping[str, Any], parts: Mapping[str, float | None]) -> Iterator[Finding]:
@@ -170,8 +192,7 @@ def _order(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    types = ", ".join(f"{n} {name}" for name, n in (facts["types"] or {}).items() if n)
-    if types:
+    if types := counts_of(facts["types"] or {}):
         yield Finding(
             "Types of heads",
             f"{types}, by where each gives more than 0.05 of its attention beyond an even spread.",
@@ -194,7 +215,7 @@ def _heads(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def cuts(studies: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """What the newest study shows, of those whose cuts were not all added later; `study_data.facts_of` gives them."""
+    """What the newest study shows, of those whose cuts were not all added later; `page_data.facts_of` gives them."""
     study = next((study for study in studies if any(not cut["exploratory"] for cut in study["cuts"])), None)
     if study is None:
         yield Finding("Cutting", "Nothing was cut in this run, so nothing here says what the answer needs.", "causes")

@@ -45,7 +45,7 @@ from thoughtlens.cuts.study import read_manifest
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json, write_table
 from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, THOUGHTS, head_place
-from thoughtlens.reports.run_files import FIGURES, save_figures
+from thoughtlens.reports.run_files import EFFECTS_SUMMARY, FIGURES, save_figures
 from thoughtlens.runs.reader import STUDIES, Run
 from thoughtlens.runs.writer import MANIFEST, made_by
 from thoughtlens.schema import EFFECTS_STORE, VALUE_WEIGHTED, check_effects
@@ -176,7 +176,7 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
     """
     facts, table = study_headline(run, done), study_table(done)
     with only_writer(run.path / STUDIES / facts["study"]) as folder:
-        written = [write_table(folder / "effects.csv", table), folder / "effects_summary.json"]
+        written = [write_table(folder / "effects.csv", table), folder / EFFECTS_SUMMARY]
         write_json(written[-1], facts)
         if figures:
             # Figures of an earlier plan do not belong to this one.

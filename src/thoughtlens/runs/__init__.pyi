@@ -1,8 +1,10 @@
 from .engines import Engine as Engine
 from .engines import Job as Job
 from .engines import Local as Local
+from .engines import Part as Part
 from .extraction import MEAN as MEAN
 from .extraction import extract as extract
+from .extraction import extract_part as extract_part
 from .extraction import random_weight_runs as random_weight_runs
 from .ray_engine import Ray as Ray
 from .reader import Run as Run

@@ -1,4 +1,4 @@
-"""The engines that work on shards: the interfaces `Job` and `Engine`, and `Local`; and the `Part` of them that is done.
+"""The engines that work on shards: the interfaces `Job` and `Engine`, and `Local`; and the `Part` that a process does.
 
 in: a long piece of work (an extraction, a study of cuts) as a `Job` of numbered shards; out: every shard done. An
 `Engine` has the shards done, here (`Local`) or in other processes (`thoughtlens.runs.ray_engine`), and does not know
@@ -9,9 +9,11 @@ what the work is:
    shard's number is sent, and shards may be done in any order.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, get_args
 
 from thoughtlens.errors import OptionError
 
@@ -55,6 +57,27 @@ def part_named(given: str) -> Part:
             f"--shard is {given!r}, expected i/n with i from 0 to n − 1, such as 0/3, 1/3 and 2/3; pass another."
         )
     return Part(int(index), int(count))
+
+
+Asked = ParamSpec("Asked")
+Done = TypeVar("Done")
+
+
+def alone(work: Callable[Concatenate[Part | None, Asked], Done | None]) -> Callable[Asked, Done]:
+    """The same work by one process alone: what takes a part first without that argument; it always comes to its end."""
+
+    @wraps(work)
+    def whole(*args: Asked.args, **how: Asked.kwargs) -> Done:
+        done = work(None, *args, **how)
+        assert done is not None, "who works alone has no others to wait for"
+        return done
+
+    asked = inspect.signature(work)
+    whole.__signature__ = asked.replace(  # type: ignore[attr-defined]  # which documentation reads
+        parameters=[*asked.parameters.values()][1:], return_annotation=get_args(asked.return_annotation)[0]
+    )
+    whole.__name__ = whole.__qualname__ = work.__name__.removesuffix("_part")
+    return whole
 
 
 class Job(Protocol):

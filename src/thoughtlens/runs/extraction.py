@@ -36,12 +36,11 @@ from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.problems.sets import as_set
 from thoughtlens.progress import told
 from thoughtlens.reasoning.batch import EXACT, Protocol, protocol_named
-from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason
+from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
 from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
-from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work
+from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work, alone
 from thoughtlens.runs.precision import arithmetic, settled
-from thoughtlens.runs.precision import recorder_for as recorder_for
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.run_layout import Keep, Layout, Seen
 from thoughtlens.runs.writer import MANIFEST, Store, begun, writing_run
@@ -201,7 +200,8 @@ def _result(reasoner: LatentReasoner, problem: Problem, text: str, tokens: Seque
     }
 
 
-def extract(
+def extract_part(
+    part: Part | None,
     reasoner: LatentReasoner,
     problems: ProblemSet | Sequence[Problem],
     out: str | Path,
@@ -216,10 +216,14 @@ def extract(
     engine: Engine | None = None,
     protocol: str = EXACT.name,
     progress: Progress | None = None,
-) -> Run:
+) -> Run | None:
     """Record the attention of every problem in a run folder; go on where an earlier call stopped.
 
+    `extract_part` is the same as one of several processes that each do a part of the shards. The first to come begins
+    the run, of at least four shards a process, and the last to finish closes it; to the others None is returned.
+
     Args:
+        part: which of these processes this is (an argument of `extract_part` alone, where None is the only one).
         reasoner: the model.
         problems: a problem set, or problems alone.
         out: the run folder, made if it is not there.
@@ -255,34 +259,6 @@ def extract(
         [True, True]
         >>> folder.cleanup()
     """
-    how: dict[str, Any] = {"n_thoughts": n_thoughts, "batch_size": batch_size, "shard_size": shard_size, "dtype": dtype}
-    how |= {"record": record, "keep": keep, "max_new_tokens": max_new_tokens, "protocol": protocol}
-    done = extract_part(reasoner, problems, out, None, engine=engine, progress=progress, **how)
-    assert done is not None, "who writes alone closes the run"
-    return done
-
-
-def extract_part(
-    reasoner: LatentReasoner,
-    problems: ProblemSet | Sequence[Problem],
-    out: str | Path,
-    part: Part | None,
-    *,
-    n_thoughts: int | None = None,
-    batch_size: BatchSize = AUTO,
-    shard_size: int | None = None,
-    dtype: Literal["float16", "float32"] = "float16",
-    record: Sequence[str] = (),
-    keep: Keep = RAW,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    engine: Engine | None = None,
-    protocol: str = EXACT.name,
-    progress: Progress | None = None,
-) -> Run | None:
-    """`extract`, as one of several processes that each do a part; the run, or None where other parts are not done yet.
-
-    The first to come begins the run, of at least four shards a process, and the last to finish closes it.
-    """
     chosen = as_set(problems)
     count = reasoner.n_thoughts if n_thoughts is None else n_thoughts
     if not 1 <= count <= MAX_THOUGHTS and count != reasoner.n_thoughts:
@@ -301,23 +277,10 @@ def extract_part(
         # A shard holds whole batches, or the problems at its end would be batched otherwise.
         shard_size = batch_size * max(1, (shard_size or batch_size) // batch_size)
     prompts = _checked_prompts(reasoner, chosen.problems, count)
-    layout = Layout.of(
-        tuple(problem.id for problem in chosen.problems),
-        n_layers=reasoner.lm.config.num_hidden_layers,
-        n_heads=reasoner.lm.config.num_attention_heads,
-        n_thoughts=count,
-        shard_size=shard_size,
-        dtype=dtype,
-        record=sorted(set(record)),
-        keep=keep,
-        slots=reasoner.slots,
-        padding=read.official,
-    )
-    if shard_size is None:
-        # A run goes on in the shards that it has; several processes share them evenly if there are many.
-        there = begun(Path(out)).get("layout", {}).get("shard_size")
-        even = layout.shard_size if part is None else max(1, layout.n_rows // (SHARDS_A_PART * part.count))
-        layout = replace(layout, shard_size=there or min(layout.shard_size, even))
+    layout = _layout(
+        reasoner, chosen, count, dtype=dtype, record=sorted(set(record)), keep=keep, padding=read.official,
+        shard_size=shard_size, there={} if shard_size else begun(Path(out)), part=part,
+    )  # fmt: skip
     names = ("name", "split", "revision", "fingerprint")
     of_problems = {name: getattr(chosen, name) for name in names}
     options: dict[str, Any] = {"problems": of_problems, "n_thoughts": count}
@@ -352,20 +315,34 @@ def extract_part(
             if part is not None and (left := store.unmarked()):
                 log.info("%s: shards %s are not done yet", out, part.others(left))
                 return None
-            notes: dict[str, Any] = {}
-            if missing or not begun(store.path)["complete"]:
-                # What does not decide the numbers: where the run, its problems and model were, and how they were
-                # batched.
-                notes = {
-                    "device": str(reasoner.provenance.get("device")),
-                    "batch_size": sized.batch_size,
-                    "source": chosen.source,
-                    "model_source": reasoner.provenance.get("source"),
-                    "model_settings": reasoner.provenance.get("settings"),
-                    **_batching(store, [len(prompt) for prompt in prompts], sized, read),
-                    "engine": where.name,
-                }
+            # What was done before has its notes already.
+            done = not missing and begun(store.path)["complete"]
+            notes = {} if done else _notes(store, chosen, reasoner, prompts, sized, read) | {"engine": where.name}
             return Run(Path(out), store.finish(notes))
+
+
+extract = alone(extract_part)
+
+
+def _layout(
+    reasoner: LatentReasoner,
+    chosen: ProblemSet,
+    n_thoughts: int,
+    *,
+    shard_size: int | None,
+    there: Mapping[str, Any],
+    part: Part | None,
+    **how: Any,
+) -> Layout:
+    """Sizes and arrays of the run; without a size of shards those of the run that is there, or several a process."""
+    config = reasoner.lm.config
+    sizes = {"n_layers": config.num_hidden_layers, "n_heads": config.num_attention_heads, "n_thoughts": n_thoughts}
+    ids = tuple(problem.id for problem in chosen.problems)
+    layout = Layout.of(ids, **sizes, shard_size=shard_size, slots=reasoner.slots, **how)
+    if shard_size is not None:
+        return layout
+    even = layout.shard_size if part is None else max(1, layout.n_rows // (SHARDS_A_PART * part.count))
+    return replace(layout, shard_size=there.get("layout", {}).get("shard_size") or min(layout.shard_size, even))
 
 
 def _checked_prompts(reasoner: LatentReasoner, problems: Sequence[Problem], n_thoughts: int) -> Sequence[Sequence[int]]:
@@ -397,6 +374,25 @@ def _sized(
     if "batching" in found:
         return Sized(**found["batching"])
     return fitting(reasoner, max(map(len, prompts), default=1), n_thoughts, max_new_tokens)
+
+
+def _notes(
+    store: Store,
+    chosen: ProblemSet,
+    reasoner: LatentReasoner,
+    prompts: Sequence[Sequence[int]],
+    sized: Sized,
+    protocol: Protocol,
+) -> dict[str, Any]:
+    """What does not decide the numbers: where the run, its problems and model were, and how they were batched."""
+    return {
+        "device": str(reasoner.provenance.get("device")),
+        "batch_size": sized.batch_size,
+        "source": chosen.source,
+        "model_source": reasoner.provenance.get("source"),
+        "model_settings": reasoner.provenance.get("settings"),
+        **_batching(store, [len(prompt) for prompt in prompts], sized, protocol),
+    }
 
 
 def _batching(store: Store, lengths: Sequence[int], sized: Sized, protocol: Protocol) -> dict[str, Any]:

@@ -29,8 +29,7 @@ from thoughtlens.models.checkpoint import free_memory
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, query_names, thought_names
-from thoughtlens.reasoning.loop import reason
-from thoughtlens.taps import AttentionRecorder
+from thoughtlens.reasoning.loop import reason, recorder_for
 
 MEASURED: Final = 8
 """Problems on which precision is measured."""
@@ -92,18 +91,6 @@ def arithmetic(reasoner: LatentReasoner) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def recorder_for(reasoner: LatentReasoner, n_problems: int, n_thoughts: int) -> AttentionRecorder:
-    """A recorder of the model's size."""
-    config = reasoner.lm.config
-    return AttentionRecorder(
-        n_problems=n_problems,
-        n_layers=config.num_hidden_layers,
-        n_heads=config.num_attention_heads,
-        n_thoughts=n_thoughts,
-        dtype=reasoner.lm.dtype,
-    )
 
 
 def _as(reasoner: LatentReasoner, dtype: str) -> LatentReasoner:

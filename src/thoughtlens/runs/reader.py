@@ -253,7 +253,7 @@ class Run:
 
 
 class _Named(Found):
-    name: str
+    name: str | None  # None of a reasoner that was built by hand
 
 
 class _Problems(_Named):
