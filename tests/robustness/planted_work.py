@@ -23,9 +23,9 @@ def cut_planted(folder: Path) -> None:
 def contents(folder: Path) -> dict[str, str]:
     """SHA-256 of every file but those that tell times: manifests, the markers of shards, and locks.
 
-    The root of a saved analysis has the digest of the run's manifest, by which it is known to be of this run.
+    A saved analysis has the digest of the run's manifest, by which it is known to be of this run.
     """
     timed = {*folder.rglob("manifest.json*"), *folder.glob("shards/*.json"), *folder.rglob(LOCK)}
-    timed |= {*folder.rglob("analysis.zarr/zarr.json"), *folder.rglob("analysis.zarr.sha256")}
+    timed |= set(folder.rglob("analysis.npz*"))
     files = {path for path in folder.rglob("*") if path.is_file()} - timed
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}

@@ -100,7 +100,7 @@ CASES: list[tuple[str, tuple[Callable[[Path], None], ...], Callable[[Path], obje
     ("shards/000000.jsonl", (*LINES, half, swapped), open_run),
     ("attention.zarr/zarr.json", (other_byte,), open_run),
     ("readings.json", JSON, readings),
-    ("analysis/mine/analysis.zarr/zarr.json", (other_byte,), analyse),
+    ("analysis/mine/analysis.npz", (other_byte,), analyse),
     ("studies/s/effects.zarr/zarr.json", (other_byte,), open_study),
     ("studies/s/manifest.json", JSON, go_on),
     ("studies/s/plan.json", JSON, go_on),

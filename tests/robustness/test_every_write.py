@@ -10,6 +10,7 @@ import random
 import shutil
 import sys
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -44,22 +45,21 @@ WORK = {
 
 def disturbed(work, folder: Path, at: int, error: int, counted: Path) -> None:
     """Do the work, and at one of its writes end the process, let the write fail, or remove all; count the writes."""
-    n_writes = 0
+    counter = count(1)  # whose steps are atomic: Zarr writes from several threads
     path = str(folder)
 
     def watch(event: str, arguments: tuple) -> None:
-        nonlocal n_writes
         if event == "open":
             writes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         else:
             writes = event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
         if writes and str(arguments[0]).startswith(path) and not str(arguments[0]).endswith(LOCK):
-            n_writes += 1
-            if n_writes == at and not error:
+            place = next(counter)
+            if place == at and not error:
                 os._exit(KILLED)
-            if n_writes == at and error == GONE:
+            if place == at and error == GONE:
                 shutil.rmtree(folder, ignore_errors=True)
-            elif n_writes == at:
+            elif place == at:
                 raise OSError(error, os.strerror(error), str(arguments[0]))
 
     load("planted")
@@ -71,7 +71,7 @@ def disturbed(work, folder: Path, at: int, error: int, counted: Path) -> None:
         os._exit(2)
     finally:
         at = -1
-        counted.write_text(str(n_writes))
+        counted.write_text(str(next(counter) - 1))
 
 
 def places(n_writes: int, seed: str) -> list[int]:
