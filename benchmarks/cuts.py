@@ -21,7 +21,7 @@ from benchmarks import shapes
 from benchmarks.measuring import Setting, round_lengths
 from benchmarks.timing import interleave, machine, ratios, spread
 from thoughtlens.cuts import Zero, ablate_head, ablate_thought, knock_out
-from thoughtlens.cuts.cut_taps import Variants
+from thoughtlens.cuts.interventions import Variants
 from thoughtlens.cuts.passes import Cutting, batch_of, copies_at_once
 from thoughtlens.cuts.recorded_values import Parts
 from thoughtlens.models import Codi, LatentReasoner, load

@@ -31,8 +31,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from benchmarks import shapes
 from benchmarks.methods import method_2025
 from thoughtlens.cuts import Scale, Zero, ablate_head, ablate_thought, knock_out, weaken_edge
-from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.edit_tensors import tensors_of
+from thoughtlens.cuts.interventions import Variants
 from thoughtlens.cuts.passes import Batch, Cutting, copies_at_once, sizes_of
 from thoughtlens.models import Codi, Markers, fuse_gelu, projection
 from thoughtlens.problems import Problem

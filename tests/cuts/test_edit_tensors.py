@@ -21,9 +21,9 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.edit_tensors import EditTensors, tensors_of, unfit
 from thoughtlens.cuts.edits import Noisy, Plus, Replace
+from thoughtlens.cuts.interventions import Variants
 from thoughtlens.cuts.passes import Cutting, batch_of, sizes_of
 from thoughtlens.notation import group_code
 from thoughtlens.reasoning import BatchPass, Steps, tell, think

@@ -32,9 +32,9 @@ from thoughtlens.cuts import (
     weaken_edge,
     zero_value_edge,
 )
-from thoughtlens.cuts.cut_taps import as_spec, from_spec
 from thoughtlens.cuts.cut_types import cut_from_spec, thoughts_left
 from thoughtlens.cuts.edits import NAMED, Own, Received, Shuffle, Stop
+from thoughtlens.cuts.interventions import as_spec, from_spec
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import key_names, query_names, thought_names
 from thoughtlens.taps import Site

@@ -9,6 +9,8 @@ from .attention_measures import row_entropy as row_entropy
 from .attention_measures import shares as shares
 from .attention_measures import thought_map as thought_map
 from .attention_measures import thought_mass as thought_mass
+from .attention_patterns import rollout as rollout
+from .attention_patterns import value_shares as value_shares
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
@@ -54,5 +56,3 @@ from .tables import comparison_headline as comparison_headline
 from .tables import comparison_tables as comparison_tables
 from .tables import group_table as group_table
 from .tables import headline as headline
-from .weighted_attention import rollout as rollout
-from .weighted_attention import value_shares as value_shares

@@ -27,12 +27,12 @@ from thoughtlens.analysis.attention_measures import (
     readout_sums,
     thought_map,
 )
+from thoughtlens.analysis.attention_patterns import rollout
 from thoughtlens.analysis.heads import LEAST_EXCESS, split_halves
 from thoughtlens.analysis.hubs import row_sums
 from thoughtlens.analysis.intervals import resample_weights, weighted_sums
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
 from thoughtlens.analysis.pieces import finish_moments, in_pieces, merge_moments, partial_moments
-from thoughtlens.analysis.weighted_attention import rollout
 from thoughtlens.errors import RunError
 from thoughtlens.notation import FIRST
 from thoughtlens.schema import ATTENTION

@@ -23,6 +23,7 @@ import xarray as xr
 from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, check_replaceable, open_same, open_saved, save
 from thoughtlens.analysis.attention_evidence import Levels, beyond_nulls, evidence_of_levels, null_values
 from thoughtlens.analysis.attention_measures import mean_entropy, preference_sums, preferences, readout
+from thoughtlens.analysis.attention_patterns import WEIGHTS, check_pattern, patterned, reached
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_problems
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
@@ -31,7 +32,6 @@ from thoughtlens.analysis.intervals import CHUNK_CELLS, CONFIDENCE, exact_labels
 from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
-from thoughtlens.analysis.weighted_attention import WEIGHTS, check_pattern, patterned, reached
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, digest_of
 from thoughtlens.notation import ANSWER, EOT, text

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis.attention_evidence import Levels, null_limits
+from thoughtlens.analysis.attention_patterns import rollout_note
 from thoughtlens.analysis.cautions import LEAST_SHOWN, few_problems, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.comparison import Comparison
 from thoughtlens.analysis.comparison_measures import MEASURES, POSITIONS
@@ -18,7 +19,6 @@ from thoughtlens.analysis.intervals import VALUES
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
 from thoughtlens.analysis.run_analysis import Analysis
 from thoughtlens.analysis.significance import benjamini_hochberg, holm
-from thoughtlens.analysis.weighted_attention import rollout_note
 
 LEVEL_MEASURES = ("preference", "lag_preference", "entropy", "sequential", "skip", "thought_mass")
 LEVEL_POSITIONS = ("thought", "lag", "query")

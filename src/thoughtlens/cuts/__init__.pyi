@@ -1,6 +1,5 @@
 from .controls import Shape as Shape
 from .controls import controls_for as controls_for
-from .cut_taps import Intervention as Intervention
 from .cut_types import Cut as Cut
 from .cut_types import ablate_head as ablate_head
 from .cut_types import ablate_kv_group as ablate_kv_group
@@ -24,6 +23,7 @@ from .edits import Resample as Resample
 from .edits import Scale as Scale
 from .edits import Zero as Zero
 from .forecast import estimate_study as estimate_study
+from .interventions import Intervention as Intervention
 from .plan import Plan as Plan
 from .plan import plan_cuts as plan_cuts
 from .study import intervene as intervene

@@ -23,9 +23,9 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.cuts import cut_types
-from thoughtlens.cuts.cut_taps import Intervention
 from thoughtlens.cuts.cut_types import Cut
 from thoughtlens.cuts.edits import Own, Stop
+from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import thought_names
 from thoughtlens.taps import Site

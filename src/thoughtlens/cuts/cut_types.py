@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any, Final
 
-from thoughtlens.cuts.cut_taps import Intervention, as_spec, from_spec
 from thoughtlens.cuts.edits import Block, Donor, Edit, Own, Received, Resample, Scale, Shuffle, Stop, Zero
+from thoughtlens.cuts.interventions import Intervention, as_spec, from_spec
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import (
     EDGES,

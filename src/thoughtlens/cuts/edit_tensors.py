@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.cut_taps import Intervention
 from thoughtlens.cuts.cut_types import Cut
 from thoughtlens.cuts.edits import Add, Block, Drawn, Noisy, Plus, Replace, Scale, Stop, Zero
+from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.notation import BOT, GRAPH_GROUPS, PAD_CODE, QUESTION, TEXT, group_code, slot_codes, text_code
 from thoughtlens.taps import Moment, Site
 

@@ -29,7 +29,7 @@ from thoughtlens.cuts.study_batches import Target
 from thoughtlens.errors import OptionError
 from thoughtlens.models.catalog import AUTO
 from thoughtlens.models.reasoner import LatentReasoner
-from thoughtlens.reasoning.replay import fixed_steps
+from thoughtlens.reasoning.captured_steps import fixed_steps
 from thoughtlens.runs.batches import BatchSize
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import tested_half

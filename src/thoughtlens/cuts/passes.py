@@ -25,17 +25,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from thoughtlens.cuts.cut_taps import Variants
 from thoughtlens.cuts.cut_types import thoughts_left
 from thoughtlens.cuts.edit_tensors import Sizes, tensors_of
 from thoughtlens.cuts.edits import Stop
+from thoughtlens.cuts.interventions import Variants
 from thoughtlens.cuts.recorded_values import Parts
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.batch import BatchPass
+from thoughtlens.reasoning.captured_steps import Steps
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, prompts_without, tell, think
-from thoughtlens.reasoning.replay import Steps
 from thoughtlens.runs.batches import bisect, halves, out_of_memory
 from thoughtlens.taps import Taps
 

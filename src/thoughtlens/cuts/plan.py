@@ -24,8 +24,8 @@ from typing import Any, Final
 import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, open_analysis
+from thoughtlens.analysis.attention_patterns import VALUES
 from thoughtlens.analysis.heads import unreliable
-from thoughtlens.analysis.weighted_attention import VALUES
 from thoughtlens.cuts.controls import CALIPER, Shape, balance_rows, controllable, controls_for, extra
 from thoughtlens.cuts.cut_types import (
     Cut,

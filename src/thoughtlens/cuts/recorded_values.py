@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.cut_taps import Intervention
 from thoughtlens.cuts.edits import (
     Donor,
     Drawn,
@@ -28,6 +27,7 @@ from thoughtlens.cuts.edits import (
     Resample,
     Shuffle,
 )
+from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import TEXT, query_names, thought_names
 from thoughtlens.taps import Site, Tap

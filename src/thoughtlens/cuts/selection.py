@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from thoughtlens.analysis.attention_patterns import VALUES, look, patterned
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
-from thoughtlens.analysis.weighted_attention import VALUES, look, patterned
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_types import (
     Cut,

@@ -28,9 +28,9 @@ import xarray as xr
 from safetensors.torch import load_file, save
 
 from thoughtlens.cuts.controls import Shape
-from thoughtlens.cuts.cut_taps import EDGE_SITES, Intervention
 from thoughtlens.cuts.cut_types import Cut, thoughts_left
 from thoughtlens.cuts.edits import Block, Donor, Mean, Received, Resample, Shuffle, Zero
+from thoughtlens.cuts.interventions import EDGE_SITES, Intervention
 from thoughtlens.cuts.passes import (
     Batch,
     Cutter,
@@ -48,8 +48,8 @@ from thoughtlens.files import Json, check_seal, digest_of, write_sealed
 from thoughtlens.models.reasoner import LatentReasoner, head_width, norm_factors
 from thoughtlens.notation import QUESTION, TEXT, key_names, query_names, thought_names
 from thoughtlens.problems import Problem
+from thoughtlens.reasoning.captured_steps import Steps, fixed_steps
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
-from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.engines import Progress, Work

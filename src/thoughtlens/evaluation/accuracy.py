@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from thoughtlens.analysis.intervals import proportion_interval
-from thoughtlens.cuts.cut_taps import Intervention
 from thoughtlens.cuts.edits import Replace, Zero
+from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.errors import OptionError
+from thoughtlens.models.checkpoint_facts import known_checkpoints
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import LATENT, LatentReasoner
-from thoughtlens.models.settings import known_checkpoints
 from thoughtlens.problems import OFFICIAL, Problem, ProblemSet, draw, load_set, same_answer
 from thoughtlens.reasoning.batch import EXACT, OFFICIAL_BATCH, protocol_named
 from thoughtlens.reasoning.loop import reason, write_out

@@ -2,6 +2,8 @@ from .catalog import bundled as bundled
 from .catalog import read_card as read_card
 from .checkpoint import find_weights as find_weights
 from .checkpoint import read_weights as read_weights
+from .checkpoint_facts import assumptions as assumptions
+from .checkpoint_facts import known_checkpoints as known_checkpoints
 from .coconut import Coconut as Coconut
 from .coconut import Pause as Pause
 from .coconut import symbol_tokenizer as symbol_tokenizer
@@ -30,5 +32,3 @@ from .reasoner import Wording as Wording
 from .reasoner import fuse_gelu as fuse_gelu
 from .reasoner import norm_factors as norm_factors
 from .reasoner import output_projections as output_projections
-from .settings import assumptions as assumptions
-from .settings import known_checkpoints as known_checkpoints

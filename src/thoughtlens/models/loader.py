@@ -3,7 +3,7 @@
 `load` takes four steps:
 
 1. The checkpoint's folder and the base's folder (configuration and tokenizer only) are found or fetched.
-2. What the weights do not say is looked up (`thoughtlens.models.settings`).
+2. What the weights do not say is looked up (`thoughtlens.models.checkpoint_facts`).
 3. The weights are read, sorted by their layout and merged (`thoughtlens.models.layouts`).
 4. transformers builds the decoder from them; every missing, unexpected or misshapen key is an error.
 
@@ -48,6 +48,7 @@ from thoughtlens.models.catalog import (
     no_lora,
 )
 from thoughtlens.models.checkpoint import digest, find_weights, free_memory, is_raw, read_weights
+from thoughtlens.models.checkpoint_facts import Settings, folder_settings, known_checkpoints
 from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.codi import Codi
 from thoughtlens.models.compiled import compiled_reasoner
@@ -65,7 +66,6 @@ from thoughtlens.models.layouts import (
 )
 from thoughtlens.models.planted import Strengths, planted_reasoner
 from thoughtlens.models.reasoner import LATENT, LatentReasoner, Reasoner, Wording
-from thoughtlens.models.settings import Settings, folder_settings, known_checkpoints
 from thoughtlens.notation import BOT, EOT
 from thoughtlens.problems import STRICT, rule_named
 from thoughtlens.taps import ATTENTION

@@ -5,6 +5,8 @@ from .batch import BatchPass as BatchPass
 from .batch import Protocol as Protocol
 from .batch import protocol_named as protocol_named
 from .batch import roomy_cache as roomy_cache
+from .captured_steps import Steps as Steps
+from .captured_steps import fixed_steps as fixed_steps
 from .loop import Told as Told
 from .loop import Trace as Trace
 from .loop import decode as decode
@@ -13,5 +15,3 @@ from .loop import recorder_for as recorder_for
 from .loop import tell as tell
 from .loop import think as think
 from .loop import write_out as write_out
-from .replay import Steps as Steps
-from .replay import fixed_steps as fixed_steps

@@ -22,7 +22,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
 from thoughtlens.reasoning.batch import EXACT, BatchPass, Protocol
-from thoughtlens.reasoning.replay import FixedPass, Steps
+from thoughtlens.reasoning.captured_steps import FixedPass, Steps
 from thoughtlens.taps import AttentionRecorder, Tap, Taps
 
 log = logging.getLogger(__name__)

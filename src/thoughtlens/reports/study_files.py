@@ -18,6 +18,7 @@ import xarray as xr
 
 from thoughtlens import plots
 from thoughtlens.analysis.attention_against_effects import FEWEST_JUDGED, judge, judged_together, readings
+from thoughtlens.analysis.attention_patterns import RAW, VALUES, look, patterned
 from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
@@ -40,7 +41,6 @@ from thoughtlens.analysis.effects import (
 )
 from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.significance import FEWEST_CARRYING
-from thoughtlens.analysis.weighted_attention import RAW, VALUES, look, patterned
 from thoughtlens.cuts.study import read_manifest
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json, write_table

@@ -36,8 +36,8 @@ from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.problems.sets import as_set
 from thoughtlens.progress import told
 from thoughtlens.reasoning.batch import EXACT, Protocol, protocol_named
+from thoughtlens.reasoning.captured_steps import Steps, fixed_steps
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
-from thoughtlens.reasoning.replay import Steps, fixed_steps
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work, alone
 from thoughtlens.runs.precision import arithmetic, settled

@@ -8,7 +8,7 @@ from tests.host_calls import HostCall, no_host_calls
 from tests.models.test_bases import BASES, base_of
 
 from thoughtlens.models import Codi, Markers, load, norm_factors, projection
-from thoughtlens.reasoning import BatchPass, Steps, reason, replay, tell, think
+from thoughtlens.reasoning import BatchPass, Steps, captured_steps, reason, tell, think
 from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.taps import (
     ATTENTION,
@@ -102,7 +102,7 @@ def test_every_base_passes_so_unless_its_attention_depends_on_the_length(name, t
 def small_rooms(monkeypatch):
     """Rooms that fit closely, so that batches of some problems leave them."""
     for name in ("ROWS", "POSITIONS", "AHEAD", "BURST"):
-        monkeypatch.setattr(replay, name, 1)
+        monkeypatch.setattr(captured_steps, name, 1)
 
 
 def test_rows_that_are_done_leave_and_longer_answers_move_to_a_larger_room(small_rooms, tokenizer):
@@ -121,9 +121,9 @@ def test_rows_that_are_done_leave_and_longer_answers_move_to_a_larger_room(small
 @pytest.mark.parametrize("name", ["tiny-gpt2", "tiny-llama"])
 def test_a_prefix_in_other_tokens_is_found_by_text(name, monkeypatch):
     """Ids that are never said find no prefix; the texts, checked at the end, do."""
-    reasoner, words_of = load(name), replay.words_of
+    reasoner, words_of = load(name), captured_steps.words_of
     monkeypatch.setattr(
-        replay, "words_of", lambda its: words_of(its)._replace(prefixes=((torch.tensor([1, 1, 1]), 0),))
+        captured_steps, "words_of", lambda its: words_of(its)._replace(prefixes=((torch.tensor([1, 1, 1]), 0),))
     )
     steps = Steps(reasoner)
     assert_same(*both(reasoner, QUESTIONS[:3], steps=steps))
@@ -176,7 +176,7 @@ def test_no_step_of_thinking_telling_or_saying_asks_the_host(reasoner):
     batch._room.state[: len(QUESTIONS)] = thinking.state
     batch._room.begin_to_say(torch.full((len(QUESTIONS),), 9))
     with no_host_calls():
-        batch._say(batch._with_room(replay.BURST), replay.BURST)
+        batch._say(batch._with_room(captured_steps.BURST), captured_steps.BURST)
 
 
 @pytest.mark.parametrize("reasoner", usually("gpt2"), indirect=True)
@@ -189,7 +189,7 @@ def test_decoding_looks_once_a_burst(reasoner):
         said, _ = batch.say(state, [30] * len(QUESTIONS))
     assert max(map(len, said)) == 30
     # Beside the looks, lists of the rows, of how much each has said, of what, and under which codes.
-    assert looks.count("__int__") == int(np.ceil(30 / replay.BURST))
+    assert looks.count("__int__") == int(np.ceil(30 / captured_steps.BURST))
     assert looks.count("tolist") == 4
     assert set(looks) <= {"__int__", "tolist"}
 
