@@ -44,7 +44,8 @@ def shards(folder: Path) -> Shards:
     """Twelve shards of a run; the workers, to which `Shards` goes with all that it names, do not need the rest."""
     ids = tuple(f"p{number}" for number in range(48))
     layout = Layout.of(ids, n_layers=1, n_heads=2, n_thoughts=2, shard_size=4, keep=RAW)
-    return Shards(Store.open(folder, layout, options={}))
+    options = {"model": {"name": "tiny"}, "problems": {"name": "arithmetic", "fingerprint": "6a"}, "n_thoughts": 2}
+    return Shards(Store.open(folder, layout, options=options))
 
 
 def means(folder: Path, engine: Engine) -> Run:

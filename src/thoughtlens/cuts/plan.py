@@ -89,6 +89,7 @@ class Plan:
         notes: what a reader of the plan should know, a sentence each.
 
     Example:
+        >>> from thoughtlens.cuts import ablate_head
         >>> plan = Plan((ablate_head("L0H0"), ablate_head("L0H1")), orders=("cause",), n_random=2)
         >>> plan.n_steps, plan.n_passes(100)
         (6, 1000)
