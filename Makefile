@@ -57,7 +57,7 @@ test: setup
 whole: setup
 	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules src tests
 
-# The tests of tests/robustness at full size, about an hour: files of each kind damaged 300 times, a kill and an error of
+# The tests of tests/robustness at full size, about two hours: files of each kind damaged 300 times, a kill and an error of
 # the disk at every write, twenty races of three processes.
 torture: export THOUGHTLENS_FUZZ = 300
 torture: export THOUGHTLENS_WRITES = all
