@@ -137,8 +137,7 @@ def test_mean_over_problems_has_its_interval_and_count(make_attention):
 def test_the_answer_of_the_planted_model_reaches_thoughts_that_it_never_looks_at():
     """Its carrier looks at the last thought alone: earlier ones reach it by the feedback, the last one most."""
     from thoughtlens.models import PLANTED, planted_problems, planted_reasoner
-    from thoughtlens.reasoning import reason
-    from thoughtlens.runs.extraction import recorder_for
+    from thoughtlens.reasoning import reason, recorder_for
 
     reasoner, problems = planted_reasoner(), planted_problems(3, seed=1)
     recorder = recorder_for(reasoner, len(problems), 6)

@@ -18,8 +18,7 @@ from thoughtlens.cuts import (
 from thoughtlens.cuts.edits import Stop
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import query_names, slot_codes, thought_names
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.taps import Moment, Site
 
 SAID = ["The answer is: 8", "The answer is: 1234", "<<12+3=15>> The answer is: 6", "I do not know"]

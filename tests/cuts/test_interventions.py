@@ -9,8 +9,7 @@ from tests.conftest import QUESTIONS, random_reasoner
 from thoughtlens.cuts import Intervention, Replace, Zero
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import thought_names
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.taps import Site, ThoughtRecorder
 
 

@@ -8,8 +8,7 @@ from tests.reasoning.test_reasoning import value_index
 
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models import norm_factors, output_projections
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.taps import Site, ValueRecorder
 
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]

@@ -10,8 +10,7 @@ from torch import nn
 from thoughtlens.errors import CheckpointError
 from thoughtlens.evaluation import doctor
 from thoughtlens.models import load, norm_factors
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning import reason, recorder_for
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128}
 GROUPED = {"intermediate_size": 48, "num_key_value_heads": 2}

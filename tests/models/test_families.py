@@ -25,9 +25,8 @@ from thoughtlens.models import (
     symbol_tokenizer,
 )
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning import reason
+from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.runs import extract
-from thoughtlens.runs.extraction import recorder_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 QUESTION = QUESTIONS[0]

@@ -26,8 +26,7 @@ from thoughtlens.models import (
 )
 from thoughtlens.notation import thought_names
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.schema import attention_dataset, check_attention
 from thoughtlens.taps import ATTENTION, Site
 

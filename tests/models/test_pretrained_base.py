@@ -13,8 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from thoughtlens.evaluation import doctor
 from thoughtlens.models import load
-from thoughtlens.reasoning import reason
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning import reason, recorder_for
 
 pytestmark = [
     pytest.mark.slow,

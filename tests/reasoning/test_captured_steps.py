@@ -8,8 +8,7 @@ from tests.host_calls import HostCall, no_host_calls
 from tests.models.test_bases import BASES, base_of
 
 from thoughtlens.models import Codi, Markers, load, norm_factors, projection
-from thoughtlens.reasoning import BatchPass, Steps, captured_steps, reason, tell, think
-from thoughtlens.runs.extraction import recorder_for
+from thoughtlens.reasoning import BatchPass, Steps, captured_steps, reason, recorder_for, tell, think
 from thoughtlens.taps import (
     ATTENTION,
     AttentionRecorder,

@@ -15,10 +15,9 @@ from thoughtlens.analysis.cautions import MOST_MOVED, precision_in_words, precis
 from thoughtlens.errors import CheckpointError
 from thoughtlens.models import load, precision
 from thoughtlens.models.loader import checked, identity
-from thoughtlens.reasoning import reason
+from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.reports import summary
 from thoughtlens.runs.batches import LARGEST, TOKENS, USUAL, fitting
-from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.runs.precision import MEASURED, arithmetic, settled
 
 PROBLEMS = tl.draw(tl.load_set("arithmetic"), 8, 0)

@@ -17,10 +17,9 @@ from thoughtlens.cli import app
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import PLANTED, norm_factors
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning import reason
+from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.reports import summary, write_analysis
 from thoughtlens.runs import extract, open_run
-from thoughtlens.runs.extraction import recorder_for
 from thoughtlens.schema import check_attention
 from thoughtlens.taps import ValueRecorder
 

@@ -259,7 +259,7 @@ def _analyze_run(
     about["options"] = options
     # A null Dataset can't be told from another one.
     if len(stored) == len(null) and (found := open_same(folder, about, *_CLASSES)) is not None:
-        return found  # type: ignore[no-any-return]
+        return found  # type: ignore[no-any-return]  # of the class that was saved
     check_replaceable(folder, about, force=force)
     n_blocks = int(run.manifest["layout"]["n_blocks"]) if kept else None
     made = _analyze(

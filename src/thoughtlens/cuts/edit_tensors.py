@@ -215,9 +215,9 @@ _UNFIT: Final = Vectors((), torch.empty(0), torch.empty(0))
 def _address(copy: int, part: Intervention, sizes: Sizes) -> tuple[Any, ...]:
     """Open index of the cells (copy, layer, head, query, key), or (copy, query) of thoughts, that a part names."""
     codes = slot_codes(sizes.n_thoughts) | {TEXT: text_code(sizes.n_thoughts)}
-    queries = range(1, sizes.n_thoughts + 5)
+    queries: Sequence[int] = range(1, sizes.n_thoughts + 5)
     if part.queries is not None:
-        queries = sorted(codes[name] - codes[BOT] + 1 for name in part.queries)  # type: ignore[assignment]
+        queries = sorted(codes[name] - codes[BOT] + 1 for name in part.queries)
     if part.site is Site.THOUGHT:
         return torch.tensor(copy), torch.tensor(queries)
     layers, heads = (
@@ -268,9 +268,9 @@ def _vectors(parts: Located, site: Site, sizes: Sizes) -> Vectors | None:
     """Planes and sources of head outputs or thoughts; `_UNFIT` where they can't be put so."""
     if not parts:
         return None
-    cells = (sizes.n_copies, sizes.n_thoughts + 5)
+    cells: tuple[int, ...] = (sizes.n_copies, sizes.n_thoughts + 5)
     if site is Site.HEAD:
-        cells = (sizes.n_copies, sizes.n_layers, sizes.n_heads, sizes.n_thoughts + 5)  # type: ignore[assignment]
+        cells = (sizes.n_copies, sizes.n_layers, sizes.n_heads, sizes.n_thoughts + 5)
     planes, taken, sources = list[Plane](), torch.zeros(cells, dtype=torch.long), dict[tuple[int, type], Any]()
     for copy, part in parts:
         at, edit = _address(copy, part, sizes), part.edit
