@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from thoughtlens.evaluation import padding_mass
 from thoughtlens.models import Codi, Markers, projection
-from thoughtlens.models.layouts import merged, sort_keys
+from thoughtlens.models.checkpoint_weights import merged, sort_keys
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import BatchPass, protocol_named, think
 from thoughtlens.runs import extract

@@ -103,7 +103,7 @@ def test_damaged_folders_of_models_are_refused(tmp_path, kind):
 
 
 def test_thin_factors_of_a_huge_product_are_refused_unmultiplied(tmp_path, monkeypatch):
-    from thoughtlens.models.layouts import Sorted, merged
+    from thoughtlens.models.checkpoint_weights import Sorted, merged
 
     found = Sorted("codi", {"h.0.attn.weight": torch.zeros(4, 4)})
     found.lora[("h.0.attn", "A")], found.lora[("h.0.attn", "B")] = torch.zeros(1, 1 << 20), torch.zeros(1 << 20, 1)

@@ -11,11 +11,11 @@ import xarray as xr
 from tests import apart
 from tests.runs import on_a_cluster
 
-from thoughtlens.cli.app import engine_named
+from thoughtlens.cli.options import engine_named
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.runs import Local, open_run
+from thoughtlens.runs.array_layout import Layout
 from thoughtlens.runs.extraction import RAW
-from thoughtlens.runs.run_layout import Layout
 from thoughtlens.runs.writer import Store
 
 pytest.importorskip("ray")

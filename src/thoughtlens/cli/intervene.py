@@ -12,7 +12,8 @@ import typer
 import thoughtlens as tl
 from thoughtlens import cuts, models, reports
 from thoughtlens.cli import results, terminal
-from thoughtlens.cli.app import (
+from thoughtlens.cli.app import app, typed
+from thoughtlens.cli.options import (
     Address,
     AsJson,
     Base,
@@ -26,11 +27,9 @@ from thoughtlens.cli.app import (
     RunModel,
     Shard,
     Workers,
-    app,
     batch_size_named,
     engine_named,
     is_file,
-    typed,
     within,
 )
 from thoughtlens.errors import OptionError

@@ -15,7 +15,8 @@ import thoughtlens as tl
 from thoughtlens import evaluation, problems, reports, training
 from thoughtlens import models as library
 from thoughtlens.cli import terminal
-from thoughtlens.cli.app import (
+from thoughtlens.cli.app import app
+from thoughtlens.cli.options import (
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
     OWN_PROBLEMS,
@@ -35,7 +36,6 @@ from thoughtlens.cli.app import (
     RunModel,
     SetRevision,
     Split,
-    app,
     check_model,
     fields_of,
     load_model,

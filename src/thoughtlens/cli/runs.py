@@ -13,7 +13,8 @@ import thoughtlens as tl
 from thoughtlens import evaluation, published, reports, runs, surveys
 from thoughtlens import problems as problem_sets
 from thoughtlens.cli import results, terminal
-from thoughtlens.cli.app import (
+from thoughtlens.cli.app import app
+from thoughtlens.cli.options import (
     DEFAULT_COUNT,
     DEFAULT_MODEL,
     DEFAULT_PROBLEMS,
@@ -54,7 +55,6 @@ from thoughtlens.cli.app import (
     Split,
     Thoughts,
     Workers,
-    app,
     are_runs,
     batch_size_named,
     check_model,

@@ -39,7 +39,7 @@ from thoughtlens.cuts.study import intervene
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation.decoded_thoughts import group_attention
 from thoughtlens.files import write_table
-from thoughtlens.models.compiled import circuit
+from thoughtlens.models.compiled_circuit import circuit
 from thoughtlens.models.loader import load
 from thoughtlens.models.planted import PLANTED, Strengths, planted_problems, planted_reasoner
 from thoughtlens.models.reasoner import LatentReasoner

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from thoughtlens.errors import CheckpointError, first_line
 from thoughtlens.models.checkpoint_facts import Settings
-from thoughtlens.models.layouts import CODI, LATENT_TTS, Sorted, embedding_key
+from thoughtlens.models.checkpoint_weights import CODI, LATENT_TTS, Sorted, embedding_key
 from thoughtlens.models.reasoner import Markers, fuse_gelu
 from thoughtlens.notation import BOT, EOT
 from thoughtlens.taps import ATTENTION

@@ -4,7 +4,7 @@
 
 1. The checkpoint's folder and the base's folder (configuration and tokenizer only) are found or fetched.
 2. What the weights do not say is looked up (`thoughtlens.models.checkpoint_facts`).
-3. The weights are read, sorted by their layout and merged (`thoughtlens.models.layouts`).
+3. The weights are read, sorted by their layout and merged (`thoughtlens.models.checkpoint_weights`).
 4. transformers builds the decoder from them; every missing, unexpected or misshapen key is an error.
 
 A family of another package is found by the name that a folder's `thoughtlens.json` gives, among the entry points
@@ -47,13 +47,9 @@ from thoughtlens.models.catalog import (
     no_device,
     no_lora,
 )
-from thoughtlens.models.checkpoint import digest, find_weights, free_memory, is_raw, read_weights
 from thoughtlens.models.checkpoint_facts import Settings, folder_settings, known_checkpoints
-from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
-from thoughtlens.models.codi import Codi
-from thoughtlens.models.compiled import compiled_reasoner
-from thoughtlens.models.disk_cache import checksum
-from thoughtlens.models.layouts import (
+from thoughtlens.models.checkpoint_files import digest, find_weights, free_memory, is_raw, read_weights
+from thoughtlens.models.checkpoint_weights import (
     COCONUT,
     CODI,
     LATENT_TTS,
@@ -64,6 +60,10 @@ from thoughtlens.models.layouts import (
     sort_keys,
     tie,
 )
+from thoughtlens.models.coconut import Coconut, Pause, pause_vector, symbol_tokenizer
+from thoughtlens.models.codi import Codi
+from thoughtlens.models.compiled_circuit import compiled_reasoner
+from thoughtlens.models.disk_cache import checksum
 from thoughtlens.models.planted import Strengths, planted_reasoner
 from thoughtlens.models.reasoner import LATENT, LatentReasoner, Reasoner, Wording
 from thoughtlens.notation import BOT, EOT
@@ -106,7 +106,7 @@ def load(
     """Load a reasoner.
 
     Args:
-        model: a bundled name, a Hub id, or a folder in a layout of `thoughtlens.models.layouts`.
+        model: a bundled name, a Hub id, or a folder in a layout of `thoughtlens.models.checkpoint_weights`.
         base: folder or Hub id of the base model, of which only configuration and tokenizer are read; the known base of
             a known checkpoint, or the checkpoint's own folder, if None.
         revision: branch, tag or commit of a Hub checkpoint.

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, NoReturn, TypeVar
 import torch
 
 from thoughtlens.errors import OptionError
-from thoughtlens.models.checkpoint import free_memory
+from thoughtlens.models.checkpoint_files import free_memory
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 
 log = logging.getLogger(__name__)

@@ -38,11 +38,11 @@ from thoughtlens.progress import told
 from thoughtlens.reasoning.batch import EXACT, Protocol, protocol_named
 from thoughtlens.reasoning.captured_steps import Steps, fixed_steps
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
+from thoughtlens.runs.array_layout import Keep, Layout, Seen
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work, alone
 from thoughtlens.runs.precision import arithmetic, settled
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
-from thoughtlens.runs.run_layout import Keep, Layout, Seen
 from thoughtlens.runs.writer import MANIFEST, Store, begun, writing_run
 from thoughtlens.schema import (
     ATTENTION,

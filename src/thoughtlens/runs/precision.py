@@ -25,7 +25,7 @@ from thoughtlens.analysis.cautions import MOST_MOVED
 from thoughtlens.errors import CheckpointError
 from thoughtlens.files import Json
 from thoughtlens.models.catalog import AUTO, TF32
-from thoughtlens.models.checkpoint import free_memory
+from thoughtlens.models.checkpoint_files import free_memory
 from thoughtlens.models.loader import identity, reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, query_names, thought_names

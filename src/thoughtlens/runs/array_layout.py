@@ -1,4 +1,4 @@
-"""The layout of a run: which problems are in which row of which Zarr array, and which rows are in a shard.
+"""The layout of a run's arrays: which problems are in which row of which Zarr array, and which rows are in a shard.
 
 in: the ids of the problems, the sizes of the model, and what is kept of each problem (`Keep`); out: an empty Zarr group
 with an array for each variable, and the place in it of everything that a shard holds.

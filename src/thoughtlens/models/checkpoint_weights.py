@@ -1,4 +1,4 @@
-"""Layouts of checkpoints: which keys the weights of each family have, sorted into a decoder, LoRA and a projection.
+"""The weights of checkpoints: the keys of each family, sorted into a decoder, LoRA (merged into it) and a projection.
 
 In: tensors by name as a file has them; out: a `Sorted`, every key accounted for.
 
