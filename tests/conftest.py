@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from thoughtlens.models import Codi, Markers, bundled, projection
-from thoughtlens.reasoning.loop import answer_rooms
+from thoughtlens.reasoning import decode
 from thoughtlens.taps import ATTENTION
 
 torch.set_num_threads(1)  # tiny models: threads only wait for each other
@@ -117,15 +117,19 @@ def reasoner(request, tokenizer) -> Codi:
     return random_reasoner(request.param, tokenizer)
 
 
+SHORT = 6
+"""Tokens of an answer where `short_texts` is in use."""
+
+
 @pytest.fixture(scope="module")
 def short_texts():
-    """Untrained models that are cut babble to the last position; twelve tokens of it are enough."""
+    """Untrained models that are cut babble to the last position; six tokens of it are enough."""
 
-    def shorter(reasoner, prompts, n_thoughts, wanted):
-        return answer_rooms(reasoner, prompts, n_thoughts, min(wanted, 12))
+    def shorter(batch, state, rooms):
+        return decode(batch, state, [min(room, SHORT) for room in rooms])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("thoughtlens.cuts.passes.answer_rooms", shorter)
+        patch.setattr("thoughtlens.cuts.passes.decode", shorter)
         yield
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from tests.conftest import random_reasoner, usually
+from tests.conftest import SHORT, random_reasoner, usually
 from tests.cut_oracle import PROBLEMS, kl, late, rows, without_heads
 
 from thoughtlens.cuts import (
@@ -33,8 +33,7 @@ from thoughtlens.cuts.recorded_values import bind
 from thoughtlens.cuts.study_batches import Target, measure_material
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample
-from thoughtlens.reasoning import reason
-from thoughtlens.reasoning.loop import answer_rooms
+from thoughtlens.reasoning import decode, reason
 from thoughtlens.taps import Site
 
 pytestmark = pytest.mark.usefixtures("short_texts")
@@ -119,7 +118,7 @@ def never(problem, cut_place, reason_):
 @pytest.mark.parametrize("reasoner", GPT2, indirect=True)
 def test_the_baseline_is_what_the_model_says_when_it_is_left_alone(reasoner):
     cutting = cutting_of(reasoner)
-    trace = reason(reasoner, [problem.question for problem in PROBLEMS], max_new_tokens=12)
+    trace = reason(reasoner, [problem.question for problem in PROBLEMS], max_new_tokens=SHORT)
     for problem, outcome, text in zip(PROBLEMS, *rows(cutting.baseline), trace.texts, strict=True):
         assert outcome.answer == (reasoner.read_answer(text) or "")
         assert outcome.correct == same_answer(reasoner.read_answer(text), problem.answer)
@@ -162,15 +161,15 @@ def test_a_problem_patched_with_itself_says_and_is_told_the_same(part, reasoner,
     cutting = cutting_of(reasoner)
     (found,) = rows(cutting.outcomes(made([(part,)], range(4))))
     assert_alike(found, *rows(cutting.baseline), 1e-5)
-    trace = reason(reasoner, [p.question for p in PROBLEMS], taps=made([(part,)], range(4))[0], max_new_tokens=12)
-    assert trace.texts == reason(reasoner, [p.question for p in PROBLEMS], max_new_tokens=12).texts
+    trace = reason(reasoner, [p.question for p in PROBLEMS], taps=made([(part,)], range(4))[0], max_new_tokens=SHORT)
+    assert trace.texts == reason(reasoner, [p.question for p in PROBLEMS], max_new_tokens=SHORT).texts
 
 
 @pytest.mark.parametrize("k", usually(0, 5, of=[0, 1, 5]))
 @pytest.mark.parametrize("reasoner", LLAMA, indirect=True)
 def test_stopping_after_k_thoughts_is_thinking_k(k, reasoner, monkeypatch):
     """Untrained models babble to the last position: a longer thinking would leave them less room."""
-    monkeypatch.setattr("thoughtlens.cuts.passes.answer_rooms", answer_rooms)
+    monkeypatch.setattr("thoughtlens.cuts.passes.decode", decode)
     reasoner.lm.config.max_position_embeddings = 64
     problems = PROBLEMS[:2]
     (found,) = rows(cutting_of(reasoner, problems).outcomes([stop_after(k, n_thoughts=6).parts]))
@@ -183,8 +182,9 @@ def test_stopping_after_k_thoughts_is_thinking_k(k, reasoner, monkeypatch):
 
 
 @pytest.mark.parametrize("name", usually("tiny-gpt2", of=["tiny-gpt2", "tiny-gpt2-control"]))
-def test_texts_that_are_not_decoded_again_are_what_would_be_decoded(name, tmp_path):
+def test_texts_that_are_not_decoded_again_are_what_would_be_decoded(name, tmp_path, monkeypatch):
     """On a model that is right of some problems and wrong of others: `Told.greedy` saves decoding, and nothing else."""
+    monkeypatch.setattr("thoughtlens.cuts.passes.decode", decode)
     model = load(name)
     problems = sample("arithmetic", n=24, seed=3)
     cuts = [

@@ -241,7 +241,7 @@ def test_the_plan_is_written_and_hashed_before_the_first_cut(run, reasoner):
     assert manifest.model == {name: reasoner.provenance.get(name) for name in manifest.model}
 
 
-def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbers(run, reasoner):
+def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbers(run, reasoner, monkeypatch):
     plan = plan_cuts(run, heads="L0H1")
     calls = [
         (plan, {}),
@@ -252,7 +252,9 @@ def test_a_study_has_a_name_of_its_own_for_each_call_that_would_give_other_numbe
         (plan_cuts(run, heads="L0H1", controls=1, measures=alike), {}),
         (plan_cuts(run, heads="L0H1", seed=1), {}),
     ]
-    names = [intervene(run, cuts, reasoner=reasoner, **how).attrs["study"] for cuts, how in [*calls, *calls]]
+    # The study is begun, or found; no cut is made.
+    monkeypatch.setattr("thoughtlens.cuts.study._closed", lambda _, folder, *rest: folder.name)
+    names = [intervene(run, cuts, reasoner=reasoner, **how) for cuts, how in [*calls, *calls]]
     assert names[:7] == names[7:] and len(set(names)) == 7
     assert set(studies(run.path)) == set(names)
 
@@ -348,9 +350,8 @@ def test_an_estimate_writes_nothing(run, reasoner):
     assert not (run.path / "studies").exists()
 
 
-def test_a_torn_line_of_outcomes_is_made_again_and_no_other(run, again, reasoner, passes):
-    expected = intervene(again, BARE, reasoner=reasoner)
-    intervene(run, BARE, reasoner=reasoner)
+def test_a_torn_line_of_outcomes_is_made_again_and_no_other(run, reasoner, passes):
+    expected = intervene(run, BARE, reasoner=reasoner)
     (file,) = run.path.glob("studies/*/outcomes/*.jsonl")
     file.write_text(file.read_text("utf-8")[:-40], "utf-8")
     passes.clear()
@@ -436,7 +437,7 @@ def broken(extracted, tmp_path):
     """A run one of whose problems has a gold answer that does not fit into the room for answers."""
     path = shutil.copytree(extracted, tmp_path / "broken")
     lines = (path / "problems.jsonl").read_text("utf-8").splitlines()
-    row = json.loads(lines[5]) | {"answer": ("7 " * 40).strip()}
+    row = json.loads(lines[5]) | {"answer": ("7 " * 300).strip()}
     (path / "problems.jsonl").write_text("\n".join([*lines[:5], json.dumps(row), *lines[6:]]) + "\n", "utf-8")
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
     manifest["options"]["problems"]["fingerprint"] = load_set(path / "problems.jsonl").fingerprint
@@ -478,10 +479,10 @@ def test_a_donor_that_can_not_be_run_makes_a_failure_and_no_wrong_answer(broken,
 def test_a_cut_that_can_not_be_made_is_named(run, reasoner):
     narrow = cut(Intervention(Site.HEAD, Add((1.0, 2.0)), frozenset({0})), label="narrow")
     with pytest.raises(RunError, match=r"under the cut 'narrow' \(found a vector of 2 numbers to add at head, expect"):
-        intervene(run, [*BARE, narrow], reasoner=reasoner)
-    found = intervene(run, [*BARE, narrow], reasoner=reasoner, allow_failed=True)
-    assert found["failed"].values.sum(1).tolist() == [0, 0, 0, 0, 8]
-    assert_same(found.isel(intervention=slice(0, 4)), intervene(run, BARE, reasoner=reasoner))
+        intervene(run, [*BARE, narrow], reasoner=reasoner, n=3)
+    found = intervene(run, [*BARE, narrow], reasoner=reasoner, n=3, allow_failed=True)
+    assert found["failed"].values.sum(1).tolist() == [0, 0, 0, 0, 3]
+    assert_same(found.isel(intervention=slice(0, 4)), intervene(run, BARE, reasoner=reasoner, n=3))
 
 
 def test_a_cut_whose_numbers_overflow_is_failed(run, reasoner):

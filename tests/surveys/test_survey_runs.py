@@ -25,9 +25,9 @@ SMALLER = {
     '{ problems = "arithmetic", name = "two steps", n-steps = 2 }': '"arithmetic"',
     '{ problems = "arithmetic", name = "four steps", n-steps = 4 },': "",
     "seeds = [42, 43]": "seeds = [42]",
-    "n = 60": "n = 5\nshard-size = 2",
+    "n = 60": "n = 5\nshard-size = 3",
     'thoughts = "all"': 'thoughts = "z2"',
-    'heads = "top:3"': "batch-size = 2",
+    'heads = "top:3"': "batch-size = 3",
     "max-new-tokens = 32": "max-new-tokens = 12",
 }
 """The example made small: two models, two sets, five problems, one cut."""
@@ -75,6 +75,7 @@ def test_killed_twice_and_resumed_it_is_the_same(file, unbroken, tmp_path, monke
         patch.setattr(survey_runs, "analyze", lambda run, **_: of_unbroken[run.path])
         for name in ("write_reports", "write_study", "study"):
             patch.setattr(thoughtlens.reports, name, lambda *_, **__: None)
+        patch.setattr(survey_runs, "_figures", lambda *_: {})
 
     def killed_in_a_batch(*given, **how):
         begun.append(given[0].path)

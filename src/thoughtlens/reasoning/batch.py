@@ -188,15 +188,26 @@ class Context:
             mask = self.real if self.real.shape[1] <= self.n_masked else torch.ones_like(self.real)
         else:
             positions, mask = (self.real.long().cumsum(1) - 1).clamp(min=0), self.real
+        passed_mask = self._of_one(mask) if inputs.shape[1] == 1 and self._sees_all else mask.long()
         as_input = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
         return self.backbone(
             **as_input,
-            attention_mask=mask.long(),
+            attention_mask=passed_mask,
             position_ids=positions[:, -inputs.shape[1] :],
             past_key_values=self.cache,
             use_cache=True,
             **passed_down,
         )
+
+    @property
+    def _sees_all(self) -> bool:
+        """Whether a position sees all before it; in training, transformers' own masks are used."""
+        return torch.is_inference_mode_enabled() and getattr(self.backbone.config, "sliding_window", None) is None
+
+    def _of_one(self, mask: Tensor) -> Tensor:
+        """The additive mask (problem, 1, 1, position) that transformers would make for one position, at less cost."""
+        weight = next(self.backbone.parameters())
+        return torch.where(mask[:, None, None], weight.new_zeros(()), torch.finfo(weight.dtype).min)
 
     def forget(self, n_positions: int) -> None:
         """Take back the last positions read."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -200,7 +201,11 @@ class _PrefixWatch:
         if not self.prefix:
             return [False] * len(rows), [False] * len(rows)
         pairs = zip(rows, running, strict=True)
-        found = [self._look(row, said[row]) if runs and row not in self.closed else _ELSEWHERE for row, runs in pairs]
+        read = cache(self._read)  # many problems begin their answers in the same words
+        found = [
+            self._look(row, read(tuple(said[row][-_TAIL:]))) if runs and row not in self.closed else _ELSEWHERE
+            for row, runs in pairs
+        ]
         return [ends for ends, _ in found], [waits for _, waits in found]
 
     def queries(self, ids: Sequence[int]) -> list[bool]:
@@ -222,11 +227,15 @@ class _PrefixWatch:
         text = self.reasoner.decode([token])
         return bool(text) and not text.strip()
 
-    def _look(self, row: int, ids: Sequence[int]) -> tuple[bool, bool]:
-        text = self.reasoner.decode(ids[-_TAIL:])
+    def _read(self, ids: Sequence[int]) -> tuple[bool, bool]:
+        """Whether a text ends in the prefix, and whether in all blanks that belong to it too."""
+        text = self.reasoner.decode(ids)
         words = text.rstrip()
         after = words.endswith(self.prefix)
-        ends = after and len(text) - len(words) >= self.n_blanks
+        return after, after and len(text) - len(words) >= self.n_blanks
+
+    def _look(self, row: int, read: tuple[bool, bool]) -> tuple[bool, bool]:
+        after, ends = read
         if ends:
             self.began.add(row)
         elif row in self.began:

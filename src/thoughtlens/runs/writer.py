@@ -36,6 +36,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from reprlib import Repr
@@ -87,7 +88,13 @@ _short.maxstring = 60
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers, without importing any of them."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    # Metadata is read from disk and parsed at each call.
+    return metadata.version(package)
 
 
 def made_by(call: str, *manifests: Json, seed: int | None = None) -> Json:

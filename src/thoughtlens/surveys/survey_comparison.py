@@ -17,6 +17,8 @@ that follow from their rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any, Final, NamedTuple
 
@@ -104,7 +106,8 @@ class SurveyComparison(NamedTuple):
     """`MEASURES` of each cell with their intervals, dims (cell, …, value), and `n` (cell)"""
 
 
-class _Read(NamedTuple):
+@dataclass(frozen=True)
+class _Read:
     cell: Cell
     side: Side
     accuracy: float
@@ -113,6 +116,12 @@ class _Read(NamedTuple):
     def low(self) -> bool:
         """Whether accuracy is too low for anything else."""
         return self.accuracy < LOW_ACCURACY
+
+    @cached_property
+    def points(self) -> xr.Dataset:
+        """The measures as they are, without resamples."""
+        one = resample_weights(self.side.n, n_resamples=1, seed=0).isel(resample=[0])
+        return resampled(self.side.ratios, one).isel(resample=0)
 
 
 @exact_labels()
@@ -227,14 +236,18 @@ def _tidy(values: xr.Dataset, p: xr.Dataset | None = None) -> Iterator[dict[str,
         of = values[name].sel(depth="all", drop=True) if "depth" in values[name].dims else values[name]
         tested = None if p is None else p[name].sel(depth="all") if "depth" in p[name].dims else p[name]
         dim = "cut" if name == "effect" else POSITIONS.get(name, "")
-        for place in of[dim].values if dim else [""]:
-            at = {dim: place} if dim else {}
-            bounds = dict(zip(VALUES, of.sel(at).sel(value=list(VALUES)).values.tolist(), strict=True))
+        places = of[dim].values.tolist() if dim else [""]
+        numbers = of.sel(value=list(VALUES)).transpose(..., "value").values.reshape(len(places), -1).tolist()
+        p_values = [np.nan] * len(places)
+        if tested is not None:
+            p_values = (tested.sel({dim: of[dim]}) if dim else tested).values.reshape(-1).tolist()
+        for place, its, its_p in zip(places, numbers, p_values, strict=True):
+            bounds = dict(zip(VALUES, its, strict=True))
             # A part that no thought can look at, such as `eot`, is no finding.
             nothing = name == "composition" and not any(bounds.values())
             if not (nothing or np.isnan(bounds["estimate"])):
                 row = {"measure": name, "position": str(place), **bounds}
-                yield row if tested is None else row | {"p": float(tested.sel(at))}
+                yield row if tested is None else row | {"p": its_p}
 
 
 def _held(table: pd.DataFrame, families: Sequence[str]) -> pd.DataFrame:
@@ -292,8 +305,7 @@ def _own_of_groups(
 
 def _points(its: Sequence[_Read]) -> xr.Dataset:
     """The measures of several models on one set, dims (model, …); of cuts those that all have and may be matched."""
-    one = resample_weights(its[0].side.n, n_resamples=1, seed=0).isel(resample=[0])
-    found = stack([resampled(of.side.ratios, one).isel(resample=0) for of in its], "model")
+    found = stack([of.points for of in its], "model")
     found = found.sel(depth="all", drop=True) if "depth" in found.dims else found
     cuts = [of.cell.effects for of in its]
     if all(of is not None for of in cuts):
