@@ -36,6 +36,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from reprlib import Repr
@@ -85,9 +86,13 @@ _short = Repr()
 _short.maxstring = 60
 
 
+_version = cache(metadata.version)
+"""Each is read from a file of its package."""
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers, without importing any of them."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def made_by(call: str, *manifests: Json, seed: int | None = None) -> Json:
