@@ -16,8 +16,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text("utf-8")
 NAMED = set(re.findall(r"`([\w./-]+)`", PAGE))
 
 
-FEWER = {"intervene": ("--n", "8"), "extract": ("--max-new-tokens", "2")}
-"""Options that its commands get here: what files hold is the same of fewer problems, and random weights babble."""
+FEWER = {"intervene": ("--n", "8"), "extract": ("--max-new-tokens", "2"), "analyze": ("--null-draws", "1")}
+"""Options that its commands get here: what files hold is the same of less, and random weights babble."""
 
 
 @pytest.fixture(scope="module")

@@ -315,15 +315,15 @@ def _load_bundled(named: NamedSet, split: str, fields: Mapping[str, str] | None,
     file = bundled_file(named.file or named.name, split)
     if not file.is_file():
         raise ProblemSetError(f"the bundled set {named.name!r} lacks its file {file.name}; install thoughtlens again.")
-    problems = _bundled_problems(file, split, tuple((fields or named.fields).items()))
+    with resources.as_file(file) as path:
+        problems = _read_once(path, split, tuple((fields or named.fields).items()))
     return ProblemSet(problems, named.name, split, f"bundled:{file.name}")
 
 
 @lru_cache(maxsize=4)
-def _bundled_problems(file: Traversable, split: str, fields: tuple[tuple[str, str], ...]) -> tuple[Problem, ...]:
-    """Read once a process, which may ask for them often."""
-    with resources.as_file(file) as path:
-        return problems_in(path, split, dict(fields))
+def _read_once(path: Path, split: str, fields: tuple[tuple[str, str], ...]) -> tuple[Problem, ...]:
+    """Problems that a process may ask for often, and whose file does not change."""
+    return problems_in(path, split, dict(fields))
 
 
 def _load_hub(named: NamedSet, split: str, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:
