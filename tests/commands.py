@@ -2,13 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from unittest.mock import patch
 
+import typer.testing
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from typer.testing import CliRunner
 
+from thoughtlens import plots
 from thoughtlens.cli import app
+
+# Each call would build all commands anew; a user's process does it once.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 
 @contextmanager
@@ -31,14 +37,29 @@ def unrendered(*formats: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Figures have their names and files, and show nothing, where a test does not look at how they come out."""
+    names = [name for name in plots.__all__ if name != "save_figure"]
+    with patch.multiple(plots, **{name: lambda *_, **__: Figure() for name in names}):
+        yield
+
+
 REPORTING = ("run", "intervene", "compare")
 """Commands that write a page, which tests/reports shows to be right."""
+
+
+@contextmanager
+def unread() -> Iterator[None]:
+    """Extractions leave out what pages show of single problems, which takes most of the time of a small one."""
+    with patch("thoughtlens.evaluation.write_readings"):
+        yield
 
 
 def call(*arguments, code=0, rendered=False):
     if arguments[0] in REPORTING and not rendered:
         arguments = (*arguments, "--no-report")
-    with nullcontext() if rendered else unrendered("png", "svg", "pdf"):
+    with nullcontext() if rendered else unrendered("png", "svg", "pdf"), nullcontext() if rendered else unread():
         result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, (result.output, result.exception)
     return result

@@ -51,20 +51,30 @@ def data_folder() -> Path:
 FIRST = "thoughtlens run --n 24 --out runs/first"
 """The run that several pages of the documentation begin with."""
 
+LOOKED_AT = ("head_maps", "layer_means", "row_composition", "hub_profile")
+"""Figures of it that are rendered."""
+
 
 @pytest.fixture(scope="session")
 def first_run(tmp_path_factory) -> Path:
-    """That run, made once for all processes of the tests: to be copied, not changed."""
-    from tests.commands import call
+    """That run, made once for all processes of the tests: to be copied, not changed; beside it, what was said of it."""
+    import thoughtlens as tl
+    from tests.commands import call, unrendered
+    from thoughtlens.plots import save_figure
+
+    def save(figure, path_stem, **about):
+        with unrendered("pdf") if Path(path_stem).name in LOOKED_AT else unrendered("png", "svg", "pdf"):
+            return save_figure(figure, path_stem, **about)
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "first_run"
     with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
-        if not (folder / "made").exists():
+        if not (folder / "said.json").exists():
             folder.mkdir(exist_ok=True)
-            patch.chdir(folder)
-            call(*FIRST.split()[1:])
-            (folder / "made").touch()
+            patch.setattr(tl.plots, "save_figure", save)
+            how = FIRST.removesuffix("runs/first").split()[1:]
+            said = call(*how, folder / "runs" / "first", "--json", rendered=True).stdout
+            (folder / "said.json").write_text(said, "utf-8")
     return folder / "runs" / "first"
 
 

@@ -70,7 +70,7 @@ def test_code_of_a_page_runs(page, tmp_path, monkeypatch, request):
                 if line == FIRST:
                     shutil.copytree(request.getfixturevalue("first_run"), tmp_path / "runs" / "first")
                 else:
-                    call(*arguments)
+                    call(*arguments, *(("--n", "8") if arguments[0] == "intervene" else ()))
         else:
             assert language == "python", content
             exec(compile(content, name_of(page), "exec"), names)

@@ -9,18 +9,22 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.commands import call
+from tests.commands import call, undrawn
 from tests.conftest import FIRST
 
 PAGE = (Path(__file__).parents[1] / "docs" / "run-folder.md").read_text("utf-8")
 NAMED = set(re.findall(r"`([\w./-]+)`", PAGE))
 
 
+FEWER = {"intervene": ("--n", "8"), "extract": ("--max-new-tokens", "2"), "analyze": ("--null-draws", "1")}
+"""Options that its commands get here: what files hold is the same of less, and random weights babble."""
+
+
 @pytest.fixture(scope="module")
 def made(first_run, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(first_run, folder / "runs" / "first")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, undrawn():
         patch.chdir(folder)
         # No figure of the study is looked at.
         patch.setattr("thoughtlens.reports.study_files.study_figures", lambda *_, **__: {})
@@ -29,7 +33,7 @@ def made(first_run, tmp_path_factory) -> Path:
         for line in others:
             program, *arguments = shlex.split(line)
             assert program == "thoughtlens"
-            call(*arguments)
+            call(*arguments, *FEWER.get(arguments[0], ()))
     return folder
 
 

@@ -10,33 +10,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from tests.commands import call, sentence, unrendered
+from tests.commands import call, sentence, undrawn
+from tests.conftest import LOOKED_AT
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import thoughtlens as tl
 from thoughtlens.analysis import open_analysis
-from thoughtlens.plots import head_map, save_figure
+from thoughtlens.plots import head_map
 from thoughtlens.runs import open_run
-
-LOOKED_AT = ("head_maps", "layer_means", "row_composition", "hub_profile")
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "first"
-
-    def save(figure, path_stem, **about):
-        with unrendered("pdf") if Path(path_stem).name in LOOKED_AT else unrendered("png", "svg", "pdf"):
-            return save_figure(figure, path_stem, **about)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tl.plots, "save_figure", save)
-        result = call("run", "--n", 12, "--out", folder, "--json", rendered=True)
-    return folder, json.loads(result.stdout)
+def first(first_run):
+    """The run of the documentation, and its headline numbers as its command said them."""
+    return first_run, json.loads((first_run.parents[1] / "said.json").read_text("utf-8"))
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
+def unplotted(monkeypatch):
     """`thoughtlens run` without its figures, which take most of its time."""
     monkeypatch.setattr("thoughtlens.reports.run_files.write_figures", lambda *_, **__: [])
 
@@ -55,14 +46,15 @@ def test_run_leaves_everything_that_it_promises(first):
     for figure in LOOKED_AT:
         assert (folder / "figures" / f"{figure}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{figure}.svg").stat().st_size > 1_000
-    assert facts["n"] == 12
+    assert facts["n"] == 24
     assert facts["accuracy"]["estimate"] >= 0.9
     assert facts["report"] == str(folder / "report.html")
     assert "thoughtlens report" in (folder / "report.html").read_text("utf-8")
 
 
 def test_run_again_on_the_same_folder_gives_the_same(first, copied):
-    again = json.loads(call("run", "--n", 12, "--out", copied, "--json").stdout)
+    with undrawn():
+        again = json.loads(call("run", "--n", 24, "--out", copied, "--json").stdout)
     same = {name: fact for name, fact in first[1].items() if name != "report"}
     # The call is told as it was typed.
     assert again["made_by"].pop("call") == same["made_by"]["call"].replace(str(first[0]), str(copied)) + " --no-report"
@@ -104,13 +96,14 @@ def test_a_python_user_writes_what_the_command_line_writes(first, copied):
 
 
 def test_plot_and_export_can_be_made_again(copied):
-    assert "hub_profile.png" in call("plot", copied).stdout
+    with undrawn():
+        assert "hub_profile.png" in call("plot", copied).stdout
     assert "attention_patterns_raw.npy" in call("export", copied, "--format", "npy").stdout
     assert "self" in (copied / "export" / "README.txt").read_text("utf-8")
 
 
 def test_sample_then_extract_equals_run(first, tmp_path):
-    call("sample", "--problems", "arithmetic", "--n", 12, "--out", tmp_path / "some.jsonl")
+    call("sample", "--problems", "arithmetic", "--n", 24, "--out", tmp_path / "some.jsonl")
     call("extract", "--problems", tmp_path / "some.jsonl", "--out", tmp_path / "run")
     one, other = ((folder / "results.jsonl").read_text("utf-8") for folder in (first[0], tmp_path / "run"))
     assert one == other
@@ -229,7 +222,7 @@ def test_unwritable_output_folder():
 def test_any_number_of_thoughts_runs_to_its_closing_table(thoughts, model, tmp_path, request):
     """With few thoughts some preferences have no meaning: they are undefined, not 0 and not a crash."""
     if thoughts == 32:  # as many are drawn in tests/plots
-        request.getfixturevalue("undrawn")
+        request.getfixturevalue("unplotted")
     said = call("run", "--model", model, "--n", 20, "--thoughts", thoughts, "--out", tmp_path / "run", "--full").stdout
     assert ("undefined" in said) == (thoughts <= 3)
     call("export", tmp_path / "run")
@@ -349,7 +342,7 @@ def test_the_closing_text_is_at_most_twelve_lines_and_names_what_to_do_next(copi
     assert len(lines) <= 12
     for word in ("Answers", "Where thoughts look", "Hub", "Types of heads", "Files", "thoughtlens intervene"):
         assert word in text
-    assert "12 of 12 problems answered rightly" in text
+    assert "24 of 24 problems answered rightly" in text
 
 
 def test_tables_in_a_pipe_are_not_cut_off(copied):
@@ -357,13 +350,13 @@ def test_tables_in_a_pipe_are_not_cut_off(copied):
     assert "…" not in text and max(map(len, text.splitlines())) > 80
 
 
-def test_texts_that_are_cut_short_are_counted(tmp_path, undrawn):
+def test_texts_that_are_cut_short_are_counted(tmp_path, unplotted):
     asked = ("--n", 6, "--max-new-tokens", 2, "--out", tmp_path / "run", "--no-report")
     text = call("run", *asked).stdout
     assert "6 texts were cut short after 2 tokens" in text
 
 
-def test_planted_heads_are_found_as_they_were_planted(tmp_path, undrawn):
+def test_planted_heads_are_found_as_they_were_planted(tmp_path, unplotted):
     text = call("run", "--model", "planted", "--n", 20, "--out", tmp_path / "run").stdout
     assert "20 of 20 problems answered rightly" in text
     assert "8 of 8 heads have the type that was planted" in text
@@ -380,12 +373,13 @@ def test_cache_that_can_not_be_written(monkeypatch):
     assert "THOUGHTLENS_CACHE" in sentence("doctor")
 
 
-def test_small_sets_run_whole_without_saying_how_many(tmp_path, undrawn):
+def test_small_sets_run_whole_without_saying_how_many(tmp_path, unplotted):
     rows = [
         json.dumps({"question": f"Tom has {n} pens. How many pens does he have?", "answer": n}) for n in range(2, 5)
     ]
     (tmp_path / "mine.jsonl").write_text("\n".join(rows))
-    facts = json.loads(call("run", "--problems", tmp_path / "mine.jsonl", "--out", tmp_path / "run", "--json").stdout)
+    asked = ("--problems", tmp_path / "mine.jsonl", "--out", tmp_path / "run")
+    facts = json.loads(call("run", *asked, "--json").stdout)
     assert facts["n"] == 3
 
 
@@ -413,7 +407,7 @@ def test_every_command_has_help(command):
     assert len(call(command, "--help").stdout.splitlines()) > 5
 
 
-def test_planted_heads_are_on_top_of_their_lists(tmp_path, undrawn):
+def test_planted_heads_are_on_top_of_their_lists(tmp_path, unplotted):
     asked = ("--model", "planted", "--problems", "arithmetic", "--n", 20, "--out", tmp_path / "run")
     facts = json.loads(call("run", *asked, "--json").stdout)
     first = {name: heads[0]["name"] for name, heads in facts["strongest"].items()}
@@ -445,7 +439,7 @@ def test_problems_that_choose_and_that_are_tested_are_told_apart(copied):
     facts = json.loads(call("analyze", copied, "--holdout", 0.5, "--holdout-seed", 3, "--json").stdout)
     n_choosing = facts["holdout"].pop("n_choosing")
     assert facts["holdout"] == {"share": 0.5, "seed": 3}
-    assert facts["n"] + n_choosing == 12
+    assert facts["n"] + n_choosing == 24
     assert facts["warnings"][0].startswith(f"n = {facts['n']}: below 20 problems")
     text = " ".join(call("analyze", copied, "--holdout", 0.5, "--holdout-seed", 3, "--full").stdout.split())
     assert f"Warning: {facts['warnings'][0]}" in text

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from tests.commands import call, sentence
+from tests.commands import call, sentence, undrawn
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,8 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Studies without their figures, which are looked at in the first one."""
+def unplotted(monkeypatch):
+    """Studies without their figures, which the first one has."""
     monkeypatch.setattr("thoughtlens.reports.study_files.study_figures", lambda *_, **__: {})
 
 
@@ -28,12 +28,13 @@ def undrawn(monkeypatch):
 def studied(run):
     options = ("--heads", "L0H0,L0H3,L3H3", "--thoughts", "z2,z3,z4", "--edges", "all", "--whole", "--controls", 2)
     orders = ("--order", "attention", "--order", "value-weighted", "--order", "cause", "--random-orders", 2)
-    return json.loads(call("intervene", run, *options, *orders, "--n", 12, "--study", "first", "--json").stdout)
+    with undrawn():
+        return json.loads(call("intervene", run, *options, *orders, "--n", 8, "--study", "first", "--json").stdout)
 
 
 def test_the_headline_counts_what_was_made(studied):
     # 3 heads, 3 thoughts, 15 edges, all thoughts zeroed and shuffled, 6 stops.
-    assert (studied["n"], studied["n_cuts"]) == (12, 3 + 3 + 15 + 2 + 6)
+    assert (studied["n"], studied["n_cuts"]) == (8, 3 + 3 + 15 + 2 + 6)
     assert studied["n_orders"] == 5 * 3
     assert {row["order"] for row in studied["orders"]} == {"attention", "value-weighted", "cause"}
     assert studied["n_failed"] == 0
@@ -43,7 +44,7 @@ def test_effects_and_figures_are_written(run, studied):
     effects = xr.open_zarr(run / "studies" / "first" / "effects.zarr", consolidated=False)
     assert effects.sizes == {
         "intervention": len(pd.read_csv(run / "studies" / "first" / "effects.csv")) + 1,
-        "problem": 12,
+        "problem": 8,
     }
     assert studied["baseline"]["accuracy"]["estimate"] == pytest.approx(float(effects["correct"][0].mean()))
     drawn = {path.stem for path in (run / "studies" / "first" / "figures").glob("*.png")}
@@ -78,7 +79,7 @@ def test_a_dry_run_counts_and_cuts_nothing(run, studied):
     assert (run / "studies" / "first" / "effects.csv").read_bytes() == before
 
 
-def test_the_closing_text_of_a_study_says_what_costs_and_what_signs_mean(run, undrawn):
+def test_the_closing_text_of_a_study_says_what_costs_and_what_signs_mean(run, unplotted):
     text = call("intervene", run, "--heads", "l0h3", "--edges", "z3:z2", "--n", 12, "--study", "closing").stdout
     lines = text.splitlines()
     assert len(lines) <= 12
@@ -92,7 +93,7 @@ def test_the_closing_text_of_a_study_says_what_costs_and_what_signs_mean(run, un
     assert "--edges z3:z2 --n 12 --study closing" in listed
 
 
-def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run, undrawn):
+def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run, unplotted):
     result = call("intervene", run, "--heads", "top:2", "--n", 4, "--json")
     assert json.loads(result.stdout)["n_cuts"] == 2
     *others, last = result.stderr.splitlines()
@@ -100,8 +101,8 @@ def test_top_heads_follow_a_ranking_that_says_how_far_it_can_be_trusted(run, und
     assert all(line.startswith("Note: the ranking of heads") for line in others)
 
 
-def test_a_study_can_grow_and_is_not_taken_for_another(run, studied, undrawn):
-    more = ("--heads", "L1H1", "--study", "first", "--n", 12)
+def test_a_study_can_grow_and_is_not_taken_for_another(run, studied, unplotted):
+    more = ("--heads", "L1H1", "--study", "first", "--n", 8)
     assert "seed.problems is 0 there and 1 here" in sentence("intervene", run, *more, "--seed", 1)
     grown = json.loads(call("intervene", run, *more, "--json").stdout)
     assert (grown["study"], grown["n_exploratory"], studied["n_exploratory"]) == ("first", 2, 0)
@@ -112,7 +113,7 @@ def test_a_study_can_grow_and_is_not_taken_for_another(run, studied, undrawn):
     assert len(written) == 2 and written[0]["call"].startswith("thoughtlens ")
 
 
-def test_variants_restorations_and_donors_are_told_beside_the_cuts(run, undrawn):
+def test_variants_restorations_and_donors_are_told_beside_the_cuts(run, unplotted):
     options = ("--heads", "L0H3", "--effects", "total,direct,indirect", "--restore", "thoughts", "--donors", 2)
     said = call("intervene", run, *options, "--holdout", 0.5, "--controls", 1, "--study", "beside", "--full").stdout
     said = " ".join(said.split())

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from tests.commands import call
+from tests.commands import call, undrawn
 
 from thoughtlens import plots
 
@@ -48,7 +48,7 @@ def commands() -> list[list[str]]:
 
 
 def make(folder: Path, lines: list[list[str]]) -> Path:
-    with contextlib.chdir(folder):
+    with contextlib.chdir(folder), undrawn():
         for program, *arguments in lines:
             assert program == "thoughtlens"
             call(*arguments)

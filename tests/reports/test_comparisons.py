@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from tests.commands import call, sentence
+from tests.commands import call, sentence, undrawn
 
 from thoughtlens import schema
 from thoughtlens.analysis import compare, open_analysis
@@ -52,6 +52,13 @@ def pair(runs, tmp_path_factory):
     return out, call("compare", *runs[:2], *LABELS, "--out", out, "--full").stdout
 
 
+@pytest.fixture(autouse=True)
+def figures():
+    """Comparisons made by tests show nothing; those that several tests share are drawn."""
+    with undrawn():
+        yield
+
+
 LABELS = ("--label", "a", "--label", "b")
 
 
@@ -61,6 +68,12 @@ def few(folder, rows, *options, model="planted"):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     call("extract", "--model", model, "--problems", file, "--out", folder, *options)
     return folder
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """A run of the planted model on three problems: to be copied, not changed."""
+    return few(tmp_path_factory.mktemp("three") / "one", asked(2, 3, 4))
 
 
 def asked(*starts):
@@ -180,19 +193,19 @@ def test_a_run_compared_with_itself_differs_by_nothing(runs, tmp_path):
 
 
 def test_runs_of_one_model_are_called_by_their_folders(runs, tmp_path):
-    other = few(tmp_path / "other", asked(2, 3, 4), model="tiny-llama")
+    other = shutil.copytree(runs[2], tmp_path / "other")
     assert list(labelled([open_run(runs[2]), open_run(other)])) == ["tiny-llama", "other"]
 
 
-def test_equal_ids_of_other_questions_are_other_problems(tmp_path):
-    one, other = few(tmp_path / "one", asked(2, 3, 4)), few(tmp_path / "other", asked(5, 6, 7))
-    found = compare({"one": open_run(one), "other": open_run(other)}, n_resamples=20)
-    assert found.measures.attrs["paired"] is False
-    assert "fewer than two problems in common (one has 3, other has 3)" in found.notes[0]
-    facts = json.loads(call("compare", one, other, "--out", tmp_path / "out", "--json").stdout)
+def test_equal_ids_of_other_questions_are_other_problems(three, tmp_path):
+    other = few(tmp_path / "other", asked(5, 6, 7))
+    of = {"one": open_run(three), "other": open_run(other)}
+    facts = write_comparison(tmp_path / "out", of, n_resamples=20)
+    assert facts["paired"] is False
+    assert "fewer than two problems in common (one has 3, other has 3)" in facts["notes"][0]
     assert {(row["low"], row["high"]) for row in facts["rank_correlations"]} == {(None, None)}
     part = few(tmp_path / "part", asked(2, 3, 9, 10))
-    found = compare({"one": open_run(one), "part": open_run(part)}, n_resamples=20)
+    found = compare({"one": open_run(three), "part": open_run(part)}, n_resamples=20)
     assert found.measures.attrs["paired"] is True
     assert found.measures["n"].values.tolist() == [2, 2]
 
@@ -303,8 +316,8 @@ def test_a_file_in_the_way_is_said(runs, tmp_path):
     assert (tmp_path / "out").read_text("utf-8") == "mine"
 
 
-def test_wrong_groupings_end_in_one_sentence_and_leave_nothing(tmp_path):
-    run = few(tmp_path / "run", asked(2, 3, 4))
+def test_wrong_groupings_end_in_one_sentence_and_leave_nothing(three, tmp_path):
+    run = shutil.copytree(three, tmp_path / "run")
     assert "no grouping 'colour', expected correct or n_steps" in sentence("analyze", run, "--by", "colour")
     assert "have no steps" in sentence("analyze", run, "--by", "correct", "--by", "n_steps")
     single = few(tmp_path / "single", asked(2))

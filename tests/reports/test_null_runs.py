@@ -19,16 +19,18 @@ FILES = {"summary.json", "evidence_model.csv", "evidence_layer.csv", "evidence_h
 def folder(tmp_path_factory):
     """A run, its null, and runs that can't be its null."""
     folder = tmp_path_factory.mktemp("nulls")
-    for n, seed in ((20, 42), (12, 1)):
-        call("sample", "--problems", "arithmetic", "--n", n, "--seed", seed, "--out", folder / f"{n}.jsonl")
-    for name, options in {
-        "run": ["--record", "values"],
-        "null": ["--random-weights", 3, "--record", "values"],
-        "thoughts": ["--thoughts", 4, "--random-weights", 0],
-        "llama": ["--model", "tiny-llama"],
-    }.items():
-        call("extract", "--problems", folder / "20.jsonl", "--out", folder / name, *options, *FEW)
-    call("extract", "--problems", folder / "12.jsonl", "--out", folder / "problems", "--random-weights", 4, *FEW)
+    for name, n, seed in (("its", 20, 42), ("other", 5, 1)):
+        call("sample", "--problems", "arithmetic", "--n", n, "--seed", seed, "--out", folder / f"{name}.jsonl")
+    some = (folder / "its.jsonl").read_text("utf-8").splitlines(keepends=True)[:5]
+    (folder / "some.jsonl").write_text("".join(some), "utf-8")
+    for name, problems, options in (
+        ("run", "its", ["--record", "values"]),
+        ("null", "its", ["--random-weights", 3, "--record", "values"]),
+        ("thoughts", "some", ["--thoughts", 4, "--random-weights", 0]),
+        ("llama", "some", ["--model", "tiny-llama"]),
+        ("problems", "other", ["--random-weights", 0]),
+    ):
+        call("extract", "--problems", folder / f"{problems}.jsonl", "--out", folder / name, *options, *FEW)
     return folder
 
 
@@ -73,8 +75,8 @@ def test_null_models_are_kept_as_sums_and_used_again(folder, tmp_path, monkeypat
 
 
 def test_a_run_of_random_weights_is_none_of_its_own_null_models(folder, tmp_path):
-    call("extract", "--problems", folder / "12.jsonl", "--out", tmp_path / "run", "--random-weights", 0, *FEW)
-    assert [each.path.name for each in random_weight_runs(open_run(tmp_path / "run"), 1)] == ["1"]
+    run = open_run(shutil.copytree(folder / "problems", tmp_path / "run"))
+    assert [each.path.name for each in random_weight_runs(run, 1)] == ["1"]
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from tests.attention_made import unsaved
-from tests.commands import call, sentence, unrendered
+from tests.commands import call, sentence, undrawn, unrendered
 from tests.conftest import QUESTIONS, random_reasoner, usually
 
 from thoughtlens.analysis import analyze
@@ -36,9 +36,9 @@ def raw(model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mean(model, tmp_path_factory):
-    """24 problems in 8 blocks of 3, in shards of 2 blocks."""
+    """24 problems in 8 blocks of 3, in shards of 4 blocks."""
     out = tmp_path_factory.mktemp("mean") / "run"
-    return extract(model, sample("arithmetic", n=N), out, keep=EIGHT, shard_size=6)
+    return extract(model, sample("arithmetic", n=N), out, keep=EIGHT, shard_size=12)
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +63,18 @@ def estimates(analysis):
 
 def test_halves_of_the_problems_need_sums_of_one_half_each(mean, model, tmp_path):
     with pytest.raises(
-        RunError, match=r"4 of 4 sums that it keeps are of both halves .* --keep raw, or leave --holdout"
+        RunError, match=r"2 of 2 sums that it keeps are of both halves .* --keep raw, or leave --holdout"
     ):
         analyze(mean, holdout=0.5)
-    few = sample("arithmetic", n=6)
-    apart = extract(model, few, tmp_path / "apart", keep=Keep(block_sums, n_blocks=6), shard_size=1)
+    few = sample("arithmetic", n=5)
+    apart = extract(model, few, tmp_path / "apart", keep=Keep(block_sums, n_blocks=5), shard_size=1)
     whole = extract(model, few, tmp_path / "whole", dtype="float32")
     with unsaved():
         found, expected = (analyze(run, holdout=0.5, holdout_seed=2, n_resamples=20) for run in (apart, whole))
     for (name, left), (_, right) in zip(estimates(found), estimates(expected), strict=True):
         np.testing.assert_allclose(left, right, atol=2e-6, rtol=1e-5, err_msg=name)
     assert found.hubs["strongest"].equals(expected.hubs["strongest"])
-    assert found.model.attrs["n_choosing"] == expected.model.attrs["n_choosing"] == 6 - expected.model["n"]
+    assert found.model.attrs["n_choosing"] == expected.model.attrs["n_choosing"] == 5 - expected.model["n"]
 
 
 def test_estimates_are_those_of_the_run_that_keeps_all(mean, analysed):
@@ -92,7 +92,7 @@ def test_results_are_all_there_and_in_order(raw, mean):
     assert mean.results() == raw.results()
     assert (mean.path / "problems.jsonl").read_bytes() == (raw.path / "problems.jsonl").read_bytes()
     assert mean.correct().tolist() == raw.attention["correct"].values.tolist()
-    assert status(mean.path)[:5] == (N, N, 4, 4, True)
+    assert status(mean.path)[:5] == (N, N, 2, 2, True)
 
 
 def test_a_user_opens_the_sums_and_finds_every_problem_in_a_block(mean):
@@ -109,7 +109,7 @@ def test_a_user_opens_the_sums_and_finds_every_problem_in_a_block(mean):
 def test_tables_and_figures_are_those_of_the_run_that_keeps_all(mean, raw, analysed):
     written = []
     for run, analysis in zip((mean, raw), analysed, strict=True):
-        with unrendered("png", "svg", "pdf"):
+        with undrawn(), unrendered("png", "svg", "pdf"):
             paths = [*write_analysis(run, analysis, summary(run, analysis)), *write_figures(run, analysis)]
         written.append({path.relative_to(run.path): path for path in paths})
     assert list(written[0]) == list(written[1])
@@ -162,7 +162,7 @@ def test_disk_does_not_grow_with_problems(tokenizer, tmp_path):
     reasoner, found = random_reasoner("gpt2", tokenizer), []
     for n in (4, 16):
         keep = Keep(block_sums, n_blocks=4)
-        run = extract(reasoner, sample("arithmetic", n=n), tmp_path / str(n), keep=keep, shard_size=n // 2)
+        run = extract(reasoner, sample("arithmetic", n=n), tmp_path / str(n), keep=keep, shard_size=n)
         found.append(sizes(run.path))
     assert max(found) < 1.05 * min(found)
 

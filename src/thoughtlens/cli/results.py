@@ -385,7 +385,7 @@ def close_study(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any], *, fu
         show_study(facts)
         _show_columns(facts)
     else:
-        lines = _study_findings(run, done, facts)
+        lines = _study_findings(done, facts)
     after = f"thoughtlens intervene {run.path} … --controls 20 (does a random cut of like heads cost as much?)"
     if any(row["n_controls"] for row in facts["top"]):
         after = f"thoughtlens status {run.path} (what has been measured so far?)"
@@ -393,7 +393,7 @@ def close_study(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any], *, fu
     terminal.close(lines, {"tables in": where, "figures in": where / "figures", "report": facts.get("report")}, after)
 
 
-def _study_findings(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _study_findings(done: "tl.Study", facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What a study found, in sentences."""
     from thoughtlens.reports.page_data import facts_of  # imports xarray
     from thoughtlens.reports.sentences import cuts
@@ -414,7 +414,7 @@ def _study_findings(run: "tl.Run", done: "tl.Study", facts: Mapping[str, Any]) -
         ("Measured", f"{facts['n_cuts']} cuts{beside}{late}{put_in}."),
         ("Without cuts", f"{accuracy} of the answers are right."),
     ]
-    lines += [finding[:2] for finding in cuts([facts_of(run, done)])]
+    lines += [finding[:2] for finding in cuts([facts_of(facts, done)])]
     if (nats := facts["detectable"]["joint_logprob"]) is not None:
         lines.append(
             (

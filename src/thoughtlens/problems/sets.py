@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -316,7 +316,14 @@ def _load_bundled(named: NamedSet, split: str, fields: Mapping[str, str] | None,
     if not file.is_file():
         raise ProblemSetError(f"the bundled set {named.name!r} lacks its file {file.name}; install thoughtlens again.")
     with resources.as_file(file) as path:
-        return ProblemSet(problems_in(path, split, fields or named.fields), named.name, split, f"bundled:{file.name}")
+        problems = _read_once(path, split, tuple((fields or named.fields).items()))
+    return ProblemSet(problems, named.name, split, f"bundled:{file.name}")
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, split: str, fields: tuple[tuple[str, str], ...]) -> tuple[Problem, ...]:
+    """Problems that a process may ask for often, and whose file does not change."""
+    return problems_in(path, split, dict(fields))
 
 
 def _load_hub(named: NamedSet, split: str, fields: Mapping[str, str] | None, revision: str | None) -> ProblemSet:

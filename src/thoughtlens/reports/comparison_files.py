@@ -18,7 +18,7 @@ from thoughtlens import plots
 from thoughtlens.analysis import compare, compare_recipes, comparison_headline, comparison_tables
 from thoughtlens.analysis.cautions import shown_of_comparison
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json, call_of, only_writer, write_json, write_table
+from thoughtlens.files import Json, call_of, only_writer, write_json, write_table, writing
 from thoughtlens.reports.run_files import save_figures
 from thoughtlens.runs.reader import Run
 from thoughtlens.runs.writer import differences, made_by
@@ -107,6 +107,9 @@ def write_comparison(
     }
     if recipes is not None:
         asked["recipes"] = {name: list(labels) for name, labels in recipes.items()}
+    if folder.exists():
+        with writing(folder):  # a file in its place is told of before the work
+            pass
     if not force:
         _check_same(folder, asked)
     how: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed, "n_resamples": n_resamples, "seed": seed}

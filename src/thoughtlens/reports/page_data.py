@@ -391,14 +391,14 @@ def studies_of(run: Run, problem_ids: Sequence[str]) -> Studies:
             of_page.unreadable.append(f"Study {name} is not shown: {error}")
             continue
         told = {"date": str(finished[name])[:10], "calls": [plan.call for plan in manifests[name].plans]}
-        of_page.facts.append(facts_of(run, done) | told)
+        of_page.facts.append(facts_of(study_headline(run, done), done) | told)
         of_page.codes[name] = codes_of(done.effects, problem_ids)
     return of_page
 
 
-def facts_of(run: Run, done: Study) -> Json:
-    """What the page says of one study."""
-    facts, summary = study_headline(run, done), done.summary
+def facts_of(facts: Mapping[str, Any], done: Study) -> Json:
+    """What the page says of one study, of its `study_headline`."""
+    summary = done.summary
     outcomes = [name for name in LABELS if name in summary]
     return {
         "name": facts["study"],

@@ -9,7 +9,7 @@ in: a run and the effects of its cuts; out: a `Study`, and in its folder
 All of it can be made again from `effects.zarr` beside it; nothing here measures anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -174,7 +174,8 @@ def write_study(run: Run, done: Study, *, figures: bool = True) -> dict[str, Any
 
             write_study(run, study(run, "first"))["top"][0]
     """
-    facts, table = study_headline(run, done), study_table(done)
+    facts = study_headline(run, done)
+    table = _table(done, facts["variants"], facts["restored"])
     with only_writer(run.path / STUDIES / facts["study"]) as folder:
         written = [write_table(folder / "effects.csv", table), folder / EFFECTS_SUMMARY]
         write_json(written[-1], facts)
@@ -202,7 +203,12 @@ def study_table(done: Study) -> pd.DataFrame:
 
             study_table(study(run)).query("kind == 'cut'").nsmallest(5, "joint_logprob")
     """
-    table = _with_variants(effects_table(done.summary), done)
+    return _table(done, _variant_rows(done), _restored_rows(done))
+
+
+def _table(done: Study, variants: Sequence[Json], restored: Sequence[Json]) -> pd.DataFrame:
+    """`study_table`, of the variants and restorations of `study_headline`."""
+    table = _with_variants(effects_table(done.summary), variants, restored)
     of_rows = {"intervention": table["intervention"].to_list()}
     table.insert(2, "exploratory", exploratory(done.effects).sel(of_rows).values)
     table.insert(0, "study", str(done.effects.attrs.get("study", "unnamed")))
@@ -308,13 +314,11 @@ def _restored_rows(done: Study) -> list[dict[str, Any]]:
     ]
 
 
-def _with_variants(table: pd.DataFrame, done: Study) -> pd.DataFrame:
+def _with_variants(table: pd.DataFrame, variants: Sequence[Json], restored: Sequence[Json]) -> pd.DataFrame:
     """The table of effects with the variants of each cut as further columns, and what restorations recover."""
     columns: dict[str, dict[str, float | None]] = {}
-    rows = [
-        (row["cut"], f"{RANKED_BY}_{name}", of) for row in _variant_rows(done) for name, of in row["effects"].items()
-    ]
-    rows += [(f"{row['unit']} restored", "recovered", row["share"]) for row in _restored_rows(done)]
+    rows = [(row["cut"], f"{RANKED_BY}_{name}", of) for row in variants for name, of in row["effects"].items()]
+    rows += [(f"{row['unit']} restored", "recovered", row["share"]) for row in restored]
     for label, name, of in rows:
         for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
             if not name.endswith("_total"):

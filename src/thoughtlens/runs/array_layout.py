@@ -20,7 +20,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import ceil
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -136,10 +136,7 @@ class Layout:
         if unknown := [name for name in record if name not in RECORDS]:
             raise OptionError(f"can't record {unknown[0]!r}, expected one of {', '.join(RECORDS)}; leave it out.")
         model, n_problems = (n_layers, n_heads, n_thoughts), len(problem_ids)
-        even = _even_attention(*model, [RECORDS[name] for name in record], slots)
-        if padding:
-            even = even.assign({PADDING_MASS: even[ATTENTION].sum("key") * 0.0})
-        template = _with_first_dim(keep.add_up([(even, np.zeros(1, dtype=np.int64))], 1))
+        template = _template(keep.add_up, model, tuple(RECORDS[name] for name in record), frozenset(slots), padding)
         if empty := [name for name, values in template.data_vars.items() if not values.size]:
             raise OptionError(f"{n_thoughts} thought has no {empty[0]} to keep; pass --keep raw, or more thoughts.")
         if keep.n_blocks is None:
@@ -344,14 +341,33 @@ def ids_fingerprint(ids: Sequence[str]) -> str:
 
 def _with_first_dim(dataset: xr.Dataset) -> xr.Dataset:
     """Every variable is stored along its first dim; those of all rows of a shard together get the dim `shard`."""
-    firsts = {"problem", "block", "shard"}
-    return dataset.map(lambda values: values if firsts & set(values.dims) else values.expand_dims("shard"))
+    of_all = {
+        name: (("shard", *of.dims), of.values[np.newaxis], of.attrs)
+        for name, of in dataset.data_vars.items()
+        if not {"problem", "block", "shard"} & set(of.dims)
+    }
+    return dataset.assign(of_all)
 
 
 def _pieces(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
     # Intermediate results are as large as the attention itself, so never of the whole shard at once.
     for start in range(0, dataset.sizes.get("problem", 1), PIECE):
         yield dataset.isel(problem=slice(start, start + PIECE), missing_dims="ignore")
+
+
+@lru_cache(maxsize=8)
+def _template(
+    add_up: Callable[[Seen, int], xr.Dataset],
+    model: tuple[int, int, int],
+    beside: tuple[str, ...],
+    slots: frozenset[str],
+    padding: bool,
+) -> xr.Dataset:
+    """What is kept of one problem; a process may extract many runs of the same sizes, such as null models."""
+    even = _even_attention(*model, beside, slots)
+    if padding:
+        even = even.assign({PADDING_MASS: even[ATTENTION].sum("key") * 0.0})
+    return _with_first_dim(add_up([(even, np.zeros(1, dtype=np.int64))], 1))
 
 
 def _even_attention(
