@@ -173,7 +173,8 @@ def draw_tiles(
     whole, scale = panel_figure(tiles[0]), attention_scale()
     for place, (tile, name) in enumerate(zip(tiles, names, strict=True)):
         image = draw_map(tile, maps[place], scale, x="", y="", square=True)
-        tile.set_title(plain(name), fontsize=TICK_SIZE, pad=3.0, parse_math=False)
+        # At its place, which Matplotlib would look for by measuring all ticks.
+        tile.set_title(plain(name), y=1.0, fontsize=TICK_SIZE, pad=3.0, parse_math=False)
         tile.tick_params(
             labelleft=place % n_columns == 0, labelbottom=place + n_columns >= len(names), length=2.0, pad=1.5
         )

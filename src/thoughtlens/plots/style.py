@@ -27,6 +27,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import BboxBase
 
@@ -181,14 +182,15 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
         ['empty.png', 'empty.svg', 'empty.pdf']
     """
     stem, paths = Path(path_stem), []
-    # Laid out once, and alike in all files: each file would do it twice, which takes longer than drawing.
-    if (engine := figure.get_layout_engine()) is not None:
-        engine.execute(figure)
-    figure.set_layout_engine(None)
     # Neither date nor version is written, and the salt replaces random ids; text stays text, searchable and small.
     settings: dict[Any, Any] = {"svg.hashsalt": "thoughtlens", "svg.fonttype": "none", "pdf.fonttype": 42}
+    engine = figure.get_layout_engine()
     try:
-        with matplotlib.rc_context(settings), _fonts_without_layout():
+        with matplotlib.rc_context(settings), _fonts_without_layout(), _measured_once():
+            # Laid out once, and alike in all files: each file would do it twice, which takes longer than drawing.
+            if engine is not None:
+                engine.execute(figure)
+            figure.set_layout_engine(None)
             for suffix, fact in (("png", "Software"), ("svg", "Date"), ("pdf", "CreationDate")):
                 paths.append(stem.with_name(f"{stem.name}.{suffix}"))
                 with replacing_bytes(paths[-1]) as file:
@@ -202,14 +204,42 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
 @contextmanager
 def _fonts_without_layout() -> Iterator[None]:
     """Embed fonts without the tables that choose among glyphs: Matplotlib has chosen, and to read them takes long."""
-    from fontTools.subset import Options  # what writes PDF imports it
+    from fontTools import subset  # what writes PDF imports it
 
-    default = Options._drop_tables_default
-    Options._drop_tables_default = [*default, "GDEF", "GPOS", "GSUB"]
+    def load(*args: Any, **options: Any) -> Any:
+        font = known(*args, **options)
+        for table in {"GDEF", "GPOS", "GSUB"} & {*font.keys()}:
+            del font[table]
+        return font
+
+    known, subset.load_font = subset.load_font, load
     try:
         yield
     finally:
-        Options._drop_tables_default = default
+        subset.load_font = known
+
+
+_MEASURE: Final[Any] = Text._get_layout  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _measured_once() -> Iterator[None]:
+    """Measure each text once by what its size depends on: the layout asks for it a dozen times, and each file again."""
+    sizes: dict[tuple[Any, ...], Any] = {}
+
+    def measure(text: Any, renderer: Any) -> Any:
+        words = text.get_text(), hash(text.get_fontproperties()), text._linespacing, text.get_parse_math()
+        placed = text.get_rotation(), text.get_rotation_mode(), text.get_ha(), text.get_va(), text._multialignment
+        key = (*words, *placed, text.get_figure(root=True).dpi, renderer)
+        if key not in sizes:
+            sizes[key] = _MEASURE(text, renderer)
+        return sizes[key]
+
+    Text._get_layout = measure  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        Text._get_layout = _MEASURE  # type: ignore[attr-defined]
 
 
 def plain(text: object) -> str:
@@ -338,18 +368,19 @@ def short(value: float) -> str:
 
 def fit(*axes: Axes, write: Callable[[float], str] = short) -> None:
     """Lay out the figure of these Axes, then make their titles, names, tick labels and cell values fit."""
-    _lay_out(axes)
-    # Lines that are broken make an Axes lower.
-    broken = [_break_title(ax) for ax in axes]
-    if any(broken):
+    with _measured_once():
         _lay_out(axes)
-    for ax in axes:
-        _shrink_title(ax)
-        bars = [image.colorbar.ax.yaxis for image in ax.images if image.colorbar is not None]
-        for axis in (ax.xaxis, ax.yaxis, *bars):
-            _shorten_name(axis)
-            _thin(axis)
-        _print_values(ax, write)
+        # Lines that are broken make an Axes lower.
+        broken = [_break_title(ax) for ax in axes]
+        if any(broken):
+            _lay_out(axes)
+        for ax in axes:
+            _shrink_title(ax)
+            bars = [image.colorbar.ax.yaxis for image in ax.images if image.colorbar is not None]
+            for axis in (ax.xaxis, ax.yaxis, *bars):
+                _shorten_name(axis)
+                _thin(axis)
+            _print_values(ax, write)
 
 
 def _lay_out(axes: Sequence[Axes]) -> None:
