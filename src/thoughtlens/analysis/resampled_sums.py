@@ -13,7 +13,7 @@ expectation, and with 512 blocks their width varies by 3 %. Tests take a block f
 up can't be had later: single problems, groups of them, other measures.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ from thoughtlens.analysis.attention_measures import (
 from thoughtlens.analysis.attention_patterns import rollout
 from thoughtlens.analysis.heads import LEAST_EXCESS, split_halves
 from thoughtlens.analysis.hubs import row_sums
-from thoughtlens.analysis.intervals import resample_weights, weighted_sums
+from thoughtlens.analysis.intervals import resample_weights, resampled_sum
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
 from thoughtlens.analysis.pieces import finish_moments, in_pieces, merge_moments, partial_moments
 from thoughtlens.errors import RunError
@@ -96,20 +96,21 @@ def block_sums(seen: Iterable[tuple[xr.Dataset, npt.NDArray[np.int64]]], n_block
 
     The moments and what the hub test takes are of all problems together, without `block`.
     """
-    added: dict[str, xr.DataArray] = {}
-    moments, rows = None, None
+    added: dict[str, xr.Variable] = {}
+    moments, rows, labels = None, None, None
     for dataset, blocks in seen:
         start = 0
         for _, sums, partial, hubs in parts(dataset):
             here = blocks[start : start + sums.sizes["problem"]]
             start += len(here)
             # Blocks are one more set of weights: 1 for the problems of each.
-            member = xr.DataArray((here == np.arange(n_blocks)[:, None]).astype(np.uint8), dims=("resample", "problem"))
-            add_weighted(added, sums, member)
+            member = xr.Variable(("resample", "problem"), (here == np.arange(n_blocks)[:, None]).astype(np.uint8))
+            add_weighted(added, bare(sums), member)
+            labels = labels_of_sums(sums) if labels is None else labels
             moments, rows = merge_moments(moments, partial), add(rows, hubs)
     assert moments is not None and rows is not None, "a shard has problems"
     of_all = [moments.rename(_MOMENTS).rename(_ROWS), rows.rename(_HUBS).rename(key="thought")]
-    return xr.merge([xr.Dataset(added).rename(resample="block"), *of_all], join="exact", compat="override")
+    return xr.merge([xr.Dataset(added, labels).rename(resample="block"), *of_all], join="exact", compat="override")
 
 
 class Totals(NamedTuple):
@@ -137,7 +138,7 @@ class Sums:
         resamples = resample_weights(n_rows, n_resamples=n_resamples, seed=seed)
         halves = split_halves(n_rows, seed=seed)
         self._n_rows, self._n_seen, self._n_resamples = n_rows, 0, resamples.sizes["resample"]
-        self._sums = WeightedSums(xr.concat([resamples, halves], "resample"))
+        self._sums = WeightedSums(xr.Variable.concat([resamples.variable, halves.variable], "resample"))
         self._powers: xr.Dataset | None = None
         self._moments: xr.Dataset | None = None
         self._rows: xr.Dataset | None = None
@@ -197,13 +198,16 @@ def excess_powers(excess: xr.DataArray, n: xr.DataArray | int = 1) -> xr.Dataset
 class WeightedSums:
     """Sums over problems under every weight; problems wait until there are enough for one large matrix product."""
 
-    def __init__(self, weights: xr.DataArray) -> None:
+    def __init__(self, weights: xr.Variable) -> None:
         """With weights of dims (resample, problem)."""
         self._weights, self._waiting, self._n_added = weights, list[xr.Dataset](), 0
-        self._sums: dict[str, xr.DataArray] = {}
+        self._sums: dict[str, xr.Variable] = {}
+        self._labels: xr.Coordinates | None = None
 
     def add(self, part: xr.Dataset) -> None:
         """Add some problems, dims (problem, ...)."""
+        if self._labels is None:
+            self._labels = labels_of_sums(part)
         self._waiting.append(part)
         if sum(waiting.nbytes for waiting in self._waiting) >= WAITING_BYTES:
             self._multiply()
@@ -211,30 +215,39 @@ class WeightedSums:
     def total(self) -> xr.Dataset:
         """The sums, dims (resample, ...)."""
         self._multiply()
-        return xr.Dataset(self._sums)
+        return xr.Dataset(self._sums, self._labels)
 
     def _multiply(self) -> None:
         if not self._waiting:
             return
         n_problems = sum(part.sizes["problem"] for part in self._waiting)
-        drawn = self._weights.isel(problem=slice(self._n_added, self._n_added + n_problems))
+        drawn = self._weights[:, self._n_added : self._n_added + n_problems].astype(np.float64)
         for name in map(str, self._waiting[0].data_vars):
-            values = [part[name].drop_vars("problem", errors="ignore") for part in self._waiting]
-            joined = values[0] if len(values) == 1 else xr.concat(values, "problem")
-            add_weighted(self._sums, xr.Dataset({name: joined}), drawn)
+            joined = xr.Variable.concat([part.variables[name] for part in self._waiting], "problem")
+            add_weighted(self._sums, {name: joined}, drawn)
         self._waiting.clear()
         self._n_added += n_problems
 
 
-def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
+def add_weighted(sums: dict[str, xr.Variable], part: Mapping[str, xr.Variable], drawn: xr.Variable) -> None:
     """Add the sums of some problems to those of every resample, `drawn` being the weights of these problems."""
     # In place and a variable at a time: with many heads and thoughts the sums are the largest thing in memory.
-    for name, values in part.data_vars.items():
-        added = weighted_sums(values, drawn)
-        if str(name) in sums:
-            sums[str(name)].values += added.values
+    for name, values in part.items():
+        added = resampled_sum(values, drawn)
+        if name in sums:
+            sums[name].values += added.values
         else:
-            sums[str(name)] = added
+            sums[name] = added
+
+
+def bare(sums: xr.Dataset) -> dict[str, xr.Variable]:
+    """The variables of sums without labels: these agree, and aligning them takes most of the time of a small model."""
+    return {str(name): sums.variables[name] for name in sums.data_vars}
+
+
+def labels_of_sums(part: xr.Dataset) -> xr.Coordinates:
+    """The labels of what some problems are added up to."""
+    return part.drop_vars([name for name, of in part.coords.items() if "problem" in of.dims]).coords
 
 
 def add(total: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:
