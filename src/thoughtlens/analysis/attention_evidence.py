@@ -22,7 +22,7 @@ import xarray as xr
 
 from thoughtlens.analysis.heads import LEVEL, head_types
 from thoughtlens.analysis.hubs import hub_tests, row_sums, strongest
-from thoughtlens.analysis.intervals import interval
+from thoughtlens.analysis.intervals import intervals, with_labels
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, excess_cells, head_excess
 from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.resampled_sums import add, excess_powers, parts
@@ -62,26 +62,41 @@ def evidence_of_levels(excess: xr.DataArray, powers: xr.Dataset, hubs: Sequence[
     # p: one-sided, more than 0; q: the same after Benjamini and Hochberg over heads (or layers); p_familywise: after
     # Holm. The measure `hub` has the p and q of `hub_test`. p_type: one-sided, more than `LEAST_EXCESS`; q_type: the
     # same after Benjamini and Hochberg over all measures and heads, but of the hub those of `hub_test` again.
-    n_rows, levels = int(powers["n_rows"]), []
+    n_rows, names, levels = int(powers["n_rows"]), measures(n_thoughts), []
+    of_hub = np.strings.startswith(excess["cell"].values, "hub ")
+    others = [names.index(str(cell)) for cell in excess["cell"].values[~of_hub]]
+    powers = powers.drop_vars("n_rows").isel(cell=~of_hub)
     for (level, over), tested in zip(LEVELS, hubs, strict=True):
         # A mean over nothing would be a copy of the largest array there is.
-        means = excess.mean(over) if over else excess
-        of_hub = np.strings.startswith(means["cell"].values, "hub ")
-        p = _mean_p(powers[level], n_rows).where(n_rows >= LEAST_PROBLEMS).isel(cell=~of_hub)
+        means = excess.variable.mean(over, skipna=False) if over else excess.variable
+        p = _mean_p(powers[level], n_rows).where(n_rows >= LEAST_PROBLEMS)
         tests = {"p": p, "q": _corrected(p, benjamini_hochberg), "p_familywise": _corrected(p, holm)}
         if level == "heads":
-            p_type = _mean_p(powers["types"], n_rows).isel(cell=~of_hub)
+            p_type = _mean_p(powers["types"], n_rows)
             tests |= {"p_type": p_type, "q_type": benjamini_hochberg(p_type)}
-        others = xr.Dataset({"excess": interval(means.isel(cell=~of_hub)), **tests}).rename(cell="measure")
-        found = [others.drop_vars("n_rows", errors="ignore")]
+        samples = {"excess": means.isel(cell=~of_hub)}
         if of_hub.any():
-            found.insert(0, _hub(means.isel(cell=of_hub), tested, list(tests)))
-        joined = xr.concat(found, "measure", data_vars="minimal", coords="minimal", compat="override")
-        units = [dim for dim in p.dims if dim != "cell"]
-        joined = joined.reindex(measure=text(measures(n_thoughts))).transpose(*units, "measure", "value")
-        levels.append(joined.assign(tested[["hub", "strongest"]]))
+            samples["hub"] = means.isel(cell=of_hub).isel(cell=_hub_cell(excess["cell"].values[of_hub], tested))
+        bounds = intervals(samples)
+        found = {"excess": _in_order(bounds["excess"].transpose(..., "value", "cell"), others, len(names))}
+        found |= {name: _in_order(of.variable, others, len(names)) for name, of in tests.items()}
+        if of_hub.any():
+            # The measure `hub`, the first of all: of the thought that `hub_test` tests, with its p-values.
+            found["excess"][..., 0] = bounds["hub"].where(tested.variables["strength"].notnull())
+            for name in tests.keys() - {"p_familywise"}:
+                found[name][..., 0] = tested.variables["p" if name in ("p", "p_type") else "p_corrected"]
+        found["excess"] = found["excess"].transpose(..., "measure", "value")
+        found |= {name: tested.variables[name] for name in ("hub", "strongest")}
+        levels.append(with_labels(found, tested.coords.assign(measure=text(names))))
     heads, layers, model = levels
     return Levels(heads.assign(type=head_types(heads)), layers, model)
+
+
+def _in_order(values: xr.Variable, places: Sequence[int], n_measures: int) -> xr.Variable:
+    """Values (…, cell) at their places among all measures (…, measure), NaN elsewhere."""
+    found = np.full((*values.shape[:-1], n_measures), np.nan)
+    found[..., places] = values.values
+    return xr.Variable((*values.dims[:-1], "measure"), found)
 
 
 def measures(n_thoughts: int) -> list[str]:
@@ -104,7 +119,7 @@ def find_types(blocks: Blocks, *, n_problems: int, seed: int = 0) -> xr.DataArra
 
 
 def _mean_p(powers: xr.DataArray, n_rows: int) -> xr.DataArray:
-    sums, squares, cubes = (powers.sel(power=power, drop=True) for power in (1, 2, 3))
+    sums, squares, cubes = (powers.isel(power=place, drop=True) for place in range(3))
     return mean_p(sums, squares, cubes, n_rows)
 
 
@@ -114,20 +129,11 @@ def _corrected(p: xr.DataArray, correct: Callable[..., xr.DataArray]) -> xr.Data
     return correct(p, over=units) if units else p
 
 
-def _hub(means: xr.DataArray, hubs: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
-    """The measure `hub`: the cell of the thought that `hub_test` tests, with its p-values."""
-    excess = interval(means.isel(cell=_hub_cell(means, hubs))).where(hubs["strength"].notnull())
-    of_test = {name: hubs["p"] if name in ("p", "p_type") else hubs["p_corrected"] for name in tests}
-    of_test["p_familywise"] = xr.full_like(hubs["p"], np.nan)
-    return (
-        xr.Dataset({"excess": excess, **of_test}).drop_vars("cell", errors="ignore").expand_dims(measure=text(["hub"]))
-    )
-
-
-def _hub_cell(means: xr.DataArray, hubs: xr.Dataset) -> xr.DataArray:
+def _hub_cell(cells: np.ndarray, hubs: xr.Dataset) -> xr.Variable:
     """The place among hub cells of each head's strongest thought."""
-    names = np.strings.replace(means["cell"].values, "hub ", "")
-    return hubs["strongest"].copy(data=(hubs["strongest"].values[..., None] == names).argmax(-1))
+    strongest_thought = hubs.variables["strongest"]
+    found = strongest_thought.values[..., None] == np.strings.replace(cells, "hub ", "")
+    return xr.Variable(strongest_thought.dims, found.argmax(-1))
 
 
 def null_values(blocks: Iterable[xr.Dataset]) -> dict[str, xr.DataArray]:
@@ -150,7 +156,7 @@ def null_values(blocks: Iterable[xr.Dataset]) -> dict[str, xr.DataArray]:
         parts_of = [means.isel(cell=~of_hub)]
         if of_hub.any():
             at_hub = means.isel(cell=of_hub)
-            hub = at_hub.isel(cell=_hub_cell(at_hub, named)).where(named["strength"].notnull())
+            hub = at_hub.isel(cell=_hub_cell(at_hub["cell"].values, named)).where(named["strength"].notnull())
             parts_of.append(hub.drop_vars("cell").expand_dims(cell=text(["hub"])))
         found[level] = xr.concat(parts_of, "cell", coords="minimal", compat="override").rename(cell="measure")
     return found
