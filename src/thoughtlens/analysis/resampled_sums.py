@@ -61,16 +61,20 @@ def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr
     last = thought_map(attention).isel(query=-1, drop=True).isel(key=slice(None, -1)).rename(key="earlier")
     given = last.astype(np.float64).sum(("layer", "head"), skipna=False)
     sums = with_places(preference_sums(attention), attention, n_question_tokens)
-    return xr.merge([sums, entropy_sums(attention)], join="exact", compat="override").assign(
-        composition=parts.where(exists, 0.0).rename(query="row"),
-        readout=readout_sums(mean_row).rename(query="readout_row"),
-        row_exists=exists.astype(np.float64).rename(query="row"),
-        rollout=rolled.fillna(0.0),
-        rollout_exists=is_rolled.astype(np.float64),
-        cells=thought_map(mean_row).rename(key="thought").fillna(0.0),
-        last_thought=given.where(given.notnull().all("earlier"), 0.0),
-        n=("problem", np.ones(attention.sizes["problem"])),
-    )
+    of_rows = {
+        "composition": parts.where(exists, 0.0).rename(query="row"),
+        "readout": readout_sums(mean_row).rename(query="readout_row"),
+        "row_exists": exists.astype(np.float64).rename(query="row"),
+        "rollout": rolled.fillna(0.0),
+        "rollout_exists": is_rolled.astype(np.float64),
+        "cells": thought_map(mean_row).rename(key="thought").fillna(0.0),
+        "last_thought": given.where(given.notnull().all("earlier"), 0.0),
+    }
+    found = {**sums.data_vars, **entropy_sums(attention).data_vars, **of_rows}
+    n = xr.Variable("problem", np.ones(attention.sizes["problem"]))
+    # Labels of one name are alike: all come from those of the attention.
+    labels = {name: of for array in found.values() for name, of in array.coords.variables.items()}
+    return xr.Dataset({**{str(name): array.variable for name, array in found.items()}, "n": n}, labels)
 
 
 def parts(block: xr.Dataset) -> Iterator[tuple[xr.Dataset | None, xr.Dataset, xr.Dataset, xr.Dataset]]:
