@@ -121,15 +121,10 @@ def strongest(observed: xr.DataArray, chosen: xr.DataArray | None = None) -> xr.
     by = strengths if chosen is None else _strengths(*_rows_that_count(chosen.transpose(*observed.dims).values))
     places = np.where(np.isnan(by), -np.inf, by).argmax(0)
     strength = np.take_along_axis(strengths, places[None], axis=0)[0]
-    template = observed.isel(query=0, key=0, drop=True)
-    names = np.where(np.isfinite(strength), observed["key"].values[places], "")
-    return xr.Dataset(
-        {
-            "strongest": template.copy(data=text(names)),
-            "place": template.copy(data=places),
-            "strength": template.copy(data=strength),
-        }
-    )
+    names = text(np.where(np.isfinite(strength), observed["key"].values[places], ""))
+    units = observed.isel(query=0, key=0, drop=True)
+    found = {"strongest": names, "place": places, "strength": strength}
+    return xr.Dataset({name: (units.dims, values) for name, values in found.items()}, units.coords)
 
 
 def row_sums(attention: xr.DataArray) -> xr.Dataset:
@@ -171,30 +166,28 @@ def _tested(
     strength = found["strength"].values
     defined = np.isfinite(strength)
     p, strength_null, preference_null = (np.ones(strength.shape) for _ in range(3))
+    numbers = [observed[dim].values for dim in units]
     for place in np.ndindex(p.shape):
         # Draws of its own for each head, so that the order of heads changes nothing.
-        labels = [int(observed[dim].values[at]) for dim, at in zip(units, place, strict=True)]
-        rng = np.random.default_rng([seed, *labels])
+        rng = np.random.default_rng([seed, *(int(of[at]) for of, at in zip(numbers, place, strict=True))])
         key = None if chosen is None else int(found["place"].values[place])
         reached = float(strength[place]) / least
         sums = observed.values[place], variance.values[place]
         # Without a strength there is no p, and the first draws show what chance makes of the largest preference.
         most = n_draws if defined[place] else min(n_draws, DRAWS_AT_ONCE)
         p[place], strength_null[place], preference_null[place] = _by_chance(*sums, key, reached, most, rng)
-    template = found["strength"]
-    p_values = template.copy(data=np.where(defined, p, np.nan))
-    corrected = benjamini_hochberg(p_values) if units else p_values
-    return xr.Dataset(
-        {
-            "hub": found["strongest"].where(corrected < HUB_LEVEL, ""),
-            "strongest": found["strongest"],
-            "strength": found["strength"],
-            "p": p_values,
-            "p_corrected": corrected,
-            "strength_null": template.copy(data=np.where(defined, strength_null, np.nan)),
-            "preference_null": template.copy(data=preference_null),
-        }
-    )
+    p = np.where(defined, p, np.nan)
+    corrected = benjamini_hochberg(xr.DataArray(p)).values if units else p
+    tested = {
+        "hub": text(np.where(corrected < HUB_LEVEL, found["strongest"].values, "")),
+        "strongest": found["strongest"].values,
+        "strength": strength,
+        "p": p,
+        "p_corrected": corrected,
+        "strength_null": np.where(defined, strength_null, np.nan),
+        "preference_null": preference_null,
+    }
+    return xr.Dataset({name: (units, values) for name, values in tested.items()}, found.coords)
 
 
 def _rows_that_count(observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -76,8 +76,11 @@ def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0)
         )
     rng = np.random.default_rng(seed)
     weights = np.ones((n_resamples + 1, n_problems), dtype=np.uint8)
-    for row in weights[1:]:
-        row[:] = np.bincount(rng.integers(n_problems, size=n_problems), minlength=n_problems)
+    step = max(1, CHUNK_CELLS // n_problems)
+    for some in (weights[start : start + step] for start in range(1, n_resamples + 1, step)):
+        # Each resample counts in cells of its own.
+        drawn = rng.integers(n_problems, size=some.shape) + n_problems * np.arange(len(some))[:, None]
+        some[:] = np.bincount(drawn.ravel(), minlength=some.size).reshape(some.shape)
     return xr.DataArray(weights, dims=("resample", "problem"))
 
 

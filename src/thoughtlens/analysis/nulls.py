@@ -206,8 +206,7 @@ def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: x
     """Mean mass of rows by where it goes, less its causal-uniform share; `mass` is that of `preference_sums`."""
     n_thoughts = n_thoughts_of(attention)
     even = token_shares(n_thoughts, n_question_tokens, attention.attrs.get("absent", ())).variable
-    # Places and not labels, which would take half of the time of a small model: z1 … zT stand after `bot` on both axes,
-    # and are the last keys that z1 … zT see.
+    # Places and not labels, which would take most of the time of a small model: z1 … zT stand after `bot` on both axes.
     looks, keys = attention.variable, key_names(n_thoughts)
     n_rows = n_thoughts - 2 if n_thoughts > 2 else n_thoughts
     rows, reading = slice(n_thoughts + 1 - n_rows, n_thoughts + 1), slice(n_thoughts + 1, None)

@@ -45,6 +45,9 @@ _ROWS = {"query": "row", "key": "column"}
 
 _MOMENTS = {name: f"moments_{name}" for name in ("n", "mean", "squares")}
 
+POWERS = (1, 2, 3)
+"""Of what is tested: the t of a mean, corrected for skewness, needs no others."""
+
 _HUBS = {name: f"hub_{name}" for name in ("observed", "variance", "layer_variance", "model_variance")}
 
 
@@ -153,7 +156,7 @@ class Sums:
         if self._n_seen > self._n_rows:
             raise RunError(f"found attention of more problems than the {self._n_rows} in `correct`; extract again.")
         n = sums["n"]
-        self._powers = add(self._powers, excess_powers(without_rounding(excess_cells(sums) / n) * n, n))
+        self._powers = add(self._powers, excess_powers(without_rounding(excess_cells(sums) / n) * n, n.variable))
         self._sums.add(sums)
         self._moments, self._rows = merge_moments(self._moments, moments), add(self._rows, rows)
 
@@ -176,27 +179,22 @@ class Sums:
         )
 
 
-def excess_powers(excess: xr.DataArray, n: xr.DataArray | int = 1) -> xr.Dataset:
+def excess_powers(excess: xr.DataArray, n: xr.Variable | int = 1) -> xr.Dataset:
     """Σ x, Σ x², Σ x³ (power, …) of excess over a null, for `heads` and the mean heads of `layers` and of the `model`.
 
     `types` is of the excess beyond `LEAST_EXCESS` a problem, n being the problems of each row (problem, …, cell).
     """
     levels = {
-        "heads": excess,
-        "layers": excess.mean("head"),
-        "model": excess.mean(("layer", "head")),
-        "types": excess - LEAST_EXCESS * n,
+        "heads": excess.variable,
+        "layers": excess.variable.mean("head", skipna=False),
+        "model": excess.variable.mean(("layer", "head"), skipna=False),
+        "types": excess.variable - LEAST_EXCESS * n,
     }
-    powers = [
-        xr.Dataset({name: (x**power).sum("problem", skipna=False) for name, x in levels.items()}) for power in (1, 2, 3)
-    ]
-    return xr.concat(
-        powers,
-        xr.DataArray([1, 2, 3], dims="power", name="power"),
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-    )
+    powers = {
+        name: xr.Variable.concat([(x**power).sum("problem", skipna=False) for power in POWERS], "power")
+        for name, x in levels.items()
+    }
+    return xr.Dataset(powers, labels_of_sums(excess.to_dataset(name="of")).assign(power=list(POWERS)))
 
 
 class WeightedSums:
