@@ -16,7 +16,7 @@ so that a row without thought mass has no say. A row that C fills says nothing (
 is left out; for single cells that leaves q >= 2.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -177,8 +177,7 @@ def entropy_sums(attention: xr.DataArray) -> xr.Dataset:
 def mean_entropy(sums: Mapping[Any, xr.Variable]) -> xr.Variable:
     """Mean entropy of each row over those that have one, from `entropy_sums` added up: dims (..., query)."""
     n_rows = sums["entropy_rows"]
-    mean: xr.Variable = sums["entropy"] / n_rows.where(n_rows > 0)
-    return mean
+    return sums["entropy"] / where(n_rows > 0, n_rows)
 
 
 def cell_sets(n_thoughts: int) -> xr.Dataset:
@@ -266,9 +265,9 @@ def bare_preferences(sums: Mapping[Any, xr.Variable]) -> dict[str, xr.Variable]:
     for name, share in _even_shares(sums["mass"].sizes["query"]).items():
         expected, if_all_mass = (_over_rows(sums[of], share) for of in ("mass", "rows"))
         defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
-        ratios[name] = sums[name] / expected.where(defined)
+        ratios[name] = sums[name] / where(defined, expected)
     n_rows, of_later = (sums[name].isel(query=slice(1, None)).sum("query", skipna=False) for name in ("rows", "mass"))
-    return ratios | {"thought_mass": of_later / n_rows.where(n_rows > 0)}
+    return ratios | {"thought_mass": of_later / where(n_rows > 0, n_rows)}
 
 
 def _over_rows(of_rows: xr.Variable, share: xr.Variable) -> xr.Variable:
@@ -311,6 +310,18 @@ def readout(sums: xr.DataArray) -> xr.DataArray:
     """
     mass = sums.sum("thought")
     return (sums / mass.where(mass > 0)).rename("readout")
+
+
+def where(condition: xr.Variable, values: xr.Variable, otherwise: float = np.nan) -> xr.Variable:
+    """The values where the condition holds."""
+    found: xr.Variable = values.where(condition, otherwise)  # type: ignore[no-untyped-call]  # of Variable.where
+    return found
+
+
+def concatenated(parts: Iterable[xr.Variable], dim: str) -> xr.Variable:
+    """Variables as one, along a dim."""
+    found: xr.Variable = xr.Variable.concat(list(parts), dim)  # type: ignore[no-untyped-call]  # of Variable.concat
+    return found
 
 
 @cache

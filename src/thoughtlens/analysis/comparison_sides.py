@@ -13,7 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from thoughtlens.analysis.attention_evidence import find_types
-from thoughtlens.analysis.attention_measures import bare_preferences, preference_sums
+from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, preference_sums
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,
     Ratios,
@@ -173,9 +173,10 @@ def _check_number(right: bool, subject: Subject, n_seen: str) -> None:
 
 def _profiles(sums: Mapping[str, xr.Variable]) -> xr.Dataset:
     # A layer at a time: the resampled preferences of all heads at once would be as large as the sums.
-    layers = [{name: of.isel(layer=[layer]) for name, of in sums.items()} for layer in range(sums["mass"].sizes["layer"])]
+    n_layers = sums["mass"].sizes["layer"]
+    layers = ({name: of.isel(layer=[layer]) for name, of in sums.items()} for layer in range(n_layers))
     some = [with_importance(bare_preferences(of_layer)) for of_layer in layers]
-    return xr.Dataset({name: xr.Variable.concat([of[name] for of in some], "layer") for name in PROFILES})
+    return xr.Dataset({name: concatenated((of[name] for of in some), "layer") for name in PROFILES})
 
 
 CORRECTIONS = (

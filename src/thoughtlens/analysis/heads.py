@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.attention_measures import bare_preferences
+from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, where
 from thoughtlens.analysis.hubs import HUB_LEVEL
 from thoughtlens.analysis.intervals import spearman
 from thoughtlens.analysis.nulls import PATTERNS, PLACES
@@ -92,7 +92,7 @@ def with_importance(samples: Mapping[str, xr.Variable], place: xr.Variable | Non
 
 def most_preferred(preference: xr.Variable) -> xr.Variable:
     """The place of the thought with the largest H: dims (…, thought) to (…)."""
-    known = preference.transpose(..., "thought").fillna(-np.inf)
+    known = where(preference.notnull(), preference, -np.inf).transpose(..., "thought")
     return xr.Variable(known.dims[:-1], known.values.argmax(-1))
 
 
@@ -112,9 +112,9 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
     """
     # r = Spearman's correlation of importance, mean over splits; 2r / (1 + r) is that of the whole sample (Spearman and
     # Brown 1910), and r itself stands where it is negative. The overlap is of the first ten heads, or of half of them.
-    one = {name: halves.variables[name] for name in halves.data_vars}
-    other = {name: total.variables[name] - of_half for name, of_half in one.items()}
-    whole = _importance({name: total.variables[name].expand_dims("resample") for name in one})
+    one, all_problems = ({name: of.variables[name] for name in halves.data_vars} for of in (halves, total))
+    other = {name: all_problems[name] - of_half for name, of_half in one.items()}
+    whole = _importance({name: concatenated([of], "resample") for name, of in all_problems.items()})
     defined = np.isfinite(whole[0])
     first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (one, other))
     n_heads = int(defined.sum())

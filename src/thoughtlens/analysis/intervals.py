@@ -129,8 +129,14 @@ def interval(samples: xr.DataArray, *, confidence: float = CONFIDENCE) -> xr.Dat
     return _with_values(samples.isel(resample=0, drop=True), _with_bounds(samples.values, confidence))
 
 
-def intervals(samples: Mapping[str, xr.Variable]) -> dict[str, xr.Variable]:
-    """The `interval` of each variable, dims (resample, …) to (…, value), the quantiles of all taken at once."""
+def bare_interval(samples: xr.Variable) -> xr.Variable:
+    """`interval` without labels: dims (resample, …) to (…, value)."""
+    ordered = samples.transpose("resample", ...)
+    return xr.Variable((*ordered.dims[1:], "value"), _with_bounds(ordered.values))
+
+
+def bare_intervals(samples: Mapping[str, xr.Variable]) -> dict[str, xr.Variable]:
+    """`bare_interval` of each, the quantiles of all taken at once."""
     ordered = {name: of.transpose("resample", ...) for name, of in samples.items()}
     flat = [of.values.reshape(len(of), prod(of.shape[1:])) for of in ordered.values()]
     found = np.split(_with_bounds(np.concatenate(flat, axis=1)), np.cumsum([of.shape[1] for of in flat])[:-1])

@@ -13,7 +13,7 @@ expectation, and with 512 blocks their width varies by 3 %. Tests take a block f
 up can't be had later: single problems, groups of them, other measures.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import xarray as xr
 
 from thoughtlens.analysis.attention_measures import (
     composition,
+    concatenated,
     entropy_sums,
     preference_sums,
     readout_sums,
@@ -64,7 +65,7 @@ def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr
     last = thought_map(attention).isel(query=-1, drop=True).isel(key=slice(None, -1)).rename(key="earlier")
     given = last.astype(np.float64).sum(("layer", "head"), skipna=False)
     sums = with_places(preference_sums(attention), attention, n_question_tokens)
-    of_rows = {
+    of_rows: dict[Hashable, xr.DataArray] = {
         "composition": parts.where(exists, 0.0).rename(query="row"),
         "readout": readout_sums(mean_row).rename(query="readout_row"),
         "row_exists": exists.astype(np.float64).rename(query="row"),
@@ -145,7 +146,7 @@ class Sums:
         resamples = resample_weights(n_rows, n_resamples=n_resamples, seed=seed)
         halves = split_halves(n_rows, seed=seed)
         self._n_rows, self._n_seen, self._n_resamples = n_rows, 0, resamples.sizes["resample"]
-        self._sums = WeightedSums(xr.Variable.concat([resamples.variable, halves.variable], "resample"))
+        self._sums = WeightedSums(concatenated([resamples.variable, halves.variable], "resample"))
         self._powers: xr.Dataset | None = None
         self._moments: xr.Dataset | None = None
         self._rows: xr.Dataset | None = None
@@ -191,7 +192,7 @@ def excess_powers(excess: xr.DataArray, n: xr.Variable | int = 1) -> xr.Dataset:
         "types": excess.variable - LEAST_EXCESS * n,
     }
     powers = {
-        name: xr.Variable.concat([(x**power).sum("problem", skipna=False) for power in POWERS], "power")
+        name: concatenated(((x**power).sum("problem", skipna=False) for power in POWERS), "power")
         for name, x in levels.items()
     }
     return xr.Dataset(powers, labels_of_sums(excess.to_dataset(name="of")).assign(power=list(POWERS)))
@@ -225,7 +226,7 @@ class WeightedSums:
         n_problems = sum(part.sizes["problem"] for part in self._waiting)
         drawn = self._weights[:, self._n_added : self._n_added + n_problems].astype(np.float64)
         for name in map(str, self._waiting[0].data_vars):
-            joined = xr.Variable.concat([part.variables[name] for part in self._waiting], "problem")
+            joined = concatenated((part.variables[name] for part in self._waiting), "problem")
             add_weighted(self._sums, {name: joined}, drawn)
         self._waiting.clear()
         self._n_added += n_problems

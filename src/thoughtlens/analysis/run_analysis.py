@@ -22,7 +22,13 @@ import xarray as xr
 
 from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, check_replaceable, open_same, open_saved, save
 from thoughtlens.analysis.attention_evidence import Levels, beyond_nulls, evidence_of_levels, null_values
-from thoughtlens.analysis.attention_measures import bare_preferences, mean_entropy, preference_sums, readout
+from thoughtlens.analysis.attention_measures import (
+    bare_preferences,
+    concatenated,
+    mean_entropy,
+    preference_sums,
+    readout,
+)
 from thoughtlens.analysis.attention_patterns import WEIGHTS, check_pattern, patterned, reached
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_problems
@@ -31,9 +37,9 @@ from thoughtlens.analysis.hubs import hub_tests, row_sums
 from thoughtlens.analysis.intervals import (
     CHUNK_CELLS,
     CONFIDENCE,
+    bare_intervals,
     exact_labels,
     interval,
-    intervals,
     proportion_interval,
     with_labels,
 )
@@ -545,11 +551,10 @@ def _by_layer(sums: Variables, choice: Variables) -> Variables:
     n_layers = sums["mass"].sizes["layer"]
     step = max(1, CHUNK_CELLS * n_layers // sum(of.size for of in sums.values()))
     some_layers = [
-        _preferences(*({name: of.isel(layer=slice(start, start + step)) for name, of in part.items()} for part in both))
-        for both in [(sums, choice)]
-        for start in range(0, n_layers, step)
+        _preferences(*({name: of.isel(layer=part) for name, of in all_layers.items()} for all_layers in (sums, choice)))
+        for part in (slice(start, start + step) for start in range(0, n_layers, step))
     ]
-    return {name: xr.Variable.concat([of[name] for of in some_layers], "layer") for name in some_layers[0]}
+    return {name: concatenated((of[name] for of in some_layers), "layer") for name in some_layers[0]}
 
 
 def _preferences(sums: Variables, choice: Variables) -> Variables:
@@ -562,7 +567,7 @@ def _preferences(sums: Variables, choice: Variables) -> Variables:
     place = most_preferred(chosen)
     thoughts = text(thought_names(chosen.sizes["thought"]))
     names = np.where(chosen.notnull().any("thought"), thoughts[place.values], "")
-    return intervals(with_importance(samples, place)) | {"preferred": xr.Variable(place.dims, text(names))}
+    return bare_intervals(with_importance(samples, place)) | {"preferred": xr.Variable(place.dims, text(names))}
 
 
 def _with_hubs(level: Variables, hubs: xr.Dataset) -> Variables:
