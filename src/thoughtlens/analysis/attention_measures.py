@@ -312,7 +312,7 @@ def readout(sums: xr.DataArray) -> xr.DataArray:
     return (sums / mass.where(mass > 0)).rename("readout")
 
 
-def where(condition: xr.Variable, values: xr.Variable, otherwise: float = np.nan) -> xr.Variable:
+def where(condition: xr.Variable, values: xr.Variable, otherwise: xr.Variable | float = np.nan) -> xr.Variable:
     """The values where the condition holds."""
     found: xr.Variable = values.where(condition, otherwise)  # type: ignore[no-untyped-call]  # of Variable.where
     return found

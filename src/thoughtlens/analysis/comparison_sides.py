@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.archive import saved_part
 from thoughtlens.analysis.attention_evidence import find_types
 from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, preference_sums
+from thoughtlens.analysis.attention_patterns import WEIGHTS
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,
     Ratios,
@@ -27,6 +29,7 @@ from thoughtlens.analysis.intervals import resample_weights
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.analysis.resampled_sums import add_weighted, bare
 from thoughtlens.errors import OptionError, RunError
+from thoughtlens.files import Json
 from thoughtlens.schema import tested_half
 
 PROFILES = ("importance", "sequential", "skip", "thought_mass")
@@ -135,9 +138,12 @@ def held_out_note(chosen: Mapping[str, tuple[list[str], list[str]]], share: floa
 
 
 def head_types_of(run: ComparableRun, subject: Subject, problems: Sequence[str], seed: int) -> xr.DataArray:
-    """The types of a run's heads as `analyze` finds them, on these problems."""
+    """The types of a run's heads as `analyze` finds them, on these problems; as it saved them, if on all."""
     these = set(problems)
     chosen = np.array([problem in these for problem in subject.problems])
+    as_found: Json = {"pattern": WEIGHTS, "holdout": None, "seed": seed}
+    if chosen.all() and (saved := saved_part(run, "evidence", as_found)) is not None:
+        return saved["type"]
     return find_types(run.blocks(chosen=chosen), n_problems=int(chosen.sum()), seed=seed)
 
 
