@@ -245,9 +245,9 @@ def _with_moments(a: xr.Variable, b: xr.Variable, weights: xr.Variable) -> tuple
     above, below, aa, ab, bb, aaa, aab, abb, bbb = (resampled_sum(part, weights) for part in terms)
     ratio = _divide(above, below)
     n = weights.sum("problem")
-    squares = np.maximum(aa - 2.0 * ratio * ab + ratio**2 * bb, 0.0)
+    squares = aa - 2.0 * ratio * ab + ratio**2 * bb
     cubes = aaa - 3.0 * ratio * aab + 3.0 * ratio**2 * abb - ratio**3 * bbb
-    return ratio, _divide(squares, below**2) * (n / np.maximum(n - 1.0, 1.0)), _divide(cubes, below**3)
+    return ratio, _divide(where(squares > 0.0, squares, 0.0), below**2) * (n / np.maximum(n - 1.0, 1.0)), _divide(cubes, below**3)
 
 
 def two_sided(draws: xr.Dataset) -> xr.Dataset:
