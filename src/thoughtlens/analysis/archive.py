@@ -72,6 +72,21 @@ def open_same(folder: Path, about: Json, *classes: type) -> Any:
     return read_bundle(folder / SAVED, *classes) if read_about(folder / SAVED) == about else None
 
 
+def saved_part(run: StoredRun, part: str, options: Json) -> xr.Dataset | None:
+    """A Dataset of the analysis in `RUN/analysis`, if that is whole, of the run as it is, and has these options."""
+    path = run.path / FOLDER / SAVED
+    try:
+        about = read_about(path)
+    except RunError:
+        return None
+    if about is None or about["format"] != FORMAT or about["run"] != digest_of(run.manifest):
+        return None
+    if any(about["options"].get(name) != value for name, value in options.items()):
+        return None
+    with np.load(path) as file:
+        return _dataset(json.loads(str(file["bundle"]))["labels"][f"/{part}"], f"/{part}", file)
+
+
 def check_replaceable(folder: Path, about: Json, *, force: bool) -> None:
     """Raise `RunError` where a folder holds a bundle of other options, unless that may be replaced by `force`."""
     if (apart := _apart(folder, about)) and not force:

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from thoughtlens.analysis.attention_measures import where
 from thoughtlens.analysis.heads import LEVEL, head_types
 from thoughtlens.analysis.hubs import hub_tests, row_sums, strongest
-from thoughtlens.analysis.intervals import interval
+from thoughtlens.analysis.intervals import bare_interval, with_labels
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, excess_cells, head_excess
 from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.resampled_sums import add, excess_powers, parts
@@ -62,26 +63,45 @@ def evidence_of_levels(excess: xr.DataArray, powers: xr.Dataset, hubs: Sequence[
     # p: one-sided, more than 0; q: the same after Benjamini and Hochberg over heads (or layers); p_familywise: after
     # Holm. The measure `hub` has the p and q of `hub_test`. p_type: one-sided, more than `LEAST_EXCESS`; q_type: the
     # same after Benjamini and Hochberg over all measures and heads, but of the hub those of `hub_test` again.
-    n_rows, levels = int(powers["n_rows"]), []
+    n_rows, names, levels = int(powers["n_rows"]), measures(n_thoughts), []
+    cells = excess["cell"].values
+    of_hub = np.strings.startswith(cells, "hub ")
+    others = [names.index(str(cell)) for cell in cells[~of_hub]]
+    powers = powers.drop_vars("n_rows").isel(cell=~of_hub)
     for (level, over), tested in zip(LEVELS, hubs, strict=True):
         # A mean over nothing would be a copy of the largest array there is.
-        means = excess.mean(over) if over else excess
-        of_hub = np.strings.startswith(means["cell"].values, "hub ")
-        p = _mean_p(powers[level], n_rows).where(n_rows >= LEAST_PROBLEMS).isel(cell=~of_hub)
-        tests = {"p": p, "q": _corrected(p, benjamini_hochberg), "p_familywise": _corrected(p, holm)}
+        means = excess.variable.mean(over, skipna=False) if over else excess.variable
+        tests = _tests(powers[level], n_rows)
         if level == "heads":
-            p_type = _mean_p(powers["types"], n_rows).isel(cell=~of_hub)
+            p_type = _mean_p(powers["types"], n_rows)
             tests |= {"p_type": p_type, "q_type": benjamini_hochberg(p_type)}
-        others = xr.Dataset({"excess": interval(means.isel(cell=~of_hub)), **tests}).rename(cell="measure")
-        found = [others.drop_vars("n_rows", errors="ignore")]
+        values = {"excess": bare_interval(means.isel(cell=~of_hub))} | {name: of.variable for name, of in tests.items()}
+        found = {name: _in_order(of, others, len(names)) for name, of in values.items()}
         if of_hub.any():
-            found.insert(0, _hub(means.isel(cell=of_hub), tested, list(tests)))
-        joined = xr.concat(found, "measure", data_vars="minimal", coords="minimal", compat="override")
-        units = [dim for dim in p.dims if dim != "cell"]
-        joined = joined.reindex(measure=text(measures(n_thoughts))).transpose(*units, "measure", "value")
-        levels.append(joined.assign(tested[["hub", "strongest"]]))
+            # `hub` is the measure of the thought that `hub_test` tests, with its p-values.
+            place = xr.Variable(tested["p"].dims, np.flatnonzero(of_hub)[_hub_cell(cells[of_hub], tested)])
+            excess_of_hub = bare_interval(means.isel(cell=place))
+            of_test = {name: tested.variables["p" if name in ("p", "p_type") else "p_corrected"] for name in tests}
+            of_test["excess"] = where(tested.variables["strength"].notnull(), excess_of_hub)
+            for name in of_test.keys() - {"p_familywise"}:
+                found[name][{"measure": PATTERNS.index("hub")}] = of_test[name]
+        found |= {name: tested.variables[name] for name in ("hub", "strongest")}
+        levels.append(with_labels(found, tested.coords.assign(measure=text(names))))
     heads, layers, model = levels
     return Levels(heads.assign(type=head_types(heads)), layers, model)
+
+
+def _tests(powers: xr.DataArray, n_rows: int) -> dict[str, xr.DataArray]:
+    p = _mean_p(powers, n_rows).where(n_rows >= LEAST_PROBLEMS)
+    return {"p": p, "q": _corrected(p, benjamini_hochberg), "p_familywise": _corrected(p, holm)}
+
+
+def _in_order(values: xr.Variable, places: Sequence[int], n_measures: int) -> xr.Variable:
+    """Values (…, cell, …) at their places among all measures (…, measure, …), NaN elsewhere."""
+    axis = values.get_axis_num("cell")
+    found = np.full((*values.shape[:axis], n_measures, *values.shape[axis + 1 :]), np.nan)
+    np.moveaxis(found, axis, 0)[places] = np.moveaxis(values.values, axis, 0)
+    return xr.Variable(["measure" if dim == "cell" else dim for dim in values.dims], found)
 
 
 def measures(n_thoughts: int) -> list[str]:
@@ -104,7 +124,7 @@ def find_types(blocks: Blocks, *, n_problems: int, seed: int = 0) -> xr.DataArra
 
 
 def _mean_p(powers: xr.DataArray, n_rows: int) -> xr.DataArray:
-    sums, squares, cubes = (powers.sel(power=power, drop=True) for power in (1, 2, 3))
+    sums, squares, cubes = (powers.isel(power=place, drop=True) for place in range(3))
     return mean_p(sums, squares, cubes, n_rows)
 
 
@@ -114,20 +134,11 @@ def _corrected(p: xr.DataArray, correct: Callable[..., xr.DataArray]) -> xr.Data
     return correct(p, over=units) if units else p
 
 
-def _hub(means: xr.DataArray, hubs: xr.Dataset, tests: Sequence[str]) -> xr.Dataset:
-    """The measure `hub`: the cell of the thought that `hub_test` tests, with its p-values."""
-    excess = interval(means.isel(cell=_hub_cell(means, hubs))).where(hubs["strength"].notnull())
-    of_test = {name: hubs["p"] if name in ("p", "p_type") else hubs["p_corrected"] for name in tests}
-    of_test["p_familywise"] = xr.full_like(hubs["p"], np.nan)
-    return (
-        xr.Dataset({"excess": excess, **of_test}).drop_vars("cell", errors="ignore").expand_dims(measure=text(["hub"]))
-    )
-
-
-def _hub_cell(means: xr.DataArray, hubs: xr.Dataset) -> xr.DataArray:
+def _hub_cell(cells: np.ndarray, hubs: xr.Dataset) -> np.ndarray:
     """The place among hub cells of each head's strongest thought."""
-    names = np.strings.replace(means["cell"].values, "hub ", "")
-    return hubs["strongest"].copy(data=(hubs["strongest"].values[..., None] == names).argmax(-1))
+    of_thought = hubs["strongest"].values[..., None] == np.strings.replace(cells, "hub ", "")
+    place: np.ndarray = of_thought.argmax(-1)
+    return place
 
 
 def null_values(blocks: Iterable[xr.Dataset]) -> dict[str, xr.DataArray]:
@@ -150,7 +161,8 @@ def null_values(blocks: Iterable[xr.Dataset]) -> dict[str, xr.DataArray]:
         parts_of = [means.isel(cell=~of_hub)]
         if of_hub.any():
             at_hub = means.isel(cell=of_hub)
-            hub = at_hub.isel(cell=_hub_cell(at_hub, named)).where(named["strength"].notnull())
+            place = xr.Variable(named["strength"].dims, _hub_cell(at_hub["cell"].values, named))
+            hub = at_hub.isel(cell=place).where(named["strength"].notnull())
             parts_of.append(hub.drop_vars("cell").expand_dims(cell=text(["hub"])))
         found[level] = xr.concat(parts_of, "cell", coords="minimal", compat="override").rename(cell="measure")
     return found

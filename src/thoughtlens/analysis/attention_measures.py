@@ -16,6 +16,7 @@ so that a row without thought mass has no say. A row that C fills says nothing (
 is left out; for single cells that leaves q >= 2.
 """
 
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -173,10 +174,10 @@ def entropy_sums(attention: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({"entropy": entropy.fillna(0.0), "entropy_rows": entropy.notnull().astype(np.float64)})
 
 
-def mean_entropy(sums: xr.Dataset) -> xr.DataArray:
+def mean_entropy(sums: Mapping[Any, xr.Variable]) -> xr.Variable:
     """Mean entropy of each row over those that have one, from `entropy_sums` added up: dims (..., query)."""
     n_rows = sums["entropy_rows"]
-    return (sums["entropy"] / n_rows.where(n_rows > 0)).rename("entropy")
+    return sums["entropy"] / where(n_rows > 0, n_rows)
 
 
 def cell_sets(n_thoughts: int) -> xr.Dataset:
@@ -226,8 +227,8 @@ def preference_sums(attention: xr.DataArray) -> xr.Dataset:
 
 def expected_sums(sums: xr.Dataset) -> xr.Dataset:
     """The null of each observed sum, Σ_q M[q] · |C in row q| / q, named like it; linear, so that sums will do."""
-    shares = _even_shares(sums.sizes["query"]).data_vars.items()
-    return xr.Dataset({str(name): xr.dot(sums["mass"], share, dim="query", optimize=True) for name, share in shares})
+    expected = {name: _over_rows(sums["mass"].variable, of) for name, of in _even_shares(sums.sizes["query"]).items()}
+    return xr.Dataset(expected, sums[list(expected)].coords)
 
 
 def preferences(sums: xr.Dataset) -> xr.Dataset:
@@ -254,17 +255,25 @@ def preferences(sums: xr.Dataset) -> xr.Dataset:
 
     See also `hub_test`, which decides whether a preferred thought is a hub.
     """
-    # Variables, which need no labels to be aligned: that takes most of the time for a small model.
-    bare: dict[str, Any] = {str(name): values.variable for name, values in sums.data_vars.items()}
-    ratios = {}
-    for name, share in _even_shares(sums.sizes["query"]).data_vars.items():
-        expected, if_all_mass = (
-            xr.dot(bare[of], share.variable, dim="query", optimize=True) for of in ("mass", "rows")
-        )
+    found = bare_preferences(sums.variables)
+    return xr.Dataset(found, sums[[name for name in found if name != "thought_mass"]].coords)
+
+
+def bare_preferences(sums: Mapping[Any, xr.Variable]) -> dict[str, xr.Variable]:
+    """`preferences` without labels, whose alignment takes most of the time of a small model."""
+    ratios: dict[str, xr.Variable] = {}
+    for name, share in _even_shares(sums["mass"].sizes["query"]).items():
+        expected, if_all_mass = (_over_rows(sums[of], share) for of in ("mass", "rows"))
         defined = (if_all_mass > 0) & (expected >= MASS_FLOOR * if_all_mass)
-        ratios[str(name)] = bare[str(name)] / expected.where(defined)
-    n_rows, of_later = (bare[name].isel(query=slice(1, None)).sum("query") for name in ("rows", "mass"))
-    return sums[list(ratios)].assign({**ratios, "thought_mass": of_later / n_rows.where(n_rows > 0)})
+        ratios[name] = sums[name] / where(defined, expected)
+    n_rows, of_later = (sums[name].isel(query=slice(1, None)).sum("query", skipna=False) for name in ("rows", "mass"))
+    return ratios | {"thought_mass": of_later / where(n_rows > 0, n_rows)}
+
+
+def _over_rows(of_rows: xr.Variable, share: xr.Variable) -> xr.Variable:
+    """Σ_q of_rows[q] · share[q]: dims (…, query) and (query, …)."""
+    rows = of_rows.transpose(..., "query")
+    return xr.Variable((*rows.dims[:-1], *share.dims[1:]), np.tensordot(rows.values, share.values, axes=1))
 
 
 def readout_sums(attention: xr.DataArray) -> xr.DataArray:
@@ -303,10 +312,23 @@ def readout(sums: xr.DataArray) -> xr.DataArray:
     return (sums / mass.where(mass > 0)).rename("readout")
 
 
+def where(condition: xr.Variable, values: xr.Variable, otherwise: xr.Variable | float = np.nan) -> xr.Variable:
+    """The values where the condition holds."""
+    found: xr.Variable = values.where(condition, otherwise)  # type: ignore[no-untyped-call]  # of Variable.where
+    return found
+
+
+def concatenated(parts: Iterable[xr.Variable], dim: str) -> xr.Variable:
+    """Variables as one, along a dim."""
+    found: xr.Variable = xr.Variable.concat(list(parts), dim)  # type: ignore[no-untyped-call]  # of Variable.concat
+    return found
+
+
 @cache
-def _even_shares(n_thoughts: int) -> xr.Dataset:
-    """What an even split gives each cell set, of the mass of each row: |C in row q| / q."""
-    return _cell_sets(n_thoughts).sum("key") / _earlier(n_thoughts).sum("key").clip(min=1)
+def _even_shares(n_thoughts: int) -> dict[str, xr.Variable]:
+    """What an even split gives each cell set, of the mass of each row: |C in row q| / q, dims (query, …)."""
+    shares = _cell_sets(n_thoughts).sum("key") / _earlier(n_thoughts).sum("key").clip(min=1)
+    return {str(name): share.variable.transpose("query", ...) for name, share in shares.data_vars.items()}
 
 
 def _earlier(n_thoughts: int) -> xr.DataArray:

@@ -41,6 +41,7 @@ from thoughtlens.analysis.comparison_measures import (
     stack,
     unpaired_difference,
     welch,
+    with_intervals,
 )
 from thoughtlens.analysis.comparison_sides import (
     CORRECTIONS,
@@ -129,7 +130,7 @@ def compare(
 
     Args:
         subjects: two or more runs, by the names that the result has; differences are to the first. A run is read twice,
-            some problems at a time: for the types of its heads, and for the rest.
+            some problems at a time: for the types of its heads, unless an analysis of it is saved, and for the rest.
         holdout: the share of the problems that is compared, between 0 and 1; the others give the types of heads. If
             None, all do both.
         holdout_seed: with the id of a problem it decides on which side that is (see `schema.tested_half`).
@@ -252,7 +253,7 @@ def compare_recipes(
     own = {
         recipe: its.map(over_models)
         if its.sizes["model"] >= ENOUGH_SEEDS
-        else mean_of_models(ratios[recipe], weights).map(interval)
+        else with_intervals(mean_of_models(ratios[recipe], weights))
         for recipe, its in each.items()
     }
     flips = sign_flips(len(compared), n_flips=n_resamples, seed=seed)
@@ -265,7 +266,7 @@ def compare_recipes(
         else:
             samples = mean_of_models(ratios[one], weights) - mean_of_models(ratios[minus], weights)
             apart = mean_linearised(ratios[one]) - mean_linearised(ratios[minus])
-            difference, p = samples.map(interval), apart.map(flipped_p, flips=flips)
+            difference, p = with_intervals(samples), apart.map(flipped_p, flips=flips)
         if len({sides[name].n_thoughts for side in (one, minus) for name in recipes[side]}) > 1:
             for part in (difference, p):
                 part.update({name: xr.full_like(part[name], np.nan) for name in NEED_SAME_THOUGHTS})

@@ -32,17 +32,19 @@ import numpy as np
 import xarray as xr
 from scipy.special import stdtr, stdtrit
 
-from thoughtlens.analysis.attention_measures import MASS_FLOOR, composition, expected_sums, preference_sums
+from thoughtlens.analysis.attention_measures import MASS_FLOOR, composition, expected_sums, preference_sums, where
 from thoughtlens.analysis.intervals import (
     CONFIDENCE,
     VALUES,
-    interval,
+    bare_intervals,
     proportion_interval,
     resample_weights,
-    weighted_sums,
+    resampled_sum,
+    with_labels,
 )
 from thoughtlens.analysis.nulls import without_rounding
 from thoughtlens.analysis.pieces import Blocks, in_pieces
+from thoughtlens.analysis.resampled_sums import bare, labels_of_sums
 from thoughtlens.analysis.significance import (
     LEAST_PROBLEMS,
     flip_p_values,
@@ -140,8 +142,10 @@ def as_ratios(sums: xr.Dataset, correct: np.ndarray) -> Ratios:
 
 def resampled(ratios: Ratios, weights: xr.DataArray) -> xr.Dataset:
     """Every measure in every resample, dims (resample, …); the weights say how often each problem counts."""
-    above, below = (part.map(weighted_sums, weights=weights) for part in ratios)
-    return _divide(above, below)
+    above, below = (bare(part) for part in ratios)
+    drawn = weights.variable.astype(np.float64)
+    found = {name: _divide(*(resampled_sum(of, drawn) for of in (above[name], below[name]))) for name in above}
+    return xr.Dataset(found, labels_of_sums(ratios.above))
 
 
 def linearised(ratios: Ratios) -> xr.Dataset:
@@ -149,19 +153,28 @@ def linearised(ratios: Ratios) -> xr.Dataset:
 
     Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §21 (influence function of a ratio).
     """
-    ratio = _divide(ratios.above.sum("problem"), ratios.below.sum("problem"))
-    return ratio + _divide(ratios.above - ratio * ratios.below, ratios.below.mean("problem"))
+    found = {}
+    for name, above in bare(ratios.above).items():
+        below = ratios.below.variables[name]
+        ratio = _divide(above.sum("problem"), below.sum("problem"))
+        found[name] = ratio + _divide(above - ratio * below, below.mean("problem"))
+    return xr.Dataset(found, ratios.above.coords)
 
 
-def _divide(above: xr.Dataset, below: xr.Dataset) -> xr.Dataset:
-    return above / below.where(below > 0)
+def _divide(above: xr.Variable, below: xr.Variable) -> xr.Variable:
+    return above / where(below > 0, below)
+
+
+def with_intervals(samples: xr.Dataset) -> xr.Dataset:
+    """The `interval` of every variable: dims (resample, …) to (…, value)."""
+    return with_labels(bare_intervals(bare(samples)), samples.coords)
 
 
 def measured(ratios: Ratios, *, n_resamples: int, seed: int) -> xr.Dataset:
     """Every measure with its interval, dims (…, value): a bootstrap over problems, but Wilson's for accuracy."""
     right = ratios.above["accuracy"]
     weights = resample_weights(right.size, n_resamples=n_resamples, seed=seed)
-    values = resampled(ratios, weights).map(interval)
+    values = with_intervals(resampled(ratios, weights))
     return values.assign(accuracy=proportion_interval(int(right.sum()), right.size))
 
 
@@ -173,7 +186,7 @@ def paired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seed: int
     flips = sign_flips(n, n_flips=n_resamples, seed=seed)
     p = (linearised(one) - linearised(minus)).map(flipped_p, flips=flips)
     exact = mcnemar(one.above["accuracy"] > 0, minus.above["accuracy"] > 0)["p"]
-    return samples.map(interval), p.assign(accuracy=exact)
+    return with_intervals(samples), p.assign(accuracy=exact)
 
 
 def flipped_p(values: xr.DataArray, flips: xr.DataArray) -> xr.DataArray:
@@ -193,7 +206,7 @@ def unpaired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seeds: 
     labels = relabellings(*sizes, n_draws=n_resamples, seed=seeds[0])
     # If one side lacks the measure, the permutation p-value is undefined.
     observed = samples.isel(resample=0, drop=True)
-    return samples.map(interval), two_sided(dealt_t(pooled, labels)).where(observed.notnull())
+    return with_intervals(samples), two_sided(dealt_t(pooled, labels)).where(observed.notnull())
 
 
 def dealt_t(pooled: Ratios, labels: xr.DataArray) -> xr.Dataset:
@@ -202,32 +215,39 @@ def dealt_t(pooled: Ratios, labels: xr.DataArray) -> xr.Dataset:
     Each row of `labels` deals out the problems. The smaller side may be the more skewed one, by which its mean and its
     standard error err together: without the correction one of ten true nulls is rejected at 5 %.
     """
-    (one, spread, skew), (minus, spread_minus, skew_minus) = (_with_moments(pooled, of) for of in (labels, 1 - labels))
+    above, below = (bare(part) for part in pooled)
+    t = {name: _dealt_t(above[name], below[name], labels.variable) for name in above}
+    return xr.Dataset(t, labels_of_sums(pooled.above))
+
+
+def _dealt_t(above: xr.Variable, below: xr.Variable, labels: xr.Variable) -> xr.Variable:
+    (one, spread, skew), (minus, spread_minus, skew_minus) = (
+        _with_moments(above, below, of.astype(np.float64)) for of in (labels, 1 - labels)
+    )
     difference, variance = one - minus, spread + spread_minus
     # Where neither side varies, the smallest difference is beyond any number of standard errors.
     least = TIE**2 * (one**2 + minus**2)
-    sizeless = (np.inf * difference).where(abs(difference) > TIE * (abs(one) + abs(minus)), 0.0)
-    error = variance.where(variance > least) ** 0.5
+    sizeless = where(abs(difference) > TIE * (abs(one) + abs(minus)), np.inf * difference, 0.0)
+    error = where(variance > least, variance) ** 0.5
     # Never beyond ±1 but by rounding: the skewness of n numbers is sqrt(n) at most.
-    u = ((skew - skew_minus) / error**3).clip(-1.0, 1.0)
-    t: xr.Dataset = without_skewness(difference / error, u)
-    return t.where(variance > least, sizeless.where(difference.notnull()))
+    u = np.maximum(np.minimum((skew - skew_minus) / error**3, 1.0), -1.0)
+    t = without_skewness(difference / error, u)
+    return where(variance > least, t, where(difference.notnull(), sizeless))
 
 
-def _with_moments(ratios: Ratios, weights: xr.DataArray) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
-    """Every ratio R under every row of 0/1 weights, and variance and third central moment of it to first order.
+def _with_moments(a: xr.Variable, b: xr.Variable, weights: xr.Variable) -> tuple[xr.Variable, xr.Variable, xr.Variable]:
+    """The ratio R = Σ a / Σ b under every row of 0/1 weights, its variance and third central moment to first order.
 
-    Of d = (above − R·below) / Σ below, the share of each problem (see `linearised`): n/(n − 1) · Σ d², for the degree
+    Of d = (a − R·b) / Σ b, the share of each problem (see `linearised`): n/(n − 1) · Σ d², for the degree
     of freedom that R takes, and Σ d³.
     """
-    a, b = ratios
     terms = (a, b, a**2, a * b, b**2, a**3, a**2 * b, a * b**2, b**3)
-    above, below, aa, ab, bb, aaa, aab, abb, bbb = (part.map(weighted_sums, weights=weights) for part in terms)
+    above, below, aa, ab, bb, aaa, aab, abb, bbb = (resampled_sum(part, weights) for part in terms)
     ratio = _divide(above, below)
-    n = weights.sum("problem").astype(np.float64)
-    squares = (aa - 2.0 * ratio * ab + ratio**2 * bb).clip(min=0.0)
+    n = weights.sum("problem")
+    squares = aa - 2.0 * ratio * ab + ratio**2 * bb
     cubes = aaa - 3.0 * ratio * aab + 3.0 * ratio**2 * abb - ratio**3 * bbb
-    return ratio, _divide(squares, below**2) * (n / (n - 1.0).clip(min=1.0)), _divide(cubes, below**3)
+    return ratio, _divide(where(squares > 0.0, squares, 0.0), below**2) * (n / np.maximum(n - 1.0, 1.0)), _divide(cubes, below**3)
 
 
 def two_sided(draws: xr.Dataset) -> xr.Dataset:

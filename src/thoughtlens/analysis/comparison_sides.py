@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from thoughtlens.analysis.archive import saved_part
 from thoughtlens.analysis.attention_evidence import find_types
-from thoughtlens.analysis.attention_measures import preference_sums, preferences
+from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, preference_sums
+from thoughtlens.analysis.attention_patterns import WEIGHTS
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,
     Ratios,
@@ -25,8 +27,9 @@ from thoughtlens.analysis.comparison_measures import (
 from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.intervals import resample_weights
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
-from thoughtlens.analysis.resampled_sums import add_weighted
+from thoughtlens.analysis.resampled_sums import add_weighted, bare
 from thoughtlens.errors import OptionError, RunError
+from thoughtlens.files import Json
 from thoughtlens.schema import tested_half
 
 PROFILES = ("importance", "sequential", "skip", "thought_mass")
@@ -135,18 +138,21 @@ def held_out_note(chosen: Mapping[str, tuple[list[str], list[str]]], share: floa
 
 
 def head_types_of(run: ComparableRun, subject: Subject, problems: Sequence[str], seed: int) -> xr.DataArray:
-    """The types of a run's heads as `analyze` finds them, on these problems."""
+    """The types of a run's heads as `analyze` finds them, on these problems; as it saved them, if on all."""
     these = set(problems)
     chosen = np.array([problem in these for problem in subject.problems])
+    as_found: Json = {"pattern": WEIGHTS, "holdout": None, "seed": seed}
+    if chosen.all() and (saved := saved_part(run, "evidence", as_found)) is not None:
+        return saved["type"]
     return find_types(run.blocks(chosen=chosen), n_problems=int(chosen.sum()), seed=seed)
 
 
 def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, seed: int) -> Side:
     """What is compared of a subject: the chosen problems in their order, with resamples of these."""
-    weights = resample_weights(len(chosen), n_resamples=n_resamples, seed=seed)
+    weights = resample_weights(len(chosen), n_resamples=n_resamples, seed=seed).variable
     place = {name: number for number, name in enumerate(chosen)}
     places = np.array([place.get(problem, -1) for problem in subject.problems], dtype=np.int64)
-    heads: dict[str, xr.DataArray] = {}
+    heads: dict[str, xr.Variable] = {}
     parts: list[xr.Dataset] = []
     n_seen = 0
     for attention in (piece["attention"] for piece in in_pieces(subject.blocks)):
@@ -155,12 +161,12 @@ def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, s
         _check_number(n_seen <= len(places), subject, f"{n_seen} or more")
         kept = attention.isel(problem=np.flatnonzero(here >= 0))
         sums = preference_sums(kept)
-        add_weighted(heads, sums, weights.isel(problem=here[here >= 0]))
+        add_weighted(heads, bare(sums), weights[:, here[here >= 0]])
         parts.append(depth_sums(kept, sums).assign_coords(problem=here[here >= 0]))
     _check_number(n_seen == len(places) == np.size(subject.correct), subject, str(n_seen))
     correct = np.asarray(subject.correct, dtype=bool)[np.argsort(places)[(places < 0).sum() :]]
     sums = join_problems(parts).sortby("problem")
-    return Side(as_ratios(sums, correct), _profiles(xr.Dataset(heads)), sums.sizes["query"])
+    return Side(as_ratios(sums, correct), _profiles(heads), sums.sizes["query"])
 
 
 def _check_number(right: bool, subject: Subject, n_seen: str) -> None:
@@ -171,11 +177,12 @@ def _check_number(right: bool, subject: Subject, n_seen: str) -> None:
         )
 
 
-def _profiles(sums: xr.Dataset) -> xr.Dataset:
+def _profiles(sums: Mapping[str, xr.Variable]) -> xr.Dataset:
     # A layer at a time: the resampled preferences of all heads at once would be as large as the sums.
-    layers = [sums.isel(layer=[layer]) for layer in range(sums.sizes["layer"])]
-    some = [with_importance(preferences(of_layer))[list(PROFILES)] for of_layer in layers]
-    return xr.concat(some, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+    n_layers = sums["mass"].sizes["layer"]
+    layers = ({name: of.isel(layer=[layer]) for name, of in sums.items()} for layer in range(n_layers))
+    some = [with_importance(bare_preferences(of_layer)) for of_layer in layers]
+    return xr.Dataset({name: concatenated((of[name] for of in some), "layer") for name in PROFILES})
 
 
 CORRECTIONS = (

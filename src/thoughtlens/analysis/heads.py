@@ -6,10 +6,13 @@ many times, stepped up to the whole sample. A half is a row of 0/1 weights: its 
 Attention is correlational: a type says where a head looks, not what it does.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.attention_measures import preferences
+from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, where
 from thoughtlens.analysis.hubs import HUB_LEVEL
 from thoughtlens.analysis.intervals import spearman
 from thoughtlens.analysis.nulls import PATTERNS, PLACES
@@ -76,20 +79,21 @@ def rank_heads(heads: xr.Dataset, *, by: xr.Dataset | None = None) -> xr.Dataset
     return ranked.assign_coords(rank=np.arange(1, len(order) + 1), name=("rank", text(names)))
 
 
-def with_importance(samples: xr.Dataset, place: xr.DataArray | None = None) -> xr.Dataset:
+def with_importance(samples: Mapping[str, xr.Variable], place: xr.Variable | None = None) -> dict[str, xr.Variable]:
     """Preferences of every resample, with the `largest_preference` and `importance` of each (see `rank_heads`).
 
     They are of the thought at `place`; of that which the sample itself prefers most, if None.
     """
     # The thought is held fixed: the interval is that thought's, not that of whichever is largest.
     place = most_preferred(samples["preference"].isel(resample=0)) if place is None else place
-    largest = samples["preference"].isel(thought=place).drop_vars("thought")
-    return samples.assign(largest_preference=largest, importance=samples["thought_mass"] * (largest - 1.0))
+    largest = samples["preference"].isel(thought=place)
+    return {**samples, "largest_preference": largest, "importance": samples["thought_mass"] * (largest - 1.0)}
 
 
-def most_preferred(preference: xr.DataArray) -> xr.DataArray:
+def most_preferred(preference: xr.Variable) -> xr.Variable:
     """The place of the thought with the largest H: dims (…, thought) to (…)."""
-    return preference.fillna(-np.inf).argmax("thought")
+    known = where(preference.notnull(), preference, -np.inf).transpose(..., "thought")
+    return xr.Variable(known.dims[:-1], known.values.argmax(-1))
 
 
 def split_halves(n_problems: int, *, n_splits: int = N_SPLITS, seed: int = 0) -> xr.DataArray:
@@ -108,9 +112,11 @@ def reliability(halves: xr.Dataset, total: xr.Dataset) -> xr.Dataset:
     """
     # r = Spearman's correlation of importance, mean over splits; 2r / (1 + r) is that of the whole sample (Spearman and
     # Brown 1910), and r itself stands where it is negative. The overlap is of the first ten heads, or of half of them.
-    whole = _importance(total.expand_dims("resample"))
+    one, all_problems = ({name: of.variables[name] for name in halves.data_vars} for of in (halves, total))
+    other = {name: all_problems[name] - of_half for name, of_half in one.items()}
+    whole = _importance({name: concatenated([of], "resample") for name, of in all_problems.items()})
     defined = np.isfinite(whole[0])
-    first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (halves, total - halves))
+    first, second = (np.nan_to_num(_importance(sums)[:, defined]) for sums in (one, other))
     n_heads = int(defined.sum())
     r, n_top = spearman(first, second), min(N_TOP, n_heads // 2)
     known = n_heads >= 3 and bool(np.isfinite(r).all())
@@ -141,11 +147,12 @@ def unreliable(ranking: xr.Dataset) -> str | None:
     return None
 
 
-def _importance(sums: xr.Dataset) -> np.ndarray:
+def _importance(sums: Mapping[Any, xr.Variable]) -> np.ndarray:
     """(resample, heads), rounded so that equal heads are tied."""
-    found = preferences(sums)
+    found = bare_preferences(sums)
     importance = found["thought_mass"] * (found["preference"].max("thought") - 1.0)
-    flat = importance.transpose("resample", "layer", "head").values.reshape(sums.sizes["resample"], -1)
+    by_head = importance.transpose("resample", "layer", "head").values
+    flat = by_head.reshape(len(by_head), -1)
     rounded: np.ndarray = np.round(flat / RESOLUTION) * RESOLUTION
     return rounded
 

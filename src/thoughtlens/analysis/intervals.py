@@ -16,8 +16,10 @@ Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapte
 interval).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,19 +76,30 @@ def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0)
         )
     rng = np.random.default_rng(seed)
     weights = np.ones((n_resamples + 1, n_problems), dtype=np.uint8)
-    for row in weights[1:]:
-        row[:] = np.bincount(rng.integers(n_problems, size=n_problems), minlength=n_problems)
+    step = max(1, CHUNK_CELLS // n_problems)
+    for some in (weights[start : start + step] for start in range(1, n_resamples + 1, step)):
+        # Each resample counts in cells of its own.
+        drawn = rng.integers(n_problems, size=some.shape) + n_problems * np.arange(len(some))[:, None]
+        some[:] = np.bincount(drawn.ravel(), minlength=some.size).reshape(some.shape)
     return xr.DataArray(weights, dims=("resample", "problem"))
 
 
 def weighted_sums(values: xr.DataArray, weights: xr.DataArray) -> xr.DataArray:
     """Sums over problems in every resample, Σ_p weights[b, p] · values[p], in float64: dims (resample, …)."""
-    # As floats, in one matrix product: a product of integers would not use BLAS. Of variables, since the labels of
-    # arrays would be compared, which takes longer.
-    both = (of.variable.astype(np.float64) for of in (weights, values))
-    total = xr.dot(*both, dim="problem", optimize=True).transpose("resample", ...)
+    total = resampled_sum(values.variable, weights.variable)
     coords = {**weights.coords, **values.coords}
     return xr.DataArray(total, {name: of for name, of in coords.items() if "problem" not in of.dims})
+
+
+def resampled_sum(values: xr.Variable, weights: xr.Variable) -> xr.Variable:
+    """`weighted_sums` without labels, whose comparison takes longer than the product."""
+    # As floats, in one matrix product: a product of integers would not use BLAS.
+    rows, drawn = (
+        of.transpose(*dims).astype(np.float64, copy=False)
+        for of, dims in ((values, ("problem", ...)), (weights, ("resample", "problem")))
+    )
+    total = np.tensordot(drawn.values, rows.values, axes=1)
+    return xr.Variable(("resample", *rows.dims[1:]), total)
 
 
 def interval(samples: xr.DataArray, *, confidence: float = CONFIDENCE) -> xr.DataArray:
@@ -113,10 +126,31 @@ def interval(samples: xr.DataArray, *, confidence: float = CONFIDENCE) -> xr.Dat
     """
     _check_confidence(confidence)
     samples = samples.transpose("resample", ...)
-    bounds = _quantiles(samples.values[1:], np.array([1.0 - confidence, 1.0 + confidence]) / 2.0)
-    observed = samples.isel(resample=0, drop=True)
-    bounds[:, np.isnan(observed.values)] = np.nan
-    return _with_values(observed, np.stack([observed.values, *bounds], axis=-1))
+    return _with_values(samples.isel(resample=0, drop=True), _with_bounds(samples.values, confidence))
+
+
+def bare_interval(samples: xr.Variable) -> xr.Variable:
+    """`interval` without labels: dims (resample, …) to (…, value)."""
+    ordered = samples.transpose("resample", ...)
+    return xr.Variable((*ordered.dims[1:], "value"), _with_bounds(ordered.values))
+
+
+def bare_intervals(samples: Mapping[str, xr.Variable]) -> dict[str, xr.Variable]:
+    """`bare_interval` of each, the quantiles of all taken at once."""
+    ordered = {name: of.transpose("resample", ...) for name, of in samples.items()}
+    flat = [of.values.reshape(len(of), prod(of.shape[1:])) for of in ordered.values()]
+    found = np.split(_with_bounds(np.concatenate(flat, axis=1)), np.cumsum([of.shape[1] for of in flat])[:-1])
+    return {
+        name: xr.Variable((*of.dims[1:], "value"), its.reshape(*of.shape[1:], len(VALUES)))
+        for (name, of), its in zip(ordered.items(), found, strict=True)
+    }
+
+
+def _with_bounds(samples: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
+    """Resample 0, and the bounds of its percentile interval from the others: (resample, …) to (…, value)."""
+    bounds = _quantiles(samples[1:], np.array([1.0 - confidence, 1.0 + confidence]) / 2.0)
+    bounds[:, np.isnan(samples[0])] = np.nan
+    return np.stack([samples[0], *bounds], axis=-1)
 
 
 def bootstrap_ratio(
@@ -475,8 +509,19 @@ def _centred_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return centred
 
 
+def with_labels(values: Mapping[str, xr.Variable], labels: xr.Coordinates) -> xr.Dataset:
+    """Numbers with intervals as a Dataset, with those of the labels whose dims they have."""
+    dims = {dim for of in values.values() for dim in of.dims}
+    own = {str(name): of.variable for name, of in labels.items() if dims.issuperset(of.dims)}
+    indexes = {name: index for name, index in labels.xindexes.items() if name in own}
+    return xr.Dataset(values, _with_value_labels(own, indexes))
+
+
+def _with_value_labels(labels: Mapping[str, xr.Variable], indexes: Mapping[Any, Any]) -> xr.Coordinates:
+    return xr.Coordinates({**labels, "value": _VALUE.variable}, indexes={**indexes, "value": _VALUE.xindexes["value"]})
+
+
 def _with_values(template: xr.DataArray, values: np.ndarray) -> xr.DataArray:
     """Values (..., value) with the labels of a template (...); by `xr.concat` it would take a tenth of an analysis."""
-    labels = {str(name): of.variable for name, of in template.coords.items()} | {"value": _VALUE.variable}
-    coords = xr.Coordinates(labels, indexes={**template.xindexes, "value": _VALUE.xindexes["value"]})
+    coords = _with_value_labels({str(name): of.variable for name, of in template.coords.items()}, template.xindexes)
     return xr.DataArray(values, coords, (*template.dims, "value"), template.name, template.attrs)

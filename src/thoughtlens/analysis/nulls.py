@@ -198,25 +198,32 @@ def with_places(sums: xr.Dataset, attention: xr.DataArray, n_question_tokens: xr
     return sums.assign(places=place_sums(attention, sums["mass"], n_question_tokens))
 
 
+_COLUMNS = {"sink": FIRST, "question": QUESTION, "bot": BOT}
+"""Measures of one key's mass."""
+
+
 def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: xr.DataArray) -> xr.DataArray:
     """Mean mass of rows by where it goes, less its causal-uniform share; `mass` is that of `preference_sums`."""
-    thoughts = thought_names(n_thoughts_of(attention))
-    tokens = n_question_tokens.drop_vars("problem", errors="ignore")
-    even = token_shares(len(thoughts), tokens, attention.attrs.get("absent", ()))
-    rows = thoughts[2:] or thoughts
-    own = xr.DataArray(rows, dims="row")
-    reading = attention.sel(query=[EOT, ANSWER])
+    n_thoughts = n_thoughts_of(attention)
+    even = token_shares(n_thoughts, n_question_tokens, attention.attrs.get("absent", ())).variable
+    # Places and not labels, which would take most of the time of a small model: z1 … zT stand after `bot` on both axes.
+    looks, keys = attention.variable, key_names(n_thoughts)
+    n_rows = n_thoughts - 2 if n_thoughts > 2 else n_thoughts
+    rows, reading = slice(n_thoughts + 1 - n_rows, n_thoughts + 1), slice(n_thoughts + 1, None)
+    thoughts = slice(keys.index(BOT) + 1, keys.index(EOT))
+    own = {dim: xr.Variable("row", np.arange(of.stop)[-n_rows:]) for dim, of in (("query", rows), ("key", thoughts))}
     # As in `causal_uniform`: the answer row keeps what it gives to answer tokens.
-    expected = even.sel(query=[EOT, ANSWER], key=thoughts).sum("key") * (1.0 - reading.sel(key=ANSWER, drop=True))
-    seen = even.sel(query=rows, key=thoughts)
-    earlier = xr.DataArray(np.tri(len(thoughts), k=-1)[-len(rows) :], dims=("query", "key"), coords=seen.coords)
+    kept = looks.isel(query=reading, key=keys.index(ANSWER))
+    expected = even.isel(query=reading, key=thoughts).sum("key") * (1.0 - kept)
+    earlier = xr.Variable(("query", "key"), np.tri(n_thoughts, k=-1)[-n_rows:])
+    seen = (even.isel(query=rows, key=thoughts) * earlier).sum("key")
     places = {
-        name: (attention.sel(query=rows, key=key) - even.sel(query=rows, key=key)).mean("query")
-        for name, key in (("sink", FIRST), ("question", QUESTION), ("bot", BOT))
+        name: (looks.isel(at) - even.isel(at)).mean("query")
+        for name, at in ((name, {"query": rows, "key": keys.index(key)}) for name, key in _COLUMNS.items())
     } | {
-        "thoughts": (mass.sel(query=rows) - (seen * earlier).sum("key")).mean("query"),
-        "self": (attention.sel(query=own, key=own) - even.sel(query=own, key=own)).mean("row"),
-        "readout": (reading.sel(key=thoughts).sum("key", skipna=False) - expected).mean("query"),
+        "thoughts": (mass.variable.isel(query=slice(-n_rows, None)) - seen).mean("query"),
+        "self": (looks.isel(own) - even.isel(own)).mean("row"),
+        "readout": (looks.isel(query=reading, key=thoughts).sum("key", skipna=False) - expected).mean("query"),
     }
     dims = [dim for dim in attention.dims if dim not in ("query", "key")]
     stacked = np.stack([places[name].transpose(*dims).values for name in (*PLACES, *MASSES)], axis=-1)
@@ -230,14 +237,15 @@ def excess_cells(sums: xr.Dataset) -> xr.DataArray:
     Sets that T thoughts lack have no cell; `hub z1` … are of the thoughts that two rows or more see.
     """
     columns = _pattern_columns(sums.sizes["query"])
-    dims = [dim for dim in sums["places"].dims if dim != "place"]
-    parts = [sums[str(name)].transpose(*dims, ...).values for name in columns.attrs["names"]]
-    observed = np.concatenate([part.reshape(*sums["places"].shape[:-1], -1) for part in parts], axis=-1)
-    expected = sums["mass"].transpose(*dims, "query").values @ columns["even"].values
-    beyond = ((observed - expected) / columns["n_rows"].values)[..., columns["says"].values]
+    bare, says = sums.variables, columns["says"].values
+    dims = bare["places"].dims[:-1]
+    parts = [bare[str(name)].transpose(*dims, ...).values for name in columns.attrs["names"]]
+    observed = np.concatenate([part.reshape(*bare["places"].shape[:-1], -1) for part in parts], axis=-1)
+    expected = bare["mass"].transpose(*dims, "query").values @ columns["even"].values
+    beyond = ((observed - expected) / columns["n_rows"].values)[..., says]
     coords = {dim: sums[dim] for dim in dims if dim in sums.coords}
-    cells = text([*columns["cell"].values[columns["says"].values], *PLACES, *MASSES])
-    values = np.concatenate([beyond, sums["places"].values], axis=-1)
+    cells = text([*columns["cell"].values[says], *PLACES, *MASSES])
+    values = np.concatenate([beyond, bare["places"].values], axis=-1)
     return xr.DataArray(values, dims=(*dims, "cell"), coords={**coords, "cell": cells})
 
 

@@ -13,7 +13,7 @@ expectation, and with 512 blocks their width varies by 3 %. Tests take a block f
 up can't be had later: single problems, groups of them, other measures.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import xarray as xr
 
 from thoughtlens.analysis.attention_measures import (
     composition,
+    concatenated,
     entropy_sums,
     preference_sums,
     readout_sums,
@@ -30,7 +31,7 @@ from thoughtlens.analysis.attention_measures import (
 from thoughtlens.analysis.attention_patterns import rollout
 from thoughtlens.analysis.heads import LEAST_EXCESS, split_halves
 from thoughtlens.analysis.hubs import row_sums
-from thoughtlens.analysis.intervals import resample_weights, weighted_sums
+from thoughtlens.analysis.intervals import resample_weights, resampled_sum
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
 from thoughtlens.analysis.pieces import finish_moments, in_pieces, merge_moments, partial_moments
 from thoughtlens.errors import RunError
@@ -44,6 +45,9 @@ _ROWS = {"query": "row", "key": "column"}
 """All rows and keys, where `query` and `thought` are the thoughts."""
 
 _MOMENTS = {name: f"moments_{name}" for name in ("n", "mean", "squares")}
+
+POWERS = (1, 2, 3)
+"""Of what is tested: the t of a mean, corrected for skewness, needs no others."""
 
 _HUBS = {name: f"hub_{name}" for name in ("observed", "variance", "layer_variance", "model_variance")}
 
@@ -61,16 +65,20 @@ def problem_sums(attention: xr.DataArray, n_question_tokens: xr.DataArray) -> xr
     last = thought_map(attention).isel(query=-1, drop=True).isel(key=slice(None, -1)).rename(key="earlier")
     given = last.astype(np.float64).sum(("layer", "head"), skipna=False)
     sums = with_places(preference_sums(attention), attention, n_question_tokens)
-    return xr.merge([sums, entropy_sums(attention)], join="exact", compat="override").assign(
-        composition=parts.where(exists, 0.0).rename(query="row"),
-        readout=readout_sums(mean_row).rename(query="readout_row"),
-        row_exists=exists.astype(np.float64).rename(query="row"),
-        rollout=rolled.fillna(0.0),
-        rollout_exists=is_rolled.astype(np.float64),
-        cells=thought_map(mean_row).rename(key="thought").fillna(0.0),
-        last_thought=given.where(given.notnull().all("earlier"), 0.0),
-        n=("problem", np.ones(attention.sizes["problem"])),
-    )
+    of_rows: dict[Hashable, xr.DataArray] = {
+        "composition": parts.where(exists, 0.0).rename(query="row"),
+        "readout": readout_sums(mean_row).rename(query="readout_row"),
+        "row_exists": exists.astype(np.float64).rename(query="row"),
+        "rollout": rolled.fillna(0.0),
+        "rollout_exists": is_rolled.astype(np.float64),
+        "cells": thought_map(mean_row).rename(key="thought").fillna(0.0),
+        "last_thought": given.where(given.notnull().all("earlier"), 0.0),
+    }
+    found = {**sums.data_vars, **entropy_sums(attention).data_vars, **of_rows}
+    n = xr.Variable("problem", np.ones(attention.sizes["problem"]))
+    # Labels of one name are alike: all come from those of the attention.
+    labels = {name: of for array in found.values() for name, of in array.coords.variables.items()}
+    return xr.Dataset({**{str(name): array.variable for name, array in found.items()}, "n": n}, labels)
 
 
 def parts(block: xr.Dataset) -> Iterator[tuple[xr.Dataset | None, xr.Dataset, xr.Dataset, xr.Dataset]]:
@@ -96,20 +104,21 @@ def block_sums(seen: Iterable[tuple[xr.Dataset, npt.NDArray[np.int64]]], n_block
 
     The moments and what the hub test takes are of all problems together, without `block`.
     """
-    added: dict[str, xr.DataArray] = {}
-    moments, rows = None, None
+    added: dict[str, xr.Variable] = {}
+    moments, rows, labels = None, None, None
     for dataset, blocks in seen:
         start = 0
         for _, sums, partial, hubs in parts(dataset):
             here = blocks[start : start + sums.sizes["problem"]]
             start += len(here)
             # Blocks are one more set of weights: 1 for the problems of each.
-            member = xr.DataArray((here == np.arange(n_blocks)[:, None]).astype(np.uint8), dims=("resample", "problem"))
-            add_weighted(added, sums, member)
+            member = xr.Variable(("resample", "problem"), (here == np.arange(n_blocks)[:, None]).astype(np.uint8))
+            add_weighted(added, bare(sums), member)
+            labels = labels_of_sums(sums) if labels is None else labels
             moments, rows = merge_moments(moments, partial), add(rows, hubs)
     assert moments is not None and rows is not None, "a shard has problems"
     of_all = [moments.rename(_MOMENTS).rename(_ROWS), rows.rename(_HUBS).rename(key="thought")]
-    return xr.merge([xr.Dataset(added).rename(resample="block"), *of_all], join="exact", compat="override")
+    return xr.merge([xr.Dataset(added, labels).rename(resample="block"), *of_all], join="exact", compat="override")
 
 
 class Totals(NamedTuple):
@@ -137,7 +146,7 @@ class Sums:
         resamples = resample_weights(n_rows, n_resamples=n_resamples, seed=seed)
         halves = split_halves(n_rows, seed=seed)
         self._n_rows, self._n_seen, self._n_resamples = n_rows, 0, resamples.sizes["resample"]
-        self._sums = WeightedSums(xr.concat([resamples, halves], "resample"))
+        self._sums = WeightedSums(concatenated([resamples.variable, halves.variable], "resample"))
         self._powers: xr.Dataset | None = None
         self._moments: xr.Dataset | None = None
         self._rows: xr.Dataset | None = None
@@ -148,7 +157,7 @@ class Sums:
         if self._n_seen > self._n_rows:
             raise RunError(f"found attention of more problems than the {self._n_rows} in `correct`; extract again.")
         n = sums["n"]
-        self._powers = add(self._powers, excess_powers(without_rounding(excess_cells(sums) / n) * n, n))
+        self._powers = add(self._powers, excess_powers(without_rounding(excess_cells(sums) / n) * n, n.variable))
         self._sums.add(sums)
         self._moments, self._rows = merge_moments(self._moments, moments), add(self._rows, rows)
 
@@ -171,39 +180,37 @@ class Sums:
         )
 
 
-def excess_powers(excess: xr.DataArray, n: xr.DataArray | int = 1) -> xr.Dataset:
+def excess_powers(excess: xr.DataArray, n: xr.Variable | int = 1) -> xr.Dataset:
     """Σ x, Σ x², Σ x³ (power, …) of excess over a null, for `heads` and the mean heads of `layers` and of the `model`.
 
     `types` is of the excess beyond `LEAST_EXCESS` a problem, n being the problems of each row (problem, …, cell).
     """
     levels = {
-        "heads": excess,
-        "layers": excess.mean("head"),
-        "model": excess.mean(("layer", "head")),
-        "types": excess - LEAST_EXCESS * n,
+        "heads": excess.variable,
+        "layers": excess.variable.mean("head", skipna=False),
+        "model": excess.variable.mean(("layer", "head"), skipna=False),
+        "types": excess.variable - LEAST_EXCESS * n,
     }
-    powers = [
-        xr.Dataset({name: (x**power).sum("problem", skipna=False) for name, x in levels.items()}) for power in (1, 2, 3)
-    ]
-    return xr.concat(
-        powers,
-        xr.DataArray([1, 2, 3], dims="power", name="power"),
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-    )
+    powers = {
+        name: concatenated(((x**power).sum("problem", skipna=False) for power in POWERS), "power")
+        for name, x in levels.items()
+    }
+    return xr.Dataset(powers, labels_of_sums(excess.to_dataset(name="of")).assign(power=list(POWERS)))
 
 
 class WeightedSums:
     """Sums over problems under every weight; problems wait until there are enough for one large matrix product."""
 
-    def __init__(self, weights: xr.DataArray) -> None:
+    def __init__(self, weights: xr.Variable) -> None:
         """With weights of dims (resample, problem)."""
         self._weights, self._waiting, self._n_added = weights, list[xr.Dataset](), 0
-        self._sums: dict[str, xr.DataArray] = {}
+        self._sums: dict[str, xr.Variable] = {}
+        self._labels: xr.Coordinates | None = None
 
     def add(self, part: xr.Dataset) -> None:
         """Add some problems, dims (problem, ...)."""
+        if self._labels is None:
+            self._labels = labels_of_sums(part)
         self._waiting.append(part)
         if sum(waiting.nbytes for waiting in self._waiting) >= WAITING_BYTES:
             self._multiply()
@@ -211,30 +218,39 @@ class WeightedSums:
     def total(self) -> xr.Dataset:
         """The sums, dims (resample, ...)."""
         self._multiply()
-        return xr.Dataset(self._sums)
+        return xr.Dataset(self._sums, self._labels)
 
     def _multiply(self) -> None:
         if not self._waiting:
             return
         n_problems = sum(part.sizes["problem"] for part in self._waiting)
-        drawn = self._weights.isel(problem=slice(self._n_added, self._n_added + n_problems))
+        drawn = self._weights[:, self._n_added : self._n_added + n_problems].astype(np.float64)
         for name in map(str, self._waiting[0].data_vars):
-            values = [part[name].drop_vars("problem", errors="ignore") for part in self._waiting]
-            joined = values[0] if len(values) == 1 else xr.concat(values, "problem")
-            add_weighted(self._sums, xr.Dataset({name: joined}), drawn)
+            joined = concatenated((part.variables[name] for part in self._waiting), "problem")
+            add_weighted(self._sums, {name: joined}, drawn)
         self._waiting.clear()
         self._n_added += n_problems
 
 
-def add_weighted(sums: dict[str, xr.DataArray], part: xr.Dataset, drawn: xr.DataArray) -> None:
+def add_weighted(sums: dict[str, xr.Variable], part: Mapping[str, xr.Variable], drawn: xr.Variable) -> None:
     """Add the sums of some problems to those of every resample, `drawn` being the weights of these problems."""
     # In place and a variable at a time: with many heads and thoughts the sums are the largest thing in memory.
-    for name, values in part.data_vars.items():
-        added = weighted_sums(values, drawn)
-        if str(name) in sums:
-            sums[str(name)].values += added.values
+    for name, values in part.items():
+        added = resampled_sum(values, drawn)
+        if name in sums:
+            sums[name].values += added.values
         else:
-            sums[str(name)] = added
+            sums[name] = added
+
+
+def bare(sums: xr.Dataset) -> dict[str, xr.Variable]:
+    """The variables of sums without labels: these agree, and aligning them takes most of the time of a small model."""
+    return {str(name): sums.variables[name] for name in sums.data_vars}
+
+
+def labels_of_sums(part: xr.Dataset) -> xr.Coordinates:
+    """The labels of what some problems are added up to."""
+    return part.drop_vars([name for name, of in part.coords.items() if "problem" in of.dims]).coords
 
 
 def add(total: xr.Dataset | None, piece: xr.Dataset) -> xr.Dataset:

@@ -22,19 +22,33 @@ import xarray as xr
 
 from thoughtlens.analysis.archive import FOLDER, FORMAT, check_name, check_replaceable, open_same, open_saved, save
 from thoughtlens.analysis.attention_evidence import Levels, beyond_nulls, evidence_of_levels, null_values
-from thoughtlens.analysis.attention_measures import mean_entropy, preference_sums, preferences, readout
+from thoughtlens.analysis.attention_measures import (
+    bare_preferences,
+    concatenated,
+    mean_entropy,
+    preference_sums,
+    readout,
+)
 from thoughtlens.analysis.attention_patterns import WEIGHTS, check_pattern, patterned, reached
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_problems
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_tests, row_sums
-from thoughtlens.analysis.intervals import CHUNK_CELLS, CONFIDENCE, exact_labels, interval, proportion_interval
+from thoughtlens.analysis.intervals import (
+    CHUNK_CELLS,
+    CONFIDENCE,
+    bare_intervals,
+    exact_labels,
+    interval,
+    proportion_interval,
+    with_labels,
+)
 from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, digest_of
-from thoughtlens.notation import ANSWER, EOT, text
+from thoughtlens.notation import ANSWER, EOT, text, thought_names
 from thoughtlens.schema import tested_half
 
 BY: Final = ("correct", "n_steps")
@@ -473,21 +487,25 @@ def _summarise(
     attributes = {**attributes, "confidence": CONFIDENCE}
     if choosing is not totals:
         attributes["n_choosing"] = int((~tested).sum())
-    names = [name for name in sums.data_vars if "head" in sums[name].dims and name != "places"]
-    head_sums, choice = sums[names], choosing.sums[names].isel(resample=[0])
+    names = [str(name) for name, of in sums.data_vars.items() if "head" in of.dims and name != "places"]
+    head_sums = {name: sums.variables[name] for name in names}
+    choice = {name: choosing.sums.variables[name][:1] for name in names}
     hubs = hub_tests(totals.rows, chosen=None if choosing is totals else choosing.rows, seed=seed)
-    over_heads = (_preferences(head_sums.sum(dims), choice.sum(dims)) for dims in ("head", ("layer", "head")))
+    over_heads = (
+        _preferences(*({name: of.sum(dims, skipna=False) for name, of in part.items()} for part in (head_sums, choice)))
+        for dims in ("head", ("layer", "head"))
+    )
     levels = (_by_layer(head_sums, choice), *over_heads)
     heads, layers, model = (
-        _with_hubs(level, tested_hubs).assign(n=n).assign_attrs(attributes)
+        with_labels({**_with_hubs(level, tested_hubs), "n": xr.Variable((), n)}, sums.coords).assign_attrs(attributes)
         for level, tested_hubs in zip(levels, hubs, strict=True)
     )
     evidence = evidence_of_levels(totals.excess, totals.powers, hubs, sums.sizes["query"])
-    trust = reliability(choosing.halves[names], choice.isel(resample=0)).assign(
-        n_ranked=attributes.get("n_choosing", n)
+    trust = reliability(choosing.halves[names], choosing.sums[names].isel(resample=0))
+    by = xr.Dataset(with_importance(bare_preferences(choice))).isel(resample=0)
+    ranking = rank_heads(heads.assign(type=evidence.heads["type"]), by=by).assign(
+        {**trust.data_vars, "n_ranked": attributes.get("n_choosing", n)}
     )
-    by = with_importance(preferences(choice)).isel(resample=0)
-    ranking = rank_heads(heads.assign(type=evidence.heads["type"]), by=by).assign(trust.data_vars)
     n_rows = sums["row_exists"].rename(row="query")
     read = _ratio("readout", readout(sums["readout"].rename(readout_row="query")), n_rows.sel(query=[EOT, ANSWER]))
     given = sums["last_thought"].rename(earlier="thought")
@@ -524,35 +542,43 @@ def _ratio(name: str, samples: xr.DataArray, n_rows: xr.DataArray) -> xr.Dataset
     return xr.Dataset({name: interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
 
 
-def _by_layer(sums: xr.Dataset, choice: xr.Dataset) -> xr.Dataset:
+Variables = Mapping[str, xr.Variable]
+"""Sums or numbers without labels, whose alignment would take most of the time of a small model."""
+
+
+def _by_layer(sums: Variables, choice: Variables) -> Variables:
     # A few layers at a time: the resampled preferences of all heads at once would be as large as the sums.
-    n_layers = sums.sizes["layer"]
-    step = max(1, CHUNK_CELLS * n_layers // sums["preference"].size)
-    parts_of_layers = [slice(start, start + step) for start in range(0, n_layers, step)]
-    some_layers = [_preferences(sums.isel(layer=part), choice.isel(layer=part)) for part in parts_of_layers]
-    return xr.concat(some_layers, "layer", data_vars="minimal", coords="minimal", compat="equals", join="exact")
+    n_layers = sums["mass"].sizes["layer"]
+    step = max(1, CHUNK_CELLS * n_layers // sum(of.size for of in sums.values()))
+    some_layers = [
+        _preferences(*({name: of.isel(layer=part) for name, of in all_layers.items()} for all_layers in (sums, choice)))
+        for part in (slice(start, start + step) for start in range(0, n_layers, step))
+    ]
+    return {name: concatenated((of[name] for of in some_layers), "layer") for name in some_layers[0]}
 
 
-def _preferences(sums: xr.Dataset, choice: xr.Dataset) -> xr.Dataset:
+def _preferences(sums: Variables, choice: Variables) -> Variables:
     """Preferences, entropy and importance with intervals, from the sums of every resample.
 
     The most preferred thought is that in the `choice`, sums of resample 0 of the problems that choose.
     """
-    samples = preferences(sums).assign(entropy=mean_entropy(sums))
-    chosen = preferences(choice)["preference"].isel(resample=0)
+    samples = {**bare_preferences(sums), "entropy": mean_entropy(sums)}
+    chosen = bare_preferences(choice)["preference"].isel(resample=0)
     place = most_preferred(chosen)
-    names = np.where(chosen.notnull().any("thought"), chosen["thought"].values[place.values], "")
-    return with_importance(samples, place).map(interval).assign(preferred=place.copy(data=text(names)))
+    thoughts = text(thought_names(chosen.sizes["thought"]))
+    names = np.where(chosen.notnull().any("thought"), thoughts[place.values], "")
+    return bare_intervals(with_importance(samples, place)) | {"preferred": xr.Variable(place.dims, text(names))}
 
 
-def _with_hubs(level: xr.Dataset, hubs: xr.Dataset) -> xr.Dataset:
+def _with_hubs(level: Variables, hubs: xr.Dataset) -> Variables:
     """Preferences of heads, layers or the model with their hubs, and what chance makes of the largest of them."""
-    mass = level["thought_mass"].sel(value="estimate", drop=True)
-    return level.assign(
-        hub=hubs["hub"],
-        hub_strength=hubs["strength"],
-        hub_p=hubs["p_corrected"],
-        hub_strength_null=hubs["strength_null"],
-        largest_preference_null=hubs["preference_null"],
-        importance_null=mass * (hubs["preference_null"] - 1.0),
-    )
+    by_chance = hubs.variables["preference_null"]
+    return {
+        **level,
+        "hub": hubs.variables["hub"],
+        "hub_strength": hubs.variables["strength"],
+        "hub_p": hubs.variables["p_corrected"],
+        "hub_strength_null": hubs.variables["strength_null"],
+        "largest_preference_null": by_chance,
+        "importance_null": level["thought_mass"].isel(value=0) * (by_chance - 1.0),
+    }

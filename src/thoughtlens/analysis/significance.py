@@ -29,7 +29,7 @@ from thoughtlens.analysis.intervals import (
     bootstrap_t,
     effective_size,
     paired_difference_interval,
-    weighted_sums,
+    resampled_sum,
 )
 from thoughtlens.errors import OptionError
 
@@ -63,11 +63,11 @@ def sign_flips(n_problems: int, *, n_flips: int = 1000, seed: int = 0) -> xr.Dat
     return xr.DataArray(1 - 2 * bits, dims=("resample", "problem"))
 
 
-def corrected_t(sums: xr.DataArray, squares: xr.DataArray, cubes: xr.DataArray, n: xr.DataArray | int) -> xr.DataArray:
+def corrected_t(sums: Any, squares: Any, cubes: Any, n: Any) -> Any:
     """Student's t of a mean, corrected for skewness, from Σ x, Σ x², Σ x³ of n problems; rises with the mean.
 
     `without_skewness` of t = sqrt(n)·mean/sd and u = skewness/sqrt(n) (Hall 1992, Journal of the Royal Statistical
-    Society B 54).  0 where all x are 0, ±∞ where they are alike.
+    Society B 54).  0 where all x are 0, ±∞ where they are alike.  Arrays, or variables without labels.
     """
     mean, square = sums / n, squares / n
     variance = square - mean**2
@@ -75,8 +75,7 @@ def corrected_t(sums: xr.DataArray, squares: xr.DataArray, cubes: xr.DataArray, 
     spread = variance.where(variance > 1e-12 * square)
     t = mean * (n / spread) ** 0.5
     u = (cubes / n - 3.0 * mean * square + 2.0 * mean**3) / spread**1.5 / n**0.5
-    corrected: xr.DataArray = without_skewness(t, u)
-    return corrected.fillna(mean.where(mean == 0.0, np.inf * np.sign(mean)))
+    return without_skewness(t, u).fillna(mean.where(mean == 0.0, np.inf * np.sign(mean)))
 
 
 def without_skewness(t: Any, u: Any) -> Any:
@@ -111,8 +110,11 @@ def flip_p_values(
 
 def flipped_t(values: xr.DataArray, flips: xr.DataArray, n: xr.DataArray | int) -> xr.DataArray:
     """`corrected_t` of every flip of differences (problem, …), in which missing problems are 0: (resample, …)."""
-    sums, cubes = (weighted_sums(values**power, flips) for power in (1, 3))
-    return corrected_t(sums, (values**2).sum("problem"), cubes, n)
+    # Variables, as in `mean_p`.
+    bare: Any = values.variable
+    sums, cubes = (resampled_sum(bare**power, flips.variable) for power in (1, 3))
+    t: Any = corrected_t(sums, (bare**2).sum("problem"), cubes, getattr(n, "variable", n))
+    return xr.DataArray(t, values.isel(problem=0, drop=True).coords)
 
 
 def sign_flip_test(
