@@ -5,12 +5,13 @@ from .attention_measures import preference_sums as preference_sums
 from .attention_measures import preferences as preferences
 from .attention_measures import readout as readout
 from .attention_measures import readout_sums as readout_sums
+from .attention_measures import rollout as rollout
 from .attention_measures import row_entropy as row_entropy
 from .attention_measures import shares as shares
 from .attention_measures import thought_map as thought_map
 from .attention_measures import thought_mass as thought_mass
-from .attention_patterns import rollout as rollout
-from .attention_patterns import value_shares as value_shares
+from .attention_pieces import moments as moments
+from .attention_pieces import value_shares as value_shares
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
@@ -41,7 +42,6 @@ from .nulls import from_run as from_run
 from .nulls import key_effects as key_effects
 from .nulls import permuted as permuted
 from .nulls import row_mass_preserving as row_mass_preserving
-from .pieces import moments as moments
 from .run_analysis import Analysis as Analysis
 from .run_analysis import analyze as analyze
 from .run_analysis import open_analysis as open_analysis

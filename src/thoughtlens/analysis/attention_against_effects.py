@@ -1,9 +1,12 @@
-"""Whether attention predicts what cutting does: correlations over heads, thoughts or edges, and their sentences.
+"""Whether attention predicts what cutting does: importance by attention, its correlation with losses, and sentences.
 
-In: importances by attention and effects by problem, labelled arrays.  Out: a labelled table and a sentence a row.
+In: attention, and effects by problem, labelled arrays.  Out: importances (problem, unit); a labelled table of
+correlations and a sentence a row.
 
-1. A *unit* is a head, a thought or an edge. Its importance comes from attention; its loss is −effect, what cutting it
-   costs. Mean effects below the margin count as 0 and tie: noise has no order.
+1. A *unit* is a head, a thought or an edge. Its importance is the mean weight that raw, value-weighted or rolled-out
+   attention gives it (`look`); rows that see no earlier thought say nothing, and an answer row that does not exist is
+   left out of its problem's mean. Its loss is −effect, what cutting it costs. Mean effects below the margin count as 0
+   and tie: noise has no order.
 2. rho is the correlation of ranks centred within groups: heads of one layer, edges of one lag. Layers differ in how
    much they look at thoughts and in what cutting costs; that alone would correlate heads, and says nothing of heads.
 3. p is the share of relabellings of the units within their groups that correlate as strongly. It is exact if the units
@@ -12,20 +15,37 @@ In: importances by attention and effects by problem, labelled arrays.  Out: a la
    What says how far the losses can be relied on is their reliability.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import permutations, product
 from math import factorial, prod
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from scipy.stats import rankdata
 
+from thoughtlens.analysis.attention_measures import LEAST_REACHED, later_rows, reached, rollout, rollout_note
+from thoughtlens.analysis.attention_pieces import Blocks, in_pieces
 from thoughtlens.analysis.effects import ALPHA, MARGIN
 from thoughtlens.analysis.intervals import short
 from thoughtlens.analysis.significance import holm
-from thoughtlens.errors import OptionError
-from thoughtlens.notation import head_place, text
+from thoughtlens.errors import OptionError, RunError
+from thoughtlens.notation import (
+    EDGES,
+    HEADS,
+    THOUGHTS,
+    edge_name,
+    edge_names,
+    head_name,
+    head_place,
+    text,
+    thought_names,
+)
+from thoughtlens.schema import n_thoughts_of
+
+log = logging.getLogger(__name__)
 
 MOST_ORDERS = 10_000
 """Relabellings of the units: all of them if there are no more, else as many drawn at random."""
@@ -261,3 +281,91 @@ def _claim(rho: float, p: float, name: str, unit: str) -> str:
     if rho < 0:
         return f"{name} attention misled about cutting {unit}: the more attention, the less was lost"
     return f"{name} attention predicts the effect of cutting {unit}"
+
+
+RAW: Final = "raw"
+
+
+ROLLED_OUT: Final = "rolled-out"
+
+
+def look(
+    blocks: Blocks, problems: Sequence[str], *, how: str = RAW
+) -> tuple[dict[str, dict[str, xr.DataArray]], xr.DataArray]:
+    """All importances of these problems, in their order, and their mean attention (query, key), in one reading.
+
+    Importances are by kind of unit (heads, thoughts, edges) and of attention (`how`, rolled-out): (problem, unit).
+    Rolled-out importances are of the rows that thoughts reach (`LEAST_REACHED`), and missing where there are none.
+    """
+    found: list[xr.Dataset] = []
+    wanted = frozenset(problems)
+    for attention in (piece["attention"] for piece in in_pieces(blocks)):
+        here = [place for place, name in enumerate(attention["problem"].values) if str(name) in wanted]
+        if here:
+            found.append(_look_at(attention.isel(problem=here), how))
+    n_found = sum(part.sizes["problem"] for part in found)
+    if n_found != len(problems):
+        raise RunError(
+            f"the run has {n_found} of the {len(problems)} problems that were cut; name the run they are of."
+        )
+    joined = xr.concat(found, "problem").sel(problem=list(problems))
+    share = reached(joined["rolled"]).mean("problem")
+    if note := rollout_note(share):
+        log.warning("%s", note)
+    rolled = joined["rolled"].where(~(share < LEAST_REACHED))
+    joined = joined.drop_vars("rolled")
+    of_rollout = {THOUGHTS: thought_importance(rolled), EDGES: edge_importance(rolled)}
+    importances: dict[str, dict[str, xr.DataArray]] = {HEADS: {}, THOUGHTS: {}, EDGES: {}}
+    for name in joined.drop_vars("mean").data_vars:
+        kind, kind_of_attention = str(name).split(", ")
+        importances[kind][kind_of_attention] = joined[name].rename({kind: "unit"}).rename(None)
+    for kind, values in of_rollout.items():
+        if (known := values.dropna("unit", how="all")).size:
+            importances[kind][ROLLED_OUT if how == RAW else f"{ROLLED_OUT} {how}"] = known
+    return importances, joined["mean"].mean("problem")
+
+
+def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
+    """A variable for each kind of unit, the mean over heads, and the rollout."""
+    looks = {
+        (HEADS, how): head_importance(attention),
+        (THOUGHTS, how): thought_importance(attention),
+        (EDGES, how): edge_importance(attention),
+    }
+    named = {f"{kind}, {name}": values.rename(unit=kind) for (kind, name), values in looks.items()}
+    means = {"mean": attention.mean(("layer", "head"), skipna=False), "rolled": rollout(attention)}
+    return xr.Dataset(named).assign(means)
+
+
+def head_importance(attention: xr.DataArray) -> xr.DataArray:
+    """Mean over the rows z2 … zT, eot, answer of their mass on earlier thoughts: dims (problem, unit)."""
+    rows = later_rows(attention, 0.0).sum("key", skipna=False).mean("query")
+    flat = rows.stack(unit=("layer", "head"))
+    names = [head_name(*place) for place in flat["unit"].values]
+    return _named(flat.drop_vars(["unit", "layer", "head"]), names)
+
+
+def thought_importance(attention: xr.DataArray) -> xr.DataArray:
+    """Mean of A[q, k] over the rows q after k, over layers and heads: dims (problem, unit).
+
+    It is a mean over rows and not a sum, since a sum rewards being seen by many rows.
+    """
+    rows = _over_heads(later_rows(attention, np.nan))
+    return _named(rows.mean("query").rename(key="unit"), thought_names(n_thoughts_of(attention)))
+
+
+def edge_importance(attention: xr.DataArray) -> xr.DataArray:
+    """Mean over layers and heads of A[q, k]: dims (problem, unit), units named such as `z4 ⊣ z1`."""
+    mean = _over_heads(attention.astype(np.float64))
+    edges = edge_names(n_thoughts_of(attention))
+    queries, keys = (xr.DataArray([edge[end] for edge in edges], dims="unit") for end in (0, 1))
+    cells = mean.sel(query=queries, key=keys).drop_vars(["query", "key"])
+    return _named(cells, [edge_name(*edge) for edge in edges])
+
+
+def _over_heads(attention: xr.DataArray) -> xr.DataArray:
+    return attention.mean([dim for dim in ("layer", "head") if dim in attention.dims])
+
+
+def _named(values: xr.DataArray, names: list[str]) -> xr.DataArray:
+    return values.assign_coords(unit=text(names)).transpose("problem", "unit")

@@ -1,4 +1,4 @@
-"""Measures of attention: where each position looks, and which earlier thoughts a thought prefers.
+"""Measures of attention: where positions look, which earlier thoughts a thought prefers, and rollout over layers.
 
 In: attention, dims (..., query, key). Out: labelled numbers with the leading dims kept, or sums to be added up first.
 
@@ -14,17 +14,39 @@ cells (q, k), k an earlier thought than q, with q counted from 0 so that row q s
 Sums run over rows, and over heads, layers and problems where one number is wanted for all of them: a ratio of sums,
 so that a row without thought mass has no say. A row that C fills says nothing (its ratio is 1 whatever it does) and
 is left out; for single cells that leaves q >= 2.
+
+*Rollout* follows paths over layers and over feedback (Abnar and Zuidema 2020, arXiv 2005.00928):
+
+1. Heads are averaged, and half of each position's state is its own: Ã = ½ A + ½ I, a row a query in each layer.
+2. The state of position q after layer l is a mix of states after layer l − 1: r(l)[q] = Σ_k Ã(l)[q, k] · r(l−1)[k].
+3. What a thought reads is what the position before it said: r(0)[z1] = r(L)[bot], r(0)[z(k+1)] = r(L)[zk].
+4. Everything else that is read is a source of its own: `bot`, `eot`, `answer`; and `first` and `question`, whose rows
+   are not recorded, keep their own state in every layer.
+
+A share of rollout is a share of paths, weighted by attention: it knows nothing of values, of MLPs, of the projection,
+or of what cutting a path would change. `answer` as a key pools the answer's tokens; their states are taken to be the
+last one's.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 from scipy.special import entr
 
-from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
+from thoughtlens.notation import (
+    ANSWER,
+    BOT,
+    EOT,
+    FIRST,
+    QUESTION,
+    key_names,
+    query_names,
+    text,
+    thought_names,
+)
 from thoughtlens.schema import n_thoughts_of, with_all_slots
 
 EARLIER = "earlier thoughts"
@@ -342,3 +364,98 @@ def _distance(n_thoughts: int) -> xr.DataArray:
     return xr.DataArray(
         order[:, None] - order[None, :], dims=("query", "key"), coords={"query": thoughts, "key": thoughts}
     )
+
+
+SOURCES = (FIRST, QUESTION)
+"""Keys without a row: their state is their own in every layer."""
+
+
+def rollout(attention: xr.DataArray) -> xr.DataArray:
+    """How much of what each position ends up with came from, or by way of, each position's input.
+
+    For a source (`first`, `question`, `bot`, `eot`, `answer`): the share that came from it, thoughts being passed
+    through.  Range 0-1; the sources of a row sum to 1.  For a thought: the share that passed through its input, that is
+    the share of a source in its place.  Range 0-1; the shares of thoughts overlap, since a path may pass through many,
+    and are part of those of the sources.  Rows are scaled to sum to 1 before (float16 leaves them 2e-3 off).  No null.
+
+    Args:
+        attention: dims (..., layer, head, query, key), layers in order, rows summing to 1.
+
+    Returns:
+        float64, dims (..., query, key); NaN in the row of an answer that does not exist.
+
+    Example:
+        >>> import numpy as np
+        >>> from thoughtlens.schema import attention_dataset
+        >>> rows = np.zeros((1, 1, 1, 9, 11))
+        >>> rows[..., np.arange(9), np.arange(9) + 2] = 1.0  # every position looks at itself alone
+        >>> dataset = attention_dataset(rows, problem_ids=["p"], correct=[True], n_question_tokens=[9])
+        >>> rollout(dataset["attention"]).sel(query="z4", key="bot").item()  # the feedback leads back to `bot`
+        1.0
+
+    Reference: Abnar and Zuidema (2020), arXiv 2005.00928, steps 1 and 2 above.
+    """
+    attention = with_all_slots(attention)
+    mean = attention.astype(np.float64).mean("head", skipna=False)
+    rows = (mean / mean.sum("key", skipna=False)).transpose(..., "layer", "query", "key")
+    shares = rows.isel(layer=0, drop=True).rename("rollout")
+    absent = [str(name) in attention.attrs.get("absent", ()) for name in attention["query"].values]
+    rolled = _roll(np.where(np.array(absent)[:, None], 0.0, rows.values), n_thoughts_of(attention), absent[0])
+    return shares.copy(data=np.where(np.array(absent)[:, None], np.nan, rolled))
+
+
+def _roll(rows: np.ndarray, n_thoughts: int, without_bot: bool) -> np.ndarray:
+    """Rows (..., layer, query, key) to shares (..., query, key), position by position, in the order of reading.
+
+    Without `bot`, the first thought is fed back from the question.
+    """
+    # Each column is a key's share; adding a thought's own column to what it is fed marks what passes through it, and no
+    # path passes through a thought twice.
+    *leading, n_layers, n_queries, n_keys = rows.shape
+    own = np.eye(n_keys)
+    states = np.zeros((*leading, n_layers + 1, n_keys, n_keys))
+    states[..., : len(SOURCES), :] = own[: len(SOURCES)]
+    for query in range(n_queries):
+        at = query + len(SOURCES)
+        is_thought = 1 <= query <= n_thoughts  # `bot` is query 0
+        states[..., 0, at, :] = own[at] + (states[..., -1, at - 1, :] if is_thought else 0.0)
+        for layer in range(n_layers):
+            given = np.einsum("...k,...ks->...s", rows[..., layer, query, : at + 1], states[..., layer, : at + 1, :])
+            states[..., layer + 1, at, :] = 0.5 * given + 0.5 * states[..., layer, at, :]
+        if query == 0 and without_bot:
+            states[..., at, :] = states[..., at - 1, :]
+    shares: np.ndarray = states[..., -1, len(SOURCES) :, :]
+    return shares
+
+
+LEAST_REACHED: Final = 0.01
+"""Share of a row that must reach thoughts, or its rollout ranks next to nothing: in deep models all ends on `first`."""
+
+
+def reached(rolled: xr.DataArray) -> xr.DataArray:
+    """How much of each row reaches earlier thoughts at most: Σ_{k<q} of its rollout, NaN for `bot` and `z1`.
+
+    Paths that pass through several thoughts count for each; dims (…, query, key) to (…, query).
+    """
+    later = later_rows(rolled, 0.0).sum("key", skipna=False).clip(max=1.0)
+    return later.reindex(query=rolled["query"]).transpose(*(dim for dim in rolled.dims if dim != "key"))
+
+
+def rollout_note(share: xr.DataArray) -> str | None:
+    """Which rows are left out of what is made from rollout, in a sentence; None without any. `share` is `reached`."""
+    few = share["query"].values[(share < LEAST_REACHED).values]
+    if not len(few):
+        return None
+    return (
+        f"Rollout: less than {LEAST_REACHED:.0%} of the rows {', '.join(map(str, few))} reaches thoughts, so that they "
+        "are left out of rankings and correlations; in deep models nearly all weight ends on the prompt."
+    )
+
+
+def later_rows(attention: xr.DataArray, elsewhere: float) -> xr.DataArray:
+    """The rows z2 … zT, eot, answer on the thoughts before each, and `elsewhere` on the others."""
+    thoughts = thought_names(n_thoughts_of(attention))
+    rows = [*thoughts[1:], EOT, ANSWER]
+    n_earlier = xr.DataArray(np.arange(1, len(rows) + 1), dims="query", coords={"query": rows})
+    place = xr.DataArray(np.arange(len(thoughts)), dims="key", coords={"key": thoughts})
+    return attention.sel(query=rows, key=thoughts).astype(np.float64).where(place < n_earlier, elsewhere)

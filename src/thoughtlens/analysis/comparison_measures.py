@@ -33,6 +33,7 @@ import xarray as xr
 from scipy.special import stdtr, stdtrit
 
 from thoughtlens.analysis.attention_measures import MASS_FLOOR, composition, expected_sums, preference_sums, where
+from thoughtlens.analysis.attention_pieces import Blocks, in_pieces
 from thoughtlens.analysis.intervals import (
     CONFIDENCE,
     VALUES,
@@ -43,7 +44,6 @@ from thoughtlens.analysis.intervals import (
     with_labels,
 )
 from thoughtlens.analysis.nulls import without_rounding
-from thoughtlens.analysis.pieces import Blocks, in_pieces
 from thoughtlens.analysis.resampled_sums import bare, labels_of_sums
 from thoughtlens.analysis.significance import (
     LEAST_PROBLEMS,
@@ -247,7 +247,11 @@ def _with_moments(a: xr.Variable, b: xr.Variable, weights: xr.Variable) -> tuple
     n = weights.sum("problem")
     squares = aa - 2.0 * ratio * ab + ratio**2 * bb
     cubes = aaa - 3.0 * ratio * aab + 3.0 * ratio**2 * abb - ratio**3 * bbb
-    return ratio, _divide(where(squares > 0.0, squares, 0.0), below**2) * (n / np.maximum(n - 1.0, 1.0)), _divide(cubes, below**3)
+    return (
+        ratio,
+        _divide(where(squares > 0.0, squares, 0.0), below**2) * (n / np.maximum(n - 1.0, 1.0)),
+        _divide(cubes, below**3),
+    )
 
 
 def two_sided(draws: xr.Dataset) -> xr.Dataset:

@@ -15,7 +15,12 @@ import xarray as xr
 from thoughtlens.analysis.archive import saved_part
 from thoughtlens.analysis.attention_evidence import find_types
 from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, preference_sums
-from thoughtlens.analysis.attention_patterns import WEIGHTS
+from thoughtlens.analysis.attention_pieces import (
+    WEIGHTS,
+    Blocks,
+    StoredRun,
+    in_pieces,
+)
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,
     Ratios,
@@ -26,7 +31,6 @@ from thoughtlens.analysis.comparison_measures import (
 )
 from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.intervals import resample_weights
-from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces
 from thoughtlens.analysis.resampled_sums import add_weighted, bare
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json

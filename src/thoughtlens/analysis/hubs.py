@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.attention_measures import thought_map
-from thoughtlens.analysis.pieces import Blocks, in_pieces
+from thoughtlens.analysis.attention_pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text

@@ -27,9 +27,18 @@ from thoughtlens.analysis.attention_measures import (
     concatenated,
     mean_entropy,
     preference_sums,
+    reached,
     readout,
 )
-from thoughtlens.analysis.attention_patterns import WEIGHTS, check_pattern, patterned, reached
+from thoughtlens.analysis.attention_pieces import (
+    WEIGHTS,
+    Blocks,
+    StoredRun,
+    check_pattern,
+    in_pieces,
+    partial_moments,
+    patterned,
+)
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_problems
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
@@ -44,7 +53,6 @@ from thoughtlens.analysis.intervals import (
     with_labels,
 )
 from thoughtlens.analysis.nulls import position_effects
-from thoughtlens.analysis.pieces import Blocks, StoredRun, in_pieces, partial_moments
 from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, digest_of

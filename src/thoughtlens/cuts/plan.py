@@ -24,7 +24,9 @@ from typing import Any, Final
 import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, open_analysis
-from thoughtlens.analysis.attention_patterns import VALUES
+from thoughtlens.analysis.attention_pieces import (
+    VALUES,
+)
 from thoughtlens.analysis.heads import unreliable
 from thoughtlens.cuts.controls import CALIPER, Shape, balance_rows, controllable, controls_for, extra
 from thoughtlens.cuts.cut_types import (

@@ -13,7 +13,13 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.attention_patterns import VALUES, look, patterned
+from thoughtlens.analysis.attention_against_effects import (
+    look,
+)
+from thoughtlens.analysis.attention_pieces import (
+    VALUES,
+    patterned,
+)
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_types import (

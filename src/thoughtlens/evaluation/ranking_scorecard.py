@@ -28,7 +28,17 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import rankdata
 
-from thoughtlens.analysis.attention_patterns import VALUES, WEIGHTS, head_importance, patterned, rollout
+from thoughtlens.analysis.attention_against_effects import (
+    head_importance,
+)
+from thoughtlens.analysis.attention_measures import (
+    rollout,
+)
+from thoughtlens.analysis.attention_pieces import (
+    VALUES,
+    WEIGHTS,
+    patterned,
+)
 from thoughtlens.analysis.effects import RANKED_BY
 from thoughtlens.analysis.intervals import interval, resample_weights, weighted_sums
 from thoughtlens.analysis.nulls import causal_uniform

@@ -17,8 +17,19 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
-from thoughtlens.analysis.attention_against_effects import FEWEST_JUDGED, judge, judged_together, readings
-from thoughtlens.analysis.attention_patterns import RAW, VALUES, look, patterned
+from thoughtlens.analysis.attention_against_effects import (
+    FEWEST_JUDGED,
+    RAW,
+    judge,
+    judged_together,
+    look,
+    readings,
+)
+from thoughtlens.analysis.attention_pieces import (
+    VALUES,
+    Blocks,
+    patterned,
+)
 from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
@@ -39,7 +50,6 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.pieces import Blocks
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.cuts.study import read_manifest
 from thoughtlens.errors import RunError

@@ -1,4 +1,4 @@
-"""The pieces in which a run is read, and the moments of its attention from one pass over them.
+"""The pieces in which the attention of a run is read, raw or value-weighted, and its moments from one pass.
 
 In: a stored run, an attention Dataset or its blocks. Out: a few problems at a time as float64; mean, standard deviation
 and number of problems of each cell.
@@ -9,22 +9,25 @@ and number of problems of each cell.
 
 A row that does not exist is NaN in all its cells: it is left out of all three and shows in the number of its query.
 
+*Raw* attention is the weights after softmax. *Value-weighted* attention is what the weights move: the share of a key is
+the norm of what it gives, over the norms of all that the row sees (Kobayashi et al. 2020, arXiv 2004.10102).
+
 Source: Chan, Golub and LeVeque (1983), The American Statistician 37.
 """
 
 from collections.abc import Iterable, Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.errors import RunError
+from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
 from thoughtlens.notation import FIRST
-from thoughtlens.schema import ATTENTION, with_all_slots
+from thoughtlens.schema import ATTENTION, VALUE_WEIGHTED, with_all_slots
 
 PIECE_CELLS = 4_000_000
 """Cells of a piece: 32 MB in float64."""
@@ -139,3 +142,51 @@ def finish_moments(partial: xr.Dataset) -> xr.Dataset:
     n = partial["n"]
     sd = (partial["squares"] / n.clip(min=1)) ** 0.5
     return xr.Dataset({"mean": partial["mean"].where(n > 0), "sd": sd.where(n > 0), "n": n})
+
+
+WEIGHTS: Final = "attention"
+
+
+VALUES: Final = "value-weighted"
+
+
+KINDS: Final = (WEIGHTS, VALUES)
+"""What can be analysed: attention weights, or what they move (`value_shares`)."""
+
+
+def value_shares(block: xr.Dataset) -> xr.Dataset:
+    """A Dataset of value-weighted patterns, as one of attention.
+
+    share[q, k] = n[q, k] / Σ_k n[q, k], n = ‖α[q, k] · v[k] · W_O‖.  Range 0-1, a row sums to 1.  No null of its own:
+    the nulls of attention apply.  A row that moves nothing at all has no shares and is NaN, like one that is missing.
+
+    Args:
+        block: with `value_weighted`, dims (..., query, key); a run's, or some of its problems.
+
+    Returns:
+        The same Dataset with `attention`, float64, in the place of `value_weighted`.
+
+    Example:
+        `value_shares(next(run.blocks(pattern="value_weighted")))`, of a run made with `--record values`
+
+    Reference: Kobayashi et al. (2020), arXiv 2004.10102.
+    """
+    norms = block[VALUE_WEIGHTED].astype(np.float64)
+    total = norms.sum("key", skipna=False)
+    return block.drop_vars(VALUE_WEIGHTED).assign({ATTENTION: norms / total.where(total > 0)})
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern, if it is one of `KINDS`."""
+    if pattern not in KINDS:
+        raise OptionError(f"no pattern {pattern!r}, expected one of {', '.join(KINDS)}; pass another --pattern.")
+    return pattern
+
+
+def patterned(source: StoredRun | Blocks, pattern: str = WEIGHTS) -> Iterator[xr.Dataset]:
+    """The problems of a run, a Dataset or its blocks, with the pattern (of `KINDS`) in the place of attention."""
+    stored = ATTENTION if check_pattern(pattern) == WEIGHTS else VALUE_WEIGHTED
+    blocks: Blocks = source if isinstance(source, Iterable) else source.blocks(pattern=stored)
+    if isinstance(blocks, xr.Dataset):
+        blocks = [blocks]
+    return iter(blocks) if pattern == WEIGHTS else map(value_shares, blocks)
