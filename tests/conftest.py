@@ -1,5 +1,6 @@
 """Tiny reasoners with random weights, on both architectures."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,12 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 pytest_plugins = ["tests.attention_made"]
+
+
+def pytest_collection_finish() -> None:
+    """Trainers collect garbage at each call: what is imported by now stays, and need not be looked through."""
+    gc.freeze()
+
 
 # Scripts, which have no examples to test and import more than a run of some tests needs.
 collect_ignore = [

@@ -1,10 +1,12 @@
-"""A cache with room holds what transformers' own holds, bit by bit, whatever is done to it."""
+"""A cache with room holds what transformers' own holds, and masks are its own, bit by bit, whatever is done."""
 
 import pytest
 import torch
+from tests.conftest import QUESTIONS
 from transformers import DynamicCache
 
-from thoughtlens.reasoning import ROOM, roomy_cache
+from thoughtlens.reasoning import ROOM, reason, recorder_for, roomy_cache
+from thoughtlens.reasoning.batch import PROTOCOLS, Context
 
 
 def states(n_positions: int, n_problems: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,3 +65,14 @@ def test_gradients_pass_through_positions_that_were_forgotten():
     (loss + (keys**2).sum()).backward()
     assert first.grad.flatten().tolist() == [4.0] * 3 + [2.0] * 3
     assert second.grad.flatten().tolist() == [2.0] * 6
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_the_mask_of_one_position_is_the_one_that_transformers_makes(protocol, reasoner, monkeypatch):
+    found = []
+    for ours in (True, False):
+        monkeypatch.setattr(Context, "_sees_all", ours)
+        recorder = recorder_for(reasoner, len(QUESTIONS), 6)
+        trace = reason(reasoner, QUESTIONS, taps=[recorder], max_new_tokens=4, protocol=protocol)
+        found.append((trace.states, recorder.attention.nan_to_num(-1.0)))
+    same(*found)

@@ -1,4 +1,8 @@
+import os
+
 import pytest
+from filelock import FileLock
+from transformers import AutoTokenizer
 
 from thoughtlens.models import bundled
 from thoughtlens.problems import LIMIT
@@ -6,8 +10,14 @@ from thoughtlens.training import END, build_tokenizer
 
 
 @pytest.fixture(scope="module")
-def built():
-    return build_tokenizer(768)
+def built(tmp_path_factory):
+    """The tokenizer, built once for all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "built_tokenizer"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            build_tokenizer(768).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def test_building_it_again_gives_the_bundled_one(built, tokenizer):
