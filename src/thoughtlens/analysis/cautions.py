@@ -7,6 +7,7 @@ what fewer than five problems say.
 from collections.abc import Mapping
 from typing import Any, Final
 
+import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.attention_evidence import Levels
@@ -141,12 +142,13 @@ def shown_of_comparison(comparison: Comparison) -> Comparison:
 
 def _without(dataset: xr.Dataset, few: xr.DataArray) -> xr.Dataset:
     """The Dataset with what may not be shown undefined where there are few problems."""
-    found = {}
+    # Of variables without labels, which would be compared each time.
+    xr.align(dataset, few, join="exact", copy=False)
+    found, shown = {}, (~few).variable
+    shown_values = shown | (dataset["value"] == "estimate").variable if "value" in dataset.dims else shown
+    undefined = dict.fromkeys(_P_VALUES, np.nan) | dict.fromkeys(_NAMES, "")
     for name, values in dataset.data_vars.items():
-        if "value" in values.dims:
-            found[name] = values.where(~few | (values["value"] == "estimate"))
-        elif name in _P_VALUES:
-            found[name] = values.where(~few)
-        elif name in _NAMES:
-            found[name] = values.where(~few, "")
+        if "value" in values.dims or name in undefined:
+            which, other = shown_values if "value" in values.dims else shown, undefined.get(str(name), np.nan)
+            found[name] = values.variable.where(which, other)  # type: ignore[no-untyped-call]  # of xr.Variable
     return dataset.assign(found)

@@ -117,9 +117,10 @@ def selected_on(analysis: Analysis) -> str:
 
 def null_headline(analysis: Analysis) -> dict[str, object] | None:
     """The few numbers of what a run has beyond its null models, ready for JSON; None without any."""
-    levels, nulls = shown_of_analysis(analysis).over_null, analysis.options["null"]
+    levels, nulls = analysis.over_null, analysis.options["null"]
     if levels is None:
         return None
+    levels = shown_of_analysis(analysis).over_null or levels
     few = int(levels.model["n"]) < LEAST_SHOWN
     names = [str(null["model"]["name"]) for null in nulls]
     return {

@@ -136,17 +136,18 @@ class Layout:
         if unknown := [name for name in record if name not in RECORDS]:
             raise OptionError(f"can't record {unknown[0]!r}, expected one of {', '.join(RECORDS)}; leave it out.")
         model, n_problems = (n_layers, n_heads, n_thoughts), len(problem_ids)
-        template = _template(keep.add_up, model, tuple(RECORDS[name] for name in record), frozenset(slots), padding)
+        precision = dtype if keep.n_blocks is None else "float32"
+        beside = tuple(RECORDS[name] for name in record)
+        template = _template(keep.add_up, model, precision, beside, frozenset(slots), padding)
         if empty := [name for name, values in template.data_vars.items() if not values.size]:
             raise OptionError(f"{n_thoughts} thought has no {empty[0]} to keep; pass --keep raw, or more thoughts.")
         if keep.n_blocks is None:
             n_rows, size = n_problems, shard_size or problems_for(*model, dtype, len(record))
         else:
-            n_rows, dtype = min(keep.n_blocks, n_problems), "float32"
+            n_rows = min(keep.n_blocks, n_problems)
             wanted = (shard_size or SHARD_PROBLEMS) * n_rows // max(1, n_problems)
             size = max(1, min(SHARD_BLOCKS, wanted))
-        stored = template.map(lambda values: values.astype(dtype) if values.dtype.kind == "f" else values)
-        return cls(problem_ids, *model, deal(n_problems, n_rows), size, stored)
+        return cls(problem_ids, *model, deal(n_problems, n_rows), size, template)
 
     @property
     def row_dim(self) -> str:
@@ -359,6 +360,7 @@ def _pieces(dataset: xr.Dataset) -> Iterator[xr.Dataset]:
 def _template(
     add_up: Callable[[Seen, int], xr.Dataset],
     model: tuple[int, int, int],
+    precision: str,
     beside: tuple[str, ...],
     slots: frozenset[str],
     padding: bool,
@@ -367,7 +369,8 @@ def _template(
     even = _even_attention(*model, beside, slots)
     if padding:
         even = even.assign({PADDING_MASS: even[ATTENTION].sum("key") * 0.0})
-    return _with_first_dim(add_up([(even, np.zeros(1, dtype=np.int64))], 1))
+    kept = _with_first_dim(add_up([(even, np.zeros(1, dtype=np.int64))], 1))
+    return kept.map(lambda values: values.astype(precision) if values.dtype.kind == "f" else values)
 
 
 def _even_attention(
