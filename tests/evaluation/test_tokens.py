@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 from tests import oracle
 from tests.commands import unrendered
-from tests.conftest import QUESTIONS, Scripted, random_reasoner
+from tests.conftest import QUESTIONS, Scripted, random_reasoner, usually
 from tests.reasoning.test_reasoning import value_index
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from thoughtlens.cli import app
@@ -18,7 +20,7 @@ from thoughtlens.errors import OptionError
 from thoughtlens.evaluation import decode_thoughts, question_attention, write_readings
 from thoughtlens.evaluation.decoded_thoughts import choose_problems
 from thoughtlens.files import LOCK
-from thoughtlens.models import load
+from thoughtlens.models import bundled, load
 from thoughtlens.notation import FIRST, QUESTION, query_names
 from thoughtlens.plots import question_tokens
 from thoughtlens.problems import Problem, sample
@@ -29,6 +31,23 @@ from thoughtlens.runs.reader import read_readings
 
 SAID = ["The answer is: 8", "The answer is:  17.", "<<12+3=15>> The answer is: 6", "I do not know"]
 PROBLEMS = [Problem(f"p{row}", question, "8") for row, question in enumerate(QUESTIONS)]
+
+
+@pytest.fixture(scope="module")
+def readings():
+    """What the scripted texts of an untrained reasoner attend to, by its family, read once."""
+    tokenizer = AutoTokenizer.from_pretrained(bundled()["tiny-gpt2"])
+
+    @cache
+    def read(family):
+        return question_attention(Scripted(random_reasoner(family, tokenizer), SAID), PROBLEMS)
+
+    return read
+
+
+@pytest.fixture(params=usually("llama"))
+def found(request, readings):
+    return readings(request.param)
 
 
 @pytest.mark.parametrize("n_thoughts", [1, 6])
@@ -63,14 +82,14 @@ def test_rows_sum_to_the_mass_that_the_run_has_on_first_and_question(tmp_path):
         np.testing.assert_allclose(of_problem["attention"].sum("token"), row, rtol=0, atol=1e-5)
 
 
-def test_texts_are_those_of_the_tokens_in_their_order(reasoner):
-    for of_problem, problem in zip(question_attention(reasoner, PROBLEMS), PROBLEMS, strict=True):
+def test_texts_are_those_of_the_tokens_in_their_order(found):
+    for of_problem, problem in zip(found, PROBLEMS, strict=True):
         assert "".join(of_problem["text"].values) == problem.question
         assert (of_problem.attrs["problem"], of_problem.attrs["question"]) == (problem.id, problem.question)
 
 
-def test_top_tokens_are_the_largest_in_order(reasoner):
-    found = question_attention(Scripted(reasoner, SAID), PROBLEMS)[3]
+def test_top_tokens_are_the_largest_in_order(found):
+    found = found[3]
     tops = top_tokens(found, n=3)
     assert tops.pop("answer") == []
     for query, top in tops.items():
@@ -91,9 +110,8 @@ def test_the_planted_carrier_finds_the_largest_number():
         assert top["text"].strip() == problem.answer
 
 
-def test_missing_rows_are_null_in_json(reasoner, tmp_path):
+def test_missing_rows_are_null_in_json(found, tmp_path):
     run = SimpleNamespace(path=tmp_path, manifest={"options": {"model": {"name": "m"}, "problems": {"name": "p"}}})
-    found = question_attention(Scripted(reasoner, SAID), PROBLEMS)
     with unrendered("png", "svg", "pdf"):
         told = write_question_attention(run, found, n_top=2)
     again = json.loads(json.dumps(told, allow_nan=False))
@@ -140,11 +158,12 @@ def test_command_draws_each_problem_into_a_file_of_its_name(tmp_path):
     assert "tiny-gpt2 on given; n = 1" in svg
 
 
-def test_outlined_tokens_are_the_top_ones(reasoner):
-    for found in question_attention(Scripted(reasoner, SAID), PROBLEMS):
-        ax = question_tokens(found, n_top=2).axes[0]
+def test_outlined_tokens_are_the_top_ones(found):
+    for of_problem in found:
+        with unrendered("png", "svg", "pdf"):
+            ax = question_tokens(of_problem, n_top=2).axes[0]
         centres = [path.vertices[:4].mean(0).round().astype(int) for path in ax.collections[0].get_paths()]
-        for row, top in enumerate(top_tokens(found, n=2).values()):
+        for row, top in enumerate(top_tokens(of_problem, n=2).values()):
             outlined = [int(column) for column, at in centres if at == row]
             assert outlined == sorted(named["token"] for named in top)
 

@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
+from thoughtlens.plots.style import measured_once
+
 
 @pytest.fixture
 def unlaid(request, monkeypatch) -> None:
@@ -38,7 +40,7 @@ def drawn_text(monkeypatch) -> Callable[[Axes], tuple[list[str], np.ndarray, np.
 
         figure = ax.get_figure(root=True)
         FigureCanvasAgg(figure)
-        with monkeypatch.context() as patch:
+        with measured_once(), monkeypatch.context() as patch:
             patch.setattr(Text, "draw", spy)
             # All is laid out and measured as for a file, and no pixel is painted.
             figure.draw_without_rendering()

@@ -1,5 +1,7 @@
 """What figures of heads, thoughts, models and question tokens draw: the numbers of the results they are given."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -106,7 +108,7 @@ def test_marked_heads_are_outlined_and_the_title_says_why(drawn_text):
     assert "outlined: q < 0.05" in " ".join(texts).replace("\n", " ")
 
 
-def test_ranking_runs_from_the_top_grey_below_its_null(drawn_text):
+def test_ranking_runs_from_the_top_with_the_types_of_heads(drawn_text):
     analysis = made_analysis()
     first = analysis.ranking.isel(rank=slice(9))
     ax = head_ranking(analysis, top=9)
@@ -115,6 +117,10 @@ def test_ranking_runs_from_the_top_grey_below_its_null(drawn_text):
     types = analysis.evidence["type"].sel(layer=first["layer"], head=first["head"]).values
     texts, _, _ = drawn_text(ax)
     assert {f"{name}, {kind}" for name, kind in zip(first["name"].values, types, strict=True)} <= set(texts)
+
+
+def test_every_head_of_a_ranking_that_is_below_its_null_is_grey():
+    analysis = made_analysis()
     every = head_ranking(analysis, metric="sequential preference", top=144)
     grey = [line.get_color() == GREY for line in every.lines if line.get_marker() == "o"]
     np.testing.assert_array_equal(grey, dots(every)[:, 0] < 1.0)
@@ -314,13 +320,19 @@ def test_models_are_compared_in_what_there_is(n_models):
     ]
 
 
+@cache
+def compared():
+    """The figure of two models, which several tests look at."""
+    return model_comparison(made_comparison())
+
+
 def test_models_without_types_have_no_panel_of_types():
     assert len(panels_of(model_comparison(made_comparison(typed=False)))) == 4
 
 
 def test_models_differ_in_colour_and_shape_and_never_touch():
     comparison = made_comparison()
-    accuracy = panels_of(model_comparison(comparison))[-1]
+    accuracy = panels_of(compared())[-1]
     first, second = (line for line in accuracy.lines if line.get_marker() in ("o", "s"))
     assert first.get_color() != second.get_color()
     assert first.get_marker() != second.get_marker()
@@ -331,9 +343,7 @@ def test_models_differ_in_colour_and_shape_and_never_touch():
 
 def test_panels_of_models_hold_their_numbers():
     models = made_comparison().measures.sel(depth="all", value="estimate")
-    for panel, name in zip(
-        panels_of(model_comparison(made_comparison())), ("preference", "lag_preference"), strict=False
-    ):
+    for panel, name in zip(panels_of(compared()), ("preference", "lag_preference"), strict=False):
         expected = models[name].transpose("model", ...).values
         np.testing.assert_allclose(dots(panel)[:, 1], expected[np.isfinite(expected)])
 

@@ -20,6 +20,7 @@ from tests.plots.results_made import (
 
 from thoughtlens import plots
 from thoughtlens.errors import OptionError
+from thoughtlens.plots.style import measured_once
 
 BY_HEAD = ["composition_by_layer", "depth_profile", "head_counts", "head_map", "head_ranking", "metric_distributions"]
 BY_THOUGHT = ["head_maps", "hub_profile", "lag_profile", "layer_means", "row_composition", "skip_profile"]
@@ -290,6 +291,24 @@ def test_same_data_same_bytes(tmp_path, monkeypatch, name):
         [path.read_bytes() for path in drawn.save_figure(draw(name, 3, 3, 4), tmp_path / stem)] for stem in ("a", "b")
     )
     assert once == again
+
+
+def test_texts_measured_once_are_as_large_as_each_measured_alone():
+    words = [
+        {"s": "L0H1"}, {"s": "L0H1", "rotation": 90}, {"s": "L0H1", "fontsize": 7}, {"s": "L0H1", "weight": "bold"},
+        {"s": "L0H1", "ha": "right"}, {"s": "L0H1", "va": "top"}, {"s": "$L_0$"}, {"s": "$L_0$", "parse_math": False},
+        {"s": "two\nlines"}, {"s": "two\nlines", "linespacing": 2.0}, {"s": "two\nlines", "multialignment": "right"},
+        {"s": "L0H1", "rotation": 45, "rotation_mode": "anchor"}, {"s": "L0H1", "rotation": 45},
+    ]  # fmt: skip
+    figure = Figure()
+    texts = [figure.text(0.5, 0.5, **of) for of in words]
+    for dpi in (100, 300):
+        figure.dpi = dpi
+        alone = [text.get_window_extent().extents for text in texts]
+        with measured_once():
+            for _ in range(2):
+                np.testing.assert_array_equal([text.get_window_extent().extents for text in texts], alone)
+    assert len({tuple(of) for of in alone}) >= 11
 
 
 def test_png_has_300_dpi_and_svg_keeps_its_text(tmp_path):

@@ -167,7 +167,7 @@ def test_the_headline_is_json_without_nan(run, written):
 
 
 def test_every_figure_that_the_cuts_give_is_drawn(run, agreeing):
-    with unrendered("png", "svg"):
+    with unrendered("png", "svg", "pdf"):
         files = list(map(Path, write_study(run, agreeing)["files"]))
     written = {path.name for path in files if path.parent == run.path / "studies" / "made-up" / "figures"}
     expected = {

@@ -190,10 +190,10 @@ def frame_rows(ax: Axes, names: Names, drawn: xr.DataArray | np.ndarray, null: f
     ax.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
     ax.set_ylim(max(1, len(names)) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=6)
+    name_ticks(ax.yaxis, names)
     # Thin lines that lead from the names of rows to their dots.
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
     ax.set_axisbelow(True)
-    name_ticks(ax.yaxis, names)
 
 
 BAR = 0.84
@@ -232,9 +232,10 @@ def draw_map(ax: Axes, cells: xr.DataArray, scale: Scale, *, x: str, y: str, squ
     shape: Literal["equal", "auto"] = "equal" if square else "auto"
     image = ax.imshow(cells.values, norm=norm, cmap=colours, aspect=shape, interpolation="none")
     rows, columns = (cells[dim].values for dim in cells.dims)
+    # Before there are many ticks, which are made alike.
+    name_axes(ax, x, y, open_sides=False)
     name_ticks(ax.yaxis, rows)
     name_ticks(ax.xaxis, columns)
-    name_axes(ax, x, y, open_sides=False)
     return image
 
 

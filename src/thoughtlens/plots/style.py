@@ -186,7 +186,7 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
     settings: dict[Any, Any] = {"svg.hashsalt": "thoughtlens", "svg.fonttype": "none", "pdf.fonttype": 42}
     engine = figure.get_layout_engine()
     try:
-        with matplotlib.rc_context(settings), _fonts_without_layout(), _measured_once():
+        with matplotlib.rc_context(settings), _fonts_by_number(), measured_once():
             # Laid out once, and alike in all files: each file would do it twice, which takes longer than drawing.
             if engine is not None:
                 engine.execute(figure)
@@ -202,13 +202,13 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
 
 
 @contextmanager
-def _fonts_without_layout() -> Iterator[None]:
-    """Embed fonts without the tables that choose among glyphs: Matplotlib has chosen, and to read them takes long."""
+def _fonts_by_number() -> Iterator[None]:
+    """Embed fonts without the tables that name and choose glyphs: a PDF has them by number, and to read them is slow."""
     from fontTools import subset  # what writes PDF imports it
 
     def load(*args: Any, **options: Any) -> Any:
         font = known(*args, **options)
-        for table in {"GDEF", "GPOS", "GSUB"} & {*font.keys()}:
+        for table in {"GDEF", "GPOS", "GSUB", "OS/2", "cmap", "post"} & {*font.keys()}:
             del font[table]
         return font
 
@@ -223,7 +223,7 @@ _MEASURE: Final[Any] = Text._get_layout  # type: ignore[attr-defined]
 
 
 @contextmanager
-def _measured_once() -> Iterator[None]:
+def measured_once() -> Iterator[None]:
     """Measure each text once by what its size depends on: the layout asks for it a dozen times, and each file again."""
     sizes: dict[tuple[Any, ...], Any] = {}
 
@@ -318,6 +318,12 @@ def name_axes(ax: Axes, x: str, y: str = "", *, open_sides: bool = True) -> None
 def name_ticks(axis: Axis, names: Names) -> None:
     """Names of columns or rows 0, 1, …; `fit` thins them."""
     labels = [plain(name) for name in names]
+    # Matplotlib would copy the looks of the first, which are those of a new one, and take twice as long.
+    made: Any = axis
+    for _ in labels[len(made.majorTicks) :]:
+        tick = made._get_tick(major=True)
+        tick.set_clip_path(axis.axes.patch)
+        made.majorTicks.append(tick)
     axis.set_ticks(range(len(labels)), labels, fontsize=TICK_SIZE, parse_math=False)
 
 
@@ -368,7 +374,7 @@ def short(value: float) -> str:
 
 def fit(*axes: Axes, write: Callable[[float], str] = short) -> None:
     """Lay out the figure of these Axes, then make their titles, names, tick labels and cell values fit."""
-    with _measured_once():
+    with measured_once():
         _lay_out(axes)
         # Lines that are broken make an Axes lower.
         broken = [_break_title(ax) for ax in axes]
