@@ -161,7 +161,8 @@ def _orders(groups: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray,
     members = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
     exact = prod(factorial(len(its)) for its in members) <= MOST_ORDERS
     orders = _every_order(members) if exact else _drawn_orders(members, np.random.default_rng(seed))
-    return np.concatenate(members), orders, int(not exact)
+    # In few bytes a unit, since they stay in memory.
+    return np.concatenate(members), orders.astype(np.min_scalar_type(len(groups))), int(not exact)
 
 
 def _every_order(members: Sequence[np.ndarray]) -> np.ndarray:
