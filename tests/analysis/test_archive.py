@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from thoughtlens.analysis import Analysis, analyze, open_analysis
+from thoughtlens.analysis import Analysis, analyze, compare, open_analysis
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
 
@@ -201,3 +201,39 @@ def test_datasets_have_no_steps_no_name_and_blocks_no_answers(run):
     with pytest.raises(OptionError, match="without `correct`"):
         analyze(iter([run.dataset]))
     assert np.array_equal(analyze(run.dataset, by="correct", **FEW).groups["correct"].measures["n"], [3, 3])
+
+
+class ComparableDataset(StoredDataset):
+    @property
+    def attention(self):
+        return self.dataset
+
+    def blocks(self, *, pattern="attention", chosen=None):
+        self.read += [str(name) for name in self.dataset["problem"].values]
+        yield self.dataset if chosen is None else self.dataset.isel(problem=np.flatnonzero(chosen))
+
+
+def test_a_comparison_takes_the_types_of_heads_from_the_saved_analysis_of_the_same_problems(make_attention, tmp_path):
+    runs = {
+        name: ComparableDataset(tmp_path / name, make_attention(n_problems=6, seed=seed), weights=name)
+        for seed, name in enumerate("ab")
+    }
+
+    def compared(**options):
+        for run in runs.values():
+            run.read.clear()
+        return compare(runs, **FEW, **options), [len(run.read) for run in runs.values()]
+
+    anew, read_anew = compared()
+    for run in runs.values():
+        analyze(run)
+    saved, read_saved = compared()
+    assert (read_anew, read_saved) == ([12, 12], [6, 6])
+    for name, types in anew.head_types.items():
+        xr.testing.assert_identical(saved.head_types[name], types)
+    xr.testing.assert_identical(saved.type_counts, anew.type_counts)
+    # Not from one of other draws, of a run that has changed, or that was altered.
+    assert compared(seed=1)[1] == [12, 12]
+    runs["a"].weights = "others"
+    (tmp_path / "b" / "analysis" / "analysis.npz").write_bytes(b"")
+    assert compared()[1] == [12, 12]

@@ -17,6 +17,7 @@ correlations and a sentence a row.
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import permutations, product
 from math import factorial, prod
 from typing import Final
@@ -166,14 +167,22 @@ def grouped_p(first: npt.ArrayLike, second: npt.ArrayLike, groups: Sequence[str]
     observed = abs(float((one * other).sum()))
     if not (one**2).sum() * (other**2).sum() > 0:
         return float("nan")
+    units, orders, drawn = _orders(tuple(groups), seed)
+    null = np.abs(other[orders] @ one[units])
+    # Equal sums may differ in their last bits.
+    n_extreme = int((null >= observed - 1e-9).sum())
+    return float((drawn + n_extreme) / (drawn + len(null)))
+
+
+# All kinds of attention are set beside the same units, one after another.
+@lru_cache(maxsize=1)
+def _orders(groups: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """The units group by group, their orders within groups (order, unit), and 0 if these are all, 1 if drawn."""
     members = [np.flatnonzero(np.array(groups) == group) for group in dict.fromkeys(groups)]
     exact = prod(factorial(len(its)) for its in members) <= MOST_ORDERS
     orders = _every_order(members) if exact else _drawn_orders(members, np.random.default_rng(seed))
-    null = np.abs(other[orders] @ one[np.concatenate(members)])
-    # Equal sums may differ in their last bits.
-    n_extreme = int((null >= observed - 1e-9).sum())
-    drawn = 0 if exact else 1
-    return float((drawn + n_extreme) / (drawn + len(null)))
+    # In few bytes a unit, since they stay in memory.
+    return np.concatenate(members), orders.astype(np.min_scalar_type(len(groups))), int(not exact)
 
 
 def _every_order(members: Sequence[np.ndarray]) -> np.ndarray:

@@ -246,12 +246,9 @@ def _with_moments(a: xr.Variable, b: xr.Variable, weights: xr.Variable) -> tuple
     ratio = _divide(above, below)
     n = weights.sum("problem")
     squares = aa - 2.0 * ratio * ab + ratio**2 * bb
+    squares = where(squares > 0.0, squares, 0.0)
     cubes = aaa - 3.0 * ratio * aab + 3.0 * ratio**2 * abb - ratio**3 * bbb
-    return (
-        ratio,
-        _divide(where(squares > 0.0, squares, 0.0), below**2) * (n / np.maximum(n - 1.0, 1.0)),
-        _divide(cubes, below**3),
-    )
+    return ratio, _divide(squares, below**2) * (n / np.maximum(n - 1.0, 1.0)), _divide(cubes, below**3)
 
 
 def two_sided(draws: xr.Dataset) -> xr.Dataset:

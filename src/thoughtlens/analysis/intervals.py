@@ -41,6 +41,9 @@ _VALUE = xr.DataArray(text(VALUES), dims="value", coords={"value": text(VALUES)}
 CHUNK_CELLS = 4_000_000
 """Cells of a resampled array held at once: 32 MB in float64."""
 
+CACHED_CELLS = 65_536
+"""Cells that stay in the processor's cache."""
+
 
 @contextmanager
 def exact_labels() -> Iterator[None]:
@@ -76,7 +79,7 @@ def resample_weights(n_problems: int, *, n_resamples: int = 1000, seed: int = 0)
         )
     rng = np.random.default_rng(seed)
     weights = np.ones((n_resamples + 1, n_problems), dtype=np.uint8)
-    step = max(1, CHUNK_CELLS // n_problems)
+    step = max(1, CACHED_CELLS // n_problems)
     for some in (weights[start : start + step] for start in range(1, n_resamples + 1, step)):
         # Each resample counts in cells of its own.
         drawn = rng.integers(n_problems, size=some.shape) + n_problems * np.arange(len(some))[:, None]

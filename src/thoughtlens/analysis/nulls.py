@@ -217,10 +217,8 @@ def place_sums(attention: xr.DataArray, mass: xr.DataArray, n_question_tokens: x
     expected = even.isel(query=reading, key=thoughts).sum("key") * (1.0 - kept)
     earlier = xr.Variable(("query", "key"), np.tri(n_thoughts, k=-1)[-n_rows:])
     seen = (even.isel(query=rows, key=thoughts) * earlier).sum("key")
-    places = {
-        name: (looks.isel(at) - even.isel(at)).mean("query")
-        for name, at in ((name, {"query": rows, "key": keys.index(key)}) for name, key in _COLUMNS.items())
-    } | {
+    columns = {name: {"query": rows, "key": keys.index(key)} for name, key in _COLUMNS.items()}
+    places = {name: (looks.isel(at) - even.isel(at)).mean("query") for name, at in columns.items()} | {
         "thoughts": (mass.variable.isel(query=slice(-n_rows, None)) - seen).mean("query"),
         "self": (looks.isel(own) - even.isel(own)).mean("row"),
         "readout": (looks.isel(query=reading, key=thoughts).sum("key", skipna=False) - expected).mean("query"),
