@@ -86,13 +86,15 @@ _short = Repr()
 _short.maxstring = 60
 
 
-_version = cache(metadata.version)
-"""Each is read from a file of its package."""
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers, without importing any of them."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    # Metadata is read from disk and parsed at each call.
+    return metadata.version(package)
 
 
 def made_by(call: str, *manifests: Json, seed: int | None = None) -> Json:
