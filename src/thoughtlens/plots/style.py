@@ -203,7 +203,7 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
 
 @contextmanager
 def _fonts_by_number() -> Iterator[None]:
-    """Embed fonts without the tables that name and choose glyphs: a PDF has them by number, and to read them is slow."""
+    """Embed fonts without the tables that name and choose glyphs: PDF has them by number, and to read them is slow."""
     from fontTools import subset  # what writes PDF imports it
 
     def load(*args: Any, **options: Any) -> Any:
