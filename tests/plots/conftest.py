@@ -1,6 +1,7 @@
 """What text a figure really draws; and figures that are not laid out, where only what they hold is looked at."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
-
-from thoughtlens.plots.style import measured_once
 
 
 @pytest.fixture
@@ -40,10 +39,28 @@ def drawn_text(monkeypatch) -> Callable[[Axes], tuple[list[str], np.ndarray, np.
 
         figure = ax.get_figure(root=True)
         FigureCanvasAgg(figure)
-        with measured_once(), monkeypatch.context() as patch:
+        with monkeypatch.context() as patch:
             patch.setattr(Text, "draw", spy)
             # All is laid out and measured as for a file, and no pixel is painted.
             figure.draw_without_rendering()
         return texts, np.array(boxes), figure.bbox.extents
 
     return draw
+
+
+@pytest.fixture(autouse=True)
+def measured_anew(monkeypatch) -> Callable[..., Any]:
+    """Each text is measured once, where a layout asks a dozen times; gives how Matplotlib measures it each time."""
+    sizes: dict[tuple[Any, ...], Any] = {}
+    anew = Text._get_layout
+
+    def measure(text: Text, renderer: Any) -> Any:
+        words = text.get_text(), hash(text.get_fontproperties()), text._linespacing, text.get_parse_math()
+        placed = text.get_rotation(), text.get_rotation_mode(), text.get_ha(), text.get_va(), text._multialignment
+        key = (*words, *placed, text.get_figure(root=True).dpi, renderer)
+        if key not in sizes:
+            sizes[key] = anew(text, renderer)
+        return sizes[key]
+
+    monkeypatch.setattr(Text, "_get_layout", measure)
+    return anew

@@ -307,10 +307,13 @@ def test_text_from_data_is_never_read_as_math(tmp_path):
         assert f">{shown}</text>" in text
 
 
+HOSTILE_NAMES = ("_$a$", r"\frac{1}{2}", "a control of a very long name, checkpoint-0042")
+
+
 @pytest.mark.parametrize("n_models", [pytest.param(2, marks=pytest.mark.nightly), 3])
 def test_models_are_compared_in_what_there_is(n_models):
-    names = tuple(f"model {k}" for k in range(n_models))
-    titles = [panel.get_title(loc="left") for panel in panels_of(model_comparison(made_comparison(6, names)))]
+    comparison = made_comparison(6, HOSTILE_NAMES[:n_models])
+    titles = [panel.get_title(loc="left") for panel in panels_of(model_comparison(comparison))]
     assert titles == [
         "Preference for each thought",
         "Preference by lag",
@@ -355,9 +358,8 @@ def test_nothing_to_compare_is_said(drawn_text):
 
 
 def test_model_names_are_never_markup_and_may_begin_with_an_underscore(drawn_text):
-    names = ("_$a$", r"\frac{1}{2}", "a control of a very long name, checkpoint-0042")
-    texts, _, _ = drawn_text(model_comparison(made_comparison(6, names)))
-    assert {"_$a$", r"\frac{1}{2}", clipped(names[2], 28)} <= set(texts)
+    texts, _, _ = drawn_text(model_comparison(made_comparison(6, HOSTILE_NAMES)))
+    assert {"_$a$", r"\frac{1}{2}", clipped(HOSTILE_NAMES[2], 28)} <= set(texts)
 
 
 def test_what_is_undefined_for_all_is_said_instead_of_an_empty_panel(drawn_text):

@@ -20,7 +20,6 @@ from tests.plots.results_made import (
 
 from thoughtlens import plots
 from thoughtlens.errors import OptionError
-from thoughtlens.plots.style import measured_once
 
 BY_HEAD = ["composition_by_layer", "depth_profile", "head_counts", "head_map", "head_ranking", "metric_distributions"]
 BY_THOUGHT = ["head_maps", "hub_profile", "lag_profile", "layer_means", "row_composition", "skip_profile"]
@@ -293,7 +292,7 @@ def test_same_data_same_bytes(tmp_path, monkeypatch, name):
     assert once == again
 
 
-def test_texts_measured_once_are_as_large_as_each_measured_alone():
+def test_texts_measured_once_are_as_large_as_each_measured_alone(monkeypatch, measured_anew):
     words = [
         {"s": "L0H1"}, {"s": "L0H1", "rotation": 90}, {"s": "L0H1", "fontsize": 7}, {"s": "L0H1", "weight": "bold"},
         {"s": "L0H1", "ha": "right"}, {"s": "L0H1", "va": "top"}, {"s": "$L_0$"}, {"s": "$L_0$", "parse_math": False},
@@ -304,10 +303,12 @@ def test_texts_measured_once_are_as_large_as_each_measured_alone():
     texts = [figure.text(0.5, 0.5, **of) for of in words]
     for dpi in (100, 300):
         figure.dpi = dpi
-        alone = [text.get_window_extent().extents for text in texts]
-        with measured_once():
-            for _ in range(2):
-                np.testing.assert_array_equal([text.get_window_extent().extents for text in texts], alone)
+        once, again = ([text.get_window_extent().extents for text in texts] for _ in range(2))
+        with monkeypatch.context() as patch:
+            patch.setattr(Text, "_get_layout", measured_anew)
+            alone = [text.get_window_extent().extents for text in texts]
+        np.testing.assert_array_equal(once, alone)
+        np.testing.assert_array_equal(again, alone)
     assert len({tuple(of) for of in alone}) >= 11
 
 

@@ -27,7 +27,6 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import BboxBase
 
@@ -186,7 +185,7 @@ def save_figure(figure: Figure, path_stem: str | Path, *, about: str = "") -> li
     settings: dict[Any, Any] = {"svg.hashsalt": "thoughtlens", "svg.fonttype": "none", "pdf.fonttype": 42}
     engine = figure.get_layout_engine()
     try:
-        with matplotlib.rc_context(settings), _fonts_by_number(), measured_once():
+        with matplotlib.rc_context(settings), _fonts_by_number():
             # Laid out once, and alike in all files: each file would do it twice, which takes longer than drawing.
             if engine is not None:
                 engine.execute(figure)
@@ -217,29 +216,6 @@ def _fonts_by_number() -> Iterator[None]:
         yield
     finally:
         subset.load_font = known
-
-
-_MEASURE: Final[Any] = Text._get_layout  # type: ignore[attr-defined]
-
-
-@contextmanager
-def measured_once() -> Iterator[None]:
-    """Measure each text once by what its size depends on: the layout asks for it a dozen times, and each file again."""
-    sizes: dict[tuple[Any, ...], Any] = {}
-
-    def measure(text: Any, renderer: Any) -> Any:
-        words = text.get_text(), hash(text.get_fontproperties()), text._linespacing, text.get_parse_math()
-        placed = text.get_rotation(), text.get_rotation_mode(), text.get_ha(), text.get_va(), text._multialignment
-        key = (*words, *placed, text.get_figure(root=True).dpi, renderer)
-        if key not in sizes:
-            sizes[key] = _MEASURE(text, renderer)
-        return sizes[key]
-
-    Text._get_layout = measure  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        Text._get_layout = _MEASURE  # type: ignore[attr-defined]
 
 
 def plain(text: object) -> str:
@@ -318,12 +294,6 @@ def name_axes(ax: Axes, x: str, y: str = "", *, open_sides: bool = True) -> None
 def name_ticks(axis: Axis, names: Names) -> None:
     """Names of columns or rows 0, 1, …; `fit` thins them."""
     labels = [plain(name) for name in names]
-    # Matplotlib would copy the looks of the first, which are those of a new one, and take twice as long.
-    made: Any = axis
-    for _ in labels[len(made.majorTicks) :]:
-        tick = made._get_tick(major=True)
-        tick.set_clip_path(axis.axes.patch)
-        made.majorTicks.append(tick)
     axis.set_ticks(range(len(labels)), labels, fontsize=TICK_SIZE, parse_math=False)
 
 
@@ -374,19 +344,18 @@ def short(value: float) -> str:
 
 def fit(*axes: Axes, write: Callable[[float], str] = short) -> None:
     """Lay out the figure of these Axes, then make their titles, names, tick labels and cell values fit."""
-    with measured_once():
+    _lay_out(axes)
+    # Lines that are broken make an Axes lower.
+    broken = [_break_title(ax) for ax in axes]
+    if any(broken):
         _lay_out(axes)
-        # Lines that are broken make an Axes lower.
-        broken = [_break_title(ax) for ax in axes]
-        if any(broken):
-            _lay_out(axes)
-        for ax in axes:
-            _shrink_title(ax)
-            bars = [image.colorbar.ax.yaxis for image in ax.images if image.colorbar is not None]
-            for axis in (ax.xaxis, ax.yaxis, *bars):
-                _shorten_name(axis)
-                _thin(axis)
-            _print_values(ax, write)
+    for ax in axes:
+        _shrink_title(ax)
+        bars = [image.colorbar.ax.yaxis for image in ax.images if image.colorbar is not None]
+        for axis in (ax.xaxis, ax.yaxis, *bars):
+            _shorten_name(axis)
+            _thin(axis)
+        _print_values(ax, write)
 
 
 def _lay_out(axes: Sequence[Axes]) -> None:
