@@ -20,7 +20,7 @@ from tests.cut_oracle import (
 
 from thoughtlens.cuts import Intervention, Zero, ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
 from thoughtlens.cuts.passes import Cutting, batch_of
-from thoughtlens.cuts.recorded_values import Material, Pool, bind
+from thoughtlens.cuts.recorded_values import DonorPool, RecordedValues, bind
 from thoughtlens.notation import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.taps import Site
@@ -121,9 +121,9 @@ def test_the_two_naive_ways_agree(reasoner):
 
 def frozen(reasoner, made):
     """A cut whose thoughts are bound to those of the baseline, worked out naively."""
-    pool = Pool(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), (9,) * 4, (True,) * 4)
-    material = Material(pool, torch.stack([one.thoughts for one in plain(reasoner)]))
-    return bind(material, [freeze_thoughts(made).parts], range(len(PROBLEMS)))[0]
+    pool = DonorPool(tuple(p.id for p in PROBLEMS), (1, 2, 1, 2), (9,) * 4, (True,) * 4)
+    recorded = RecordedValues(pool, torch.stack([one.thoughts for one in plain(reasoner)]))
+    return bind(recorded, [freeze_thoughts(made).parts], range(len(PROBLEMS)))[0]
 
 
 def test_a_head_cut_with_thoughts_frozen_is_a_pass_in_which_thoughts_are_given(reasoner):

@@ -30,7 +30,7 @@ from thoughtlens.cuts import (
 from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
 from thoughtlens.cuts.recorded_values import bind
-from thoughtlens.cuts.study_batches import Target, measure_material
+from thoughtlens.cuts.study_batches import Target, record_values
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample
 from thoughtlens.reasoning import decode, reason
@@ -62,8 +62,8 @@ def bound(reasoner, cuts, problems, tmp_path, n_thoughts=6):
     prompts = tuple(reasoner.prompt(problem.question) for problem in problems)
     target = Target(tmp_path, tuple(problems), (tuple(range(len(problems))),), Shape(3, 8, n_thoughts), prompts)
     needing = [part for one in cuts for part in one.parts]
-    material = measure_material(reasoner, target, needing)
-    return lambda parts, places: bind(material, parts, places)
+    recorded = record_values(reasoner, target, needing)
+    return lambda parts, places: bind(recorded, parts, places)
 
 
 def cutting_of(reasoner, problems=PROBLEMS, n_thoughts=6):

@@ -27,7 +27,7 @@ from thoughtlens.cuts import (
 from thoughtlens.cuts.cut_types import of_donor, restore_edge, restore_head
 from thoughtlens.cuts.forecast import warnings
 from thoughtlens.cuts.study import prepared
-from thoughtlens.cuts.study_batches import head_measures, measure_material
+from thoughtlens.cuts.study_batches import head_measures, record_values
 from thoughtlens.errors import OptionError
 from thoughtlens.models import PLANTED, load, planted_problems, planted_reasoner
 from thoughtlens.problems import sample
@@ -114,7 +114,7 @@ def test_several_donors_average_log_probabilities_and_the_first_alone_answers(ru
 def test_heads_are_matched_by_what_they_write(run, reasoner):
     mass = EVEN.expand_dims(value=["estimate"])
     found = head_measures(run, reasoner, mass, [problem.id for problem in SET[:4]])
-    heads = measure_material(reasoner, prepared(run, [RESAMPLED], None, None, reasoner, 4)[2], RESAMPLED.parts).heads
+    heads = record_values(reasoner, prepared(run, [RESAMPLED], None, None, reasoner, 4)[2], RESAMPLED.parts).heads
     width = 32 // 4
     for layer in range(3):
         written = projections(reasoner.lm, layer).detach()

@@ -105,7 +105,7 @@ CASES: list[tuple[str, tuple[Callable[[Path], None], ...], Callable[[Path], obje
     ("studies/s/manifest.json", JSON, go_on),
     ("studies/s/plan.json", JSON, go_on),
     ("studies/s/outcomes/000000.jsonl", (other_number, swapped), go_on),
-    ("studies/s/outcomes/material.safetensors", (other_byte, half), go_on),
+    ("studies/s/outcomes/recorded_values.safetensors", (other_byte, half), go_on),
 ]
 
 

@@ -38,7 +38,7 @@ NEAREST: Final = 10
 """Problems of like question length among which a donor is drawn where there is none of as many steps."""
 
 
-class Pool(NamedTuple):
+class DonorPool(NamedTuple):
     """The problems of a study, as the values that edits put in place depend on them."""
 
     ids: tuple[str, ...]
@@ -60,13 +60,13 @@ class Pool(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Material:
+class RecordedValues:
     """What was kept of a pass in which nothing was cut; NaN for a problem that could not be run.
 
     Positions are bot, z1 … zT, eot, answer and text, the last the mean over all other tokens of the told answer.
     """
 
-    pool: Pool
+    pool: DonorPool
     thoughts: Tensor  # (problem, thought, hidden)
     heads: Tensor | None = None  # (problem, layer, head, position, channel), where edits need them
     edges: Tensor | None = None  # (problem, layer, head, position, thought, channel), likewise
@@ -87,7 +87,7 @@ class Material:
         return mean.float()
 
 
-def bind(material: Material | None, cuts: Sequence[Sequence[Intervention]], places: Sequence[int]) -> list[Parts]:
+def bind(recorded: RecordedValues | None, cuts: Sequence[Sequence[Intervention]], places: Sequence[int]) -> list[Parts]:
     """Cuts whose edits have their values, for the problems at these places of the study."""
     problems = torch.tensor(places)
     # Many cuts of a plan share an edit, whose values are found once a batch.
@@ -97,33 +97,33 @@ def bind(material: Material | None, cuts: Sequence[Sequence[Intervention]], plac
         edit = part.edit
         if not isinstance(edit, Drawn):
             return part
-        assert material is not None, "material is measured for the edits of the plan"
+        assert recorded is not None, "values are recorded for the edits of the plan"
         if isinstance(edit, Own) and part.site is Site.HEAD:
             # For `text` only a mean over tokens is kept, which would alter single tokens, so it is not frozen.
-            named = frozenset(query_names(material.thoughts.shape[1])) if part.queries is None else part.queries
+            named = frozenset(query_names(recorded.thoughts.shape[1])) if part.queries is None else part.queries
             part = replace(part, queries=named - {TEXT})
         if (edit, part.site) not in known:
-            known[edit, part.site] = _values(edit, material, part.site, problems)
+            known[edit, part.site] = _values(edit, recorded, part.site, problems)
         return replace(part, edit=known[edit, part.site])
 
     return [tuple(map(bound, parts)) for parts in cuts]
 
 
-def _values(edit: Drawn, material: Material, site: Site, problems: Tensor) -> Tap:
-    kept = material.heads if site is Site.HEAD else material.thoughts
+def _values(edit: Drawn, recorded: RecordedValues, site: Site, problems: Tensor) -> Tap:
+    kept = recorded.heads if site is Site.HEAD else recorded.thoughts
     if isinstance(edit, Received):
-        assert material.edges is not None, "edges are measured where an edit needs them"
-        return Plus(material.edges[problems][..., thought_names(material.thoughts.shape[1]).index(edit.key), :])
+        assert recorded.edges is not None, "edges are recorded where an edit needs them"
+        return Plus(recorded.edges[problems][..., thought_names(recorded.thoughts.shape[1]).index(edit.key), :])
     assert kept is not None, "heads are measured where an edit needs them"
     match edit:
         case Mean():
-            return Replace(material.others_mean(site, problems))
+            return Replace(recorded.others_mean(site, problems))
         case Own():
             return Replace(kept[problems])
         case Donor():
-            return Replace(kept[[material.pool.ids.index(edit.problem)]])
+            return Replace(kept[[recorded.pool.ids.index(edit.problem)]])
         case Resample():
-            return Replace(kept[material.pool.donors(edit.seed, edit.rank)[problems]])
+            return Replace(kept[recorded.pool.donors(edit.seed, edit.rank)[problems]])
         case Shuffle():
             return Replace(kept[problems][:, derangement(kept.shape[1], edit.seed)])
         case Noise():
@@ -164,7 +164,7 @@ def _donors(n_steps: tuple[int, ...], lengths: tuple[int, ...], seed: int, rank:
     return torch.tensor(np.array(chosen))
 
 
-def donor_rule(pool: Pool, seed: int, n_donors: int = 1) -> str:
+def donor_rule(pool: DonorPool, seed: int, n_donors: int = 1) -> str:
     """Whose values are put in place, in a sentence's words, counted over the problems."""
     first = pool.donors(seed).tolist()
     alike = sum(steps > 0 and steps == pool.n_steps[donor] for steps, donor in zip(pool.n_steps, first, strict=True))
@@ -185,7 +185,7 @@ def derangement(n: int, seed: int) -> list[int]:
             return order
 
 
-@lru_cache(maxsize=2)  # one a site: as large as the material, and needed for every few cuts of every batch
+@lru_cache(maxsize=2)  # one a site: as large as what was recorded, and needed for every few cuts of every batch
 def _directions(shape: torch.Size, seed: int) -> Tensor:
     """Random directions of length 1 along the last axis, uniform over the sphere."""
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))

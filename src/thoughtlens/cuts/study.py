@@ -47,10 +47,10 @@ from thoughtlens.cuts.study_batches import (
     check_plan,
     key_of,
     lacks,
-    measure_material,
-    read_material,
     read_outcomes,
-    write_material,
+    read_values,
+    record_values,
+    write_values,
 )
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import (
@@ -459,11 +459,11 @@ def make_cuts(
     check_plan(cuts, target)
     target.folder.mkdir(exist_ok=True)
     if needing := [part for cut in cuts for part in cut.parts if isinstance(part.edit, Drawn)]:
-        known = read_material(target.folder, target.pool)
+        known = read_values(target.folder, target.pool)
         if lacks(known, needing):
             # What is known already stays: other cuts of the study may need it.
             both = [*needing, *(part for cut in plan.made for part in cut.parts if isinstance(part.edit, Drawn))]
-            write_material(target.folder, measure_material(reasoner, target, both))
+            write_values(target.folder, record_values(reasoner, target, both))
     where = engine or Local()
     copies = tuple(one for cut in cuts for one in plan.of_donors(cut))
     job = CutJob(loader_for(where, reasoner), target, copies, allow_failed)

@@ -3,10 +3,10 @@
 in: a `Target` (problems in batches) and cuts, which `check_plan` refuses where they could not be made; out: files in
 the folder of outcomes.
 
-    000003.jsonl          what cuts did to the problems of batch 3: a line a cut, with its interventions and outcomes
-    material.safetensors  what the model thinks when nothing is cut, where edits need it
+    000003.jsonl                 what cuts did to the problems of batch 3: a line a cut, its interventions and outcomes
+    recorded_values.safetensors  what the model thinks when nothing is cut, where edits need it
 
-1. `measure_material` lets the model think about all problems without a cut and keeps the values that edits need.
+1. `record_values` lets the model think about all problems without a cut and keeps the values that edits need.
 2. `CutJob` does one batch at a time (see `thoughtlens.runs.engines`). It makes the cuts whose outcomes are not
    known, `GROUP` at once, and appends their outcomes, so that an interrupted study goes on where it stopped.
 3. `read_outcomes` reads them. A line is found by what was cut and not by its label, so that a plan with more cuts keeps
@@ -42,7 +42,7 @@ from thoughtlens.cuts.passes import (
     joined,
     outcomes_of,
 )
-from thoughtlens.cuts.recorded_values import Material, Pool, bind, derangement
+from thoughtlens.cuts.recorded_values import DonorPool, RecordedValues, bind, derangement
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, check_seal, digest_of, write_sealed
 from thoughtlens.models.reasoner import LatentReasoner, head_width, norm_factors
@@ -60,7 +60,7 @@ from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps
 
 log = logging.getLogger(__name__)
 
-MATERIAL: Final = "material.safetensors"
+RECORDED_VALUES: Final = "recorded_values.safetensors"
 BASELINE_KEY: Final = "[]"
 GROUP: Final = 64
 """Cuts that are made between two writes: a kill costs at most these, in one batch."""
@@ -105,24 +105,26 @@ def append_outcomes(target: "Target", batch: int, keys: Sequence[str], outcomes:
         os.fsync(file.fileno())
 
 
-def write_material(folder: Path, material: Material) -> None:
+def write_values(folder: Path, recorded: RecordedValues) -> None:
     """Write what edits need; ids and steps are the study's own and are not written."""
-    tensors = {name: getattr(material, name) for name in ("thoughts", "heads", "edges")}
-    write_sealed(folder / MATERIAL, save({name: its.contiguous() for name, its in tensors.items() if its is not None}))
+    tensors = {name: getattr(recorded, name) for name in ("thoughts", "heads", "edges")}
+    write_sealed(
+        folder / RECORDED_VALUES, save({name: its.contiguous() for name, its in tensors.items() if its is not None})
+    )
 
 
-def read_material(folder: Path, pool: Pool) -> Material | None:
+def read_values(folder: Path, pool: DonorPool) -> RecordedValues | None:
     """What edits need, if it was written."""
-    path = folder / MATERIAL
+    path = folder / RECORDED_VALUES
     if not path.is_file():
         return None
     check_seal(path, remedy="delete it, and run the same command again")
-    return Material(pool, **load_file(path))
+    return RecordedValues(pool, **load_file(path))
 
 
-def lacks(material: Material | None, needing: Iterable[Intervention]) -> bool:
+def lacks(recorded: RecordedValues | None, needing: Iterable[Intervention]) -> bool:
     """Whether what is known of other passes is not all that these interventions need."""
-    return material is None or any(getattr(material, name) is None for name in _kept_for(needing))
+    return recorded is None or any(getattr(recorded, name) is None for name in _kept_for(needing))
 
 
 def _kept_for(needing: Iterable[Intervention]) -> tuple[str, ...]:
@@ -164,11 +166,11 @@ class Target:
         return [problem.id for problem in self.problems]
 
     @cached_property
-    def pool(self) -> Pool:
+    def pool(self) -> DonorPool:
         """The problems, as the values that edits put in place depend on them; all choose where none does so alone."""
         n_steps, lengths = (tuple(map(len, its)) for its in ((p.steps for p in self.problems), self.prompts))
         choosing = tuple(not self.choosing or place in self.choosing for place in range(len(self.problems)))
-        return Pool(tuple(self.ids), n_steps, lengths, choosing)
+        return DonorPool(tuple(self.ids), n_steps, lengths, choosing)
 
     def shards(self, *, choosing: bool = False) -> list[int]:
         """The batches of the problems that are tested, or of those that choose; a batch is of one side."""
@@ -219,12 +221,12 @@ class CutJob:
         """Load the model and the values that edits put in place; what is returned does one batch."""
         reasoner, target = self.load(), self.target
         steps = fixed_steps(reasoner)
-        material = read_material(target.folder, target.pool)
+        recorded = read_values(target.folder, target.pool)
 
         def work(shard: int, progress: Progress) -> None:
             batch, todo = target.batches[shard], self.missing(shard)
             progress(len(batch) * (len(self.cuts) - len(todo)))
-            cutter, passes = self._cutter(reasoner, steps, material, batch), Halving(len(batch))
+            cutter, passes = self._cutter(reasoner, steps, recorded, batch), Halving(len(batch))
             for start in range(0, len(todo), GROUP):
                 those = todo[start : start + GROUP]
                 with arithmetic(reasoner):
@@ -237,7 +239,7 @@ class CutJob:
         return work
 
     def _cutter(
-        self, reasoner: LatentReasoner, steps: Steps | None, material: Material | None, batch: Sequence[int]
+        self, reasoner: LatentReasoner, steps: Steps | None, recorded: RecordedValues | None, batch: Sequence[int]
     ) -> Cutter:
         target, lengths = self.target, [len(self.target.prompts[place]) for place in batch]
         return Cutter(
@@ -246,7 +248,7 @@ class CutJob:
             target.prompts,
             [cut.parts for cut in self.cuts],
             target.n_thoughts,
-            bind=partial(bind, material),
+            bind=partial(bind, recorded),
             refuse=self._refuse,
             # Planned for the whole batch, so that half a batch takes half the memory.
             max_new_tokens=target.max_new_tokens,
@@ -263,7 +265,7 @@ class CutJob:
             )
 
 
-def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable[Intervention]) -> Material:
+def record_values(reasoner: LatentReasoner, target: Target, needing: Iterable[Intervention]) -> RecordedValues:
     """Let the model think about all problems, nothing cut, and keep what these interventions need.
 
     Values of a problem that can't be run are NaN.
@@ -293,7 +295,7 @@ def measure_material(reasoner: LatentReasoner, target: Target, needing: Iterable
     order = torch.tensor([place for places, _ in pieces for place in places]).argsort()
     kept = (torch.cat(values)[order] for values in zip(*(its for _, its in pieces), strict=True))
     found = dict(zip(("thoughts", *names), kept, strict=True))
-    return Material(target.pool, found["thoughts"], found.get("heads"), found.get("edges"))
+    return RecordedValues(target.pool, found["thoughts"], found.get("heads"), found.get("edges"))
 
 
 def _recorder(name: str, reasoner: LatentReasoner, target: Target, n_problems: int) -> HeadRecorder | EdgeRecorder:
@@ -398,7 +400,7 @@ def head_measures(run: Run, reasoner: LatentReasoner, mass: xr.DataArray, proble
     layout = run.manifest["layout"]
     shape = Shape(layout["n_layers"], layout["n_heads"], layout["n_thoughts"])
     target = Target(Path(), its, grouped, shape, prompts)
-    heads = measure_material(reasoner, target, [Intervention(Site.HEAD, Zero())]).heads
+    heads = record_values(reasoner, target, [Intervention(Site.HEAD, Zero())]).heads
     assert heads is not None, "heads are measured for an edit of heads"
     norms = [
         (heads[:, layer, :, :-1] @ factor.float().cpu()).norm(dim=-1).nanmean((0, 2))

@@ -27,7 +27,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.recorded_values import bind, derangement, donors
-from thoughtlens.cuts.study_batches import Target, measure_material
+from thoughtlens.cuts.study_batches import Target, record_values
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import query_names
 from thoughtlens.reasoning import BatchPass, tell, think
@@ -44,8 +44,8 @@ def target(reasoner, batches=((0, 1, 2, 3),)):
     return Target(Path("unused"), tuple(PROBLEMS), batches, Shape(3, 8, 6), prompts)
 
 
-def material(reasoner, **options):
-    return measure_material(reasoner, target(reasoner, **options), [HEAD])
+def recorded(reasoner, **options):
+    return record_values(reasoner, target(reasoner, **options), [HEAD])
 
 
 @torch.no_grad()
@@ -94,20 +94,20 @@ def bound_parts(made, kept, places=range(4)):
 
 def test_what_is_kept_is_what_each_problem_thinks_alone(reasoner):
     thoughts, heads = naive(reasoner)
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     torch.testing.assert_close(kept.thoughts, thoughts, rtol=0, atol=1e-5)
     torch.testing.assert_close(kept.heads, heads, rtol=0, atol=1e-5)
 
 
 def test_what_is_kept_does_not_depend_on_batches(reasoner):
-    together, apart = material(reasoner), material(reasoner, batches=((3,), (1, 0), (2,)))
+    together, apart = recorded(reasoner), recorded(reasoner, batches=((3,), (1, 0), (2,)))
     torch.testing.assert_close(apart.thoughts, together.thoughts, rtol=0, atol=1e-5)
     torch.testing.assert_close(apart.heads, together.heads, rtol=0, atol=1e-5)
 
 
 def test_a_mean_ablated_head_gives_the_mean_over_the_other_problems_at_every_position(reasoner):
     _, heads = naive(reasoner)
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     _, seen = passed(reasoner, bound_parts(ablate_head("L1H2", edit=Mean()), kept))
     for problem in range(4):
         expected = heads[[other for other in range(4) if other != problem], 1, 2].mean(0)
@@ -118,7 +118,7 @@ def test_a_mean_ablated_head_gives_the_mean_over_the_other_problems_at_every_pos
 
 def test_a_mean_ablated_thought_is_the_mean_over_the_other_problems(reasoner):
     thoughts, _ = naive(reasoner)
-    fed, _ = passed(reasoner, bound_parts(ablate_thought("z3", edit=Mean()), material(reasoner)))
+    fed, _ = passed(reasoner, bound_parts(ablate_thought("z3", edit=Mean()), recorded(reasoner)))
     expected = [thoughts[[other for other in range(4) if other != problem], 2].mean(0) for problem in range(4)]
     torch.testing.assert_close(fed[:, 2], torch.stack(expected), rtol=0, atol=1e-5)
     torch.testing.assert_close(fed[:, :2], thoughts[:, :2], rtol=0, atol=1e-5)
@@ -128,7 +128,7 @@ def test_with_a_held_out_half_the_mean_and_the_donors_are_of_the_side_that_gives
     """Problems 0 and 3 choose: their own value leaves their own mean, and no donor crosses over."""
     thoughts, _ = naive(reasoner)
     divided = replace(target(reasoner, ((1, 2), (0, 3))), choosing=frozenset({0, 3}))
-    kept = measure_material(reasoner, divided, [HEAD])
+    kept = record_values(reasoner, divided, [HEAD])
     fed, _ = passed(reasoner, bound_parts(ablate_thought("z3", edit=Mean()), kept))
     both = thoughts[[0, 3], 2].mean(0)
     expected = torch.stack([thoughts[3, 2], both, both, thoughts[0, 2]])
@@ -140,7 +140,7 @@ def test_with_a_held_out_half_the_mean_and_the_donors_are_of_the_side_that_gives
 @pytest.mark.parametrize("seed", [0, 5])
 def test_a_resampled_head_gives_what_another_problem_of_as_many_steps_had(seed, reasoner):
     thoughts, heads = naive(reasoner)
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     others = donors([len(problem.steps) for problem in PROBLEMS], seed).tolist()
     assert others == [2, 3, 0, 1]  # problems 0 and 2 have one step, 1 and 3 two
     _, seen = passed(reasoner, bound_parts(ablate_head("L1H2", edit=Resample(seed)), kept))
@@ -151,7 +151,7 @@ def test_a_resampled_head_gives_what_another_problem_of_as_many_steps_had(seed, 
 
 def test_a_donor_gives_every_problem_what_it_had(reasoner):
     thoughts, heads = naive(reasoner)
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     fed, _ = passed(reasoner, bound_parts(patch_thought(["z2", "z6"], "eva"), kept))
     torch.testing.assert_close(fed[:, [1, 5]], thoughts[2, [1, 5]].expand(4, -1, -1), rtol=0, atol=1e-5)
     _, seen = passed(reasoner, bound_parts(patch_head("L0H1", "eva"), kept))
@@ -160,7 +160,7 @@ def test_a_donor_gives_every_problem_what_it_had(reasoner):
 
 @pytest.mark.parametrize("edit", [Own(), Resample(1), Noise(1)])
 def test_half_of_a_batch_gets_the_values_of_its_own_problems(edit, reasoner):
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     for made in (ablate_head("L1H2", edit=edit), ablate_thought(["z2", "z3"], edit=edit)):
         fed, seen = passed(reasoner, bound_parts(made, kept))
         for places in ([2, 1], [3]):
@@ -171,7 +171,7 @@ def test_half_of_a_batch_gets_the_values_of_its_own_problems(edit, reasoner):
 
 def test_what_a_problem_itself_had_changes_nothing(reasoner):
     thoughts, heads = naive(reasoner)
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     everywhere = Intervention(Site.HEAD, Own()), Intervention(Site.THOUGHT, Own())
     for part in everywhere:
         fed, seen = passed(reasoner, bind(kept, [(part,)], range(4))[0])
@@ -184,14 +184,14 @@ def test_frozen_heads_undo_what_is_cut_before_them(reasoner):
     _, heads = naive(reasoner)
     freeze = Intervention(Site.HEAD, Own(), layers=frozenset({1, 2}))
     cut = Intervention(Site.HEAD, Zero(), layers=frozenset({0}))
-    _, seen = passed(reasoner, bind(material(reasoner), [(cut, freeze)], range(4))[0])
+    _, seen = passed(reasoner, bind(recorded(reasoner), [(cut, freeze)], range(4))[0])
     torch.testing.assert_close(seen[:, 1:, :, :-1], heads[:, 1:, :, :-1], rtol=0, atol=1e-5)
     assert (seen[:, 0] == 0).all()
 
 
 def test_noise_is_as_long_as_what_was_there(reasoner):
     thoughts, heads = naive(reasoner)
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     fed, _ = passed(reasoner, bound_parts(ablate_thought("z1", edit=Noise()), kept))
     torch.testing.assert_close(fed[:, 0].norm(dim=-1), thoughts[:, 0].norm(dim=-1), rtol=1e-5, atol=0)
     _, seen = passed(reasoner, bound_parts(ablate_head("L0H3", edit=Noise(), queries=["bot"]), kept))
@@ -201,7 +201,7 @@ def test_noise_is_as_long_as_what_was_there(reasoner):
 
 def test_noise_of_another_seed_problem_or_position_is_another(reasoner):
     """Directions that are independent and uniform: cosines of mean 0 and variance 1 / n, here n = 32."""
-    kept = material(reasoner)
+    kept = recorded(reasoner)
     fed = [passed(reasoner, bound_parts(ablate_thought(["z1", "z4"], edit=Noise(s)), kept))[0] for s in range(6)]
     directions = torch.nn.functional.normalize(torch.stack(fed)[:, :, [0, 3]], dim=-1).flatten(0, 2)
     cosines = (directions @ directions.T)[*torch.triu_indices(len(directions), len(directions), 1)]
@@ -215,7 +215,7 @@ def test_noise_of_another_seed_problem_or_position_is_another(reasoner):
 @pytest.mark.parametrize("seed", range(4))
 def test_shuffled_thoughts_are_the_problems_own_and_none_is_in_its_place(seed, reasoner):
     thoughts, _ = naive(reasoner)
-    fed, _ = passed(reasoner, bound_parts(shuffle_thoughts(seed), material(reasoner)))
+    fed, _ = passed(reasoner, bound_parts(shuffle_thoughts(seed), recorded(reasoner)))
     for problem in range(4):
         distance = torch.cdist(fed[problem], thoughts[problem])
         found = distance.argmin(1).tolist()
