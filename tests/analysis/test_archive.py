@@ -10,7 +10,7 @@ import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, compare, open_analysis
 from thoughtlens.errors import OptionError, RunError
-from thoughtlens.files import Json
+from thoughtlens.files import Json, write_sealed
 
 FEW = {"n_resamples": 10}
 
@@ -162,6 +162,14 @@ def test_a_run_that_has_changed_is_analysed_anew(run, make_attention):
     with pytest.raises(RunError, match="is of the run as it was before"):
         open_analysis(run, "mine")
     assert not analyze(run, name="mine", **FEW).model.identical(before.model)
+
+
+def test_another_file_in_the_place_of_an_analysis_is_said(run):
+    path = run.path / "analysis" / "mine" / "analysis.npz"
+    path.parent.mkdir(parents=True)
+    write_sealed(path, b"of another program")
+    with pytest.raises(RunError, match=r"is no saved analysis \(.*\); delete it, and analyse the run again"):
+        open_analysis(run, "mine")
 
 
 @pytest.mark.usefixtures("at_hand")

@@ -1,6 +1,7 @@
 """Models and groups side by side, against naive loops, exact enumeration, scipy and closed forms."""
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, product
 from math import comb
@@ -348,6 +349,13 @@ def test_more_problems_make_no_two_recipes_differ():
 def test_recipes_that_share_runs_or_have_none_are_refused(make_attention, recipes):
     runs, _ = recipes_of(make_attention, {"a": (0,), "b": (1,)}, n_problems=4)
     with pytest.raises(OptionError, match="pass --group NAME=RUN,RUN"):
+        compare_recipes(runs, recipes)
+
+
+def test_recipes_on_other_problems_are_refused(make_attention):
+    runs, recipes = recipes_of(make_attention, {"a": (0,), "b": (1,)}, n_problems=4)
+    runs["b1"] = replace(runs["b1"], problems=[f"q{k}" for k in range(4)])
+    with pytest.raises(RunError, match="fewer than two problems in common; extract all on the same set of problems"):
         compare_recipes(runs, recipes)
 
 

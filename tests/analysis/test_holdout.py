@@ -134,6 +134,8 @@ def test_halves_of_fewer_than_two_problems_are_refused(make_attention):
         analyze(few, holdout=0.5, **FEW)
     with pytest.raises(OptionError, match="problems aren't known before"):
         analyze([few], correct=few["correct"], holdout=0.5, **FEW)
+    with pytest.raises(OptionError, match=r"leaves \d of 3 problems to be compared .* expected two or more of each"):
+        compare({name: subject(few) for name in "ab"}, holdout=0.5, **FEW)
 
 
 def subject(dataset):

@@ -131,3 +131,11 @@ def test_it_is_said_what_so_few_null_models_can_show(n_models, n_heads, words):
 def test_a_null_model_of_another_shape_is_refused(make_attention, change):
     with pytest.raises(RunError, match="take one of the same architecture"):
         over(make_attention(), make_attention(**change))
+
+
+def test_blocks_of_a_null_model_that_were_read_before_are_refused(make_attention):
+    dataset = make_attention(n_problems=4, n_layers=1, n_heads=1)
+    read_before = iter([dataset])
+    list(read_before)
+    with pytest.raises(RunError, match="found no problems of a null model; extract at least one problem first"):
+        over(dataset, read_before)

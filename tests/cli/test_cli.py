@@ -254,6 +254,7 @@ def test_hub_without_a_network_says_so(monkeypatch, tmp_path):
         (["run", "--device", "abacus"], "no device 'abacus'"),
         (["run", "--field", "question"], "expected for instance question=NAME"),
         (["run", "--batch-size", "0"], "expected at least 1"),
+        (["run", "--batch-size", "many"], "--batch-size is 'many', expected auto or a number such as 32; pass another"),
         (["export", "nowhere"], "nowhere"),
         (["export", "nowhere", "--format", "csv"], "no format 'csv'; the only one is npy"),
         (["analyze", "nowhere"], "nowhere"),

@@ -304,6 +304,10 @@ def test_a_pilot_says_its_cost_first_keeps_to_the_choosing_half_and_is_refused_w
     assert 2 <= n < 5  # of the choosing half
     with pytest.raises(OptionError, match=rf"expected at most a fifth of the study's {n_passes}; pass --pilot {n}\."):
         estimate_study(run, plan, reasoner=reasoner, pilot=n + 1)
+    with pytest.raises(
+        OptionError, match=r"--pilot is 1, expected 2 to \d, the problems of the choosing half; pass an"
+    ):
+        estimate_study(run, plan, reasoner=reasoner, pilot=1)
     facts = estimate_study(run, plan, reasoner=reasoner, pilot=n, say=say)
     ((sentence, before),) = heard
     assert f"{n * (1 + n_controls)} passes" in sentence and sum(passes) >= before + n * n_controls

@@ -423,7 +423,26 @@ def test_a_plan_that_does_not_fit_is_refused_before_anything_is_run(plan, said, 
 def test_what_needs_others_is_refused_where_there_are_none(run, reasoner, passes):
     with pytest.raises(OptionError, match="found one problem, which has no other to take from"):
         intervene(run, [ablate_thought("z1", edit=Resample())], reasoner=reasoner, n=1, allow_failed=True)
+    with pytest.raises(OptionError, match="found no other problem to take a mean over; study at least 2"):
+        intervene(run, [ablate_thought("z1", edit=Mean())], reasoner=reasoner, n=1, allow_failed=True)
     assert not passes
+
+
+def test_a_folder_in_the_place_of_a_manifest_is_said(run):
+    (run.path / "studies" / "mine" / "manifest.json").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"manifest.json can't be read \(Is a directory\); delete the folder, or name"):
+        studies(run.path)
+
+
+def test_a_batch_of_no_problem_is_refused(run, reasoner):
+    with pytest.raises(OptionError, match="the batch size is 0, expected at least 1; pass another --batch-size"):
+        intervene(run, BARE, reasoner=reasoner, batch_size=0)
+
+
+def test_a_run_that_was_padded_as_the_official_code_does_is_not_cut(reasoner, tmp_path):
+    padded = extract(reasoner, SET[:2], tmp_path / "padded", max_new_tokens=2, protocol="official-padding-v5")
+    with pytest.raises(OptionError, match="made under official-padding-v5, and cuts are exact; extract it without"):
+        intervene(padded, BARE, reasoner=reasoner)
 
 
 def test_a_model_that_is_not_the_run_s_is_refused(run, reasoner):

@@ -13,12 +13,14 @@ from tests import oracle
 from tests.conftest import QUESTIONS
 from tests.models.test_official_layout import HIDDEN, Made, base_model
 from torch import nn
+from transformers import AutoTokenizer
 
 from thoughtlens.errors import CheckpointError
 from thoughtlens.evaluation import described, doctor
 from thoughtlens.models import (
     Codi,
     assumptions,
+    bundled,
     known_checkpoints,
     load,
     reasoner_of,
@@ -208,6 +210,11 @@ def test_a_latent_tts_folder_is_read_without_its_code(tmp_path, tokenizer):
         _, thoughts = oracle.think(lm, module, asked, start, end, 6)
         torch.testing.assert_close(reason(reasoner, [QUESTION], max_new_tokens=1).thoughts[0], thoughts, **TOLERANCE)
         assert "LatentTTS" in sound(reasoner)["family"]
+    AutoTokenizer.from_pretrained(bundled()["tiny-gpt2"]).save_pretrained(folder)
+    with pytest.raises(
+        CheckpointError, match=r"has start-latent, .* tokens \[None, None, None\], expected the last th"
+    ):
+        load(folder)
 
 
 # Coconut
@@ -263,6 +270,28 @@ def test_controls_of_coconut_load_as_what_they_are(coconut, tokenizer):
     said = reason(reasoner, [QUESTION], max_new_tokens=5).tokens[0]
     assert said == oracle.greedy(plain, embed(torch.tensor([coconut.ids])), [], tokenizer.eos_token_id, 5)
     assert (reasoner.n_thoughts, sound(reasoner)["family"]) == (0, "plain, layout plain language model")
+
+
+@pytest.mark.parametrize(
+    ("facts", "more", "said"),
+    [
+        (
+            {},
+            {"latent.weight": 3},
+            "unexpected key 'latent.weight'; expected only base_causallm.* and embedding.weight",
+        ),
+        ({"feedback": "pause"}, {}, f"has no pause vector of width {HIDDEN}, expected one; fetch it again"),
+        ({"feedback": "pause"}, {"pause_embedding": 3}, f"has no pause vector of width {HIDDEN}, expected one"),
+        ({"after": ["[A]"]}, {}, r"has no token '\[A\]', expected it around the thoughts of .*; pass the base model"),
+    ],
+    ids=str,
+)
+def test_a_coconut_that_lacks_what_it_is_said_to_have_is_refused(facts, more, said, coconut):
+    vectors = {name: torch.zeros(width) for name, width in more.items()}
+    torch.save(Coconut(coconut.lm).state_dict() | vectors, coconut.folder / "checkpoint_28")
+    says(coconut.folder, family="coconut", **facts)
+    with pytest.raises(CheckpointError, match=said):
+        load(coconut.folder, base=coconut.base)
 
 
 def test_without_markers_the_question_makes_the_first_thought(tmp_path):

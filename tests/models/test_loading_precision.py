@@ -20,6 +20,8 @@ def test_auto_is_half_precision_on_cuda_alone(device, has_bfloat16, expected, mo
 def test_an_unknown_precision_is_refused_by_name():
     with pytest.raises(CheckpointError, match="no precision 'float8'; use auto or one of float32"):
         load("tiny-gpt2", dtype="float8")
+    with pytest.raises(CheckpointError, match="no precision 'float8'; use auto or one of float32"):
+        precision("float8", torch.device("cpu"))
 
 
 def test_a_loaded_model_says_the_precision_it_got_and_leaves_tf32_off():

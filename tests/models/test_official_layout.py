@@ -270,6 +270,10 @@ WRONG_FILES = {
         tokenizer_of(lambda tokenizer: tokenizer.add_tokens(["<one>", "<two>"])),
         "tokens, but the model's markers begin at",
     ),
+    "a marker in another place": (
+        tokenizer_of(lambda tokenizer: tokenizer.add_tokens(["<|bocot|>"])),
+        "has <|bocot|> at 574, expected 575 as the model has `bot`; pass the base model that the checkpoint was",
+    ),
     "no end token": (
         tokenizer_of(lambda tokenizer: setattr(tokenizer, "eos_token", None)),
         "names no end token; pass the base model's own tokenizer",

@@ -182,11 +182,12 @@ def test_a_table_that_is_none_is_said(text, said, tmp_path):
     assert said in sentence(tmp_path / "set.csv")
 
 
-def test_file_too_large_for_memory_is_said(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["set.json", "set.csv"])
+def test_file_too_large_for_memory_is_said(name, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LARGEST_FILE", 10)
-    path = tmp_path / "set.json"
+    path = tmp_path / name
     path.write_text(f"[{GOOD}]")
-    assert "larger than 10 bytes" in sentence(path)
+    assert "larger than 10 bytes; write it as .jsonl, one object a line" in sentence(path)
 
 
 def test_endless_line_is_not_read_whole(tmp_path):

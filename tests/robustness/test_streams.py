@@ -211,6 +211,16 @@ def test_without_a_home_caches_are_temporary_with_one_warning(tmp_path, monkeypa
     assert kind == "a file" or not list(tmp_path.glob("home/*"))
 
 
+def test_a_cache_that_cannot_be_removed_is_said(tmp_path, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setenv("THOUGHTLENS_CACHE", str(tmp_path))
+    caches.checksum([Path(tl.__file__)])
+    monkeypatch.setattr("pathlib.Path.unlink", refused)  # root may remove everything
+    assert "can't be removed ([Errno 13] Permission denied); remove it by hand" in sentence("cache", "--clear")
+
+
 @pytest.mark.parametrize("empty", ["", "relative"])
 def test_an_empty_cache_folder_is_that_of_the_home(tmp_path, monkeypatch, homeless, empty):
     (tmp_path / "home").mkdir()

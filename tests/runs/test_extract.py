@@ -15,7 +15,7 @@ from thoughtlens.errors import OptionError, RunError
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, sample
 from thoughtlens.reasoning import reason
-from thoughtlens.runs import extract, open_run
+from thoughtlens.runs import MEAN, extract, open_run
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 
@@ -160,6 +160,27 @@ def test_other_options_are_refused_by_name(reasoner, tmp_path):
 def test_number_of_thoughts_out_of_range_is_refused(n_thoughts, reasoner, tmp_path):
     with pytest.raises(OptionError, match="expected 1 to 32"):
         extract(reasoner, PROBLEMS, tmp_path / "run", n_thoughts=n_thoughts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 0}, "the batch size is 0, expected at least 1; pass another --batch-size"),
+        (
+            {"protocol": "padded"},
+            "no protocol 'padded', expected one of exact, official-padding-.*; pass another --protocol",
+        ),
+        (
+            {"protocol": "official-padding-v5", "keep": MEAN},
+            "can't keep means under official-padding-v5, whose rows give to padding too; leave --keep out",
+        ),
+    ],
+    ids=str,
+)
+def test_a_way_of_extracting_that_there_is_not_is_refused(options, said, reasoner, tmp_path):
+    with pytest.raises(OptionError, match=said):
+        extract(reasoner, PROBLEMS, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 

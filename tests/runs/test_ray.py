@@ -1,5 +1,6 @@
 """Ray workers give the run that this process gives, whatever happens to them."""
 
+import socket
 import sys
 from collections import deque
 from pathlib import Path
@@ -137,6 +138,16 @@ def test_a_cluster_that_is_not_there_or_has_no_cpus_is_said(monkeypatch):
         ray_engine.Ray(address="auto").run(job, [0], lambda n: None)
     with pytest.raises(RunError, match="the Ray cluster has no CPUs, expected at least one; add a node with CPUs"):
         ray_engine._share(None)
+
+
+def test_a_cluster_that_does_not_answer_is_said():
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(
+            RunError, match=rf"no Ray cluster answers at {address}; start one .* or leave --address out"
+        ):
+            ray_engine.Ray(workers=1, address=address).run(None, [0], lambda n_problems: None)
 
 
 def test_workers_that_never_start_are_said(monkeypatch):

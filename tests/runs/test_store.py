@@ -274,6 +274,17 @@ def test_a_flipped_bit_in_a_marker_is_seen(run_folder: Path) -> None:
         open_run(run_folder)
 
 
+def test_the_shards_of_another_run_are_seen(run_folder: Path, tmp_path: Path) -> None:
+    """The same problems, at other times."""
+    other = Store.open(tmp_path / "other", LAYOUT, options=OPTIONS)
+    for shard in other.missing():
+        ids = LAYOUT.ids_of(shard)
+        other.write(shard, seen(LAYOUT, ids), rows_of(ids), seconds=60.0)
+    shutil.copytree(other.path / "shards", run_folder / "shards", dirs_exist_ok=True)
+    with pytest.raises(RunError, match="shards holds markers of another run; put back what was written, or extract"):
+        open_run(run_folder)
+
+
 def test_a_damaged_result_is_put_together_again(run_folder: Path) -> None:
     flip(run_folder / "results.jsonl")
     with pytest.raises(RunError, match=r"results.jsonl is missing or altered; run the same extraction again"):

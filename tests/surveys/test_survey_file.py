@@ -110,6 +110,10 @@ def test_models_are_looked_at_first(tmp_path):
         read(tmp_path, 'models = [{model = "tiny-gpt2", mode = "direct"}]\nproblems = ["arithmetic"]')
     with pytest.raises(OptionError, match="lists 'tiny-gpt2' twice in models"):
         read(tmp_path, 'models = ["tiny-gpt2", "tiny-gpt2"]\nproblems = ["arithmetic"]')
+    for lacking in ("models", "problems"):
+        words = {"models": '["tiny-gpt2"]', "problems": '["arithmetic"]', lacking: "[]"}
+        with pytest.raises(OptionError, match=f"lists no {lacking}, expected one or more; name them"):
+            read(tmp_path, "\n".join(f"{key} = {of}" for key, of in words.items()))
     with pytest.raises(CheckpointError, match="did you mean tiny-gpt2"):
         read(tmp_path, 'models = ["./tiny-gpt3"]\nproblems = ["arithmetic"]')
 

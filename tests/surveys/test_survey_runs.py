@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,33 @@ def test_an_altered_survey_is_refused(unbroken, file, tmp_path):
         survey(file, tmp_path)
     with pytest.raises(RunError, match=r"has no survey\.json"):
         survey_status(tmp_path / "none")
+
+
+def test_problems_that_have_changed_are_refused(tmp_path):
+    def stop(sentence):
+        if sentence == "compare":
+            raise KeyboardInterrupt
+
+    path, problems = tmp_path / "survey.toml", tmp_path / "mine.jsonl"
+    words = f'models = ["tiny-gpt2"]\nproblems = [{{problems = "{problems}", name = "mine"}}]'
+    path.write_text(f"{words}\n[run]\nmax-new-tokens = 2")
+    problems.write_text('{"question": "How many?", "answer": "1"}')
+    with pytest.raises(KeyboardInterrupt):
+        survey(path, tmp_path / "out", report=False, say=stop)
+    problems.write_text('{"question": "How many?", "answer": "2"}')
+    with pytest.raises(RunError, match="has other problems than mine has now; put the file back as it was, or name an"):
+        survey(path, tmp_path / "out", report=False)
+
+
+def test_an_engine_that_is_not_installed_is_told_of_first(tmp_path, monkeypatch):
+    monkeypatch.delattr("thoughtlens.runs.Ray", raising=False)  # once asked for, it is kept
+    monkeypatch.setitem(sys.modules, "thoughtlens.runs.ray_engine", None)
+    path = tmp_path / "survey.toml"
+    path.write_text('models = ["tiny-gpt2"]\nproblems = ["arithmetic"]\n[run]\nengine = "ray"')
+    assert "asks for the engine ray, which is not installed; run `pip install" in sentence(
+        "survey", path, "--out", tmp_path / "out"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_set_that_is_too_small_is_told_of_before_a_model_is_loaded(tmp_path, monkeypatch):

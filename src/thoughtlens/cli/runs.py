@@ -116,7 +116,7 @@ def _extracted(
     chosen = tl.draw(whole, n, seed, most=most)
     reasoner = load_model(asked.model, asked.random_weights, **which)
     from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
-    from thoughtlens.runs.extraction import keep_named
+    from thoughtlens.runs.extraction import KEEPS
 
     done = runs.extract_part(
         asked.shard,
@@ -127,7 +127,7 @@ def _extracted(
         batch_size=batch_size_named(asked.batch_size),
         shard_size=asked.shard_size,
         record=asked.record or (),
-        keep=keep_named(asked.keep),
+        keep=KEEPS[asked.keep],
         max_new_tokens=asked.max_new_tokens or MAX_NEW_TOKENS,
         engine=engine,
         protocol=asked.protocol,

@@ -166,8 +166,6 @@ def _of_step(decoded: xr.Dataset, problems: Sequence[Problem], step: int) -> xr.
 
 def choose_problems(run: Run, ids: Sequence[str] = (), *, n: int = 5) -> list[Problem]:
     """The problems of a run with these ids, in this order; its first n if no id is given."""
-    if n < 1:
-        raise OptionError(f"the number of problems is {n}, expected at least 1; pass another --n.")
     return list(run.problems(ids))[: None if ids else n]
 
 

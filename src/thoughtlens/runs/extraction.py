@@ -82,13 +82,7 @@ SHARDS_A_PART: Final = 4
 """Shards at least of each of several processes that share a run, so that they end at about the same time."""
 
 KEEPS: Final = {"raw": RAW, "mean": MEAN}
-
-
-def keep_named(name: str) -> Keep:
-    """What `--keep` means; `OptionError` if the name is unknown."""
-    if name not in KEEPS:
-        raise OptionError(f"can't keep {name!r}, expected {' or '.join(KEEPS)}; pass another --keep.")
-    return KEEPS[name]
+"""What `--keep` means."""
 
 
 @dataclass(frozen=True)

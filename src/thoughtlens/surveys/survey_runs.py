@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Never, final
 
 import numpy as np
 import numpy.typing as npt
@@ -471,13 +471,11 @@ class Pool:
             these[mask], left = left[: mask.sum()], left[mask.sum() :]
             yield from run.blocks(pattern=pattern, chosen=these)
 
-    def sums(self) -> Iterator[xr.Dataset]:
-        """None are kept."""
-        raise RunError(f"{self.path} holds attention and no sums, expected a run made with --keep mean.")
+    def sums(self) -> Never:
+        """Not asked for, as none are kept."""
+        raise AssertionError("a pool keeps no sums")
 
-    def kept_blocks(self) -> npt.NDArray[np.int64]:
-        """None are kept."""
-        raise RunError(f"{self.path} holds attention and no sums, expected a run made with --keep mean.")
+    kept_blocks = sums
 
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each problem was solved, in order."""
