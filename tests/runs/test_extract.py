@@ -176,7 +176,7 @@ def test_number_of_thoughts_out_of_range_is_refused(n_thoughts, reasoner, tmp_pa
             "can't keep means under official-padding-v5, whose rows give to padding too; leave --keep out",
         ),
     ],
-    ids=str,
+    ids=["batch size", "protocol", "keep"],
 )
 def test_a_way_of_extracting_that_there_is_not_is_refused(options, said, reasoner, tmp_path):
     with pytest.raises(OptionError, match=said):
