@@ -29,7 +29,7 @@ from thoughtlens.analysis import (
     preferences,
     resample_weights,
 )
-from thoughtlens.analysis import attention_pieces as blocks
+from thoughtlens.analysis import streamed_attention as blocks
 from thoughtlens.analysis.comparison import comparison_overview, group_seed, rank_correlation
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,

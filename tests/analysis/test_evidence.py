@@ -24,9 +24,9 @@ from thoughtlens.analysis import (
     shares,
 )
 from thoughtlens.analysis.attention_evidence import measures
-from thoughtlens.analysis.attention_pieces import finish_moments, merge_moments, partial_moments
 from thoughtlens.analysis.heads import LEAST_EXCESS
 from thoughtlens.analysis.run_analysis import collect_sums
+from thoughtlens.analysis.streamed_attention import finish_moments, merge_moments, partial_moments
 from thoughtlens.models import PLANTED
 from thoughtlens.notation import thought_names
 from thoughtlens.schema import attention_dataset

@@ -12,7 +12,7 @@ from tests.attention_made import unsaved
 from tests.conftest import usually
 
 from thoughtlens.analysis import analyze, open_analysis, row_entropy
-from thoughtlens.analysis import attention_pieces as blocks
+from thoughtlens.analysis import streamed_attention as blocks
 from thoughtlens.analysis.resampled_sums import block_sums
 from thoughtlens.schema import n_thoughts_of
 

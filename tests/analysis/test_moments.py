@@ -6,8 +6,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thoughtlens.analysis import attention_pieces as blocks
 from thoughtlens.analysis import moments
+from thoughtlens.analysis import streamed_attention as blocks
 from thoughtlens.errors import RunError
 
 

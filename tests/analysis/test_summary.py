@@ -22,7 +22,7 @@ from thoughtlens.analysis import (
     rank_heads,
     run_analysis,
 )
-from thoughtlens.analysis import attention_pieces as blocks
+from thoughtlens.analysis import streamed_attention as blocks
 from thoughtlens.analysis.attention_measures import expected_sums
 from thoughtlens.analysis.run_analysis import collect_sums
 from thoughtlens.errors import RunError

@@ -6,7 +6,7 @@ from tests.conftest import QUESTIONS
 from transformers import DynamicCache
 
 from thoughtlens.reasoning import ROOM, reason, recorder_for, roomy_cache
-from thoughtlens.reasoning.batch import PROTOCOLS, Context
+from thoughtlens.reasoning.batch_pass import PROTOCOLS, Context
 
 
 def states(n_positions: int, n_problems: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,8 +10,6 @@ from .attention_measures import row_entropy as row_entropy
 from .attention_measures import shares as shares
 from .attention_measures import thought_map as thought_map
 from .attention_measures import thought_mass as thought_mass
-from .attention_pieces import moments as moments
-from .attention_pieces import value_shares as value_shares
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import compare_groups as compare_groups
@@ -51,6 +49,8 @@ from .significance import detectable_proportion as detectable_proportion
 from .significance import holm as holm
 from .significance import mcnemar as mcnemar
 from .significance import sign_flip_test as sign_flip_test
+from .streamed_attention import moments as moments
+from .streamed_attention import value_shares as value_shares
 from .tables import analysis_tables as analysis_tables
 from .tables import comparison_headline as comparison_headline
 from .tables import comparison_tables as comparison_tables

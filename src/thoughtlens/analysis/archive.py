@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.attention_pieces import StoredRun
+from thoughtlens.analysis.streamed_attention import StoredRun
 from thoughtlens.errors import OptionError, RunError, first_line
 from thoughtlens.files import (
     LOCK,

@@ -28,10 +28,10 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from thoughtlens.analysis.attention_measures import LEAST_REACHED, later_rows, reached, rollout, rollout_note
-from thoughtlens.analysis.attention_pieces import Blocks, in_pieces
 from thoughtlens.analysis.effects import ALPHA, MARGIN
 from thoughtlens.analysis.intervals import short
 from thoughtlens.analysis.significance import holm
+from thoughtlens.analysis.streamed_attention import Blocks, in_pieces
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import (
     EDGES,

@@ -21,13 +21,13 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.attention_measures import where
-from thoughtlens.analysis.attention_pieces import Blocks, in_pieces
 from thoughtlens.analysis.heads import LEVEL, head_types
 from thoughtlens.analysis.hubs import hub_tests, row_sums, strongest
 from thoughtlens.analysis.intervals import bare_interval, with_labels
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES, excess_cells, head_excess
 from thoughtlens.analysis.resampled_sums import add, excess_powers, parts
 from thoughtlens.analysis.significance import LEAST_PROBLEMS, benjamini_hochberg, holm, mean_p
+from thoughtlens.analysis.streamed_attention import Blocks, in_pieces
 from thoughtlens.errors import RunError
 from thoughtlens.notation import ANSWER, text
 

@@ -33,7 +33,6 @@ import xarray as xr
 from scipy.special import stdtr, stdtrit
 
 from thoughtlens.analysis.attention_measures import MASS_FLOOR, composition, expected_sums, preference_sums, where
-from thoughtlens.analysis.attention_pieces import Blocks, in_pieces
 from thoughtlens.analysis.intervals import (
     CONFIDENCE,
     VALUES,
@@ -53,6 +52,7 @@ from thoughtlens.analysis.significance import (
     sign_flips,
     without_skewness,
 )
+from thoughtlens.analysis.streamed_attention import Blocks, in_pieces
 from thoughtlens.errors import RunError
 from thoughtlens.notation import text, thought_names
 from thoughtlens.schema import n_thoughts_of

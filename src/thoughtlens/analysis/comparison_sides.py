@@ -15,12 +15,6 @@ import xarray as xr
 from thoughtlens.analysis.archive import saved_part
 from thoughtlens.analysis.attention_evidence import find_types
 from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, preference_sums
-from thoughtlens.analysis.attention_pieces import (
-    WEIGHTS,
-    Blocks,
-    StoredRun,
-    in_pieces,
-)
 from thoughtlens.analysis.comparison_measures import (
     DEPTHS,
     Ratios,
@@ -32,6 +26,12 @@ from thoughtlens.analysis.comparison_measures import (
 from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.intervals import resample_weights
 from thoughtlens.analysis.resampled_sums import add_weighted, bare
+from thoughtlens.analysis.streamed_attention import (
+    WEIGHTS,
+    Blocks,
+    StoredRun,
+    in_pieces,
+)
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
 from thoughtlens.schema import tested_half

@@ -24,8 +24,8 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis.attention_measures import thought_map
-from thoughtlens.analysis.attention_pieces import Blocks, in_pieces
 from thoughtlens.analysis.significance import benjamini_hochberg
+from thoughtlens.analysis.streamed_attention import Blocks, in_pieces
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text
 

@@ -29,11 +29,11 @@ from thoughtlens.analysis.attention_measures import (
     rollout,
     thought_map,
 )
-from thoughtlens.analysis.attention_pieces import finish_moments, in_pieces, merge_moments, partial_moments
 from thoughtlens.analysis.heads import LEAST_EXCESS, split_halves
 from thoughtlens.analysis.hubs import row_sums
 from thoughtlens.analysis.intervals import resample_weights, resampled_sum
 from thoughtlens.analysis.nulls import excess_cells, with_places, without_rounding
+from thoughtlens.analysis.streamed_attention import finish_moments, in_pieces, merge_moments, partial_moments
 from thoughtlens.errors import RunError
 from thoughtlens.notation import FIRST
 from thoughtlens.schema import ATTENTION

@@ -30,15 +30,6 @@ from thoughtlens.analysis.attention_measures import (
     reached,
     readout,
 )
-from thoughtlens.analysis.attention_pieces import (
-    WEIGHTS,
-    Blocks,
-    StoredRun,
-    check_pattern,
-    in_pieces,
-    partial_moments,
-    patterned,
-)
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
 from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_problems
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
@@ -54,6 +45,15 @@ from thoughtlens.analysis.intervals import (
 )
 from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
+from thoughtlens.analysis.streamed_attention import (
+    WEIGHTS,
+    Blocks,
+    StoredRun,
+    check_pattern,
+    in_pieces,
+    partial_moments,
+    patterned,
+)
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, digest_of
 from thoughtlens.notation import ANSWER, EOT, text, thought_names

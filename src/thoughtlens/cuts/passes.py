@@ -33,7 +33,7 @@ from thoughtlens.cuts.recorded_values import Parts
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning.batch import BatchPass
+from thoughtlens.reasoning.batch_pass import BatchPass
 from thoughtlens.reasoning.captured_steps import Steps
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, Told, answer_rooms, decode, prompts_without, tell, think
 from thoughtlens.runs.batches import bisect, halves, out_of_memory

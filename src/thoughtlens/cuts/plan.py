@@ -24,10 +24,10 @@ from typing import Any, Final
 import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, open_analysis
-from thoughtlens.analysis.attention_pieces import (
+from thoughtlens.analysis.heads import unreliable
+from thoughtlens.analysis.streamed_attention import (
     VALUES,
 )
-from thoughtlens.analysis.heads import unreliable
 from thoughtlens.cuts.controls import CALIPER, Shape, balance_rows, controllable, controls_for, extra
 from thoughtlens.cuts.cut_types import (
     Cut,

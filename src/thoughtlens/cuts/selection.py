@@ -16,11 +16,11 @@ import xarray as xr
 from thoughtlens.analysis.attention_against_effects import (
     look,
 )
-from thoughtlens.analysis.attention_pieces import (
+from thoughtlens.analysis.effects import RANKED_BY, paired_differences
+from thoughtlens.analysis.streamed_attention import (
     VALUES,
     patterned,
 )
-from thoughtlens.analysis.effects import RANKED_BY, paired_differences
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_types import (
     Cut,

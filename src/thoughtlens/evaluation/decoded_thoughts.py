@@ -40,7 +40,7 @@ from thoughtlens.notation import (
     thought_names,
 )
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning.batch import BatchPass
+from thoughtlens.reasoning.batch_pass import BatchPass
 from thoughtlens.reasoning.loop import prompts_without, reason, think
 from thoughtlens.runs.reader import READINGS, Run, chosen_problems, read_readings
 from thoughtlens.runs.writer import made_by

@@ -34,14 +34,14 @@ from thoughtlens.analysis.attention_against_effects import (
 from thoughtlens.analysis.attention_measures import (
     rollout,
 )
-from thoughtlens.analysis.attention_pieces import (
+from thoughtlens.analysis.effects import RANKED_BY
+from thoughtlens.analysis.intervals import interval, resample_weights, weighted_sums
+from thoughtlens.analysis.nulls import causal_uniform
+from thoughtlens.analysis.streamed_attention import (
     VALUES,
     WEIGHTS,
     patterned,
 )
-from thoughtlens.analysis.effects import RANKED_BY
-from thoughtlens.analysis.intervals import interval, resample_weights, weighted_sums
-from thoughtlens.analysis.nulls import causal_uniform
 from thoughtlens.cuts.cut_types import Cut, ablate_head, cut, knock_out, zero_value_edge
 from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.plan import Plan, shape_of

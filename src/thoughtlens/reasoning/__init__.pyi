@@ -1,10 +1,10 @@
-from .batch import EXACT as EXACT
-from .batch import PROTOCOLS as PROTOCOLS
-from .batch import ROOM as ROOM
-from .batch import BatchPass as BatchPass
-from .batch import Protocol as Protocol
-from .batch import protocol_named as protocol_named
-from .batch import roomy_cache as roomy_cache
+from .batch_pass import EXACT as EXACT
+from .batch_pass import PROTOCOLS as PROTOCOLS
+from .batch_pass import ROOM as ROOM
+from .batch_pass import BatchPass as BatchPass
+from .batch_pass import Protocol as Protocol
+from .batch_pass import protocol_named as protocol_named
+from .batch_pass import roomy_cache as roomy_cache
 from .captured_steps import Steps as Steps
 from .captured_steps import fixed_steps as fixed_steps
 from .loop import Told as Told

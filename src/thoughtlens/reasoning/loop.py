@@ -22,7 +22,7 @@ from torch import Tensor
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
-from thoughtlens.reasoning.batch import EXACT, BatchPass, Protocol
+from thoughtlens.reasoning.batch_pass import EXACT, BatchPass, Protocol
 from thoughtlens.reasoning.captured_steps import FixedPass, Steps
 from thoughtlens.taps import AttentionRecorder, Tap, Taps
 

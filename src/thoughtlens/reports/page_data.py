@@ -31,19 +31,19 @@ import xarray as xr
 from scipy.stats import t as student
 
 from thoughtlens.analysis import Analysis, moments
-from thoughtlens.analysis.attention_pieces import (
-    VALUES,
-    WEIGHTS,
-    Blocks,
-    in_pieces,
-    patterned,
-)
 from thoughtlens.analysis.cautions import LEAST_SHOWN
 from thoughtlens.analysis.effect_curves import curve_of, dose_response
 from thoughtlens.analysis.effects import RANKED_BY, TESTED, Study, controls_of, doses
 from thoughtlens.analysis.heads import TYPES, unreliable
 from thoughtlens.analysis.intervals import CONFIDENCE
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
+from thoughtlens.analysis.streamed_attention import (
+    VALUES,
+    WEIGHTS,
+    Blocks,
+    in_pieces,
+    patterned,
+)
 from thoughtlens.cuts import studies
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json

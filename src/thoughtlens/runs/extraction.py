@@ -35,7 +35,7 @@ from thoughtlens.notation import MAX_THOUGHTS, query_names, text
 from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.problems.sets import as_set
 from thoughtlens.progress import told
-from thoughtlens.reasoning.batch import EXACT, Protocol, protocol_named
+from thoughtlens.reasoning.batch_pass import EXACT, Protocol, protocol_named
 from thoughtlens.reasoning.captured_steps import Steps, fixed_steps
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
 from thoughtlens.runs.array_layout import Keep, Layout, Seen

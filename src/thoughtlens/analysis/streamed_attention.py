@@ -1,4 +1,4 @@
-"""The pieces in which the attention of a run is read, raw or value-weighted, and its moments from one pass.
+"""The attention of a run, streamed a few problems at a time, raw or value-weighted, and its moments from one pass.
 
 In: a stored run, an attention Dataset or its blocks. Out: a few problems at a time as float64; mean, standard deviation
 and number of problems of each cell.
