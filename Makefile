@@ -45,17 +45,17 @@ fast: setup
 check: setup
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target lint fast
 
-# Each processor takes half of the files, in order, so that what a file's tests share is made once; the examples in
-# docstrings are among them.
+# Each process takes a third of the files, in order, so that what a file's tests share is made once; the examples in
+# docstrings are among them. Three processes for two processors: tests also wait, for clusters, kernels and browsers.
 usual: setup
-	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules -m "not nightly" src tests
+	$(BIN)/pytest -n 3 --dist worksteal -q --doctest-modules -m "not nightly" src tests
 
 test: setup
 	@$(MAKE) --no-print-directory -j 2 lint usual
 
 # With the tests that show for more sizes and kinds what a test beside them shows; the nightly workflow runs it.
 whole: setup
-	$(BIN)/pytest -n 2 --dist worksteal -q --doctest-modules src tests
+	$(BIN)/pytest -n 3 --dist worksteal -q --doctest-modules src tests
 
 # The tests of tests/robustness at full size, about two hours: files of each kind damaged 300 times, a kill and an error of
 # the disk at every write, twenty races of three processes.
@@ -64,7 +64,7 @@ torture: export THOUGHTLENS_WRITES = all
 torture: export THOUGHTLENS_RACES = 20
 torture: export THOUGHTLENS_KILLS = 10
 torture: setup
-	$(BIN)/pytest -n 2 --dist worksteal -q tests/robustness tests/runs/test_kill.py
+	$(BIN)/pytest -n 3 --dist worksteal -q tests/robustness tests/runs/test_kill.py
 
 # What the tests of the report's page need; they are skipped without it. Debian's Chromium, and Playwright to drive it.
 browser: setup
