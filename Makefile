@@ -47,6 +47,7 @@ check: setup
 
 # Each process takes a third of the files, in order, so that what a file's tests share is made once; the examples in
 # docstrings are among them. Three processes for two processors: tests also wait, for clusters, kernels and browsers.
+usual whole: export OMP_NUM_THREADS = 1
 usual: setup
 	$(BIN)/pytest -n 3 --dist worksteal -q --doctest-modules -m "not nightly" src tests
 
