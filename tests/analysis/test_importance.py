@@ -2,11 +2,7 @@ import numpy as np
 import pytest
 
 from thoughtlens.analysis import rollout
-from thoughtlens.analysis.attention_against_effects import (
-    edge_importance,
-    head_importance,
-    thought_importance,
-)
+from thoughtlens.analysis.attention_against_effects import edge_importance, head_importance, thought_importance
 from thoughtlens.notation import ANSWER, EOT, thought_names
 
 THOUGHTS = thought_names(4)

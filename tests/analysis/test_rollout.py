@@ -10,13 +10,8 @@ from tests.models.test_planted import measure
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from thoughtlens.analysis import analysis_tables, analyze, headline, rollout
-from thoughtlens.analysis.attention_against_effects import (
-    look,
-)
-from thoughtlens.analysis.attention_measures import (
-    reached,
-    rollout_note,
-)
+from thoughtlens.analysis.attention_against_effects import look
+from thoughtlens.analysis.attention_measures import reached, rollout_note
 from thoughtlens.models import Codi, Markers, planted_problems, planted_reasoner, projection
 from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, thought_names
 from thoughtlens.schema import attention_dataset

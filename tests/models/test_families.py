@@ -17,15 +17,7 @@ from transformers import AutoTokenizer
 
 from thoughtlens.errors import CheckpointError
 from thoughtlens.evaluation import described, doctor
-from thoughtlens.models import (
-    Codi,
-    assumptions,
-    bundled,
-    known_checkpoints,
-    load,
-    reasoner_of,
-    symbol_tokenizer,
-)
+from thoughtlens.models import Codi, assumptions, bundled, known_checkpoints, load, reasoner_of, symbol_tokenizer
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.runs import extract

@@ -10,13 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from tests.plots import drawn
-from tests.plots.results_made import (
-    made_analysis,
-    made_comparison,
-    made_study,
-    made_tokens,
-    made_transplants,
-)
+from tests.plots.results_made import made_analysis, made_comparison, made_study, made_tokens, made_transplants
 
 from thoughtlens import plots
 from thoughtlens.errors import OptionError

@@ -36,17 +36,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import entr
 
-from thoughtlens.notation import (
-    ANSWER,
-    BOT,
-    EOT,
-    FIRST,
-    QUESTION,
-    key_names,
-    query_names,
-    text,
-    thought_names,
-)
+from thoughtlens.notation import ANSWER, BOT, EOT, FIRST, QUESTION, key_names, query_names, text, thought_names
 from thoughtlens.schema import n_thoughts_of, with_all_slots
 
 EARLIER = "earlier thoughts"

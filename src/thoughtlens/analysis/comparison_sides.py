@@ -26,12 +26,7 @@ from thoughtlens.analysis.comparison_measures import (
 from thoughtlens.analysis.heads import with_importance
 from thoughtlens.analysis.intervals import resample_weights
 from thoughtlens.analysis.resampled_sums import add_weighted, bare
-from thoughtlens.analysis.streamed_attention import (
-    WEIGHTS,
-    Blocks,
-    StoredRun,
-    in_pieces,
-)
+from thoughtlens.analysis.streamed_attention import WEIGHTS, Blocks, StoredRun, in_pieces
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json
 from thoughtlens.schema import tested_half

@@ -8,9 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens.analysis.attention_evidence import Levels, null_limits
-from thoughtlens.analysis.attention_measures import (
-    rollout_note,
-)
+from thoughtlens.analysis.attention_measures import rollout_note
 from thoughtlens.analysis.cautions import LEAST_SHOWN, few_problems, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.comparison import Comparison
 from thoughtlens.analysis.comparison_measures import MEASURES, POSITIONS

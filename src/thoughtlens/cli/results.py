@@ -13,9 +13,7 @@ import typer
 import thoughtlens as tl
 from thoughtlens import models, runs
 from thoughtlens.cli import terminal
-from thoughtlens.cli.options import (
-    PLANTED,
-)
+from thoughtlens.cli.options import PLANTED
 from thoughtlens.progress import duration
 from thoughtlens.runs.engines import Part
 

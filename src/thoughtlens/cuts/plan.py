@@ -25,9 +25,7 @@ import xarray as xr
 
 from thoughtlens.analysis import Analysis, analyze, open_analysis
 from thoughtlens.analysis.heads import unreliable
-from thoughtlens.analysis.streamed_attention import (
-    VALUES,
-)
+from thoughtlens.analysis.streamed_attention import VALUES
 from thoughtlens.cuts.controls import CALIPER, Shape, balance_rows, controllable, controls_for, extra
 from thoughtlens.cuts.cut_types import (
     Cut,

@@ -14,19 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thoughtlens.cuts.edits import (
-    Donor,
-    Drawn,
-    Mean,
-    Noise,
-    Noisy,
-    Own,
-    Plus,
-    Received,
-    Replace,
-    Resample,
-    Shuffle,
-)
+from thoughtlens.cuts.edits import Donor, Drawn, Mean, Noise, Noisy, Own, Plus, Received, Replace, Resample, Shuffle
 from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import TEXT, query_names, thought_names

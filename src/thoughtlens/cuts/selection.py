@@ -13,14 +13,9 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
-from thoughtlens.analysis.attention_against_effects import (
-    look,
-)
+from thoughtlens.analysis.attention_against_effects import look
 from thoughtlens.analysis.effects import RANKED_BY, paired_differences
-from thoughtlens.analysis.streamed_attention import (
-    VALUES,
-    patterned,
-)
+from thoughtlens.analysis.streamed_attention import VALUES, patterned
 from thoughtlens.cuts.controls import Shape
 from thoughtlens.cuts.cut_types import (
     Cut,

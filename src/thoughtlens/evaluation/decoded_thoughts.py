@@ -28,17 +28,7 @@ from thoughtlens.evaluation.checks import doctor
 from thoughtlens.files import Json, call_of, only_writer, write_json
 from thoughtlens.models.loader import reasoner_of
 from thoughtlens.models.reasoner import LatentReasoner, norm_factors
-from thoughtlens.notation import (
-    ANSWER,
-    BOT,
-    FIRST,
-    OPTIONAL,
-    group_code,
-    key_names,
-    query_names,
-    text,
-    thought_names,
-)
+from thoughtlens.notation import ANSWER, BOT, FIRST, OPTIONAL, group_code, key_names, query_names, text, thought_names
 from thoughtlens.problems import Problem
 from thoughtlens.reasoning.batch_pass import BatchPass
 from thoughtlens.reasoning.loop import prompts_without, reason, think

@@ -28,20 +28,12 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import rankdata
 
-from thoughtlens.analysis.attention_against_effects import (
-    head_importance,
-)
-from thoughtlens.analysis.attention_measures import (
-    rollout,
-)
+from thoughtlens.analysis.attention_against_effects import head_importance
+from thoughtlens.analysis.attention_measures import rollout
 from thoughtlens.analysis.effects import RANKED_BY
 from thoughtlens.analysis.intervals import interval, resample_weights, weighted_sums
 from thoughtlens.analysis.nulls import causal_uniform
-from thoughtlens.analysis.streamed_attention import (
-    VALUES,
-    WEIGHTS,
-    patterned,
-)
+from thoughtlens.analysis.streamed_attention import VALUES, WEIGHTS, patterned
 from thoughtlens.cuts.cut_types import Cut, ablate_head, cut, knock_out, zero_value_edge
 from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.plan import Plan, shape_of

@@ -37,13 +37,7 @@ from thoughtlens.analysis.effects import RANKED_BY, TESTED, Study, controls_of, 
 from thoughtlens.analysis.heads import TYPES, unreliable
 from thoughtlens.analysis.intervals import CONFIDENCE
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES
-from thoughtlens.analysis.streamed_attention import (
-    VALUES,
-    WEIGHTS,
-    Blocks,
-    in_pieces,
-    patterned,
-)
+from thoughtlens.analysis.streamed_attention import VALUES, WEIGHTS, Blocks, in_pieces, patterned
 from thoughtlens.cuts import studies
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json

@@ -17,14 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from thoughtlens import plots
-from thoughtlens.analysis.attention_against_effects import (
-    FEWEST_JUDGED,
-    RAW,
-    judge,
-    judged_together,
-    look,
-    readings,
-)
+from thoughtlens.analysis.attention_against_effects import FEWEST_JUDGED, RAW, judge, judged_together, look, readings
 from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
@@ -46,11 +39,7 @@ from thoughtlens.analysis.effects import (
     summarise,
 )
 from thoughtlens.analysis.significance import FEWEST_CARRYING
-from thoughtlens.analysis.streamed_attention import (
-    VALUES,
-    Blocks,
-    patterned,
-)
+from thoughtlens.analysis.streamed_attention import VALUES, Blocks, patterned
 from thoughtlens.cuts.study import read_manifest
 from thoughtlens.errors import RunError
 from thoughtlens.files import Json, call_of, check_not_written, check_seal, only_writer, write_json, write_table

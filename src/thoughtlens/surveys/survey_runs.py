@@ -28,9 +28,7 @@ from thoughtlens import reports
 from thoughtlens.analysis import Analysis, Subject, analyze, paired_differences
 from thoughtlens.analysis.comparison_sides import check_replicates
 from thoughtlens.analysis.effects import RANKED_BY
-from thoughtlens.analysis.streamed_attention import (
-    patterned,
-)
+from thoughtlens.analysis.streamed_attention import patterned
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import (
     LOCK,
