@@ -31,10 +31,13 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tests of a second or less: arithmetic on made-up attention, texts, names, plans. Nothing is trained or drawn.
-LONG := archive cautions compare curves effects evidence holdout hubs influence kept null_run ranking rollout summary verdict
-FAST := tests/problems tests/reasoning tests/published/test_published.py tests/published/test_step_indexed.py \
-	$(filter-out $(LONG:%=tests/analysis/test_%.py),$(wildcard tests/analysis/test_*.py)) \
+# Tests of a second or less: arithmetic on made-up attention, texts, names, plans. Nothing is trained or drawn, and no
+# published set is read.
+LONG := $(addprefix tests/analysis/test_,archive.py cautions.py compare.py curves.py effects.py evidence.py holdout.py \
+	hubs.py influence.py kept.py null_run.py ranking.py rollout.py summary.py verdict.py) \
+	tests/problems/test_published_sets.py tests/reasoning/test_captured_steps.py
+FAST := tests/published/test_published.py tests/published/test_step_indexed.py \
+	$(filter-out $(LONG),$(wildcard $(addsuffix /test_*.py,tests/analysis tests/problems tests/reasoning))) \
 	$(addprefix tests/cuts/test_,answer_positions.py controls.py edits.py interventions.py planning.py specs.py) \
 	$(addprefix tests/test_,effects_schema.py files.py house.py names.py order_labels.py)
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from thoughtlens.analysis import resample_weights, sign_flip_test
-from thoughtlens.analysis.comparison_measures import Ratios, dealt_t, over_models, relabellings, two_sided, welch
+from thoughtlens.analysis.comparison_statistics import Ratios, dealt_t, over_models, relabellings, two_sided, welch
 from thoughtlens.analysis.nulls import position_effects
 from thoughtlens.analysis.significance import mean_p
 from thoughtlens.notation import thought_names

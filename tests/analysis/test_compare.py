@@ -31,7 +31,7 @@ from thoughtlens.analysis import (
 )
 from thoughtlens.analysis import streamed_attention as blocks
 from thoughtlens.analysis.comparison import comparison_overview, group_seed, rank_correlation
-from thoughtlens.analysis.comparison_measures import (
+from thoughtlens.analysis.comparison_statistics import (
     DEPTHS,
     Ratios,
     as_ratios,

@@ -17,7 +17,7 @@ import thoughtlens as tl
 from thoughtlens.cli import main, terminal
 from thoughtlens.files import PARTIAL, write_table, writer_of
 from thoughtlens.models import cache_folder, load, planted_problems
-from thoughtlens.models import disk_cache as caches
+from thoughtlens.models import checksum_cache as caches
 
 PACKAGE = Path(tl.__file__).parent
 

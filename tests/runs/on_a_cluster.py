@@ -1,6 +1,7 @@
 """Work on a Ray cluster of two nodes, one of which is removed and whose workers are killed on the way."""
 
 import sys
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,11 @@ def kill_workers() -> None:
 
     # Of this cluster alone: another one may be at work on the machine.
     for process in psutil.Process().children(recursive=True):
-        if any(word.startswith("ray::_Worker") for word in process.cmdline()):
-            process.kill()
-            sys.stdout.write("killed a worker\n")
+        # A worker of the node that was removed may end just now.
+        with suppress(psutil.NoSuchProcess):
+            if any(word.startswith("ray::_Worker") for word in process.cmdline()):
+                process.kill()
+                sys.stdout.write("killed a worker\n")
 
 
 def main(raw: Path, mean: Path) -> None:
@@ -74,23 +77,24 @@ def main(raw: Path, mean: Path) -> None:
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
     small = {"num_cpus": 1, "object_store_memory": 150_000_000, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=small)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    means(mean, Ray(workers=1))
-    node = cluster.add_node(**small)
-    n_finished = 0
+    with ExitStack() as ending:  # also where something fails: a cluster would outlive this process
+        cluster = Cluster(initialize_head=True, head_node_args=small)
+        ending.callback(cluster.shutdown)
+        ending.callback(ray.shutdown)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        means(mean, Ray(workers=1))
+        node = cluster.add_node(**small)
+        n_finished = 0
 
-    def disturb(n_problems: int) -> None:
-        nonlocal n_finished
-        n_finished += n_problems > 0
-        if n_finished == 3:
-            cluster.remove_node(node, allow_graceful=False)
-            sys.stdout.write("removed a node\n")
-        if n_finished == 6:
-            kill_workers()
+        def disturb(n_problems: int) -> None:
+            nonlocal n_finished
+            n_finished += n_problems > 0
+            if n_finished == 3:
+                cluster.remove_node(node, allow_graceful=False)
+                sys.stdout.write("removed a node\n")
+            if n_finished == 6:
+                kill_workers()
 
-    work = shards(raw)
-    Ray(workers=2).run(work, work.store.missing(), disturb)
-    work.store.finish()
-    ray.shutdown()
-    cluster.shutdown()
+        work = shards(raw)
+        Ray(workers=2).run(work, work.store.missing(), disturb)
+        work.store.finish()

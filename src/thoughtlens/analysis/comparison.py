@@ -26,23 +26,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thoughtlens.analysis.comparison_measures import (
-    DEPTHS,
-    Ratios,
-    as_ratios,
-    flipped_p,
-    layers_by_depth,
-    mean_linearised,
-    mean_of_models,
-    measured,
-    over_models,
-    paired_difference,
-    resampled,
-    stack,
-    unpaired_difference,
-    welch,
-    with_intervals,
-)
 from thoughtlens.analysis.comparison_sides import (
     CORRECTIONS,
     ENOUGH_SEEDS,
@@ -59,6 +42,23 @@ from thoughtlens.analysis.comparison_sides import (
     notes_on_groups,
     read_subject,
     subject_of,
+)
+from thoughtlens.analysis.comparison_statistics import (
+    DEPTHS,
+    Ratios,
+    as_ratios,
+    flipped_p,
+    layers_by_depth,
+    mean_linearised,
+    mean_of_models,
+    measured,
+    over_models,
+    paired_difference,
+    resampled,
+    stack,
+    unpaired_difference,
+    welch,
+    with_intervals,
 )
 from thoughtlens.analysis.heads import TYPES
 from thoughtlens.analysis.intervals import CONFIDENCE, exact_labels, interval, resample_weights, spearman

@@ -15,7 +15,7 @@ import xarray as xr
 from thoughtlens.analysis.archive import saved_part
 from thoughtlens.analysis.attention_evidence import find_types
 from thoughtlens.analysis.attention_measures import bare_preferences, concatenated, preference_sums
-from thoughtlens.analysis.comparison_measures import (
+from thoughtlens.analysis.comparison_statistics import (
     DEPTHS,
     Ratios,
     as_ratios,

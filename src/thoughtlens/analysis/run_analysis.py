@@ -31,7 +31,7 @@ from thoughtlens.analysis.attention_measures import (
     readout,
 )
 from thoughtlens.analysis.comparison import Comparison, compare_groups, enough, group_seed
-from thoughtlens.analysis.comparison_measures import collect_depth_sums, join_problems
+from thoughtlens.analysis.comparison_statistics import collect_depth_sums, join_problems
 from thoughtlens.analysis.heads import most_preferred, rank_heads, reliability, with_importance
 from thoughtlens.analysis.hubs import hub_tests, row_sums
 from thoughtlens.analysis.intervals import (

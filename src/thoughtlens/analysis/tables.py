@@ -11,8 +11,8 @@ from thoughtlens.analysis.attention_evidence import Levels, null_limits
 from thoughtlens.analysis.attention_measures import rollout_note
 from thoughtlens.analysis.cautions import LEAST_SHOWN, few_problems, shown_of_analysis, shown_of_comparison
 from thoughtlens.analysis.comparison import Comparison
-from thoughtlens.analysis.comparison_measures import MEASURES, POSITIONS
 from thoughtlens.analysis.comparison_sides import PROFILES
+from thoughtlens.analysis.comparison_statistics import MEASURES, POSITIONS
 from thoughtlens.analysis.heads import passing, type_counts, unreliable
 from thoughtlens.analysis.hubs import LEAST
 from thoughtlens.analysis.intervals import VALUES

@@ -26,7 +26,7 @@ from thoughtlens import __version__
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.files import COMMAND
-from thoughtlens.models.disk_cache import settle_caches
+from thoughtlens.models.checksum_cache import settle_caches
 
 _TYPED: Final = "thoughtlens.typed"
 

@@ -53,7 +53,7 @@ from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.engines import Progress, Work
-from thoughtlens.runs.precision import arithmetic
+from thoughtlens.runs.precision_check import arithmetic
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps

@@ -4,6 +4,9 @@ from .checkpoint_facts import assumptions as assumptions
 from .checkpoint_facts import known_checkpoints as known_checkpoints
 from .checkpoint_files import find_weights as find_weights
 from .checkpoint_files import read_weights as read_weights
+from .checksum_cache import cache_folder as cache_folder
+from .checksum_cache import cached as cached
+from .checksum_cache import clear_cache as clear_cache
 from .coconut import Coconut as Coconut
 from .coconut import Pause as Pause
 from .coconut import symbol_tokenizer as symbol_tokenizer
@@ -12,9 +15,6 @@ from .codi import projection as projection
 from .compiled_circuit import COMPILED as COMPILED
 from .compiled_circuit import circuit as circuit
 from .compiled_circuit import compiled_reasoner as compiled_reasoner
-from .disk_cache import cache_folder as cache_folder
-from .disk_cache import cached as cached
-from .disk_cache import clear_cache as clear_cache
 from .loader import DTYPES as DTYPES
 from .loader import load as load
 from .loader import precision as precision

@@ -1,10 +1,10 @@
+from .attention_against_effects import attention_against_effect as attention_against_effect
+from .attention_against_effects import effect_map as effect_map
+from .attention_against_effects import influence_maps as influence_maps
 from .attention_maps import head_maps as head_maps
 from .attention_maps import layer_means as layer_means
 from .attention_maps import question_tokens as question_tokens
 from .comparison import model_comparison as model_comparison
-from .effect_maps import attention_against_effect as attention_against_effect
-from .effect_maps import effect_map as effect_map
-from .effect_maps import influence_maps as influence_maps
 from .effects import ablation_curve as ablation_curve
 from .effects import dose_response as dose_response
 from .effects import effect_forest as effect_forest

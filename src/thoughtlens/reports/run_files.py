@@ -12,8 +12,9 @@ the run; nothing here measures anything.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -391,6 +392,7 @@ def write_figures(
             write_figures(run, heads=["L4H5", "L2H1"], metric="hub strength")
     """
     # Drawn with matplotlib, which is slow to import and needed nowhere else here.
+    from thoughtlens.plots.attention_maps import pick_heads
     from thoughtlens.plots.heads import Choice
     from thoughtlens.published.export import step_figures
 
@@ -403,22 +405,25 @@ def write_figures(
         return save_figures(run.path / FIGURES / STEP_INDEXED, step_figures(analysis, choice), made)
     few: dict[str, Any] = {"heads": choice.heads} | ({} if top is None else {"top": top})
     analysis = shown_of_analysis(analysis)
-    drawn = {
-        "head_maps": plots.head_maps(analysis, **few),
-        "layer_means": plots.layer_means(analysis, layers=choice.layers),
-        "row_composition": plots.row_composition(analysis),
-        "composition_by_layer": plots.composition_by_layer(analysis),
-        "hub_profile": plots.hub_profile(analysis),
-        "lag_profile": plots.lag_profile(analysis),
-        "skip_profile": plots.skip_profile(analysis),
-        "depth_profile": plots.depth_profile(analysis),
-        "head_map": plots.head_map(analysis, metric=metric),
-        "head_ranking": plots.head_ranking(analysis, metric=metric, **few),
-        "metric_distributions": plots.metric_distributions(analysis),
-        "head_counts": plots.head_counts(analysis),
+    figures: dict[str, Callable[[], Figure]] = {
+        "head_maps": partial(plots.head_maps, analysis, **few),
+        "layer_means": partial(plots.layer_means, analysis, layers=choice.layers),
+        "row_composition": partial(plots.row_composition, analysis),
+        "composition_by_layer": partial(plots.composition_by_layer, analysis),
+        "hub_profile": partial(plots.hub_profile, analysis),
+        "lag_profile": partial(plots.lag_profile, analysis),
+        "skip_profile": partial(plots.skip_profile, analysis),
+        "depth_profile": partial(plots.depth_profile, analysis),
+        "head_map": partial(plots.head_map, analysis, metric=metric),
+        "head_ranking": partial(plots.head_ranking, analysis, metric=metric, **few),
+        "metric_distributions": partial(plots.metric_distributions, analysis),
+        "head_counts": partial(plots.head_counts, analysis),
     }
     if int(analysis.model["n"]) < LEAST_SHOWN:
-        drawn = {name: of for name, of in drawn.items() if "head" not in name and name != "metric_distributions"}
+        if heads is not None:
+            pick_heads(analysis.ranking, heads)  # refuses unknown ones, as the figures that are left out would
+        figures = {name: of for name, of in figures.items() if "head" not in name and name != "metric_distributions"}
+    drawn = {name: draw() for name, draw in figures.items()}
     return save_figures(run.path / FIGURES, drawn, made)
 
 

@@ -18,7 +18,6 @@ import xarray as xr
 
 from thoughtlens import plots
 from thoughtlens.analysis.attention_against_effects import FEWEST_JUDGED, RAW, judge, judged_together, look, readings
-from thoughtlens.analysis.effect_curves import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.effects import (
     ALPHA,
     LOGPROBS,
@@ -38,6 +37,7 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
+from thoughtlens.analysis.effects_by_experiment import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.streamed_attention import VALUES, Blocks, patterned
 from thoughtlens.cuts.study import read_manifest

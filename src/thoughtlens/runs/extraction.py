@@ -41,7 +41,7 @@ from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
 from thoughtlens.runs.array_layout import Keep, Layout, Seen
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work, alone
-from thoughtlens.runs.precision import arithmetic, settled
+from thoughtlens.runs.precision_check import arithmetic, settled
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
 from thoughtlens.runs.writer import MANIFEST, Store, begun, writing_run
 from thoughtlens.schema import (

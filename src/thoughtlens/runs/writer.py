@@ -20,7 +20,7 @@ The manifest has these entries:
     complete  true once every shard is there and verified
     created, versions   when the run was begun, and by which packages
     batching  the size of batches, in problems and in tokens, and why
-    precision how far half precision or TF32 moves numbers (see `thoughtlens.runs.precision`), where the run has either
+    precision where a run has half precision or TF32: how far that moves numbers (`thoughtlens.runs.precision_check`)
     call, seed  the command line, or the call from Python; by which seed the problems were drawn, None if they were not
     layout    sizes, shard size, what is stored, fingerprint of the problem ids
     options   what decides the numbers: a run is only resumed under equal options

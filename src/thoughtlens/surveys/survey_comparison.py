@@ -29,7 +29,8 @@ import xarray as xr
 from thoughtlens.analysis import Analysis, Subject, holm, sign_flip_test
 from thoughtlens.analysis.cautions import LEAST_SHOWN, LOW_ACCURACY, shown_of_analysis, warnings_of
 from thoughtlens.analysis.comparison import comparable, same_positions
-from thoughtlens.analysis.comparison_measures import (
+from thoughtlens.analysis.comparison_sides import ENOUGH_SEEDS, Side, common_problems, halves, read_subject
+from thoughtlens.analysis.comparison_statistics import (
     POSITIONS,
     Ratios,
     flipped_p,
@@ -44,7 +45,6 @@ from thoughtlens.analysis.comparison_measures import (
     unpaired_difference,
     welch,
 )
-from thoughtlens.analysis.comparison_sides import ENOUGH_SEEDS, Side, common_problems, halves, read_subject
 from thoughtlens.analysis.effects import ALPHA
 from thoughtlens.analysis.heads import type_counts
 from thoughtlens.analysis.intervals import VALUES, bootstrap_t, exact_labels, interval, resample_weights

@@ -32,10 +32,10 @@ from thoughtlens.models.reasoner import LatentReasoner, Reasoner
 from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.runs.extraction import extract
 from thoughtlens.runs.writer import versions
-from thoughtlens.training.model import Untrained
 from thoughtlens.training.objective import n_processes, rank
 from thoughtlens.training.recipe import PretrainedBase, Recipe, Stage, read_recipe
 from thoughtlens.training.trainer import prepare, save_weights, train_stages
+from thoughtlens.training.untrained_model import Untrained
 
 Json = dict[str, Any]
 

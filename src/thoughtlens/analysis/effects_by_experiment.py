@@ -1,4 +1,4 @@
-"""What cuts cost that are made one after the other, by degrees, of edges, of transplanted thoughts, or in another way.
+"""Effects of cuts, read by kind of experiment: orders, doses, influence, transplants, variants, restorations.
 
 In: summarised effects, and labels of cuts by what they cut (`analysis.effects`).  Out: labelled tables with intervals.
 

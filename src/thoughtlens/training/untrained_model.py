@@ -1,4 +1,4 @@
-"""The module that a recipe trains: its decoder, new or pretrained, with tokenizer, markers and LoRA.
+"""What a recipe trains, before training: a decoder, new or pretrained, with tokenizer, markers and LoRA.
 
 - A new decoder gets a small byte-level tokenizer made from the generator's problems: every number below 100, every
   common word and the marks `<<` and `>>` are one token; anything else falls back to pieces of words and at last to

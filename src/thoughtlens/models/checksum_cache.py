@@ -1,4 +1,4 @@
-"""The cache of the package: a folder on this machine, and the checksums of weights files in it.
+"""Checksums of weights files, and the folder on this machine that keeps them: the cache of the package.
 
 In: a weights file; out: its SHA-256, computed once for each file as it is (path, size and time of change): hashing
 large files takes longer than loading them. Merged weights are not kept: they are merged at every load.

@@ -1,4 +1,4 @@
-"""The precision of a run: how far it moves attention and thoughts, measured on eight problems, and what `auto` is.
+"""How far the precision of a run moves attention and thoughts, checked on eight problems; and what `auto` is.
 
 in: a reasoner, and token ids of questions; out: the reasoner in the precision that is settled on, and what the manifest
 keeps as `precision` (None in float32 and float64):
