@@ -8,7 +8,6 @@ is killed, with analysis and figures, and not `extract` alone.
 import os
 import random
 import time
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ N_SHARDS, SHARD_SIZE = 8, 3
 N_PROBLEMS = N_SHARDS * SHARD_SIZE
 
 
-def begin(folder: Path, problems: Path, keep: str) -> BaseProcess:
+def begin(folder: Path, problems: Path, keep: str) -> apart.Process:
     count = ["--n", str(N_PROBLEMS)] if COMMAND == "run" else []
     options = ["--problems", problems, "--keep", keep, "--shard-size", SHARD_SIZE, "--out", folder.name, *count]
     notes, log = folder.with_suffix(".begun"), folder.with_suffix(".log")
@@ -41,12 +40,12 @@ def begun(folder: Path) -> list[tuple[str, float]]:
     return [(name, float(when)) for name, when in map(str.split, lines)]
 
 
-def kill(process: BaseProcess) -> None:
+def kill(process: apart.Process) -> None:
     process.kill()
     process.join()
 
 
-def wait_for_a_shard(folder: Path, process: BaseProcess) -> None:
+def wait_for_a_shard(folder: Path, process: apart.Process) -> None:
     while not begun(folder) and process.is_alive():
         time.sleep(0.002)
 
