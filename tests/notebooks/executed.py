@@ -1,37 +1,56 @@
-"""Notebooks executed in a kernel of their own, and what their cells show."""
+"""Cells of a notebook, executed in a kernel of their own, and what they show."""
 
-import os
-import sys
+from contextlib import chdir
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
+from jupyter_client import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
+from nbformat.v4 import output_from_msg
+from tests import apart
 
-SRC = Path(__file__).parents[2] / "src"
-
-
-def notebook_of(*cells: str) -> nbformat.NotebookNode:
-    """A notebook of these code cells."""
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+OUTPUTS = ("display_data", "error", "execute_result", "stream")
+"""Messages of a kernel that are outputs of a cell."""
 
 
-def executed(notebook: nbformat.NotebookNode, folder: Path, *, timeout: int | None = None) -> nbformat.NotebookNode:
-    """The notebook with its outputs, run in `folder` by this Python; an error of a cell is raised."""
-    # The kernel is another process: it must find this package, and its files must not be shared with the user's.
-    kernel = folder / ".kernel"
-    told = {"PYTHONPATH": os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")])}
-    told |= {"IPYTHONDIR": str(kernel), "JUPYTER_RUNTIME_DIR": str(kernel), "OMP_NUM_THREADS": "1"}
-    client = NotebookClient(notebook, timeout=timeout, resources={"metadata": {"path": str(folder)}})
-    client.create_kernel_manager()
-    client.km.kernel_spec.argv[0] = sys.executable
-    return client.execute(env=os.environ | told)
+def kernel(connection: str) -> None:
+    """Be the kernel of this connection."""
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance(["-f", connection])
 
 
-def shown(cell: nbformat.NotebookNode) -> dict[str, list[str]]:
-    """What a cell shows, by kind: MIME types of results and pictures, `stdout` and `stderr`."""
+def executed(cells: dict[str, str], folder: Path) -> dict[str, dict[str, list[str]]]:
+    """What each cell shows when all run in `folder`, by the cell's name and by kind.
+
+    Kinds are MIME types of results and pictures, `stdout` and `stderr`.
+    """
+    log, own = folder.with_suffix(".log"), folder.with_suffix(".kernel")
+    connection = write_connection_file(str(folder.with_suffix(".json")))[0]
+    with chdir(folder):
+        # Its files are not shared with the user's.
+        process = apart.begin(kernel, connection, log=log, environment={"IPYTHONDIR": str(own)})
+    client = BlockingKernelClient(connection_file=connection)
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready()
+        return {name: _shown(client, code) for name, code in cells.items()}
+    finally:
+        client.stop_channels()
+        process.kill()
+        process.join()
+
+
+def _shown(client: BlockingKernelClient, code: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for output in cell["outputs"]:
-        kinds = output.get("data") or {output.get("name", "error"): output.get("text", "")}
-        for kind, value in kinds.items():
-            found.setdefault(kind, []).append(value)
+
+    def keep(message: dict) -> None:
+        if message["msg_type"] in OUTPUTS:
+            output = output_from_msg(message)
+            kinds = output.get("data") or {output.get("name", "error"): output.get("text", "")}
+            for kind, value in kinds.items():
+                found.setdefault(kind, []).append(value)
+
+    reply = client.execute_interactive(code, output_hook=keep)["content"]
+    assert reply["status"] == "ok", "\n".join(reply["traceback"])
     return found

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from tests.notebooks.executed import executed, notebook_of, shown
+from tests.notebooks.executed import executed
 
 EXTRACT = """
 from tqdm.auto import tqdm
@@ -23,8 +23,7 @@ CELLS = {
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory):
-    made = executed(notebook_of(*CELLS.values()), tmp_path_factory.mktemp("notebook"))
-    return {name: shown(cell) for name, cell in zip(CELLS, made["cells"], strict=True)}
+    return executed(CELLS, tmp_path_factory.mktemp("notebook"))
 
 
 def test_results_show_a_title_and_text_on_one_line(cells):
