@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "thoughtlens"
 MODULES = [path for path in PACKAGE.rglob("*.py") if path.name not in {"__init__.py", "__main__.py"}]
 TWINS = {"attention_against_effects", "comparison", "effects", "heads"}
-"""Names that analysis, plots and reports share on purpose: what one computes, the others draw and write."""
+"""Names that analysis and plots share on purpose: what one computes, the other draws."""
 
 
 def named() -> list[str]:
