@@ -31,9 +31,9 @@ def executed(cells: dict[str, str], folder: Path) -> dict[str, dict[str, list[st
         process = apart.begin(kernel, connection, log=log, environment={"IPYTHONDIR": str(own)})
     client = BlockingKernelClient(connection_file=connection)
     client.load_connection_file()
-    client.start_channels()
+    client.start_channels(hb=False)  # without a heartbeat, by which a kernel that is slow to answer is taken for dead
     try:
-        client.wait_for_ready()
+        client.wait_for_ready(timeout=600)
         return {name: _shown(client, code) for name, code in cells.items()}
     finally:
         client.stop_channels()
