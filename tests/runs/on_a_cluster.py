@@ -78,7 +78,8 @@ def main(raw: Path, mean: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not find the tests
     small = {"num_cpus": 1, "object_store_memory": 150_000_000, "include_dashboard": False}
     with ExitStack() as ending:  # also where something fails: a cluster would outlive this process
-        cluster = Cluster(initialize_head=True, head_node_args=small)
+        alone = {"no_monitor": True, "include_log_monitor": False}  # nothing is started that nobody asks
+        cluster = Cluster(initialize_head=True, head_node_args=small | alone)
         ending.callback(cluster.shutdown)
         ending.callback(ray.shutdown)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")

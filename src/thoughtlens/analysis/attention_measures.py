@@ -28,7 +28,7 @@ or of what cutting a path would change. `answer` as a key pools the answer's tok
 last one's.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
@@ -169,15 +169,15 @@ def row_entropy(attention: xr.DataArray) -> xr.DataArray:
         >>> round(row_entropy(even).sel(query="z5").item(), 6)
         1.0
     """
-    earlier = _earlier(n_thoughts_of(attention))
-    cells = thought_map(attention).astype(np.float64, copy=False).where(earlier > 0, 0.0)
+    among, earlier = thought_map(attention), _earlier(n_thoughts_of(attention)).variable
+    # Without labels, which would take most of the time of a small model; here and in `preference_sums`.
+    cells = where(earlier > 0, among.variable.astype(np.float64, copy=False), 0.0)
     mass = cells.sum("key", skipna=False)
-    mass = mass.where(mass >= MASS_FLOOR)
+    mass = where(mass >= MASS_FLOOR, mass)
     # −Σ S log S with S = A/M, without the division of every cell.
     nats = cells.copy(data=entr(cells.values)).sum("key", skipna=False) / mass + mass.copy(data=np.log(mass.values))
-    n_earlier = earlier.sum("key").values
-    most = mass["query"].copy(data=np.log(n_earlier.clip(min=1)))
-    return (nats / most.where(most > 0)).rename("entropy")
+    most = xr.Variable("query", np.log(earlier.sum("key").values.clip(min=1)))
+    return xr.DataArray(nats / where(most > 0, most), _beside_key(among), name="entropy")
 
 
 def entropy_sums(attention: xr.DataArray) -> xr.Dataset:
@@ -226,15 +226,17 @@ def preference_sums(attention: xr.DataArray) -> xr.Dataset:
         `lag_preference` by `lag`, `sequential`, `skip`), `mass` M[q] by `query`, and `rows`, 1 where the row exists.
         A row that does not exist adds 0 to all of them.
     """
-    cells = thought_map(attention).astype(np.float64, copy=False)
+    among, n_thoughts = thought_map(attention), n_thoughts_of(attention)
+    cells, sets = among.variable.astype(np.float64, copy=False), _cell_sets(n_thoughts)
     exists = cells.notnull().all("key")
-    sets = _cell_sets(n_thoughts_of(attention))
-    earlier = cells.where(exists, 0.0) * _earlier(n_thoughts_of(attention))
+    earlier = where(exists, cells, 0.0) * _earlier(n_thoughts).variable
     observed = {
-        str(name): xr.dot(earlier, mask, dim=["query", "key"], optimize=True) for name, mask in sets.data_vars.items()
+        str(name): xr.dot(earlier, mask.variable, dim=["query", "key"], optimize=True)
+        for name, mask in sets.data_vars.items()
     }
+    labels = _beside_key(among) | {name: sets.coords[name] for name in ("thought", "lag")}
     rows = exists.astype(np.float64)
-    return xr.Dataset({**observed, "mass": earlier.sum("key", skipna=False), "rows": rows})
+    return xr.Dataset({**observed, "mass": earlier.sum("key", skipna=False), "rows": rows}, labels)
 
 
 def expected_sums(sums: xr.Dataset) -> xr.Dataset:
@@ -343,6 +345,12 @@ def _even_shares(n_thoughts: int) -> dict[str, xr.Variable]:
     return {str(name): share.variable.transpose("query", ...) for name, share in shares.data_vars.items()}
 
 
+def _beside_key(attention: xr.DataArray) -> dict[Hashable, xr.DataArray]:
+    """The labels of everything but keys."""
+    return {name: of for name, of in attention.coords.items() if "key" not in of.dims}
+
+
+@cache
 def _earlier(n_thoughts: int) -> xr.DataArray:
     return (_distance(n_thoughts) > 0).astype(np.float64)
 

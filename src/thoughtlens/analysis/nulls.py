@@ -47,15 +47,13 @@ def token_shares(n_thoughts: int, n_question_tokens: xr.DataArray | int, absent:
     """
     queries, keys = query_names(n_thoughts), key_names(n_thoughts)
     place, slot = np.arange(len(queries))[:, None], np.arange(len(keys))[None, :]
-    sees = xr.DataArray(
-        (slot <= place + keys.index(queries[0])).astype(np.float64),
-        dims=("query", "key"),
-        coords={"query": text(queries), "key": text(keys)},
-    )
-    sees.loc[{"key": [ANSWER, *absent]}] = 0.0
-    is_question = (sees["key"] == QUESTION).astype(np.float64)
-    n_tokens: xr.DataArray = sees * (1.0 + is_question * (n_question_tokens - 2))
-    return n_tokens / n_tokens.sum("key")
+    sees = (slot <= place + keys.index(queries[0])) & ~np.isin(keys, [ANSWER, *absent])
+    is_question = xr.Variable("key", np.array([key == QUESTION for key in keys], dtype=np.float64))
+    given = xr.DataArray(n_question_tokens)
+    # Without labels, which would take most of the time.
+    n_tokens = xr.Variable(("query", "key"), sees.astype(np.float64)) * (1.0 + is_question * (given.variable - 2))
+    labels = {**given.coords, "query": text(queries), "key": text(keys)}
+    return xr.DataArray(n_tokens / n_tokens.sum("key"), labels)
 
 
 def causal_uniform(attention: xr.DataArray, n_question_tokens: xr.DataArray | int) -> xr.DataArray:

@@ -18,6 +18,7 @@ written yet is NaN, -1 or False; a shard's marker (see `thoughtlens.runs.writer`
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -29,6 +30,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.storage import MemoryStore
 
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import Json
@@ -107,7 +110,7 @@ class Layout:
     n_thoughts: int
     rows: npt.NDArray[np.int64]  # (problem,): the row of each problem
     shard_size: int  # rows of a shard
-    template: xr.Dataset  # what is stored of one row: names, labels, sizes, and the precision of each as its dtype
+    template: xr.Dataset  # what is stored of one row: names, sizes, precision as dtype; labels unless read from disk
 
     @classmethod
     def of(
@@ -231,7 +234,9 @@ class Layout:
 
     def allocate(self, folder: Path) -> list[str]:
         """Make the empty Zarr group of a run, in place of one half made; return its files, relative to the folder."""
-        path, checked = folder / self.group, {"compressors": [zarr.codecs.ZstdCodec(level=3, checksum=True)]}
+        # Made in memory first: Zarr reads, lists and renames files at each step, and takes twice as long on disk.
+        made: dict[str, Buffer] = {}
+        store, checked = MemoryStore(made), {"compressors": [zarr.codecs.ZstdCodec(level=3, checksum=True)]}
         # Bytes of equal place together, or those that rounding leaves empty would take room.
         shuffled = zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", blocksize=BLOCK_BYTES)
         compressors = [shuffled, zarr.codecs.Crc32cCodec()]
@@ -245,8 +250,8 @@ class Layout:
         if self.row_dim == "block":
             labels["assigned"] = "problem", self.rows
         encoding = {name: {"chunks": values.shape, **checked} for name, values in labels.variables.items()}
-        labels.to_zarr(path, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
-        group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        labels.to_zarr(store, mode="w", zarr_format=3, consolidated=False, encoding=encoding)
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
         for name, stored in self.template.data_vars.items():
             n_rows, size = (self.n_shards, 1) if stored.dims[0] == "shard" else (self.n_rows, self.shard_size)
             tail, fill = stored.shape[1:], {"f": np.nan, "b": False}.get(stored.dtype.kind, -1)
@@ -260,7 +265,12 @@ class Layout:
             }
             sizes = {"shape": (n_rows, *tail), "dtype": _on_disk(stored.dtype), "dimension_names": stored.dims}
             group.create_array(str(name), **sizes, **storage)
-        return sorted(file.relative_to(folder).as_posix() for file in path.rglob("*") if file.is_file())
+        shutil.rmtree(folder / self.group, ignore_errors=True)
+        files = {f"{self.group}/{name}": content for name, content in made.items()}
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content.to_bytes())
+        return sorted(files)
 
     def write(self, folder: Path, shard: int, dataset: xr.Dataset) -> float:
         """Write a shard; return the largest difference between attention (or sums) in memory and on disk."""
@@ -271,9 +281,11 @@ class Layout:
             for name, stored in self.template.data_vars.items():
                 rows = self._rows_for(stored, shard)
                 rounded = given[name].values.astype(stored.dtype)
-                if name not in group:
-                    raise FileNotFoundError(f"{folder / self.group / str(name)} is gone")
-                group[name][rows.start : rows.stop] = rounded.astype(_on_disk(stored.dtype), copy=False)
+                try:
+                    array = group[name]
+                except KeyError as error:
+                    raise FileNotFoundError(f"{folder / self.group / str(name)} is gone") from error
+                array[rows.start : rows.stop] = rounded.astype(_on_disk(stored.dtype), copy=False)
         measured = [ATTENTION] if ATTENTION in self.template else list(self.template.data_vars)
         pairs = ((piece[name].values, self.template[name].dtype) for piece in _pieces(given) for name in measured)
         # Rows that do not exist are not rounded.
@@ -300,16 +312,17 @@ class Layout:
 
 
 def layout_on_disk(folder: Path, summary: Mapping[str, Any]) -> Layout:
-    """The layout of a run that has been begun, from its arrays and from what its manifest says of it."""
-    group = SUMS_GROUP if summary.get("keep") == "mean" else ATTENTION_GROUP
-    dataset: xr.Dataset = xr.open_zarr(folder / group, consolidated=False)
-    ids = tuple(str(name) for name in dataset["problem"].values)
-    rows = dataset["assigned"].values if "assigned" in dataset else np.arange(len(ids))
-    one = dict.fromkeys(("problem", "block", "shard"), slice(1))
-    template = dataset.drop_vars("assigned", errors="ignore").isel(one, missing_dims="ignore")
+    """The layout of a run that has been begun, from its arrays and its manifest; without labels."""
+    path = folder / (SUMS_GROUP if summary.get("keep") == "mean" else ATTENTION_GROUP)
+    arrays = dict(zarr.open_group(path, mode="r", use_consolidated=False).arrays())
+    ids = tuple(map(str, arrays["problem"][:]))
+    rows = arrays["assigned"][:] if "assigned" in arrays else np.arange(len(ids))
     # Without reading a value: a damaged file is named by whoever compares the files.
-    nothing = {name: np.zeros((), dtype=summary["stored"][name]) for name in map(str, template.data_vars)}
-    template = template.map(lambda of: of.copy(data=np.broadcast_to(nothing[str(of.name)], of.shape)))
+    nothing = {name: np.zeros((), dtype) for name, dtype in summary["stored"].items()}
+    stored = {name: (arrays[name].metadata.dimension_names, arrays[name].shape[1:]) for name in nothing}
+    template = xr.Dataset(
+        {name: (dims, np.broadcast_to(nothing[name], (1, *tail))) for name, (dims, tail) in stored.items()}
+    )
     sizes = {name: int(summary[name]) for name in ("n_layers", "n_heads", "n_thoughts", "shard_size")}
     return Layout(ids, rows=rows, template=template, **sizes)
 
