@@ -230,7 +230,7 @@ def datasets(result):
 @lru_cache
 def drawn_once(name):
     """A result, its data as it was before, and its figure."""
-    result = named(name, result_for(name, 4, 3, 4))
+    result = named(name, result_for(name, 3, 2, 2))
     before = [data.copy(deep=True) for data in datasets(result)]
     return result, before, getattr(plots, name)(result)
 
@@ -281,7 +281,7 @@ def test_same_data_same_bytes(tmp_path, monkeypatch, name):
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: save(figure, file, **options | {"dpi": 50}))
     once, again = (
-        [path.read_bytes() for path in drawn.save_figure(draw(name, 3, 3, 4), tmp_path / stem)] for stem in ("a", "b")
+        [path.read_bytes() for path in drawn.save_figure(draw(name, 3, 2, 2), tmp_path / stem)] for stem in ("a", "b")
     )
     assert once == again
 
