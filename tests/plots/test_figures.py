@@ -460,7 +460,7 @@ def test_what_a_run_does_not_have_is_said(figure, options, words):
 
 def test_figures_draw_on_any_axes_of_a_grid(drawn_text):
     """Several figures on one page, those of several panels among them."""
-    analysis, (left, right) = made_analysis(), Figure(figsize=(14, 5), layout="constrained").subplots(1, 2)
+    analysis, (left, right) = made_analysis(3, 4), Figure(figsize=(14, 5), layout="constrained").subplots(1, 2)
     hub_profile(analysis, ax=left)
     texts, _, _ = drawn_text(metric_distributions(analysis, ax=right))
     assert {"importance", "How much later thoughts prefer each thought"} <= set(texts)

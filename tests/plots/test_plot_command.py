@@ -67,7 +67,7 @@ def test_chosen_layers_heads_and_metric_are_drawn(run_folder):
 
 
 def test_step_indexed_twins_have_a_folder_of_their_own_and_say_what_they_are(run_folder):
-    result = call("plot", run_folder, "--step-indexed", "--json")
+    result = call("plot", run_folder, "--step-indexed", "--top", 2, "--json")
     paths = json.loads(result.stdout)["figures"]
     assert len(paths) == 45
     for path in (run_folder / "figures" / "step_indexed").glob("*.svg"):

@@ -229,19 +229,18 @@ def datasets(result):
 
 @lru_cache
 def drawn_once(name):
-    """A result, its data as it was before, and its figure."""
+    """A result, its data as it was before, an Axes, and the figure that is returned for it."""
     result = named(name, result_for(name, 3, 2, 2))
     before = [data.copy(deep=True) for data in datasets(result)]
-    return result, before, getattr(plots, name)(result)
+    ax = Figure(figsize=(12, 5), layout="constrained").subplots(1, 2)[1]
+    return result, before, ax, getattr(plots, name)(result, ax=ax)
 
 
 @pytest.mark.usefixtures("unlaid")
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_figure_of_the_axes_given_is_returned(name):
-    ax = Figure(layout="constrained").subplots(1, 2)[1]
-    result, _, figure = drawn_once(name)
-    assert getattr(plots, name)(result, ax=ax) is ax.get_figure()
-    assert isinstance(figure, Figure)
+    *_, ax, figure = drawn_once(name)
+    assert isinstance(figure, Figure) and figure is ax.get_figure()
 
 
 # One of several panels, one of text and bars, one of rows.
@@ -270,7 +269,7 @@ def test_an_axes_too_small_for_panels_says_what_it_needs(drawn_text, name):
 @pytest.mark.usefixtures("unlaid")
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_leave_their_data_as_it_was(name):
-    result, before, _ = drawn_once(name)
+    result, before, *_ = drawn_once(name)
     assert all(data.identical(old) for data, old in zip(datasets(result), before, strict=True))
 
 
