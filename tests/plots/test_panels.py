@@ -89,11 +89,11 @@ def test_even_rows_share_evenly(plant_attention):
 
 def test_shares_of_the_last_thought_are_ratios_of_sums_whatever_the_blocks(attention):
     right = np.ones(9, dtype=bool)
-    whole = analyze(counted(attention), correct=right, n_resamples=50).last_thought
+    whole = analyze(counted(attention), correct=right, n_resamples=10).last_thought
     given = [float(attention.sel(query="z6", key=f"z{k}").astype(np.float64).sum()) for k in range(1, 6)]
     np.testing.assert_allclose(whole["share"].sel(value="estimate"), np.array(given) / sum(given), rtol=1e-6)
     blocks = [counted(attention.isel(problem=part)) for part in (slice(0, 2), slice(2, None))]
-    xr.testing.assert_allclose(analyze(blocks, correct=right, n_resamples=50).last_thought, whole)
+    xr.testing.assert_allclose(analyze(blocks, correct=right, n_resamples=10).last_thought, whole)
     assert whole["n"] == 9
 
 

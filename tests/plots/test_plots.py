@@ -256,12 +256,12 @@ def test_subfigures_can_be_drawn_on(drawn_text, name):
 @pytest.mark.parametrize("name", PANELLED)
 def test_panels_without_a_grid_to_stand_in_are_refused(name):
     with pytest.raises(OptionError, match="an Axes without a grid, expected one such as Figure"):
-        draw(name, 4, 3, 4, ax=Figure().add_axes((0.1, 0.1, 0.8, 0.8)))
+        draw(name, 3, 2, 2, ax=Figure().add_axes((0.1, 0.1, 0.8, 0.8)))
 
 
 @pytest.mark.parametrize("name", PANELLED)
 def test_an_axes_too_small_for_panels_says_what_it_needs(drawn_text, name):
-    texts, _, _ = drawn_text(draw(name, 4, 3, 4, ax=Figure(figsize=(0.7, 0.7), layout="constrained").subplots()))
+    texts, _, _ = drawn_text(draw(name, 3, 2, 2, ax=Figure(figsize=(0.7, 0.7), layout="constrained").subplots()))
     assert len(texts) == 1
     assert texts[0].startswith("needs ")
 
