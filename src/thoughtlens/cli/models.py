@@ -73,7 +73,7 @@ def doctor(
     except CheckpointError as error:
         raise CheckpointError(f"not ready: {error}") from error
     from thoughtlens.analysis.cautions import precision_in_words, precision_warnings  # imports xarray
-    from thoughtlens.runs.precision_check import MEASURED, is_exact, settled  # imports torch
+    from thoughtlens.runs.model_precision import MEASURED, is_exact, settled  # imports torch
 
     precise = None
     if not is_exact(reasoner):
@@ -381,7 +381,7 @@ def tokens(
     as_json: AsJson = False,
 ) -> None:
     """Which tokens of the question each thought attends to, over all layers and heads."""
-    from thoughtlens.evaluation.decoded_thoughts import choose_problems  # imports torch
+    from thoughtlens.evaluation.thought_readings import choose_problems  # imports torch
 
     run = tl.open_run(folder)
     chosen = choose_problems(run, problem or (), n=n)

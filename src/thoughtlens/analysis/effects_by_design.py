@@ -1,4 +1,4 @@
-"""Effects of cuts, read by kind of experiment: orders, doses, influence, transplants, variants, restorations.
+"""Effects of cuts, read by design of the experiment: orders, doses, influence, transplants, variants, restorations.
 
 In: summarised effects, and labels of cuts by what they cut (`analysis.effects`).  Out: labelled tables with intervals.
 
