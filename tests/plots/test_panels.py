@@ -239,7 +239,7 @@ def test_step_indexed_layers_hold_what_the_scripts_drew(attention, steps):
 def test_as_many_step_indexed_heads_are_drawn_as_asked(analysis, monkeypatch):
     # Not looked at here, and most of the time of them all.
     for name in ("draw_profile", "draw_ranking", "draw_head_map", "draw_counts", "draw_depth"):
-        monkeypatch.setattr(f"thoughtlens.published.export.{name}", lambda *_, **__: Figure())
+        monkeypatch.setattr(f"thoughtlens.published.step_indexed_files.{name}", lambda *_, **__: Figure())
     drawn, named = (
         {name: figure.axes[0] for name, figure in step_figures(analysis, choice).items() if figure.axes}
         for choice in (Choice(top=2), Choice(heads=("L2H1", "L0H0"), layers=(1,)))

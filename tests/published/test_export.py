@@ -70,7 +70,7 @@ def run(tmp_path_factory) -> Run:
 @pytest.fixture
 def uncompared(monkeypatch) -> None:
     """The figure of several runs is empty, where a test does not look at it."""
-    monkeypatch.setattr("thoughtlens.published.export.compared_models", lambda models: Figure())
+    monkeypatch.setattr("thoughtlens.published.step_indexed_files.compared_models", lambda models: Figure())
 
 
 @pytest.fixture(scope="module")
