@@ -13,7 +13,10 @@ from matplotlib.text import Text
 
 @pytest.fixture
 def unlaid(request, monkeypatch) -> None:
-    """Nothing is laid out, half of the time of a figure, but in tests that measure: with `drawn_text` or `laid_out`."""
+    """Nothing is laid out, half of the time of a figure, but in tests that measure: with `drawn_text` or `laid_out`.
+
+    Where only the words that are drawn are looked at, there is `drawn_words`.
+    """
     if not {"drawn_text", "laid_out"} & set(request.fixturenames):
         monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda engine, figure: None)
 
@@ -23,29 +26,36 @@ def laid_out() -> None:
     """The test measures where things are."""
 
 
+def drawing(ax: Axes, monkeypatch) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Draw the figure; the texts that were drawn, their boxes (x0, y0, x1, y1) and the figure's, in pixels."""
+    texts: list[str] = []
+    boxes: list[np.ndarray] = []
+
+    def spy(text: Text, renderer, *args, **kwargs):
+        if text.get_visible() and text.get_text().strip():
+            texts.append(text.get_text())
+            # Of an annotation, without the line to what it names.
+            boxes.append(Text.get_window_extent(text, renderer).extents)
+
+    figure = ax.get_figure(root=True)
+    FigureCanvasAgg(figure)
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", spy)
+        # All is laid out and measured as for a file, and no pixel is painted.
+        figure.draw_without_rendering()
+    return texts, np.array(boxes), figure.bbox.extents
+
+
 @pytest.fixture
 def drawn_text(monkeypatch) -> Callable[[Axes], tuple[list[str], np.ndarray, np.ndarray]]:
-    """Draw the figure; give the texts that were drawn, their boxes (x0, y0, x1, y1) and the figure's, in pixels."""
+    """Draws a figure and gives its texts and where they are."""
+    return lambda ax: drawing(ax, monkeypatch)
 
-    def draw(ax: Axes) -> tuple[list[str], np.ndarray, np.ndarray]:
-        texts: list[str] = []
-        boxes: list[np.ndarray] = []
 
-        def spy(text: Text, renderer, *args, **kwargs):
-            if text.get_visible() and text.get_text().strip():
-                texts.append(text.get_text())
-                # Of an annotation, without the line to what it names.
-                boxes.append(Text.get_window_extent(text, renderer).extents)
-
-        figure = ax.get_figure(root=True)
-        FigureCanvasAgg(figure)
-        with monkeypatch.context() as patch:
-            patch.setattr(Text, "draw", spy)
-            # All is laid out and measured as for a file, and no pixel is painted.
-            figure.draw_without_rendering()
-        return texts, np.array(boxes), figure.bbox.extents
-
-    return draw
+@pytest.fixture
+def drawn_words(monkeypatch) -> Callable[[Axes], set[str]]:
+    """Draws a figure and gives its texts, wherever they are."""
+    return lambda ax: {*drawing(ax, monkeypatch)[0]}
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from functools import wraps
 
+from matplotlib.figure import Figure
+
 from thoughtlens import plots
 
 
@@ -11,6 +13,7 @@ def __getattr__(name):
     @wraps(figure)
     def draw(result, *, ax=None, **options):
         made = figure(result, ax=ax, **options)
+        assert isinstance(made, Figure)
         return made.axes[0] if ax is None else ax
 
     return draw

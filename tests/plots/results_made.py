@@ -182,7 +182,7 @@ def made_study(kind="heads", n=5):
 @lru_cache
 def made_transplants(n=2):
     """n transplants, the first of which is followed by all."""
-    done = made_study("heads", 3)
+    done = made_study("heads", 5)
     effects = done.effects.isel(intervention=[0, *[1] * n])
     labels = ["none", *(f"thoughts of donor {k}" for k in range(n))]
     rng, own = np.random.default_rng(5), np.array([str(k) for k in range(N)])

@@ -229,19 +229,18 @@ def datasets(result):
 
 @lru_cache
 def drawn_once(name):
-    """A result, its data as it was before, and its figure."""
-    result = named(name, result_for(name, 4, 3, 4))
+    """A result, its data as it was before, an Axes, and the figure that is returned for it."""
+    result = named(name, result_for(name, 3, 2, 2))
     before = [data.copy(deep=True) for data in datasets(result)]
-    return result, before, getattr(plots, name)(result)
+    ax = Figure(figsize=(12, 5), layout="constrained").subplots(1, 2)[1]
+    return result, before, ax, getattr(plots, name)(result, ax=ax)
 
 
 @pytest.mark.usefixtures("unlaid")
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_figure_of_the_axes_given_is_returned(name):
-    ax = Figure(layout="constrained").subplots(1, 2)[1]
-    result, _, figure = drawn_once(name)
-    assert getattr(plots, name)(result, ax=ax) is ax.get_figure()
-    assert isinstance(figure, Figure)
+    *_, ax, figure = drawn_once(name)
+    assert isinstance(figure, Figure) and figure is ax.get_figure()
 
 
 # One of several panels, one of text and bars, one of rows.
@@ -257,12 +256,12 @@ def test_subfigures_can_be_drawn_on(drawn_text, name):
 @pytest.mark.parametrize("name", PANELLED)
 def test_panels_without_a_grid_to_stand_in_are_refused(name):
     with pytest.raises(OptionError, match="an Axes without a grid, expected one such as Figure"):
-        draw(name, 4, 3, 4, ax=Figure().add_axes((0.1, 0.1, 0.8, 0.8)))
+        draw(name, 3, 2, 2, ax=Figure().add_axes((0.1, 0.1, 0.8, 0.8)))
 
 
 @pytest.mark.parametrize("name", PANELLED)
 def test_an_axes_too_small_for_panels_says_what_it_needs(drawn_text, name):
-    texts, _, _ = drawn_text(draw(name, 4, 3, 4, ax=Figure(figsize=(0.7, 0.7), layout="constrained").subplots()))
+    texts, _, _ = drawn_text(draw(name, 3, 2, 2, ax=Figure(figsize=(0.7, 0.7), layout="constrained").subplots()))
     assert len(texts) == 1
     assert texts[0].startswith("needs ")
 
@@ -270,7 +269,7 @@ def test_an_axes_too_small_for_panels_says_what_it_needs(drawn_text, name):
 @pytest.mark.usefixtures("unlaid")
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_leave_their_data_as_it_was(name):
-    result, before, _ = drawn_once(name)
+    result, before, *_ = drawn_once(name)
     assert all(data.identical(old) for data, old in zip(datasets(result), before, strict=True))
 
 
@@ -281,7 +280,7 @@ def test_same_data_same_bytes(tmp_path, monkeypatch, name):
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: save(figure, file, **options | {"dpi": 50}))
     once, again = (
-        [path.read_bytes() for path in drawn.save_figure(draw(name, 3, 3, 4), tmp_path / stem)] for stem in ("a", "b")
+        [path.read_bytes() for path in drawn.save_figure(draw(name, 3, 2, 2), tmp_path / stem)] for stem in ("a", "b")
     )
     assert once == again
 

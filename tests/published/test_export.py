@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from tests.commands import unrendered
 from typer.testing import CliRunner
 
@@ -64,6 +65,12 @@ def run(tmp_path_factory) -> Run:
     problems = sample("arithmetic", n=N, seed=1)
     of_test = ProblemSet(tuple(problems), "arithmetic", "test", "bundled")
     return extract(load("tiny-gpt2"), of_test, tmp_path_factory.mktemp("exports") / "run", dtype="float32")
+
+
+@pytest.fixture
+def uncompared(monkeypatch) -> None:
+    """The figure of several runs is empty, where a test does not look at it."""
+    monkeypatch.setattr("thoughtlens.published.step_indexed_files.compared_models", lambda models: Figure())
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +216,7 @@ def test_several_runs_go_side_by_side(run, tmp_path):
     ("name", "expected"),
     [("zen-E/CODI-gpt2", "CODI-gpt2"), ("../..", "unnamed"), ("models/a b:c/", "a_b_c"), (None, "run")],
 )
+@pytest.mark.usefixtures("uncompared")
 def test_names_of_models_stay_in_their_folder(run, tmp_path, name, expected):
     options = run.manifest["options"]
     named = replace(run, manifest=run.manifest | {"options": options | {"model": options["model"] | {"name": name}}})
@@ -259,6 +267,7 @@ def test_a_run_whose_problems_were_changed_is_not_exported(run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("uncompared")
 def test_command_wants_a_folder_for_several_runs(run, tmp_path):
     runner = CliRunner()
     refused = runner.invoke(app, ["export", str(run.path), str(run.path)])

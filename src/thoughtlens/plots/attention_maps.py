@@ -172,12 +172,11 @@ def draw_tiles(
         return figure
     whole, scale = panel_figure(tiles[0]), attention_scale()
     for place, (tile, name) in enumerate(zip(tiles, names, strict=True)):
+        # Before there are many ticks.
+        tile.tick_params(labelleft=place % n_columns == 0, labelbottom=place + n_columns >= len(names), pad=1.5)
         image = draw_map(tile, maps[place], scale, x="", y="", square=True)
         # At its place, which Matplotlib would look for by measuring all ticks.
         tile.set_title(plain(name), y=1.0, fontsize=TICK_SIZE, pad=3.0, parse_math=False)
-        tile.tick_params(
-            labelleft=place % n_columns == 0, labelbottom=place + n_columns >= len(names), length=2.0, pad=1.5
-        )
     whole.supxlabel(plain(x), fontsize=LABEL_SIZE, parse_math=False)
     whole.supylabel(plain(y), fontsize=LABEL_SIZE, parse_math=False)
     add_colour_bar(image, tiles, maps, SHARE)

@@ -279,7 +279,9 @@ def add_title(ax: Axes, title: str, caption: str = "") -> None:
 def _set_title(ax: Axes, title: str, n_below: int) -> None:
     """Set the title on the left, over so many lines of a caption."""
     words: dict[str, Any] = {"fontsize": TITLE_SIZE, "weight": "bold", "color": INK, "parse_math": False}
-    ax.set_title(title, loc="left", pad=4.0 + n_below * LINE * TICK_SIZE + 2.0 * bool(n_below), **words)
+    # Over a caption it has its place, which Matplotlib would otherwise look for by measuring all ticks.
+    place, pad = (1.0 if n_below else None), 4.0 + n_below * LINE * TICK_SIZE + 2.0 * bool(n_below)
+    ax.set_title(title, loc="left", y=place, pad=pad, **words)
 
 
 def name_axes(ax: Axes, x: str, y: str = "", *, open_sides: bool = True) -> None:
@@ -289,6 +291,8 @@ def name_axes(ax: Axes, x: str, y: str = "", *, open_sides: bool = True) -> None
     ax.tick_params(labelsize=TICK_SIZE, length=2.0, color=SOFT)
     ax.spines[:].set_color(SOFT)
     ax.spines[["top", "right"] if open_sides else list(ax.spines)].set_visible(False)
+    # They reach no further than the Axes and the names of its ticks; to measure them is slow.
+    ax.spines[:].set_in_layout(False)
 
 
 def name_ticks(axis: Axis, names: Names) -> None:
@@ -409,14 +413,15 @@ def _along(axis: Axis, box: BboxBase) -> tuple[float, float]:
 def _thin(axis: Axis) -> None:
     """Keep every second, third, … tick where their labels would touch."""
     low, high = sorted(axis.get_view_interval())
+    labels = axis.get_ticklabels()
     drawn = [
         (place, label.get_text(), *_along(axis, label.get_window_extent()))
-        for place, label in zip(axis.get_majorticklocs(), axis.get_ticklabels(), strict=False)
+        for place, label in zip(axis.get_majorticklocs(), labels, strict=False)
         if low <= place <= high and label.get_text()
     ]
     drawn.sort(key=lambda tick: tick[2])
     # Words side by side need a space between them, lines below each other need none.
-    space = 0.4 if isinstance(axis, XAxis) and not any(label.get_rotation() for label in axis.get_ticklabels()) else 0.1
+    space = 0.4 if isinstance(axis, XAxis) and not any(label.get_rotation() for label in labels) else 0.1
     gap = space * TICK_SIZE / POINTS_PER_INCH * figure_of(axis.axes).dpi
     step = 1
     while any(start < end + gap for (*_, end), (*_, start, _) in zip(drawn[::step], drawn[step::step], strict=False)):
