@@ -229,7 +229,7 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
     among = (labelled["kind"].values == "cut") & flips.notnull().any("problem").values
     if not among.any():
         raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
-    added = exploratory(effects).sel(intervention=labelled["intervention"]).values
+    added = exploratory(effects).values[effects["intervention"].values != BASELINE]
     options = {"n_resamples": n_resamples, "seed": seed}
     these = {"n": flips.notnull(), "n_failed": flips.isnull(), "n_broken": flips < 0, "n_mended": flips > 0}
     counted = {name: of.sum("problem") for name, of in these.items()}
@@ -396,7 +396,8 @@ def _tests(
 
 def exploratory(effects: xr.Dataset) -> xr.DataArray:
     """Whether each intervention was added after the study had begun; of effects made elsewhere none is known to be."""
-    return effects.get("exploratory", xr.zeros_like(effects["kind"], dtype=bool))
+    known = "exploratory" in effects
+    return effects["exploratory"] if known else xr.zeros_like(effects["kind"], dtype=bool)
 
 
 def _detectable(differences: Variables, *, alpha: float) -> xr.Variable:

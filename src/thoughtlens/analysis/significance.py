@@ -338,7 +338,10 @@ def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, pow
     if not 0.0 <= discordant <= 1.0:
         raise OptionError(f"the discordant share is {discordant}, expected a share of problems from 0 to 1.")
     _normal_quantiles(n, alpha, power)
-    return _least(lambda delta: mcnemar_power(discordant, delta, n, alpha=alpha) - power, discordant)
+    if not discordant:
+        return float("nan")
+    pairs = _discordant_pairs(discordant, n, alpha)
+    return _least(lambda delta: _share_found(*pairs, delta / discordant) - power, discordant)
 
 
 @cache
@@ -377,14 +380,22 @@ def mcnemar_power(discordant: float, difference: float, n: int, *, alpha: float 
     """
     if not discordant > 0.0:
         return 0.0
+    return _share_found(*_discordant_pairs(discordant, n, alpha), difference / discordant)
+
+
+def _discordant_pairs(discordant: float, n: int, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many pairs may be discordant, the chance of each number, and how many lost ones do not reach the level."""
     m = np.arange(n + 1)
     likely = binom.pmf(m, n, discordant)
     m, likely = m[likely > 1e-12], likely[likely > 1e-12]
-    # X reaches the level if it is above this, or below its mirror image.
-    most = binom.isf(alpha / 2.0, m, 0.5)
-    towards = (1.0 + difference / discordant) / 2.0
-    found = binom.sf(most, m, towards) + binom.cdf(m - most - 1, m, towards)
-    return float((likely * found).sum())
+    return m, likely, np.asarray(binom.isf(alpha / 2.0, m, 0.5))
+
+
+def _share_found(m: np.ndarray, likely: np.ndarray, most: np.ndarray, one_way: float) -> float:
+    """Power where `one_way` of the discordant pairs go one way rather than either."""
+    towards = (1.0 + one_way) / 2.0
+    # X reaches the level if it is above `most`, or below its mirror image.
+    return float((likely * (binom.sf(most, m, towards) + binom.cdf(m - most - 1, m, towards))).sum())
 
 
 def _least(surplus: Callable[[float], float], most: float) -> float:
