@@ -164,7 +164,8 @@ def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, s
         parts.append(depth_sums(kept, sums).assign_coords(problem=here[here >= 0]))
     _check_number(n_seen == len(places) == np.size(subject.correct), subject, str(n_seen))
     correct = np.asarray(subject.correct, dtype=bool)[np.argsort(places)[(places < 0).sum() :]]
-    sums = join_problems(parts).sortby("problem")
+    joined = join_problems(parts)
+    sums = joined.isel(problem=np.argsort(joined["problem"].values))
     return Side(as_ratios(sums, correct), _profiles(heads), sums.sizes["query"])
 
 

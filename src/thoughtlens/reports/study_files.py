@@ -91,7 +91,7 @@ def open_effects(run: Run, name: str | None = None) -> xr.Dataset:
     store = run.path / STUDIES / (name or there[0]) / EFFECTS_STORE
     check_not_written(store.parent)
     check_seal(store, remedy="delete it, and run the same `thoughtlens intervene` again")
-    effects: xr.Dataset = xr.open_zarr(store, consolidated=False).load()
+    effects: xr.Dataset = xr.open_zarr(store, consolidated=False).load().drop_encoding()  # else copied with each copy
     return check_effects(effects)
 
 

@@ -44,10 +44,11 @@ from thoughtlens.analysis.comparison_statistics import (
     stack,
     unpaired_difference,
     welch,
+    with_intervals,
 )
 from thoughtlens.analysis.effects import ALPHA
 from thoughtlens.analysis.heads import type_counts
-from thoughtlens.analysis.intervals import VALUES, bootstrap_t, exact_labels, interval, resample_weights
+from thoughtlens.analysis.intervals import VALUES, bootstrap_t, exact_labels, resample_weights
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import HEADS, KV_GROUPS
@@ -378,8 +379,8 @@ def _between_groups(
                 n = its[0].side.n
                 weights = resample_weights(n, n_resamples=n_draws, seed=seed)
                 flips = sign_flips(n, n_flips=n_draws, seed=seed)
-                values = (mean_of_models(ratios[0], weights) - mean_of_models(ratios[1], weights)).map(interval)
-                p = (mean_linearised(ratios[0]) - mean_linearised(ratios[1])).map(flipped_p, flips=flips)
+                values = with_intervals(mean_of_models(ratios[0], weights) - mean_of_models(ratios[1], weights))
+                p = flipped_p(mean_linearised(ratios[0]) - mean_linearised(ratios[1]), flips)
                 over = PROBLEMS
             pair = its[0], others[0]
             low = any(each.low for each in (*its, *others))
