@@ -24,8 +24,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.lengths import gsm8k_lengths
 from benchmarks.shapes import CONFIGS, config_of, linear_layers
-from thoughtlens.runs.array_layout import problems_for
 from thoughtlens.runs.batches import plan
+from thoughtlens.runs.storage_layout import problems_for
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from benchmarks.timing import interleave, machine, ratios, spread
 from thoughtlens.cuts import Zero, ablate_head, ablate_thought, knock_out
 from thoughtlens.cuts.interventions import Variants
 from thoughtlens.cuts.passes import Cutting, batch_of, copies_at_once
-from thoughtlens.cuts.recorded_values import Parts
+from thoughtlens.cuts.replacement_values import Parts
 from thoughtlens.models import Codi, LatentReasoner, load
 from thoughtlens.problems import sample
 from thoughtlens.reasoning import BatchPass, tell, think

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "thoughtlens"
 MODULES = [path for path in PACKAGE.rglob("*.py") if path.name not in {"__init__.py", "__main__.py"}]
 TWINS = {"attention_against_effects", "comparison", "effects", "heads"}
-"""Names that analysis, plots and reports share on purpose: what one computes, the others draw and write."""
+"""Names that analysis and plots share on purpose: what one computes, the other draws."""
 
 
 def named() -> list[str]:
@@ -62,3 +62,28 @@ def test_no_module_is_named_like_an_activity():
 
 def test_the_diagram_is_that_of_the_imports():
     assert architecture.diagram() in architecture.PAGE.read_text("utf-8"), "run: python tests/architecture.py"
+
+
+def test_each_way_through_the_code_goes_from_call_to_call():
+    ways = architecture.PAGE.read_text("utf-8").split("## Three ways")[1].split("## Conventions")[0].split("\n1. ")[1:]
+    assert len(ways) == 3
+    for way in ways:
+        # The way begins with a command; what transformers calls was given to it by name.
+        said = {"tapped_attention"}.union(*(words(path) for path in (PACKAGE / "cli").glob("*.py")))
+        for names, module in re.findall(r"((?:`\w+`(?: and | of )?)+) \(`([\w/]+\.py)`\)", way):
+            functions = set(re.findall(r"\w+(?=`)", names))
+            kinds = ast.FunctionDef | ast.ClassDef
+            defined = {node.name for node in ast.walk(parsed(PACKAGE / module)) if isinstance(node, kinds)}
+            assert functions <= defined, module
+            assert functions <= said, module
+            said |= words(PACKAGE / module)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def words(path: Path) -> set[str]:
+    """The names that a module uses."""
+    used = (node for node in ast.walk(parsed(path)) if isinstance(node, ast.Name | ast.Attribute))
+    return {node.id if isinstance(node, ast.Name) else node.attr for node in used}

@@ -5,7 +5,7 @@ import pytest
 
 from thoughtlens.analysis import Subject, analysis_tables, analyze, compare, comparison_headline, headline
 from thoughtlens.analysis.cautions import few_problems, warnings_of
-from thoughtlens.analysis.tables import comparison_tables
+from thoughtlens.analysis.headlines_and_tables import comparison_tables
 
 FEW = {"n_resamples": 20}
 

@@ -14,7 +14,7 @@ from thoughtlens.analysis import (
     compare_recipes,
     headline,
 )
-from thoughtlens.analysis.tables import analysis_tables
+from thoughtlens.analysis.headlines_and_tables import analysis_tables
 from thoughtlens.errors import OptionError
 
 FEW = {"n_resamples": 20}

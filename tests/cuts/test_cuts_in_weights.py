@@ -20,7 +20,7 @@ from tests.cut_oracle import (
 
 from thoughtlens.cuts import Intervention, Zero, ablate_head, ablate_kv_group, cut, freeze_thoughts, knock_out
 from thoughtlens.cuts.passes import Cutting, batch_of
-from thoughtlens.cuts.recorded_values import DonorPool, RecordedValues, bind
+from thoughtlens.cuts.replacement_values import DonorPool, RecordedValues, bind
 from thoughtlens.notation import thought_names
 from thoughtlens.reasoning import reason
 from thoughtlens.taps import Site

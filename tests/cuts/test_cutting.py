@@ -29,7 +29,7 @@ from thoughtlens.cuts import (
 )
 from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.passes import Cutter, Cutting, batch_of
-from thoughtlens.cuts.recorded_values import bind
+from thoughtlens.cuts.replacement_values import bind
 from thoughtlens.cuts.study_batches import Target, record_values
 from thoughtlens.models import load
 from thoughtlens.problems import same_answer, sample

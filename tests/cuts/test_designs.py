@@ -24,8 +24,8 @@ from thoughtlens.cuts import (
     knock_out,
     plan_cuts,
 )
+from thoughtlens.cuts.cost_and_power import warnings
 from thoughtlens.cuts.cut_types import of_donor, restore_edge, restore_head
-from thoughtlens.cuts.forecast import warnings
 from thoughtlens.cuts.study import prepared
 from thoughtlens.cuts.study_batches import head_measures, record_values
 from thoughtlens.errors import OptionError

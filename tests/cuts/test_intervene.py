@@ -39,7 +39,7 @@ from thoughtlens.cuts import (
 from thoughtlens.cuts.edits import Own
 from thoughtlens.cuts.passes import Cutting, batch_of
 from thoughtlens.cuts.plan import shape_of
-from thoughtlens.cuts.recorded_values import donors
+from thoughtlens.cuts.replacement_values import donors
 from thoughtlens.errors import CheckpointError, OptionError, RunError
 from thoughtlens.files import fingerprint, write_json
 from thoughtlens.models import PLANTED, planted_problems, planted_reasoner

@@ -26,7 +26,7 @@ from thoughtlens.cuts import (
     shuffle_thoughts,
 )
 from thoughtlens.cuts.edits import Own
-from thoughtlens.cuts.recorded_values import bind, derangement, donors
+from thoughtlens.cuts.replacement_values import bind, derangement, donors
 from thoughtlens.cuts.study_batches import Target, record_values
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import query_names

@@ -6,7 +6,8 @@ from tests.conftest import QUESTIONS
 from transformers import DynamicCache
 
 from thoughtlens.reasoning import ROOM, reason, recorder_for, roomy_cache
-from thoughtlens.reasoning.batch_pass import PROTOCOLS, Context
+from thoughtlens.reasoning.batch_pass import Context
+from thoughtlens.reasoning.protocols import PROTOCOLS
 
 
 def states(n_positions: int, n_problems: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

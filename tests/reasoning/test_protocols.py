@@ -14,9 +14,9 @@ from thoughtlens.evaluation import padding_mass
 from thoughtlens.models import Codi, Markers, projection
 from thoughtlens.models.checkpoint_weights import merged, sort_keys
 from thoughtlens.problems import Problem
-from thoughtlens.reasoning import BatchPass, protocol_named, think
+from thoughtlens.reasoning import PROTOCOLS, BatchPass, protocol_named, think
 from thoughtlens.runs import extract
-from thoughtlens.taps import ATTENTION, Taps
+from thoughtlens.taps import ATTENTION, PADDED_ROWS, Taps
 
 FOLDER = Path(__file__).parents[1] / "data" / "official_padding"
 V, HIDDEN, N_PADDED, N_THOUGHTS = 97, 32, 4, 6
@@ -51,6 +51,10 @@ def reference(family):
 def prompt():
     generator = torch.Generator().manual_seed(5)
     return torch.randint(2, 95, (1, 7), generator=generator)[0].tolist()
+
+
+def test_each_way_to_give_padded_rows_has_a_protocol():
+    assert {protocol.padded_rows for protocol in PROTOCOLS.values() if protocol.official} == set(PADDED_ROWS)
 
 
 @torch.inference_mode()

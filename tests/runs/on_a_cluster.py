@@ -9,10 +9,10 @@ import numpy as np
 
 from thoughtlens.analysis.resampled_sums import block_sums
 from thoughtlens.problems import sample
-from thoughtlens.runs.array_layout import Keep, Layout
 from thoughtlens.runs.engines import Engine
 from thoughtlens.runs.extraction import RAW, extract
 from thoughtlens.runs.reader import Run
+from thoughtlens.runs.storage_layout import Keep, Layout
 from thoughtlens.runs.writer import Store
 from thoughtlens.schema import attention_dataset
 

@@ -13,8 +13,8 @@ from thoughtlens.cuts.passes import cannot_be_run
 from thoughtlens.errors import OptionError
 from thoughtlens.problems import Problem
 from thoughtlens.runs import extract, open_run
-from thoughtlens.runs.array_layout import MOST_PROBLEMS, problems_for
 from thoughtlens.runs.batches import Halving, bisect, padding, plan
+from thoughtlens.runs.storage_layout import MOST_PROBLEMS, problems_for
 
 pytestmark = pytest.mark.usefixtures("short_answers")
 

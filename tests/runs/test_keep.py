@@ -17,7 +17,7 @@ from thoughtlens.models import load
 from thoughtlens.problems import Problem, ProblemSet, sample
 from thoughtlens.reports import summary, write_analysis, write_figures
 from thoughtlens.runs import MEAN, Keep, extract, open_run, status
-from thoughtlens.runs.array_layout import SHARD_PROBLEMS, Layout, deal
+from thoughtlens.runs.storage_layout import SHARD_PROBLEMS, Layout, deal
 from thoughtlens.runs.writer import Store
 
 N = 24

@@ -18,7 +18,7 @@ from thoughtlens.models.loader import checked, identity
 from thoughtlens.reasoning import reason, recorder_for
 from thoughtlens.reports import summary
 from thoughtlens.runs.batches import LARGEST, TOKENS, USUAL, fitting
-from thoughtlens.runs.precision_check import MEASURED, arithmetic, settled
+from thoughtlens.runs.model_precision import MEASURED, arithmetic, settled
 
 PROBLEMS = tl.draw(tl.load_set("arithmetic"), 8, 0)
 
@@ -62,7 +62,7 @@ def test_full_precision_is_not_measured():
 
 
 def test_without_memory_float32_is_left_out_and_said_to_be(half, monkeypatch):
-    monkeypatch.setattr("thoughtlens.runs.precision_check.free_memory", lambda device: 100)
+    monkeypatch.setattr("thoughtlens.runs.model_precision.free_memory", lambda device: 100)
     _, facts = settled(half, prompts_of(half), 6)
     assert facts["float32"] is None
     assert facts["left_out"] == "float32 needs 0.0 GiB, 0.0 are free"
@@ -71,7 +71,7 @@ def test_without_memory_float32_is_left_out_and_said_to_be(half, monkeypatch):
 
 @pytest.mark.parametrize(("bound", "becomes"), [(0.0001, "float32"), (1.0, "bfloat16")])
 def test_auto_stays_in_half_precision_only_below_the_bound(half, monkeypatch, bound, becomes):
-    monkeypatch.setattr("thoughtlens.runs.precision_check.MOST_MOVED", bound)
+    monkeypatch.setattr("thoughtlens.runs.model_precision.MOST_MOVED", bound)
     chosen = dataclasses.replace(half, provenance={**half.provenance, "asked_dtype": "auto"})
     found, facts = settled(chosen, prompts_of(half), 6)
     assert (found.provenance["dtype"], str(found.lm.dtype)) == (becomes, f"torch.{becomes}")

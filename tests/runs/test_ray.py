@@ -15,8 +15,8 @@ from tests.runs import on_a_cluster
 from thoughtlens.cli.options import engine_named
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.runs import Local, open_run
-from thoughtlens.runs.array_layout import Layout
 from thoughtlens.runs.extraction import RAW
+from thoughtlens.runs.storage_layout import Layout
 from thoughtlens.runs.writer import Store
 
 pytest.importorskip("ray")

@@ -19,8 +19,8 @@ from tests.conftest import usually
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
 from thoughtlens.files import write_json
 from thoughtlens.runs import open_run
-from thoughtlens.runs.array_layout import Layout
 from thoughtlens.runs.extraction import RAW
+from thoughtlens.runs.storage_layout import Layout
 from thoughtlens.runs.writer import Store, _in_words, versions
 from thoughtlens.schema import attention_dataset, check_attention
 

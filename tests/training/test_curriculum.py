@@ -9,9 +9,9 @@ from thoughtlens.errors import RecipeError
 from thoughtlens.models import load
 from thoughtlens.problems import Problem
 from thoughtlens.training import Collator, read_recipe
+from thoughtlens.training.initial_model import build
 from thoughtlens.training.objective import CodiModule
 from thoughtlens.training.pipeline import export
-from thoughtlens.training.untrained_model import build
 
 PROBLEM = Problem("a", "Tom has 5 pens. How many?", "14", ("<<5+2=7>>", "<<7*3=21>>", "<<21-9=12>>", "<<12+2=14>>"))
 SHORT = Problem("b", "Ann has 2. How many?", "4", ("<<1+1=2>>", "<<2+2=4>>"))
@@ -125,7 +125,7 @@ def test_the_loss_is_that_of_one_whole_pass_for_each_thought(tokenizer):
 
 
 def test_a_coconut_is_written_in_its_official_layout(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr("thoughtlens.training.untrained_model.build_tokenizer", lambda vocabulary: tokenizer)
+    monkeypatch.setattr("thoughtlens.training.initial_model.build_tokenizer", lambda vocabulary: tokenizer)
     made = recipe(tmp_path)
     export(build(made), made, tmp_path / "model")
     reasoner = load(tmp_path / "model")

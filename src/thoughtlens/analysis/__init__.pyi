@@ -25,6 +25,11 @@ from .effects_by_experiment import ablation_curve as ablation_curve
 from .effects_by_experiment import dose_response as dose_response
 from .effects_by_experiment import influence as influence
 from .effects_by_experiment import transplant_table as transplant_table
+from .headlines_and_tables import analysis_tables as analysis_tables
+from .headlines_and_tables import comparison_headline as comparison_headline
+from .headlines_and_tables import comparison_tables as comparison_tables
+from .headlines_and_tables import group_table as group_table
+from .headlines_and_tables import headline as headline
 from .heads import head_types as head_types
 from .heads import rank_heads as rank_heads
 from .hubs import hub_test as hub_test
@@ -51,8 +56,3 @@ from .significance import mcnemar as mcnemar
 from .significance import sign_flip_test as sign_flip_test
 from .streamed_attention import moments as moments
 from .streamed_attention import value_shares as value_shares
-from .tables import analysis_tables as analysis_tables
-from .tables import comparison_headline as comparison_headline
-from .tables import comparison_tables as comparison_tables
-from .tables import group_table as group_table
-from .tables import headline as headline

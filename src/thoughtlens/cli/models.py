@@ -73,7 +73,7 @@ def doctor(
     except CheckpointError as error:
         raise CheckpointError(f"not ready: {error}") from error
     from thoughtlens.analysis.cautions import precision_in_words, precision_warnings  # imports xarray
-    from thoughtlens.runs.precision_check import MEASURED, is_exact, settled  # imports torch
+    from thoughtlens.runs.model_precision import MEASURED, is_exact, settled  # imports torch
 
     precise = None
     if not is_exact(reasoner):

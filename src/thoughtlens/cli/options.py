@@ -14,6 +14,7 @@ import thoughtlens as tl
 from thoughtlens import models, runs
 from thoughtlens.cli import terminal
 from thoughtlens.errors import OptionError
+from thoughtlens.reasoning.protocols import PROTOCOLS
 from thoughtlens.runs.engines import Part, part_named
 
 DEFAULT_MODEL = "tiny-gpt2"
@@ -74,8 +75,6 @@ def is_file(path: Path | None) -> Path | None:
         raise OptionError(f"{path} is no file, expected a plan of cuts; check --plan.")
     return path
 
-
-PROTOCOLS: Final = ("exact", "official-padding-v4-cuda", "official-padding-v4-cpu", "official-padding-v5")
 
 Model = Annotated[str, typer.Option("--model", help="A bundled name, a Hub id, or a folder: CODI or Coconut.")]
 Base = Annotated[

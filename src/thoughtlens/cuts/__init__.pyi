@@ -1,5 +1,6 @@
 from .controls import Shape as Shape
 from .controls import controls_for as controls_for
+from .cost_and_power import estimate_study as estimate_study
 from .cut_types import Cut as Cut
 from .cut_types import ablate_head as ablate_head
 from .cut_types import ablate_kv_group as ablate_kv_group
@@ -22,7 +23,6 @@ from .edits import Replace as Replace
 from .edits import Resample as Resample
 from .edits import Scale as Scale
 from .edits import Zero as Zero
-from .forecast import estimate_study as estimate_study
 from .interventions import Intervention as Intervention
 from .plan import Plan as Plan
 from .plan import plan_cuts as plan_cuts

@@ -2,7 +2,7 @@
 
 An edit is a frozen value with a name in `NAMED`, under which it is written as JSON. Most compute new values themselves,
 as functions `(tensor, moment) -> tensor`; an intervention says where these are taken. The edits of `Drawn` take values
-from passes in which nothing is cut: `cuts.recorded_values` makes a `Replace`, `Plus` or `Noisy` of each for a batch.
+from passes in which nothing is cut: `cuts.replacement_values` makes a `Replace`, `Plus` or `Noisy` of each for a batch.
 """
 
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Resample:
-    """What another problem had there (`cuts.recorded_values.donors`).
+    """What another problem had there (`cuts.replacement_values.donors`).
 
     Attributes:
         seed: same seed, same problems; the same for every position, layer and head.

@@ -29,7 +29,7 @@ from thoughtlens.cuts.cut_types import thoughts_left
 from thoughtlens.cuts.edit_tensors import Sizes, tensors_of
 from thoughtlens.cuts.edits import Stop
 from thoughtlens.cuts.interventions import Variants
-from thoughtlens.cuts.recorded_values import Parts
+from thoughtlens.cuts.replacement_values import Parts
 from thoughtlens.errors import OptionError, ThoughtLensError
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.problems import Problem

@@ -38,7 +38,7 @@ from thoughtlens.cuts.cut_types import Cut, address_of
 from thoughtlens.cuts.edits import Donor, Drawn, Own, Resample
 from thoughtlens.cuts.passes import joined, variables_of
 from thoughtlens.cuts.plan import Plan, plan_from_json, shape_of
-from thoughtlens.cuts.recorded_values import donor_rule
+from thoughtlens.cuts.replacement_values import donor_rule
 from thoughtlens.cuts.selection import CAUSE, heads_by_attention, heads_by_cause
 from thoughtlens.cuts.study_batches import (
     BASELINE_KEY,

@@ -42,7 +42,7 @@ from thoughtlens.cuts.passes import (
     joined,
     outcomes_of,
 )
-from thoughtlens.cuts.recorded_values import DonorPool, RecordedValues, bind, derangement
+from thoughtlens.cuts.replacement_values import DonorPool, RecordedValues, bind, derangement
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.files import Json, check_seal, digest_of, write_sealed
 from thoughtlens.models.reasoner import LatentReasoner, head_width, norm_factors
@@ -53,7 +53,7 @@ from thoughtlens.reasoning.loop import MAX_NEW_TOKENS
 from thoughtlens.runs import batches
 from thoughtlens.runs.batches import Halving, bisect
 from thoughtlens.runs.engines import Progress, Work
-from thoughtlens.runs.precision_check import arithmetic
+from thoughtlens.runs.model_precision import arithmetic
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import BASELINE
 from thoughtlens.taps import EdgeRecorder, HeadRecorder, Site, Taps

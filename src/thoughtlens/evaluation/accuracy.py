@@ -27,8 +27,8 @@ from thoughtlens.models.checkpoint_facts import known_checkpoints
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import LATENT, LatentReasoner
 from thoughtlens.problems import OFFICIAL, Problem, ProblemSet, draw, load_set, same_answer
-from thoughtlens.reasoning.batch_pass import EXACT, OFFICIAL_BATCH, protocol_named
 from thoughtlens.reasoning.loop import reason, write_out
+from thoughtlens.reasoning.protocols import EXACT, OFFICIAL_BATCH, protocol_named
 from thoughtlens.runs.extraction import extract
 from thoughtlens.runs.reader import Run
 from thoughtlens.schema import PADDING_MASS

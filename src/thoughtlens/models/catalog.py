@@ -40,7 +40,7 @@ TF32: Final = "tf32"
 
 PRECISIONS: Final = ("float32", "float64", "bfloat16", "float16", TF32)
 AUTO: Final[Literal["auto"]] = "auto"
-"""The precision that is chosen by the device, and on CUDA by what it moves (`thoughtlens.runs.precision_check`)."""
+"""The precision that is chosen by the device, and on CUDA by what it moves (`thoughtlens.runs.model_precision`)."""
 
 _DEVICE: Final = re.compile(r"(cpu|cuda|mps|xpu|hpu|npu|xla|meta)(:\d+)?")
 

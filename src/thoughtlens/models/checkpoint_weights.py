@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.codi import projection
+from thoughtlens.models.families import projection
 
 CODI: Final = "CODI"
 LATENT_TTS: Final = "LatentTTS"

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thoughtlens.analysis.attention_measures import thought_map
+from thoughtlens.analysis.headlines_and_tables import selected_on
 from thoughtlens.analysis.run_analysis import Analysis
-from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import head_name
 from thoughtlens.plots.primitives import add_colour_bar, attention_scale, draw_map, outline_cells

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from thoughtlens.analysis.attention_measures import SELF, thought_composition
+from thoughtlens.analysis.headlines_and_tables import selected_on
 from thoughtlens.analysis.heads import TYPES
 from thoughtlens.analysis.run_analysis import Analysis
-from thoughtlens.analysis.tables import selected_on
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import FIRST, head_name, text
 from thoughtlens.plots.attention_maps import N_TOP, check_top, pick_heads

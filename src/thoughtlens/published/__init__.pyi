@@ -1,7 +1,7 @@
-from .export import STEP_INDEXED_NOTE as STEP_INDEXED_NOTE
-from .export import export_npy as export_npy
-from .export import export_runs as export_runs
-from .export import step_figures as step_figures
+from .step_indexed_files import STEP_INDEXED_NOTE as STEP_INDEXED_NOTE
+from .step_indexed_files import export_npy as export_npy
+from .step_indexed_files import export_runs as export_runs
+from .step_indexed_files import step_figures as step_figures
 from .step_indexed_scores import Published as Published
 from .step_indexed_scores import attention_stats as attention_stats
 from .step_indexed_scores import attention_summary as attention_summary

@@ -1,9 +1,5 @@
-from .batch_pass import EXACT as EXACT
-from .batch_pass import PROTOCOLS as PROTOCOLS
 from .batch_pass import ROOM as ROOM
 from .batch_pass import BatchPass as BatchPass
-from .batch_pass import Protocol as Protocol
-from .batch_pass import protocol_named as protocol_named
 from .batch_pass import roomy_cache as roomy_cache
 from .captured_steps import Steps as Steps
 from .captured_steps import fixed_steps as fixed_steps
@@ -15,3 +11,7 @@ from .loop import recorder_for as recorder_for
 from .loop import tell as tell
 from .loop import think as think
 from .loop import write_out as write_out
+from .protocols import EXACT as EXACT
+from .protocols import PROTOCOLS as PROTOCOLS
+from .protocols import Protocol as Protocol
+from .protocols import protocol_named as protocol_named

@@ -9,89 +9,21 @@
 - `roomy_cache`: a key-value cache whose tensors have room to grow. transformers' own cache copies all earlier positions
   into a new tensor at every step; here that happens once in `ROOM` steps. Where gradients may be wanted, the cache is
   transformers' own: what a backward pass needs must not be written over.
-- `Protocol`: how padding is read. Under `exact`, the default, every pass is masked and has positions, and nothing
-  depends on the batch beyond rounding. The official evaluation of CODI (`test.py` of github.com/zhenyi4/codi) pads a
-  batch on the left, gives the mask in the question's pass alone, gives no positions, and lets thoughts and answers
-  attend to the padding. What they find there is what attention gave the *padded rows* of the question's pass, and that
-  depends on the version of transformers and on the device:
 
-      official-padding-v4-cpu    the mean of the values of all keys, the question after it included
-      official-padding-v4-cuda   attention over all keys, without a mask (as transformers 4 unmasks such rows on CUDA)
-      official-padding-v5        zero
-
-  They reproduce published numbers. A problem's numbers then depend on its batch, so that batches are of the official
-  size and in the order of the problems; how much the rows give padding is recorded. `official-padding-v4-cuda` is
-  written from transformers' code, and has not been compared with the original on CUDA.
+How padding is read, and what its rows are given, says a `Protocol` (`thoughtlens.reasoning.protocols`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import FIRST, PAD_CODE, QUESTION, TEXT, group_code, slot_codes, text_code
-from thoughtlens.taps import PADDED_ROWS, Moment, Site, Taps
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How padding is read.
-
-    Attributes:
-        name: what the user types.
-        padded_rows: what attention gives padded rows of the question's pass, a name of `taps.PADDED_ROWS`; None where
-            padding is masked in every pass.
-    """
-
-    name: str
-    padded_rows: str | None
-
-    @property
-    def official(self) -> bool:
-        """Whether thoughts attend to padding."""
-        return self.padded_rows is not None
-
-
-EXACT: Final = Protocol("exact", None)
-"""Masked and positioned throughout."""
-
-_OFFICIAL: Final = {"v4-cuda": "all", "v4-cpu": "mean", "v5": "zero"}
-assert set(_OFFICIAL.values()) == set(PADDED_ROWS)
-
-PROTOCOLS: Final = {EXACT.name: EXACT} | {
-    name: Protocol(name, rows) for name, rows in ((f"official-padding-{key}", rows) for key, rows in _OFFICIAL.items())
-}
-"""The protocols by name."""
-
-OFFICIAL_BATCH: Final = 128
-"""Problems of a batch in the official evaluation."""
-
-
-def protocol_named(name: str) -> Protocol:
-    """Find a protocol.
-
-    Args:
-        name: `exact`, `official-padding-v4-cuda`, `official-padding-v4-cpu` or `official-padding-v5`.
-
-    Returns:
-        The protocol.
-
-    Raises:
-        OptionError: there is none of this name.
-
-    Example:
-        >>> protocol_named("official-padding-v5").padded_rows
-        'zero'
-    """
-    if name not in PROTOCOLS:
-        raise OptionError(f"no protocol {name!r}, expected one of {', '.join(PROTOCOLS)}; pass another --protocol.")
-    return PROTOCOLS[name]
-
+from thoughtlens.reasoning.protocols import EXACT, Protocol
+from thoughtlens.taps import Moment, Site, Taps
 
 ROOM: Final = 32
 """Positions that a tensor can grow by before it is copied."""

@@ -31,7 +31,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 from thoughtlens.errors import first_line
 from thoughtlens.models.reasoner import LatentReasoner, head_width
 from thoughtlens.notation import ANSWER, PAD_CODE, TEXT, slot_codes, text_code
-from thoughtlens.reasoning.batch_pass import BatchPass, Protocol
+from thoughtlens.reasoning.batch_pass import BatchPass
+from thoughtlens.reasoning.protocols import Protocol
 from thoughtlens.taps import Fixed, Moment, Site, Tap, Taps
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,9 @@ from torch import Tensor
 from thoughtlens.errors import OptionError
 from thoughtlens.models.reasoner import LatentReasoner
 from thoughtlens.notation import ANSWER, BOT, EOT, PAD_CODE, TEXT, thought_names
-from thoughtlens.reasoning.batch_pass import EXACT, BatchPass, Protocol
+from thoughtlens.reasoning.batch_pass import BatchPass
 from thoughtlens.reasoning.captured_steps import FixedPass, Steps
+from thoughtlens.reasoning.protocols import EXACT, Protocol
 from thoughtlens.taps import AttentionRecorder, Tap, Taps
 
 log = logging.getLogger(__name__)

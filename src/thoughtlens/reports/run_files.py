@@ -34,7 +34,7 @@ from thoughtlens.analysis import (
     proportion_interval,
 )
 from thoughtlens.analysis.cautions import LEAST_SHOWN, shown_of_analysis, warnings_of
-from thoughtlens.analysis.tables import evidence_tables, null_headline
+from thoughtlens.analysis.headlines_and_tables import evidence_tables, null_headline
 from thoughtlens.files import Json, call_of, file_name, only_writer, read_json, unique, write_json, write_table, writing
 from thoughtlens.notation import ANSWER, thought_names
 from thoughtlens.progress import counting
@@ -394,7 +394,7 @@ def write_figures(
     # Drawn with matplotlib, which is slow to import and needed nowhere else here.
     from thoughtlens.plots.attention_maps import pick_heads
     from thoughtlens.plots.heads import Choice
-    from thoughtlens.published.export import step_figures
+    from thoughtlens.published.step_indexed_files import step_figures
 
     chosen = None if layers is None else tuple(layers)
     choice = Choice(chosen, None if heads is None else tuple(heads), top, metric)

@@ -1,4 +1,3 @@
-from .array_layout import Keep as Keep
 from .engines import Engine as Engine
 from .engines import Job as Job
 from .engines import Local as Local
@@ -12,3 +11,4 @@ from .reader import Run as Run
 from .reader import Status as Status
 from .reader import open_run as open_run
 from .reader import status as status
+from .storage_layout import Keep as Keep

@@ -35,14 +35,14 @@ from thoughtlens.notation import MAX_THOUGHTS, query_names, text
 from thoughtlens.problems import Problem, ProblemSet, write_problems
 from thoughtlens.problems.sets import as_set
 from thoughtlens.progress import told
-from thoughtlens.reasoning.batch_pass import EXACT, Protocol, protocol_named
 from thoughtlens.reasoning.captured_steps import Steps, fixed_steps
 from thoughtlens.reasoning.loop import MAX_NEW_TOKENS, reason, recorder_for
-from thoughtlens.runs.array_layout import Keep, Layout, Seen
+from thoughtlens.reasoning.protocols import EXACT, Protocol, protocol_named
 from thoughtlens.runs.batches import TOKENS, USUAL, BatchSize, Halving, Sized, fitting, padding, plan
 from thoughtlens.runs.engines import Engine, Local, Part, Progress, Work, alone
-from thoughtlens.runs.precision_check import arithmetic, settled
+from thoughtlens.runs.model_precision import arithmetic, settled
 from thoughtlens.runs.reader import PROBLEMS, Run, open_run, status
+from thoughtlens.runs.storage_layout import Keep, Layout, Seen
 from thoughtlens.runs.writer import MANIFEST, Store, begun, writing_run
 from thoughtlens.schema import (
     ATTENTION,

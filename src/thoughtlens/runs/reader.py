@@ -41,7 +41,7 @@ from thoughtlens.files import (
 )
 from thoughtlens.problems import Problem, ProblemSet, draw, read_rows
 from thoughtlens.problems.sets import rows_fingerprint
-from thoughtlens.runs.array_layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
+from thoughtlens.runs.storage_layout import ATTENTION_GROUP, PIECE, SUMS_GROUP, layout_on_disk
 from thoughtlens.runs.writer import (
     AGAIN,
     MANIFEST,

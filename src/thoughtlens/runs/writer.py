@@ -3,7 +3,7 @@
 in: the Dataset and the result rows of each shard; out: a run folder that is whole, or says what it lacks.
 
     RUN/manifest.json    what was run, on what and by which versions; its SHA-256 is in manifest.json.sha256
-    RUN/attention.zarr   the attention Dataset, or RUN/sums.zarr in its place (see `thoughtlens.runs.array_layout`)
+    RUN/attention.zarr   the attention Dataset, or RUN/sums.zarr in its place (see `thoughtlens.runs.storage_layout`)
     RUN/results.jsonl    a row a problem, put together at the end
     RUN/shards/000012.jsonl  the rows of shard 12
     RUN/shards/000012.json   its marker: shard, SHA-256 of the problem ids, rows, SHA-256 of every file, seconds, …
@@ -20,7 +20,7 @@ The manifest has these entries:
     complete  true once every shard is there and verified
     created, versions   when the run was begun, and by which packages
     batching  the size of batches, in problems and in tokens, and why
-    precision where a run has half precision or TF32: how far that moves numbers (`thoughtlens.runs.precision_check`)
+    precision where a run has half precision or TF32: how far that moves numbers (`thoughtlens.runs.model_precision`)
     call, seed  the command line, or the call from Python; by which seed the problems were drawn, None if they were not
     layout    sizes, shard size, what is stored, fingerprint of the problem ids
     options   what decides the numbers: a run is only resumed under equal options
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     # Slow to import, and not needed to say that a folder holds no run.
     import xarray as xr
 
-    from thoughtlens.runs.array_layout import Layout
+    from thoughtlens.runs.storage_layout import Layout
 
 MANIFEST: Final = "manifest.json"
 RESULTS: Final = "results.jsonl"
@@ -301,7 +301,7 @@ def rows_name(shard: int) -> str:
 
 def promise(folder: Path, layout: "Layout", shard: int) -> Json:
     """What the marker of a shard must say for the files as they are now."""
-    from thoughtlens.runs.array_layout import ids_fingerprint  # imports xarray
+    from thoughtlens.runs.storage_layout import ids_fingerprint  # imports xarray
 
     ids = layout.ids_of(shard)
     files = fingerprints(folder, [*layout.array_files(shard), rows_name(shard)])

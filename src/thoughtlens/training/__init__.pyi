@@ -4,6 +4,9 @@ from .data import Generated as Generated
 from .data import Shuffled as Shuffled
 from .data import counted_out as counted_out
 from .data import read_training_problems as read_training_problems
+from .initial_model import END as END
+from .initial_model import build as build
+from .initial_model import build_tokenizer as build_tokenizer
 from .objective import CodiModule as CodiModule
 from .objective import distillation as distillation
 from .objective import per_problem_cross_entropy as per_problem_cross_entropy
@@ -24,6 +27,3 @@ from .recipe import read_recipe as read_recipe
 from .trainer import last_checkpoint as last_checkpoint
 from .trainer import prepare as prepare
 from .trainer import train_stages as train_stages
-from .untrained_model import END as END
-from .untrained_model import build as build
-from .untrained_model import build_tokenizer as build_tokenizer

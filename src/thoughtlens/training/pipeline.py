@@ -22,7 +22,7 @@ import torch
 from jinja2 import Environment, StrictUndefined, Template
 
 from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval, spearman
-from thoughtlens.analysis.tables import as_number
+from thoughtlens.analysis.headlines_and_tables import as_number
 from thoughtlens.errors import CheckpointError, RecipeError
 from thoughtlens.evaluation.accuracy import CONDITIONS, Solved, evaluate
 from thoughtlens.evaluation.decoded_thoughts import decode_thoughts, results_read
@@ -32,10 +32,10 @@ from thoughtlens.models.reasoner import LatentReasoner, Reasoner
 from thoughtlens.problems import Problem, ProblemSet, draw, load_set
 from thoughtlens.runs.extraction import extract
 from thoughtlens.runs.writer import versions
+from thoughtlens.training.initial_model import Untrained
 from thoughtlens.training.objective import n_processes, rank
 from thoughtlens.training.recipe import PretrainedBase, Recipe, Stage, read_recipe
 from thoughtlens.training.trainer import prepare, save_weights, train_stages
-from thoughtlens.training.untrained_model import Untrained
 
 Json = dict[str, Any]
 

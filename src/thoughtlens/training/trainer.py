@@ -26,9 +26,9 @@ from thoughtlens.models.checkpoint_facts import CODI
 from thoughtlens.problems import Problem
 from thoughtlens.runs.writer import differences
 from thoughtlens.training.data import Batch, Collator, Generated, Padded, Shuffled, counted_out, read_training_problems
+from thoughtlens.training.initial_model import Untrained, build, padding
 from thoughtlens.training.objective import CodiModule, averaged, n_processes, rank
 from thoughtlens.training.recipe import TERMS, Recipe, Stage
-from thoughtlens.training.untrained_model import Untrained, build, padding
 
 _DESCRIBES = ("name", "about", "caveats", "held_out", "text")  # settings that change no weight
 

@@ -1,8 +1,12 @@
-"""The Coconut family on any decoder of transformers (Hao et al. 2024, arXiv 2412.06769).
+"""The families of models on any decoder of transformers: CODI (Shen et al. 2025) and Coconut (Hao et al. 2024).
+
+`Codi`: two markers around the thoughts, and a projection that feeds them back; inference as in `test.py` of
+github.com/zhenyi4/codi (arXiv 2502.21074). `projection`: that projection, with weights drawn at random.
 
 `Coconut`: thoughts are last hidden states fed back as they are, between two markers or none; inference as in
-`coconut.py` of github.com/facebookresearch/coconut. Its controls differ in what is fed back (`Pause`) or think nothing
-(plain language models). `symbol_tokenizer`: the 40 symbols of the graph problems of arXiv 2505.12514.
+`coconut.py` of github.com/facebookresearch/coconut (arXiv 2412.06769). Its controls differ in what is fed back
+(`Pause`) or think nothing (plain language models). `symbol_tokenizer`: the 40 symbols of the graph problems of arXiv
+2505.12514.
 """
 
 from collections.abc import Sequence
@@ -20,6 +24,56 @@ from thoughtlens.problems import AFTER_HASH, OFFICIAL, AnswerRule
 
 _NAMED_SYMBOLS: Final = {33: "<|latent|>", 34: "|", 35: "[Q]", 36: "[R]", 37: "[A]", 38: "<eos>"}
 _N_SYMBOLS: Final = 40
+
+
+@dataclass(frozen=True, repr=False)
+class Codi(Reasoner):
+    """A CODI model, ready to think; a `LatentReasoner`, whose other attributes it has.
+
+    Attributes:
+        lm: the causal language model, LoRA merged into its weights.
+        projection: from a last hidden state to the next thought.
+        tokenizer: the base model's.
+        markers: ids of padding, `bot` and `eot`.
+    """
+
+    def question_text(self, text: str) -> str:
+        """The question without blanks around it and with single ones in it, as the official inference has it."""
+        return question_text(text)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of all tokens but the last id, `eot`, as in the official inference; after words it may be said."""
+        logits = super().logits(hidden)
+        return logits[:, : self.markers.eot + (self.mode == "verbal")]
+
+
+def projection(hidden: int, inner: int) -> nn.Sequential:
+    """Make CODI's projection from a hidden state to the next thought, with weights drawn at random.
+
+    Dropout (0, as in the official code), linear, exact GELU, linear, LayerNorm: `prj.1`, `prj.3` and `prj.ln` of an
+    official checkpoint.
+
+    Args:
+        hidden: width of the hidden states.
+        inner: width between the two linear layers.
+
+    Returns:
+        The module, from (…, hidden) to (…, hidden).
+
+    Example:
+        >>> sorted(projection(8, 16).state_dict())
+        ['1.bias', '1.weight', '3.bias', '3.weight', 'ln.bias', 'ln.weight']
+
+    Reference: github.com/zhenyi4/codi, `src/model.py`.
+    """
+    layers = nn.Sequential(nn.Dropout(0.0), nn.Linear(hidden, inner), nn.GELU(), nn.Linear(inner, hidden))
+    layers.add_module("ln", nn.LayerNorm(hidden))
+    return layers
+
+
+def question_text(question: str) -> str:
+    """The question as the official inference tidies it (github.com/zhenyi4/codi, `test.py`)."""
+    return question.strip().replace("  ", " ")
 
 
 @dataclass(frozen=True, repr=False)

@@ -137,7 +137,7 @@ def export_runs(runs: Sequence[Run], out: Path) -> list[Path]:
     """
     # Drawn with matplotlib, which is slow to import and needed nowhere else here.
     from thoughtlens.plots.style import save_figure
-    from thoughtlens.published.export import compared_models
+    from thoughtlens.published.step_indexed_files import compared_models
 
     for run in runs:
         run.require_attention()

@@ -1,4 +1,4 @@
-"""Recorded values: thoughts and head outputs of passes without any cut, which edits put in the place of others.
+"""Replacement values: thoughts and head outputs of passes without any cut, which edits put in the place of others.
 
 in: the thoughts of all problems of a study and, where heads are edited, the outputs of heads at each position of the
 thinking and of the gold answer; out: for a batch of problems, the values of every edit of `cuts.edits.Drawn`. A

@@ -1,4 +1,4 @@
-"""How far the precision of a run moves attention and thoughts, checked on eight problems; and what `auto` is.
+"""The precision in which a model computes: how far it moves attention and thoughts, and what `auto` settles on.
 
 in: a reasoner, and token ids of questions; out: the reasoner in the precision that is settled on, and what the manifest
 keeps as `precision` (None in float32 and float64):
