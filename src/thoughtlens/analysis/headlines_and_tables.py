@@ -151,7 +151,8 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """
     analysis = shown_of_analysis(analysis)
     # Dims and variables of a Dataset are in the order in which they were read, which differs from time to time.
-    moments = _long(["layer", "head", "query", "key"], {name: analysis.moments[name] for name in ("mean", "sd", "n")})
+    of_moments = {name: analysis.moments.variables[name] for name in ("mean", "sd", "n")}
+    moments = {dim: analysis.moments.get_index(dim) for dim in ("layer", "head", "query", "key")}
     return {
         "composition": _rows_table(analysis.composition, "composition"),
         "readout": _rows_table(analysis.readout, "readout"),
@@ -162,7 +163,7 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         **evidence_tables(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
         "heads": _heads_table(analysis.ranking),
         "position_null": _position_table(analysis.position_null),
-        "moments": moments,
+        "moments": _long(moments, of_moments),
     }
 
 
@@ -253,19 +254,19 @@ def _evidence_table(level: xr.Dataset) -> pd.DataFrame:
 
 def _wide(value: xr.DataArray, **others: xr.DataArray) -> pd.DataFrame:
     """Estimate, low and high as columns, and those of other arrays beside them."""
-    dims = [str(dim) for dim in value.dims if dim != "value"]
-    return _long(dims, {name: value.sel(value=name, drop=True) for name in VALUES} | others)
+    labels = {str(dim): value.get_index(dim) for dim in value.dims if dim != "value"}
+    bounds = {name: value.variable.isel(value=place) for place, name in enumerate(VALUES)}
+    return _long(labels, bounds | {name: of.variable for name, of in others.items()})
 
 
-def _long(dims: Sequence[str], columns: Mapping[str, xr.DataArray]) -> pd.DataFrame:
+def _long(labels: Mapping[str, pd.Index], columns: Mapping[str, xr.Variable]) -> pd.DataFrame:
     """A row a place along the dims: its labels, and what the arrays have there, which may lack some of the dims."""
-    labels = {dim: next(of.get_index(dim) for of in columns.values() if dim in of.dims) for dim in dims}
     shape = [len(index) for index in labels.values()]
-    places = np.indices(shape).reshape(len(dims), prod(shape))
-    table: dict[str, Any] = {dim: labels[dim].take(place) for dim, place in zip(dims, places, strict=True)}
+    places = np.indices(shape).reshape(len(labels), prod(shape))
+    table: dict[str, Any] = {dim: of.take(place) for (dim, of), place in zip(labels.items(), places, strict=True)}
     for name, of in columns.items():
-        own = [size if dim in of.dims else 1 for dim, size in zip(dims, shape, strict=True)]
-        values = of.transpose(*(dim for dim in dims if dim in of.dims)).values.reshape(own)
+        own = [size if dim in of.dims else 1 for dim, size in zip(labels, shape, strict=True)]
+        values = of.transpose(*(dim for dim in labels if dim in of.dims)).values.reshape(own)
         table[name] = np.broadcast_to(values, shape).ravel()
     return pd.DataFrame(table)
 
