@@ -17,7 +17,7 @@ IMPORTED = [
     "thoughtlens.models.loader",
     "thoughtlens.reports.run_files",
     "thoughtlens.runs.extraction",
-    "thoughtlens.training.pipeline",
+    "thoughtlens.training.training_and_card",
     "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.llama.modeling_llama",
     "transformers.trainer",

@@ -6,7 +6,7 @@ import pytest
 from tests.analysis.effects_made import made_effects
 from thoughtlens.analysis import summarise
 from thoughtlens.analysis.effects import orders
-from thoughtlens.analysis.effects_by_experiment import curve_of
+from thoughtlens.analysis.effects_by_design import curve_of
 from thoughtlens.notation import step_label
 
 RIGHT = np.ones(4, dtype=bool)

@@ -4,7 +4,7 @@ import xarray as xr
 from scipy.stats import binomtest
 
 from thoughtlens.analysis import transplant_table
-from thoughtlens.analysis.effects_by_experiment import FOLLOWS, KEEPS, NEITHER, transplants
+from thoughtlens.analysis.effects_by_design import FOLLOWS, KEEPS, NEITHER, transplants
 from thoughtlens.schema import check_effects, effects_dataset
 
 PROBLEMS = ["p0", "p1", "p2", "p3", "p4", "p5"]

@@ -12,7 +12,7 @@ from tests.conftest import random_reasoner
 from tests.cut_oracle import PROBLEMS, late, projections, without_heads
 
 from thoughtlens import schema
-from thoughtlens.analysis.effects_by_experiment import recovered, variant_effects
+from thoughtlens.analysis.effects_by_design import recovered, variant_effects
 from thoughtlens.cuts import (
     Plan,
     Resample,

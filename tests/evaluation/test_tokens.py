@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from thoughtlens.cli import app
 from thoughtlens.errors import OptionError
 from thoughtlens.evaluation import decode_thoughts, question_attention, write_readings
-from thoughtlens.evaluation.decoded_thoughts import choose_problems
+from thoughtlens.evaluation.thought_readings import choose_problems
 from thoughtlens.files import LOCK
 from thoughtlens.models import bundled, load
 from thoughtlens.notation import FIRST, QUESTION, query_names

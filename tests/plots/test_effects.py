@@ -20,7 +20,7 @@ from tests.plots.test_figures import cells, panels_of
 from tests.reports.test_studies import unit
 
 from thoughtlens.analysis import Study, families, influence, judge, summarise, transplant_table
-from thoughtlens.analysis.effects_by_experiment import FOLLOWS, curve_of
+from thoughtlens.analysis.effects_by_design import FOLLOWS, curve_of
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import step_label
 

@@ -232,12 +232,12 @@ def test_a_plan_of_heads_alone_gives_the_figures_of_heads(run):
 def test_the_closing_tables_say_what_was_found(written, capsys, monkeypatch):
     from rich.console import Console
 
-    from thoughtlens.cli import results
+    from thoughtlens.cli import closing_texts
 
-    monkeypatch.setattr(results.terminal, "out", Console(width=160))
+    monkeypatch.setattr(closing_texts.terminal, "out", Console(width=160))
     facts = written[1]
     facts["top"][1]["cut"] = "[bold]\x1b[31m"
-    results.show_study(facts)
+    closing_texts.show_study(facts)
     said = capsys.readouterr().out
     assert "attention · first 8" in said
     assert "raw attention predicts the effect of cutting heads" in said

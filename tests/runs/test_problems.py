@@ -9,7 +9,7 @@ from thoughtlens import compare
 from thoughtlens.cuts import Zero, ablate_head
 from thoughtlens.cuts import intervene as make_cuts
 from thoughtlens.errors import OptionError, ProblemSetError, RunError
-from thoughtlens.evaluation.decoded_thoughts import choose_problems
+from thoughtlens.evaluation.thought_readings import choose_problems
 from thoughtlens.models import load
 from thoughtlens.problems import Problem, sample
 from thoughtlens.published import export_npy

@@ -11,7 +11,7 @@ from thoughtlens.problems import Problem
 from thoughtlens.training import Collator, read_recipe
 from thoughtlens.training.initial_model import build
 from thoughtlens.training.objective import CodiModule
-from thoughtlens.training.pipeline import export
+from thoughtlens.training.training_and_card import export
 
 PROBLEM = Problem("a", "Tom has 5 pens. How many?", "14", ("<<5+2=7>>", "<<7*3=21>>", "<<21-9=12>>", "<<12+2=14>>"))
 SHORT = Problem("b", "Ann has 2. How many?", "4", ("<<1+1=2>>", "<<2+2=4>>"))

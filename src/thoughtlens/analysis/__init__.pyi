@@ -21,10 +21,10 @@ from .effects import effects_table as effects_table
 from .effects import families as families
 from .effects import paired_differences as paired_differences
 from .effects import summarise as summarise
-from .effects_by_experiment import ablation_curve as ablation_curve
-from .effects_by_experiment import dose_response as dose_response
-from .effects_by_experiment import influence as influence
-from .effects_by_experiment import transplant_table as transplant_table
+from .effects_by_design import ablation_curve as ablation_curve
+from .effects_by_design import dose_response as dose_response
+from .effects_by_design import influence as influence
+from .effects_by_design import transplant_table as transplant_table
 from .headlines_and_tables import analysis_tables as analysis_tables
 from .headlines_and_tables import comparison_headline as comparison_headline
 from .headlines_and_tables import comparison_tables as comparison_tables

@@ -151,8 +151,8 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """
     analysis = shown_of_analysis(analysis)
     # Dims and variables of a Dataset are in the order in which they were read, which differs from time to time.
-    of_moments = {name: analysis.moments.variables[name] for name in ("mean", "sd", "n")}
-    moments = {dim: analysis.moments.get_index(dim) for dim in ("layer", "head", "query", "key")}
+    cell = {dim: analysis.moments.get_index(dim) for dim in ("layer", "head", "query", "key")}
+    moments = {name: analysis.moments.variables[name] for name in ("mean", "sd", "n")}
     return {
         "composition": _rows_table(analysis.composition, "composition"),
         "readout": _rows_table(analysis.readout, "readout"),
@@ -163,7 +163,7 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         **evidence_tables(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
         "heads": _heads_table(analysis.ranking),
         "position_null": _position_table(analysis.position_null),
-        "moments": _long(moments, of_moments),
+        "moments": _long(cell, moments),
     }
 
 

@@ -11,7 +11,7 @@ import typer
 
 import thoughtlens as tl
 from thoughtlens import cuts, models, reports
-from thoughtlens.cli import results, terminal
+from thoughtlens.cli import closing_texts, terminal
 from thoughtlens.cli.app import app, typed
 from thoughtlens.cli.options import (
     Address,
@@ -203,10 +203,10 @@ def intervene(
                 batch_size=batch_size_named(batch_size),
                 say=terminal.warn,
             )
-        results.tell_estimate(facts, as_json=as_json)
+        closing_texts.tell_estimate(facts, as_json=as_json)
         return
     if planned.controlled and full and not as_json:
-        results.show_balance(planned.controlled["balance"])
+        closing_texts.show_balance(planned.controlled["balance"])
     from thoughtlens.reasoning.loop import MAX_NEW_TOKENS  # imports torch
 
     effects = cuts.intervene_part(
@@ -222,7 +222,7 @@ def intervene(
         call=typed(ctx),
     )
     if effects is None:
-        results.tell_part_of_study(run, shard, as_json=as_json)
+        closing_texts.tell_part_of_study(run, shard, as_json=as_json)
         return
     with terminal.working("study"):
         done = tl.study(run, effects)
@@ -230,4 +230,4 @@ def intervene(
     if not no_report:
         with terminal.working("report"):
             facts |= {"report": str(reports.write_report(run).path)}
-    results.close_study(run, done, facts, full=full, as_json=as_json)
+    closing_texts.close_study(run, done, facts, full=full, as_json=as_json)

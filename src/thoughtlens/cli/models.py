@@ -381,7 +381,7 @@ def tokens(
     as_json: AsJson = False,
 ) -> None:
     """Which tokens of the question each thought attends to, over all layers and heads."""
-    from thoughtlens.evaluation.decoded_thoughts import choose_problems  # imports torch
+    from thoughtlens.evaluation.thought_readings import choose_problems  # imports torch
 
     run = tl.open_run(folder)
     chosen = choose_problems(run, problem or (), n=n)

@@ -12,7 +12,7 @@ import typer
 import thoughtlens as tl
 from thoughtlens import evaluation, published, reports, runs, surveys
 from thoughtlens import problems as problem_sets
-from thoughtlens.cli import results, terminal
+from thoughtlens.cli import closing_texts, terminal
 from thoughtlens.cli.app import app
 from thoughtlens.cli.options import (
     DEFAULT_COUNT,
@@ -135,9 +135,9 @@ def _extracted(
     if done is not None and readings and done.manifest["options"]["n_thoughts"]:
         with terminal.working("read thoughts"):
             evaluation.write_readings(done, reasoner)
-    results.tell_assumptions(reasoner, as_json=as_json)
+    closing_texts.tell_assumptions(reasoner, as_json=as_json)
     if done is None:
-        results.tell_part(to, asked.shard, runs.status(to), as_json=as_json)
+        closing_texts.tell_part(to, asked.shard, runs.status(to), as_json=as_json)
     return done
 
 
@@ -179,7 +179,7 @@ def run(
         told = f"{asked.protocol}: the thoughts give {mass:.1%} of their attention to padding."
         terminal.tell({}, told, as_json=False)
     if not done.manifest["options"]["n_thoughts"]:
-        results.close_without_thoughts(reports.summary_without_thoughts(done), as_json=as_json)
+        closing_texts.close_without_thoughts(reports.summary_without_thoughts(done), as_json=as_json)
         return
     with terminal.working("analyze"):
         found = tl.analyze(done)
@@ -189,7 +189,7 @@ def run(
             facts |= {"report": str(reports.write_report(done).path)}
     from thoughtlens.reports.sentences import cut_short  # imports xarray
 
-    results.close_run(done, found, facts, full=full, as_json=as_json, short=cut_short(done))
+    closing_texts.close_run(done, found, facts, full=full, as_json=as_json, short=cut_short(done))
 
 
 @app.command()
@@ -270,7 +270,7 @@ def analyze(
         held: dict[str, Any] = {"holdout": holdout, "holdout_seed": holdout_seed}
         found = tl.analyze(done, by=by or (), pattern=pattern, null=over, name=name, force=force, **held)
         facts = tl.reports.write_reports(done, found, figures=False)
-    results.close_run(done, found, facts, full=full, as_json=as_json)
+    closing_texts.close_run(done, found, facts, full=full, as_json=as_json)
 
 
 @app.command()
@@ -387,7 +387,7 @@ def compare(
             page = reports.write_report(compared, to / "report.html", **held)
         facts |= {"report": str(page.path)}
     shown = {"recipes": bool(recipes), "full": full, "as_json": as_json}
-    results.close_comparison(to, [*(recipes or compared)], places[-1], facts, **shown)
+    closing_texts.close_comparison(to, [*(recipes or compared)], places[-1], facts, **shown)
 
 
 @app.command()
@@ -414,10 +414,10 @@ def survey(
 
     if dry_run:
         facts = surveys.estimate_survey(asked, to, say=say)
-        results.tell_forecast(facts, as_json=as_json)
+        closing_texts.tell_forecast(facts, as_json=as_json)
         return
     facts = surveys.survey(asked, to, force=force, report=not no_report, say=say)
-    results.close_survey(to, facts, full=full, as_json=as_json)
+    closing_texts.close_survey(to, facts, full=full, as_json=as_json)
 
 
 def _run_or_survey(folder: Path) -> Path:
@@ -435,6 +435,6 @@ def status(
 ) -> None:
     """How far a run is, and what has been made of it; of a survey the table of its runs."""
     if (folder / "survey.json").is_file():
-        results.tell_survey(folder, surveys.survey_status(folder), as_json=as_json)
+        closing_texts.tell_survey(folder, surveys.survey_status(folder), as_json=as_json)
         return
-    results.tell_status(folder, runs.status(folder), reports.contents(folder), as_json=as_json)
+    closing_texts.tell_status(folder, runs.status(folder), reports.contents(folder), as_json=as_json)

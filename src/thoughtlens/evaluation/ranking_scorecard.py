@@ -39,7 +39,7 @@ from thoughtlens.cuts.edits import Edit, Mean, Noise, Resample, Zero
 from thoughtlens.cuts.plan import Plan, shape_of
 from thoughtlens.cuts.study import intervene
 from thoughtlens.errors import OptionError
-from thoughtlens.evaluation.decoded_thoughts import group_attention
+from thoughtlens.evaluation.thought_readings import group_attention
 from thoughtlens.files import write_table
 from thoughtlens.models.compiled_circuit import circuit
 from thoughtlens.models.loader import load

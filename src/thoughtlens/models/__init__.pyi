@@ -1,9 +1,9 @@
 from .catalog import bundled as bundled
 from .catalog import read_card as read_card
-from .checkpoint_facts import assumptions as assumptions
-from .checkpoint_facts import known_checkpoints as known_checkpoints
 from .checkpoint_files import find_weights as find_weights
 from .checkpoint_files import read_weights as read_weights
+from .checkpoint_settings import assumptions as assumptions
+from .checkpoint_settings import known_checkpoints as known_checkpoints
 from .checksum_cache import cache_folder as cache_folder
 from .checksum_cache import cached as cached
 from .checksum_cache import clear_cache as clear_cache

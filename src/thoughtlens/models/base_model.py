@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, logging
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from thoughtlens.errors import CheckpointError, first_line
-from thoughtlens.models.checkpoint_facts import Settings
+from thoughtlens.models.checkpoint_settings import Settings
 from thoughtlens.models.checkpoint_weights import CODI, LATENT_TTS, Sorted, embedding_key
 from thoughtlens.models.reasoner import Markers, fuse_gelu
 from thoughtlens.notation import BOT, EOT

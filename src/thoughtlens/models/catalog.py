@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.checkpoint_facts import known_checkpoints
+from thoughtlens.models.checkpoint_settings import known_checkpoints
 
 CHECKPOINT_FILES: Final = (
     "model.safetensors",

@@ -3,7 +3,7 @@
 `load` takes four steps:
 
 1. The checkpoint's folder and the base's folder (configuration and tokenizer only) are found or fetched.
-2. What the weights do not say is looked up (`thoughtlens.models.checkpoint_facts`).
+2. What the weights do not say is looked up (`thoughtlens.models.checkpoint_settings`).
 3. The weights are read, sorted by their layout and merged (`thoughtlens.models.checkpoint_weights`).
 4. transformers builds the decoder from them; every missing, unexpected or misshapen key is an error.
 
@@ -47,8 +47,8 @@ from thoughtlens.models.catalog import (
     no_device,
     no_lora,
 )
-from thoughtlens.models.checkpoint_facts import Settings, folder_settings, known_checkpoints
 from thoughtlens.models.checkpoint_files import digest, find_weights, free_memory, is_raw, read_weights
+from thoughtlens.models.checkpoint_settings import Settings, folder_settings, known_checkpoints
 from thoughtlens.models.checkpoint_weights import (
     COCONUT,
     CODI,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.checkpoint_facts import ANSWER_PREFIX
+from thoughtlens.models.checkpoint_settings import ANSWER_PREFIX
 from thoughtlens.notation import ANSWER, BOT, EOT
 from thoughtlens.problems import RULES, STRICT, AnswerRule
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from thoughtlens.analysis.effects import ALPHA, MARGINS, RANKED_BY, WORSE, Study, check_outcome
-from thoughtlens.analysis.effects_by_experiment import influence
+from thoughtlens.analysis.effects_by_design import influence
 from thoughtlens.analysis.intervals import short
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import EDGES, HEADS, KV_GROUPS, head_place

@@ -11,9 +11,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from thoughtlens.analysis import effects_by_experiment
+from thoughtlens.analysis import effects_by_design
 from thoughtlens.analysis.effects import ALPHA, RANKED_BY, WORSE, Study, check_outcome, controls_of, doses
-from thoughtlens.analysis.effects_by_experiment import curve_of, transplant_table
+from thoughtlens.analysis.effects_by_design import curve_of, transplant_table
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import KV_GROUPS
 from thoughtlens.plots.primitives import (
@@ -211,7 +211,7 @@ def dose_response(study: Study, *, outcome: str = RANKED_BY, most: int = 7, ax: 
         raise OptionError(
             "found no cut by degrees in this study, expected two of one target; intervene with scale:0.5."
         )
-    table = effects_by_experiment.dose_response(study.summary, graded)
+    table = effects_by_design.dose_response(study.summary, graded)
     effect = table[outcome]
     worst = (WORSE[outcome] * effect.sel(value="estimate", drop=True)).max("dose").fillna(-np.inf).values
     effect = effect.isel(target=np.sort(np.argsort(-worst, kind="stable")[:most]))

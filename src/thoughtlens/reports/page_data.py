@@ -33,7 +33,7 @@ from scipy.stats import t as student
 from thoughtlens.analysis import Analysis, moments
 from thoughtlens.analysis.cautions import LEAST_SHOWN
 from thoughtlens.analysis.effects import RANKED_BY, TESTED, Study, controls_of, doses
-from thoughtlens.analysis.effects_by_experiment import curve_of, dose_response
+from thoughtlens.analysis.effects_by_design import curve_of, dose_response
 from thoughtlens.analysis.heads import TYPES, unreliable
 from thoughtlens.analysis.intervals import CONFIDENCE
 from thoughtlens.analysis.nulls import MASSES, PATTERNS, PLACES

@@ -37,7 +37,7 @@ from thoughtlens.analysis.effects import (
     paired_differences,
     summarise,
 )
-from thoughtlens.analysis.effects_by_experiment import curve_of, recovered, transplant_table, variant_effects
+from thoughtlens.analysis.effects_by_design import curve_of, recovered, transplant_table, variant_effects
 from thoughtlens.analysis.headlines_and_tables import as_number
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.streamed_attention import VALUES, Blocks, patterned

@@ -10,14 +10,6 @@ from .initial_model import build_tokenizer as build_tokenizer
 from .objective import CodiModule as CodiModule
 from .objective import distillation as distillation
 from .objective import per_problem_cross_entropy as per_problem_cross_entropy
-from .pipeline import Options as Options
-from .pipeline import as_markdown as as_markdown
-from .pipeline import export as export
-from .pipeline import measured_again as measured_again
-from .pipeline import rivals as rivals
-from .pipeline import seeds as seeds
-from .pipeline import train as train
-from .pipeline import with_options as with_options
 from .recipe import TERMS as TERMS
 from .recipe import NewBase as NewBase
 from .recipe import PretrainedBase as PretrainedBase
@@ -27,3 +19,11 @@ from .recipe import read_recipe as read_recipe
 from .trainer import last_checkpoint as last_checkpoint
 from .trainer import prepare as prepare
 from .trainer import train_stages as train_stages
+from .training_and_card import Options as Options
+from .training_and_card import as_markdown as as_markdown
+from .training_and_card import export as export
+from .training_and_card import measured_again as measured_again
+from .training_and_card import rivals as rivals
+from .training_and_card import seeds as seeds
+from .training_and_card import train as train
+from .training_and_card import with_options as with_options

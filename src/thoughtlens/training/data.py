@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.models.checkpoint_facts import CODI, defaults
+from thoughtlens.models.checkpoint_settings import CODI, defaults
 from thoughtlens.models.families import question_text
 from thoughtlens.models.reasoner import answer_ids
 from thoughtlens.problems import Problem, load_set

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from thoughtlens.errors import RecipeError, first_line
 from thoughtlens.models.catalog import BASE_FILES, fetch
-from thoughtlens.models.checkpoint_facts import ANSWER_PREFIX, CODI
+from thoughtlens.models.checkpoint_settings import ANSWER_PREFIX, CODI
 from thoughtlens.models.reasoner import PAD, Markers, answer_text
 from thoughtlens.notation import BOT, EOT
 from thoughtlens.problems.generators import LIMIT, arithmetic_problem

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final
 from pydantic import ConfigDict, Discriminator, Tag, TypeAdapter, ValidationError, with_config
 
 from thoughtlens.errors import RecipeError
-from thoughtlens.models.checkpoint_facts import COCONUT, CODI
+from thoughtlens.models.checkpoint_settings import COCONUT, CODI
 from thoughtlens.notation import MAX_THOUGHTS
 from thoughtlens.problems.generators import DEFAULT_STEPS
 

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.files import replacing, replacing_path, write_json
-from thoughtlens.models.checkpoint_facts import CODI
+from thoughtlens.models.checkpoint_settings import CODI
 from thoughtlens.problems import Problem
 from thoughtlens.runs.writer import differences
 from thoughtlens.training.data import Batch, Collator, Generated, Padded, Shuffled, counted_out, read_training_problems

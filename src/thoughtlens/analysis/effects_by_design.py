@@ -1,4 +1,4 @@
-"""Effects of cuts, read by kind of experiment: orders, doses, influence, transplants, variants, restorations.
+"""Effects of cuts, read by design of the experiment: orders, doses, influence, transplants, variants, restorations.
 
 In: summarised effects, and labels of cuts by what they cut (`analysis.effects`).  Out: labelled tables with intervals.
 
@@ -232,11 +232,7 @@ def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
     `donors` (intervention, problem) names the donors; `n` problems count, and `n_left_out` do not.
     """
     own, place = _own_answers(effects), _places_of(effects)
-    mine, answers, failed = (
-        np.array(list(own.values()), dtype=object),
-        effects["answer"].values,
-        effects["failed"].values,
-    )
+    mine, answers, failed = np.array([*own.values()], object), effects["answer"].values, effects["failed"].values
     shares, counted = [], []
     for label, names in zip(donors["intervention"].values, donors.values, strict=True):
         theirs = np.array([own.get(str(name), "") for name in names], dtype=object)

@@ -23,7 +23,7 @@ from thoughtlens.analysis.intervals import proportion_interval
 from thoughtlens.cuts.edits import Replace, Zero
 from thoughtlens.cuts.interventions import Intervention
 from thoughtlens.errors import OptionError
-from thoughtlens.models.checkpoint_facts import known_checkpoints
+from thoughtlens.models.checkpoint_settings import known_checkpoints
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import LATENT, LatentReasoner
 from thoughtlens.problems import OFFICIAL, Problem, ProblemSet, draw, load_set, same_answer

@@ -24,8 +24,8 @@ from jinja2 import Environment, StrictUndefined, Template
 from thoughtlens.analysis import Analysis, analyze, headline, proportion_interval, spearman
 from thoughtlens.analysis.headlines_and_tables import as_number
 from thoughtlens.errors import CheckpointError, RecipeError
-from thoughtlens.evaluation.accuracy import CONDITIONS, Solved, evaluate
-from thoughtlens.evaluation.decoded_thoughts import decode_thoughts, results_read
+from thoughtlens.evaluation.accuracy_under_conditions import CONDITIONS, Solved, evaluate
+from thoughtlens.evaluation.thought_readings import decode_thoughts, results_read
 from thoughtlens.files import replacing, write_json
 from thoughtlens.models.loader import load
 from thoughtlens.models.reasoner import LatentReasoner, Reasoner
