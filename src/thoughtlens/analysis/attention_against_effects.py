@@ -102,10 +102,11 @@ def judge(
     loss = -effects.mean("problem")
     loss = loss.where(~(abs(loss) < margin), 0.0)
     rows = [
-        _row(looked, lost, top).assign(reliability=effects_reliability(effects.sel(unit=looked["unit"].values)))
+        _row(looked, lost, top) | {"reliability": effects_reliability(effects.sel(unit=looked["unit"].values))}
         for looked, lost in (_known(importance, loss) for importance in importances.values())
     ]
-    table: xr.Dataset = xr.concat(rows, xr.DataArray(text(importances), dims="attention", name="attention"))
+    columns = {name: ("attention", [row[name] for row in rows]) for name in rows[0]}
+    table = xr.Dataset(columns, {"attention": text(importances)})
     return table.assign(p_holm=holm(table["p"]), n=int(effects.notnull().any("unit").sum()), margin=margin)
 
 
@@ -233,23 +234,21 @@ def _known(importance: xr.DataArray, loss: xr.DataArray) -> tuple[xr.DataArray, 
     return looked.isel(unit=known), lost.isel(unit=known)
 
 
-def _row(looked: xr.DataArray, lost: xr.DataArray, top: int) -> xr.Dataset:
+def _row(looked: xr.DataArray, lost: xr.DataArray, top: int) -> dict[str, float]:
     first, second, n_units = looked.values, lost.values, looked.sizes["unit"]
     groups = [group_of(str(unit)) for unit in looked["unit"].values]
     k = min(top, max(1, n_units // 3))
     rho = grouped_rho(first, second, groups)
-    return xr.Dataset(
-        {
-            "rho": rho,
-            "p": grouped_p(first, second, groups),
-            # Where all units are alike there is no first k.
-            "precision": np.nan if np.isnan(rho) else float(precision_at(first, second, min(k, n_units))),
-            "chance": k / n_units if n_units else np.nan,
-            "k": k,
-            "n_units": n_units,
-            "n_above": int((second != 0).sum()),
-        }
-    )
+    return {
+        "rho": rho,
+        "p": grouped_p(first, second, groups),
+        # Where all units are alike there is no first k.
+        "precision": np.nan if np.isnan(rho) else float(precision_at(first, second, min(k, n_units))),
+        "chance": k / n_units if n_units else np.nan,
+        "k": k,
+        "n_units": n_units,
+        "n_above": int((second != 0).sum()),
+    }
 
 
 def _membership(values: np.ndarray, k: int) -> np.ndarray:
@@ -349,9 +348,9 @@ def _look_at(attention: xr.DataArray, how: str) -> xr.Dataset:
 def head_importance(attention: xr.DataArray) -> xr.DataArray:
     """Mean over the rows z2 … zT, eot, answer of their mass on earlier thoughts: dims (problem, unit)."""
     rows = later_rows(attention, 0.0).sum("key", skipna=False).mean("query")
-    flat = rows.stack(unit=("layer", "head"))
-    names = [head_name(*place) for place in flat["unit"].values]
-    return _named(flat.drop_vars(["unit", "layer", "head"]), names)
+    names = [head_name(layer, head) for layer, head in product(rows["layer"].values, rows["head"].values)]
+    values = rows.transpose("problem", "layer", "head").values
+    return _of_units(attention, values.reshape(len(values), -1), names)
 
 
 def thought_importance(attention: xr.DataArray) -> xr.DataArray:
@@ -359,22 +358,23 @@ def thought_importance(attention: xr.DataArray) -> xr.DataArray:
 
     It is a mean over rows and not a sum, since a sum rewards being seen by many rows.
     """
-    rows = _over_heads(later_rows(attention, np.nan))
-    return _named(rows.mean("query").rename(key="unit"), thought_names(n_thoughts_of(attention)))
+    rows = _over_heads(later_rows(attention, np.nan)).mean("query").transpose("problem", "key")
+    return _of_units(attention, rows.values, thought_names(n_thoughts_of(attention)))
 
 
 def edge_importance(attention: xr.DataArray) -> xr.DataArray:
     """Mean over layers and heads of A[q, k]: dims (problem, unit), units named such as `z4 ⊣ z1`."""
-    mean = _over_heads(attention.astype(np.float64))
+    mean = _over_heads(attention.astype(np.float64)).transpose("problem", "query", "key")
     edges = edge_names(n_thoughts_of(attention))
-    queries, keys = (xr.DataArray([edge[end] for edge in edges], dims="unit") for end in (0, 1))
-    cells = mean.sel(query=queries, key=keys).drop_vars(["query", "key"])
-    return _named(cells, [edge_name(*edge) for edge in edges])
+    places = [{str(name): place for place, name in enumerate(mean[dim].values)} for dim in ("query", "key")]
+    rows, columns = ([place[edge[end]] for edge in edges] for end, place in enumerate(places))
+    return _of_units(attention, mean.values[:, rows, columns], [edge_name(*edge) for edge in edges])
 
 
 def _over_heads(attention: xr.DataArray) -> xr.DataArray:
     return attention.mean([dim for dim in ("layer", "head") if dim in attention.dims])
 
 
-def _named(values: xr.DataArray, names: list[str]) -> xr.DataArray:
-    return values.assign_coords(unit=text(names)).transpose("problem", "unit")
+def _of_units(attention: xr.DataArray, values: np.ndarray, names: Sequence[str]) -> xr.DataArray:
+    labels = {name: of for name, of in attention.coords.items() if of.dims == ("problem",)}
+    return xr.DataArray(values, {**labels, "unit": text(names)}, ("problem", "unit"))

@@ -61,7 +61,7 @@ from thoughtlens.analysis.comparison_statistics import (
     with_intervals,
 )
 from thoughtlens.analysis.heads import TYPES
-from thoughtlens.analysis.intervals import CONFIDENCE, exact_labels, interval, resample_weights, spearman
+from thoughtlens.analysis.intervals import CONFIDENCE, exact_labels, resample_weights, spearman
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.errors import OptionError, RunError
 from thoughtlens.notation import text, thought_names
@@ -266,7 +266,7 @@ def compare_recipes(
         else:
             samples = mean_of_models(ratios[one], weights) - mean_of_models(ratios[minus], weights)
             apart = mean_linearised(ratios[one]) - mean_linearised(ratios[minus])
-            difference, p = with_intervals(samples), apart.map(flipped_p, flips=flips)
+            difference, p = with_intervals(samples), flipped_p(apart, flips)
         if len({sides[name].n_thoughts for side in (one, minus) for name in recipes[side]}) > 1:
             for part in (difference, p):
                 part.update({name: xr.full_like(part[name], np.nan) for name in NEED_SAME_THOUGHTS})
@@ -376,7 +376,9 @@ def same_positions(sides: Mapping[str, Side]) -> dict[str, Side]:
     most = max(side.n_thoughts for side in sides.values())
     axes = {"thought": text(thought_names(most)), "lag": np.arange(1, most)}
     return {
-        name: side._replace(ratios=Ratios(*(part.reindex(axes, fill_value=0.0) for part in side.ratios)))
+        name: side
+        if side.n_thoughts == most
+        else side._replace(ratios=Ratios(*(part.reindex(axes, fill_value=0.0) for part in side.ratios)))
         for name, side in sides.items()
     }
 
@@ -446,7 +448,7 @@ def _rank_correlations(sides: Mapping[str, Side], pairs: Pairs) -> xr.Dataset:
             else xr.full_like(values.isel(layer=0, head=0, drop=True), np.nan)
             for name, values in one.profiles.items()
         }
-        rows.append(xr.Dataset({name: interval(values) for name, values in correlations.items()}))
+        rows.append(with_intervals(xr.Dataset(correlations)))
     return stack(rows, "pair")
 
 

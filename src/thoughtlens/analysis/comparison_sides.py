@@ -24,7 +24,7 @@ from thoughtlens.analysis.comparison_statistics import (
     layers_by_depth,
 )
 from thoughtlens.analysis.heads import with_importance
-from thoughtlens.analysis.intervals import resample_weights
+from thoughtlens.analysis.intervals import CHUNK_CELLS, resample_weights
 from thoughtlens.analysis.resampled_sums import add_weighted, bare
 from thoughtlens.analysis.streamed_attention import WEIGHTS, Blocks, StoredRun, in_pieces
 from thoughtlens.errors import OptionError, RunError
@@ -164,7 +164,8 @@ def read_subject(subject: Subject, chosen: Sequence[str], *, n_resamples: int, s
         parts.append(depth_sums(kept, sums).assign_coords(problem=here[here >= 0]))
     _check_number(n_seen == len(places) == np.size(subject.correct), subject, str(n_seen))
     correct = np.asarray(subject.correct, dtype=bool)[np.argsort(places)[(places < 0).sum() :]]
-    sums = join_problems(parts).sortby("problem")
+    joined = join_problems(parts)
+    sums = joined.isel(problem=np.argsort(joined["problem"].values))
     return Side(as_ratios(sums, correct), _profiles(heads), sums.sizes["query"])
 
 
@@ -177,10 +178,13 @@ def _check_number(right: bool, subject: Subject, n_seen: str) -> None:
 
 
 def _profiles(sums: Mapping[str, xr.Variable]) -> xr.Dataset:
-    # A layer at a time: the resampled preferences of all heads at once would be as large as the sums.
+    # A few layers at a time: the resampled preferences of all heads at once would be as large as the sums.
     n_layers = sums["mass"].sizes["layer"]
-    layers = ({name: of.isel(layer=[layer]) for name, of in sums.items()} for layer in range(n_layers))
-    some = [with_importance(bare_preferences(of_layer)) for of_layer in layers]
+    step = max(1, CHUNK_CELLS * n_layers // sum(of.size for of in sums.values()))
+    layers = (slice(start, start + step) for start in range(0, n_layers, step))
+    some = [
+        with_importance(bare_preferences({name: of.isel(layer=part) for name, of in sums.items()})) for part in layers
+    ]
     return xr.Dataset({name: concatenated((of[name] for of in some), "layer") for name in PROFILES})
 
 

@@ -23,19 +23,27 @@ Janssen (1997), Statistics and Probability Letters 36 (studentised permutation);
 Statistical Society B 54 (the correction for skewness).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
-from math import comb
+from math import comb, prod
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from scipy.special import stdtr, stdtrit
 
-from thoughtlens.analysis.attention_measures import MASS_FLOOR, composition, expected_sums, preference_sums, where
+from thoughtlens.analysis.attention_measures import (
+    MASS_FLOOR,
+    composition,
+    concatenated,
+    expected_sums,
+    preference_sums,
+    where,
+)
 from thoughtlens.analysis.intervals import (
     CONFIDENCE,
     VALUES,
+    bare_interval,
     bare_intervals,
     proportion_interval,
     resample_weights,
@@ -64,6 +72,9 @@ MEASURES = ("accuracy", "preference", "lag_preference", "sequential", "skip", "t
 TIE = 1e-9
 """Draws within this relative distance of the observed difference count as equal to it: sums are rounded."""
 
+Cells = tuple[xr.Variable, xr.Variable]
+"""Numerators and denominators of all measures side by side, dims (problem, cell): all have the same draws."""
+
 Difference = tuple[xr.Dataset, xr.Dataset]
 """One set of ratios less another, dims (…, value), and the two-sided p-values, dims (…)."""
 
@@ -86,13 +97,16 @@ def layers_by_depth(n_layers: int) -> xr.DataArray:
 
 def depth_sums(attention: xr.DataArray, sums: xr.Dataset) -> xr.Dataset:
     """`preference_sums` and thoughts' composition, averaged over each depth; `present` is 1 where it has layers."""
-    rows = composition(attention.mean("head", skipna=False)).sel(query=thought_names(n_thoughts_of(attention)))
-    by_layer = sums.mean("head").assign(composition=rows.mean("query")).drop_vars("layer", errors="ignore")
+    thoughts = thought_names(n_thoughts_of(attention))
+    rows = composition(attention.mean("head", skipna=False)).sel(query=thoughts).mean("query")
+    by_layer = {**{name: of.mean("head") for name, of in bare(sums).items()}, "composition": rows.variable}
     members = layers_by_depth(attention.sizes["layer"])
-    shares = members / members.sum("layer").clip(min=1)
-    by_depth = by_layer.map(lambda values: xr.dot(values, shares, dim="layer").transpose("problem", "depth", ...))
-    present = members.any("layer").astype(np.float64)
-    return by_depth.assign(present=present.expand_dims(problem=attention.sizes["problem"]))
+    shares = (members / members.sum("layer").clip(min=1)).variable
+    found = {name: xr.dot(of, shares, dim="layer").transpose("problem", "depth", ...) for name, of in by_layer.items()}
+    present = np.tile(members.values.any(-1).astype(np.float64), (attention.sizes["problem"], 1))
+    labels = {**sums.coords, **rows.coords, **members.coords}
+    own = {name: of for name, of in labels.items() if not {"layer", "head"}.intersection(of.dims)}
+    return xr.Dataset({**found, "present": (("problem", "depth"), present)}, own)
 
 
 def collect_depth_sums(blocks: Blocks) -> xr.Dataset:
@@ -124,28 +138,59 @@ def join_problems(parts: list[xr.Dataset]) -> xr.Dataset:
 
 def as_ratios(sums: xr.Dataset, correct: np.ndarray) -> Ratios:
     """The ratios of some problems, from their `collect_depth_sums`; undefined where `metrics.preferences` is."""
-    expected = expected_sums(sums)
-    if_all_mass = expected_sums(sums.assign(mass=sums["rows"])).sum("problem")
-    defined = expected.sum("problem") >= MASS_FLOOR * if_all_mass
-    later = sums["query"].values[1:]
-    right = xr.DataArray(np.asarray(correct, dtype=np.float64), dims="problem")
-    above = sums[[*expected.data_vars, "composition"]].assign(
-        thought_mass=sums["mass"].sel(query=later).sum("query"), accuracy=right
-    )
-    below = expected.where(defined, 0.0).assign(
-        thought_mass=sums["rows"].sel(query=later).sum("query"),
-        composition=sums["present"],
-        accuracy=xr.ones_like(right),
-    )
-    return Ratios(*(part.drop_vars(["problem", "query"], errors="ignore") for part in (above, below)))
+    expected, if_all_mass = (bare(expected_sums(of)) for of in (sums, sums.assign(mass=sums["rows"])))
+    defined = {
+        name: of.sum("problem") >= MASS_FLOOR * if_all_mass[name].sum("problem") for name, of in expected.items()
+    }
+    of_sums, right = sums.variables, xr.Variable("problem", np.asarray(correct, dtype=np.float64))
+    of_later = {name: of_sums[name].isel(query=slice(1, None)).sum("query") for name in ("mass", "rows")}
+    above = {name: of_sums[name] for name in (*expected, "composition")}
+    above |= {"thought_mass": of_later["mass"], "accuracy": right}
+    below = {name: where(defined[name], of, 0.0) for name, of in expected.items()}
+    below |= {"thought_mass": of_later["rows"], "composition": of_sums["present"], "accuracy": xr.ones_like(right)}
+    labels = sums.drop_vars(["problem", "query"], errors="ignore").coords
+    return Ratios(xr.Dataset(above, labels), xr.Dataset(below, labels))
+
+
+def _cells(ratios: Ratios) -> Cells:
+    above, below = (bare(part) for part in ratios)
+    # Zeros of the shape of the numerator: all positions of a measure may have one denominator.
+    return _in_cells(above), _in_cells({name: below[name] + xr.zeros_like(of) for name, of in above.items()})
+
+
+def _in_cells(values: Mapping[str, xr.Variable]) -> xr.Variable:
+    """The numbers of several measures side by side, dims (problem, …) to (problem, cell)."""
+    flat = [of.values.reshape(len(of), -1) for of in values.values()]
+    return xr.Variable(("problem", "cell"), np.concatenate(flat, axis=1))
+
+
+def _by_measure(cells: xr.Variable, like: xr.Dataset) -> dict[str, xr.Variable]:
+    """Numbers of cells as those of the measures (problem, …) that the cells are of: (…, cell, …) to (…, depth, …)."""
+    sizes = {str(name): of.sizes for name, of in like.isel(problem=0).data_vars.items()}
+    axis, ends = cells.dims.index("cell"), np.cumsum([prod(of.values()) for of in sizes.values()])[:-1]
+    parts = dict(zip(sizes, np.split(cells.values, ends, axis), strict=True))
+    before, after = slice(None, axis), slice(axis + 1, None)
+    return {
+        name: xr.Variable(
+            (*cells.dims[before], *of, *cells.dims[after]),
+            parts[name].reshape((*cells.shape[before], *of.values(), *cells.shape[after])),
+        )
+        for name, of in sizes.items()
+    }
+
+
+def _labelled(cells: xr.Variable, like: xr.Dataset) -> xr.Dataset:
+    return xr.Dataset(_by_measure(cells, like), labels_of_sums(like))
 
 
 def resampled(ratios: Ratios, weights: xr.DataArray) -> xr.Dataset:
     """Every measure in every resample, dims (resample, …); the weights say how often each problem counts."""
-    above, below = (bare(part) for part in ratios)
+    return _labelled(_resampled(_cells(ratios), weights), ratios.above)
+
+
+def _resampled(cells: Cells, weights: xr.DataArray) -> xr.Variable:
     drawn = weights.variable.astype(np.float64)
-    found = {name: _divide(*(resampled_sum(of, drawn) for of in (above[name], below[name]))) for name in above}
-    return xr.Dataset(found, labels_of_sums(ratios.above))
+    return _divide(*(resampled_sum(of, drawn) for of in cells))
 
 
 def linearised(ratios: Ratios) -> xr.Dataset:
@@ -153,12 +198,13 @@ def linearised(ratios: Ratios) -> xr.Dataset:
 
     Reference: Efron and Tibshirani (1993), An Introduction to the Bootstrap, §21 (influence function of a ratio).
     """
-    found = {}
-    for name, above in bare(ratios.above).items():
-        below = ratios.below.variables[name]
-        ratio = _divide(above.sum("problem"), below.sum("problem"))
-        found[name] = ratio + _divide(above - ratio * below, below.mean("problem"))
-    return xr.Dataset(found, ratios.above.coords)
+    return xr.Dataset(_by_measure(_linearised(_cells(ratios)), ratios.above), ratios.above.coords)
+
+
+def _linearised(cells: Cells) -> xr.Variable:
+    above, below = cells
+    ratio = _divide(above.sum("problem"), below.sum("problem"))
+    return _divide(above - below * ratio, below.mean("problem")) + ratio
 
 
 def _divide(above: xr.Variable, below: xr.Variable) -> xr.Variable:
@@ -174,53 +220,56 @@ def measured(ratios: Ratios, *, n_resamples: int, seed: int) -> xr.Dataset:
     """Every measure with its interval, dims (…, value): a bootstrap over problems, but Wilson's for accuracy."""
     right = ratios.above["accuracy"]
     weights = resample_weights(right.size, n_resamples=n_resamples, seed=seed)
-    values = with_intervals(resampled(ratios, weights))
+    values = _cells_with_intervals(_resampled(_cells(ratios), weights), ratios.above)
     return values.assign(accuracy=proportion_interval(int(right.sum()), right.size))
+
+
+def _cells_with_intervals(samples: xr.Variable, like: xr.Dataset) -> xr.Dataset:
+    return with_labels(_by_measure(bare_interval(samples), like), labels_of_sums(like))
 
 
 def paired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seed: int) -> Difference:
     """One set of ratios less another of the same problems, in the same order."""
-    n = one.above.sizes["problem"]
+    n, (first, second) = one.above.sizes["problem"], (_cells(side) for side in (one, minus))
     weights = resample_weights(n, n_resamples=n_resamples, seed=seed)
-    samples = resampled(one, weights) - resampled(minus, weights)
     flips = sign_flips(n, n_flips=n_resamples, seed=seed)
-    p = (linearised(one) - linearised(minus)).map(flipped_p, flips=flips)
+    samples = _resampled(first, weights) - _resampled(second, weights)
+    p = _labelled(_flipped_p(_linearised(first) - _linearised(second), flips), one.above)
     exact = mcnemar(one.above["accuracy"] > 0, minus.above["accuracy"] > 0)["p"]
-    return with_intervals(samples), p.assign(accuracy=exact)
+    return _cells_with_intervals(samples, one.above), p.assign(accuracy=exact)
 
 
-def flipped_p(values: xr.DataArray, flips: xr.DataArray) -> xr.DataArray:
+def flipped_p(values: xr.Dataset, flips: xr.DataArray) -> xr.Dataset:
     """Two-sided p of the mean of per-problem differences, dims (problem, …); NaN where undefined or of too few."""
+    return _labelled(_flipped_p(_in_cells(bare(values)), flips), values)
+
+
+def _flipped_p(cells: xr.Variable, flips: xr.DataArray) -> xr.Variable:
+    values, n = xr.DataArray(cells), cells.sizes["problem"]
     known = values.notnull().all("problem")
-    n = values.sizes["problem"]
     real = without_rounding(values.where(known, 0.0))
-    return flip_p_values(flipped_t(real, flips, n)).where(known & (n >= LEAST_PROBLEMS))
+    return flip_p_values(flipped_t(real, flips, n)).where(known & (n >= LEAST_PROBLEMS)).variable
 
 
 def unpaired_difference(one: Ratios, minus: Ratios, *, n_resamples: int, seeds: tuple[int, int]) -> Difference:
     """One set of ratios less another of other problems; the seeds of the two sides must differ to be independent."""
+    cells = [_cells(side) for side in (one, minus)]
     sizes = [side.above.sizes["problem"] for side in (one, minus)]
     drawn = [resample_weights(n, n_resamples=n_resamples, seed=seed) for n, seed in zip(sizes, seeds, strict=True)]
-    samples = resampled(one, drawn[0]) - resampled(minus, drawn[1])
-    pooled = Ratios(*(join_problems(list(parts)) for parts in zip(one, minus, strict=True)))
+    samples = _resampled(cells[0], drawn[0]) - _resampled(cells[1], drawn[1])
+    above, below = (concatenated(parts, "problem") for parts in zip(*cells, strict=True))
     labels = relabellings(*sizes, n_draws=n_resamples, seed=seeds[0])
     # If one side lacks the measure, the permutation p-value is undefined.
-    observed = samples.isel(resample=0, drop=True)
-    return with_intervals(samples), two_sided(dealt_t(pooled, labels)).where(observed.notnull())
+    p = where(samples.isel(resample=0).notnull(), two_sided(dealt_t(above, below, labels.variable)))
+    return _cells_with_intervals(samples, one.above), _labelled(p, one.above)
 
 
-def dealt_t(pooled: Ratios, labels: xr.DataArray) -> xr.Dataset:
-    """Welch's t of the difference of two ratios, corrected for skewness, dims (resample, …).
+def dealt_t(above: xr.Variable, below: xr.Variable, labels: xr.Variable) -> xr.Variable:
+    """Welch's t of the difference of two ratios, corrected for skewness: (problem, …) to (resample, …).
 
     Each row of `labels` deals out the problems. The smaller side may be the more skewed one, by which its mean and its
     standard error err together: without the correction one of ten true nulls is rejected at 5 %.
     """
-    above, below = (bare(part) for part in pooled)
-    t = {name: _dealt_t(above[name], below[name], labels.variable) for name in above}
-    return xr.Dataset(t, labels_of_sums(pooled.above))
-
-
-def _dealt_t(above: xr.Variable, below: xr.Variable, labels: xr.Variable) -> xr.Variable:
     (one, spread, skew), (minus, spread_minus, skew_minus) = (
         _with_moments(above, below, of.astype(np.float64)) for of in (labels, 1 - labels)
     )
@@ -251,12 +300,12 @@ def _with_moments(a: xr.Variable, b: xr.Variable, weights: xr.Variable) -> tuple
     return ratio, _divide(squares, below**2) * (n / np.maximum(n - 1.0, 1.0)), _divide(cubes, below**3)
 
 
-def two_sided(draws: xr.Dataset) -> xr.Dataset:
+def two_sided(draws: xr.Variable) -> xr.Variable:
     """Share of draws at least as far from 0 as draw 0, the observed one; undefined draws are left out."""
     distance = abs(draws)
-    observed = distance.isel(resample=0, drop=True)
-    as_far = (distance >= observed * (1.0 - TIE)).where(distance.notnull())
-    return as_far.mean("resample").where(observed.notnull())
+    observed = distance.isel(resample=0)
+    as_far = (distance >= observed * (1.0 - TIE)).sum("resample")
+    return where(observed.notnull(), as_far / distance.notnull().sum("resample"))
 
 
 def over_models(values: xr.DataArray) -> xr.DataArray:

@@ -16,12 +16,13 @@ In: an effects Dataset (`thoughtlens.schema`).  Out: labelled tables, and labels
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thoughtlens.analysis.attention_measures import concatenated, where
 from thoughtlens.analysis.intervals import (
     VALUES,
     bootstrap_mean,
@@ -32,6 +33,7 @@ from thoughtlens.analysis.intervals import (
     proportion_interval,
     shrunk,
 )
+from thoughtlens.analysis.resampled_sums import bare, labels_of_sums
 from thoughtlens.analysis.significance import (
     benjamini_hochberg,
     detectable_mean,
@@ -93,6 +95,9 @@ ADDRESS: Final = ("family", "unit", "edit", "at", "dose")
 
 ZERO: Final = "zero"
 
+Variables = Mapping[str, xr.Variable]
+"""Without labels, dims (intervention, problem), or (problem) of the baseline."""
+
 
 class Study(NamedTuple):
     """What `study` returns."""
@@ -153,18 +158,25 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
         >>> paired_differences(example_effects())["accuracy"].sel(intervention="L0H0 zero").values.tolist()
         [-1.0, -1.0, 0.0, 0.0]
     """
-    cuts = effects.drop_sel(intervention=BASELINE)
-    baseline = effects.sel(intervention=BASELINE, drop=True)
+    cuts, baseline = _cuts_and_baseline(effects)
     paired = ~(cuts["failed"] | baseline["failed"])
     # What the precision of the model that was cut makes of no difference.
     dtype = str(json.loads(effects.attrs.get("model", "{}")).get("dtype"))
     rounding = ROUNDING.get(dtype, ROUNDING["float32"])
     found = {"accuracy": cuts["correct"].astype(np.float64) - baseline["correct"]}
-    for name in (name for name in (*LOGPROBS, *OF_PREFIX) if name in effects):
+    for name in (name for name in (*LOGPROBS, *OF_PREFIX) if name in cuts):
         gained = cuts[name].astype(np.float64) - baseline[name]
-        found[name] = gained.where(abs(gained) > rounding, 0.0)
+        found[name] = where(abs(gained) > rounding, gained, 0.0)
     found["kl"] = cuts["kl"].astype(np.float64)
-    return xr.Dataset({name: values.where(paired) for name, values in found.items()}, attrs=effects.attrs)
+    labels = effects.coords.to_dataset().isel(intervention=effects["intervention"].values != BASELINE).coords
+    return xr.Dataset({name: where(paired, values) for name, values in found.items()}, labels, effects.attrs)
+
+
+def _cuts_and_baseline(effects: xr.Dataset) -> tuple[Variables, Variables]:
+    """The variables of the cuts, in their order, and those of the baseline."""
+    is_cut, of = effects["intervention"].values != BASELINE, bare(effects)
+    baseline = np.flatnonzero(~is_cut).item()
+    return {name: its[is_cut] for name, its in of.items()}, {name: its[baseline] for name, its in of.items()}
 
 
 @exact_labels()
@@ -210,20 +222,27 @@ def summarise(effects: xr.Dataset, *, n_resamples: int = 1000, n_flips: int = 10
         >>> summary["n_broken"].values.tolist(), summary["n"].values.tolist()
         ([2, 0], [4, 4])
     """
-    differences = paired_differences(effects)
-    if not differences["accuracy"][(differences["kind"] == "cut").values].notnull().any():
-        raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
-    options = {"n_resamples": n_resamples, "seed": seed}
+    labelled = paired_differences(effects)
+    # From here on without labels, which are the same throughout: to compare them takes longer than the arithmetic.
+    differences, (cuts, baseline) = bare(labelled), _cuts_and_baseline(effects)
     flips = differences["accuracy"]
-    means = {name: _mean(differences[name], n_resamples=n_resamples, seed=seed) for name in differences}
-    counted = {"n": flips.notnull(), "n_failed": flips.isnull(), "n_broken": flips < 0, "n_mended": flips > 0}
-    summary = xr.Dataset(means | {name: these.sum("problem") for name, these in counted.items()})
-    summary = summary.assign(_split_by_prefix(effects, flips)).assign(_baseline(effects, **options))
-    summary = summary.assign(_tests(effects, differences, n_flips=n_flips, seed=seed))
-    summary = summary.assign(_none(effects, differences, summary, **options))
-    summary = summary.assign(_heads_shrunk(effects, differences[RANKED_BY], seed=seed))
-    summary = summary.assign(_against_controls(summary, controls_of(effects)))
-    return summary.assign_attrs(effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips})
+    among = (labelled["kind"].values == "cut") & flips.notnull().any("problem").values
+    if not among.any():
+        raise RunError("no problem was run both with and without a cut; intervene again on problems that can be run.")
+    added = exploratory(effects).values[effects["intervention"].values != BASELINE]
+    options = {"n_resamples": n_resamples, "seed": seed}
+    these = {"n": flips.notnull(), "n_failed": flips.isnull(), "n_broken": flips < 0, "n_mended": flips > 0}
+    counted = {name: of.sum("problem") for name, of in these.items()}
+    found: dict[str, Any] = _means(differences, **options) | counted
+    found |= _split_by_prefix(cuts, flips) | _baseline(baseline, **options) | {"n_problems": effects.sizes["problem"]}
+    found |= _tests(cuts, baseline, differences, among=among, first=among & ~added, n_flips=n_flips, seed=seed)
+    found |= _none(effects, differences, counted, **options)
+    found |= _heads_shrunk(labelled, differences[RANKED_BY], seed=seed)
+    names = [str(name) for name in labelled["intervention"].values]
+    found |= _against_controls({name: found[name].values[:, 0] for name in OUTCOMES}, names, controls_of(effects))
+    labels = labels_of_sums(labelled).assign(value=text(VALUES), outcome=text(OUTCOMES))
+    attributes = effects.attrs | options | {"confidence": 0.95, "n_flips": n_flips}
+    return xr.Dataset(found, labels, attributes)
 
 
 def controls_of(effects: xr.Dataset) -> dict[str, list[str]]:
@@ -254,142 +273,146 @@ def effects_table(summary: xr.Dataset) -> pd.DataFrame:
         >>> table[["intervention", "accuracy", "n_broken"]].to_csv(index=False).splitlines()[-1]
         'L0H1 zero,0.0,0'
     """
-    columns = {name: summary[name].values for name in ("kind", "n", "n_failed", "n_broken", "n_mended")}
-    for outcome in OUTCOMES:
-        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
-            columns[outcome + suffix] = summary[outcome].sel(value=value).values
-        for name in COLUMNS[outcome]:
-            columns[f"{outcome}_{name}"] = summary[name].sel(outcome=outcome).values
-    for outcome in (name for name in OF_PREFIX if name in summary):
-        for value, suffix in (("estimate", ""), ("low", "_low"), ("high", "_high")):
-            columns[outcome + suffix] = summary[outcome].sel(value=value).values
-    columns |= {name: summary[name].values for name in SPLIT if name in summary}
-    columns |= {name: summary[name].values for name in ("shrunk", "p_top_k", "n_controls", "spec")}
+    of = summary.variables
+    columns = {name: of[name].values for name in ("kind", "n", "n_failed", "n_broken", "n_mended")}
+    for place, outcome in enumerate(OUTCOMES):
+        columns |= _bounds(outcome, of[outcome])
+        columns |= {f"{outcome}_{name}": of[name].values[:, place] for name in COLUMNS[outcome]}
+    for outcome in (name for name in OF_PREFIX if name in of):
+        columns |= _bounds(outcome, of[outcome])
+    columns |= {name: of[name].values for name in SPLIT if name in of}
+    columns |= {name: of[name].values for name in ("shrunk", "p_top_k", "n_controls", "spec")}
     return pd.DataFrame({"intervention": summary["intervention"].values, **columns})
 
 
-def _baseline(effects: xr.Dataset, *, n_resamples: int, seed: int) -> dict[str, xr.DataArray | int]:
-    ran = effects.sel(intervention=BASELINE, drop=True)
-    correct = ran["correct"].values[~ran["failed"].values]
-    means = {
-        name: bootstrap_mean(ran[name].where(~ran["failed"]), n_resamples=n_resamples, seed=seed) for name in LOGPROBS
-    }
+def _bounds(name: str, values: xr.Variable) -> dict[str, np.ndarray]:
+    """The columns of an outcome (intervention, value)."""
+    return {name + suffix: of for suffix, of in zip(("", "_low", "_high"), values.values.T, strict=True)}
+
+
+def _baseline(ran: Variables, *, n_resamples: int, seed: int) -> dict[str, xr.Variable]:
+    known = ~ran["failed"]
+    n, logprobs = int(known.sum()), where(known, concatenated((ran[name] for name in LOGPROBS), "outcome"))
+    means = bootstrap_mean(xr.DataArray(logprobs), n_resamples=n_resamples, seed=seed).variable
+    n_right = int(ran["correct"][known.values].sum())
+    found = {"accuracy": proportion_interval(n_right, n).variable, **dict(zip(LOGPROBS, means, strict=True))}
     if "said_prefix" in ran:
-        means["said_prefix"] = proportion_interval(int(ran["said_prefix"].sum()), len(correct))
-    return {
-        "baseline_accuracy": proportion_interval(int(correct.sum()), len(correct)),
-        **{f"baseline_{name}": values for name, values in means.items()},
-        "n_problems": effects.sizes["problem"],
-    }
+        found["said_prefix"] = proportion_interval(int(ran["said_prefix"].sum()), n).variable
+    return {f"baseline_{name}": values for name, values in found.items()}
 
 
 SPLIT: Final = ("n_said", "accuracy_said", "n_unsaid", "accuracy_unsaid")
 
 
-def _split_by_prefix(effects: xr.Dataset, flips: xr.DataArray) -> dict[str, xr.DataArray]:
+def _split_by_prefix(cuts: Variables, flips: xr.Variable) -> dict[str, xr.Variable]:
     """The effect on accuracy among problems that say the answer prefix under the cut, and among the others."""
-    if "said_prefix" not in effects:
+    if "said_prefix" not in cuts:
         return {}
-    said = effects["said_prefix"].sel(intervention=flips["intervention"])
-    among = {"said": flips.where(said), "unsaid": flips.where(~said)}
+    among = {"said": where(cuts["said_prefix"], flips), "unsaid": where(~cuts["said_prefix"], flips)}
     return {f"n_{name}": its.notnull().sum("problem") for name, its in among.items()} | {
         f"accuracy_{name}": its.mean("problem") for name, its in among.items()
     }
 
 
-def _mean(differences: xr.DataArray, *, n_resamples: int, seed: int) -> xr.DataArray:
-    """The mean over problems with its interval (…, value); a score interval of what is true or false."""
-    if differences.name not in ("accuracy", "said_prefix"):
-        values = differences.transpose("problem", ...)
-        return bootstrap_t(values, n_resamples=n_resamples, seed=seed)
-    counts = [its.sum("problem").values for its in (differences < 0, differences > 0, differences.notnull())]
-    found = differences.isel(problem=0, drop=True).expand_dims(value=text(VALUES), axis=-1)
-    return found.copy(data=paired_difference_interval(*counts))
+def _means(differences: Variables, *, n_resamples: int, seed: int) -> dict[str, xr.Variable]:
+    """Means over problems with their intervals (…, value): score intervals of what is true or false."""
+    drawn = [name for name in differences if name not in ("accuracy", "said_prefix")]
+    values = xr.DataArray(concatenated((differences[name] for name in drawn), "outcome"))
+    found = dict(zip(drawn, bootstrap_t(values, n_resamples=n_resamples, seed=seed).variable, strict=True))
+    for name in differences.keys() - drawn:
+        its = differences[name]
+        counts = [these.sum("problem").values for these in (its < 0, its > 0, its.notnull())]
+        found[name] = xr.Variable(("intervention", "value"), paired_difference_interval(*counts))
+    return {name: found[name] for name in differences}
 
 
 def _none(
-    effects: xr.Dataset, differences: xr.Dataset, summary: xr.Dataset, *, n_resamples: int, seed: int
-) -> dict[str, xr.DataArray]:
+    effects: xr.Dataset, differences: Variables, counted: Variables, *, n_resamples: int, seed: int
+) -> dict[str, xr.Variable]:
     """Where no effect is shown, and how many problems carry a mean."""
     margin, of_accuracy = (float(effects.attrs.get(name, usual)) for name, usual in MARGINS.items())
-    broken, mended, n = (summary[name].values for name in ("n_broken", "n_mended", "n"))
-    none = {"accuracy": summary["n"].copy(data=equivalent_proportions(broken, mended, n, of_accuracy))}
-    carrying = {}
-    for name in LOGPROBS:
-        values = differences[name].transpose("problem", ...)
-        none[name] = equivalent_means(values, margin, n_resamples=n_resamples, seed=seed)
-        carrying[name] = summary["n"].copy(data=effective_size(values.values))
+    broken, mended, n = (counted[name].values for name in ("n_broken", "n_mended", "n"))
+    logprobs = concatenated((differences[name] for name in LOGPROBS), "outcome")
+    of_logprobs = equivalent_means(xr.DataArray(logprobs), margin, n_resamples=n_resamples, seed=seed).values
+    none = {"accuracy": equivalent_proportions(broken, mended, n, of_accuracy)}
+    none |= dict(zip(LOGPROBS, of_logprobs, strict=True))
+    carrying = dict(zip(LOGPROBS, effective_size(logprobs.transpose("problem", ...).values), strict=True))
     return {"no_effect": _by_outcome(none, missing=False), "effective_n": _by_outcome(carrying)}
 
 
-def _heads_shrunk(effects: xr.Dataset, differences: xr.DataArray, *, seed: int) -> dict[str, xr.DataArray]:
+def _heads_shrunk(labelled: xr.Dataset, differences: xr.Variable, *, seed: int) -> dict[str, xr.Variable]:
     """Effects of single heads, shrunk within each family of heads, and their chance to be among the first."""
-    n = differences.notnull().sum("problem")
-    mean, error = differences.mean("problem"), differences.std("problem", ddof=1) / np.sqrt(n)
-    found = {name: xr.full_like(mean.reset_coords(drop=True), np.nan) for name in ("shrunk", "p_top_k")}
-    for cuts in (its for name, its in families(effects).items() if name.split(",")[0] == HEADS):
-        known = [label for label in cuts.values() if n.sel(intervention=label) > 1]
+    n = differences.notnull().sum("problem").values
+    mean, error = differences.mean("problem").values, differences.std("problem", ddof=1).values / np.sqrt(n)
+    place = {str(label): row for row, label in enumerate(labelled["intervention"].values)}
+    found = {name: np.full(mean.shape, np.nan) for name in ("shrunk", "p_top_k")}
+    for cuts in (its for name, its in families(labelled).items() if name.split(",")[0] == HEADS):
+        known = [place[label] for label in cuts.values() if n[place[label]] > 1]
         if len(known) > 2:
             k = min(TOP, len(known) // 3)
-            values = (its.sel(intervention=known).values for its in (mean, error))
-            for name, its in zip(found, shrunk(*values, k=k, seed=seed), strict=True):
-                found[name].loc[{"intervention": known}] = its
-    return found
+            for of, its in zip(found.values(), shrunk(mean[known], error[known], k=k, seed=seed), strict=True):
+                of[known] = its
+    return {name: xr.Variable("intervention", of) for name, of in found.items()}
 
 
-def _tests(effects: xr.Dataset, differences: xr.Dataset, *, n_flips: int, seed: int) -> dict[str, xr.DataArray]:
-    """p-values of the plan's cuts, corrected over these, and what n pairs could find."""
-    known = differences["accuracy"].notnull()
-    among = ((differences["kind"] == "cut") & known.any("problem")).values
-    added = exploratory(effects).sel(intervention=differences["intervention"]).values
-    first = among & ~added
+def _tests(
+    cuts: Variables,
+    baseline: Variables,
+    differences: Variables,
+    *,
+    among: np.ndarray,
+    first: np.ndarray,
+    n_flips: int,
+    seed: int,
+) -> dict[str, xr.Variable]:
+    """p-values of the plan's cuts (`among`), corrected over these, and what n pairs could find.
+
+    What was added later must not change what the first plan (`first`) found.
+    """
     # A pair that is left out is wrong both times here: it flips neither way.
-    before = effects["correct"].sel(intervention=BASELINE, drop=True) & known
-    after = effects["correct"].sel(intervention=differences["intervention"]) & known
-    p = {"accuracy": mcnemar(before, after)["p"].where(among)}
-    max_t = {}
-    # What was added later must not change what the first plan found.
-    plans = [its for its in (first, among) if its.any()][: 1 + bool((added & among).any())]
-    for name in LOGPROBS:
-        logprob = differences[name].reset_coords(drop=True)
-        tested = [sign_flip_test(logprob[{"intervention": its}], n_flips=n_flips, seed=seed) for its in plans]
-        whole = [its.reindex(intervention=logprob["intervention"]) for its in tested]
-        p[name] = whole[-1]["p"]
-        max_t[name] = whole[0]["p_familywise"].fillna(whole[-1]["p_familywise"])
+    known = differences["accuracy"].notnull()
+    before, after = (xr.DataArray(ran["correct"] & known) for ran in (baseline, cuts))
+    plans = [its for its in (first, among) if its.any()][: 1 + bool((among & ~first).any())]
+    logprobs = xr.DataArray(concatenated((differences[name] for name in LOGPROBS), "outcome"))
+    of_logprobs, max_t = np.full((2, *logprobs.shape[:2]), np.nan)
+    for its in reversed(plans):
+        tested = sign_flip_test(logprobs[:, its], family=("intervention",), n_flips=n_flips, seed=seed)
+        of_logprobs[:, its], max_t[:, its] = tested["p"].values, tested["p_familywise"].values
+    p = {"accuracy": np.where(among, mcnemar(before, after)["p"].values, np.nan)}
+    each = xr.DataArray(_by_outcome(p | dict(zip(LOGPROBS, of_logprobs, strict=True))))
 
-    def corrected(correct: Callable[[xr.DataArray], xr.DataArray]) -> xr.DataArray:
-        return _by_outcome({name: correct(its.where(first)).fillna(correct(its)) for name, its in p.items()})
+    def corrected(correct: Callable[..., xr.DataArray]) -> xr.Variable:
+        of_first = correct(each.where(xr.DataArray(first, dims="intervention")), over=("intervention",))
+        return of_first.fillna(correct(each, over=("intervention",))).variable
 
     return {
-        "p": _by_outcome(p),
+        "p": each.variable,
         "p_holm": corrected(holm),
         "p_bh": corrected(benjamini_hochberg),
-        "p_max_t": _by_outcome(max_t),
+        "p_max_t": _by_outcome(dict(zip(LOGPROBS, max_t, strict=True))),
         "mde": _detectable(differences, alpha=ALPHA / max(1, int(first.sum() or among.sum()))),
     }
 
 
 def exploratory(effects: xr.Dataset) -> xr.DataArray:
     """Whether each intervention was added after the study had begun; of effects made elsewhere none is known to be."""
-    return effects.get("exploratory", xr.zeros_like(effects["kind"], dtype=bool))
+    known = "exploratory" in effects
+    return effects["exploratory"] if known else xr.zeros_like(effects["kind"], dtype=bool)
 
 
-def _detectable(differences: xr.Dataset, *, alpha: float) -> xr.DataArray:
+def _detectable(differences: Variables, *, alpha: float) -> xr.Variable:
     """What n pairs find with power 0.8 at this level, from how much the pairs differ."""
-    n = differences["accuracy"].notnull().sum("problem")
-    flipped, counts = abs(differences["accuracy"]).mean("problem"), n.values.tolist()
-    pairs = list(zip(flipped.values.tolist(), counts, strict=True))
+    flips = differences["accuracy"]
+    counts = flips.notnull().sum("problem").values.tolist()
+    pairs = list(zip(abs(flips).mean("problem").values.tolist(), counts, strict=True))
     # Few shares differ, and each takes a search.
     proportions = {(share, count): _detectable_flips(share, count, alpha) for share, count in set(pairs)}
-    accuracy = n.copy(data=[proportions[pair] for pair in pairs])
-    means = {}
+    found = {"accuracy": np.array([proportions[pair] for pair in pairs])}
     for name in LOGPROBS:
-        spread = differences[name].std("problem", ddof=1)
-        sizes = zip(spread.values.tolist(), counts, strict=True)
-        found = [detectable_mean(sd, count, alpha=alpha) if count > 1 else np.nan for sd, count in sizes]
+        sizes = zip(differences[name].std("problem", ddof=1).values.tolist(), counts, strict=True)
         # Pairs that do not differ at all say nothing of how much others would.
-        means[name] = n.copy(data=found).where(spread > 0)
-    return _by_outcome({"accuracy": accuracy, **means})
+        found[name] = np.array([detectable_mean(sd, n, alpha=alpha) if n > 1 and sd > 0 else np.nan for sd, n in sizes])
+    return _by_outcome(found)
 
 
 def _detectable_flips(share: float, n: int, alpha: float) -> float:
@@ -400,30 +423,29 @@ def _detectable_flips(share: float, n: int, alpha: float) -> float:
     return detectable_one_way(n, alpha=alpha) if np.isnan(found) else found
 
 
-def _by_outcome(columns: Mapping[str, xr.DataArray], *, missing: float = np.nan) -> xr.DataArray:
-    """One array with an `outcome` dim; what is missing is NaN, or as said."""
-    template = next(iter(columns.values()))
-    parts = [columns.get(name, xr.full_like(template, missing, dtype=type(missing))) for name in OUTCOMES]
-    names = xr.DataArray(text(OUTCOMES), dims="outcome", name="outcome")
-    joined: xr.DataArray = xr.concat(parts, names, coords="minimal", compat="override")
-    return joined.transpose("intervention", "outcome", ...)
+def _by_outcome(columns: Mapping[str, np.ndarray], *, missing: float = np.nan) -> xr.Variable:
+    """One variable with an `outcome` dim, of columns (intervention, …); what is missing is NaN, or as said."""
+    nothing = np.full_like(next(iter(columns.values())), missing)
+    joined = np.stack([columns.get(name, nothing) for name in OUTCOMES], axis=1)
+    return xr.Variable(("intervention", "outcome", "value")[: joined.ndim], joined)
 
 
-def _against_controls(summary: xr.Dataset, controls: Mapping[str, Sequence[str]]) -> dict[str, xr.DataArray]:
+def _against_controls(
+    effect: Mapping[str, np.ndarray], labels: Sequence[str], controls: Mapping[str, Sequence[str]]
+) -> dict[str, xr.Variable]:
     """Empirical p of each cut among its controls; mean, least and largest effect of these."""
-    place = {str(label): k for k, label in enumerate(summary["intervention"].values)}
-    n_controls = summary["n"].copy(data=[len(controls.get(label, ())) for label in place])
-    p = {outcome: xr.full_like(summary["n"], np.nan, dtype=np.float64) for outcome in OUTCOMES}
-    spread = {outcome: xr.full_like(summary[outcome], np.nan) for outcome in OUTCOMES}
-    for outcome in OUTCOMES:
-        effect = summary[outcome].sel(value="estimate", drop=True).values
+    place = {label: row for row, label in enumerate(labels)}
+    p = {outcome: np.full(len(labels), np.nan) for outcome in OUTCOMES}
+    spread = {outcome: np.full((len(labels), len(VALUES)), np.nan) for outcome in OUTCOMES}
+    for outcome, of in effect.items():
         for label, others in controls.items():
-            cut, known = place[label], [place[other] for other in others if not np.isnan(effect[place[other]])]
-            if known and not np.isnan(effect[cut]):
+            cut, known = place[label], [place[other] for other in others if not np.isnan(of[place[other]])]
+            if known and not np.isnan(of[cut]):
                 # Equal effects may differ in their last bits.
-                as_bad = WORSE[outcome] * (effect[known] - effect[cut]) >= -1e-9
-                p[outcome].values[cut] = (1 + as_bad.sum()) / (1 + len(known))
-                spread[outcome].values[cut] = effect[known].mean(), effect[known].min(), effect[known].max()
+                as_bad = WORSE[outcome] * (of[known] - of[cut]) >= -1e-9
+                p[outcome][cut] = (1 + as_bad.sum()) / (1 + len(known))
+                spread[outcome][cut] = of[known].mean(), of[known].min(), of[known].max()
+    n_controls = xr.Variable("intervention", [len(controls.get(label, ())) for label in labels])
     return {"n_controls": n_controls, "p_controls": _by_outcome(p), "controls": _by_outcome(spread)}
 
 

@@ -76,23 +76,23 @@ def ablation_curve(summary: xr.Dataset, orders: Orders, random_orders: Orders) -
     lengths = {len(labels) for labels in (*orders.values(), *random_orders.values())}
     if not orders or len(lengths) != 1:
         raise OptionError(f"found {len(orders)} orders of {sorted(lengths)} cuts, expected one or more of one length.")
-    table = xr.Dataset({"n_random": len(random_orders), "n": int(summary["n"].max())})
-    areas = []
-    for name in OUTCOMES:
+    found: dict[str, Any] = {"n_random": len(random_orders), "n": int(summary["n"].max())}
+    areas, p = (np.full((len(orders), len(OUTCOMES)), np.nan) for _ in range(2))
+    for place, name in enumerate(OUTCOMES):
         curve = _curves(summary[name], orders)
-        area = curve.sel(value="estimate", drop=True)[:, 1:].mean("k")
-        band, p = xr.full_like(curve.isel(order=0, drop=True), np.nan), xr.full_like(area, np.nan)
+        areas[:, place] = xr.Variable(("order", "k"), curve[:, 1:, 0]).mean("k").values
+        band = np.full(curve.shape[1:], np.nan)
         if random_orders:
-            drawn = _curves(summary[name], random_orders).sel(value="estimate", drop=True).values
+            drawn = _curves(summary[name], random_orders)[..., 0]
             levels = (0.025, 0.975) if len(drawn) >= 40 else (0.0, 1.0)
-            band = band.copy(data=np.stack([drawn.mean(0), *np.quantile(drawn, levels, axis=0)], axis=-1))
+            band = np.stack([drawn.mean(0), *np.quantile(drawn, levels, axis=0)], axis=-1)
             # Equal areas may differ in their last bits.
-            worse = WORSE[name] * (drawn[:, 1:].mean(1) - area.values[:, None]) >= -1e-9
-            p = p.copy(data=(1 + worse.sum(1)) / (1 + len(drawn)))
-        table = table.assign({name: curve, f"random_{name}": band})
-        areas.append(xr.Dataset({"area": area, "p": p}))
-    joined: xr.Dataset = xr.concat(areas, xr.DataArray(text(OUTCOMES), dims="outcome", name="outcome"))
-    return table.merge(joined.transpose("order", "outcome"))
+            worse = WORSE[name] * (drawn[:, 1:].mean(1) - areas[:, place, None]) >= -1e-9
+            p[:, place] = (1 + worse.sum(1)) / (1 + len(drawn))
+        found |= {name: (("order", "k", "value"), curve), f"random_{name}": (("k", "value"), band)}
+    found |= {name: (("order", "outcome"), of) for name, of in (("area", areas), ("p", p))}
+    labels = {"order": text(list(orders)), "k": np.arange(1 + lengths.pop()), "value": summary["value"].values}
+    return xr.Dataset(found, labels | {"outcome": text(OUTCOMES)})
 
 
 def dose_response(summary: xr.Dataset, doses: Mapping[str, Mapping[float, str]]) -> xr.Dataset:
@@ -129,12 +129,16 @@ def dose_response(summary: xr.Dataset, doses: Mapping[str, Mapping[float, str]])
     ).assign(n=int(summary["n"].max()))
 
 
-def _curves(effect: xr.DataArray, orders: Orders) -> xr.DataArray:
-    """Dims (order, k, value), from k = 0."""
-    found = [effect.sel(intervention=list(labels)).values for labels in orders.values()]
-    values = np.stack([np.concatenate([np.zeros((1, len(VALUES))), rows]) for rows in found])
-    coords = {"order": text(list(orders)), "k": np.arange(values.shape[1]), "value": effect["value"].values}
-    return xr.DataArray(values, dims=("order", "k", "value"), coords=coords)
+def _curves(effect: xr.DataArray, orders: Orders) -> np.ndarray:
+    """Shape (order, k, value), from k = 0."""
+    place, values = _places_of(effect), effect.values
+    found = [values[[place[str(label)] for label in labels]] for labels in orders.values()]
+    return np.stack([np.concatenate([np.zeros((1, len(VALUES))), rows]) for rows in found])
+
+
+def _places_of(cuts: xr.DataArray | xr.Dataset) -> dict[str, int]:
+    """The place of each cut by its label."""
+    return {str(label): place for place, label in enumerate(cuts["intervention"].values)}
 
 
 def influence(
@@ -227,20 +231,29 @@ def transplants(effects: xr.Dataset, donors: xr.DataArray) -> xr.Dataset:
 
     `donors` (intervention, problem) names the donors; `n` problems count, and `n_left_out` do not.
     """
-    own = _own_answers(effects)
-    rows = []
-    for label in donors["intervention"].values:
-        cut = effects.sel(intervention=label)
-        theirs = np.array([own.get(str(name), "") for name in donors.sel(intervention=label).values], dtype=object)
-        mine, given = np.array(list(own.values()), dtype=object), cut["answer"].values.astype(object)
-        counts = ~cut["failed"].values & (mine != "") & (theirs != "") & (mine != theirs)
+    own, place = _own_answers(effects), _places_of(effects)
+    mine, answers, failed = np.array([*own.values()], object), effects["answer"].values, effects["failed"].values
+    shares, counted = [], []
+    for label, names in zip(donors["intervention"].values, donors.values, strict=True):
+        theirs = np.array([own.get(str(name), "") for name in names], dtype=object)
+        given = answers[place[str(label)]].astype(object)
+        counts = ~failed[place[str(label)]] & (mine != "") & (theirs != "") & (mine != theirs)
         follows, keeps = counts & (given == theirs), counts & (given == mine)
         n = int(counts.sum())
-        shares = [proportion_interval(int(its.sum()), n) for its in (follows, keeps, counts & ~follows & ~keeps)]
-        answers = xr.DataArray(text((FOLLOWS, KEEPS, NEITHER)), dims="answer", name="answer")
-        rows.append(xr.Dataset({"share": xr.concat(shares, answers), "n": n, "n_left_out": len(counts) - n}))
-    table: xr.Dataset = xr.concat(rows, donors["intervention"])
-    return table
+        shares.append(
+            [proportion_interval(int(its.sum()), n).values for its in (follows, keeps, counts & ~follows & ~keeps)]
+        )
+        counted.append((n, len(counts) - n))
+    labels = {"intervention": donors["intervention"].values, "answer": text((FOLLOWS, KEEPS, NEITHER))}
+    n_problems, n_left_out = np.array(counted).T
+    return xr.Dataset(
+        {
+            "share": (("intervention", "answer", "value"), np.array(shares)),
+            "n": ("intervention", n_problems),
+            "n_left_out": ("intervention", n_left_out),
+        },
+        labels | {"value": text(VALUES)},
+    )
 
 
 def transplant_table(effects: xr.Dataset, *, n_permutations: int = 1000, seed: int = 0) -> xr.Dataset | None:
@@ -274,15 +287,14 @@ def transplant_table(effects: xr.Dataset, *, n_permutations: int = 1000, seed: i
     orders = _within(effects["n_steps"].values, n_permutations, np.random.default_rng(seed))
     by_order = effects["problem"].values[orders[0][given]]
     true, by_chance = transplants(effects, donors), transplants(effects, donors.copy(data=by_order))
-    p = [_donor_p(effects, label, its, orders) for label, its in zip(labels, given, strict=True)]
-    names = text([f"{label}, {AT_RANDOM}" for label in labels])
-    found = [
-        true.assign(p=("intervention", p)),
-        by_chance.assign_coords(intervention=names).assign(p=("intervention", np.full(len(labels), np.nan))),
-    ]
-    in_pairs = np.arange(2 * len(labels)).reshape(2, -1).T.ravel()
-    joined: xr.Dataset = xr.concat(found, "intervention").isel(intervention=in_pairs)
-    return joined
+    p = [[_donor_p(effects, label, its, orders), np.nan] for label, its in zip(labels, given, strict=True)]
+    in_pairs = {
+        name: (of.dims, np.stack([of.values, by_chance[name].values], axis=1).reshape(-1, *of.shape[1:]))
+        for name, of in true.data_vars.items()
+    }
+    names = [name for label in labels for name in (label, f"{label}, {AT_RANDOM}")]
+    coords = {"intervention": text(names), "answer": true["answer"].values, "value": true["value"].values}
+    return xr.Dataset(in_pairs | {"p": ("intervention", np.ravel(p))}, coords)
 
 
 def _own_answers(effects: xr.Dataset) -> dict[str, str]:
@@ -303,14 +315,15 @@ def _within(groups: np.ndarray, n_orders: int, rng: np.random.Generator) -> np.n
 
 def _donor_p(effects: xr.Dataset, label: str, donor: np.ndarray, orders: np.ndarray) -> float:
     """How often other donors of as many steps would be followed by as large a share of problems as the true ones."""
-    cut, own = effects.sel(intervention=label), list(_own_answers(effects).values())
+    cut = {name: effects[name].values[_places_of(effects)[label]] for name in ("answer", "failed")}
+    own = list(_own_answers(effects).values())
     # Equal texts have equal numbers, which compare faster.
-    _, codes = np.unique(np.array([*own, *cut["answer"].values.tolist()], dtype=str), return_inverse=True)
+    _, codes = np.unique(np.array([*own, *cut["answer"].tolist()], dtype=str), return_inverse=True)
     receiver, given = codes[: len(own)], codes[len(own) :]
     known = np.array(own, dtype=object) != ""
     # The true donors first.
     theirs = np.concatenate([donor[None], orders[:, donor]])
-    counts = ~cut["failed"].values & known & known[theirs] & (receiver != receiver[theirs])
+    counts = ~cut["failed"] & known & known[theirs] & (receiver != receiver[theirs])
     follows = (counts & (given == receiver[theirs])).sum(-1)
     share = np.divide(follows, counts.sum(-1), out=np.full(len(theirs), np.nan), where=counts.any(-1))
     drawn = share[1:][np.isfinite(share[1:])]
@@ -356,16 +369,17 @@ def variant_effects(effects: xr.Dataset, *, n_resamples: int = 1000, seed: int =
     lost = paired_differences(effects)[RANKED_BY].reset_coords(drop=True)
     names = list(dict.fromkeys(name for its in variants.values() for name in its))
     names = [*names, *([INDIRECT] if DIRECT in names else [])]
-    unknown = xr.full_like(lost.isel(intervention=0, drop=True), np.nan)
+    place, values = _places_of(lost), lost.transpose("intervention", "problem").values
     rows = []
     for label, its in variants.items():
-        total = lost.sel(intervention=label, drop=True)
-        found = {name: lost.sel(intervention=variant, drop=True) for name, variant in its.items()}
+        total = values[place[label]]
+        found = {name: values[place[variant]] for name, variant in its.items()}
         if DIRECT in found:
             found[INDIRECT] = total - found[DIRECT]
-        rows.append(xr.concat([total, *(found.get(name, unknown) for name in names)], "variant"))
-    table = xr.concat(rows, "intervention").assign_coords(intervention=text(variants), variant=text(["total", *names]))
-    return bootstrap_mean(table.transpose("problem", ...), n_resamples=n_resamples, seed=seed)
+        rows.append([total, *(found.get(name, np.full_like(total, np.nan)) for name in names)])
+    coords = {"intervention": text(variants), "variant": text(["total", *names])}
+    table = xr.DataArray(np.array(rows), coords, ("intervention", "variant", "problem"), RANKED_BY)
+    return bootstrap_mean(table, n_resamples=n_resamples, seed=seed)
 
 
 def recovered(

@@ -1,6 +1,7 @@
 """The headline numbers (for JSON) and tidy tables (for CSV, a row a number) of an analysis and of a comparison."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -150,8 +151,8 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
     """
     analysis = shown_of_analysis(analysis)
     # Dims and variables of a Dataset are in the order in which they were read, which differs from time to time.
-    cell = ["layer", "head", "query", "key"]
-    moments = analysis.moments.to_dataframe(dim_order=cell).reset_index()[[*cell, "mean", "sd", "n"]]
+    cell = {dim: analysis.moments.get_index(dim) for dim in ("layer", "head", "query", "key")}
+    moments = {name: analysis.moments.variables[name] for name in ("mean", "sd", "n")}
     return {
         "composition": _rows_table(analysis.composition, "composition"),
         "readout": _rows_table(analysis.readout, "readout"),
@@ -162,7 +163,7 @@ def analysis_tables(analysis: Analysis) -> dict[str, pd.DataFrame]:
         **evidence_tables(Levels(analysis.evidence, analysis.layer_evidence, analysis.model_evidence)),
         "heads": _heads_table(analysis.ranking),
         "position_null": _position_table(analysis.position_null),
-        "moments": moments,
+        "moments": _long(cell, moments),
     }
 
 
@@ -213,21 +214,21 @@ def _strongest(ranking: xr.Dataset, preference: xr.DataArray, n_heads: int = 3) 
 
 
 def _rows_table(rows: xr.Dataset, name: str) -> pd.DataFrame:
-    return _wide(rows[name]).merge(rows["n"].to_dataframe().reset_index(), on="query")
+    return _wide(rows[name], n=rows["n"])
 
 
 def _position_table(found: xr.Dataset) -> pd.DataFrame:
     """A row a key; `effect` is the estimate."""
-    wide = _wide(found["effect"]).rename(columns={"estimate": "effect"})
-    return wide.assign(p=found["p"].values, n=int(found["n"]))[["key", "effect", "low", "high", "p", "n"]]
+    wide = _wide(found["effect"], p=found["p"]).rename(columns={"estimate": "effect"})
+    return wide.assign(n=int(found["n"]))
 
 
 def _preferences_table(level: xr.Dataset) -> pd.DataFrame:
     frames = []
     for measure in LEVEL_MEASURES:
-        value = level[measure].rename({dim: "position" for dim in LEVEL_POSITIONS if dim in level[measure].dims})
-        frame = _wide(value if "position" in value.dims else value.expand_dims(position=[""]))
-        frames.append(frame.assign(measure=measure, position=frame["position"].astype(str)))
+        wide = _wide(level[measure])
+        positions = [wide[dim].astype(str) for dim in LEVEL_POSITIONS if dim in wide]
+        frames.append(wide.assign(measure=measure, position=positions[0] if positions else ""))
     places = [dim for dim in ("layer", "head") if dim in level.dims]
     columns = [*places, "measure", "position", *VALUES]
     return pd.concat([frame[columns] for frame in frames], ignore_index=True).assign(n=int(level["n"]))
@@ -244,18 +245,30 @@ def _heads_table(ranking: xr.Dataset) -> pd.DataFrame:
 
 
 def _evidence_table(level: xr.Dataset) -> pd.DataFrame:
-    table = _wide(level["excess"])
     places = [dim for dim in ("layer", "head") if dim in level.dims]
     known = [name for name in TESTS if name in level]
-    tests = level[known].assign(thought=level["hub"].where(level["measure"] == "hub", ""))
-    table = table.merge(tests.to_dataframe().reset_index(), on=[*places, "measure"])
-    columns = [*places, "measure", "thought", *VALUES, *known]
-    return table[columns].assign(n=int(level["n"]))
+    thought = level["hub"].where(level["measure"] == "hub", "")
+    table = _wide(level["excess"], thought=thought, **{name: level[name] for name in known})
+    return table[[*places, "measure", "thought", *VALUES, *known]].assign(n=int(level["n"]))
 
 
-def _wide(value: xr.DataArray) -> pd.DataFrame:
-    """Estimate, low and high as columns."""
-    return value.reset_coords(drop=True).to_dataset(dim="value").to_dataframe().reset_index()
+def _wide(value: xr.DataArray, **others: xr.DataArray) -> pd.DataFrame:
+    """Estimate, low and high as columns, and those of other arrays beside them."""
+    labels = {str(dim): value.get_index(dim) for dim in value.dims if dim != "value"}
+    bounds = {name: value.variable.isel(value=place) for place, name in enumerate(VALUES)}
+    return _long(labels, bounds | {name: of.variable for name, of in others.items()})
+
+
+def _long(labels: Mapping[str, pd.Index], columns: Mapping[str, xr.Variable]) -> pd.DataFrame:
+    """A row a place along the dims: its labels, and what the arrays have there, which may lack some of the dims."""
+    shape = [len(index) for index in labels.values()]
+    places = np.indices(shape).reshape(len(labels), prod(shape))
+    table: dict[str, Any] = {dim: of.take(place) for (dim, of), place in zip(labels.items(), places, strict=True)}
+    for name, of in columns.items():
+        own = [size if dim in of.dims else 1 for dim, size in zip(labels, shape, strict=True)]
+        values = of.transpose(*(dim for dim in labels if dim in of.dims)).values.reshape(own)
+        table[name] = np.broadcast_to(values, shape).ravel()
+    return pd.DataFrame(table)
 
 
 HEADLINE = ("accuracy", "preference", "sequential", "skip", "thought_mass")
@@ -385,19 +398,17 @@ def _tidy(parts: list[xr.Dataset], sides: list[str], counts: Sequence[str] = ())
     """A row for each defined number of the first part, with its p of the second part if there is one."""
     values, *p_values = parts
     tests, frames = ["p"][: len(p_values)], []
-    for name in dict.fromkeys((*MEASURES, *PROFILES)):
-        if name in values:
-            wide = values[name].to_dataset(dim="value").assign(values[list(counts)])
-            frames.append(_labelled(wide.assign(dict(zip(tests, (of[name] for of in p_values), strict=True))), name))
+    for name in (name for name in dict.fromkeys((*MEASURES, *PROFILES)) if name in values):
+        of = values[name]
+        others = {side: values[side] for side in sides if side not in of.dims} | dict(
+            zip(tests, (its[name] for its in p_values), strict=True)
+        )
+        wide = _wide(of, **others, **{count: values[count] for count in counts})
+        positions = [wide[dim].astype(str) for dim in POSITIONS.values() if dim in wide]
+        about = {"measure": name, "position": positions[0] if positions else "", "depth": wide.get("depth", "all")}
+        frames.append(wide.assign(**about))
     columns = [*sides, "measure", "position", "depth", *VALUES, *tests, *counts]
     if not frames:
         return pd.DataFrame(columns=columns)
-    return pd.concat(frames, ignore_index=True).dropna(subset=["estimate"])[columns].reset_index(drop=True)
-
-
-def _labelled(wide: xr.Dataset, measure: str) -> pd.DataFrame:
-    """A frame with the columns that every measure has: its name, its position or "", its depth or all."""
-    frame = wide.to_dataframe().reset_index().rename(columns=dict.fromkeys(POSITIONS.values(), "position"))
-    missing = {name: value for name, value in (("position", ""), ("depth", "all")) if name not in frame}
-    frame = frame.assign(measure=measure, **missing)
-    return frame.assign(position=frame["position"].astype(str))
+    frames = [frame[columns] for frame in frames]
+    return pd.concat(frames, ignore_index=True).dropna(subset=["estimate"], ignore_index=True)

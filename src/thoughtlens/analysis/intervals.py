@@ -187,18 +187,17 @@ def bootstrap_ratio(
         >>> round(float(bootstrap_ratio(right, asked).sel(value="estimate")), 3)
         0.667
     """
-    above, below = (_flat(array) for array in xr.broadcast(numerator, denominator))
-    known = above.notnull() & below.notnull()
-    weights = resample_weights(above.sizes["problem"], n_resamples=n_resamples, seed=seed)
-    step = max(1, CHUNK_CELLS // weights.sizes["resample"])
+    _check_confidence(confidence)
+    over, under = xr.broadcast(numerator, denominator)
+    flat = [_flat(array).values for array in (over, under)]
+    known = ~(np.isnan(flat[0]) | np.isnan(flat[1]))
+    above, below = (xr.Variable(("problem", "cell"), np.where(known, values, 0.0)) for values in flat)
+    drawn = resample_weights(above.sizes["problem"], n_resamples=n_resamples, seed=seed).variable
+    step = max(1, CHUNK_CELLS // drawn.sizes["resample"])
     parts = [slice(start, start + step) for start in range(0, max(1, above.sizes["cell"]), step)]
-    bounds = [
-        _ratio_interval(above.where(known, 0.0)[:, part], below.where(known, 0.0)[:, part], weights, confidence)
-        for part in parts
-    ]
-    template = xr.broadcast(numerator, denominator)[0].transpose("problem", ...).isel(problem=0, drop=True)
-    flat = np.concatenate([bound.values for bound in bounds])
-    return _with_values(template, flat.reshape(*template.shape, len(VALUES)))
+    bounds = [_ratio_bounds(above[:, part], below[:, part], drawn, confidence) for part in parts]
+    template = over.transpose("problem", ...).isel(problem=0, drop=True)
+    return _with_values(template, np.concatenate(bounds).reshape(*template.shape, len(VALUES)))
 
 
 def bootstrap_mean(
@@ -480,11 +479,9 @@ def _t_bounds(centred: xr.DataArray, known: xr.DataArray, weights: xr.DataArray,
     return np.where(np.isnan(ends) & (n[:1] > 0), 0.0, ends)
 
 
-def _ratio_interval(
-    numerator: xr.DataArray, denominator: xr.DataArray, weights: xr.DataArray, confidence: float
-) -> xr.DataArray:
-    below = weighted_sums(denominator, weights)
-    return interval(weighted_sums(numerator, weights) / below.where(below != 0.0), confidence=confidence)
+def _ratio_bounds(above: xr.Variable, below: xr.Variable, drawn: xr.Variable, confidence: float) -> np.ndarray:
+    sums, of = (resampled_sum(part, drawn).values for part in (above, below))
+    return _with_bounds(np.divide(sums, of, out=np.full(sums.shape, np.nan), where=of != 0.0), confidence)
 
 
 def _flat(array: xr.DataArray) -> xr.DataArray:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.optimize import brentq
 from scipy.special import ndtri, stdtr
-from scipy.stats import binom, binomtest, false_discovery_control
+from scipy.stats import binom, false_discovery_control
 
 from thoughtlens.analysis.intervals import (
     CHUNK_CELLS,
@@ -74,7 +74,8 @@ def corrected_t(sums: Any, squares: Any, cubes: Any, n: Any) -> Any:
     # What rounding leaves of a variance of 0 would be a skewness of any size.
     spread = variance.where(variance > 1e-12 * square)
     t = mean * (n / spread) ** 0.5
-    u = (cubes / n - 3.0 * mean * square + 2.0 * mean**3) / spread**1.5 / n**0.5
+    # Products and roots, which take a tenth of the time of powers.
+    u = (cubes / n - 3.0 * mean * square + 2.0 * mean * mean * mean) / (spread * spread**0.5) / n**0.5
     return without_skewness(t, u).fillna(mean.where(mean == 0.0, np.inf * np.sign(mean)))
 
 
@@ -83,7 +84,7 @@ def without_skewness(t: Any, u: Any) -> Any:
 
     u is the third central moment of the mean in cubed standard errors; arrays or Datasets.
     """
-    return t + u * (t**2 / 3.0 + 1.0 / 6.0) + u**2 * t**3 / 27.0
+    return t + u * (t**2 / 3.0 + 1.0 / 6.0) + (u * t) ** 2 * t / 27.0
 
 
 def mean_p(sums: xr.DataArray, squares: xr.DataArray, cubes: xr.DataArray, n: int) -> xr.DataArray:
@@ -223,8 +224,8 @@ def mcnemar(before: xr.DataArray, after: xr.DataArray) -> xr.Dataset:
     """
     right, now = before.astype(bool), after.astype(bool)
     lost, gained = (right & ~now).sum("problem"), (~right & now).sum("problem")
-    p = xr.apply_ufunc(_binomial_p, lost, gained, vectorize=True, output_dtypes=[np.float64])
-    return xr.Dataset({"lost": lost, "gained": gained, "n": before.sizes["problem"], "p": p})
+    p = np.minimum(1.0, 2.0 * binom.cdf(np.minimum(lost, gained), lost + gained, 0.5))
+    return xr.Dataset({"lost": lost, "gained": gained, "n": before.sizes["problem"], "p": lost.copy(data=p)})
 
 
 def equivalent_means(
@@ -255,6 +256,10 @@ def equivalent_means(
     References: Schuirmann (1987), Journal of Pharmacokinetics and Biopharmaceutics 15 (two one-sided tests at 5 %);
     Hanley and Lippman-Hand (1983), Journal of the American Medical Association 249 (rule of three).
     """
+    n = differences.notnull().sum("problem")
+    enough = (n >= FEWEST_FOR_NONE).values
+    if not enough.any():
+        return n.copy(data=enough)
     values = differences.transpose("problem", ...).drop_vars("problem", errors="ignore").reset_coords(drop=True)
     largest = abs(values).max("problem").expand_dims(problem=UNSEEN)
     ends = [
@@ -263,8 +268,6 @@ def equivalent_means(
         ).sel(value=end, drop=True)
         for sign, end in ((-1.0, "low"), (1.0, "high"))
     ]
-    n = differences.notnull().sum("problem")
-    enough = (n >= FEWEST_FOR_NONE).values
     for its in (values, values - values.median("problem")):
         enough = enough & (effective_size(its.values) >= FEWEST_CARRYING)
     return n.copy(data=(ends[0] > -margin).values & (ends[1] < margin).values & enough)
@@ -335,7 +338,10 @@ def detectable_proportion(discordant: float, n: int, *, alpha: float = 0.05, pow
     if not 0.0 <= discordant <= 1.0:
         raise OptionError(f"the discordant share is {discordant}, expected a share of problems from 0 to 1.")
     _normal_quantiles(n, alpha, power)
-    return _least(lambda delta: mcnemar_power(discordant, delta, n, alpha=alpha) - power, discordant)
+    if not discordant:
+        return float("nan")
+    pairs = _discordant_pairs(discordant, n, alpha)
+    return _least(lambda delta: _share_found(*pairs, delta / discordant) - power, discordant)
 
 
 @cache
@@ -374,14 +380,22 @@ def mcnemar_power(discordant: float, difference: float, n: int, *, alpha: float 
     """
     if not discordant > 0.0:
         return 0.0
+    return _share_found(*_discordant_pairs(discordant, n, alpha), difference / discordant)
+
+
+def _discordant_pairs(discordant: float, n: int, alpha: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many pairs may be discordant, the chance of each number, and how many lost ones do not reach the level."""
     m = np.arange(n + 1)
     likely = binom.pmf(m, n, discordant)
     m, likely = m[likely > 1e-12], likely[likely > 1e-12]
-    # X reaches the level if it is above this, or below its mirror image.
-    most = binom.isf(alpha / 2.0, m, 0.5)
-    towards = (1.0 + difference / discordant) / 2.0
-    found = binom.sf(most, m, towards) + binom.cdf(m - most - 1, m, towards)
-    return float((likely * found).sum())
+    return m, likely, np.asarray(binom.isf(alpha / 2.0, m, 0.5))
+
+
+def _share_found(m: np.ndarray, likely: np.ndarray, most: np.ndarray, one_way: float) -> float:
+    """Power where `one_way` of the discordant pairs go one way rather than either."""
+    towards = (1.0 + one_way) / 2.0
+    # X reaches the level if it is above `most`, or below its mirror image.
+    return float((likely * (binom.sf(most, m, towards) + binom.cdf(m - most - 1, m, towards))).sum())
 
 
 def _least(surplus: Callable[[float], float], most: float) -> float:
@@ -425,8 +439,3 @@ def _holm(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(np.minimum(1.0, (len(p) - np.arange(len(p))) * p[order]))
     return adjusted
-
-
-def _binomial_p(lost: int, gained: int) -> float:
-    m = int(lost) + int(gained)
-    return float(binomtest(int(lost), m).pvalue) if m else 1.0

@@ -38,6 +38,7 @@ from thoughtlens.analysis.effects import (
     summarise,
 )
 from thoughtlens.analysis.effects_by_design import curve_of, recovered, transplant_table, variant_effects
+from thoughtlens.analysis.headlines_and_tables import as_number
 from thoughtlens.analysis.significance import FEWEST_CARRYING
 from thoughtlens.analysis.streamed_attention import VALUES, Blocks, patterned
 from thoughtlens.cuts.study import read_manifest
@@ -91,7 +92,8 @@ def open_effects(run: Run, name: str | None = None) -> xr.Dataset:
     store = run.path / STUDIES / (name or there[0]) / EFFECTS_STORE
     check_not_written(store.parent)
     check_seal(store, remedy="delete it, and run the same `thoughtlens intervene` again")
-    effects: xr.Dataset = xr.open_zarr(store, consolidated=False).load()
+    # What the store says of its chunks would be copied with every number that is made of them.
+    effects: xr.Dataset = xr.open_zarr(store, consolidated=False).load().drop_encoding()
     return check_effects(effects)
 
 
@@ -245,7 +247,7 @@ def study_headline(run: Run, done: Study) -> dict[str, Any]:
         "n": int(summary["n_problems"]),
         "confidence": summary.attrs["confidence"],
         "baseline": {
-            name: _number(summary[f"baseline_{name}"])
+            name: as_number(summary[f"baseline_{name}"])
             for name in (*TESTED, "said_prefix")
             if f"baseline_{name}" in summary
         },
@@ -288,7 +290,7 @@ def _variant_rows(done: Study) -> list[dict[str, Any]]:
     return [
         {
             "cut": str(row["intervention"].item()),
-            "effects": {str(name): _number(row.sel(variant=name)) for name in row["variant"].values},
+            "effects": {str(name): as_number(row.sel(variant=name)) for name in row["variant"].values},
         }
         for row in rows
     ]
@@ -305,7 +307,7 @@ def _restored_rows(done: Study) -> list[dict[str, Any]]:
         {
             "unit": str(row["unit"].item()),
             "family": str(row["family"].item()),
-            "share": _number(row["share"]),
+            "share": as_number(row["share"]),
             "loss": float(row["loss"]),
             "n": int(row["n"]),
         }
@@ -350,8 +352,8 @@ def _top(cuts: xr.Dataset) -> list[dict[str, Any]]:
 def _cut(cut: xr.Dataset) -> dict[str, Any]:
     counts = {name: int(cut[name]) for name in ("n", "n_failed", "n_broken", "n_mended", "n_controls")}
     names = ("p_holm", "p_controls", "effective_n")
-    ps = {name: {o: _finite(cut[name].sel(outcome=o).item()) for o in TESTED} for name in names}
-    effects = {o: _number(cut[o]) for o in (*OUTCOMES, *OF_PREFIX) if o in cut}
+    ps = {name: {o: _finite(cut[name].values[OUTCOMES.index(o)]) for o in TESTED} for name in names}
+    effects = {o: as_number(cut[o]) for o in (*OUTCOMES, *OF_PREFIX) if o in cut}
     split = {name: _finite(cut[name].item()) for name in SPLIT if name in cut}
     shown = {o: shown_of(cut, o) for o in TESTED}
     return {"cut": str(cut["intervention"].item()), **counts, **effects, **split, **ps, "shown": shown}
@@ -359,9 +361,9 @@ def _cut(cut: xr.Dataset) -> dict[str, Any]:
 
 def shown_of(cut: xr.Dataset, outcome: str) -> str:
     """What is shown of a cut's effect on an outcome, after Holm; absence of evidence is "not shown"."""
-    none = bool(cut["no_effect"].sel(outcome=outcome))
-    if cut["p_holm"].sel(outcome=outcome) < ALPHA:
-        word = "a loss" if WORSE[outcome] * cut[outcome].sel(value="estimate") > 0 else "a gain"
+    none, p = (cut[name].values[OUTCOMES.index(outcome)] for name in ("no_effect", "p_holm"))
+    if p < ALPHA:
+        word = "a loss" if WORSE[outcome] * cut[outcome].values[0] > 0 else "a gain"
         return f"{word} below the margin" if none else word
     return "no effect" if none else "not shown"
 
@@ -445,15 +447,11 @@ def _transplant_rows(effects: xr.Dataset) -> list[dict[str, Any]]:
             "n": int(row["n"]),
             "n_left_out": int(row["n_left_out"]),
             "p": _finite(row["p"].item()),
-            **{str(answer): _number(row["share"].sel(answer=answer)) for answer in row["answer"].values},
+            **{str(answer): as_number(row["share"].sel(answer=answer)) for answer in row["answer"].values},
         }
         for place in range(table.sizes["intervention"])
         for row in [table.isel(intervention=place)]
     ]
-
-
-def _number(value: xr.DataArray) -> dict[str, float | None]:
-    return {str(name): _finite(value.sel(value=name).item()) for name in value["value"].values}
 
 
 def _finite(number: float) -> float | None:

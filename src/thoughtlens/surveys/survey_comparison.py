@@ -44,10 +44,11 @@ from thoughtlens.analysis.comparison_statistics import (
     stack,
     unpaired_difference,
     welch,
+    with_intervals,
 )
 from thoughtlens.analysis.effects import ALPHA
 from thoughtlens.analysis.heads import type_counts
-from thoughtlens.analysis.intervals import VALUES, bootstrap_t, exact_labels, interval, resample_weights
+from thoughtlens.analysis.intervals import VALUES, bootstrap_t, exact_labels, resample_weights
 from thoughtlens.analysis.significance import sign_flips
 from thoughtlens.errors import OptionError
 from thoughtlens.notation import HEADS, KV_GROUPS
@@ -378,8 +379,8 @@ def _between_groups(
                 n = its[0].side.n
                 weights = resample_weights(n, n_resamples=n_draws, seed=seed)
                 flips = sign_flips(n, n_flips=n_draws, seed=seed)
-                values = (mean_of_models(ratios[0], weights) - mean_of_models(ratios[1], weights)).map(interval)
-                p = (mean_linearised(ratios[0]) - mean_linearised(ratios[1])).map(flipped_p, flips=flips)
+                values = with_intervals(mean_of_models(ratios[0], weights) - mean_of_models(ratios[1], weights))
+                p = flipped_p(mean_linearised(ratios[0]) - mean_linearised(ratios[1]), flips)
                 over = PROBLEMS
             pair = its[0], others[0]
             low = any(each.low for each in (*its, *others))
@@ -458,19 +459,18 @@ def _effects(read: Mapping[tuple[str, str], _Read], *, n_draws: int, seed: int) 
         if (effects := of.cell.effects) is None:
             continue
         values = effects.transpose("problem", ...)
-        means = bootstrap_t(values, n_resamples=n_draws, seed=seed)
-        p = sign_flip_test(values, n_flips=n_draws, seed=seed)["p"]
-        counts = values.notnull().sum("problem")
-        for name in effects["intervention"].values:
-            n = int(counts.sel(intervention=name))
-            bounds = dict(zip(VALUES, means.sel(intervention=name, value=list(VALUES)).values.tolist(), strict=True))
+        means = bootstrap_t(values, n_resamples=n_draws, seed=seed).values.tolist()
+        p = sign_flip_test(values, n_flips=n_draws, seed=seed)["p"].values.tolist()
+        counts = values.notnull().sum("problem").values.tolist()
+        about = (effects[name].values.tolist() for name in ("intervention", "family", "unit"))
+        for name, family, unit, numbers, its_p, n in zip(*about, means, p, counts, strict=True):
+            bounds = dict(zip(VALUES, numbers, strict=True))
             if n < LEAST_SHOWN:
                 bounds |= {"low": np.nan, "high": np.nan}
             yield {
                 "model": of.cell.model, "problems": of.cell.problems, "cut": str(name),
-                "family": str(effects["family"].sel(intervention=name).item()),
-                "unit": str(effects["unit"].sel(intervention=name).item()), **bounds, "over": PROBLEMS,
-                "p": float(p.sel(intervention=name)), "n": n, "n_models": 1, "accuracy_enough": not of.low,
+                "family": str(family), "unit": str(unit), **bounds, "over": PROBLEMS,
+                "p": its_p, "n": n, "n_models": 1, "accuracy_enough": not of.low,
             }  # fmt: skip
 
 
