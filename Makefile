@@ -42,7 +42,7 @@ FAST := tests/published/test_published.py tests/published/test_step_indexed.py \
 	$(addprefix tests/test_,effects_schema.py files.py house.py names.py order_labels.py)
 
 fast: setup
-	$(BIN)/pytest -q -m "not slow" $(FAST)
+	$(BIN)/pytest -n 2 --dist worksteal -q -m "not slow" $(FAST)
 
 # A minute on two processors: before each commit.
 check: setup
@@ -50,7 +50,7 @@ check: setup
 
 # Each process takes a third of the files, in order, so that what a file's tests share is made once; the examples in
 # docstrings are among them. Three processes for two processors: tests also wait, for clusters, kernels and browsers.
-usual whole: export OMP_NUM_THREADS = 1
+fast usual whole: export OMP_NUM_THREADS = 1
 usual: setup
 	$(BIN)/pytest -n 3 --dist worksteal -q --doctest-modules -m "not nightly" src tests
 
