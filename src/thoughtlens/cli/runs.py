@@ -280,7 +280,7 @@ def plot(
     heads: Annotated[str | None, typer.Option("--heads", help="Heads that are drawn, not the top: L4H5,L2H1.")] = None,
     top: Annotated[
         int | None,
-        typer.Option("--top", callback=within("--top", 1), help="How many top heads are drawn; 20 if not given."),
+        typer.Option("--top", callback=within("--top", 1), help="How many top heads are drawn; 9 if not given."),
     ] = None,
     metric: Annotated[str, typer.Option("--metric", help="What the map and ranking of heads show.")] = "importance",
     step_indexed: Annotated[
