@@ -453,6 +453,7 @@ def test_a_run_of_four_problems_shows_no_head(tmp_path):
     assert facts["warnings"] == ["n = 4: below 5 problems no interval, p-value, hub or head is shown; take more."]
     assert facts["top_heads"] == []
     assert not [path for path in facts["figures"] if "head" in Path(path).name]
+    assert sentence("plot", tmp_path / "run", "--heads", "L9H9").startswith("Error: no head 'L9H9' in this run")
     text = call("analyze", tmp_path / "run").stdout
     assert text.startswith("Warning: n = 4")
     assert "L0H0" not in text

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from thoughtlens.errors import CheckpointError
-from thoughtlens.models.families import projection
+from thoughtlens.models.codi_and_coconut import projection
 
 CODI: Final = "CODI"
 LATENT_TTS: Final = "LatentTTS"

@@ -33,7 +33,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from thoughtlens.errors import OptionError
 from thoughtlens.models.checkpoint_files import digest
-from thoughtlens.models.families import Coconut, symbol_tokenizer
+from thoughtlens.models.codi_and_coconut import Coconut, symbol_tokenizer
 from thoughtlens.models.reasoner import Markers, Wording
 from thoughtlens.notation import EOT, edge_name, head_name, thought_names
 from thoughtlens.taps import ATTENTION

@@ -61,8 +61,8 @@ from thoughtlens.models.checkpoint_weights import (
     tie,
 )
 from thoughtlens.models.checksum_cache import checksum
+from thoughtlens.models.codi_and_coconut import Coconut, Codi, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.compiled_circuit import compiled_reasoner
-from thoughtlens.models.families import Coconut, Codi, Pause, pause_vector, symbol_tokenizer
 from thoughtlens.models.planted import Strengths, planted_reasoner
 from thoughtlens.models.reasoner import LATENT, LatentReasoner, Reasoner, Wording
 from thoughtlens.notation import BOT, EOT

@@ -36,7 +36,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 from thoughtlens.errors import OptionError
 from thoughtlens.models.catalog import bundled
 from thoughtlens.models.checkpoint_files import digest
-from thoughtlens.models.families import Codi, projection
+from thoughtlens.models.codi_and_coconut import Codi, projection
 from thoughtlens.models.reasoner import Markers, answer_text
 from thoughtlens.notation import BOT, FIRST, MAX_THOUGHTS, key_names, text, thought_names
 from thoughtlens.problems import Problem

@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 
 from thoughtlens.errors import RecipeError
 from thoughtlens.models.checkpoint_settings import CODI, defaults
-from thoughtlens.models.families import question_text
+from thoughtlens.models.codi_and_coconut import question_text
 from thoughtlens.models.reasoner import answer_ids
 from thoughtlens.problems import Problem, load_set
 from thoughtlens.problems.generators import arithmetic_problem

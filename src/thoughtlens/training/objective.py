@@ -29,7 +29,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from thoughtlens.models.families import projection
+from thoughtlens.models.codi_and_coconut import projection
 from thoughtlens.reasoning.batch_pass import Context
 from thoughtlens.training.data import IGNORED, Batch, Padded
 from thoughtlens.training.recipe import TERMS

@@ -1,4 +1,4 @@
-"""The families of models on any decoder of transformers: CODI (Shen et al. 2025) and Coconut (Hao et al. 2024).
+"""CODI (Shen et al. 2025) and Coconut (Hao et al. 2024), the two families of models, on any decoder of transformers.
 
 `Codi`: two markers around the thoughts, and a projection that feeds them back; inference as in `test.py` of
 github.com/zhenyi4/codi (arXiv 2502.21074). `projection`: that projection, with weights drawn at random.
