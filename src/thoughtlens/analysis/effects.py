@@ -33,7 +33,7 @@ from thoughtlens.analysis.intervals import (
     proportion_interval,
     shrunk,
 )
-from thoughtlens.analysis.resampled_sums import bare, labels_of_sums
+from thoughtlens.analysis.resampled_sums import Variables, bare, labels_of_sums
 from thoughtlens.analysis.significance import (
     benjamini_hochberg,
     detectable_mean,
@@ -94,9 +94,6 @@ ADDRESS: Final = ("family", "unit", "edit", "at", "dose")
 """Coordinates that say what a cut cuts, and how."""
 
 ZERO: Final = "zero"
-
-Variables = Mapping[str, xr.Variable]
-"""Without labels, dims (intervention, problem), or (problem) of the baseline."""
 
 
 class Study(NamedTuple):
@@ -173,7 +170,7 @@ def paired_differences(effects: xr.Dataset) -> xr.Dataset:
 
 
 def _cuts_and_baseline(effects: xr.Dataset) -> tuple[Variables, Variables]:
-    """The variables of the cuts, in their order, and those of the baseline."""
+    """The variables of the cuts (intervention, problem), in their order, and those of the baseline (problem)."""
     is_cut, of = effects["intervention"].values != BASELINE, bare(effects)
     baseline = np.flatnonzero(~is_cut).item()
     return {name: its[is_cut] for name, its in of.items()}, {name: its[baseline] for name, its in of.items()}
@@ -396,8 +393,9 @@ def _tests(
 
 def exploratory(effects: xr.Dataset) -> xr.DataArray:
     """Whether each intervention was added after the study had begun; of effects made elsewhere none is known to be."""
-    known = "exploratory" in effects
-    return effects["exploratory"] if known else xr.zeros_like(effects["kind"], dtype=bool)
+    if "exploratory" in effects:
+        return effects["exploratory"]
+    return xr.zeros_like(effects["kind"], dtype=bool)
 
 
 def _detectable(differences: Variables, *, alpha: float) -> xr.Variable:

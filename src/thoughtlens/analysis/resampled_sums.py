@@ -243,8 +243,12 @@ def add_weighted(sums: dict[str, xr.Variable], part: Mapping[str, xr.Variable], 
             sums[name] = added
 
 
+Variables = Mapping[str, xr.Variable]
+"""Numbers without labels, by name."""
+
+
 def bare(sums: xr.Dataset) -> dict[str, xr.Variable]:
-    """The variables of sums without labels: these agree, and aligning them takes most of the time of a small model."""
+    """The variables of a Dataset without labels, which agree; aligning them takes most of the time of a small model."""
     return {str(name): sums.variables[name] for name in sums.data_vars}
 
 

@@ -44,7 +44,7 @@ from thoughtlens.analysis.intervals import (
     with_labels,
 )
 from thoughtlens.analysis.nulls import position_effects
-from thoughtlens.analysis.resampled_sums import Sums, Totals, parts
+from thoughtlens.analysis.resampled_sums import Sums, Totals, Variables, parts
 from thoughtlens.analysis.streamed_attention import (
     WEIGHTS,
     Blocks,
@@ -548,10 +548,6 @@ def _summarise(
 def _ratio(name: str, samples: xr.DataArray, n_rows: xr.DataArray) -> xr.Dataset:
     """A number of each row with its interval, and of how many problems it is."""
     return xr.Dataset({name: interval(samples), "n": n_rows.isel(resample=0).astype(np.int64)})
-
-
-Variables = Mapping[str, xr.Variable]
-"""Sums or numbers without labels, whose alignment would take most of the time of a small model."""
 
 
 def _by_layer(sums: Variables, choice: Variables) -> Variables:
